@@ -1,0 +1,161 @@
+//! The configuration: what the program works with once a file has been read and checked.
+//!
+//! `raw` is letter for letter what the file says; the types here can't hold a wrong value.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::policy::{Action, Peer, Ports};
+use crate::model::service::{BackendState, Frontend};
+use crate::model::state::Aggregation;
+
+/// A whole checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The main file, as it was named.
+    pub path: PathBuf,
+    pub node: Node,
+    pub daemon: Daemon,
+    /// By Linux interface name.
+    pub interfaces: BTreeMap<String, Interface>,
+    pub identities: BTreeMap<String, Identity>,
+    pub services: BTreeMap<String, Service>,
+    pub policies: BTreeMap<String, Policy>,
+    pub policy: PolicySettings,
+    pub conntrack: Conntrack,
+    pub events: Events,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub name: String,
+    /// `None`: all that the host has.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Daemon {
+    pub bpf_root: PathBuf,
+    pub socket: PathBuf,
+    pub log: LogTarget,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// journald if it is there and stderr is its stream, else stderr.
+    Auto,
+    Journald,
+    Stderr,
+}
+
+/// What an interface is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Interface {
+    /// The host side of a workload's link.
+    Endpoint {
+        /// What it may send from; a whole address is a prefix of full length.
+        addresses: Vec<IpNet>,
+        /// A name of `identities`.
+        identity: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// 256 to 65535.
+    pub id: u32,
+    /// (key, value) in the file's order.
+    pub labels: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub frontends: Vec<Frontend>,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub address: SocketAddr,
+    /// 0 to 65535; 0: gets nothing new.
+    pub weight: u16,
+    pub state: BackendState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// A name of `identities`.
+    pub subject: String,
+    /// `None`: the policy does not name the direction; empty: nothing passes.
+    pub ingress: Option<Vec<Rule>>,
+    pub egress: Option<Vec<Rule>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// `from` of an ingress rule, `to` of an egress rule.
+    pub peers: Vec<Peer>,
+    /// Empty: all traffic.
+    pub ports: Vec<Ports>,
+    pub action: Action,
+    /// Where the rule stands.
+    pub place: Place,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnforcementMode {
+    Default,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySettings {
+    pub enforcement: EnforcementMode,
+    pub audit: bool,
+    pub allow_host: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conntrack {
+    /// Connections.
+    pub size: u32,
+    /// 0: no bound.
+    pub per_endpoint: u32,
+    pub strict: bool,
+    pub tcp: Duration,
+    pub tcp_syn: Duration,
+    pub tcp_close: Duration,
+    pub udp: Duration,
+    pub udp_once: Duration,
+    pub icmp: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    pub aggregation: Aggregation,
+    pub interval: Duration,
+    /// Events a second on each CPU.
+    pub rate: u32,
+    pub journal: JournalFlows,
+}
+
+/// Which flow lines go to the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalFlows {
+    Drops,
+    All,
+    Off,
+}

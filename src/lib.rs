@@ -1,0 +1,7 @@
+//! dpd: Cilium's eBPF datapath for bare-metal Linux hosts, from one file.
+//!
+//! The layers, from the bottom: `model` (plain data), `config` and `plan` (pure), `bpf` and `net` (the kernel),
+//! `reconcile` (makes the kernel equal to the plan), `daemon` and `cli`.
+
+pub mod config;
+pub mod model;

@@ -1,0 +1,152 @@
+//! What the numbers in the kernel's tables mean: names, labels, places in the file.
+//!
+//! The catalog of a generation is kept beside its tables, so that listings work while the daemon is down and a
+//! new daemon gives the same names the same numbers. A number is never given twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::policy::{Action, Direction};
+use super::service::Frontend;
+
+/// Names and numbers of one generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// The file that the generation was made from.
+    pub config: String,
+    pub node: String,
+    /// Identities by number, the reserved ones among them.
+    pub identities: BTreeMap<u32, IdentityInfo>,
+    /// Local endpoints by interface name, waiting ones too.
+    pub endpoints: BTreeMap<String, EndpointInfo>,
+    /// Services by number.
+    pub services: BTreeMap<u32, ServiceInfo>,
+    /// Backends by number.
+    pub backends: BTreeMap<u32, BackendInfo>,
+    /// Rules by number.
+    pub rules: BTreeMap<u32, RuleInfo>,
+    /// Policy classes by number.
+    pub classes: BTreeMap<u32, ClassInfo>,
+    /// The next free number of each kind.
+    pub next: NextNumbers,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextNumbers {
+    pub service: u32,
+    pub backend: u32,
+    pub rule: u32,
+    pub class: u32,
+}
+
+impl Default for NextNumbers {
+    /// 0 means "none" in every table, and class 0 is `any`.
+    fn default() -> Self {
+        NextNumbers {
+            service: 1,
+            backend: 1,
+            rule: 1,
+            class: 1,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityInfo {
+    pub name: String,
+    /// `KEY=VALUE`, in order.
+    pub labels: Vec<String>,
+    /// The prefixes that carry it.
+    pub addresses: BTreeSet<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointInfo {
+    /// `None` while the interface is waited for.
+    pub ifindex: Option<u32>,
+    pub identity: u32,
+    pub addresses: BTreeSet<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    pub name: String,
+    pub frontends: BTreeSet<Frontend>,
+}
+
+/// A backend is known by its service and address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendInfo {
+    pub service: u32,
+    pub address: SocketAddr,
+}
+
+/// A rule is known by its policy, direction and `text`, not by its index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleInfo {
+    pub policy: String,
+    pub direction: Direction,
+    pub index: usize,
+    /// Identity number of the subject.
+    pub subject: u32,
+    pub action: Action,
+    /// Peers as the file writes them.
+    pub peers: Vec<String>,
+    /// Ports as the file writes them; empty: all traffic.
+    pub ports: Vec<String>,
+    /// Where the rule stands.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl RuleInfo {
+    /// `dns-clients/ingress/0`
+    pub fn label(&self) -> String {
+        format!("{}/{}/{}", self.policy, self.direction, self.index)
+    }
+}
+
+/// One set of {identity, `cidr:` peers that cover it}: the unit that policy is keyed by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClassInfo {
+    pub identity: u32,
+    pub cidrs: BTreeSet<IpNet>,
+}
+
+impl Catalog {
+    /// An identity's name; reserved ones included.
+    pub fn identity_name(&self, id: u32) -> Option<&str> {
+        self.identities.get(&id).map(|info| info.name.as_str())
+    }
+
+    /// The number of the identity with this name.
+    pub fn find_identity(&self, name: &str) -> Option<u32> {
+        self.identities
+            .iter()
+            .find(|(_, info)| info.name == name)
+            .map(|(id, _)| *id)
+    }
+
+    /// The policies that put a direction of a subject under enforcement or take from it, in name order.
+    pub fn policies_of(&self, subject: u32, direction: Direction) -> BTreeSet<&str> {
+        self.rules
+            .values()
+            .filter(|rule| rule.subject == subject && rule.direction == direction)
+            .map(|rule| rule.policy.as_str())
+            .collect()
+    }
+
+    /// The address' identity by the prefixes in the catalog.
+    pub fn identity_of(&self, address: IpAddr) -> Option<u32> {
+        self.identities
+            .iter()
+            .flat_map(|(id, info)| info.addresses.iter().map(move |prefix| (prefix, id)))
+            .filter(|(prefix, _)| prefix.contains(&address))
+            .max_by_key(|(prefix, _)| prefix.prefix_len())
+            .map(|(_, id)| *id)
+    }
+}

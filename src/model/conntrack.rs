@@ -1,0 +1,56 @@
+//! A connection as listings show it: both entries of the kernel's table put together.
+
+use std::net::SocketAddr;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConntrackState {
+    /// Nobody has answered yet.
+    Unanswered,
+    /// One question, one answer (UDP).
+    Once,
+    Established,
+    /// Both sides sent FIN, or one RST.
+    Closing,
+}
+
+impl ConntrackState {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConntrackState::Unanswered => "unanswered",
+            ConntrackState::Once => "once",
+            ConntrackState::Established => "established",
+            ConntrackState::Closing => "closing",
+        }
+    }
+}
+
+/// One connection, seen from the side that opened it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// IP protocol number.
+    pub protocol: u8,
+    pub state: ConntrackState,
+    pub src: SocketAddr,
+    /// Where the client sent to: the frontend, if a service was asked.
+    pub dst: SocketAddr,
+    /// Where it went; `None` if nothing was translated.
+    pub backend: Option<SocketAddr>,
+    /// The source that the backend sees; `None` if it was left alone.
+    pub source_translation: Option<SocketAddr>,
+    pub src_identity: u32,
+    pub dst_identity: u32,
+    /// Service number; 0: none.
+    pub service: u32,
+    pub backend_id: u32,
+    pub egress_rule: u32,
+    pub ingress_rule: u32,
+    pub packets: u64,
+    pub bytes: u64,
+    pub reply_packets: u64,
+    pub reply_bytes: u64,
+    /// Nanoseconds until it is expired.
+    pub remaining_ns: u64,
+    /// Nanoseconds since it was made.
+    pub age_ns: u64,
+}

@@ -1,0 +1,108 @@
+//! Policy in the file's terms: who, which way, which ports, and what then.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::protocol::Protocol;
+
+/// The side of a connection that a rule looks at, seen from its subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        })
+    }
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    Allow,
+    Deny,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Action::Allow => "allow",
+            Action::Deny => "deny",
+        })
+    }
+}
+
+/// Who stands on the other side of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    Any,
+    Host,
+    RemoteNode,
+    World,
+    /// An identity by its name in the file.
+    Identity(String),
+    /// Every identity that carries this label.
+    Label {
+        key: String,
+        value: String,
+    },
+    Cidr(IpNet),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Any => f.write_str("any"),
+            Peer::Host => f.write_str("host"),
+            Peer::RemoteNode => f.write_str("remote-node"),
+            Peer::World => f.write_str("world"),
+            Peer::Identity(name) => f.write_str(name),
+            Peer::Label { key, value } => write!(f, "label:{key}={value}"),
+            Peer::Cidr(prefix) => write!(f, "cidr:{prefix}"),
+        }
+    }
+}
+
+/// The ports of one protocol that a rule concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    pub protocol: Protocol,
+    /// First and last port, both included; `None`: all of the protocol.
+    pub range: Option<(u16, u16)>,
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.range {
+            None => write!(f, "{}", self.protocol),
+            Some((first, last)) if first == last => write!(f, "{first}/{}", self.protocol),
+            Some((first, last)) => write!(f, "{first}-{last}/{}", self.protocol),
+        }
+    }
+}
+
+/// Numbers of identities that no file can give (Cilium's `pkg/identity/numericidentity.go`).
+pub mod reserved {
+    pub const HOST: u32 = 1;
+    pub const WORLD: u32 = 2;
+    pub const REMOTE_NODE: u32 = 6;
+
+    /// The name of a reserved identity's number.
+    pub fn name(id: u32) -> Option<&'static str> {
+        match id {
+            HOST => Some("host"),
+            WORLD => Some("world"),
+            REMOTE_NODE => Some("remote-node"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The wanted contents of the kernel's tables for one configuration: what `plan` computes and `bpf` writes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::catalog::Catalog;
+use super::policy::{Action, Direction};
+use super::service::{BackendState, Frontend};
+use super::world::Mac;
+
+/// One generation: the contents of every table that a configuration decides.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub settings: Settings,
+    /// The services by frontend.
+    pub services: BTreeMap<Frontend, ServiceEntry>,
+    /// What the services' slots hold, one service's after another's.
+    pub slots: Vec<Slot>,
+    /// The backends by number.
+    pub backends: BTreeMap<u32, Backend>,
+    /// The local workloads by the ifindex of the host's side.
+    pub endpoints: BTreeMap<u32, Endpoint>,
+    /// Prefixes to identities (the ipcache).
+    pub addresses: BTreeMap<IpNet, AddressEntry>,
+    pub policy: BTreeMap<PolicyKey, PolicyEntry>,
+    /// What the numbers in the other tables mean.
+    pub catalog: Catalog,
+}
+
+/// Switches and durations that programs read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Lifetimes in nanoseconds.
+    pub tcp_ns: u64,
+    pub tcp_syn_ns: u64,
+    pub tcp_close_ns: u64,
+    pub udp_ns: u64,
+    pub udp_once_ns: u64,
+    pub icmp_ns: u64,
+    /// Connections that one endpoint may have open; 0: no bound.
+    pub per_endpoint: u32,
+    /// A TCP connection starts with a SYN.
+    pub strict: bool,
+    pub aggregation: Aggregation,
+    /// Nanoseconds between two reports of one direction of a connection.
+    pub interval_ns: u64,
+    /// Events a second on each CPU.
+    pub rate: u32,
+    /// Report what policy would drop, and let it pass.
+    pub audit: bool,
+    /// The host's own traffic reaches its endpoints unless a rule denies it.
+    pub allow_host: bool,
+}
+
+/// Which events of forwarded packets are reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregation {
+    /// Each packet at each point.
+    None,
+    /// Each packet, but not at the from-* points.
+    Low,
+    /// A connection's first packet, new TCP flags, and one per interval each way.
+    #[default]
+    Medium,
+}
+
+/// A frontend's row: which service, and where its slots lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// The service's number.
+    pub service: u32,
+    pub first_slot: u32,
+    /// 0: no usable backend.
+    pub slot_count: u32,
+}
+
+/// One column of the alias table (Vose 1991) by which a backend is drawn: a random slot, then
+/// `backend` if a random 32-bit number is below `threshold` or the same as it, else `alias`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    pub backend: u32,
+    pub alias: u32,
+    pub threshold: u32,
+}
+
+/// A backend of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The service that it belongs to.
+    pub service: u32,
+    pub address: SocketAddr,
+    pub state: BackendState,
+    pub weight: u16,
+}
+
+/// A local workload behind one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub identity: u32,
+    pub class: u32,
+    pub delivery: Delivery,
+    /// Link-layer address of the host's side.
+    pub host_mac: Mac,
+    /// Link-layer address of the workload; zero where `delivery` does not need it.
+    pub mac: Mac,
+    pub ingress: Enforcement,
+    pub egress: Enforcement,
+}
+
+/// How a packet reaches a local workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// `bpf_redirect_peer`: a veth whose peer is in another namespace.
+    Peer,
+    /// `bpf_redirect` with known MACs: a veth whose peer is in this namespace.
+    Direct,
+    /// `bpf_redirect_neigh`: the workload's MAC is the neighbour table's (a tap).
+    Neighbour,
+}
+
+/// What policy does in one direction of an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// Nothing is asked.
+    Off,
+    /// Rules are asked; what none matches passes (a list of denies alone).
+    DenyOnly,
+    /// Rules are asked; what none matches is dropped.
+    On,
+}
+
+/// Whose addresses a prefix holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressEntry {
+    pub identity: u32,
+    /// The policy class (see `plan::identity`).
+    pub class: u32,
+    pub place: Place,
+}
+
+/// Where the addresses of a prefix are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Behind a local interface.
+    Endpoint { ifindex: u32 },
+    /// Of a local endpoint whose interface is not there now.
+    Waiting,
+    /// The host's own.
+    Host,
+    /// Anywhere else.
+    Remote,
+}
+
+/// A row of the policy trie. Ports are a prefix: `port_bits` leading bits of `port` count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyKey {
+    /// Identity number of the subject.
+    pub subject: u32,
+    /// The peer's class; 0 stands for `any`.
+    pub class: u32,
+    pub direction: Direction,
+    /// IP protocol number; `None`: all (then there is no port either).
+    pub protocol: Option<u8>,
+    pub port: u16,
+    pub port_bits: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyEntry {
+    pub action: Action,
+    /// The rule's number in the catalog.
+    pub rule: u32,
+}
+
+impl State {
+    /// Every address that is some service's.
+    pub fn service_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let mut last = None;
+        self.services.keys().filter_map(move |frontend| {
+            let fresh = last != Some(frontend.address);
+            last = Some(frontend.address);
+            fresh.then_some(frontend.address)
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! What the host looks like: interfaces and addresses, as netlink tells them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A link-layer address.
+pub type Mac = [u8; 6];
+
+/// The host's interfaces and addresses at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// Interfaces by name.
+    pub links: BTreeMap<String, Link>,
+    /// Every address of the host's own, whatever interface it is on.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// One interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub ifindex: u32,
+    pub mac: Mac,
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// The other end of a veth pair, where the kernel tells it.
+    pub peer: Option<LinkPeer>,
+}
+
+/// The other end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPeer {
+    pub ifindex: u32,
+    /// Its link-layer address; `None` while the kernel won't tell it.
+    pub mac: Option<Mac>,
+    /// It is in this network namespace, where `bpf_redirect_peer` would lose the packet.
+    pub same_namespace: bool,
+}
