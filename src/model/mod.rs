@@ -2,9 +2,11 @@
 
 pub mod catalog;
 pub mod conntrack;
+pub mod drop_reason;
 pub mod flow;
 pub mod policy;
 pub mod protocol;
 pub mod service;
 pub mod state;
+pub mod status;
 pub mod world;

@@ -1,0 +1,93 @@
+//! What the host's datapath is doing: the facts behind `dpd status`.
+
+use serde::{Deserialize, Serialize};
+
+/// What the daemon says of itself over its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    pub pid: u32,
+    pub version: String,
+    /// Seconds since it was started.
+    pub uptime_seconds: u64,
+    pub config: String,
+    /// The error of the last try to apply the file, whole; `None`: the datapath matches the file.
+    pub last_error: Option<String>,
+    /// Seconds since the live configuration was applied.
+    pub applied_seconds_ago: u64,
+    /// Interfaces of the file that are not there.
+    pub waiting: Vec<String>,
+    /// What the host lacks for the file, each with the command that mends it.
+    pub warnings: Vec<String>,
+    /// Flows that observers were too slow for.
+    pub observers_lost: u64,
+}
+
+/// A program on this host that is ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramStatus {
+    pub name: String,
+    pub id: u32,
+    /// Instructions that the verifier went through at load.
+    pub verified_instructions: u32,
+    /// Bytes of machine code; 0: not compiled.
+    pub jited_bytes: u32,
+}
+
+/// A map of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MapStatus {
+    pub name: String,
+    pub kind: String,
+    /// `None`: a kind that is always full.
+    pub entries: Option<u64>,
+    pub max_entries: u32,
+    /// What the kernel says that it takes.
+    pub memory_bytes: u64,
+}
+
+/// One program on one hook of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    pub interface: String,
+    pub ifindex: u32,
+    /// `ingress` or `egress`.
+    pub hook: String,
+    /// `tcx` or `clsact`.
+    pub mechanism: String,
+    pub program: String,
+    /// The foreign programs that see a packet before ours.
+    pub ahead: Vec<String>,
+}
+
+/// A counter of packets by reason, direction and interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Metric {
+    pub ifindex: u32,
+    /// `ingress`: into the workload; `egress`: out of it.
+    pub direction: String,
+    /// Number of the drop reason; 0: forwarded.
+    pub reason: u8,
+    /// The reason in words; `forwarded` for 0.
+    pub reason_text: String,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// Events that did not get out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EventLoss {
+    /// The ring buffer was full.
+    pub ring_full: u64,
+    /// Over `events.rate`.
+    pub rate_limited: u64,
+}
+
+/// Counts of the conntrack tables since they were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ConntrackCounts {
+    pub inserted: u64,
+    pub deleted: u64,
+    pub present: u64,
+    /// inserted − deleted − present: pushed out by the kernel before their time.
+    pub evicted: u64,
+}
