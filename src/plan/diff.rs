@@ -28,7 +28,7 @@ impl Display for Change {
 /// What a state holds, by name.
 type Things = BTreeMap<String, Properties>;
 
-/// (what, value), the same ones in the same order for all things of a kind.
+/// (what, value), in the same order for all things of a kind; only the last ones may be missing.
 type Properties = Vec<(&'static str, String)>;
 
 /// The changes from `old` to `new` in the order of their names; none if packets can't tell the two apart.
@@ -46,12 +46,7 @@ pub fn diff(old: &State, new: &State) -> Vec<Change> {
 fn compare(name: &str, old: Option<&Properties>, new: Option<&Properties>) -> Option<Change> {
     let (sign, properties) = match (old, new) {
         (Some(old), Some(new)) => ('~', turned(old, new)),
-        (None, Some(new)) => (
-            '+',
-            new.iter()
-                .map(|(what, value)| words(&[what, value]))
-                .collect(),
-        ),
+        (None, Some(new)) => ('+', given(new)),
         (_, None) => ('-', Vec::new()),
     };
     if sign == '~' && properties.is_empty() {
@@ -59,6 +54,11 @@ fn compare(name: &str, old: Option<&Properties>, new: Option<&Properties>) -> Op
     }
     let text = words(&[name, &properties.join(", ")]);
     Some(Change { sign, text })
+}
+
+fn given(properties: &Properties) -> Vec<String> {
+    let given = properties.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(what, value)| words(&[what, value])).collect()
 }
 
 /// `identity client → intruder` for each property that is another now.
@@ -134,28 +134,19 @@ fn name_endpoints(state: &State, things: &mut Things) {
             ("addresses", addresses(&info.addresses)),
             ("ifindex", ifindex),
         ];
-        properties.extend(attachment(endpoint));
+        properties.extend(endpoint.into_iter().flat_map(attachment));
         things.insert(format!("endpoint {interface}"), properties);
     }
 }
 
-fn attachment(endpoint: Option<&Endpoint>) -> [(&'static str, String); 5] {
-    let of = |value: fn(&Endpoint) -> String| endpoint.map(value).unwrap_or_default();
+/// Last among an endpoint's properties: nothing is to be said of them while it is waited for.
+fn attachment(endpoint: &Endpoint) -> [(&'static str, String); 5] {
     [
-        (
-            "delivery",
-            of(|endpoint| delivery(endpoint.delivery).to_owned()),
-        ),
-        ("host MAC", of(|endpoint| mac(endpoint.host_mac))),
-        ("MAC", of(|endpoint| mac(endpoint.mac))),
-        (
-            "ingress",
-            of(|endpoint| enforcement(endpoint.ingress).to_owned()),
-        ),
-        (
-            "egress",
-            of(|endpoint| enforcement(endpoint.egress).to_owned()),
-        ),
+        ("delivery", delivery(endpoint.delivery).to_owned()),
+        ("host MAC", mac(endpoint.host_mac)),
+        ("MAC", mac(endpoint.mac)),
+        ("ingress", enforcement(endpoint.ingress).to_owned()),
+        ("egress", enforcement(endpoint.egress).to_owned()),
     ]
 }
 
@@ -249,5 +240,254 @@ fn enforcement(enforcement: Enforcement) -> &'static str {
         Enforcement::Off => "off",
         Enforcement::DenyOnly => "deny only",
         Enforcement::On => "on",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{Lab, ip};
+
+    fn lab() -> Lab {
+        Lab::new()
+            .identity("client", 20001, "app=client")
+            .identity("kube-dns", 18203, "")
+            .endpoint("client", "client", "10.200.0.64 fd00:200::64")
+            .service(
+                "kube-dns",
+                "10.32.0.10:53/udp",
+                "10.200.0.44:53 10.200.0.45:53",
+            )
+            .policy(
+                "dns",
+                "kube-dns",
+                Some("allow client 53/udp;deny any tcp"),
+                None,
+            )
+    }
+
+    fn lines(old: &State, new: &State) -> Vec<String> {
+        diff(old, new).iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn changes_are_said_in_the_files_words() {
+        type Step = fn(Lab) -> Lab;
+        let rows: [(&str, Step, &[&str]); 20] = [
+            ("nothing", |lab| lab, &[]),
+            (
+                "a frontend more",
+                |lab| {
+                    lab.service(
+                        "kube-dns",
+                        "10.32.0.10:53/udp 10.32.0.10:53/tcp",
+                        "10.200.0.44:53 10.200.0.45:53",
+                    )
+                },
+                &["+ service kube-dns 10.32.0.10:53/tcp"],
+            ),
+            (
+                "a backend less",
+                |lab| lab.service("kube-dns", "10.32.0.10:53/udp", "10.200.0.44:53"),
+                &["- backend 10.200.0.45:53 of kube-dns"],
+            ),
+            (
+                "a backend that drains",
+                |lab| {
+                    lab.service(
+                        "kube-dns",
+                        "10.32.0.10:53/udp",
+                        "10.200.0.44:53*5!draining 10.200.0.45:53",
+                    )
+                },
+                &["~ backend 10.200.0.44:53 of kube-dns weight 1 → 5, state active → draining"],
+            ),
+            (
+                "a service of another name",
+                |mut lab| {
+                    let service = lab.config.services.remove("kube-dns").unwrap();
+                    lab.config.services.insert("dns".to_owned(), service);
+                    lab
+                },
+                &[
+                    "+ backend 10.200.0.44:53 of dns weight 1, state active",
+                    "- backend 10.200.0.44:53 of kube-dns",
+                    "+ backend 10.200.0.45:53 of dns weight 1, state active",
+                    "- backend 10.200.0.45:53 of kube-dns",
+                    "+ service dns 10.32.0.10:53/udp",
+                    "- service kube-dns 10.32.0.10:53/udp",
+                ],
+            ),
+            (
+                "an endpoint of another identity",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab.endpoint("client", "kube-dns", "10.200.0.64 fd00:200::64")
+                },
+                &["~ endpoint lxc-client identity client → kube-dns, ingress off → on"],
+            ),
+            (
+                "an endpoint of another address",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab.endpoint("client", "client", "10.200.0.64 10.201.0.0/16")
+                },
+                &[
+                    "~ endpoint lxc-client addresses 10.200.0.64 fd00:200::64 → 10.200.0.64 10.201.0.0/16",
+                ],
+            ),
+            (
+                "an interface that goes",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab
+                },
+                &["~ endpoint lxc-client ifindex 10 → waiting"],
+            ),
+            (
+                "an endpoint that is still waited for",
+                |mut lab| {
+                    lab.config.interfaces.clear();
+                    let lab = lab.endpoint("new", "client", "10.200.0.70");
+                    let mut gone = lab.clone();
+                    gone.world.links.remove("lxc-new");
+                    gone
+                },
+                &[
+                    "- endpoint lxc-client",
+                    "+ endpoint lxc-new identity client, addresses 10.200.0.70, ifindex waiting",
+                ],
+            ),
+            (
+                "the workload's MAC",
+                |mut lab| {
+                    let link = lab.world.links.get_mut("lxc-client").unwrap();
+                    link.peer.as_mut().unwrap().mac = Some([2, 0, 0, 0, 1, 0xff]);
+                    lab
+                },
+                &["~ endpoint lxc-client MAC 02:00:00:00:01:0a → 02:00:00:00:01:ff"],
+            ),
+            (
+                "an identity's number",
+                |lab| lab.identity("client", 20002, "app=client"),
+                &["~ identity client id 20001 → 20002"],
+            ),
+            (
+                "an identity's labels",
+                |lab| lab.identity("client", 20001, ""),
+                &["~ identity client labels app=client → none"],
+            ),
+            (
+                "an identity more",
+                |lab| lab.identity("intruder", 20003, "a=b c=d"),
+                &["+ identity intruder id 20003, labels a=b c=d"],
+            ),
+            (
+                "an address of the host",
+                |mut lab| {
+                    lab.world.addresses = [ip("192.0.2.1"), ip("192.0.2.7")].into();
+                    lab
+                },
+                &[
+                    "+ address 192.0.2.7 of host",
+                    "- address 2001:db8::1 of host",
+                ],
+            ),
+            (
+                "a rule of other words",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("allow client 53/tcp;deny any tcp"),
+                        None,
+                    )
+                },
+                &[
+                    "+ rule dns/ingress allow from client ports 53/tcp subject kube-dns",
+                    "- rule dns/ingress allow from client ports 53/udp",
+                ],
+            ),
+            (
+                "the same rule again",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("allow client 53/udp;deny any tcp;deny any tcp"),
+                        None,
+                    )
+                },
+                &["+ rule dns/ingress deny from any ports tcp (2) subject kube-dns"],
+            ),
+            (
+                "rules that change places",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("deny any tcp;allow client 53/udp"),
+                        None,
+                    )
+                },
+                &[],
+            ),
+            (
+                "a policy of another subject",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "client",
+                        Some("allow client 53/udp;deny any tcp"),
+                        None,
+                    )
+                },
+                &[
+                    "~ endpoint lxc-client ingress off → on",
+                    "~ rule dns/ingress allow from client ports 53/udp subject kube-dns → client",
+                    "~ rule dns/ingress deny from any ports tcp subject kube-dns → client",
+                ],
+            ),
+            (
+                "a list of nothing",
+                |lab| lab.policy("closed", "client", None, Some("")),
+                &["~ endpoint lxc-client egress off → on"],
+            ),
+            (
+                "settings",
+                |mut lab| {
+                    lab.config.conntrack.udp = std::time::Duration::from_millis(1500);
+                    lab.config.policy.audit = true;
+                    lab
+                },
+                &[
+                    "~ setting conntrack.udp 30s → 1.5s",
+                    "~ setting policy.audit false → true",
+                ],
+            ),
+        ];
+        let old = lab().compile();
+        for (what, step, expected) in rows {
+            let new = step(lab()).compile_after(&old);
+            assert_eq!(lines(&old, &new), *expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_empty_host_gets_all_and_a_cleaned_one_keeps_nothing() {
+        let state = lab().compile();
+        let come = lines(&State::default(), &state);
+        let gone = lines(&state, &State::default());
+        assert!(come.iter().all(|line| line.starts_with("+ ")), "{come:#?}");
+        assert!(gone.iter().all(|line| line.starts_with("- ")), "{gone:#?}");
+        assert_eq!(come.len(), gone.len());
+        assert!(
+            come.contains(&"+ setting conntrack.tcp 8000s".to_owned()),
+            "{come:#?}"
+        );
+        assert!(
+            gone.contains(&"- setting conntrack.tcp".to_owned()),
+            "{gone:#?}"
+        );
     }
 }

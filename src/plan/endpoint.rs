@@ -108,3 +108,137 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
         state.endpoints.insert(attachment.ifindex, endpoint);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::Enforcement;
+    use crate::model::world::LinkPeer;
+    use crate::plan::testing::{Lab, net};
+
+    const HOST_MAC: Mac = [2, 0, 0, 0, 0, 1];
+    const MAC: Mac = [2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn delivery_follows_the_link() {
+        let peer = |mac, same_namespace| {
+            Some(LinkPeer {
+                ifindex: 2,
+                mac,
+                same_namespace,
+            })
+        };
+        let rows = [
+            (
+                "a veth into a namespace",
+                true,
+                peer(Some(MAC), false),
+                Some((Delivery::Peer, MAC)),
+            ),
+            (
+                "both ends here",
+                true,
+                peer(Some(MAC), true),
+                Some((Delivery::Direct, MAC)),
+            ),
+            ("a tap", true, None, Some((Delivery::Neighbour, [0; 6]))),
+            (
+                "down is there",
+                false,
+                peer(Some(MAC), false),
+                Some((Delivery::Peer, MAC)),
+            ),
+            (
+                "the other end's MAC is not known yet",
+                true,
+                peer(None, false),
+                None,
+            ),
+            ("nor is it here", true, peer(None, true), None),
+        ];
+        for (what, up, peer, expected) in rows {
+            let mut lab = Lab::new()
+                .identity("web", 300, "")
+                .endpoint("web", "web", "10.1.1.1");
+            let link = Link {
+                ifindex: 7,
+                mac: HOST_MAC,
+                mtu: 1500,
+                up,
+                peer,
+            };
+            lab.world.links.insert("lxc-web".to_owned(), link);
+            let state = lab.compile();
+            let found = state.endpoints.get(&7);
+            assert_eq!(found.map(|e| (e.delivery, e.mac)), expected, "{what}");
+            let place = state.addresses[&net("10.1.1.1")].place;
+            let info = &state.catalog.endpoints["lxc-web"];
+            match found {
+                Some(endpoint) => {
+                    assert_eq!(endpoint.host_mac, HOST_MAC, "{what}");
+                    assert_eq!(
+                        (place, info.ifindex),
+                        (Place::Endpoint { ifindex: 7 }, Some(7)),
+                        "{what}"
+                    );
+                }
+                None => assert_eq!((place, info.ifindex), (Place::Waiting, None), "{what}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_its_interface_waits() {
+        let mut lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        lab.world.links.clear();
+        let state = lab.compile();
+        assert!(state.endpoints.is_empty());
+        assert_eq!(state.catalog.endpoints["lxc-web"].ifindex, None);
+        assert_eq!(state.addresses[&net("10.1.1.1")].place, Place::Waiting);
+    }
+
+    #[test]
+    fn an_interface_that_the_file_does_not_name_is_left_alone() {
+        let mut lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        lab.config.interfaces.clear();
+        let state = lab.compile();
+        assert!(state.endpoints.is_empty() && state.catalog.endpoints.is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_has_the_class_of_its_first_address_and_its_identitys_enforcement() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.2.1.1 10.1.1.1")
+            .policy(
+                "p",
+                "web",
+                Some("allow cidr:10.2.0.0/16"),
+                Some("deny world"),
+            );
+        let state = lab.compile();
+        let endpoint = &state.endpoints[&10];
+        assert_eq!(endpoint.identity, 300);
+        assert_eq!(endpoint.class, state.addresses[&net("10.2.1.1")].class);
+        assert_ne!(endpoint.class, state.addresses[&net("10.1.1.1")].class);
+        let both = (endpoint.ingress, endpoint.egress);
+        assert_eq!(both, (Enforcement::On, Enforcement::DenyOnly));
+    }
+
+    #[test]
+    fn host_bits_of_a_prefix_do_not_count() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.9/24");
+        let state = lab.compile();
+        assert!(state.addresses.contains_key(&net("10.1.1.0/24")));
+        assert_eq!(
+            state.catalog.endpoints["lxc-web"].addresses,
+            [net("10.1.1.0/24")].into()
+        );
+    }
+}

@@ -314,3 +314,410 @@ impl<'a> PeerClasses<'a> {
         classes.flatten().copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{Lab, ip};
+
+    #[test]
+    fn ranges_are_the_fewest_prefixes() {
+        type Row = (u16, u16, &'static [(u16, u8)]);
+        let rows: [Row; 9] = [
+            (53, 53, &[(53, 16)]),
+            (0, 65535, &[(0, 0)]),
+            (0, 0, &[(0, 16)]),
+            (65535, 65535, &[(65535, 16)]),
+            (80, 81, &[(80, 15)]),
+            (81, 82, &[(81, 16), (82, 16)]),
+            (
+                1024,
+                65535,
+                &[
+                    (1024, 6),
+                    (2048, 5),
+                    (4096, 4),
+                    (8192, 3),
+                    (16384, 2),
+                    (32768, 1),
+                ],
+            ),
+            (8080, 8090, &[(8080, 13), (8088, 15), (8090, 16)]),
+            (9, 8, &[]),
+        ];
+        for (first, last, expected) in rows {
+            assert_eq!(port_prefixes(first, last), expected, "{first}-{last}");
+        }
+        assert_eq!(
+            port_prefixes(1, 65534).len(),
+            30,
+            "the longest list that a range can be"
+        );
+        for (first, last) in [
+            (1, 65534),
+            (3, 1000),
+            (443, 444),
+            (32767, 32768),
+            (7, 65535),
+        ] {
+            let prefixes = port_prefixes(first, last);
+            let is_in = |port: u16| {
+                let in_prefix = |(start, bits): &(u16, u8)| {
+                    u32::from(port ^ start) >> (16 - u32::from(*bits)) == 0
+                };
+                prefixes.iter().filter(|prefix| in_prefix(prefix)).count()
+            };
+            for port in 0..=u16::MAX {
+                let expected = usize::from((first..=last).contains(&port));
+                assert_eq!(is_in(port), expected, "{port} of {first}-{last}");
+            }
+        }
+    }
+
+    fn lab() -> Lab {
+        Lab::new()
+            .identity("web", 300, "tier=front env=prod")
+            .identity("db", 301, "tier=back env=prod")
+            .identity("idle", 302, "env=prod")
+            .endpoint("web", "web", "10.1.1.1")
+            .endpoint("db", "db", "10.1.1.2")
+    }
+
+    /// The ingress rows of `web` in words, in the trie's order: `PEER PROTOCOL PORT/BITS ACTION RULE`.
+    fn rows(list: &str) -> Vec<String> {
+        let state = lab().policy("p", "web", Some(list), None).compile();
+        let words = state.policy.iter().map(|(key, entry)| {
+            assert_eq!((key.subject, key.direction), (300, Direction::Ingress));
+            let peer = match state.catalog.classes.get(&key.class) {
+                Some(class) => {
+                    let name = state.catalog.identity_name(class.identity).unwrap();
+                    let cidrs: String = class.cidrs.iter().map(|c| format!("+{c}")).collect();
+                    format!("{name}{cidrs}")
+                }
+                None => "any".to_owned(),
+            };
+            let ports = match key.protocol {
+                Some(protocol) => format!("{protocol} {}/{}", key.port, key.port_bits),
+                None => "all".to_owned(),
+            };
+            let index = state.catalog.rules[&entry.rule].index;
+            format!("{peer} {ports} {} {index}", entry.action)
+        });
+        let mut words: Vec<String> = words.collect();
+        words.sort();
+        words
+    }
+
+    #[test]
+    fn rules_become_rows() {
+        let table: &[(&str, &str, &[&str])] = &[
+            ("an identity, all traffic", "allow db", &["db all allow 0"]),
+            (
+                "any is a class of its own",
+                "allow any",
+                &["any all allow 0"],
+            ),
+            ("a whole protocol", "allow db icmp", &["db 1 0/0 allow 0"]),
+            ("a port", "allow db 53/udp", &["db 17 53/16 allow 0"]),
+            (
+                "a range",
+                "allow db 80-82/tcp",
+                &["db 6 80/15 allow 0", "db 6 82/16 allow 0"],
+            ),
+            (
+                "all ports of a range are the protocol",
+                "allow db 0-65535/tcp",
+                &["db 6 0/0 allow 0"],
+            ),
+            (
+                "a label of two",
+                "allow label:env=prod",
+                &["db all allow 0", "web all allow 0"],
+            ),
+            (
+                "a label of one",
+                "allow label:tier=back",
+                &["db all allow 0"],
+            ),
+            ("a label of none", "allow label:tier=none", &[]),
+            ("an identity without an address", "allow idle", &[]),
+            ("the host", "allow host", &["host all allow 0"]),
+            (
+                "other nodes, of which there is none",
+                "allow remote-node",
+                &[],
+            ),
+            ("the world", "allow world", &["world all allow 0"]),
+            (
+                "the world with a prefix in it",
+                "allow world;deny cidr:8.0.0.0/8",
+                &["world all allow 0", "world+8.0.0.0/8 all deny 1"],
+            ),
+            (
+                "a prefix of local endpoints",
+                "deny cidr:10.1.1.2/31",
+                &["db+10.1.1.2/31 all deny 0", "world+10.1.1.2/31 all deny 0"],
+            ),
+            (
+                "a prefix in a prefix",
+                "allow cidr:8.0.0.0/8 tcp;allow cidr:8.8.0.0/16 udp",
+                &[
+                    "world+8.0.0.0/8 6 0/0 allow 0",
+                    "world+8.0.0.0/8+8.8.0.0/16 17 0/0 allow 1",
+                    "world+8.0.0.0/8+8.8.0.0/16 6 0/0 allow 0",
+                ],
+            ),
+            (
+                "a peer named twice",
+                "allow db,label:tier=back",
+                &["db all allow 0"],
+            ),
+            (
+                "the first of two alike",
+                "allow db;allow db,web",
+                &["db all allow 0", "web all allow 1"],
+            ),
+            (
+                "a deny beats an allow before it",
+                "allow db;deny db",
+                &["db all deny 1"],
+            ),
+            (
+                "a deny beats an allow behind it",
+                "deny db;allow db",
+                &["db all deny 0"],
+            ),
+            (
+                "an allow inside a deny of all",
+                "deny db;allow db 53/udp",
+                &["db all deny 0"],
+            ),
+            (
+                "an allow inside a protocol's deny",
+                "allow db 53/udp;deny db udp",
+                &["db 17 0/0 deny 1"],
+            ),
+            (
+                "an allow inside a range's deny",
+                "allow db 81/tcp;deny db 80-83/tcp",
+                &["db 6 80/14 deny 1"],
+            ),
+            (
+                "an allow that is half inside a deny",
+                "allow db 80-83/tcp;deny db 80-81/tcp",
+                &["db 6 80/14 allow 0", "db 6 80/15 deny 1"],
+            ),
+            (
+                "a deny inside an allow",
+                "allow db;deny db 53/udp",
+                &["db 17 53/16 deny 1", "db all allow 0"],
+            ),
+            (
+                "an allow of another protocol",
+                "deny db udp;allow db tcp",
+                &["db 17 0/0 deny 0", "db 6 0/0 allow 1"],
+            ),
+            (
+                "an allow inside an allow keeps its name",
+                "allow db;allow db 53/udp",
+                &["db 17 53/16 allow 1", "db all allow 0"],
+            ),
+            (
+                "a deny of any leaves the rows of others alone: it is asked beside them",
+                "deny any udp;allow db 53/udp",
+                &["any 17 0/0 deny 0", "db 17 53/16 allow 1"],
+            ),
+        ];
+        for (what, list, expected) in table {
+            assert_eq!(rows(list), *expected, "{what}: {list}");
+        }
+    }
+
+    #[test]
+    fn the_first_policy_by_name_gets_the_credit() {
+        let lab = lab().policy("b", "web", Some("allow db"), None).policy(
+            "a",
+            "web",
+            Some("allow db"),
+            None,
+        );
+        let state = lab.compile();
+        let rules: Vec<String> = state
+            .policy
+            .values()
+            .map(|entry| state.catalog.rules[&entry.rule].label())
+            .collect();
+        assert_eq!(rules, ["a/ingress/0"]);
+    }
+
+    #[test]
+    fn enforcement_follows_what_is_named() {
+        use Enforcement::{DenyOnly, Off, On};
+        use EnforcementMode::{Always, Default, Never};
+        let rows = [
+            ("nothing names it", Default, None, None, Off),
+            ("an empty list: nothing passes", Default, Some(""), None, On),
+            ("an allow", Default, Some("allow db"), None, On),
+            (
+                "denies alone take away",
+                Default,
+                Some("deny db;deny host"),
+                None,
+                DenyOnly,
+            ),
+            (
+                "a deny and an allow",
+                Default,
+                Some("deny db;allow any"),
+                None,
+                On,
+            ),
+            (
+                "denies here, an allow there",
+                Default,
+                Some("deny db"),
+                Some("allow any"),
+                On,
+            ),
+            (
+                "denies here, an empty list there",
+                Default,
+                Some(""),
+                Some("deny db"),
+                On,
+            ),
+            (
+                "an allow that nobody is",
+                Default,
+                Some("allow idle"),
+                None,
+                On,
+            ),
+            ("always, though nothing names it", Always, None, None, On),
+            (
+                "always, though only denies do",
+                Always,
+                Some("deny db"),
+                None,
+                On,
+            ),
+            (
+                "never, though a list is empty",
+                Never,
+                Some(""),
+                Some("deny db"),
+                Off,
+            ),
+        ];
+        for (what, mode, first, second, expected) in rows {
+            let lab = lab()
+                .policy("a", "web", first, None)
+                .policy("b", "web", second, None)
+                .policy("other", "db", None, Some(""))
+                .enforcement(mode);
+            let enforcements = Enforcements::new(&lab.config);
+            assert_eq!(
+                enforcements.of("web", Direction::Ingress),
+                expected,
+                "{what}"
+            );
+            let egress = match mode {
+                Always => On,
+                Default | Never => Off,
+            };
+            assert_eq!(
+                enforcements.of("web", Direction::Egress),
+                egress,
+                "{what}: the other way"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_says_where_it_stands() {
+        let lab = lab().policy(
+            "p",
+            "web",
+            Some("allow host;deny db 53/udp,80-90/tcp"),
+            None,
+        );
+        let state = lab.compile();
+        let info = &state.catalog.rules[&2];
+        assert_eq!(info.label(), "p/ingress/1");
+        assert_eq!(info.text(), "deny from db ports 53/udp, 80-90/tcp");
+        assert_eq!((info.subject, info.line), (300, 1));
+        assert_eq!(info.file, "/etc/dpd/config.toml");
+    }
+
+    #[test]
+    fn a_refusal_names_the_side_and_the_rule() {
+        let lab = lab()
+            .policy(
+                "in",
+                "db",
+                Some("allow web 53/udp;deny cidr:10.1.1.1 53/tcp"),
+                None,
+            )
+            .policy("out", "web", None, Some("allow db;deny world 25/tcp"));
+        let state = lab.compile();
+        let rows = [
+            ("both allow", "10.1.1.1", "10.1.1.2", 17, 53, "allow"),
+            (
+                "no rule of the receiver",
+                "10.1.1.1",
+                "10.1.1.2",
+                17,
+                54,
+                "deny ingress 301 by none",
+            ),
+            (
+                "a deny of the receiver",
+                "10.1.1.1",
+                "10.1.1.2",
+                6,
+                53,
+                "deny ingress 301 by in/ingress/1",
+            ),
+            (
+                "a deny of the sender",
+                "10.1.1.1",
+                "8.8.8.8",
+                6,
+                25,
+                "deny egress 300 by out/egress/1",
+            ),
+            (
+                "no rule of the sender",
+                "10.1.1.1",
+                "8.8.8.8",
+                6,
+                80,
+                "deny egress 300 by none",
+            ),
+            (
+                "the host may, though no rule says so",
+                "192.0.2.1",
+                "10.1.1.2",
+                6,
+                53,
+                "allow",
+            ),
+            ("to itself", "10.1.1.1", "10.1.1.1", 6, 1, "allow"),
+            ("past us", "8.8.8.8", "9.9.9.9", 6, 1, "allow"),
+        ];
+        for (what, src, dst, protocol, port, expected) in rows {
+            let found = verdict(&state, ip(src), ip(dst), protocol, port);
+            let words = match found.refusal() {
+                None => "allow".to_owned(),
+                Some((direction, decision)) => {
+                    let rule = decision
+                        .rule
+                        .map(|number| state.catalog.rules[&number].label());
+                    let rule = rule.unwrap_or_else(|| "none".to_owned());
+                    format!("deny {direction} {} by {rule}", decision.subject)
+                }
+            };
+            assert_eq!(words, expected, "{what}");
+        }
+    }
+}
