@@ -7,7 +7,9 @@ pub mod address;
 mod diff;
 mod endpoint;
 mod numbers;
+mod peer;
 pub mod policy;
+mod ports;
 mod service;
 mod settings;
 #[cfg(test)]

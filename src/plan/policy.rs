@@ -5,18 +5,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use ipnet::IpNet;
-
 use crate::config::{Config, EnforcementMode, Rule};
 use crate::model::catalog::{Catalog, RuleInfo};
-use crate::model::policy::{Action, Direction, Peer, Ports, reserved};
+use crate::model::policy::{Action, Direction};
 use crate::model::state::{Enforcement, PolicyEntry, PolicyKey, State};
 
 use super::numbers::Numbers;
+use super::peer::PeerClasses;
+use super::ports;
 pub use super::verdict::{Decision, Verdict, verdict};
-
-/// The class that stands for `any`.
-pub(super) const ANY: u32 = 0;
 
 /// What policy does in each direction of each identity.
 pub(super) struct Enforcements<'a> {
@@ -166,7 +163,7 @@ fn number_rules(infos: &[RuleInfo], known: &Catalog, state: &mut State) -> Vec<u
 
 /// Every row that a rule makes: its peers' classes times its ports.
 fn rows(rule: &Rule, info: &RuleInfo, peers: &PeerClasses<'_>) -> Vec<PolicyKey> {
-    let ports = port_rows(&rule.ports);
+    let ports = ports::rows(&rule.ports);
     let classes: BTreeSet<u32> = rule.peers.iter().flat_map(|peer| peers.of(peer)).collect();
     let mut rows = Vec::with_capacity(classes.len() * ports.len());
     for class in classes {
@@ -182,39 +179,6 @@ fn rows(rule: &Rule, info: &RuleInfo, peers: &PeerClasses<'_>) -> Vec<PolicyKey>
         }
     }
     rows
-}
-
-/// The (protocol, port, leading bits of the port) that a list of ports covers; an empty one is all traffic.
-fn port_rows(ports: &[Ports]) -> Vec<(Option<u8>, u16, u8)> {
-    if ports.is_empty() {
-        return vec![(None, 0, 0)];
-    }
-    let mut rows = Vec::new();
-    for ports in ports {
-        let protocol = Some(ports.protocol.number());
-        let (first, last) = ports.range.unwrap_or((0, u16::MAX));
-        let prefixes = port_prefixes(first, last);
-        rows.extend(
-            prefixes
-                .into_iter()
-                .map(|(port, bits)| (protocol, port, bits)),
-        );
-    }
-    rows
-}
-
-/// The fewest (port, leading bits) whose ports are `first` to `last`, both included.
-fn port_prefixes(first: u16, last: u16) -> Vec<(u16, u8)> {
-    let (mut next, end) = (u32::from(first), u32::from(last) + 1);
-    let mut prefixes = Vec::new();
-    while next < end {
-        // As many ports as `next` is aligned to, but none beyond the end.
-        let aligned = next.trailing_zeros().min(16);
-        let free_bits = aligned.min((end - next).ilog2());
-        prefixes.push((next as u16, 16 - free_bits as u8));
-        next += 1 << free_bits;
-    }
-    prefixes
 }
 
 /// Every row that covers this one, itself too, the longest first: how the trie is searched.
@@ -247,132 +211,10 @@ fn is_denied(state: &State, key: PolicyKey) -> bool {
     })
 }
 
-/// Which classes each peer of a rule is.
-struct PeerClasses<'a> {
-    config: &'a Config,
-    labelled: HashMap<(&'a str, &'a str), Vec<u32>>,
-    by_identity: HashMap<u32, Vec<u32>>,
-    by_cidr: HashMap<IpNet, Vec<u32>>,
-    world: Vec<u32>,
-}
-
-impl<'a> PeerClasses<'a> {
-    fn new(config: &'a Config, catalog: &Catalog) -> Self {
-        let mut peers = PeerClasses {
-            config,
-            labelled: HashMap::new(),
-            by_identity: HashMap::new(),
-            by_cidr: HashMap::new(),
-            world: Vec::new(),
-        };
-        for (number, class) in &catalog.classes {
-            peers
-                .by_identity
-                .entry(class.identity)
-                .or_default()
-                .push(*number);
-            for cidr in &class.cidrs {
-                peers.by_cidr.entry(*cidr).or_default().push(*number);
-            }
-            if class.world {
-                peers.world.push(*number);
-            }
-        }
-        for identity in config.identities.values() {
-            for (key, value) in &identity.labels {
-                let carriers = peers.labelled.entry((key, value)).or_default();
-                carriers.push(identity.id);
-            }
-        }
-        peers
-    }
-
-    fn of(&self, peer: &Peer) -> Vec<u32> {
-        match peer {
-            Peer::Any => vec![ANY],
-            Peer::Host => self.of_identities(&[reserved::HOST]),
-            Peer::RemoteNode => self.of_identities(&[reserved::REMOTE_NODE]),
-            Peer::World => self.world.clone(),
-            Peer::Identity(name) => match self.config.identities.get(name) {
-                Some(identity) => self.of_identities(&[identity.id]),
-                None => Vec::new(),
-            },
-            Peer::Label { key, value } => {
-                let carriers = self.labelled.get(&(key.as_str(), value.as_str()));
-                self.of_identities(carriers.map_or(&[], Vec::as_slice))
-            }
-            Peer::Cidr(prefix) => self
-                .by_cidr
-                .get(&prefix.trunc())
-                .cloned()
-                .unwrap_or_default(),
-        }
-    }
-
-    fn of_identities(&self, ids: &[u32]) -> Vec<u32> {
-        let classes = ids.iter().filter_map(|id| self.by_identity.get(id));
-        classes.flatten().copied().collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::testing::{Lab, ip};
-
-    #[test]
-    fn ranges_are_the_fewest_prefixes() {
-        type Row = (u16, u16, &'static [(u16, u8)]);
-        let rows: [Row; 9] = [
-            (53, 53, &[(53, 16)]),
-            (0, 65535, &[(0, 0)]),
-            (0, 0, &[(0, 16)]),
-            (65535, 65535, &[(65535, 16)]),
-            (80, 81, &[(80, 15)]),
-            (81, 82, &[(81, 16), (82, 16)]),
-            (
-                1024,
-                65535,
-                &[
-                    (1024, 6),
-                    (2048, 5),
-                    (4096, 4),
-                    (8192, 3),
-                    (16384, 2),
-                    (32768, 1),
-                ],
-            ),
-            (8080, 8090, &[(8080, 13), (8088, 15), (8090, 16)]),
-            (9, 8, &[]),
-        ];
-        for (first, last, expected) in rows {
-            assert_eq!(port_prefixes(first, last), expected, "{first}-{last}");
-        }
-        assert_eq!(
-            port_prefixes(1, 65534).len(),
-            30,
-            "the longest list that a range can be"
-        );
-        for (first, last) in [
-            (1, 65534),
-            (3, 1000),
-            (443, 444),
-            (32767, 32768),
-            (7, 65535),
-        ] {
-            let prefixes = port_prefixes(first, last);
-            let is_in = |port: u16| {
-                let in_prefix = |(start, bits): &(u16, u8)| {
-                    u32::from(port ^ start) >> (16 - u32::from(*bits)) == 0
-                };
-                prefixes.iter().filter(|prefix| in_prefix(prefix)).count()
-            };
-            for port in 0..=u16::MAX {
-                let expected = usize::from((first..=last).contains(&port));
-                assert_eq!(is_in(port), expected, "{port} of {first}-{last}");
-            }
-        }
-    }
 
     fn lab() -> Lab {
         Lab::new()

@@ -6,7 +6,8 @@ use crate::model::policy::{Action, Direction};
 use crate::model::state::{AddressEntry, Enforcement, Place, PolicyEntry, PolicyKey, State};
 
 use super::address;
-use super::policy::{ANY, covering};
+use super::peer::ANY;
+use super::policy::covering;
 
 /// What both sides' policies say of a connection. With `settings.audit` the datapath says the same and lets it pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
