@@ -1,0 +1,160 @@
+//! What is wrong with a configuration, as data and as text.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration can't be used.
+    Error,
+    /// The configuration works, but perhaps not as meant.
+    Warning,
+}
+
+/// One thing that is wrong, with its place and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub severity: Severity,
+    pub message: String,
+    pub file: PathBuf,
+    /// `None`: the problem is the file's as a whole.
+    pub excerpt: Option<Excerpt>,
+    /// Other places that have to do with it.
+    pub notes: Vec<Note>,
+    pub help: Option<String>,
+}
+
+/// Another place that a problem has to do with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub message: String,
+    pub file: PathBuf,
+    pub excerpt: Excerpt,
+}
+
+/// A line of a file with a place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// The line as it is shown: without control characters, and only the part round the place if it is long.
+    pub text: String,
+    /// The place in `text`, in characters.
+    pub mark: Range<usize>,
+}
+
+impl Excerpt {
+    /// Characters of a line that are shown.
+    const WIDTH: usize = 120;
+    /// Characters that are shown before the place in a line that is longer.
+    const LEAD: usize = 40;
+
+    /// The excerpt for the bytes `mark` of the line `text`, whose number is `line`.
+    pub fn new(line: usize, text: &str, mark: Range<usize>) -> Self {
+        let start = text.floor_char_boundary(mark.start);
+        let end = text.floor_char_boundary(mark.end).max(start);
+        let before = text[..start].chars().count();
+        let marked = text[start..end].chars().count();
+        let skipped = match text.chars().count() > Self::WIDTH {
+            true => before.saturating_sub(Self::LEAD),
+            false => 0,
+        };
+        let shown = text.chars().skip(skipped).take(Self::WIDTH);
+        let text: String = shown
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let first = before - skipped;
+        let room = text.chars().count().saturating_sub(first);
+        Excerpt {
+            line,
+            column: before + 1,
+            mark: first..first + marked.min(room).max(1),
+            text,
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of the places. At least one is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// How many problems are errors.
+    pub fn error_count(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|p| p.severity == severity).count()
+    }
+}
+
+impl Error for Problems {}
+
+impl fmt::Display for Problems {
+    /// A block for each problem, and a line with their number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.0 {
+            writeln!(f, "{problem}\n")?;
+        }
+        let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        f.write_str(&plural(self.error_count(), "error"))?;
+        match self.count(Severity::Warning) {
+            0 => Ok(()),
+            n => write!(f, ", {}", plural(n, "warning")),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}: {}", self.message)?;
+        let lines = self
+            .excerpt
+            .iter()
+            .chain(self.notes.iter().map(|n| &n.excerpt));
+        let gutter = lines.map(|e| e.line.to_string().len()).max().unwrap_or(1);
+        match &self.excerpt {
+            Some(excerpt) => fmt_excerpt(f, gutter, &self.file, excerpt, '^', "")?,
+            None => write!(f, "\n{:gutter$}--> {}", "", self.file.display())?,
+        }
+        for note in &self.notes {
+            fmt_excerpt(f, gutter, &note.file, &note.excerpt, '-', &note.message)?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n{:gutter$} = help: {help}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+fn fmt_excerpt(
+    f: &mut fmt::Formatter<'_>,
+    gutter: usize,
+    file: &std::path::Path,
+    excerpt: &Excerpt,
+    marker: char,
+    label: &str,
+) -> fmt::Result {
+    let Excerpt {
+        line,
+        column,
+        text,
+        mark,
+    } = excerpt;
+    let marks: String = std::iter::repeat_n(marker, mark.len()).collect();
+    write!(f, "\n{:gutter$}--> {}:{line}:{column}", "", file.display())?;
+    write!(f, "\n{:gutter$} |", "")?;
+    write!(f, "\n{line:gutter$} | {text}")?;
+    let marked = format!("{:indent$}{marks} {label}", "", indent = mark.start);
+    write!(f, "\n{:gutter$} | {}", "", marked.trim_end())
+}
