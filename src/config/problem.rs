@@ -77,6 +77,23 @@ impl Excerpt {
             text,
         }
     }
+
+    /// Writes the place, the line, and the mark under it with what it says.
+    fn fmt_block(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        gutter: usize,
+        head: &str,
+        (marker, label): (char, &str),
+    ) -> fmt::Result {
+        let edge = " ".repeat(gutter);
+        let indent = " ".repeat(self.mark.start);
+        let marks = marker.to_string().repeat(self.mark.len());
+        let line = format!("{:gutter$} | {}", self.line, self.text);
+        let marked = format!("{edge} | {indent}{marks} {label}");
+        write!(f, "\n{edge}{head}:{}:{}", self.line, self.column)?;
+        write!(f, "\n{edge} |\n{}\n{}", line.trim_end(), marked.trim_end())
+    }
 }
 
 /// Everything that is wrong with a configuration, in the order of the places. At least one is an error.
@@ -123,38 +140,22 @@ impl fmt::Display for Problem {
             .iter()
             .chain(self.notes.iter().map(|n| &n.excerpt));
         let gutter = lines.map(|e| e.line.to_string().len()).max().unwrap_or(1);
+        let edge = " ".repeat(gutter);
         match &self.excerpt {
-            Some(excerpt) => fmt_excerpt(f, gutter, &self.file, excerpt, '^', "")?,
-            None => write!(f, "\n{:gutter$}--> {}", "", self.file.display())?,
+            Some(excerpt) => {
+                let head = format!("--> {}", self.file.display());
+                excerpt.fmt_block(f, gutter, &head, ('^', ""))?;
+            }
+            None => write!(f, "\n{edge}--> {}", self.file.display())?,
         }
         for note in &self.notes {
-            fmt_excerpt(f, gutter, &note.file, &note.excerpt, '-', &note.message)?;
+            let head = format!("::: {}", note.file.display());
+            note.excerpt
+                .fmt_block(f, gutter, &head, ('-', &note.message))?;
         }
         match &self.help {
-            Some(help) => write!(f, "\n{:gutter$} = help: {help}", ""),
+            Some(help) => write!(f, "\n{edge} = help: {help}"),
             None => Ok(()),
         }
     }
-}
-
-fn fmt_excerpt(
-    f: &mut fmt::Formatter<'_>,
-    gutter: usize,
-    file: &std::path::Path,
-    excerpt: &Excerpt,
-    marker: char,
-    label: &str,
-) -> fmt::Result {
-    let Excerpt {
-        line,
-        column,
-        text,
-        mark,
-    } = excerpt;
-    let marks: String = std::iter::repeat_n(marker, mark.len()).collect();
-    write!(f, "\n{:gutter$}--> {}:{line}:{column}", "", file.display())?;
-    write!(f, "\n{:gutter$} |", "")?;
-    write!(f, "\n{line:gutter$} | {text}")?;
-    let marked = format!("{:indent$}{marks} {label}", "", indent = mark.start);
-    write!(f, "\n{:gutter$} | {}", "", marked.trim_end())
 }

@@ -65,17 +65,17 @@ impl Report {
         self.findings.sort_by_key(|f| f.span);
         let resolve = |finding: Finding| {
             let notes = finding.notes.into_iter().map(|(span, message)| Note {
-                message,
+                message: printable(&message),
                 file: files.source(span).path.clone(),
                 excerpt: excerpt(files, span),
             });
             Problem {
                 severity: finding.severity,
-                message: finding.message,
+                message: printable(&finding.message),
                 file: files.source(finding.span).path.clone(),
                 excerpt: Some(excerpt(files, finding.span)),
                 notes: notes.collect(),
-                help: finding.help,
+                help: finding.help.as_deref().map(printable),
             }
         };
         self.findings.into_iter().map(resolve).collect()
@@ -106,6 +106,15 @@ impl Finding {
         self.notes.push((span, message.into()));
         self
     }
+}
+
+/// Names of the file stand in messages, with whatever is in them.
+fn printable(text: &str) -> String {
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 fn excerpt(files: &Files, span: Span) -> Excerpt {

@@ -16,8 +16,11 @@ fn table(keys: &[Key], path: &str, span: Span, table: &Table, report: &mut Repor
     for (name, entry) in &table.0 {
         field(keys, path, name, entry, report);
     }
-    let is_missing =
-        |key: &&Key| matches!(key.need, Need::Required) && !table.0.contains_key(key.name);
+    let has = |key: &Key| table.0.contains_key(key.name);
+    let has_misplaced = keys
+        .iter()
+        .any(|key| matches!(key.need, Need::Never(_)) && has(key));
+    let is_missing = |key: &&Key| matches!(key.need, Need::Required) && !has(key) && !has_misplaced;
     for key in keys.iter().filter(is_missing) {
         report
             .error(span, format!("`{path}` lacks the key `{}`", key.name))
@@ -75,9 +78,13 @@ fn value(shape: &Shape, path: &str, value: &Value, report: &mut Report) {
                 kind(shape)
             );
             let finding = report.error(value.span, message);
-            if let (Shape::List(_), Data::Text(_)) = (shape, data) {
-                finding.help("write it in brackets: `[ … ]`");
-            }
+            match (shape, data) {
+                (Shape::List(_), Data::Text(_)) => finding.help("write it in brackets: `[ … ]`"),
+                (Shape::Named(_), Data::List(_)) => {
+                    finding.help(format!("begin each with `[{path}.NAME]`"))
+                }
+                _ => finding,
+            };
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -185,10 +186,36 @@ fn refuse_empty(file: usize, source: &Source, table: &Table, report: &mut Report
 }
 
 fn report_duplicate(source: &Source, span: Span, report: &mut Report) {
-    let name = source.text.get(span.start..span.end).unwrap_or_default();
-    report
-        .error(span, format!("`{name}` is given twice"))
-        .help("keep one of the two, or give one of them another name");
+    let text = &source.text;
+    let name = text.get(span.start..span.end).unwrap_or_default();
+    let finding = report.error(span, format!("`{name}` is given twice"));
+    finding.help("keep one of the two, or give one of them another name");
+    if let Some(first) = first_line_like(text, span.start) {
+        finding.note(Span::new(span.file, first), "first given here");
+    }
+}
+
+/// The nearest line above that begins with the same key or header as the line of `at`.
+fn first_line_like(text: &str, at: usize) -> Option<Range<usize>> {
+    let (above, _) = text.split_at_checked(at)?;
+    let start = above.rfind('\n').map_or(0, |newline| newline + 1);
+    let opening = opening(&text[start..]);
+    if at - start >= opening.len() {
+        return None;
+    }
+    let mut end = start;
+    for line in text[..start].split_inclusive('\n').rev() {
+        end -= line.len();
+        if self::opening(line).trim() == opening.trim() {
+            return Some(end..end + self::opening(line).trim_end().len());
+        }
+    }
+    None
+}
+
+/// What a line says before its value: `key` of `key = 1`, `[table` of `[table]`.
+fn opening(line: &str) -> &str {
+    &line[..line.find(['=', ']', '\n']).unwrap_or(line.len())]
 }
 
 fn own_table(file: usize, table: DeTable<'_>) -> Table {

@@ -91,6 +91,14 @@ pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
+/// A prefix in the file's spelling: a whole address has no length.
+pub(super) fn prefix_text(prefix: IpNet) -> String {
+    match prefix.prefix_len() == prefix.max_prefix_len() {
+        true => prefix.addr().to_string(),
+        false => prefix.to_string(),
+    }
+}
+
 /// `10.32.0.10:53/udp`
 pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
     let form = "write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp";
@@ -152,7 +160,7 @@ fn usable(address: IpAddr) -> Parsed<IpAddr> {
         && let Some(v4) = v6.to_ipv4_mapped()
     {
         return Err(
-            Wrong::new(format!("{address} is an IPv4 address in IPv6 clothes"))
+            Wrong::new(format!("{address} is an IPv4 address written as IPv6"))
                 .help(format!("write {v4}")),
         );
     }

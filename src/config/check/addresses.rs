@@ -93,13 +93,13 @@ fn check_overlaps(endpoints: &[Owned], report: &mut Report) {
             let message = match first.prefix == second.prefix {
                 true => format!(
                     "{} is the endpoint `{}`'s already",
-                    text(second.prefix),
+                    value::prefix_text(second.prefix),
                     first.interface
                 ),
                 false => format!(
                     "{} overlaps {} of the endpoint `{}`",
-                    text(second.prefix),
-                    text(first.prefix),
+                    value::prefix_text(second.prefix),
+                    value::prefix_text(first.prefix),
                     first.interface
                 ),
             };
@@ -193,11 +193,4 @@ fn located<T>(
         }),
         _ => None,
     })
-}
-
-fn text(prefix: IpNet) -> String {
-    match prefix.prefix_len() == prefix.max_prefix_len() {
-        true => prefix.addr().to_string(),
-        false => prefix.to_string(),
-    }
 }

@@ -48,7 +48,7 @@ impl<'a> Fields<'a> {
         fitting.unwrap_or_else(|| {
             let (least, most) = range.into_inner();
             let message = format!(
-                "`{}.{key}` is {} to {most}, not {}",
+                "`{}.{key}` must be {} to {most}, not {}",
                 self.path, least, number.value
             );
             self.report.error(number.span, message);
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
                 value::duration_text(*range.start()),
                 value::duration_text(*range.end()),
             );
-            let message = format!("`{}.{key}` is {least} to {most}", self.path);
+            let message = format!("`{}.{key}` must be {least} to {most}", self.path);
             self.report.error(duration.span, message);
         }
         duration.value

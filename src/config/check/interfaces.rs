@@ -64,7 +64,7 @@ fn endpoint(root: &Table, path: &str, interface: &NamedTable, report: &mut Repor
         &addresses,
         |prefix| *prefix,
         |first, again| {
-            let message = format!("{} is given twice", again.value);
+            let message = format!("{} is given twice", value::prefix_text(again.value));
             report
                 .error(again.span, message)
                 .note(first, "first given here");

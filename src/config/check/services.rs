@@ -229,7 +229,9 @@ fn check_sctp_ports(
 fn warn_of_no_backend(service: &NamedTable, backends: &[Located<Backend>], report: &mut Report) {
     let is_usable =
         |b: &Located<Backend>| b.value.weight > 0 && b.value.state != BackendState::Maintenance;
+    // A backend that could not be read has been reported, and might have been usable.
     let list = service.table.list("backends");
+    let list = list.filter(|list| list.value.len() == backends.len());
     if let Some(list) = list.filter(|_| !backends.iter().any(is_usable)) {
         report
             .warning(
