@@ -234,6 +234,15 @@ role = "endpoint"
             ],
         ),
         (
+            "a table that was meant for the top",
+            r#"
+[identities.a]
+id = 300
+services.s = { frontends = [], backends = [] }
+"#,
+            &["3:1..9 `identities.a` has no key `services` (it can have: id, labels, cidrs)"],
+        ),
+        (
             "a table where a value stands",
             "
 identities = 5

@@ -104,8 +104,7 @@ fn named(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Repor
     };
     let mut own = inner.clone();
     own.0.retain(|key, entry| {
-        let is_dotted =
-            matches!(entry.value.data, Data::Table(_)) && !keys.iter().any(|k| k.name == key);
+        let is_dotted = is_part_of_name(keys, key, entry);
         if is_dotted {
             dotted(path, &join(name, key), entry, report);
         }
@@ -114,6 +113,16 @@ fn named(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Repor
     if !own.0.is_empty() || inner.0.is_empty() {
         table(keys, &full, entry.value.span, &own, report);
     }
+}
+
+/// Whether a table in a table is one whose name has a dot: what it holds are the keys of such a table.
+fn is_part_of_name(keys: &[Key], name: &str, entry: &Entry) -> bool {
+    let is_key = |name: &str| keys.iter().any(|key| key.name == name);
+    let Data::Table(inner) = &entry.value.data else {
+        return false;
+    };
+    let mut entries = inner.0.iter();
+    !is_key(name) && entries.any(|(name, entry)| is_key(name) || is_part_of_name(keys, name, entry))
 }
 
 /// A name with a dot that is not quoted reads as a table in a table.
