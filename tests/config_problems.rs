@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dpd::config::{Problem, Problems, Severity, Source, parse};
+use dpd::config::{Problem, Problems, Severity, Source, keys, parse};
 
 /// A sentence, a file, and its problems: `line:first..after-last column message [notes] (help)`.
 type Row = (&'static str, &'static str, &'static [&'static str]);
@@ -1932,6 +1932,38 @@ audt = true
     ];
     assert_eq!(places, expected, "{problems}");
     assert!(problems.to_string().ends_with("\n\n7 errors"), "{problems}");
+}
+
+/// A key that is known but not read would be taken and ignored: then a senseless value would pass.
+#[test]
+fn every_key_is_read() {
+    // Both values of a switch make sense; what they do is asserted where right files are.
+    let switches = ["policy.audit", "policy.allow_host", "conntrack.strict"];
+    let senseless = [r#""\u0001""#, r#"["\u0001"]"#, "-1"];
+    for key in keys()
+        .iter()
+        .filter(|key| !switches.contains(&key.as_str()))
+    {
+        let is_read = senseless.iter().any(|value| {
+            let problems = problems_of(&file_with(key, value));
+            let of_the_rest = ["takes", "lacks the key", "neither"];
+            let mut messages = problems.0.iter().map(|problem| &problem.message);
+            messages.any(|message| !of_the_rest.iter().any(|words| message.contains(words)))
+        });
+        assert!(is_read, "no senseless value of `{key}` is refused");
+    }
+}
+
+/// A file that gives `services.*.backends[].weight` a value.
+fn file_with(key: &str, value: &str) -> String {
+    let key = key.replace('*', "x");
+    match key.split_once("[].") {
+        Some((list, field)) => format!("{list} = [{{ {field} = {value} }}]"),
+        None if key.starts_with("interfaces.") && !key.ends_with(".role") => {
+            format!("interfaces.x.role = \"endpoint\"\n{key} = {value}")
+        }
+        None => format!("{key} = {value}"),
+    }
 }
 
 #[test]

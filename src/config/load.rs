@@ -23,6 +23,9 @@ pub struct Loaded {
     pub sources: Vec<Source>,
 }
 
+/// What reading gives, or the one problem that stopped it.
+type Reading<T> = Result<T, Box<Problem>>;
+
 /// The folder of a file's drop-ins: `config.toml` has `config.d`, and a file of another ending has none.
 pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
     let is_toml = path.extension().is_some_and(|ending| ending == "toml");
@@ -56,7 +59,7 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
     let drop_ins = drop_ins(path).unwrap_or_else(|problem| {
-        problems.push(problem);
+        problems.push(*problem);
         Vec::new()
     });
     let main = read_file(path).map_err(|problem| with_hint_at_example(path, problem));
@@ -64,7 +67,7 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
     for source in std::iter::once(main).chain(rest) {
         match source {
             Ok(source) => sources.push(source),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     match problems.is_empty() {
@@ -74,7 +77,7 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
 }
 
 /// The drop-ins of a file, in name order. Hidden files are editors' and package managers' own.
-fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     let Some(folder) = drop_in_folder(path) else {
         return Ok(Vec::new());
     };
@@ -105,7 +108,7 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(paths)
 }
 
-fn read_file(path: &Path) -> Result<Source, Problem> {
+fn read_file(path: &Path) -> Reading<Source> {
     let bytes = match open(path)? {
         Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
         None => return Err(problem(path, "this is not a regular file".into(), None)),
@@ -129,7 +132,7 @@ fn read_file(path: &Path) -> Result<Source, Problem> {
 }
 
 /// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
-fn open(path: &Path) -> Result<Option<File>, Problem> {
+fn open(path: &Path) -> Reading<Option<File>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -148,20 +151,16 @@ fn read_bytes(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn with_hint_at_example(path: &Path, problem: Problem) -> Problem {
+fn with_hint_at_example(path: &Path, mut problem: Box<Problem>) -> Box<Problem> {
     let is_missing = fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let help = "begin with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG";
-    match is_missing {
-        true => Problem {
-            message: "there is no such file".to_owned(),
-            help: Some(help.to_owned()),
-            ..problem
-        },
-        false => problem,
+    if is_missing {
+        problem.message = "there is no such file".to_owned();
+        problem.help = Some("begin with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG".to_owned());
     }
+    problem
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
     let (message, help) = match error.kind() {
         ErrorKind::NotFound => (
             "the file is not there: it is a link to nowhere, or was just taken away".to_owned(),
@@ -176,36 +175,33 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     problem(path, message, help)
 }
 
-fn not_utf8(path: &Path, bytes: &[u8], valid: usize) -> Problem {
-    let start = bytes[..valid]
+fn not_utf8(path: &Path, bytes: &[u8], valid: usize) -> Box<Problem> {
+    let (before, after) = bytes.split_at(valid);
+    let start = before
         .iter()
         .rposition(|b| *b == b'\n')
         .map_or(0, |at| at + 1);
-    let end = bytes[valid..]
+    let end = after
         .iter()
         .position(|b| *b == b'\n')
         .map_or(bytes.len(), |at| valid + at);
-    let line = bytes[..valid].iter().filter(|b| **b == b'\n').count() + 1;
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
     let text = String::from_utf8_lossy(&bytes[start..end]);
-    // The bytes before the place are whole characters, so that they keep their length.
-    let mark = valid - start..valid - start + char::REPLACEMENT_CHARACTER.len_utf8();
-    Problem {
-        excerpt: Some(Excerpt::new(line, &text, mark)),
-        ..problem(
-            path,
-            "the file is not UTF-8 from here on".into(),
-            Some("save it as UTF-8".into()),
-        )
-    }
+    let place = valid - start;
+    let mark = place..place + char::REPLACEMENT_CHARACTER.len_utf8();
+    let message = "the file is not UTF-8 from here on".to_owned();
+    let mut problem = problem(path, message, Some("save it as UTF-8".to_owned()));
+    problem.excerpt = Some(Excerpt::new(line, &text, mark));
+    problem
 }
 
-fn problem(path: &Path, message: String, help: Option<String>) -> Problem {
-    Problem {
+fn problem(path: &Path, message: String, help: Option<String>) -> Box<Problem> {
+    Box::new(Problem {
         severity: Severity::Error,
         message,
         file: path.to_owned(),
         excerpt: None,
         notes: Vec::new(),
         help,
-    }
+    })
 }

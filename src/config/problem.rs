@@ -56,10 +56,9 @@ impl Excerpt {
 
     /// The excerpt for the bytes `mark` of the line `text`, whose number is `line`.
     pub fn new(line: usize, text: &str, mark: Range<usize>) -> Self {
-        let start = text.floor_char_boundary(mark.start);
-        let end = text.floor_char_boundary(mark.end).max(start);
-        let before = text[..start].chars().count();
-        let marked = text[start..end].chars().count();
+        let chars_before = |byte| text.char_indices().take_while(|(at, _)| *at < byte).count();
+        let before = chars_before(mark.start);
+        let marked = chars_before(mark.end).saturating_sub(before);
         let skipped = match text.chars().count() > Self::WIDTH {
             true => before.saturating_sub(Self::LEAD),
             false => 0,

@@ -127,6 +127,9 @@ fn excerpt(files: &Files, span: Span) -> Excerpt {
     )
 }
 
+/// Candidates that are looked at for one name: a file of ten thousand slips is to be answered too.
+const SUGGESTIONS_MAX: usize = 1000;
+
 /// The candidate that `name` was probably meant to be.
 pub(super) fn suggest<'c>(
     name: &str,
@@ -136,6 +139,8 @@ pub(super) fn suggest<'c>(
     let allowed = (name.chars().count() / 3).max(1);
     candidates
         .into_iter()
+        .take(SUGGESTIONS_MAX)
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 4 * allowed)
         .map(|candidate| {
             let distance = strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
             (distance, candidate)

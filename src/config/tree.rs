@@ -159,8 +159,11 @@ fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
         }
         is_toml = false;
         // What follows on the same line is mostly an echo of the first error.
-        let line = source.text[..source.text.floor_char_boundary(span.start)]
-            .matches('\n')
+        let line = source
+            .text
+            .bytes()
+            .take(span.start)
+            .filter(|b| *b == b'\n')
             .count();
         if last_line.replace(line) != Some(line) {
             report.error(span, format!("this is not TOML: {}", error.message()));

@@ -292,7 +292,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let unit = units
         .iter()
-        .find(|(size, _)| milliseconds > 0 && milliseconds % size == 0);
+        .find(|(size, _)| milliseconds > 0 && milliseconds.is_multiple_of(*size));
     match unit {
         Some((size, unit)) => format!("{}{unit}", milliseconds / size),
         None if milliseconds == 0 => "0s".to_owned(),
