@@ -6,6 +6,7 @@
 
 mod check;
 mod load;
+mod name;
 mod problem;
 mod report;
 mod schema;

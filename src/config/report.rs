@@ -25,6 +25,9 @@ pub(super) struct Wrong {
     pub help: Option<String>,
 }
 
+/// The meaning of a text, or why it has none.
+pub(super) type Parsed<T> = Result<T, Wrong>;
+
 impl Wrong {
     pub fn new(message: impl Into<String>) -> Self {
         Wrong {

@@ -1,4 +1,4 @@
-//! What single texts of the file mean: addresses, ports, peers, labels, durations, names. Each has one spelling.
+//! What single texts of the file mean: words, addresses, ports, peers, durations, paths.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,28 +6,17 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::report::{Wrong, did_you_mean};
+use super::name::{is_digits, label, plain};
+use super::report::{Parsed, Wrong, did_you_mean};
 use crate::model::policy::{Peer, Ports};
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
-
-pub(super) type Parsed<T> = Result<T, Wrong>;
 
 /// Addresses that a workload sees in place of its own when it reaches itself through a service.
 const HAIRPIN: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 42, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
 ];
-
-/// Bytes that a name of the user's own may have.
-const NAME_MAX: usize = 128;
-/// Bytes that a label may have: Kubernetes' own bounds are 317 for a key and 63 for a value.
-const LABEL_MAX: usize = 512;
-/// Bytes that an interface name may have (Linux, IFNAMSIZ less its ending zero).
-const INTERFACE_MAX: usize = 15;
-
-/// Words of policy peers that no identity can be called.
-pub(super) const RESERVED: [&str; 4] = ["any", "host", "remote-node", "world"];
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
@@ -254,16 +243,6 @@ pub(super) fn peer(text: &str) -> Parsed<Peer> {
     Ok(Peer::Identity(text.to_owned()))
 }
 
-/// `KEY=VALUE`; the value may be empty.
-pub(super) fn label(text: &str) -> Parsed<(String, String)> {
-    let split = text.split_once('=').filter(|(key, _)| !key.is_empty());
-    let (key, value) = split.ok_or_else(|| {
-        Wrong::new(format!("{text:?} is no label")).help("a label is KEY=VALUE, as in app=client")
-    })?;
-    plain(text, "the label", LABEL_MAX)?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
 /// `250ms`, `5s`, `10m`, `3h`
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let wrong = || {
@@ -320,64 +299,4 @@ pub(super) fn socket_path(text: &str) -> Parsed<PathBuf> {
             "the path of a socket can't be longer than 107 bytes",
         )),
     }
-}
-
-/// A name of the user's own.
-pub(super) fn name(text: &str) -> Parsed<()> {
-    plain(text, "the name", NAME_MAX)
-}
-
-/// The name of an identity, which stands beside numbers, addresses and selectors on the command line.
-pub(super) fn identity_name(text: &str) -> Parsed<()> {
-    name(text)?;
-    let trouble = match text {
-        _ if RESERVED.contains(&text) => "it is a reserved word of policy peers",
-        _ if text.parse::<IpAddr>().is_ok() => "it is an address",
-        _ if text.contains(':') => "a `:` marks a selector, as in label:KEY=VALUE",
-        _ if text.contains('/') => "a `/` marks a prefix",
-        _ if is_digits(text) => "it is a number, and numbers are identities' ids",
-        _ => return Ok(()),
-    };
-    Err(
-        Wrong::new(format!("an identity can't be called {text:?}: {trouble}"))
-            .help("give it another name"),
-    )
-}
-
-/// The name of a Linux interface, by the kernel's rule.
-pub(super) fn interface_name(text: &str) -> Parsed<()> {
-    plain(text, "the name", NAME_MAX)?;
-    let trouble = match text {
-        "." | ".." => "this name is the file system's",
-        _ if text.len() > INTERFACE_MAX => "Linux allows 15 bytes",
-        _ if text.contains(['/', ':']) => "Linux allows no `/` and no `:`",
-        _ => return Ok(()),
-    };
-    Err(Wrong::new(format!(
-        "an interface can't be called {text:?}: {trouble}"
-    )))
-}
-
-/// Refuses what would break a listing, a log line or a command that somebody copies.
-fn plain(text: &str, what: &str, max: usize) -> Parsed<()> {
-    let is_bad =
-        |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '\\');
-    if text.is_empty() {
-        return Err(Wrong::new(format!("{what} is empty")));
-    }
-    if text.len() > max {
-        return Err(Wrong::new(format!(
-            "{what} has {} bytes, but may have {max}",
-            text.len()
-        )));
-    }
-    match text.chars().find(|c| is_bad(*c)) {
-        None => Ok(()),
-        Some(bad) => Err(Wrong::new(format!("{what} {text:?} has {bad:?} in it"))
-            .help("spaces, quotes, backslashes and control characters are not allowed here")),
-    }
-}
-
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }

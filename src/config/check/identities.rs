@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
 use crate::config::Identity;
+use crate::config::name;
 use crate::config::report::{Report, did_you_mean};
 use crate::config::source::{Located, Span};
 use crate::config::tree::Table;
-use crate::config::value;
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identity> {
     let mut identities = BTreeMap::new();
     let mut ids: BTreeMap<u32, (Span, &str)> = BTreeMap::new();
     for identity in root.named("identities") {
-        if let Err(wrong) = value::identity_name(identity.name) {
+        if let Err(wrong) = name::identity_name(identity.name) {
             report.wrong(identity.key, wrong);
         }
         let path = format!("identities.{}", identity.name);
         let mut fields = Fields::new(path, identity.table, report);
         let id = fields.number("id", 256..=65535, 0);
         let labels = fields
-            .parsed_list("labels", value::label)
+            .parsed_list("labels", name::label)
             .unwrap_or_default();
         for_each_repeat(
             &labels,
@@ -55,7 +55,7 @@ pub(super) fn check_name(root: &Table, name: Located<&str>, also: &[&str], repor
     if is_known {
         return;
     }
-    if value::RESERVED.contains(&name.value) {
+    if name::RESERVED.contains(&name.value) {
         report
             .error(
                 name.span,

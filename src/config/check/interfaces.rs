@@ -7,7 +7,7 @@ use super::identities;
 use crate::config::Interface;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
-use crate::config::{shape, value};
+use crate::config::{name, shape, value};
 
 #[derive(Clone, Copy)]
 enum Role {
@@ -18,7 +18,7 @@ enum Role {
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interface> {
     let mut interfaces = BTreeMap::new();
     for interface in root.named("interfaces") {
-        if let Err(wrong) = value::interface_name(interface.name) {
+        if let Err(wrong) = name::interface_name(interface.name) {
             report.wrong(interface.key, wrong);
         }
         let words = [("endpoint", Role::Endpoint), ("uplink", Role::Uplink)];

@@ -7,7 +7,7 @@ use super::identities;
 use crate::config::report::{Report, did_you_mean};
 use crate::config::source::{Files, Located, Span};
 use crate::config::tree::{Data, NamedTable, Table, Value};
-use crate::config::{Policy, Rule, value};
+use crate::config::{Policy, Rule, name, value};
 use crate::model::policy::{Action, Direction, Peer};
 
 pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap<String, Policy> {
@@ -47,7 +47,7 @@ fn labels(root: &Table) -> BTreeSet<&str> {
 
 impl Context<'_> {
     fn policy(&self, policy: &NamedTable, report: &mut Report) -> Policy {
-        if let Err(wrong) = value::name(policy.name) {
+        if let Err(wrong) = name::name(policy.name) {
             report.wrong(policy.key, wrong);
         }
         let path = format!("policies.{}", policy.name);
@@ -149,7 +149,7 @@ impl Context<'_> {
                     value: name.as_str(),
                     span: peer.span,
                 };
-                identities::check_name(self.root, name, &value::RESERVED, report);
+                identities::check_name(self.root, name, &name::RESERVED, report);
             }
             Peer::Label { key, value } => {
                 let label = format!("{key}={value}");

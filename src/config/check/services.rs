@@ -7,7 +7,7 @@ use super::fields::{Fields, for_each_repeat, parsed, values};
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, NamedTable, Table, Value};
-use crate::config::{Backend, Service, shape, value};
+use crate::config::{Backend, Service, name, shape, value};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 
@@ -21,7 +21,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
     let mut services = BTreeMap::new();
     let mut taken = BTreeMap::new();
     for service in root.named("services") {
-        if let Err(wrong) = value::name(service.name) {
+        if let Err(wrong) = name::name(service.name) {
             report.wrong(service.key, wrong);
         }
         let path = format!("services.{}", service.name);

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::fields::{Fields, for_each_repeat, values};
 use crate::config::report::Report;
 use crate::config::tree::Table;
-use crate::config::value;
 use crate::config::{
     Conntrack, Daemon, EnforcementMode, Events, JournalFlows, LogTarget, Node, PolicySettings,
 };
+use crate::config::{name, value};
 use crate::model::state::Aggregation;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const EVENT_RATE: RangeInclusive<u32> = 1..=10_000_000;
 
 pub(super) fn node(root: &Table, host_name: &str, report: &mut Report) -> Node {
     let mut fields = Fields::section(root, "node", report);
-    let name = fields.parsed("name", |text| value::name(text).map(|()| text.to_owned()));
+    let name = fields.parsed("name", |text| name::name(text).map(|()| text.to_owned()));
     let addresses = fields.parsed_list("addresses", value::address);
     fields.refuse_empty(
         "addresses",
