@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::report::Parsed;
-use crate::config::report::Report;
+use crate::config::report::{Parsed, Report};
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
