@@ -15,10 +15,10 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that an other version never takes these maps for its own. */
-enum { DPD_ABI_VERSION = 1 };
+enum abi { DPD_ABI_VERSION = 1 };
 
 /* The packet was judged and delivered by a hook of ours: dpd_to_container passes it unread and takes it off. */
-enum { DPD_MARK = 0x0d9d0001 };
+enum mark { DPD_MARK = 0x0d9d0001 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -189,7 +189,6 @@ enum enforcement {
 /* The workload behind an interface, by its ifindex. */
 struct endpoint {
 	__u32 identity;
-	__u32 class;
 	__u8 mac[6];
 	__u8 host_mac[6];
 	__u8 delivery;
@@ -206,7 +205,7 @@ struct identity_key {
 	struct address address;
 };
 
-enum { IDENTITY_KEY_FAMILY_BITS = 32 };
+enum identity_key_bits { IDENTITY_KEY_FAMILY_BITS = 32 };
 
 enum place {
 	PLACE_REMOTE = 0,
@@ -233,7 +232,7 @@ struct policy_key {
 	__be16 port;
 };
 
-enum {
+enum policy_key_bits {
 	POLICY_KEY_ALL_BITS = 72, /* subject, class, direction */
 	POLICY_KEY_PROTOCOL_BITS = 80,
 	POLICY_KEY_PORT_BITS = 96,
@@ -324,7 +323,8 @@ enum counter {
 	COUNTER_EVENTS_RATE_LIMITED = 1,
 	COUNTER_CT_INSERTED = 2, /* entries, two for each connection */
 	COUNTER_CT_DELETED = 3,
-	COUNTER_COUNT = 4,
+	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, who alone writes it */
+	COUNTER_COUNT = 5,
 };
 
 /* Connections of an endpoint that are open: opened − closed. */
@@ -378,7 +378,7 @@ struct event {
 	__u8 pad[5];
 };
 
-enum { EVENT_NO_CONNECTION = 255 };
+enum event_state { EVENT_NO_CONNECTION = 255 }; /* where event.state has no connection_state */
 
 #pragma clang diagnostic pop
 

@@ -40,6 +40,11 @@ struct abi_numbers {
 	enum connection_state connection_state;
 	enum connection_flags connection_flags;
 	enum counter counter;
+	enum abi abi;
+	enum mark mark;
+	enum identity_key_bits identity_key_bits;
+	enum policy_key_bits policy_key_bits;
+	enum event_state event_state;
 };
 
 const struct abi_records *dpd_abi_records;

@@ -1,7 +1,7 @@
 //! The wanted contents of the kernel's tables for one configuration: what `plan` computes and `bpf` writes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -52,6 +52,9 @@ pub struct Settings {
     pub audit: bool,
     /// The host's own traffic reaches its endpoints unless a rule denies it.
     pub allow_host: bool,
+    /// In whose name the node itself speaks: the source of ICMP time exceeded.
+    pub node_ipv4: Option<Ipv4Addr>,
+    pub node_ipv6: Option<Ipv6Addr>,
 }
 
 /// Which events of forwarded packets are reported.
@@ -99,7 +102,6 @@ pub struct Backend {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub identity: u32,
-    pub class: u32,
     pub delivery: Delivery,
     /// Link-layer address of the host's side.
     pub host_mac: Mac,

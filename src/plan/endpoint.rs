@@ -76,7 +76,7 @@ fn attach(link: &Link) -> Option<Attachment> {
     })
 }
 
-/// Fills the table of endpoints; the addresses' classes must be known.
+/// Fills the table of endpoints.
 pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
     let enforcements = Enforcements::new(config);
     for workload in workloads {
@@ -92,13 +92,8 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
         let Some(attachment) = workload.attachment else {
             continue;
         };
-        let first = workload.addresses.first();
         let endpoint = Endpoint {
             identity: workload.identity,
-            // Without an address it can send nothing; `any` alone would be its peer.
-            class: first
-                .and_then(|a| state.addresses.get(a))
-                .map_or(0, |entry| entry.class),
             delivery: attachment.delivery,
             host_mac: attachment.host_mac,
             mac: attachment.mac,
@@ -210,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_has_the_class_of_its_first_address_and_its_identitys_enforcement() {
+    fn an_endpoint_has_its_identitys_enforcement() {
         let lab = Lab::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.2.1.1 10.1.1.1")
@@ -223,8 +218,6 @@ mod tests {
         let state = lab.compile();
         let endpoint = &state.endpoints[&10];
         assert_eq!(endpoint.identity, 300);
-        assert_eq!(endpoint.class, state.addresses[&net("10.2.1.1")].class);
-        assert_ne!(endpoint.class, state.addresses[&net("10.1.1.1")].class);
         let both = (endpoint.ingress, endpoint.egress);
         assert_eq!(both, (Enforcement::On, Enforcement::DenyOnly));
     }

@@ -31,7 +31,7 @@ pub use diff::{Change, diff};
 /// `known` is the catalog of the generation before: what stood in it keeps its numbers.
 pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
     let mut state = State {
-        settings: settings::compile(config),
+        settings: settings::compile(config, world),
         ..State::default()
     };
     state.catalog.config = config.path.display().to_string();

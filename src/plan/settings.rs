@@ -1,12 +1,15 @@
 //! Settings: switches and durations as programs read them.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::model::state::Settings;
+use crate::model::world::World;
 
-pub fn compile(config: &Config) -> Settings {
+pub fn compile(config: &Config, world: &World) -> Settings {
     let conntrack = &config.conntrack;
+    let (node_ipv4, node_ipv6) = node_addresses(config, world);
     Settings {
         tcp_ns: nanoseconds(conntrack.tcp),
         tcp_syn_ns: nanoseconds(conntrack.tcp_syn),
@@ -21,7 +24,25 @@ pub fn compile(config: &Config) -> Settings {
         rate: config.events.rate,
         audit: config.policy.audit,
         allow_host: config.policy.allow_host,
+        node_ipv4,
+        node_ipv6,
     }
+}
+
+/// One address of each family in whose name the node speaks: the file's first, else the host's first that means
+/// something beyond a link.
+fn node_addresses(config: &Config, world: &World) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let named = config.node.addresses.iter().flatten();
+    let candidates: Vec<IpAddr> = named.chain(&world.addresses).copied().collect();
+    let ipv4 = candidates.iter().find_map(|address| match address {
+        IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
+        _ => None,
+    });
+    let ipv6 = candidates.iter().find_map(|address| match address {
+        IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local() => Some(*v6),
+        _ => None,
+    });
+    (ipv4, ipv6)
 }
 
 /// 584 years is as long as the kernel's clock: what is longer never ends either.

@@ -1,0 +1,61 @@
+//! The types that programs and daemon share, generated from `bpf/abi.h`, and their bytes.
+
+#[allow(clippy::all, dead_code, unused_imports)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/skeleton.rs"));
+}
+
+pub use skeleton::types::*;
+
+/// The linked object that the daemon loads.
+pub const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dpd.o"));
+
+/// A struct of the ABI: integers and arrays of them, without holes, so that every bit pattern is a value.
+///
+/// # Safety
+/// Only for `repr(C)` types of `abi.h`, whose compilation refuses padding.
+pub unsafe trait Plain: Copy + Default + 'static {
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the type has no padding, so all its bytes are initialised; they live as long as `self`.
+        unsafe { std::slice::from_raw_parts(std::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+
+    /// The value that these bytes are, if there are as many as it takes.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        // SAFETY: the length is right, any bit pattern is a value, and the read does not need alignment.
+        Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+    }
+}
+
+macro_rules! plain {
+    ($($name:ident),*) => { $(
+        // SAFETY: a type of abi.h.
+        unsafe impl Plain for $name {}
+    )* };
+}
+
+plain!(
+    settings,
+    service_key,
+    service,
+    service_slot,
+    backend,
+    endpoint,
+    identity_key,
+    identity,
+    policy_key,
+    policy,
+    tuple,
+    connection,
+    metric_key,
+    metric,
+    usage,
+    event
+);
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}

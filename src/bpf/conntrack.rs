@@ -1,0 +1,347 @@
+//! The tables of connections: their sizes, their entries as connections, and the sweep.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, OpenMapMut};
+
+use super::abi::{self, Plain};
+use super::encode;
+use super::map::{self, Kind};
+use super::pins::Pins;
+use crate::model::conntrack::{Connection, ConntrackState};
+use crate::model::state::Settings;
+
+/// How long an expired pair stays before the sweeper takes it away, in nanoseconds.
+const GRACE_NS: u64 = 10_000_000_000;
+
+const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
+
+/// How many connections the tables are made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// `conntrack.size`
+    pub connections: u32,
+}
+
+impl Sizes {
+    /// Two entries a connection. TCP may fill the whole size, other protocols half of it, what nobody has answered a
+    /// quarter.
+    fn entries(self, name: &str) -> Option<u32> {
+        match name {
+            "dpd_ct_tcp" => Some(self.connections * 2),
+            "dpd_ct_other" => Some(self.connections),
+            "dpd_ct_unanswered" => Some(self.connections / 2),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_conntrack(name: &str) -> bool {
+        TABLES.contains(&name)
+    }
+
+    pub(super) fn set(self, map: &mut OpenMapMut<'_>, name: &str) -> Result<()> {
+        match self.entries(name) {
+            Some(entries) => map
+                .set_max_entries(entries)
+                .with_context(|| format!("size map {name} for {entries} entries")),
+            None => Ok(()),
+        }
+    }
+
+    /// What a table of this name is made of.
+    pub(super) fn kind(name: &str) -> Result<Kind> {
+        let name = TABLES
+            .into_iter()
+            .find(|known| *known == name)
+            .with_context(|| format!("{name} is no table of connections"))?;
+        Ok(Kind {
+            name,
+            map_type: MapType::LruHash,
+            key_size: size_of::<abi::tuple>() as u32,
+            value_size: size_of::<abi::connection>() as u32,
+            flags: 0,
+        })
+    }
+}
+
+/// The pinned tables.
+#[derive(Debug)]
+pub struct Tables {
+    maps: [MapHandle; 3],
+    usage: MapHandle,
+    counters: MapHandle,
+}
+
+/// One direction's entry where it was found.
+struct Entry {
+    table: usize,
+    value: abi::connection,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub entries: u64,
+    pub deleted: u64,
+}
+
+/// The kernel's monotonic clock as programs read it, in nanoseconds.
+pub fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+fn reverse(tuple: &abi::tuple) -> abi::tuple {
+    abi::tuple {
+        source: tuple.destination,
+        destination: tuple.source,
+        source_port: tuple.destination_port,
+        destination_port: tuple.source_port,
+        ..*tuple
+    }
+}
+
+fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
+    const TCP: u8 = 6;
+    const ICMP: u8 = 1;
+    const ICMPV6: u8 = 58;
+    let state = abi::connection_state(state.into());
+    match (protocol, state) {
+        (TCP, abi::connection_state::CONNECTION_CLOSING) => settings.tcp_close_ns,
+        (TCP, abi::connection_state::CONNECTION_UNANSWERED) => settings.tcp_syn_ns,
+        (TCP, _) => settings.tcp_ns,
+        (ICMP | ICMPV6, _) => settings.icmp_ns,
+        (_, abi::connection_state::CONNECTION_ONCE) => settings.udp_once_ns,
+        _ => settings.udp_ns,
+    }
+}
+
+/// When an entry is expired, on the kernel's monotonic clock.
+fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
+    entry
+        .seen_ns
+        .saturating_add(lifetime_ns(settings, protocol, entry.state))
+}
+
+fn is_reply(entry: &abi::connection) -> bool {
+    u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
+}
+
+fn state_name(state: u8) -> ConntrackState {
+    match abi::connection_state(state.into()) {
+        abi::connection_state::CONNECTION_UNANSWERED => ConntrackState::Unanswered,
+        abi::connection_state::CONNECTION_ONCE => ConntrackState::Once,
+        abi::connection_state::CONNECTION_CLOSING => ConntrackState::Closing,
+        _ => ConntrackState::Established,
+    }
+}
+
+impl Tables {
+    pub fn open(pins: &Pins) -> Result<Tables> {
+        let [tcp, other, unanswered] = TABLES.map(|name| map::open(&pins.map(name)));
+        Ok(Tables {
+            maps: [tcp?, other?, unanswered?],
+            usage: map::open(&pins.map("dpd_usage"))?,
+            counters: map::open(&pins.map("dpd_counters"))?,
+        })
+    }
+
+    fn entries(&self) -> Result<HashMap<Vec<u8>, Entry>> {
+        let mut entries = HashMap::new();
+        for (table, map) in self.maps.iter().enumerate() {
+            let rows: Vec<(abi::tuple, abi::connection)> =
+                map::read(map).with_context(|| format!("read {}", TABLES[table]))?;
+            for (key, value) in rows {
+                entries.insert(key.as_bytes().to_vec(), Entry { table, value });
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The connections that are not expired, each once.
+    pub fn connections(&self, settings: &Settings) -> Result<Vec<Connection>> {
+        let now = now_ns();
+        let entries = self.entries()?;
+        let mut connections = Vec::new();
+        for (key, entry) in &entries {
+            let Some(tuple) = abi::tuple::from_bytes(key) else {
+                continue;
+            };
+            let twin_key = reverse(&entry.value.rewritten);
+            let twin = entries.get(twin_key.as_bytes());
+            // A reply that has lost its twin stands for the connection alone.
+            if is_reply(&entry.value) && twin.is_some() {
+                continue;
+            }
+            let mut expires = expires_ns(settings, tuple.protocol, &entry.value);
+            if let Some(twin) = twin {
+                expires = expires.max(expires_ns(settings, tuple.protocol, &twin.value));
+            }
+            if expires > now {
+                connections.push(connection(&tuple, &entry.value, twin, now, expires - now));
+            }
+        }
+        connections.sort_by_key(|c| (c.protocol, c.src, c.dst, c.backend));
+        Ok(connections)
+    }
+
+    /// Deletes pairs that have been expired for ten seconds, and sets the endpoints' counts of connections right.
+    pub fn sweep(&self, settings: &Settings) -> Result<Swept> {
+        let now = now_ns();
+        let entries = self.entries()?;
+        let mut swept = Swept {
+            entries: entries.len() as u64,
+            deleted: 0,
+        };
+        let mut open: HashMap<u32, u64> = HashMap::new();
+        for (key, entry) in &entries {
+            let Some(tuple) = abi::tuple::from_bytes(key) else {
+                continue;
+            };
+            let twin_key = reverse(&entry.value.rewritten);
+            let twin = entries.get(twin_key.as_bytes());
+            let over = |entry: &abi::connection| {
+                expires_ns(settings, tuple.protocol, entry).saturating_add(GRACE_NS) < now
+            };
+            if over(&entry.value) && twin.is_none_or(|twin| over(&twin.value)) {
+                swept.deleted += u64::from(self.delete_if_still_over(key, entry, settings, now)?);
+            } else if !is_reply(&entry.value) && entry.value.from_ifindex != 0 {
+                *open.entry(entry.value.from_ifindex).or_default() += 1;
+            }
+        }
+        self.count_deleted(swept.deleted)?;
+        self.set_usage(&open)?;
+        Ok(swept)
+    }
+
+    /// Looks again first: a packet may have come since the table was read.
+    fn delete_if_still_over(
+        &self,
+        key: &[u8],
+        entry: &Entry,
+        settings: &Settings,
+        now: u64,
+    ) -> Result<bool> {
+        let map = &self.maps[entry.table];
+        let Some(value) = map.lookup(key, MapFlags::ANY)? else {
+            return Ok(false);
+        };
+        let Some(value) = abi::connection::from_bytes(&value) else {
+            return Ok(false);
+        };
+        let protocol = value.rewritten.protocol;
+        if expires_ns(settings, protocol, &value).saturating_add(GRACE_NS) >= now {
+            return Ok(false);
+        }
+        Ok(map.delete(key).is_ok())
+    }
+
+    /// Counts in the one counter that is the daemon's: the programs count what they delete themselves.
+    fn count_deleted(&self, deleted: u64) -> Result<()> {
+        if deleted == 0 {
+            return Ok(());
+        }
+        let key = abi::counter::COUNTER_CT_SWEPT.0.to_ne_bytes();
+        let Some(mut values) = self.counters.lookup_percpu(&key, MapFlags::ANY)? else {
+            return Ok(());
+        };
+        if let Some(first) = values.first_mut()
+            && let Some(count) = u64::from_bytes(first)
+        {
+            *first = (count + deleted).to_ne_bytes().to_vec();
+        }
+        self.counters
+            .update_percpu(&key, &values, MapFlags::ANY)
+            .context("count the swept connections")
+    }
+
+    /// What evictions hid from the programs' counts is put right.
+    fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
+        let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
+        for (ifindex, usage) in rows {
+            let open = open.get(&ifindex).copied().unwrap_or_default();
+            let exact = abi::usage {
+                opened: usage.opened,
+                closed: usage.opened.saturating_sub(open),
+            };
+            if exact.closed != usage.closed {
+                // Gone in the meantime: then there is nothing to put right.
+                let _ = self
+                    .usage
+                    .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets every connection; answers how many entries there were in all tables.
+    pub fn flush(&self) -> Result<u64> {
+        let mut connections = 0;
+        let mut deleted = 0;
+        for (key, entry) in self.entries()? {
+            if self.maps[entry.table].delete(&key).is_ok() {
+                deleted += 1;
+                connections += u64::from(!is_reply(&entry.value));
+            }
+        }
+        self.count_deleted(deleted)?;
+        self.set_usage(&HashMap::new())?;
+        Ok(connections)
+    }
+
+    /// How many entries there are now.
+    pub fn present(&self) -> Result<u64> {
+        let mut present = 0;
+        for map in &self.maps {
+            present += map.keys().count() as u64;
+        }
+        Ok(present)
+    }
+}
+
+fn connection(
+    tuple: &abi::tuple,
+    entry: &abi::connection,
+    twin: Option<&Entry>,
+    now: u64,
+    remaining_ns: u64,
+) -> Connection {
+    // A reply that is alone: its rewrite tells the client's side.
+    let alone = is_reply(entry);
+    let (forward, key) = if alone {
+        (reverse(&entry.rewritten), reverse(tuple))
+    } else {
+        (*tuple, entry.rewritten)
+    };
+    let source = |tuple: &abi::tuple| encode::socket(&tuple.source, tuple.source_port);
+    let destination =
+        |tuple: &abi::tuple| encode::socket(&tuple.destination, tuple.destination_port);
+    let changed = |before: SocketAddr, after: SocketAddr| (before != after).then_some(after);
+    let (ours, theirs) = if alone {
+        (None, Some(entry))
+    } else {
+        (Some(entry), twin.map(|twin| &twin.value))
+    };
+    Connection {
+        protocol: tuple.protocol,
+        state: state_name(entry.state),
+        src: source(&forward),
+        dst: destination(&forward),
+        backend: changed(destination(&forward), destination(&key)),
+        source_translation: changed(source(&forward), source(&key)),
+        src_identity: entry.source_identity,
+        dst_identity: entry.destination_identity,
+        service: entry.service,
+        backend_id: entry.backend,
+        egress_rule: entry.egress_rule,
+        ingress_rule: entry.ingress_rule,
+        packets: ours.map_or(0, |half| half.packets),
+        bytes: ours.map_or(0, |half| half.bytes),
+        reply_packets: theirs.map_or(0, |half| half.packets),
+        reply_bytes: theirs.map_or(0, |half| half.bytes),
+        remaining_ns,
+        age_ns: now.saturating_sub(entry.created_ns),
+    }
+}

@@ -1,0 +1,365 @@
+//! The model in the kernel's bytes, and back.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::abi;
+use crate::model::policy::{Action, Direction};
+use crate::model::protocol::Protocol;
+use crate::model::service::{BackendState, Frontend};
+use crate::model::state::{
+    AddressEntry, Aggregation, Backend, Delivery, Endpoint, Enforcement, Place, PolicyEntry,
+    PolicyKey, ServiceEntry, Settings, Slot,
+};
+
+/// In whose name time exceeded is said where the node has no address (RFC 7600).
+const NAMELESS_IPV4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8));
+const NAMELESS_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
+/// 16 bytes as they stand in a packet; IPv4 as `::ffff:a.b.c.d`.
+pub fn address(ip: IpAddr) -> abi::address {
+    let bytes = match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let (high, low) = bytes.split_at(8);
+    let word = |half: &[u8]| u64::from_ne_bytes(half.try_into().unwrap_or_default());
+    abi::address {
+        word: [word(high), word(low)],
+    }
+}
+
+pub fn ip(address: &abi::address) -> IpAddr {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&address.word[0].to_ne_bytes());
+    bytes[8..].copy_from_slice(&address.word[1].to_ne_bytes());
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+pub fn socket(address: &abi::address, port: u16) -> SocketAddr {
+    SocketAddr::new(ip(address), u16::from_be(port))
+}
+
+pub fn settings(settings: &Settings) -> abi::settings {
+    abi::settings {
+        lifetime_ns: [
+            settings.tcp_ns,
+            settings.tcp_syn_ns,
+            settings.tcp_close_ns,
+            settings.udp_ns,
+            settings.udp_once_ns,
+            settings.icmp_ns,
+        ],
+        report_interval_ns: settings.interval_ns,
+        event_rate: settings.rate,
+        connections_per_endpoint: settings.per_endpoint,
+        aggregation: match settings.aggregation {
+            Aggregation::None => abi::aggregation::AGGREGATION_NONE.0,
+            Aggregation::Low => abi::aggregation::AGGREGATION_LOW.0,
+            Aggregation::Medium => abi::aggregation::AGGREGATION_MEDIUM.0,
+        } as u8,
+        strict: settings.strict.into(),
+        audit: settings.audit.into(),
+        allow_host: settings.allow_host.into(),
+        pad: 0,
+        node_ipv4: address(settings.node_ipv4.map_or(NAMELESS_IPV4, IpAddr::V4)),
+        node_ipv6: address(settings.node_ipv6.map_or(NAMELESS_IPV6, IpAddr::V6)),
+    }
+}
+
+pub fn decode_settings(settings: &abi::settings) -> Settings {
+    let [tcp_ns, tcp_syn_ns, tcp_close_ns, udp_ns, udp_once_ns, icmp_ns] = settings.lifetime_ns;
+    let named = |address: &abi::address, nameless: IpAddr| {
+        let known = ip(address);
+        (known != nameless).then_some(known)
+    };
+    Settings {
+        tcp_ns,
+        tcp_syn_ns,
+        tcp_close_ns,
+        udp_ns,
+        udp_once_ns,
+        icmp_ns,
+        per_endpoint: settings.connections_per_endpoint,
+        strict: settings.strict != 0,
+        aggregation: match abi::aggregation(settings.aggregation.into()) {
+            abi::aggregation::AGGREGATION_NONE => Aggregation::None,
+            abi::aggregation::AGGREGATION_LOW => Aggregation::Low,
+            _ => Aggregation::Medium,
+        },
+        interval_ns: settings.report_interval_ns,
+        rate: settings.event_rate,
+        audit: settings.audit != 0,
+        allow_host: settings.allow_host != 0,
+        node_ipv4: match named(&settings.node_ipv4, NAMELESS_IPV4) {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        },
+        node_ipv6: match named(&settings.node_ipv6, NAMELESS_IPV6) {
+            Some(IpAddr::V6(v6)) => Some(v6),
+            _ => None,
+        },
+    }
+}
+
+pub fn frontend(frontend: &Frontend) -> abi::service_key {
+    abi::service_key {
+        address: address(frontend.address),
+        port: frontend.port.to_be(),
+        protocol: frontend.protocol.number(),
+        ..Default::default()
+    }
+}
+
+/// `None`: the row of an address alone.
+pub fn decode_frontend(key: &abi::service_key) -> Option<Frontend> {
+    Some(Frontend {
+        address: ip(&key.address),
+        port: u16::from_be(key.port),
+        protocol: Protocol::from_number(key.protocol)?,
+    })
+}
+
+/// The row that says "this address is some service's".
+pub fn service_address(ip: IpAddr) -> abi::service_key {
+    abi::service_key {
+        address: address(ip),
+        ..Default::default()
+    }
+}
+
+pub fn service(entry: &ServiceEntry) -> abi::service {
+    abi::service {
+        id: entry.service,
+        first_slot: entry.first_slot,
+        slot_count: entry.slot_count,
+    }
+}
+
+pub fn decode_service(service: &abi::service) -> ServiceEntry {
+    ServiceEntry {
+        service: service.id,
+        first_slot: service.first_slot,
+        slot_count: service.slot_count,
+    }
+}
+
+pub fn slot(slot: &Slot) -> abi::service_slot {
+    abi::service_slot {
+        backend: slot.backend,
+        alias: slot.alias,
+        threshold: slot.threshold,
+    }
+}
+
+pub fn decode_slot(slot: &abi::service_slot) -> Slot {
+    Slot {
+        backend: slot.backend,
+        alias: slot.alias,
+        threshold: slot.threshold,
+    }
+}
+
+pub fn backend(backend: &Backend) -> abi::backend {
+    abi::backend {
+        address: address(backend.address.ip()),
+        service: backend.service,
+        port: backend.address.port().to_be(),
+        weight: backend.weight,
+        state: match backend.state {
+            BackendState::Active => abi::backend_state::BACKEND_ACTIVE.0,
+            BackendState::Draining => abi::backend_state::BACKEND_DRAINING.0,
+            BackendState::Maintenance => abi::backend_state::BACKEND_MAINTENANCE.0,
+        } as u8,
+        ..Default::default()
+    }
+}
+
+pub fn decode_backend(backend: &abi::backend) -> Backend {
+    Backend {
+        service: backend.service,
+        address: socket(&backend.address, backend.port),
+        state: match abi::backend_state(backend.state.into()) {
+            abi::backend_state::BACKEND_DRAINING => BackendState::Draining,
+            abi::backend_state::BACKEND_MAINTENANCE => BackendState::Maintenance,
+            _ => BackendState::Active,
+        },
+        weight: backend.weight,
+    }
+}
+
+fn enforcement(enforcement: Enforcement) -> u8 {
+    let number = match enforcement {
+        Enforcement::Off => abi::enforcement::ENFORCEMENT_OFF,
+        Enforcement::DenyOnly => abi::enforcement::ENFORCEMENT_DENY_ONLY,
+        Enforcement::On => abi::enforcement::ENFORCEMENT_ON,
+    };
+    number.0 as u8
+}
+
+fn decode_enforcement(number: u8) -> Enforcement {
+    match abi::enforcement(number.into()) {
+        abi::enforcement::ENFORCEMENT_OFF => Enforcement::Off,
+        abi::enforcement::ENFORCEMENT_DENY_ONLY => Enforcement::DenyOnly,
+        _ => Enforcement::On,
+    }
+}
+
+pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
+    abi::endpoint {
+        identity: endpoint.identity,
+        mac: endpoint.mac,
+        host_mac: endpoint.host_mac,
+        delivery: match endpoint.delivery {
+            Delivery::Peer => abi::delivery::DELIVERY_PEER.0,
+            Delivery::Direct => abi::delivery::DELIVERY_DIRECT.0,
+            Delivery::Neighbour => abi::delivery::DELIVERY_NEIGHBOUR.0,
+        } as u8,
+        ingress: enforcement(endpoint.ingress),
+        egress: enforcement(endpoint.egress),
+        pad: 0,
+    }
+}
+
+pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
+    Endpoint {
+        identity: endpoint.identity,
+        delivery: match abi::delivery(endpoint.delivery.into()) {
+            abi::delivery::DELIVERY_DIRECT => Delivery::Direct,
+            abi::delivery::DELIVERY_NEIGHBOUR => Delivery::Neighbour,
+            _ => Delivery::Peer,
+        },
+        host_mac: endpoint.host_mac,
+        mac: endpoint.mac,
+        ingress: decode_enforcement(endpoint.ingress),
+        egress: decode_enforcement(endpoint.egress),
+    }
+}
+
+/// An IPv4 prefix is one of mapped addresses: 96 bits longer.
+pub fn prefix(prefix: &IpNet) -> abi::identity_key {
+    let (family, mapped_bits) = match prefix {
+        IpNet::V4(_) => (4, 96),
+        IpNet::V6(_) => (6, 0),
+    };
+    abi::identity_key {
+        prefix_length: FAMILY_BITS + mapped_bits + u32::from(prefix.prefix_len()),
+        family,
+        pad: [0; 3],
+        address: address(prefix.network()),
+    }
+}
+
+/// The family byte and its padding.
+const FAMILY_BITS: u32 = abi::identity_key_bits::IDENTITY_KEY_FAMILY_BITS.0;
+
+pub fn decode_prefix(key: &abi::identity_key) -> Option<IpNet> {
+    let mapped_bits = if key.family == 4 { 96 } else { 0 };
+    let length = key.prefix_length.checked_sub(FAMILY_BITS + mapped_bits)?;
+    IpNet::new(ip_of_family(&key.address, key.family), length.try_into().ok()?).ok()
+}
+
+/// `::/0` and `::ffff:0:0/96` look alike once their bytes are canonical; the family tells them apart.
+fn ip_of_family(address: &abi::address, family: u8) -> IpAddr {
+    match (ip(address), family) {
+        (IpAddr::V4(v4), 6) => IpAddr::V6(v4.to_ipv6_mapped()),
+        (known, _) => known,
+    }
+}
+
+pub fn identity(entry: &AddressEntry) -> abi::identity {
+    let (place, ifindex) = match entry.place {
+        Place::Remote => (abi::place::PLACE_REMOTE, 0),
+        Place::Endpoint { ifindex } => (abi::place::PLACE_ENDPOINT, ifindex),
+        Place::Host => (abi::place::PLACE_HOST, 0),
+        Place::Waiting => (abi::place::PLACE_WAITING, 0),
+    };
+    abi::identity {
+        id: entry.identity,
+        class: entry.class,
+        ifindex,
+        place: place.0 as u8,
+        pad: [0; 3],
+    }
+}
+
+pub fn decode_identity(identity: &abi::identity) -> AddressEntry {
+    AddressEntry {
+        identity: identity.id,
+        class: identity.class,
+        place: match abi::place(identity.place.into()) {
+            abi::place::PLACE_ENDPOINT => Place::Endpoint {
+                ifindex: identity.ifindex,
+            },
+            abi::place::PLACE_HOST => Place::Host,
+            abi::place::PLACE_WAITING => Place::Waiting,
+            _ => Place::Remote,
+        },
+    }
+}
+
+/// Subject, class, direction.
+const POLICY_BITS: u32 = abi::policy_key_bits::POLICY_KEY_ALL_BITS.0;
+const PROTOCOL_BITS: u32 = abi::policy_key_bits::POLICY_KEY_PROTOCOL_BITS.0 - POLICY_BITS;
+
+pub fn direction(direction: Direction) -> u8 {
+    let number = match direction {
+        Direction::Ingress => abi::direction::DIRECTION_INGRESS,
+        Direction::Egress => abi::direction::DIRECTION_EGRESS,
+    };
+    number.0 as u8
+}
+
+pub fn decode_direction(number: u8) -> Direction {
+    match abi::direction(number.into()) {
+        abi::direction::DIRECTION_EGRESS => Direction::Egress,
+        _ => Direction::Ingress,
+    }
+}
+
+pub fn policy_key(key: &PolicyKey) -> abi::policy_key {
+    let bits = match key.protocol {
+        None => 0,
+        Some(_) => PROTOCOL_BITS + u32::from(key.port_bits),
+    };
+    abi::policy_key {
+        prefix_length: POLICY_BITS + bits,
+        subject: key.subject,
+        class: key.class,
+        direction: direction(key.direction),
+        protocol: key.protocol.unwrap_or_default(),
+        port: key.port.to_be(),
+    }
+}
+
+pub fn decode_policy_key(key: &abi::policy_key) -> PolicyKey {
+    let bits = key.prefix_length.saturating_sub(POLICY_BITS);
+    PolicyKey {
+        subject: key.subject,
+        class: key.class,
+        direction: decode_direction(key.direction),
+        protocol: (bits >= PROTOCOL_BITS).then_some(key.protocol),
+        port: u16::from_be(key.port),
+        port_bits: bits.saturating_sub(PROTOCOL_BITS) as u8,
+    }
+}
+
+pub fn policy(entry: &PolicyEntry) -> abi::policy {
+    abi::policy {
+        rule: entry.rule,
+        deny: (entry.action == Action::Deny).into(),
+        pad: [0; 3],
+    }
+}
+
+pub fn decode_policy(policy: &abi::policy) -> PolicyEntry {
+    PolicyEntry {
+        action: if policy.deny != 0 {
+            Action::Deny
+        } else {
+            Action::Allow
+        },
+        rule: policy.rule,
+    }
+}

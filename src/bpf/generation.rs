@@ -1,0 +1,414 @@
+//! Generations: full contents of all tables, written beside the live ones, made visible by one store.
+//!
+//! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
+//! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
+
+use std::fs;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use libbpf_rs::libbpf_sys::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::abi;
+use super::encode;
+use super::live::Live;
+use super::map::{self, Kind, Rows};
+use super::pins::Pins;
+use crate::model::catalog::Catalog;
+use crate::model::state::State;
+
+/// A table of a generation.
+struct Table {
+    kind: Kind,
+    /// Name of the outer map.
+    outer: &'static str,
+    rows: fn(&State) -> Rows,
+    /// Whether two states have the same rows.
+    same: fn(&State, &State) -> bool,
+}
+
+const fn kind(
+    name: &'static str,
+    map_type: MapType,
+    key_size: usize,
+    value_size: usize,
+    flags: u32,
+) -> Kind {
+    Kind {
+        name,
+        map_type,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        flags: flags | BPF_F_RDONLY_PROG,
+    }
+}
+
+const TABLES: [Table; 7] = [
+    Table {
+        kind: kind(
+            "settings",
+            MapType::Array,
+            4,
+            size_of::<abi::settings>(),
+            0,
+        ),
+        outer: "dpd_settings",
+        rows: |state| {
+            let mut rows = Rows::default();
+            rows.push(&0u32, &encode::settings(&state.settings));
+            rows
+        },
+        same: |a, b| a.settings == b.settings,
+    },
+    Table {
+        kind: kind(
+            "services",
+            MapType::Hash,
+            size_of::<abi::service_key>(),
+            size_of::<abi::service>(),
+            0,
+        ),
+        outer: "dpd_services",
+        rows: service_rows,
+        same: |a, b| a.services == b.services,
+    },
+    Table {
+        kind: kind(
+            "slots",
+            MapType::Array,
+            4,
+            size_of::<abi::service_slot>(),
+            BPF_F_INNER_MAP,
+        ),
+        outer: "dpd_slots",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (index, slot) in (0u32..).zip(&state.slots) {
+                rows.push(&index, &encode::slot(slot));
+            }
+            rows
+        },
+        same: |a, b| a.slots == b.slots,
+    },
+    Table {
+        kind: kind("backends", MapType::Hash, 4, size_of::<abi::backend>(), 0),
+        outer: "dpd_backends",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (id, backend) in &state.backends {
+                rows.push(id, &encode::backend(backend));
+            }
+            rows
+        },
+        same: |a, b| a.backends == b.backends,
+    },
+    Table {
+        kind: kind("endpoints", MapType::Hash, 4, size_of::<abi::endpoint>(), 0),
+        outer: "dpd_endpoints",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (ifindex, endpoint) in &state.endpoints {
+                rows.push(ifindex, &encode::endpoint(endpoint));
+            }
+            rows
+        },
+        same: |a, b| a.endpoints == b.endpoints,
+    },
+    Table {
+        kind: kind(
+            "identities",
+            MapType::LpmTrie,
+            size_of::<abi::identity_key>(),
+            size_of::<abi::identity>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_identities",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (prefix, entry) in &state.addresses {
+                rows.push(&encode::prefix(prefix), &encode::identity(entry));
+            }
+            rows
+        },
+        same: |a, b| a.addresses == b.addresses,
+    },
+    Table {
+        kind: kind(
+            "policy",
+            MapType::LpmTrie,
+            size_of::<abi::policy_key>(),
+            size_of::<abi::policy>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_policy",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (key, entry) in &state.policy {
+                rows.push(&encode::policy_key(key), &encode::policy(entry));
+            }
+            rows
+        },
+        same: |a, b| a.policy == b.policy,
+    },
+];
+
+/// The catalog has no outer map: programs don't read it.
+const CATALOG: &str = "catalog";
+const CATALOG_CHUNK: usize = 4096;
+/// The first bytes of the catalog's map: the length of the text.
+const CATALOG_HEAD: usize = 8;
+
+fn service_rows(state: &State) -> Rows {
+    let mut rows = Rows::default();
+    for (frontend, entry) in &state.services {
+        rows.push(&encode::frontend(frontend), &encode::service(entry));
+    }
+    for address in state.service_addresses() {
+        rows.push(
+            &encode::service_address(address),
+            &abi::service::default(),
+        );
+    }
+    rows
+}
+
+/// The outer maps and the live epoch.
+#[derive(Debug)]
+pub struct Generations {
+    pins: Pins,
+    live: Live,
+    outer: Vec<MapHandle>,
+    /// The inner maps of the live generation, in the order of `TABLES`.
+    inner: Vec<MapHandle>,
+}
+
+impl Generations {
+    /// Opens the pinned outer maps and, if one is live, the generation's inner maps.
+    pub fn open(pins: &Pins) -> Result<Generations> {
+        let live = Live::map(map::open(&pins.map("dpd_live"))?)?;
+        let outer = TABLES
+            .iter()
+            .map(|table| map::open(&pins.map(table.outer)))
+            .collect::<Result<_>>()?;
+        let folder = pins.generation(live.epoch());
+        let inner = TABLES
+            .iter()
+            .map(|table| map::open(&folder.join(table.kind.name)))
+            .collect::<Result<_>>()
+            .unwrap_or_default(); // before the first generation, or somebody unpinned them: all is written anew
+        Ok(Generations {
+            pins: pins.clone(),
+            live,
+            outer,
+            inner,
+        })
+    }
+
+    /// The epoch that programs work under; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        self.live.epoch()
+    }
+
+    /// The live generation as the kernel holds it; `None` before the first, or if its pins are gone.
+    pub fn read(&self) -> Result<Option<State>> {
+        let epoch = self.epoch();
+        if epoch == 0 || self.inner.is_empty() {
+            return Ok(None);
+        }
+        read(&self.pins, epoch).map(Some)
+    }
+
+    /// Makes `state` the live configuration. `live` is what the live tables hold, where that is known: what did not
+    /// change is shared. Answers with the new epoch.
+    ///
+    /// # Errors
+    /// If the kernel refuses any step before the switch; then the live generation is as it was.
+    pub fn apply(&mut self, state: &State, live: Option<&State>) -> Result<u64> {
+        let epoch = self.epoch() + 1;
+        let folder = self.pins.generation(epoch);
+        Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
+        let written = self.write(state, live, epoch);
+        match written {
+            Ok(inner) => {
+                self.live.switch(epoch);
+                self.inner = inner;
+                self.forget_all_but(epoch);
+                Ok(epoch)
+            }
+            Err(error) => {
+                if let Err(left) = Pins::remove(&folder) {
+                    log::warn!("{} stays behind: {left}", folder.display());
+                }
+                Err(error).with_context(|| format!("write generation {epoch}"))
+            }
+        }
+    }
+
+    fn write(&self, state: &State, live: Option<&State>, epoch: u64) -> Result<Vec<MapHandle>> {
+        let folder = self.pins.generation(epoch);
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        self.wait_for_readers()?;
+        write_catalog(&state.catalog, &folder.join(CATALOG))?;
+        // A write to an outer slot waits for a grace period: the tables wait together.
+        let inner = thread::scope(|scope| {
+            let writers: Vec<_> = TABLES
+                .iter()
+                .enumerate()
+                .map(|(index, table)| {
+                    let folder = &folder;
+                    scope.spawn(move || {
+                        let map = self.table(index, state, live)?;
+                        map::pin(&map, &folder.join(table.kind.name))?;
+                        self.fill_slot(index, (epoch & 1) as u32, &map)?;
+                        Ok(map)
+                    })
+                })
+                .collect();
+            writers
+                .into_iter()
+                .map(|writer| {
+                    writer
+                        .join()
+                        .unwrap_or_else(|_| Err(anyhow!("a writer of tables panicked")))
+                })
+                .collect::<Result<Vec<_>>>()
+        })?;
+        Ok(inner)
+    }
+
+    /// The inner map of a table: the live one if nothing changed, else a new one, filled.
+    fn table(&self, index: usize, state: &State, live: Option<&State>) -> Result<MapHandle> {
+        let table = &TABLES[index];
+        if let (Some(live), Some(map)) = (live, self.inner.get(index))
+            && (table.same)(live, state)
+        {
+            return MapHandle::try_from(map)
+                .with_context(|| format!("table {}: share it", table.kind.name));
+        }
+        let rows = (table.rows)(state);
+        let map = map::create(&table.kind, rows.count)?;
+        map::write(&map, table.kind.name, &rows)?;
+        Ok(map)
+    }
+
+    fn fill_slot(&self, index: usize, slot: u32, map: &MapHandle) -> Result<()> {
+        use std::os::fd::{AsFd, AsRawFd};
+        let fd = map.as_fd().as_raw_fd() as u32;
+        self.outer[index]
+            .update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .with_context(|| format!("put table {} into slot {slot}", TABLES[index].kind.name))
+    }
+
+    /// A program that read the epoch before the last switch may still be at work on the slot that is written next. An
+    /// update of an outer map returns after a grace period (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the live
+    /// map is put once more where it already is.
+    fn wait_for_readers(&self) -> Result<()> {
+        match self.inner.first() {
+            Some(map) => self.fill_slot(0, (self.epoch() & 1) as u32, map),
+            None => Ok(()),
+        }
+    }
+
+    /// Unpins the generations that are not live. Their maps live on for as long as a slot holds them.
+    fn forget_all_but(&self, epoch: u64) {
+        for old in Pins::numbers(&self.pins.generations()) {
+            if old != epoch
+                && let Err(error) = Pins::remove(&self.pins.generation(old))
+            {
+                log::warn!("generation {old} stays pinned: {error}");
+            }
+        }
+    }
+}
+
+/// The contents of a generation's tables.
+pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
+    let folder = pins.generation(epoch);
+    let open = |name: &str| map::open(&folder.join(name));
+    let settings: Vec<(u32, abi::settings)> = map::read(&open("settings")?)?;
+    let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
+    let slots = open("slots")?;
+    let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
+    let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
+    let identities: Vec<(abi::identity_key, abi::identity)> = map::read(&open("identities")?)?;
+    let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
+    let catalog = read_catalog(&open(CATALOG)?)?;
+
+    let mut state = State {
+        settings: settings
+            .first()
+            .map(|(_, settings)| encode::decode_settings(settings))
+            .unwrap_or_default(),
+        services: services
+            .iter()
+            .filter_map(|(key, row)| {
+                Some((encode::decode_frontend(key)?, encode::decode_service(row)))
+            })
+            .collect(),
+        slots: map::read::<u32, abi::service_slot>(&slots)?
+            .iter()
+            .map(|(_, slot)| encode::decode_slot(slot))
+            .collect(),
+        backends: backends
+            .iter()
+            .map(|(id, row)| (*id, encode::decode_backend(row)))
+            .collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+            .collect(),
+        addresses: identities
+            .iter()
+            .filter_map(|(key, row)| {
+                Some((encode::decode_prefix(key)?, encode::decode_identity(row)))
+            })
+            .collect(),
+        policy: policy
+            .iter()
+            .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
+            .collect(),
+        catalog,
+    };
+    // An empty array has one row all the same, of zeroes: no backend has the number 0.
+    state.slots.retain(|slot| slot.backend != 0);
+    Ok(state)
+}
+
+/// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.
+fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
+    let text = serde_json::to_vec(catalog).context("write the catalog as text")?;
+    let mut bytes = (text.len() as u64).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&text);
+    bytes.resize(bytes.len().next_multiple_of(CATALOG_CHUNK), 0);
+    let chunks = (bytes.len() / CATALOG_CHUNK) as u32;
+    let kind = Kind {
+        name: CATALOG,
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: CATALOG_CHUNK as u32,
+        flags: BPF_F_RDONLY_PROG,
+    };
+    let rows = Rows {
+        keys: (0..chunks).flat_map(u32::to_ne_bytes).collect(),
+        values: bytes,
+        count: chunks,
+    };
+    let map = map::create(&kind, chunks)?;
+    map::write(&map, CATALOG, &rows)?;
+    map::pin(&map, path)
+}
+
+fn read_catalog(map: &MapHandle) -> Result<Catalog> {
+    let mut bytes = Vec::new();
+    for chunk in 0..map.max_entries() {
+        let value = map.lookup(&chunk.to_ne_bytes(), MapFlags::ANY)?;
+        bytes.extend_from_slice(&value.context("the catalog lacks a chunk")?);
+    }
+    let head = bytes.first_chunk::<CATALOG_HEAD>();
+    let length = u64::from_ne_bytes(*head.context("the catalog is cut short")?) as usize;
+    let text = bytes
+        .get(CATALOG_HEAD..CATALOG_HEAD + length)
+        .context("the catalog is cut short")?;
+    serde_json::from_slice(text).context("read the catalog")
+}

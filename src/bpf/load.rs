@@ -1,0 +1,283 @@
+//! Loading the programs: kept maps are adopted, the chain is filled before any packet can reach it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut,
+};
+
+use super::abi;
+use super::conntrack::Sizes;
+use super::map;
+use super::pins::{self, Pins};
+
+/// Maps that every load has of its own; all others are kept.
+const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
+
+/// The programs at hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookProgram {
+    FromContainer,
+    ToContainer,
+}
+
+impl HookProgram {
+    pub const ALL: [HookProgram; 2] = [HookProgram::FromContainer, HookProgram::ToContainer];
+
+    /// The name of its function, as `bpftool prog` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            HookProgram::FromContainer => "dpd_from_container",
+            HookProgram::ToContainer => "dpd_to_container",
+        }
+    }
+}
+
+/// The steps of the chain and their places in `dpd_calls`.
+pub const CHAIN: [(&str, abi::call); 9] = [
+    ("tail_handle_ipv4", abi::call::CALL_HANDLE_IPV4),
+    ("tail_handle_ipv6", abi::call::CALL_HANDLE_IPV6),
+    ("tail_neighbour", abi::call::CALL_NEIGHBOUR),
+    ("tail_lb", abi::call::CALL_LB),
+    ("tail_ct", abi::call::CALL_CT),
+    ("tail_policy", abi::call::CALL_POLICY),
+    ("tail_deliver", abi::call::CALL_DELIVER),
+    ("tail_icmp_error", abi::call::CALL_ICMP_ERROR),
+    ("tail_answer", abi::call::CALL_ANSWER),
+];
+
+/// One load of the programs, pinned, not attached yet.
+#[derive(Debug)]
+pub struct Load {
+    pins: Pins,
+    number: u64,
+    programs: BTreeMap<HookProgram, OwnedFd>,
+    /// Conntrack tables that were made with another size: the ones before.
+    resized: Vec<Resized>,
+}
+
+#[derive(Debug)]
+struct Resized {
+    name: String,
+    before: MapHandle,
+    after: MapHandle,
+}
+
+/// Loads the programs with the kept maps that are pinned, and new ones for the rest.
+///
+/// # Errors
+/// If the kernel refuses a map or a program, or a pinned map has another layout than this version's; nothing that was
+/// there before is changed.
+pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
+    let number = Pins::numbers(&pins.loads()).last().map_or(1, |last| last + 1);
+    let mut open = ObjectBuilder::default()
+        .name("dpd")
+        .context("name the eBPF object")?
+        .open_memory(abi::OBJECT)
+        .context("open the eBPF object")?;
+    let mut fresh = Vec::new();
+    let mut resized = Vec::new();
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if !name.starts_with("dpd_") || name.contains('.') {
+            // Globals that exist to name types: no program reads them.
+            map.set_autocreate(false)
+                .with_context(|| format!("leave out map {name}"))?;
+            continue;
+        }
+        sizes.set(&mut map, &name)?;
+        if OWN.contains(&name.as_str()) {
+            continue;
+        }
+        if !adopt(pins, &mut map, &name, &mut resized)? {
+            fresh.push(name);
+        }
+    }
+    let object = open.load().context(
+        "load the eBPF programs (as root, on a kernel from 6.1 on; the kernel's words stand above)",
+    )?;
+    let load = Load {
+        pins: pins.clone(),
+        number,
+        programs: BTreeMap::new(),
+        resized: Vec::new(),
+    };
+    load.finish(object, &fresh, resized)
+}
+
+/// Takes the pinned map in the place of one that would be made; false if there is none.
+fn adopt(
+    pins: &Pins,
+    map: &mut OpenMapMut<'_>,
+    name: &str,
+    resized: &mut Vec<Resized>,
+) -> Result<bool> {
+    let path = pins.map(name);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let pinned = map::open(&path)?;
+    let layout = |of: (MapType, u32, u32)| format!("{:?}, key {}, value {}", of.0, of.1, of.2);
+    let wanted = (map.map_type(), map.key_size(), map.value_size());
+    let found = (pinned.map_type(), pinned.key_size(), pinned.value_size());
+    if wanted != found {
+        bail!(
+            "the pinned map {} ({}) is not of this version's layout ({}): `dpd cleanup` takes the datapath away, \
+             with its connections, and a new start makes it anew",
+            path.display(),
+            layout(found),
+            layout(wanted)
+        );
+    }
+    if Sizes::is_conntrack(name) && pinned.max_entries() != map.max_entries() {
+        resized.push(Resized {
+            name: name.to_owned(),
+            after: map::create(&Sizes::kind(name)?, map.max_entries())?,
+            before: pinned,
+        });
+        let after = &resized.last().context("it was pushed")?.after;
+        map.reuse_fd(after.as_fd())
+            .with_context(|| format!("use the resized map {name}"))?;
+        return Ok(true);
+    }
+    map.reuse_fd(pinned.as_fd())
+        .with_context(|| format!("adopt map {name}"))?;
+    Ok(true)
+}
+
+impl Load {
+    fn finish(mut self, object: Object, fresh: &[String], resized: Vec<Resized>) -> Result<Load> {
+        let folder = self.pins.load(self.number);
+        Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
+        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let pinned = self.pin(&object, fresh);
+        if let Err(error) = pinned {
+            self.undo(fresh);
+            return Err(error);
+        }
+        // Entries that packets make from here on are copied once more when the old programs are gone.
+        for table in &resized {
+            copy_entries(table)?;
+        }
+        self.resized = resized;
+        Ok(self)
+    }
+
+    fn pin(&mut self, object: &Object, fresh: &[String]) -> Result<()> {
+        let folder = self.pins.load(self.number);
+        for map in object.maps() {
+            let name = map.name().to_string_lossy();
+            if fresh.iter().any(|new| *new == name) {
+                map::pin(map.as_fd(), &self.pins.map(&name))?;
+            } else if OWN.contains(&name.as_ref()) {
+                map::pin(map.as_fd(), &folder.join(name.as_ref()))?;
+            }
+        }
+        for program in object.progs() {
+            let name = program.name().to_string_lossy();
+            map::pin(program.as_fd(), &folder.join(name.as_ref()))?;
+            for hook in HookProgram::ALL {
+                if hook.name() == name {
+                    let fd = program.as_fd().try_clone_to_owned();
+                    self.programs
+                        .insert(hook, fd.with_context(|| format!("keep program {name}"))?);
+                }
+            }
+        }
+        fill_chain(object)
+    }
+
+    /// What a failed load pinned goes again.
+    fn undo(&self, fresh: &[String]) {
+        let mut paths = vec![self.pins.load(self.number)];
+        paths.extend(fresh.iter().map(|name| self.pins.map(name)));
+        for path in paths {
+            let removed = if path.is_dir() {
+                Pins::remove(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            if let Err(error) = removed
+                && path.exists()
+            {
+                log::warn!("{} stays behind: {error}", path.display());
+            }
+        }
+    }
+
+    /// The program of a hook.
+    pub fn program(&self, hook: HookProgram) -> Result<&OwnedFd> {
+        self.programs
+            .get(&hook)
+            .with_context(|| format!("the object has no program {}", hook.name()))
+    }
+
+    /// Lets go of the loads before this one, now that no link leads to them, and settles resized tables.
+    pub fn settle(&mut self) -> Result<()> {
+        for table in std::mem::take(&mut self.resized) {
+            copy_entries(&table)?;
+            let path = self.pins.map(&table.name);
+            fs::remove_file(&path).with_context(|| format!("unpin {}", path.display()))?;
+            map::pin(table.after.as_fd(), &path)?;
+        }
+        for old in Pins::numbers(&self.pins.loads()) {
+            if old != self.number {
+                let folder = self.pins.load(old);
+                Pins::remove(&folder)
+                    .with_context(|| format!("unpin {}", folder.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies what is not in the table after its change of size.
+fn copy_entries(table: &Resized) -> Result<()> {
+    let rows: Vec<(abi::tuple, abi::connection)> = map::read(&table.before)?;
+    for (key, value) in rows {
+        use super::abi::Plain;
+        // An entry that is there already is newer.
+        let _ = table
+            .after
+            .update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST);
+    }
+    Ok(())
+}
+
+fn fill_chain(object: &Object) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let calls = object
+        .maps()
+        .find(|map| map.name() == "dpd_calls")
+        .context("the object has no map dpd_calls")?;
+    for (name, place) in CHAIN {
+        let program = object
+            .progs()
+            .find(|program| program.name() == name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        let fd = program.as_fd().as_raw_fd() as u32;
+        calls
+            .update(&place.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .with_context(|| format!("put {name} into the chain"))?;
+    }
+    Ok(())
+}
+
+/// The programs of the newest load, by name and path of their pins.
+pub fn pinned_programs(pins: &Pins) -> Vec<(String, std::path::PathBuf)> {
+    let Some(number) = Pins::numbers(&pins.loads()).pop() else {
+        return Vec::new();
+    };
+    let folder = pins.load(number);
+    pins::names(&folder)
+        .into_iter()
+        .filter(|name| !OWN.contains(&name.as_str()))
+        .map(|name| {
+            let path = folder.join(&name);
+            (name, path)
+        })
+        .collect()
+}

@@ -1,0 +1,136 @@
+//! Maps in terms of the ABI's types, with sentences for errors.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+
+use super::abi::Plain;
+
+/// Entries that one system call reads or writes.
+const BATCH: u32 = 4096;
+
+/// What a map is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub name: &'static str,
+    pub map_type: MapType,
+    pub key_size: u32,
+    pub value_size: u32,
+    /// `BPF_F_*`
+    pub flags: u32,
+}
+
+/// Keys and values, one after the other, as a batch takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    pub keys: Vec<u8>,
+    pub values: Vec<u8>,
+    pub count: u32,
+}
+
+impl Rows {
+    pub fn push(&mut self, key: &impl Plain, value: &impl Plain) {
+        self.keys.extend_from_slice(key.as_bytes());
+        self.values.extend_from_slice(value.as_bytes());
+        self.count += 1;
+    }
+}
+
+/// A map of this kind with room for so many entries, at least one.
+pub fn create(kind: &Kind, entries: u32) -> Result<MapHandle> {
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: kind.flags,
+        ..Default::default()
+    };
+    MapHandle::create(
+        kind.map_type,
+        Some(kind.name),
+        kind.key_size,
+        kind.value_size,
+        entries.max(1),
+        &options,
+    )
+    .with_context(|| format!("make map {} for {entries} entries", kind.name))
+}
+
+/// Writes rows, in as few system calls as there are batches.
+pub fn write(map: &MapHandle, name: &str, rows: &Rows) -> Result<()> {
+    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+    let mut written = 0;
+    while written < rows.count {
+        let batch = (rows.count - written).min(BATCH);
+        let (from, to) = (written as usize, (written + batch) as usize);
+        map.update_batch(
+            &rows.keys[from * key_size..to * key_size],
+            &rows.values[from * value_size..to * value_size],
+            batch,
+            MapFlags::ANY,
+            MapFlags::ANY,
+        )
+        .with_context(|| format!("table {name}: write rows {from} to {to} of {}", rows.count))?;
+        written += batch;
+    }
+    Ok(())
+}
+
+/// All rows of a map, in the kernel's order.
+pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
+    let mut rows = Vec::new();
+    if map.map_type() == MapType::LpmTrie {
+        // Batches of a trie walk from the start for each key on kernels before 6.12.
+        for key in map.keys() {
+            if let Some(value) = map.lookup(&key, MapFlags::ANY)?
+                && let Some(row) = K::from_bytes(&key).zip(V::from_bytes(&value))
+            {
+                rows.push(row);
+            }
+        }
+        return Ok(rows);
+    }
+    for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
+        if let Some(row) = K::from_bytes(&key).zip(V::from_bytes(&value)) {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows of a per-CPU map, each CPU's value apart.
+pub fn read_percpu<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, Vec<V>)>> {
+    let mut rows = Vec::new();
+    for key in map.keys() {
+        let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? else {
+            continue; // deleted while we walked
+        };
+        let values = values
+            .iter()
+            .filter_map(|value| V::from_bytes(&value[..size_of::<V>().min(value.len())]))
+            .collect();
+        if let Some(key) = K::from_bytes(&key) {
+            rows.push((key, values));
+        }
+    }
+    Ok(rows)
+}
+
+/// Pins an object that has a file descriptor.
+pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
+    let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
+        .with_context(|| format!("pin at {}", path.display()))?;
+    // SAFETY: the descriptor is open and the path ends in a zero byte, both for the whole call.
+    let done = unsafe { libbpf_sys::bpf_obj_pin(object.as_fd().as_raw_fd(), text.as_ptr()) };
+    if done < 0 {
+        return Err(std::io::Error::from_raw_os_error(-done))
+            .with_context(|| format!("pin at {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Opens a pinned map.
+pub fn open(path: &Path) -> Result<MapHandle> {
+    MapHandle::from_pinned_path(path).with_context(|| format!("open map {}", path.display()))
+}
