@@ -5,3 +5,6 @@
 
 pub mod config;
 pub mod model;
+pub mod net;
+pub mod systemd;
+pub mod worker;
