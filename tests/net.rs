@@ -3,7 +3,7 @@
 #[path = "common/netns.rs"]
 mod netns;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,8 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
+use dpd::config::{
+    Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
+    PolicySettings,
+};
+use dpd::model::state::Aggregation;
 use dpd::model::world::{LinkPeer, World};
-use dpd::net::{Watcher, snapshot};
+use dpd::net::{self, Watcher, snapshot};
 use netns::Netns;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -274,4 +279,232 @@ fn the_watcher_ends_when_nobody_listens_or_holds_it() {
         news.recv_timeout(DEADLINE)
             .is_err_and(|e| e.is_disconnected())
     );
+}
+
+/// The endpoints of a file: (interface, its addresses).
+type Endpoints<'a> = &'a [(&'a str, &'a [&'a str])];
+
+/// A file with nothing but these endpoints.
+fn config(endpoints: Endpoints<'_>) -> Config {
+    let interface = |(name, addresses): &(&str, &[&str])| {
+        let endpoint = Interface::Endpoint {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            identity: "client".to_owned(),
+        };
+        ((*name).to_owned(), endpoint)
+    };
+    let minute = Duration::from_secs(60);
+    Config {
+        path: "config.toml".into(),
+        node: Node {
+            name: "node-a".to_owned(),
+            addresses: None,
+        },
+        daemon: Daemon {
+            bpf_root: "/sys/fs/bpf/dpd".into(),
+            socket: "/run/dpd/dpd.sock".into(),
+            log: LogTarget::Stderr,
+        },
+        interfaces: endpoints.iter().map(interface).collect(),
+        identities: BTreeMap::new(),
+        services: BTreeMap::new(),
+        policies: BTreeMap::new(),
+        policy: PolicySettings {
+            enforcement: EnforcementMode::Default,
+            audit: false,
+            allow_host: true,
+        },
+        conntrack: Conntrack {
+            size: 1024,
+            per_endpoint: 0,
+            strict: false,
+            tcp: minute,
+            tcp_syn: minute,
+            tcp_close: minute,
+            udp: minute,
+            udp_once: minute,
+            icmp: minute,
+        },
+        events: Events {
+            aggregation: Aggregation::Medium,
+            interval: minute,
+            rate: 1,
+            journal: JournalFlows::Off,
+        },
+    }
+}
+
+/// What the checks say inside of `node`.
+fn check(node: &Netns, endpoints: Endpoints<'_>) -> Vec<String> {
+    let config = config(endpoints);
+    node.enter(|| net::checks(&config, &snapshot().unwrap()))
+}
+
+/// Runs a line of words inside.
+fn give(node: &Netns, line: &str) {
+    let (program, words) = line.split_once(' ').unwrap();
+    node.run(program, words);
+}
+
+#[test]
+fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
+    const BOTH: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])];
+    const ROUTED: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "10.9.0.0/24"])];
+    const DOTTED: Endpoints<'_> = &[("eth0.100", &["10.200.0.65/32"])];
+    const ABSENT: Endpoints<'_> = &[("lxc-z", &["10.200.0.99/32"])];
+    /// (what is so, the commands that make it so, the file, what the checks say)
+    type Row<'a> = (&'a str, &'a [&'a str], Endpoints<'a>, &'a [&'a str]);
+    let rows: &[Row<'_>] = &[
+        ("the host has all that is needed", &[], BOTH, &[]),
+        (
+            "IPv4 forwarding is off",
+            &["sysctl -wq net.ipv4.ip_forward=0"],
+            BOTH,
+            &[
+                "IPv4 forwarding is off, nothing passes between endpoints and other hosts: \
+               sysctl -w net.ipv4.ip_forward=1",
+            ],
+        ),
+        (
+            "IPv6 forwarding is off, and no endpoint has IPv6",
+            &["sysctl -wq net.ipv6.conf.all.forwarding=0"],
+            ROUTED,
+            &[],
+        ),
+        (
+            "IPv6 forwarding is off",
+            &[],
+            BOTH,
+            &[
+                "IPv6 forwarding is off, nothing passes between endpoints and other hosts: \
+               sysctl -w net.ipv6.conf.all.forwarding=1",
+            ],
+        ),
+        (
+            "forwarding is off on one interface",
+            &["sysctl -wq net.ipv4.conf.lxc-a.forwarding=0"],
+            BOTH,
+            &[
+                "IPv4 forwarding is off on lxc-a, nothing from there gets to other hosts: \
+               sysctl -w net.ipv4.conf.lxc-a.forwarding=1",
+            ],
+        ),
+        (
+            "forwarding is off on an interface with a dot in its name",
+            &["sysctl -wq net.ipv4.conf.eth0/100.forwarding=0"],
+            DOTTED,
+            &[
+                "IPv4 forwarding is off on eth0.100, nothing from there gets to other hosts: \
+               sysctl -w net.ipv4.conf.eth0/100.forwarding=1",
+            ],
+        ),
+        (
+            "IPv6 is off on an interface, and its routes have gone with it",
+            &["sysctl -wq net.ipv6.conf.lxc-a.disable_ipv6=1"],
+            BOTH,
+            &[
+                "IPv6 is off on lxc-a, the host can't reach the workload by it: \
+                 sysctl -w net.ipv6.conf.lxc-a.disable_ipv6=0",
+                "the host's route to fd00:200::64/128 of endpoint lxc-a is missing: \
+                 ip route replace fd00:200::64/128 dev lxc-a",
+            ],
+        ),
+        (
+            "an interface is down, and its routes have gone with it",
+            &["ip link set dev lxc-a down"],
+            BOTH,
+            &[
+                "interface lxc-a is down, its workload is cut off: ip link set dev lxc-a up",
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a is missing: \
+                 ip route replace 10.200.0.64/32 dev lxc-a",
+                "the host's route to fd00:200::64/128 of endpoint lxc-a is missing: \
+                 ip route replace fd00:200::64/128 dev lxc-a",
+            ],
+        ),
+        (
+            "what is routed behind a workload has no route",
+            &[],
+            ROUTED,
+            &[
+                "the host's route to 10.9.0.0/24 of endpoint lxc-a is missing: \
+               ip route replace 10.9.0.0/24 via 10.200.0.64 dev lxc-a onlink",
+            ],
+        ),
+        (
+            "a route leads elsewhere, and the reverse path filter is strict",
+            &[
+                "sysctl -wq net.ipv4.conf.lxc-a.rp_filter=1",
+                "ip route replace 10.200.0.64/32 dev eth0.100",
+            ],
+            BOTH,
+            &[
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a leads to eth0.100, and the strict \
+               reverse path filter of lxc-a drops what comes from there: \
+               ip route replace 10.200.0.64/32 dev lxc-a",
+            ],
+        ),
+        (
+            "a route is unreachable, and the loose reverse path filter wins over the strict",
+            &[
+                "sysctl -wq net.ipv4.conf.all.rp_filter=2",
+                "ip route replace unreachable 10.200.0.64/32",
+            ],
+            BOTH,
+            &[
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a is missing: \
+               ip route replace 10.200.0.64/32 dev lxc-a",
+            ],
+        ),
+        (
+            "the host has the workload's address itself",
+            &["ip address add 10.200.0.64/32 dev lo"],
+            BOTH,
+            &[
+                "10.200.0.64 of endpoint lxc-a is an address of the host too, which keeps its packets: \
+               find it with 'ip address show to 10.200.0.64' and take it away with 'ip address delete'",
+            ],
+        ),
+        (
+            "the host is the gateway of the workload's subnet",
+            &[
+                "ip address delete 10.200.0.64/32 dev lo",
+                "ip address add 10.9.0.1/24 dev lxc-a",
+            ],
+            ROUTED,
+            &[],
+        ),
+        (
+            "an interface is waited for, and lacks nothing",
+            &[],
+            ABSENT,
+            &[],
+        ),
+    ];
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    node.veth("eth0.100", &workload, "eth1");
+    for line in [
+        "sysctl -wq net.ipv4.ip_forward=1",
+        "sysctl -wq net.ipv6.conf.all.forwarding=1",
+        "sysctl -wq net.ipv4.conf.all.rp_filter=0",
+        "sysctl -wq net.ipv4.conf.lxc-a.rp_filter=0",
+        "ip route add 10.200.0.64/32 dev lxc-a",
+        "ip route add 10.9.0.0/24 dev lxc-a",
+        "ip route add 10.200.0.65/32 dev eth0.100",
+        "ip route add fd00:200::64/128 dev lxc-a",
+    ] {
+        give(&node, line);
+    }
+    for (what, before, endpoints, expected) in rows {
+        before.iter().for_each(|line| give(&node, line));
+        let lacks = check(&node, endpoints);
+        assert_eq!(lacks, *expected, "{what}");
+        // The commands mend what is lacking, and so the next row stands on a host that is whole.
+        for (_, mend) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            if !mend.starts_with("find") {
+                give(&node, mend);
+            }
+        }
+    }
+    assert_eq!(check(&node, BOTH), [""; 0], "the commands have mended all");
 }

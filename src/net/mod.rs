@@ -1,6 +1,7 @@
 //! The host as its kernel tells it: interfaces, addresses, and what it lacks. Nothing here changes the host.
 
 mod checks;
+mod route;
 mod rtnetlink;
 mod snapshot;
 mod watcher;
