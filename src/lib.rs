@@ -7,4 +7,5 @@ pub mod config;
 pub mod model;
 pub mod net;
 pub mod systemd;
+pub mod watch;
 pub mod worker;
