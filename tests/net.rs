@@ -22,6 +22,7 @@ use dpd::model::state::Aggregation;
 use dpd::model::world::{LinkPeer, World};
 use dpd::net::{self, Watcher, snapshot};
 use netns::Netns;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -178,6 +179,40 @@ fn a_listing_misses_nothing_while_interfaces_come_and_go() {
         }
         done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn without_privilege_the_host_is_seen_but_for_the_peers_macs() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    // A first look with privilege makes the kernel number the other namespace.
+    let privileged = look(&node);
+    let world = node.enter(|| {
+        let none = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let (wake, _news) = crossbeam_channel::bounded(1);
+        Watcher::start(wake).unwrap();
+        let world = snapshot().unwrap();
+        let lacks = net::checks(&config(&[("lxc-a", &["10.200.0.64/32"])]), &world);
+        assert!(
+            lacks
+                .iter()
+                .any(|lack| lack.contains("route to 10.200.0.64/32")),
+            "{lacks:?}"
+        );
+        world
+    });
+    let mut expected = privileged;
+    let peer = expected
+        .links
+        .get_mut("lxc-a")
+        .and_then(|link| link.peer.as_mut());
+    assert!(peer.unwrap().mac.take().is_some());
+    assert_eq!(world.links, expected.links);
 }
 
 /// Takes what is left of earlier news: returns once there was none for a while.
