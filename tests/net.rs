@@ -223,6 +223,10 @@ fn wait_for_quiet(news: &Receiver<()>) {
 #[test]
 fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
     let (node, workload) = (Netns::new(), Netns::new());
+    // Else the kernel gives the new interfaces link-local addresses some time later, which is news too.
+    for netns in [&node, &workload] {
+        netns.run("sysctl", "-wq net.ipv6.conf.default.disable_ipv6=1");
+    }
     node.veth("lxc-a", &workload, "eth0");
     // The kernel sends news of namespaces that it has a number for here: a first look gives one.
     let (wake, news) = crossbeam_channel::bounded(1);
