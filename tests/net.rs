@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use dpd::config::{
@@ -220,14 +220,26 @@ fn wait_for_quiet(news: &Receiver<()>) {
     while news.recv_timeout(Duration::from_millis(300)).is_ok() {}
 }
 
+fn wait_for_carrier(netns: &Netns, interface: &str) {
+    let begin = Instant::now();
+    while !netns
+        .ip(&format!("link show dev {interface}"))
+        .contains("state UP")
+    {
+        assert!(begin.elapsed() < DEADLINE, "{interface} has no carrier");
+    }
+}
+
 #[test]
 fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
     let (node, workload) = (Netns::new(), Netns::new());
-    // Else the kernel gives the new interfaces link-local addresses some time later, which is news too.
+    // New interfaces get link-local addresses and their carrier some time later, which would be news too.
     for netns in [&node, &workload] {
         netns.run("sysctl", "-wq net.ipv6.conf.default.disable_ipv6=1");
     }
     node.veth("lxc-a", &workload, "eth0");
+    wait_for_carrier(&node, "lxc-a");
+    wait_for_carrier(&workload, "eth0");
     // The kernel sends news of namespaces that it has a number for here: a first look gives one.
     let (wake, news) = crossbeam_channel::bounded(1);
     let _watcher = node.enter(|| {
