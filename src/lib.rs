@@ -3,6 +3,11 @@
 //! The layers, from the bottom: `model` (plain data), `config` and `plan` (pure), `bpf` and `net` (the kernel),
 //! `reconcile` (makes the kernel equal to the plan), `daemon` and `cli`.
 
+pub mod bpf;
 pub mod config;
 pub mod model;
+pub mod net;
 pub mod plan;
+pub mod systemd;
+pub mod watch;
+pub mod worker;

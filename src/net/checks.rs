@@ -1,0 +1,290 @@
+//! What the host lacks for the file, each with the command that mends it. Reads only, and needs no privilege.
+//!
+//! Delivery between local endpoints needs nothing of the host. What an endpoint sends to the world goes up to the
+//! host's stack, which forwards it only if forwarding is on; what comes back, and what the host itself sends,
+//! finds its way to the endpoint by the host's routes. The reverse path filter asks the same routes, and so needs
+//! no mending of its own where they are right.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::route::{Route, look_up};
+use super::rtnetlink::Rtnetlink;
+use crate::config::{Config, Interface};
+use crate::model::world::{Link, World};
+
+/// One endpoint of the file whose interface is there.
+struct Endpoint<'a> {
+    interface: &'a str,
+    link: &'a Link,
+    addresses: &'a [IpNet],
+}
+
+/// What the host lacks for the file: sentences, in the order in which their commands are to be given.
+///
+/// Looks at the network namespace of the calling thread, of which `world` is the snapshot. Interfaces that are not
+/// there are left out: nothing can be said of them but that they are waited for.
+pub fn checks(config: &Config, world: &World) -> Vec<String> {
+    let endpoints: Vec<_> = config
+        .interfaces
+        .iter()
+        .filter_map(|(interface, Interface::Endpoint { addresses, .. })| {
+            Some(Endpoint {
+                interface,
+                link: world.links.get(interface)?,
+                addresses,
+            })
+        })
+        .collect();
+    let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
+    lacks.extend(endpoints.iter().filter_map(check_ipv6));
+    for family in &Family::ALL {
+        lacks.extend(check_forwarding(family, &endpoints));
+    }
+    lacks.extend(check_routes(world, &endpoints));
+    lacks
+}
+
+fn check_up(endpoint: &Endpoint<'_>) -> Option<String> {
+    let interface = endpoint.interface;
+    (!endpoint.link.up).then(|| {
+        format!(
+            "interface {interface} is down, its workload is cut off: ip link set dev {interface} up"
+        )
+    })
+}
+
+fn check_ipv6(endpoint: &Endpoint<'_>) -> Option<String> {
+    let interface = endpoint.interface;
+    let switch = format!("ipv6/conf/{interface}/disable_ipv6");
+    let is_needed = endpoint.addresses.iter().any(Family::IPV6.has);
+    (is_needed && is_on(&switch)?).then(|| {
+        let mend = set(&switch, 0);
+        format!("IPv6 is off on {interface}, the host can't reach the workload by it: {mend}")
+    })
+}
+
+/// An address family and where the kernel keeps its switches.
+struct Family {
+    name: &'static str,
+    /// Forwarding of the whole host; writing it writes that of every interface.
+    forwarding: &'static str,
+    /// The folder of the interfaces' own switches.
+    interfaces: &'static str,
+    has: fn(&IpNet) -> bool,
+}
+
+impl Family {
+    const IPV4: Family = Family {
+        name: "IPv4",
+        forwarding: "ipv4/ip_forward",
+        interfaces: "ipv4/conf",
+        has: |prefix| prefix.addr().is_ipv4(),
+    };
+    const IPV6: Family = Family {
+        name: "IPv6",
+        forwarding: "ipv6/conf/all/forwarding",
+        interfaces: "ipv6/conf",
+        has: |prefix| prefix.addr().is_ipv6(),
+    };
+    const ALL: [Family; 2] = [Family::IPV4, Family::IPV6];
+}
+
+/// Whether the host forwards what the endpoints of a family send to the world.
+fn check_forwarding(family: &Family, endpoints: &[Endpoint<'_>]) -> Vec<String> {
+    let name = family.name;
+    let concerned: Vec<_> = endpoints
+        .iter()
+        .filter(|endpoint| endpoint.addresses.iter().any(family.has))
+        .collect();
+    if concerned.is_empty() {
+        return Vec::new();
+    }
+    match is_on(family.forwarding) {
+        None => vec![format!(
+            "this kernel runs without {name}, which endpoints have addresses of: boot it with {name}"
+        )],
+        Some(false) => {
+            let mend = set(family.forwarding, 1);
+            vec![format!(
+                "{name} forwarding is off, nothing passes between endpoints and other hosts: {mend}"
+            )]
+        }
+        Some(true) => concerned
+            .iter()
+            .filter_map(|endpoint| check_forwarding_from(family, endpoint.interface))
+            .collect(),
+    }
+}
+
+fn check_forwarding_from(family: &Family, interface: &str) -> Option<String> {
+    let name = family.name;
+    let switch = format!("{}/{interface}/forwarding", family.interfaces);
+    (!is_on(&switch)?).then(|| {
+        let mend = set(&switch, 1);
+        format!("{name} forwarding is off on {interface}, nothing from there gets to other hosts: {mend}")
+    })
+}
+
+/// Whether the host's own routing leads to each address of each endpoint.
+fn check_routes(world: &World, endpoints: &[Endpoint<'_>]) -> Vec<String> {
+    let mut rtnetlink = match Rtnetlink::open() {
+        Ok(rtnetlink) => rtnetlink,
+        Err(error) => return vec![format!("look at the host's routes: {error}")],
+    };
+    let mut lacks = Vec::new();
+    for endpoint in endpoints {
+        for prefix in endpoint.addresses {
+            match check_route(&mut rtnetlink, world, endpoint, prefix) {
+                Ok(lack) => lacks.extend(lack),
+                Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
+            }
+        }
+    }
+    lacks
+}
+
+fn check_route(
+    rtnetlink: &mut Rtnetlink,
+    world: &World,
+    endpoint: &Endpoint<'_>,
+    prefix: &IpNet,
+) -> io::Result<Option<String>> {
+    let interface = endpoint.interface;
+    if is_whole(prefix) && world.addresses.contains(&prefix.addr()) {
+        let own = prefix.addr();
+        return Ok(Some(format!(
+            "{own} of endpoint {interface} is an address of the host too, which keeps its packets: find it with \
+             'ip address show to {own}' and take it away with 'ip address delete'"
+        )));
+    }
+    let leads = match look_up(rtnetlink, sample(world, prefix))? {
+        Route::Through(ifindex) if ifindex == endpoint.link.ifindex => return Ok(None),
+        Route::Through(ifindex) => format!("leads to {}", interface_name(world, ifindex)),
+        Route::Other => "does not lead to an interface".to_owned(),
+        Route::None => "is missing".to_owned(),
+    };
+    let filter = if is_strict(interface, prefix) {
+        format!(", and the strict reverse path filter of {interface} drops what comes from there")
+    } else {
+        String::new()
+    };
+    let mend = route_command(endpoint, prefix);
+    Ok(Some(format!(
+        "the host's route to {prefix} of endpoint {interface} {leads}{filter}: {mend}"
+    )))
+}
+
+/// Whether the prefix is one address.
+fn is_whole(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
+}
+
+/// An address of the prefix to ask a route for: not the host's own, which may be the workloads' gateway, and not
+/// the first, which a subnet's route answers as a broadcast address.
+fn sample(world: &World, prefix: &IpNet) -> IpAddr {
+    prefix
+        .hosts()
+        .find(|address| !world.addresses.contains(address))
+        .unwrap_or(prefix.addr())
+}
+
+/// The command that makes the route. What is routed behind a workload goes by way of the workload's own address:
+/// nobody there answers for the others.
+fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
+    let interface = endpoint.interface;
+    let gateway = endpoint
+        .addresses
+        .iter()
+        .find(|other| is_whole(other) && other.addr().is_ipv4() == prefix.addr().is_ipv4())
+        .filter(|_| !is_whole(prefix));
+    match gateway {
+        Some(gateway) => {
+            let gateway = gateway.addr();
+            format!("ip route replace {prefix} via {gateway} dev {interface} onlink")
+        }
+        None => format!("ip route replace {prefix} dev {interface}"),
+    }
+}
+
+fn interface_name(world: &World, ifindex: u32) -> String {
+    world
+        .links
+        .iter()
+        .find(|(_, link)| link.ifindex == ifindex)
+        .map_or_else(|| format!("interface {ifindex}"), |(name, _)| name.clone())
+}
+
+/// Whether the kernel drops from `interface` what it would not route back there. It takes the larger of the host's
+/// number and the interface's: 1 is strict, 2 is loose.
+fn is_strict(interface: &str, prefix: &IpNet) -> bool {
+    let value = |name: &str| read(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
+    prefix.addr().is_ipv4() && value("all").max(value(interface)) == 1
+}
+
+fn is_on(path: &str) -> Option<bool> {
+    read(path).map(|value| value != 0)
+}
+
+/// A number below `/proc/sys/net`; `None` where this kernel has none.
+fn read(path: &str) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The command that writes a number below `/proc/sys/net`. `sysctl` has dots for slashes, and slashes for the dots
+/// of an interface's name.
+fn set(path: &str, value: u32) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    let name: String = path.chars().map(swap).collect();
+    format!("sysctl -w net.{name}={value}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_asked_for_by_an_address_that_only_the_endpoint_has() {
+        let rows = [
+            (
+                "10.9.0.0/24",
+                "10.9.0.1",
+                "a subnet's first address is not asked for",
+            ),
+            (
+                "10.200.0.64/32",
+                "10.200.0.64",
+                "one address is asked for itself",
+            ),
+            ("10.0.0.2/31", "10.0.0.2", "a pair has no broadcast address"),
+            (
+                "192.0.2.0/24",
+                "192.0.2.2",
+                "the host's own address is not asked for",
+            ),
+            ("fd00::/64", "fd00::", "IPv6 has no broadcast address"),
+        ];
+        let world = World {
+            addresses: ["192.0.2.1".parse().unwrap()].into(),
+            ..World::default()
+        };
+        for (prefix, expected, why) in rows {
+            let asked = sample(&world, &prefix.parse().unwrap());
+            assert_eq!(asked.to_string(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn sysctl_names_have_dots_for_slashes_and_slashes_for_dots() {
+        let command = set("ipv4/conf/eth0.100/forwarding", 1);
+        assert_eq!(command, "sysctl -w net.ipv4.conf.eth0/100.forwarding=1");
+    }
+}

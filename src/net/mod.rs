@@ -1,0 +1,11 @@
+//! The host as its kernel tells it: interfaces, addresses, and what it lacks. Nothing here changes the host.
+
+mod checks;
+mod route;
+mod rtnetlink;
+mod snapshot;
+mod watcher;
+
+pub use checks::checks;
+pub use snapshot::snapshot;
+pub use watcher::Watcher;

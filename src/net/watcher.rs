@@ -1,0 +1,84 @@
+//! Hears that interfaces or addresses have changed, and says: look again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Sender, TrySendError};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::worker::{Sleeper, Wake, Worker};
+
+/// Multicast groups of rtnetlink (`linux/rtnetlink.h`).
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+
+/// What comes within this time of a first message is one change with it: interfaces are made by the hundred.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// A burst of more messages than this is read in parts, so that a flood can't keep the news back.
+const BURST: usize = 4096;
+
+/// Follows the interfaces and addresses of a network namespace. Ends when dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    _worker: Worker,
+}
+
+impl Watcher {
+    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, and of
+    /// veth peers in other namespaces. `wake` is a channel of one: a full one already says "look again".
+    ///
+    /// To miss nothing, start it before the first [`snapshot`](super::snapshot).
+    pub fn start(wake: Sender<()>) -> Result<Watcher> {
+        let socket = subscribe().context("subscribe to the kernel's news of interfaces")?;
+        let worker = Worker::spawn("dpd-net", move |sleeper| follow(&sleeper, &socket, &wake))?;
+        Ok(Watcher { _worker: worker })
+    }
+}
+
+fn subscribe() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.set_non_blocking(true)?;
+    if let Err(error) = socket.set_listen_all_namespaces(true) {
+        log::warn!(
+            "listen to the news of other network namespaces: {error}: a workload that changes its MAC address is \
+             noticed late; give dpd CAP_NET_BROADCAST"
+        );
+    }
+    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
+        socket.add_membership(group)?;
+    }
+    Ok(socket)
+}
+
+fn follow(sleeper: &Sleeper, socket: &Socket, wake: &Sender<()>) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        if sleeper.sleep(Some(socket.as_fd()), None) == Wake::Stopped
+            || sleeper.sleep(None, Some(GATHER)) == Wake::Stopped
+        {
+            return;
+        }
+        drain(socket, &mut buffer);
+        if let Err(TrySendError::Disconnected(())) = wake.try_send(()) {
+            return;
+        }
+    }
+}
+
+/// Takes what has come. What it says is no matter: the answer is always to look again, and so it is to
+/// `ENOBUFS`, by which the kernel says that there was too much of it.
+fn drain(socket: &Socket, buffer: &mut [u8]) {
+    for _ in 0..BURST {
+        match socket.recv(&mut &mut *buffer, 0) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => log::debug!("read the news of interfaces: {error}"),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What tells that a file has changed, and whether two reads of it agree.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::Files;
+
+/// The stamps of all files of a configuration. One that can't be found has none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
+
+/// A file at one moment, symlinks followed.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    /// The same for the inode: moves with permissions too, by which a file may become readable.
+    changed: (i64, i64),
+}
+
+impl From<Metadata> for Stamp {
+    fn from(metadata: Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl Stamps {
+    /// Looks at the main file and each drop-in.
+    pub fn take(files: &Files) -> Stamps {
+        let drop_ins = files.drop_ins.iter().flat_map(|folder| drop_ins(folder));
+        let paths = drop_ins.map(|entry| entry.path());
+        let stamp = |path: PathBuf| {
+            let stamp = fs::metadata(&path).ok().map(Stamp::from);
+            (path, stamp)
+        };
+        Stamps(paths.chain([files.main.clone()]).map(stamp).collect())
+    }
+
+    /// A digest of what the files hold. What can't be read counts by its error.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for path in self.0.keys() {
+            let end = read_into(path, &mut hasher).map_err(|error| error.kind());
+            hasher.write(format!("{end:?}").as_bytes());
+        }
+        hasher.finish()
+    }
+}
+
+/// The entries of a drop-in folder that are drop-ins; none where there is no folder.
+pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let is_toml = |entry: &fs::DirEntry| {
+        let name = PathBuf::from(entry.file_name());
+        name.extension()
+            .is_some_and(|extension| extension == "toml")
+    };
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(is_toml)
+}
+
+/// Feeds the file to the hasher; the answer is its length.
+fn read_into(path: &Path, hasher: &mut DefaultHasher) -> io::Result<u64> {
+    let mut file = open(path)?;
+    let mut buffer = vec![0; 64 * 1024];
+    let mut length = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(length),
+            count => {
+                hasher.write(&buffer[..count]);
+                length += count as u64;
+            }
+        }
+    }
+}
+
+/// Opens a regular file; a pipe would wait for a writer, and a device may never end.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(file)
+}

@@ -1,0 +1,561 @@
+//! The host as netlink tells it: snapshots, the watcher and the checks, in namespaces of the tests' own.
+
+#[path = "common/netns.rs"]
+mod netns;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use dpd::config::{
+    Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
+    PolicySettings,
+};
+use dpd::model::state::Aggregation;
+use dpd::model::world::{LinkPeer, World};
+use dpd::net::{self, Watcher, snapshot};
+use netns::Netns;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn look(netns: &Netns) -> World {
+    netns.enter(|| snapshot().unwrap())
+}
+
+/// Feeds `ip -batch` inside: much faster than a process for each line.
+fn batch(netns: &Netns, lines: &str) {
+    let mut ip = netns
+        .command("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    ip.stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    assert!(ip.wait().unwrap().success());
+}
+
+#[test]
+fn the_peer_of_a_veth_in_another_namespace_is_known_with_its_mac() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    node.ip("link set lxc-a mtu 1400");
+    let world = look(&node);
+    let link = &world.links["lxc-a"];
+    let peer = LinkPeer {
+        ifindex: workload.ifindex("eth0"),
+        mac: Some(workload.mac("eth0")),
+        same_namespace: false,
+    };
+    assert_eq!(link.peer, Some(peer));
+    assert_eq!(link.ifindex, node.ifindex("lxc-a"));
+    assert_eq!(link.mac, node.mac("lxc-a"));
+    assert_eq!((link.mtu, link.up), (1400, true));
+}
+
+#[test]
+fn the_peer_of_a_veth_in_the_same_namespace_is_known_as_such() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    node.ip("link set left down");
+    let world = look(&node);
+    let peer = LinkPeer {
+        ifindex: node.ifindex("right"),
+        mac: Some(node.mac("right")),
+        same_namespace: true,
+    };
+    assert_eq!(world.links["left"].peer, Some(peer));
+    assert!(!world.links["left"].up);
+}
+
+#[test]
+fn interfaces_that_are_no_veth_have_no_peer() {
+    let node = Netns::new();
+    node.ip("link add bridge0 type bridge");
+    node.ip("tuntap add dev tap0 mode tap");
+    node.veth("left", &node, "right");
+    // A macvlan is linked to an interface too, but that one is not its other end.
+    node.ip("link add link left name above type macvlan");
+    let world = look(&node);
+    for name in ["lo", "bridge0", "tap0", "above"] {
+        assert_eq!(world.links[name].peer, None, "{name}");
+    }
+    assert_eq!(world.links["lo"].mac, [0; 6]);
+}
+
+#[test]
+fn a_workload_cannot_hide_its_mac_behind_a_name_that_is_not_text() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    let status = workload
+        .command("ip")
+        .args(["link", "set", "eth0", "alias"])
+        .arg(OsStr::from_bytes(b"\xff\xfe"))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let world = look(&node);
+    let peer = world.links["lxc-a"].peer.as_ref().unwrap();
+    assert_eq!(peer.mac, Some(workload.mac("eth0")));
+}
+
+#[test]
+fn the_hosts_addresses_are_its_own_and_not_the_other_sides() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    node.ip("address add 192.0.2.1/24 dev left");
+    node.ip("address add 192.0.2.129 peer 192.0.2.130 dev right");
+    node.ip("address add 2001:db8::1/64 dev left nodad");
+    let world = look(&node);
+    let expected = [
+        "127.0.0.1",
+        "::1",
+        "192.0.2.1",
+        "192.0.2.129",
+        "2001:db8::1",
+    ];
+    let expected: BTreeSet<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
+    // Beside these there are the link-local addresses that the kernel makes.
+    let own: BTreeSet<IpAddr> = world
+        .addresses
+        .into_iter()
+        .filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    assert_eq!(own, expected);
+}
+
+#[test]
+fn a_host_with_hundreds_of_workloads_is_listed_whole() {
+    let (node, workloads) = (Netns::new(), Netns::new());
+    let there = workloads.name();
+    let lines: String = (0..200)
+        .map(|n| format!("link add lxc-{n} type veth peer name eth{n} netns {there}\n"))
+        .collect();
+    batch(&node, &lines);
+    let world = look(&node);
+    assert_eq!(world.links.len(), 201);
+    for (name, link) in world.links.iter().filter(|(name, _)| *name != "lo") {
+        let mac = link.peer.as_ref().and_then(|peer| peer.mac);
+        assert!(mac.is_some(), "{name} has a peer with a MAC");
+    }
+}
+
+#[test]
+fn a_listing_misses_nothing_while_interfaces_come_and_go() {
+    let node = Netns::new();
+    let lines: String = (0..60)
+        .map(|n| format!("link add stays-{n} type veth peer name other-{n}\n"))
+        .collect();
+    batch(&node, &lines);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                node.ip("link add comes type veth peer name goes");
+                node.ip("link delete comes");
+            }
+        });
+        for _ in 0..50 {
+            let world = node.enter(snapshot);
+            let count = world.map(|world| {
+                let stays = |name: &&String| name.starts_with("stays-");
+                world.links.keys().filter(stays).count()
+            });
+            if count.as_ref().ok() != Some(&60) {
+                done.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(count.unwrap(), 60);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn without_privilege_the_host_is_seen_but_for_the_peers_macs() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    // A first look with privilege makes the kernel number the other namespace.
+    let privileged = look(&node);
+    let world = node.enter(|| {
+        let none = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let (wake, _news) = crossbeam_channel::bounded(1);
+        Watcher::start(wake).unwrap();
+        let world = snapshot().unwrap();
+        let lacks = net::checks(&config(&[("lxc-a", &["10.200.0.64/32"])]), &world);
+        assert!(
+            lacks
+                .iter()
+                .any(|lack| lack.contains("route to 10.200.0.64/32")),
+            "{lacks:?}"
+        );
+        world
+    });
+    let mut expected = privileged;
+    let peer = expected
+        .links
+        .get_mut("lxc-a")
+        .and_then(|link| link.peer.as_mut());
+    assert!(peer.unwrap().mac.take().is_some());
+    assert_eq!(world.links, expected.links);
+}
+
+/// Takes what is left of earlier news: returns once there was none for a while.
+fn wait_for_quiet(news: &Receiver<()>) {
+    while news.recv_timeout(Duration::from_millis(300)).is_ok() {}
+}
+
+fn wait_for_carrier(netns: &Netns, interface: &str) {
+    let begin = Instant::now();
+    while !netns
+        .ip(&format!("link show dev {interface}"))
+        .contains("state UP")
+    {
+        assert!(begin.elapsed() < DEADLINE, "{interface} has no carrier");
+    }
+}
+
+#[test]
+fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    // New interfaces get link-local addresses and their carrier some time later, which would be news too.
+    for netns in [&node, &workload] {
+        netns.run("sysctl", "-wq net.ipv6.conf.default.disable_ipv6=1");
+    }
+    node.veth("lxc-a", &workload, "eth0");
+    wait_for_carrier(&node, "lxc-a");
+    wait_for_carrier(&workload, "eth0");
+    // The kernel sends news of namespaces that it has a number for here: a first look gives one.
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| {
+        let watcher = Watcher::start(wake).unwrap();
+        snapshot().unwrap();
+        watcher
+    });
+    let mac = [2, 0, 0, 0, 0, 7];
+    type Seen = fn(&World) -> bool;
+    let rows: [(&Netns, &str, Seen, &str); 8] = [
+        (
+            &workload,
+            "link set eth0 address 02:00:00:00:00:07",
+            |world| {
+                let peer = world.links["lxc-a"].peer.as_ref();
+                peer.and_then(|peer| peer.mac) == Some([2, 0, 0, 0, 0, 7])
+            },
+            "the workload changes its MAC",
+        ),
+        (
+            &node,
+            "link set lxc-a address 02:00:00:00:00:08",
+            |world| world.links["lxc-a"].mac == [2, 0, 0, 0, 0, 8],
+            "the host's side changes its MAC",
+        ),
+        (
+            &node,
+            "link set lxc-a down",
+            |world| !world.links["lxc-a"].up,
+            "an interface goes down",
+        ),
+        (
+            &node,
+            "link set lxc-a name lxc-b",
+            |world| world.links.contains_key("lxc-b") && !world.links.contains_key("lxc-a"),
+            "an interface is renamed",
+        ),
+        (
+            &node,
+            "address add 192.0.2.1/24 dev lo",
+            |world| world.addresses.contains(&"192.0.2.1".parse().unwrap()),
+            "an IPv4 address comes",
+        ),
+        (
+            &node,
+            "address add 2001:db8::1/64 dev lo",
+            |world| world.addresses.contains(&"2001:db8::1".parse().unwrap()),
+            "an IPv6 address comes",
+        ),
+        (
+            &node,
+            "link add lxc-c type veth peer name other",
+            |world| world.links.contains_key("lxc-c"),
+            "an interface comes",
+        ),
+        (
+            &workload,
+            "link delete eth0",
+            |world| !world.links.contains_key("lxc-b"),
+            "a workload takes its interface away",
+        ),
+    ];
+    assert_ne!(workload.mac("eth0"), mac);
+    for (netns, change, seen, what) in rows {
+        wait_for_quiet(&news);
+        assert!(!seen(&look(&node)), "{what}: not yet");
+        netns.ip(change);
+        loop {
+            let woken = news.recv_timeout(DEADLINE);
+            assert!(woken.is_ok(), "no news when {what}");
+            if seen(&look(&node)) {
+                break;
+            }
+        }
+    }
+    wait_for_quiet(&news);
+    assert!(news.is_empty(), "no news while nothing changes");
+}
+
+#[test]
+fn the_watcher_ends_when_nobody_listens_or_holds_it() {
+    let node = Netns::new();
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let watcher = node.enter(|| Watcher::start(wake).unwrap());
+    drop(watcher);
+    // The thread has ended, and with it the channel's sending side.
+    assert!(
+        news.recv_timeout(DEADLINE)
+            .is_err_and(|e| e.is_disconnected())
+    );
+}
+
+/// The endpoints of a file: (interface, its addresses).
+type Endpoints<'a> = &'a [(&'a str, &'a [&'a str])];
+
+/// A file with nothing but these endpoints.
+fn config(endpoints: Endpoints<'_>) -> Config {
+    let interface = |(name, addresses): &(&str, &[&str])| {
+        let endpoint = Interface::Endpoint {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            identity: "client".to_owned(),
+        };
+        ((*name).to_owned(), endpoint)
+    };
+    let minute = Duration::from_secs(60);
+    Config {
+        path: "config.toml".into(),
+        node: Node {
+            name: "node-a".to_owned(),
+            addresses: None,
+        },
+        daemon: Daemon {
+            bpf_root: "/sys/fs/bpf/dpd".into(),
+            socket: "/run/dpd/dpd.sock".into(),
+            log: LogTarget::Stderr,
+        },
+        interfaces: endpoints.iter().map(interface).collect(),
+        identities: BTreeMap::new(),
+        services: BTreeMap::new(),
+        policies: BTreeMap::new(),
+        policy: PolicySettings {
+            enforcement: EnforcementMode::Default,
+            audit: false,
+            allow_host: true,
+        },
+        conntrack: Conntrack {
+            size: 1024,
+            per_endpoint: 0,
+            strict: false,
+            tcp: minute,
+            tcp_syn: minute,
+            tcp_close: minute,
+            udp: minute,
+            udp_once: minute,
+            icmp: minute,
+        },
+        events: Events {
+            aggregation: Aggregation::Medium,
+            interval: minute,
+            rate: 1,
+            journal: JournalFlows::Off,
+        },
+    }
+}
+
+/// What the checks say inside of `node`.
+fn check(node: &Netns, endpoints: Endpoints<'_>) -> Vec<String> {
+    let config = config(endpoints);
+    node.enter(|| net::checks(&config, &snapshot().unwrap()))
+}
+
+/// Runs a line of words inside.
+fn give(node: &Netns, line: &str) {
+    let (program, words) = line.split_once(' ').unwrap();
+    node.run(program, words);
+}
+
+#[test]
+fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
+    const BOTH: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])];
+    const ROUTED: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "10.9.0.0/24"])];
+    const DOTTED: Endpoints<'_> = &[("eth0.100", &["10.200.0.65/32"])];
+    const ABSENT: Endpoints<'_> = &[("lxc-z", &["10.200.0.99/32"])];
+    /// (what is so, the commands that make it so, the file, what the checks say)
+    type Row<'a> = (&'a str, &'a [&'a str], Endpoints<'a>, &'a [&'a str]);
+    let rows: &[Row<'_>] = &[
+        ("the host has all that is needed", &[], BOTH, &[]),
+        (
+            "IPv4 forwarding is off",
+            &["sysctl -wq net.ipv4.ip_forward=0"],
+            BOTH,
+            &[
+                "IPv4 forwarding is off, nothing passes between endpoints and other hosts: \
+               sysctl -w net.ipv4.ip_forward=1",
+            ],
+        ),
+        (
+            "IPv6 forwarding is off, and no endpoint has IPv6",
+            &["sysctl -wq net.ipv6.conf.all.forwarding=0"],
+            ROUTED,
+            &[],
+        ),
+        (
+            "IPv6 forwarding is off",
+            &[],
+            BOTH,
+            &[
+                "IPv6 forwarding is off, nothing passes between endpoints and other hosts: \
+               sysctl -w net.ipv6.conf.all.forwarding=1",
+            ],
+        ),
+        (
+            "forwarding is off on one interface",
+            &["sysctl -wq net.ipv4.conf.lxc-a.forwarding=0"],
+            BOTH,
+            &[
+                "IPv4 forwarding is off on lxc-a, nothing from there gets to other hosts: \
+               sysctl -w net.ipv4.conf.lxc-a.forwarding=1",
+            ],
+        ),
+        (
+            "forwarding is off on an interface with a dot in its name",
+            &["sysctl -wq net.ipv4.conf.eth0/100.forwarding=0"],
+            DOTTED,
+            &[
+                "IPv4 forwarding is off on eth0.100, nothing from there gets to other hosts: \
+               sysctl -w net.ipv4.conf.eth0/100.forwarding=1",
+            ],
+        ),
+        (
+            "IPv6 is off on an interface, and its routes have gone with it",
+            &["sysctl -wq net.ipv6.conf.lxc-a.disable_ipv6=1"],
+            BOTH,
+            &[
+                "IPv6 is off on lxc-a, the host can't reach the workload by it: \
+                 sysctl -w net.ipv6.conf.lxc-a.disable_ipv6=0",
+                "the host's route to fd00:200::64/128 of endpoint lxc-a is missing: \
+                 ip route replace fd00:200::64/128 dev lxc-a",
+            ],
+        ),
+        (
+            "an interface is down, and its routes have gone with it",
+            &["ip link set dev lxc-a down"],
+            BOTH,
+            &[
+                "interface lxc-a is down, its workload is cut off: ip link set dev lxc-a up",
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a is missing: \
+                 ip route replace 10.200.0.64/32 dev lxc-a",
+                "the host's route to fd00:200::64/128 of endpoint lxc-a is missing: \
+                 ip route replace fd00:200::64/128 dev lxc-a",
+            ],
+        ),
+        (
+            "what is routed behind a workload has no route",
+            &[],
+            ROUTED,
+            &[
+                "the host's route to 10.9.0.0/24 of endpoint lxc-a is missing: \
+               ip route replace 10.9.0.0/24 via 10.200.0.64 dev lxc-a onlink",
+            ],
+        ),
+        (
+            "a route leads elsewhere, and the reverse path filter is strict",
+            &[
+                "sysctl -wq net.ipv4.conf.lxc-a.rp_filter=1",
+                "ip route replace 10.200.0.64/32 dev eth0.100",
+            ],
+            BOTH,
+            &[
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a leads to eth0.100, and the strict \
+               reverse path filter of lxc-a drops what comes from there: \
+               ip route replace 10.200.0.64/32 dev lxc-a",
+            ],
+        ),
+        (
+            "a route is unreachable, and the loose reverse path filter wins over the strict",
+            &[
+                "sysctl -wq net.ipv4.conf.all.rp_filter=2",
+                "ip route replace unreachable 10.200.0.64/32",
+            ],
+            BOTH,
+            &[
+                "the host's route to 10.200.0.64/32 of endpoint lxc-a is missing: \
+               ip route replace 10.200.0.64/32 dev lxc-a",
+            ],
+        ),
+        (
+            "the host has the workload's address itself",
+            &["ip address add 10.200.0.64/32 dev lo"],
+            BOTH,
+            &[
+                "10.200.0.64 of endpoint lxc-a is an address of the host too, which keeps its packets: \
+               find it with 'ip address show to 10.200.0.64' and take it away with 'ip address delete'",
+            ],
+        ),
+        (
+            "the host is the gateway of the workload's subnet",
+            &[
+                "ip address delete 10.200.0.64/32 dev lo",
+                "ip address add 10.9.0.1/24 dev lxc-a",
+            ],
+            ROUTED,
+            &[],
+        ),
+        (
+            "an interface is waited for, and lacks nothing",
+            &[],
+            ABSENT,
+            &[],
+        ),
+    ];
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    node.veth("eth0.100", &workload, "eth1");
+    for line in [
+        "sysctl -wq net.ipv4.ip_forward=1",
+        "sysctl -wq net.ipv6.conf.all.forwarding=1",
+        "sysctl -wq net.ipv4.conf.all.rp_filter=0",
+        "sysctl -wq net.ipv4.conf.lxc-a.rp_filter=0",
+        "ip route add 10.200.0.64/32 dev lxc-a",
+        "ip route add 10.9.0.0/24 dev lxc-a",
+        "ip route add 10.200.0.65/32 dev eth0.100",
+        "ip route add fd00:200::64/128 dev lxc-a",
+    ] {
+        give(&node, line);
+    }
+    for (what, before, endpoints, expected) in rows {
+        before.iter().for_each(|line| give(&node, line));
+        let lacks = check(&node, endpoints);
+        assert_eq!(lacks, *expected, "{what}");
+        // The commands mend what is lacking, and so the next row stands on a host that is whole.
+        for (_, mend) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            if !mend.starts_with("find") {
+                give(&node, mend);
+            }
+        }
+    }
+    assert_eq!(check(&node, BOTH), [""; 0], "the commands have mended all");
+}
