@@ -5,4 +5,6 @@
     reason = "every test program compiles all of it and uses some"
 )]
 
+pub mod namespace;
 pub mod packet;
+pub mod runner;

@@ -52,7 +52,7 @@ impl Extension {
             Extension::Routing(kind) => vec![next, 0, *kind, 0, 0, 0, 0, 0],
             Extension::Fragment { offset, more, id } => {
                 let mut bytes = vec![next, 0];
-                bytes.extend((offset & !7 | u16::from(*more)).to_be_bytes());
+                bytes.extend(((offset & !7) | u16::from(*more)).to_be_bytes());
                 bytes.extend(id.to_be_bytes());
                 bytes
             }

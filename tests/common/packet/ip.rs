@@ -96,11 +96,11 @@ impl Ip {
         options.resize(options.len().next_multiple_of(4), 0);
         let header = 20 + options.len();
         let ihl = self.ihl.unwrap_or((header / 4) as u8);
-        let fragment = u16::from(self.dont_fragment) << 14
-            | u16::from(self.more_fragments) << 13
-            | self.offset / 8;
+        let fragment = (u16::from(self.dont_fragment) << 14)
+            | (u16::from(self.more_fragments) << 13)
+            | (self.offset / 8);
 
-        let mut bytes = vec![self.version.unwrap_or(4) << 4 | ihl & 0xf, self.tos];
+        let mut bytes = vec![(self.version.unwrap_or(4) << 4) | (ihl & 0xf), self.tos];
         bytes.extend(
             self.length
                 .unwrap_or((header + length) as u16)
@@ -131,7 +131,7 @@ impl Ip {
         let next = self.extensions.first().map_or(protocol, Extension::number);
         let version = self.version.unwrap_or(6);
 
-        let word = u32::from(version) << 28 | u32::from(self.tos) << 20 | self.flow_label;
+        let word = (u32::from(version) << 28) | (u32::from(self.tos) << 20) | self.flow_label;
         let mut bytes = word.to_be_bytes().to_vec();
         bytes.extend(
             self.length
