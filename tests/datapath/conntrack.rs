@@ -176,7 +176,7 @@ fn a_udp_question_with_one_answer_is_over_soon() {
 
 #[test]
 fn who_comes_in_midstream_is_let_in_unless_strict() {
-    let strict = format!("{CONFIG}\n[conntrack]\nstrict = true\n");
+    let strict = changed(CONFIG, "[conntrack]\n", "[conntrack]\nstrict = true\n");
     let rows = |stream: &Stream| {
         [
             ("data", stream.out().ack().psh().payload(b"x")),
@@ -206,7 +206,7 @@ fn who_comes_in_midstream_is_let_in_unless_strict() {
 
 #[test]
 fn a_workload_may_have_so_many_connections_and_no_more() {
-    let bounded = format!("{CONFIG}\n[conntrack]\nper_endpoint = 2\n");
+    let bounded = changed(CONFIG, "[conntrack]\n", "[conntrack]\nper_endpoint = 2\n");
     for family in families() {
         let mut walk = Walk::new(family.name, &bounded);
         let udp = |port| packet::udp(at(family.client, port), at(family.web, 9));

@@ -202,16 +202,59 @@ fn an_echo_is_a_connection_that_errors_belong_to() {
     }
 }
 
+/// Who may send ICMP may send errors too; what they quote earns them nothing.
 #[test]
-fn an_error_about_nothing_is_dropped() {
+fn an_error_about_nothing_is_a_packet_like_any_other() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
         let never_sent = packet::udp(at(family.client, 5999), at(family.web, 8080));
-        for (says, error) in errors(&family, family.web, family.client, &never_sent) {
-            walk.from(says, WEB, &error, Dropped(134));
-        }
         let cut = unreachable(family.web, family.client, 0, &never_sent).quote_at_most(10);
-        walk.from("a quote that is too short", WEB, &cut, Dropped(134));
+        walk.from(
+            "a quote that is too short",
+            WEB,
+            &cut,
+            Delivered(CLIENT, cut.clone()),
+        );
+        for (says, error) in errors(&family, family.web, family.client, &never_sent) {
+            walk.from(says, WEB, &error, Delivered(CLIENT, error.clone()));
+        }
+        let never_sent = packet::udp(at(family.dns, 53), at(family.intruder, 9));
+        for (says, error) in errors(&family, family.intruder, family.dns, &never_sent) {
+            walk.from(
+                &format!("{says}, to the protected"),
+                INTRUDER,
+                &error,
+                Dropped(133),
+            );
+        }
+        walk.end();
+    }
+}
+
+/// A connection speaks only for errors that come from its own two sides.
+#[test]
+fn an_error_about_others_is_a_packet_like_any_other() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let asked = family.question(5004);
+        let at_backend = asked.clone().dst(family.dns);
+        walk.from(
+            "the question",
+            CLIENT,
+            &asked,
+            Delivered(DNS, at_backend.clone()),
+        );
+        let told = family.reply(5004);
+        let heard = told.clone().src(family.dns_service);
+        walk.from("the reply", DNS, &told, Delivered(CLIENT, heard.clone()));
+        let about = told.ttl(63);
+        let error = fragmentation_needed(family.intruder, family.dns, 1280, &about);
+        walk.from(
+            "an intruder about the reply",
+            INTRUDER,
+            &error,
+            Dropped(133),
+        );
         walk.end();
     }
 }
@@ -262,7 +305,7 @@ fn a_packet_that_dies_here_is_answered() {
                 says,
                 CLIENT,
                 &dying,
-                Refused(196, time_exceeded_here(&dying)),
+                Refused(196, time_exceeded_here(&family, &dying)),
             );
             let living = packet.ttl(2);
             walk.from(
@@ -300,14 +343,14 @@ fn a_packet_of_a_connection_dies_here_too() {
             "a dying question",
             CLIENT,
             &dying,
-            Refused(196, time_exceeded_here(&dying)),
+            Refused(196, time_exceeded_here(&family, &dying)),
         );
         let dying = told.ttl(1);
         walk.from(
             "a dying reply",
             DNS,
             &dying,
-            Refused(196, time_exceeded_here(&dying)),
+            Refused(196, time_exceeded_here(&family, &dying)),
         );
         walk.end();
     }

@@ -11,7 +11,7 @@ pub const INTRUDER: &str = "lxc-intruder";
 pub const WEB: &str = "lxc-web";
 pub const WEB_2: &str = "lxc-web-2";
 
-/// Everything in both families. `kube-dns` alone is protected.
+/// Everything in both families. `kube-dns` alone is protected. Few connections, since each test has tables of its own.
 pub const CONFIG: &str = r#"
 [node]
 name = "node-a"
@@ -74,6 +74,9 @@ backends = [
 [policies.dns-clients]
 subject = "kube-dns"
 ingress = [{ from = ["client"], ports = ["53/udp", "53/tcp"] }]
+
+[conntrack]
+size = 4096
 
 [events]
 aggregation = "medium"
@@ -187,12 +190,12 @@ pub fn changed(config: &str, from: &str, to: &str) -> String {
     config.replace(from, to)
 }
 
-// What dpd sends of its own accord. It speaks for the address that the packet was sent to.
+// What dpd sends of its own accord.
 
-/// What dpd answers to a question for a port where nothing is.
+/// What dpd answers to a question for a port where nothing is: in the name of the address that was asked.
 pub fn port_unreachable(family: &Family, asked: &Packet) -> Packet {
     let (src, dst) = ends(asked);
-    whole_quote(packet::unreachable(
+    error(packet::unreachable(
         dst,
         src,
         family.port_unreachable,
@@ -200,16 +203,20 @@ pub fn port_unreachable(family: &Family, asked: &Packet) -> Packet {
     ))
 }
 
-/// What dpd answers to a packet that dies here.
-pub fn time_exceeded_here(asked: &Packet) -> Packet {
-    let (src, dst) = ends(asked);
-    whole_quote(packet::time_exceeded(dst, src, asked))
+/// What the node says of a packet that dies here.
+pub fn time_exceeded_here(family: &Family, dying: &Packet) -> Packet {
+    let (src, _) = ends(dying);
+    error(packet::time_exceeded(family.host, src, dying))
 }
 
-/// As much of the packet as fits into 576 bytes, or into IPv6's smallest MTU (RFC 1812 4.3.2.3, RFC 4443 2.4).
-fn whole_quote(error: Packet) -> Packet {
-    let is_v4 = error.ip().is_some_and(packet::Ip::is_v4);
-    error.quote_at_most(if is_v4 { 576 - 28 } else { 1280 - 48 })
+/// With as much of the packet as fits into 576 bytes, or into IPv6's smallest MTU (RFC 1812 4.3.2.3, RFC 4443 2.4), and
+/// marked as control traffic where IPv4 asks for it (RFC 1812 4.3.2.5).
+fn error(error: Packet) -> Packet {
+    if error.ip().is_some_and(packet::Ip::is_v4) {
+        error.quote_at_most(576 - 28).tos(0xc0)
+    } else {
+        error.quote_at_most(1280 - 48)
+    }
 }
 
 /// The reset that closes a connection whose segment this is (RFC 9293 3.10.7.1).
@@ -219,7 +226,8 @@ pub fn reset(segment: &Packet) -> Packet {
     let tcp = parsed.tcp.expect("a reset answers TCP");
     let back = packet::tcp(at(dst, parsed.dst_port), at(src, parsed.src_port))
         .rst()
-        .window(0);
+        .window(0)
+        .dont_fragment();
     if tcp.flags & 16 != 0 {
         return back.seq(tcp.ack);
     }

@@ -243,14 +243,8 @@ fn what_only_looks_like_it_does_not() {
         ),
         (
             "an advertisement of another's address",
-            neighbour_advertisement(
-                "fd00:200::64",
-                "fd00:200::44",
-                0x60,
-                "fd00:200::44",
-                workload,
-            ),
-            132,
+            neighbour_advertisement("fd00:200::64", "ff02::1", 0x60, "fd00:200::44", workload),
+            226,
         ),
         (
             "a router solicitation that has been routed",

@@ -261,6 +261,8 @@ fn a_drop_names_what_decided() {
         let answer = walk.from("the same again", INTRUDER, &asked, Dropped(133));
         walk.reported("is counted, not told", &answer, &[]);
 
+        walk.end();
+
         let denied = with(&ingress(
             r#"{ from = ["client"] }, { from = ["intruder"], action = "deny" }"#,
         ));
