@@ -1,0 +1,10 @@
+//! What the test programs share: each uses the part that it needs.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "every test program compiles all of it and uses some"
+)]
+
+pub mod namespace;
+pub mod packet;
+pub mod runner;

@@ -1,0 +1,171 @@
+//! A node for test runs: the real programs with the real tables, in a network namespace of its own, run on packets
+//! that the test has built. Nothing is attached, so that no other packet ever meets them.
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "the hooks' names say where packets come from"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use dpd::model::conntrack::Connection;
+use dpd::model::flow::Flow;
+use tempfile::TempDir;
+
+use super::namespace::Namespace;
+use super::packet::Mac;
+
+/// What a hook did with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// `bpf_redirect` of some kind was called: to another workload, or back to the sender.
+    Redirect,
+    /// On to whatever stands behind us on the hook.
+    Pass,
+    Drop,
+}
+
+/// The outcome of one packet.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub verdict: Verdict,
+    /// The frame as the hook left it.
+    pub packet: Vec<u8>,
+    /// What it made the datapath report.
+    pub events: Vec<Flow>,
+    /// The reasons under which drops were counted, in rising order.
+    pub drops: Vec<u8>,
+}
+
+/// The datapath of one node, as a test drives it. Implemented over the real programs.
+pub trait Datapath {
+    /// Runs a frame through `dpd_from_container` as if the workload behind `interface` had sent it.
+    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// Runs a frame through `dpd_to_container` as if the host's stack had sent it to the workload.
+    fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// The connections that the tables hold, oldest first.
+    fn connections(&self) -> Vec<Connection>;
+    /// Makes the tables those of the changed configuration.
+    fn reload(&self, config: &Path);
+}
+
+/// A node with one veth pair for each endpoint of its configuration.
+pub struct Node {
+    datapath: Box<dyn Datapath>,
+    config: TempDir,
+    /// After the datapath: maps and programs go first.
+    namespace: Namespace,
+    _workloads: Namespace,
+}
+
+impl Node {
+    /// Lays the interfaces, loads the programs and fills the tables from the text of a configuration file.
+    pub fn new(config_toml: &str) -> Node {
+        let (namespace, workloads) = (Namespace::new(), Namespace::new());
+        lay_interfaces(&namespace, &workloads, config_toml);
+        let config = tempfile::tempdir().expect("make a folder for the configuration");
+        let path = config.path().join("config.toml");
+        fs::write(&path, config_toml).expect("write the configuration");
+        let datapath = load(&namespace, &path);
+        Node {
+            datapath,
+            config,
+            namespace,
+            _workloads: workloads,
+        }
+    }
+
+    pub fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
+        self.datapath.from_container(interface, frame)
+    }
+
+    pub fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
+        self.datapath.to_container(interface, frame)
+    }
+
+    pub fn connections(&self) -> Vec<Connection> {
+        self.datapath.connections()
+    }
+
+    pub fn reload(&self, config_toml: &str) {
+        let path = self.config.path().join("config.toml");
+        fs::write(&path, config_toml).expect("write the configuration");
+        self.datapath.reload(&path);
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
+/// Loads the programs in the namespace and fills their tables from the file.
+fn load(_namespace: &Namespace, config: &Path) -> Box<dyn Datapath> {
+    panic!(
+        "{}: the programs can't be loaded by the tests",
+        config.display()
+    )
+}
+
+/// The host's side of a workload's link. Known from the name, so that expected packets can be written down.
+pub fn host_mac(interface: &str) -> Mac {
+    mac_of(0x02, interface)
+}
+
+/// The workload's side.
+pub fn workload_mac(interface: &str) -> Mac {
+    mac_of(0x06, interface)
+}
+
+/// A locally administered address from a hash of the name (FNV-1a).
+fn mac_of(first: u8, interface: &str) -> Mac {
+    let hash = interface
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    let [a, b, c, d, e, ..] = hash.to_be_bytes();
+    [first, a, b, c, d, e]
+}
+
+fn lay_interfaces(namespace: &Namespace, workloads: &Namespace, config_toml: &str) {
+    let config: toml::Table = config_toml
+        .parse()
+        .expect("a test's configuration is valid TOML");
+    for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        namespace.sysctl(setting);
+    }
+    // Nothing but the test's packets: no router solicitations, no reports of groups.
+    workloads.sysctl("net.ipv6.conf.default.disable_ipv6=1");
+    for address in addresses(config.get("node")) {
+        namespace.ip(&format!("address add {address} dev lo"));
+    }
+    let Some(interfaces) = config.get("interfaces").and_then(toml::Value::as_table) else {
+        return;
+    };
+    for (number, (name, settings)) in interfaces.iter().enumerate() {
+        namespace.ip(&format!(
+            "link add {name} address {} type veth peer name workload{number} address {} netns {}",
+            text_of(host_mac(name)),
+            text_of(workload_mac(name)),
+            workloads.pid()
+        ));
+        workloads.ip(&format!("link set workload{number} up"));
+        namespace.ip(&format!("link set {name} up"));
+        for address in addresses(Some(settings)) {
+            namespace.ip(&format!("route add {address} dev {name}"));
+        }
+    }
+}
+
+/// The `addresses` of a table of the file.
+fn addresses(table: Option<&toml::Value>) -> Vec<String> {
+    let list = table
+        .and_then(|table| table.get("addresses"))
+        .and_then(toml::Value::as_array);
+    let texts = list.into_iter().flatten().filter_map(toml::Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+fn text_of(mac: Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}

@@ -1,0 +1,19 @@
+//! The real programs under test runs: packets built here, verdicts and bytes expected to the last one, in both
+//! families. Each file is a feature; a row is a sentence, a hook, a packet and its answer.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod lab;
+mod walk;
+
+mod conntrack;
+mod delivery;
+mod event;
+mod fragment;
+mod hairpin;
+mod icmp;
+mod neighbour;
+mod parse;
+mod policy;
+mod service;

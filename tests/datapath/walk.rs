@@ -1,0 +1,231 @@
+//! Walks packets through a node, step after step, and says at the end which steps went wrong.
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "the hooks' names say where packets come from"
+)]
+
+use dpd::model::flow::{Flow, Verdict as FlowVerdict};
+
+use crate::common::packet::{Packet, diff, parse, summary, verify};
+use crate::common::runner::{Answer, Node, Verdict, host_mac, workload_mac};
+
+/// What is to become of a packet.
+#[derive(Clone, Debug)]
+pub enum Expect {
+    /// It reaches this workload: its TTL is one lower, its MACs are those of the link.
+    Delivered(&'static str, Packet),
+    /// It goes on as it came.
+    Passed,
+    /// It goes on changed; MACs and TTL stay.
+    PassedAs(Packet),
+    /// Dropped and counted under this reason.
+    Dropped(u8),
+    /// Dropped and counted, and the sender gets this instead.
+    Refused(u8, Packet),
+    /// The sender gets this.
+    Answered(Packet),
+    /// The sender gets this frame.
+    AnsweredFrame(Vec<u8>),
+}
+
+/// A node, and what went wrong so far.
+pub struct Walk {
+    node: Node,
+    place: String,
+    failures: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Hook {
+    FromContainer,
+    ToContainer,
+}
+
+impl Walk {
+    /// `place` stands before each failure's sentence.
+    pub fn new(place: impl ToString, config_toml: &str) -> Walk {
+        Walk {
+            node: Node::new(config_toml),
+            place: place.to_string(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// The workload behind the interface sends a packet.
+    pub fn from(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(workload_mac(interface), host_mac(interface))
+            .build();
+        self.from_frame(says, interface, &frame, expect)
+    }
+
+    /// As `from`, with MACs of the row's own.
+    pub fn from_frame(
+        &mut self,
+        says: &str,
+        interface: &str,
+        frame: &[u8],
+        expect: Expect,
+    ) -> Answer {
+        self.step(says, Hook::FromContainer, interface, frame, &expect)
+    }
+
+    /// The host's stack sends a packet to the workload.
+    pub fn to(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(host_mac(interface), workload_mac(interface))
+            .build();
+        self.step(says, Hook::ToContainer, interface, &frame, &expect)
+    }
+
+    pub fn reload(&self, config_toml: &str) {
+        self.node.reload(config_toml);
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Notes what is wrong beside packets.
+    pub fn check(&mut self, says: &str, right: bool, got: impl std::fmt::Debug) {
+        if !right {
+            self.failures
+                .push(format!("{}: {says}: got {got:?}", self.place));
+        }
+    }
+
+    /// The last answer was reported so; nothing else was.
+    pub fn reported(&mut self, says: &str, answer: &Answer, lines: &[&str]) {
+        let got: Vec<String> = answer.events.iter().map(line_of).collect();
+        self.check(&format!("{says}: expected {lines:?}"), got == lines, &got);
+    }
+
+    /// Panics with every failure.
+    pub fn end(self) {
+        let count = self.failures.len();
+        assert!(
+            count == 0,
+            "{count} steps went wrong:\n\n{}\n",
+            self.failures.join("\n\n")
+        );
+    }
+
+    fn step(
+        &mut self,
+        says: &str,
+        hook: Hook,
+        interface: &str,
+        frame: &[u8],
+        expect: &Expect,
+    ) -> Answer {
+        let answer = match hook {
+            Hook::FromContainer => self.node.from_container(interface, frame),
+            Hook::ToContainer => self.node.to_container(interface, frame),
+        };
+        if let Err(problem) = compare(frame, interface, hook, expect, &answer) {
+            let hook = match hook {
+                Hook::FromContainer => "from",
+                Hook::ToContainer => "to",
+            };
+            self.failures.push(format!(
+                "{}: {says}\n  {hook} {interface}: {}\n{problem}\n  reported: {:?}",
+                self.place,
+                summary(frame),
+                answer.events.iter().map(line_of).collect::<Vec<_>>()
+            ));
+        }
+        answer
+    }
+}
+
+fn compare(
+    frame: &[u8],
+    interface: &str,
+    hook: Hook,
+    expect: &Expect,
+    answer: &Answer,
+) -> Result<(), String> {
+    let (mine, its) = (host_mac(interface), workload_mac(interface));
+    let (verdict, packet, drops) = match expect {
+        Expect::Delivered(to, packet) => {
+            let ttl = packet.ip().map_or(0, |ip| ip.ttl - 1);
+            let packet = packet.clone().ttl(ttl).macs(host_mac(to), workload_mac(to));
+            (Verdict::Redirect, Some(packet.build()), vec![])
+        }
+        Expect::Passed => (Verdict::Pass, Some(frame.to_vec()), vec![]),
+        Expect::PassedAs(packet) => {
+            let packet = match hook {
+                Hook::FromContainer => packet.clone().macs(its, mine),
+                Hook::ToContainer => packet.clone().macs(mine, its),
+            };
+            (Verdict::Pass, Some(packet.build()), vec![])
+        }
+        Expect::Dropped(reason) => (Verdict::Drop, None, vec![*reason]),
+        Expect::Refused(reason, packet) => {
+            let packet = packet.clone().macs(mine, its);
+            (Verdict::Redirect, Some(packet.build()), vec![*reason])
+        }
+        Expect::Answered(packet) => {
+            let packet = packet.clone().macs(mine, its);
+            (Verdict::Redirect, Some(packet.build()), vec![])
+        }
+        Expect::AnsweredFrame(frame) => (Verdict::Redirect, Some(frame.clone()), vec![]),
+    };
+    let mut problems = Vec::new();
+    if answer.verdict != verdict {
+        problems.push(format!("  expected {verdict:?}, got {:?}", answer.verdict));
+    }
+    if answer.drops != drops {
+        problems.push(format!(
+            "  expected drops {drops:?}, got {:?}",
+            answer.drops
+        ));
+    }
+    if let Some(expected) = packet {
+        if expected != answer.packet {
+            problems.push(diff(&expected, &answer.packet));
+        }
+        // A packet that came in wrong may go on wrong; what was right stays right.
+        if let (Ok(()), Err(problem)) = (verify(frame), verify(&answer.packet)) {
+            problems.push(format!(
+                "  the packet that came out is not right: {problem}"
+            ));
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.join("\n"))
+    }
+}
+
+/// A flow as rows write it: `to-endpoint forwarded client -> web (service web) by web/ingress/0`.
+pub fn line_of(flow: &Flow) -> String {
+    let mut line = match (flow.verdict, flow.drop_reason) {
+        (FlowVerdict::Dropped, Some((reason, _))) => format!("dropped {reason}"),
+        (FlowVerdict::Dropped, None) => "dropped".to_owned(),
+        (FlowVerdict::Forwarded, _) => format!("{} forwarded", flow.point),
+        (FlowVerdict::Audit, _) => format!("{} audit", flow.point),
+    };
+    line += &format!(" {} -> {}", flow.src.name, flow.dst.name);
+    if flow.reply {
+        line += " reply";
+    }
+    if let Some(service) = &flow.service {
+        line += &format!(" (service {service})");
+    }
+    if let Some(rule) = &flow.rule {
+        line += &format!(" by {rule}");
+    }
+    if let Some(subject) = &flow.denied_by {
+        line += &format!(" no rule of {subject}");
+    }
+    line
+}
+
+/// The source port of a frame.
+pub fn source_port(frame: &[u8]) -> u16 {
+    parse(frame).src_port
+}
