@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # read by 'lab', whose variables and functions it uses
 # The topology of one host: a node, two workloads that may talk, and one that may not.
 #
 #   client 10.200.0.64 ──eth0│lxc-client───┐
