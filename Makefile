@@ -1,0 +1,63 @@
+# make           build dpd; installs from Debian what is missing
+# make demo      see it work: a DNS query through a service, in a lab of network namespaces
+# make test      every check and test
+# make install   put dpd, its unit and an example configuration on this host
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Rustup's cargo is often missing from root's PATH.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
+
+# vmlinux.h is generated, in the kernel's own style.
+C_SOURCES = $(filter-out %/vmlinux.h,$(shell find bpf tests -name '*.[ch]' 2>/dev/null))
+
+.PHONY: build demo test lab-up lab-down install clean packages test-packages cargo
+
+build: packages cargo
+	cargo build --release --locked
+
+demo: build
+	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo
+
+test: test-packages cargo
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
+		rustup component add rustfmt clippy || \
+		{ echo "make: cargo fmt and cargo clippy are missing: install Rust's rustfmt and clippy" >&2; exit 1; }
+	cargo fmt --check
+	$(if $(C_SOURCES),clang-format-19 --dry-run -Werror $(C_SOURCES))
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+
+lab-up: build
+	netns-lab/lab up
+	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/lab start
+
+lab-down:
+	netns-lab/lab down
+
+# Builds nothing, so that 'make && sudo make install' needs no Rust for root.
+install:
+	@test -x $(TARGET)/release/dpd || { echo "make: dpd is not built: run 'make' first" >&2; exit 1; }
+	install -D -m 755 $(TARGET)/release/dpd $(DESTDIR)$(PREFIX)/sbin/dpd
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/local/sbin/dpd,$(PREFIX)/sbin/dpd,' systemd/dpd.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/dpd.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml || \
+		install -D -m 644 examples/config.toml $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml
+	@test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+	@echo "Installed. Edit $(SYSCONFDIR)/dpd/config.toml, then: dpd check && systemctl enable --now dpd"
+
+clean:
+	cargo clean
+
+packages:
+	@tools/install-packages build
+
+test-packages:
+	@tools/install-packages test
+
+cargo:
+	@command -v cargo >/dev/null || \
+		{ echo "make: cargo is missing: install Rust from https://rustup.rs, or set PATH" >&2; exit 1; }
