@@ -67,7 +67,9 @@ fn find_compiler() -> Result<String> {
             return Ok(name.to_owned());
         }
     }
-    bail!("clang is missing: install it with `apt-get install clang-19`, or run `make`, which does");
+    bail!(
+        "clang is missing: install it with `apt-get install clang-19`, or run `make`, which does"
+    );
 }
 
 /// The multiarch folder holds `asm/types.h`, which clang does not look for when it compiles for bpf.

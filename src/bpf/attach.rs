@@ -218,7 +218,9 @@ pub struct Found {
 pub fn find(pins: &Pins, ifindex: u32) -> Vec<Found> {
     HookProgram::ALL
         .into_iter()
-        .filter_map(|program| find_link(pins, ifindex, program).or_else(|| find_filter(ifindex, program)))
+        .filter_map(|program| {
+            find_link(pins, ifindex, program).or_else(|| find_filter(ifindex, program))
+        })
         .collect()
 }
 

@@ -69,7 +69,14 @@ pub fn settings(settings: &Settings) -> abi::settings {
 }
 
 pub fn decode_settings(settings: &abi::settings) -> Settings {
-    let [tcp_ns, tcp_syn_ns, tcp_close_ns, udp_ns, udp_once_ns, icmp_ns] = settings.lifetime_ns;
+    let [
+        tcp_ns,
+        tcp_syn_ns,
+        tcp_close_ns,
+        udp_ns,
+        udp_once_ns,
+        icmp_ns,
+    ] = settings.lifetime_ns;
     let named = |address: &abi::address, nameless: IpAddr| {
         let known = ip(address);
         (known != nameless).then_some(known)
@@ -257,7 +264,11 @@ const FAMILY_BITS: u32 = abi::identity_key_bits::IDENTITY_KEY_FAMILY_BITS.0;
 pub fn decode_prefix(key: &abi::identity_key) -> Option<IpNet> {
     let mapped_bits = if key.family == 4 { 96 } else { 0 };
     let length = key.prefix_length.checked_sub(FAMILY_BITS + mapped_bits)?;
-    IpNet::new(ip_of_family(&key.address, key.family), length.try_into().ok()?).ok()
+    IpNet::new(
+        ip_of_family(&key.address, key.family),
+        length.try_into().ok()?,
+    )
+    .ok()
 }
 
 /// `::/0` and `::ffff:0:0/96` look alike once their bytes are canonical; the family tells them apart.

@@ -46,13 +46,7 @@ const fn kind(
 
 const TABLES: [Table; 7] = [
     Table {
-        kind: kind(
-            "settings",
-            MapType::Array,
-            4,
-            size_of::<abi::settings>(),
-            0,
-        ),
+        kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
         rows: |state| {
             let mut rows = Rows::default();
@@ -165,10 +159,7 @@ fn service_rows(state: &State) -> Rows {
         rows.push(&encode::frontend(frontend), &encode::service(entry));
     }
     for address in state.service_addresses() {
-        rows.push(
-            &encode::service_address(address),
-            &abi::service::default(),
-        );
+        rows.push(&encode::service_address(address), &abi::service::default());
     }
     rows
 }

@@ -5,9 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut,
-};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut};
 
 use super::abi;
 use super::conntrack::Sizes;
@@ -72,7 +70,9 @@ struct Resized {
 /// If the kernel refuses a map or a program, or a pinned map has another layout than this version's; nothing that was
 /// there before is changed.
 pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
-    let number = Pins::numbers(&pins.loads()).last().map_or(1, |last| last + 1);
+    let number = Pins::numbers(&pins.loads())
+        .last()
+        .map_or(1, |last| last + 1);
     let mut open = ObjectBuilder::default()
         .name("dpd")
         .context("name the eBPF object")?
@@ -226,8 +226,7 @@ impl Load {
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
                 let folder = self.pins.load(old);
-                Pins::remove(&folder)
-                    .with_context(|| format!("unpin {}", folder.display()))?;
+                Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
             }
         }
         Ok(())

@@ -12,4 +12,5 @@ mod live;
 pub mod load;
 mod map;
 pub mod pins;
+mod program;
 pub mod reader;

@@ -151,9 +151,7 @@ impl Pins {
                     self.root.display()
                 )
             }
-            Err(error) => {
-                Err(error).with_context(|| format!("lock {}", self.root.display()))
-            }
+            Err(error) => Err(error).with_context(|| format!("lock {}", self.root.display())),
         }
     }
 

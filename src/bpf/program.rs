@@ -1,0 +1,38 @@
+//! What the kernel says of a program.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result};
+use libbpf_rs::libbpf_sys;
+
+/// The facts of `bpf_prog_info` that we show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    pub id: u32,
+    /// Instructions that the verifier went through at load.
+    pub verified_instructions: u32,
+    /// Bytes of machine code; 0: not compiled.
+    pub jited_bytes: u32,
+}
+
+pub fn info(program: impl AsFd) -> Result<Info> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, which asks for no
+    // arrays.
+    let done = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            program.as_fd().as_raw_fd(),
+            std::ptr::from_mut(&mut info).cast(),
+            &mut length,
+        )
+    };
+    if done < 0 {
+        return Err(std::io::Error::from_raw_os_error(-done)).context("ask about a program");
+    }
+    Ok(Info {
+        id: info.id,
+        verified_instructions: info.verified_insns,
+        jited_bytes: info.jited_prog_len,
+    })
+}

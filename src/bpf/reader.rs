@@ -1,0 +1,245 @@
+//! What the kernel holds, for those who only look: listings, status, metrics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::{MapCore, MapHandle, MapType, Program};
+
+use super::abi::{self, Plain};
+use super::attach;
+use super::conntrack::Tables;
+use super::generation;
+use super::live::Live;
+use super::load;
+use super::map;
+use super::pins::{self, Pins};
+use super::program;
+use crate::model::conntrack::Connection;
+use crate::model::drop_reason;
+use crate::model::state::State;
+use crate::model::status::{
+    Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+};
+
+/// The datapath below one root of pins.
+#[derive(Debug)]
+pub struct Reader {
+    pins: Pins,
+    live: Live,
+}
+
+impl Reader {
+    /// # Errors
+    /// If there is no datapath of this version, or no right to look at it.
+    pub fn open(root: &Path) -> Result<Reader> {
+        let pins = Pins::new(root);
+        let path = pins.map("dpd_live");
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => bail!(
+                "no datapath of dpd at {}: start it with `dpd run` or `systemctl start dpd`",
+                root.display()
+            ),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("look at {} (as root?)", root.display()));
+            }
+        }
+        let live = Live::map(map::open(&path)?)?;
+        Ok(Reader { pins, live })
+    }
+
+    /// The live epoch, which is the configuration's revision.
+    pub fn epoch(&self) -> Result<u64> {
+        Ok(self.live.epoch())
+    }
+
+    /// The live generation.
+    pub fn state(&self) -> Result<State> {
+        let mut epoch = self.live.epoch();
+        loop {
+            if epoch == 0 {
+                bail!("the datapath has no configuration yet");
+            }
+            match generation::read(&self.pins, epoch) {
+                Ok(state) => return Ok(state),
+                // It may have been replaced while we read: then its successor is there.
+                Err(_) if self.live.epoch() != epoch => epoch = self.live.epoch(),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("read generation {epoch}"));
+                }
+            }
+        }
+    }
+
+    pub fn connections(&self) -> Result<Vec<Connection>> {
+        Tables::open(&self.pins)?.connections(&self.state()?.settings)
+    }
+
+    /// Forgets every connection; answers how many went.
+    pub fn flush_connections(&self) -> Result<u64> {
+        Tables::open(&self.pins)?.flush()
+    }
+
+    pub fn conntrack_counts(&self) -> Result<ConntrackCounts> {
+        let inserted = self.counter(abi::counter::COUNTER_CT_INSERTED)?;
+        let deleted = self.counter(abi::counter::COUNTER_CT_DELETED)?
+            + self.counter(abi::counter::COUNTER_CT_SWEPT)?;
+        let present = Tables::open(&self.pins)?.present()?;
+        Ok(ConntrackCounts {
+            inserted,
+            deleted,
+            present,
+            evicted: inserted.saturating_sub(deleted).saturating_sub(present),
+        })
+    }
+
+    /// How often each rule decided, by its number.
+    pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
+        let map = self.open_map("dpd_rule_hits")?;
+        let rows: Vec<(u32, Vec<u64>)> = map::read_percpu(&map)?;
+        Ok(rows
+            .into_iter()
+            .map(|(rule, hits)| (rule, hits.iter().sum()))
+            .collect())
+    }
+
+    pub fn metrics(&self) -> Result<Vec<Metric>> {
+        let map = self.open_map("dpd_metrics")?;
+        let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
+        let mut metrics: Vec<Metric> = rows
+            .into_iter()
+            .map(|(key, values)| Metric {
+                ifindex: key.ifindex,
+                direction: direction_name(key.direction).to_owned(),
+                reason: key.reason,
+                reason_text: reason_text(key.reason).to_owned(),
+                packets: values.iter().map(|value| value.packets).sum(),
+                bytes: values.iter().map(|value| value.bytes).sum(),
+            })
+            .collect();
+        metrics.sort_by(|a, b| {
+            (a.ifindex, &a.direction, a.reason).cmp(&(b.ifindex, &b.direction, b.reason))
+        });
+        Ok(metrics)
+    }
+
+    pub fn event_loss(&self) -> Result<EventLoss> {
+        Ok(EventLoss {
+            ring_full: self.counter(abi::counter::COUNTER_EVENTS_RING_FULL)?,
+            rate_limited: self.counter(abi::counter::COUNTER_EVENTS_RATE_LIMITED)?,
+        })
+    }
+
+    fn counter(&self, counter: abi::counter) -> Result<u64> {
+        use libbpf_rs::MapFlags;
+        let map = self.open_map("dpd_counters")?;
+        let values = map
+            .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)?
+            .unwrap_or_default();
+        Ok(values
+            .iter()
+            .filter_map(|value| u64::from_bytes(value))
+            .sum())
+    }
+
+    fn open_map(&self, name: &str) -> Result<MapHandle> {
+        map::open(&self.pins.map(name))
+    }
+
+    /// The programs of the newest load: hooks first, then the chain in its order.
+    pub fn programs(&self) -> Result<Vec<ProgramStatus>> {
+        let order = |name: &str| {
+            load::CHAIN
+                .iter()
+                .position(|(step, _)| *step == name)
+                .map_or(0, |place| place + 1)
+        };
+        let mut programs = Vec::new();
+        for (name, path) in load::pinned_programs(&self.pins) {
+            let fd = Program::fd_from_pinned_path(&path)
+                .with_context(|| format!("open program {}", path.display()))?;
+            let info = program::info(&fd)?;
+            programs.push(ProgramStatus {
+                name,
+                id: info.id,
+                verified_instructions: info.verified_instructions,
+                jited_bytes: info.jited_bytes,
+            });
+        }
+        programs.sort_by(|a, b| (order(&a.name), &a.name).cmp(&(order(&b.name), &b.name)));
+        Ok(programs)
+    }
+
+    /// The kept maps and the live tables, with their fill.
+    pub fn maps(&self) -> Result<Vec<MapStatus>> {
+        let mut maps = Vec::new();
+        let generation = self.pins.generation(self.live.epoch());
+        for folder in [self.pins.maps(), generation] {
+            for name in pins::names(&folder) {
+                let Ok(map) = map::open(&folder.join(&name)) else {
+                    continue; // a generation that was replaced meanwhile
+                };
+                maps.push(MapStatus {
+                    kind: format!("{:?}", map.map_type()),
+                    entries: fill(&map),
+                    max_entries: map.max_entries(),
+                    memory_bytes: map
+                        .query_fdinfo()
+                        .ok()
+                        .and_then(|info| info.memlock)
+                        .unwrap_or_default(),
+                    name,
+                });
+            }
+        }
+        Ok(maps)
+    }
+
+    /// Where our programs are, by interface.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        let state = self.state()?;
+        let mut attachments = Vec::new();
+        for (interface, endpoint) in &state.catalog.endpoints {
+            let Some(ifindex) = endpoint.ifindex else {
+                continue;
+            };
+            for found in attach::find(&self.pins, ifindex) {
+                attachments.push(Attachment {
+                    interface: interface.clone(),
+                    ifindex,
+                    hook: found.program.hook().to_owned(),
+                    mechanism: found.mechanism.name().to_owned(),
+                    program: found.program.name().to_owned(),
+                    ahead: found.ahead,
+                });
+            }
+        }
+        Ok(attachments)
+    }
+}
+
+fn direction_name(direction: u8) -> &'static str {
+    match abi::direction(direction.into()) {
+        abi::direction::DIRECTION_INGRESS => "ingress",
+        _ => "egress",
+    }
+}
+
+fn reason_text(reason: u8) -> &'static str {
+    match reason {
+        0 => "forwarded",
+        _ => drop_reason::words(reason),
+    }
+}
+
+/// How many entries a map has; `None` for kinds that are always full.
+fn fill(map: &MapHandle) -> Option<u64> {
+    match map.map_type() {
+        MapType::Hash | MapType::LruHash | MapType::LpmTrie | MapType::PercpuHash => {
+            Some(map.keys().count() as u64)
+        }
+        _ => None,
+    }
+}
