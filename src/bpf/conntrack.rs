@@ -10,7 +10,7 @@ use super::abi::{self, Plain};
 use super::encode;
 use super::map::{self, Kind};
 use super::pins::Pins;
-use crate::model::conntrack::{Connection, ConntrackState};
+use crate::model::conntrack::Connection;
 use crate::model::state::Settings;
 
 /// How long an expired pair stays before the sweeper takes it away, in nanoseconds.
@@ -127,15 +127,6 @@ fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64
 
 fn is_reply(entry: &abi::connection) -> bool {
     u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
-}
-
-fn state_name(state: u8) -> ConntrackState {
-    match abi::connection_state(state.into()) {
-        abi::connection_state::CONNECTION_UNANSWERED => ConntrackState::Unanswered,
-        abi::connection_state::CONNECTION_ONCE => ConntrackState::Once,
-        abi::connection_state::CONNECTION_CLOSING => ConntrackState::Closing,
-        _ => ConntrackState::Established,
-    }
 }
 
 impl Tables {
@@ -326,7 +317,7 @@ fn connection(
     };
     Connection {
         protocol: tuple.protocol,
-        state: state_name(entry.state),
+        state: encode::connection_state(entry.state),
         src: source(&forward),
         dst: destination(&forward),
         backend: changed(destination(&forward), destination(&key)),

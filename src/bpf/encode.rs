@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::abi;
+use crate::model::conntrack::ConntrackState;
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
@@ -372,5 +373,14 @@ pub fn decode_policy(policy: &abi::policy) -> PolicyEntry {
             Action::Allow
         },
         rule: policy.rule,
+    }
+}
+
+pub fn connection_state(number: u8) -> ConntrackState {
+    match abi::connection_state(number.into()) {
+        abi::connection_state::CONNECTION_UNANSWERED => ConntrackState::Unanswered,
+        abi::connection_state::CONNECTION_ONCE => ConntrackState::Once,
+        abi::connection_state::CONNECTION_CLOSING => ConntrackState::Closing,
+        _ => ConntrackState::Established,
     }
 }

@@ -1,13 +1,101 @@
-//! The ring buffer: events as the programs made them.
+//! The ring buffer: events as the programs made them, in host order.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use super::abi::{self, Plain};
-use super::map;
 use super::pins::Pins;
+use super::{encode, map};
+use crate::model::flow::Verdict;
+use crate::model::policy::Direction;
+
+/// One event, with the numbers that the programs know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_MONOTONIC
+    pub time_ns: u64,
+    /// Of the configuration that the packet met.
+    pub epoch: u64,
+    pub protocol: u8,
+    /// The packet as it came.
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    /// And as it went.
+    pub new_src: SocketAddr,
+    pub new_dst: SocketAddr,
+    pub ifindex: u32,
+    pub length: u32,
+    pub src_identity: u32,
+    pub dst_identity: u32,
+    pub service: u32,
+    pub backend: u32,
+    pub egress_rule: u32,
+    pub ingress_rule: u32,
+    pub repeats: u32,
+    pub verdict: Verdict,
+    pub point: &'static str,
+    /// 0: none.
+    pub reason: u8,
+    pub direction: Direction,
+    pub reply: bool,
+    pub tcp_flags: u8,
+    pub ct_state: Option<&'static str>,
+}
+
+impl Event {
+    fn from_abi(event: &abi::event) -> Event {
+        let socket = |address, port| encode::socket(address, port);
+        Event {
+            time_ns: event.time_ns,
+            epoch: event.epoch,
+            protocol: event.tuple.protocol,
+            src: socket(&event.tuple.source, event.tuple.source_port),
+            dst: socket(&event.tuple.destination, event.tuple.destination_port),
+            new_src: socket(&event.rewritten.source, event.rewritten.source_port),
+            new_dst: socket(
+                &event.rewritten.destination,
+                event.rewritten.destination_port,
+            ),
+            ifindex: event.ifindex,
+            length: event.length,
+            src_identity: event.source_identity,
+            dst_identity: event.destination_identity,
+            service: event.service,
+            backend: event.backend,
+            egress_rule: event.egress_rule,
+            ingress_rule: event.ingress_rule,
+            repeats: event.repeats,
+            verdict: verdict(event.verdict),
+            point: point(event.point),
+            reason: event.reason,
+            direction: encode::decode_direction(event.direction),
+            reply: event.reply != 0,
+            tcp_flags: event.tcp_flags,
+            ct_state: (u32::from(event.state) != abi::event_state::EVENT_NO_CONNECTION.0)
+                .then(|| encode::connection_state(event.state).name()),
+        }
+    }
+}
+
+fn verdict(number: u8) -> Verdict {
+    match abi::verdict(number.into()) {
+        abi::verdict::VERDICT_DROPPED => Verdict::Dropped,
+        abi::verdict::VERDICT_AUDIT => Verdict::Audit,
+        _ => Verdict::Forwarded,
+    }
+}
+
+fn point(number: u8) -> &'static str {
+    match abi::point(number.into()) {
+        abi::point::POINT_FROM_ENDPOINT => "from-endpoint",
+        abi::point::POINT_TO_HOST => "to-host",
+        abi::point::POINT_TO_STACK => "to-stack",
+        _ => "to-endpoint",
+    }
+}
 
 /// The reading end. Dropping it stops nothing: programs go on, and what finds no room is counted.
 pub struct Events {
@@ -16,14 +104,14 @@ pub struct Events {
 
 impl Events {
     /// Opens the pinned ring; `take` is called with each event, on the thread that polls.
-    pub fn open(pins: &Pins, mut take: impl FnMut(abi::event) + 'static) -> Result<Events> {
-        // The reader lives as long as the daemon, and so does its map.
+    pub fn open(pins: &Pins, mut take: impl FnMut(Event) + 'static) -> Result<Events> {
+        // A process opens the ring once, and its reader lives as long as the process: so may the map.
         let map: &'static MapHandle = Box::leak(Box::new(map::open(&pins.map("dpd_events"))?));
         let mut builder = RingBufferBuilder::new();
         builder
             .add(map, move |bytes| {
                 if let Some(event) = abi::event::from_bytes(bytes) {
-                    take(event);
+                    take(Event::from_abi(&event));
                 }
                 0
             })

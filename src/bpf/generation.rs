@@ -210,29 +210,37 @@ impl Generations {
         read(&self.pins, epoch).map(Some)
     }
 
-    /// Makes `state` the live configuration. `live` is what the live tables hold, where that is known: what did not
-    /// change is shared. Answers with the new epoch.
+    /// Writes `state` beside the live generation. `live` is what the live tables hold, where that is known: what did
+    /// not change is shared. Nothing that packets meet is changed yet.
     ///
     /// # Errors
-    /// If the kernel refuses any step before the switch; then the live generation is as it was.
-    pub fn apply(&mut self, state: &State, live: Option<&State>) -> Result<u64> {
+    /// If the kernel refuses any step; then nothing of it is left.
+    pub fn prepare(&self, state: &State, live: Option<&State>) -> Result<Prepared> {
         let epoch = self.epoch() + 1;
         let folder = self.pins.generation(epoch);
         Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
-        let written = self.write(state, live, epoch);
-        match written {
-            Ok(inner) => {
-                self.live.switch(epoch);
-                self.inner = inner;
-                self.forget_all_but(epoch);
-                Ok(epoch)
-            }
+        match self.write(state, live, epoch) {
+            Ok(inner) => Ok(Prepared { epoch, inner }),
             Err(error) => {
-                if let Err(left) = Pins::remove(&folder) {
-                    log::warn!("{} stays behind: {left}", folder.display());
-                }
+                self.discard(epoch);
                 Err(error).with_context(|| format!("write generation {epoch}"))
             }
+        }
+    }
+
+    /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
+    pub fn commit(&mut self, prepared: Prepared) -> u64 {
+        self.live.switch(prepared.epoch);
+        self.inner = prepared.inner;
+        self.forget_all_but(prepared.epoch);
+        prepared.epoch
+    }
+
+    /// Lets go of a generation that was prepared or half written.
+    pub fn discard(&self, epoch: u64) {
+        let folder = self.pins.generation(epoch);
+        if let Err(left) = Pins::remove(&folder) {
+            log::warn!("{} stays behind: {left}", folder.display());
         }
     }
 
@@ -242,19 +250,9 @@ impl Generations {
         self.wait_for_readers()?;
         write_catalog(&state.catalog, &folder.join(CATALOG))?;
         // A write to an outer slot waits for a grace period: the tables wait together.
-        let inner = thread::scope(|scope| {
-            let writers: Vec<_> = TABLES
-                .iter()
-                .enumerate()
-                .map(|(index, table)| {
-                    let folder = &folder;
-                    scope.spawn(move || {
-                        let map = self.table(index, state, live)?;
-                        map::pin(&map, &folder.join(table.kind.name))?;
-                        self.fill_slot(index, (epoch & 1) as u32, &map)?;
-                        Ok(map)
-                    })
-                })
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..TABLES.len())
+                .map(|index| scope.spawn(move || self.write_table(index, state, live, epoch)))
                 .collect();
             writers
                 .into_iter()
@@ -263,9 +261,22 @@ impl Generations {
                         .join()
                         .unwrap_or_else(|_| Err(anyhow!("a writer of tables panicked")))
                 })
-                .collect::<Result<Vec<_>>>()
-        })?;
-        Ok(inner)
+                .collect()
+        })
+    }
+
+    fn write_table(
+        &self,
+        index: usize,
+        state: &State,
+        live: Option<&State>,
+        epoch: u64,
+    ) -> Result<MapHandle> {
+        let map = self.table(index, state, live)?;
+        let path = self.pins.generation(epoch).join(TABLES[index].kind.name);
+        map::pin(&map, &path)?;
+        self.fill_slot(index, (epoch & 1) as u32, &map)?;
+        Ok(map)
     }
 
     /// The inner map of a table: the live one if nothing changed, else a new one, filled.
@@ -310,6 +321,19 @@ impl Generations {
                 log::warn!("generation {old} stays pinned: {error}");
             }
         }
+    }
+}
+
+/// A generation that is written and not live.
+#[derive(Debug)]
+pub struct Prepared {
+    epoch: u64,
+    inner: Vec<MapHandle>,
+}
+
+impl Prepared {
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 

@@ -1,0 +1,281 @@
+//! The daemon: it follows the file and the host's interfaces, reads events, sweeps connections, and answers on its
+//! socket. It ends without touching the datapath.
+//!
+//! Every thread but this one does one thing; they meet in channels of one, which say "look again" and carry nothing.
+
+mod events;
+mod flows;
+mod names;
+mod shared;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{self, Config};
+use crate::logging::{self, Flows};
+use crate::net;
+use crate::observe::server::{Limits, Server};
+use crate::reconcile::Reconciler;
+use crate::systemd;
+use crate::watch::FileWatcher;
+use names::Names;
+use shared::Shared;
+
+/// How often connections are swept.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often the host is looked at though nothing has called.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
+pub fn run(path: &Path) -> Result<()> {
+    // The watchers first: what changes while we read is then looked at again.
+    let (changed, file_changes) = bounded(1);
+    let (moved, host_changes) = bounded(1);
+    let signals = signals()?;
+    let _file_watcher = FileWatcher::start(path, changed)?;
+    let _net_watcher = net::Watcher::start(moved)?;
+
+    let loaded = config::load(path).map_err(anyhow::Error::new)?;
+    let flows = logging::init(loaded.config.daemon.log)?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    let mut daemon = Daemon::start(path, loaded.config, flows)?;
+    systemd::notify(systemd::READY);
+    log::info!(
+        "ready: the datapath matches {}, revision {}",
+        path.display(),
+        daemon.reconciler.epoch()
+    );
+    daemon.follow(&file_changes, &host_changes, &signals);
+    systemd::notify(systemd::STOPPING);
+    log::info!("stopping; the datapath goes on without me");
+    Ok(())
+}
+
+/// Signals as they come. The one that stops us is not to be lost behind others, so there is room for a few.
+fn signals() -> Result<Receiver<i32>> {
+    let mut signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).context("ask for SIGTERM, SIGINT and SIGHUP")?;
+    let (sender, receiver) = bounded(16);
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if sender.send(signal).is_err() {
+                    return;
+                }
+            }
+        })
+        .context("start the thread that waits for signals")?;
+    Ok(receiver)
+}
+
+struct Daemon {
+    path: PathBuf,
+    config: Config,
+    reconciler: Reconciler,
+    names: Arc<Names>,
+    shared: Arc<Shared>,
+    /// Interfaces that were said to be missing.
+    waiting: Vec<String>,
+    warnings: Vec<String>,
+    _server: Arc<Server>,
+    _events: events::Reader,
+}
+
+impl Daemon {
+    /// Makes the datapath match the file, and only then opens the socket.
+    fn start(path: &Path, config: Config, flows: Flows) -> Result<Daemon> {
+        let mut reconciler = Reconciler::start(&config)?;
+        let names = Arc::new(Names::default());
+        if let Some(live) = reconciler.live() {
+            names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
+        }
+        let world = net::snapshot()?;
+        let applied = reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
+        let shared = Arc::new(Shared::new(path));
+        shared.applied(&config);
+        let server = {
+            let shared = shared.clone();
+            Server::start(&config.daemon.socket, Limits::default(), move || {
+                shared.status()
+            })?
+        };
+        let server = Arc::new(server);
+        shared.serve(&server);
+        let events = events::Reader::start(
+            &config.daemon.bpf_root,
+            names.clone(),
+            server.clone(),
+            shared.clone(),
+            flows,
+        )?;
+        let mut daemon = Daemon {
+            path: path.to_owned(),
+            config,
+            reconciler,
+            names,
+            shared,
+            waiting: Vec::new(),
+            warnings: Vec::new(),
+            _server: server,
+            _events: events,
+        };
+        daemon.say(&applied.changes);
+        daemon.note_host(&world);
+        Ok(daemon)
+    }
+
+    fn follow(
+        &mut self,
+        file_changes: &Receiver<()>,
+        host_changes: &Receiver<()>,
+        signals: &Receiver<i32>,
+    ) {
+        let sweeps = tick(SWEEP);
+        let looks = tick(LOOK);
+        loop {
+            select! {
+                recv(signals) -> signal => match signal {
+                    Ok(SIGHUP) => self.reload(),
+                    _ => return,
+                },
+                recv(file_changes) -> _ => self.follow_file(),
+                recv(host_changes) -> _ => self.follow_host(),
+                recv(looks) -> _ => self.follow_host(),
+                recv(sweeps) -> _ => self.sweep(),
+            }
+        }
+    }
+
+    /// SIGHUP: at once, and loud.
+    fn reload(&mut self) {
+        systemd::notify(&systemd::reloading());
+        log::info!("reload: reading {}", self.path.display());
+        if self.follow_file() {
+            log::info!("reload: done, revision {}", self.reconciler.epoch());
+        }
+        systemd::notify(systemd::READY);
+    }
+
+    /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
+    fn follow_file(&mut self) -> bool {
+        let loaded = match config::load(&self.path) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                self.fail(&format!(
+                    "{} is not applied, and nothing is changed:\n{problems}",
+                    self.path.display()
+                ));
+                return false;
+            }
+        };
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        if loaded.config.daemon != self.config.daemon {
+            log::warn!("[daemon] has changed: that counts from the next start on");
+        }
+        let previous = std::mem::replace(&mut self.config, loaded.config);
+        if self.apply() {
+            return true;
+        }
+        self.config = previous;
+        false
+    }
+
+    fn follow_host(&mut self) {
+        self.apply();
+    }
+
+    /// Makes the datapath match the configuration that was read last.
+    fn apply(&mut self) -> bool {
+        let names = self.names.clone();
+        let outcome = net::snapshot().and_then(|world| {
+            self.reconciler
+                .apply(&self.config, &world, |epoch, catalog| {
+                    names.add(epoch, catalog);
+                })
+                .map(|applied| (applied, world))
+        });
+        match outcome {
+            Ok((applied, world)) => {
+                self.shared.applied(&self.config);
+                self.say(&applied.changes);
+                self.note_host(&world);
+                true
+            }
+            Err(error) => {
+                self.fail(&format!("apply {}: {error:#}", self.path.display()));
+                false
+            }
+        }
+    }
+
+    fn fail(&self, error: &str) {
+        log::error!("{error}");
+        self.shared.failed(error);
+    }
+
+    fn say(&self, changes: &[crate::plan::Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        log::info!("revision {}:", self.reconciler.epoch());
+        for change in changes {
+            log::info!("{change}");
+        }
+    }
+
+    /// What the host lacks is said when it changes.
+    fn note_host(&mut self, world: &crate::model::world::World) {
+        let waiting: Vec<String> = self
+            .reconciler
+            .live()
+            .into_iter()
+            .flat_map(|live| &live.catalog.endpoints)
+            .filter(|(_, endpoint)| endpoint.ifindex.is_none())
+            .map(|(name, _)| name.clone())
+            .collect();
+        let warnings = net::checks(&self.config, world);
+        for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
+            log::info!("interface {name} is not there: waiting for it");
+        }
+        for warning in warnings
+            .iter()
+            .filter(|warning| !self.warnings.contains(warning))
+        {
+            log::warn!("{warning}");
+        }
+        self.shared.host(&waiting, &warnings);
+        self.waiting = waiting;
+        self.warnings = warnings;
+    }
+
+    fn sweep(&self) {
+        let Some(live) = self.reconciler.live() else {
+            return;
+        };
+        let started = Instant::now();
+        match crate::sweep::sweep(&self.config.daemon.bpf_root, &live.settings) {
+            Ok(swept) => log::debug!(
+                "swept {} entries in {:?}: {} deleted",
+                swept.entries,
+                started.elapsed(),
+                swept.deleted
+            ),
+            Err(error) => log::warn!("sweep connections: {error:#}"),
+        }
+    }
+}

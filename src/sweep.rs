@@ -1,0 +1,14 @@
+//! The sweeper: expired connections are taken away, off the packets' path.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::bpf::conntrack::{Swept, Tables};
+use crate::bpf::pins::Pins;
+use crate::model::state::Settings;
+
+/// One walk over all entries.
+pub fn sweep(root: &Path, settings: &Settings) -> Result<Swept> {
+    Tables::open(&Pins::new(root))?.sweep(settings)
+}
