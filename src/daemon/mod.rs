@@ -4,7 +4,7 @@
 //! Every thread but this one does one thing; they meet in channels of one, which say "look again" and carry nothing.
 
 mod events;
-mod flows;
+pub mod flows;
 mod names;
 mod shared;
 

@@ -8,3 +8,4 @@
 pub mod namespace;
 pub mod packet;
 pub mod runner;
+pub mod programs;

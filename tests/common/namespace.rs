@@ -53,6 +53,11 @@ impl Namespace {
         self.holder.id()
     }
 
+    /// A handle by which a thread can enter it.
+    pub fn handle(&self) -> File {
+        self.handle.try_clone().expect("copy the namespace's handle")
+    }
+
     /// Runs `job` in the namespace, on a thread of its own.
     pub fn run<R: Send>(&self, job: impl FnOnce() -> R + Send) -> R {
         std::thread::scope(|scope| {

@@ -1,0 +1,259 @@
+//! The real programs, loaded and filled by the library's own code and run by `BPF_PROG_TEST_RUN`, on a thread that has
+//! a network namespace's interfaces and a bpffs of its own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dpd::bpf::conntrack::{Sizes, Tables};
+use dpd::bpf::events::{Event, Events};
+use dpd::bpf::generation::Generations;
+use dpd::bpf::load::{HookProgram, Load, load};
+use dpd::bpf::pins::Pins;
+use dpd::bpf::reader::Reader;
+use dpd::daemon::flows::{self, Clock};
+use dpd::model::conntrack::Connection;
+use dpd::model::state::State;
+use libbpf_rs::libbpf_sys;
+use rustix::mount::MountFlags;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::namespace::Namespace;
+use super::runner::{Answer, Datapath, Verdict};
+
+type Job = Box<dyn FnOnce(&mut Machine) + Send>;
+
+/// A handle on the thread; what is asked of it is answered before the call returns.
+pub struct Programs {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Programs {
+    pub fn load(namespace: &Namespace, config: &Path) -> Programs {
+        let (jobs, work) = channel::<Job>();
+        let config = config.to_owned();
+        let network = namespace.handle();
+        let thread = std::thread::spawn(move || {
+            rustix::thread::move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&network),
+                Some(rustix::thread::LinkNameSpaceType::Network),
+            )
+            .expect("enter the network namespace");
+            let mut machine = Machine::new(&config);
+            for job in work {
+                job(&mut machine);
+            }
+        });
+        Programs {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        }
+    }
+
+    fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut Machine) -> R + Send + 'static) -> R {
+        let (answer, answered) = channel();
+        let jobs = self.jobs.as_ref().expect("the thread works until the drop");
+        let sent = jobs.send(Box::new(move |machine| {
+            let _ = answer.send(job(machine));
+        }));
+        sent.expect("the thread of the programs has panicked; its words stand above");
+        answered
+            .recv()
+            .expect("the thread of the programs has panicked; its words stand above")
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Datapath for Programs {
+    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame))
+    }
+
+    fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        self.ask(move |machine| machine.run(HookProgram::ToContainer, &interface, &frame))
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        self.ask(|machine| machine.connections())
+    }
+
+    fn reload(&self, config: &Path) {
+        let config = config.to_owned();
+        self.ask(move |machine| machine.apply(&config));
+    }
+}
+
+/// What the thread has.
+struct Machine {
+    pins: Pins,
+    load: Load,
+    generations: Generations,
+    state: State,
+    events: Events,
+    seen: Rc<RefCell<Vec<Event>>>,
+    interfaces: BTreeMap<String, u32>,
+}
+
+impl Machine {
+    fn new(config: &Path) -> Machine {
+        let pins = Pins::new(&own_bpffs());
+        pins.prepare().expect("make the folders for pins");
+        let sizes = Sizes { connections: 1024 };
+        let load = load(&pins, &sizes).expect("load the programs");
+        let generations = Generations::open(&pins).expect("open the tables");
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let taken = seen.clone();
+        let events = Events::open(&pins, move |event| taken.borrow_mut().push(event))
+            .expect("open the ring of events");
+        let mut machine = Machine {
+            pins,
+            load,
+            generations,
+            state: State::default(),
+            events,
+            seen,
+            interfaces: BTreeMap::new(),
+        };
+        machine.apply(config);
+        machine
+    }
+
+    fn apply(&mut self, config: &Path) {
+        let loaded = dpd::config::load(config)
+            .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
+        let world = dpd::net::snapshot().expect("look at the interfaces");
+        self.interfaces = world
+            .links
+            .iter()
+            .map(|(name, link)| (name.clone(), link.ifindex))
+            .collect();
+        let state = dpd::plan::compile(&loaded.config, &world, &self.state.catalog);
+        let prepared = self.generations.prepare(&state, Some(&self.state));
+        self.generations
+            .commit(prepared.expect("write the tables of the configuration"));
+        self.state = state;
+    }
+
+    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {
+        let ifindex = *self
+            .interfaces
+            .get(interface)
+            .unwrap_or_else(|| panic!("the node has no interface {interface}"));
+        let before = self.drops();
+        let program = self.load.program(hook).expect("the program is loaded");
+        let (returned, packet) = test_run(program, ifindex, frame);
+        let drops = self.drops();
+        self.events
+            .poll(Duration::ZERO)
+            .expect("read the ring of events");
+        let catalog = Arc::new(self.state.catalog.clone());
+        let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
+        Answer {
+            verdict: verdict(returned),
+            packet,
+            events: events
+                .iter()
+                .map(|event| flows::flow(event, &catalog, Clock::read()))
+                .collect(),
+            drops: drops
+                .iter()
+                .filter(|(reason, count)| before.get(reason) != Some(count))
+                .map(|(reason, _)| *reason)
+                .collect(),
+        }
+    }
+
+    /// Packets dropped so far, by reason.
+    fn drops(&self) -> BTreeMap<u8, u64> {
+        let reader = Reader::open(self.pins.root()).expect("read the datapath");
+        let mut drops = BTreeMap::new();
+        for metric in reader.metrics().expect("read the counters") {
+            if metric.reason != 0 {
+                *drops.entry(metric.reason).or_default() += metric.packets;
+            }
+        }
+        drops
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        let tables = Tables::open(&self.pins).expect("open the tables of connections");
+        let mut connections = tables
+            .connections(&self.state.settings)
+            .expect("read the tables of connections");
+        connections.sort_by_key(|connection| std::cmp::Reverse(connection.age_ns));
+        connections
+    }
+}
+
+/// A bpffs that only this thread and its children see, and that goes with them.
+fn own_bpffs() -> PathBuf {
+    // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
+        .expect("make a mount namespace: this test needs root");
+    rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )
+    .expect("keep mounts to ourselves");
+    let place = Path::new("/sys/fs/bpf");
+    let nothing: Option<&std::ffi::CStr> = None;
+    let kind = CString::new("bpf").expect("a word");
+    rustix::mount::mount(&kind, place, &kind, MountFlags::empty(), nothing)
+        .expect("mount a bpffs at /sys/fs/bpf");
+    place.join("dpd")
+}
+
+fn verdict(returned: u32) -> Verdict {
+    const TC_ACT_SHOT: u32 = 2;
+    const TC_ACT_REDIRECT: u32 = 7;
+    const TC_ACT_UNSPEC: u32 = u32::MAX;
+    match returned {
+        TC_ACT_UNSPEC => Verdict::Pass,
+        TC_ACT_REDIRECT => Verdict::Redirect,
+        TC_ACT_SHOT => Verdict::Drop,
+        other => panic!("the program returned {other}, which is none of its answers"),
+    }
+}
+
+/// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
+fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+    let mut context = libbpf_sys::__sk_buff {
+        ifindex,
+        ..Default::default()
+    };
+    let mut out = vec![0; frame.len() + 2048];
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: out.len() as u32,
+        ctx_in: std::ptr::from_mut(&mut context).cast(),
+        ctx_size_in: size_of::<libbpf_sys::__sk_buff>() as u32,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: all pointers lead to buffers of the lengths beside them, which live for the whole call.
+    let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    assert_eq!(done, 0, "the kernel refuses the test run of {} bytes", frame.len());
+    out.truncate(options.data_size_out as usize);
+    (options.retval, out)
+}
