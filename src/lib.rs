@@ -3,5 +3,13 @@
 //! The layers, from the bottom: `model` (plain data), `config` and `plan` (pure), `bpf` and `net` (the kernel),
 //! `reconcile` (makes the kernel equal to the plan), `daemon` and `cli`.
 
+pub mod bpf;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod journal;
+pub mod logging;
 pub mod model;
+pub mod net;
+pub mod observe;
+pub mod reconcile;

@@ -2,6 +2,10 @@
 //!
 //! `raw` is letter for letter what the file says; the types here can't hold a wrong value.
 
+mod load;
+
+pub use load::{Loaded, Problems, load};
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,0 +1,3 @@
+//! The door to the kernel's maps, programs and links.
+
+pub mod reader;
