@@ -67,7 +67,7 @@ enum Command {
     #[command(subcommand)]
     Ct(conntrack::Command),
     /// Show flows: live, or the last ones.
-    Observe(observe::Arguments),
+    Observe(Box<observe::Arguments>),
     /// Detach and unpin everything that dpd put on this host.
     Cleanup,
 }
@@ -115,7 +115,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Identity(command) => identity::run(&node, &command)?,
         Command::Policy(command) => policy::run(&node, &command)?,
         Command::Ct(command) => conntrack::run(&node, &command)?,
-        Command::Observe(arguments) => observe::run(&node, arguments)?,
+        Command::Observe(arguments) => observe::run(&node, *arguments)?,
         Command::Cleanup => {
             for removed in crate::reconcile::cleanup(&node.bpf_root)? {
                 output::print(&format!("{removed}\n"))?;

@@ -125,3 +125,193 @@ pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
         .or_else(|_| text.parse::<IpNet>())
         .map_err(|_| format!("{text:?} is no address and no prefix such as 10.200.0.0/24"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::samples::{answer, question, refusal};
+
+    fn filter(only: &str, not: &str) -> Filter {
+        let text = format!(r#"{{"only":{{{only}}},"not":{{{not}}}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn filters() {
+        // (sentence, only, not, matches [question, answer, refusal])
+        let rows = [
+            ("nothing asked", "", "", [true, true, true]),
+            (
+                "a sender's name",
+                r#""from":[{"identity":"client"}]"#,
+                "",
+                [true, false, false],
+            ),
+            (
+                "a sender's number",
+                r#""from":[{"identity":"20001"}]"#,
+                "",
+                [true, false, false],
+            ),
+            (
+                "a sender's prefix",
+                r#""from":[{"prefix":"10.200.0.64/31"}]"#,
+                "",
+                [true, false, true],
+            ),
+            (
+                "a name that nobody has",
+                r#""from":[{"identity":"clien"}]"#,
+                "",
+                [false, false, false],
+            ),
+            (
+                "a receiver's name",
+                r#""to":[{"identity":"kube-dns"}]"#,
+                "",
+                [true, false, true],
+            ),
+            (
+                "a receiver by the service's address",
+                r#""to":[{"prefix":"10.32.0.10/32"}]"#,
+                "",
+                [true, false, false],
+            ),
+            (
+                "values of a kind are alternatives",
+                r#""from":[{"identity":"client"},{"identity":"intruder"}]"#,
+                "",
+                [true, false, true],
+            ),
+            (
+                "kinds must all hold",
+                r#""from":[{"identity":"client"}],"verdict":["dropped"]"#,
+                "",
+                [false, false, false],
+            ),
+            (
+                "an address of either side",
+                r#""ip":["10.200.0.64/32"]"#,
+                "",
+                [true, true, false],
+            ),
+            (
+                "an address before translation",
+                r#""ip":["10.32.0.0/24"]"#,
+                "",
+                [true, false, false],
+            ),
+            (
+                "the other family never fits",
+                r#""ip":["::/0"]"#,
+                "",
+                [false, false, false],
+            ),
+            (
+                "a port of either side",
+                r#""port":[54764]"#,
+                "",
+                [true, true, false],
+            ),
+            (
+                "ports are alternatives",
+                r#""port":[54764,40000]"#,
+                "",
+                [true, true, true],
+            ),
+            (
+                "a protocol's name",
+                r#""protocol":["tcp"]"#,
+                "",
+                [false, false, true],
+            ),
+            (
+                "a protocol's name in capitals",
+                r#""protocol":["UDP"]"#,
+                "",
+                [true, true, false],
+            ),
+            (
+                "a protocol's number",
+                r#""protocol":["17"]"#,
+                "",
+                [true, true, false],
+            ),
+            (
+                "a verdict",
+                r#""verdict":["dropped"]"#,
+                "",
+                [false, false, true],
+            ),
+            (
+                "a service",
+                r#""service":["kube-dns"]"#,
+                "",
+                [true, true, false],
+            ),
+            (
+                "another service",
+                r#""service":["kube-dn"]"#,
+                "",
+                [false, false, false],
+            ),
+            (
+                "what is excluded",
+                "",
+                r#""verdict":["forwarded"]"#,
+                [false, false, true],
+            ),
+            (
+                "one hit excludes",
+                "",
+                r#""verdict":["audit"],"port":[40000]"#,
+                [true, true, false],
+            ),
+            (
+                "asked and excluded",
+                r#""port":[53]"#,
+                r#""from":[{"identity":"intruder"}]"#,
+                [true, true, false],
+            ),
+            (
+                "excluded wins",
+                r#""protocol":["udp"]"#,
+                r#""protocol":["udp"]"#,
+                [false, false, false],
+            ),
+        ];
+        for (sentence, only, not, expected) in rows {
+            let filter = filter(only, not);
+            let got = [question(), answer(), refusal()].map(|flow| filter.matches(&flow));
+            assert_eq!(got, expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn peers() {
+        let prefix = |text: &str| Ok(PeerTerm::Prefix(text.parse().unwrap()));
+        let identity = |text: &str| Ok(PeerTerm::Identity(text.to_owned()));
+        let rows = [
+            ("10.200.0.64", prefix("10.200.0.64/32")),
+            ("10.200.0.0/24", prefix("10.200.0.0/24")),
+            ("fd00::64", prefix("fd00::64/128")),
+            ("client", identity("client")),
+            ("v1.2-dns", identity("v1.2-dns")),
+            ("20001", identity("20001")),
+            ("", Err("an empty text names nobody".to_owned())),
+        ];
+        for (text, term) in rows {
+            assert_eq!(text.parse(), term, "{text}");
+        }
+        for slip in [
+            "10.200.0.256",
+            "10.200.0.0/33",
+            "fd00::g",
+            "10.0.0.1:53",
+            "a/b",
+        ] {
+            let error = slip.parse::<PeerTerm>().unwrap_err();
+            assert!(error.contains("is no address"), "{slip}: {error}");
+        }
+    }
+}

@@ -136,3 +136,120 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::samples::{question, refusal};
+
+    fn numbered(bytes: u32) -> Arc<Flow> {
+        Arc::new(Flow {
+            bytes,
+            ..question()
+        })
+    }
+
+    fn follow() -> Observe {
+        Observe {
+            follow: true,
+            ..Observe::default()
+        }
+    }
+
+    fn numbers(flows: impl IntoIterator<Item = Arc<Flow>>) -> Vec<u32> {
+        flows.into_iter().map(|flow| flow.bytes).collect()
+    }
+
+    #[test]
+    fn the_last_ones_are_kept_and_no_more() {
+        let hub = Hub::new(Sizes {
+            recent: 4,
+            queue: 4,
+        });
+        (1..=6).for_each(|number| hub.publish(numbered(number)));
+        // (asked for, got)
+        let rows = [
+            (0, vec![]),
+            (1, vec![6]),
+            (3, vec![4, 5, 6]),
+            (4, vec![3, 4, 5, 6]),
+            (99, vec![3, 4, 5, 6]),
+        ];
+        for (last, expected) in rows {
+            let (flows, watch) = hub.observe(Observe {
+                last,
+                ..Observe::default()
+            });
+            assert_eq!(numbers(flows), expected, "the last {last}");
+            assert!(watch.is_none());
+        }
+    }
+
+    #[test]
+    fn the_last_ones_are_counted_behind_the_filter() {
+        let hub = Hub::new(Sizes::default());
+        hub.publish(numbered(1));
+        hub.publish(Arc::new(refusal()));
+        hub.publish(numbered(2));
+        let mut request = Observe {
+            last: 1,
+            ..Observe::default()
+        };
+        request.filter.only.verdict = vec!["dropped".to_owned()];
+        assert_eq!(numbers(hub.observe(request).0), [60]);
+    }
+
+    #[test]
+    fn a_watch_goes_on_where_the_last_ones_end() {
+        let hub = Hub::new(Sizes::default());
+        hub.publish(numbered(1));
+        let (last, watch) = hub.observe(Observe {
+            last: 9,
+            ..follow()
+        });
+        hub.publish(numbered(2));
+        assert_eq!(numbers(last), [1]);
+        assert_eq!(numbers(watch.unwrap().flows.try_iter()), [2]);
+    }
+
+    #[test]
+    fn a_slow_one_loses_its_own_and_is_told() {
+        let hub = Hub::new(Sizes {
+            recent: 4,
+            queue: 2,
+        });
+        let slow = hub.observe(follow()).1.unwrap();
+        let quick = hub.observe(follow()).1.unwrap();
+        let mut filtered = follow();
+        filtered.filter.only.verdict = vec!["dropped".to_owned()];
+        let filtered = hub.observe(filtered).1.unwrap();
+        let mut seen = Vec::new();
+        for number in 1..=5 {
+            hub.publish(numbered(number));
+            seen.extend(numbers(quick.flows.try_iter()));
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
+        assert_eq!(numbers(slow.flows.try_iter()), [1, 2]);
+        assert_eq!(
+            [slow.take_lost(), slow.take_lost(), quick.take_lost()],
+            [3, 0, 0]
+        );
+        assert_eq!(
+            filtered.take_lost(),
+            0,
+            "what the filter holds back is not lost"
+        );
+        assert_eq!(hub.lost(), 3);
+    }
+
+    #[test]
+    fn who_has_gone_is_forgotten() {
+        let hub = Hub::new(Sizes::default());
+        for _ in 0..3 {
+            drop(hub.observe(follow()));
+        }
+        hub.publish(numbered(1));
+        assert!(hub.lock().watchers.is_empty());
+        assert_eq!(hub.lost(), 0);
+    }
+}

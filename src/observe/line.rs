@@ -144,3 +144,220 @@ impl fmt::Display for Packet<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::flow::{Flow, Verdict};
+    use crate::observe::samples::{answer, peer, question, refusal};
+
+    fn dropped(reason: u8, words: &'static str) -> Flow {
+        Flow {
+            verdict: Verdict::Dropped,
+            drop_reason: Some((reason, words)),
+            ..question()
+        }
+    }
+
+    #[test]
+    fn lines() {
+        let rows = [
+            (
+                "a question through a service",
+                question(),
+                "Nov 22 12:53:05.123 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "its answer is turned round",
+                answer(),
+                "Nov 22 12:53:05.124 10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP, reply)",
+            ),
+            (
+                "a drop names the lack of a rule and no point",
+                refusal(),
+                "Nov 22 12:53:09.001 10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN)",
+            ),
+            (
+                "the day of the month takes two columns",
+                Flow {
+                    time: std::time::UNIX_EPOCH,
+                    ..question()
+                },
+                "Jan  1 00:00:00.000 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+        ];
+        for (sentence, flow, text) in rows {
+            assert_eq!(
+                line(&Record::from(&flow), &TimeZone::UTC),
+                text,
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages() {
+        let v6 = |flow: Flow| Flow {
+            src: peer("fd00:200::64", 54764, 20001, "client"),
+            dst: peer("fd00:200::44", 53, 18203, "kube-dns"),
+            service: None,
+            ..flow
+        };
+        let rows = [
+            (
+                "a drop by a deny rule names the rule",
+                Flow {
+                    drop_reason: Some((181, "policy denied")),
+                    rule: Some("no-office/ingress/0".to_owned()),
+                    denied_by: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: rule no-office/ingress/0) (TCP SYN)",
+            ),
+            (
+                "a policy drop of which nothing more is known",
+                Flow {
+                    denied_by: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied) (TCP SYN)",
+            ),
+            (
+                "another reason says nothing of rules",
+                dropped(158, "no backend"),
+                "10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) DROPPED (no backend) (UDP)",
+            ),
+            (
+                "a drop without a reason is still a drop",
+                Flow {
+                    drop_reason: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (TCP SYN)",
+            ),
+            (
+                "an audit says what policy would have done",
+                Flow {
+                    verdict: Verdict::Audit,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) AUDIT (policy denied: no rule of ingress kube-dns) (TCP SYN)",
+            ),
+            (
+                "a drop that stands for many",
+                Flow {
+                    repeats: 17,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN) (×17)",
+            ),
+            (
+                "a dropped answer",
+                Flow {
+                    verdict: Verdict::Dropped,
+                    drop_reason: Some((196, "TTL exceeded")),
+                    ..answer()
+                },
+                "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) DROPPED (TTL exceeded) (UDP, reply)",
+            ),
+            (
+                "IPv6 with ports",
+                v6(question()),
+                "[fd00:200::64]:54764 (client) -> [fd00:200::44]:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "ICMPv6, whose port is an echo's id",
+                Flow {
+                    protocol: 58,
+                    ..v6(question())
+                },
+                "fd00:200::64 (client) -> fd00:200::44 (kube-dns) to-endpoint FORWARDED (ICMPv6)",
+            ),
+            (
+                "ICMP",
+                Flow {
+                    protocol: 1,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (ICMP)",
+            ),
+            (
+                "SCTP has ports",
+                Flow {
+                    protocol: 132,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (SCTP)",
+            ),
+            (
+                "a protocol without a name here",
+                Flow {
+                    protocol: 47,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (protocol 47)",
+            ),
+            (
+                "several flags, in an answer",
+                Flow {
+                    protocol: 6,
+                    tcp_flags: 0x12,
+                    ..answer()
+                },
+                "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP SYN ACK, reply)",
+            ),
+            (
+                "all flags",
+                Flow {
+                    tcp_flags: 0xff,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP FIN SYN RST PSH ACK URG ECE CWR)",
+            ),
+            (
+                "a TCP packet without flags",
+                Flow {
+                    protocol: 6,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP)",
+            ),
+            (
+                "a fragment whose first was not seen has no ports",
+                Flow {
+                    src: peer("10.200.0.64", 0, 20001, "client"),
+                    dst: peer("10.200.0.44", 0, 18203, "kube-dns"),
+                    service: None,
+                    ..dropped(175, "fragment without first")
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) DROPPED (fragment without first) (UDP)",
+            ),
+            (
+                "an identity without a name is shown by its number",
+                Flow {
+                    src: peer("10.200.0.64", 1, 777, "777"),
+                    dst: peer("10.200.0.44", 53, 778, ""),
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:1 (777) -> 10.200.0.44:53 (778) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "nothing in a name breaks the line or turns it",
+                Flow {
+                    src: peer("10.200.0.64", 1, 777, "a\nb\u{1b}[2J\u{202e}é"),
+                    service: Some("s\r".to_owned()),
+                    ..question()
+                },
+                "10.200.0.64:1 (a\\nb\\u{1b}[2J\\u{202e}é) -> s\\r 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+        ];
+        for (sentence, flow, text) in rows {
+            assert_eq!(message(&Record::from(&flow)), text, "{sentence}");
+        }
+    }
+}

@@ -13,3 +13,6 @@ pub mod line;
 pub mod protocol;
 pub mod record;
 pub mod server;
+
+#[cfg(test)]
+mod samples;

@@ -11,6 +11,10 @@ use crate::model::status::DaemonStatus;
 /// The first and only line of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to a socket"
+)]
 pub enum Request {
     Observe(Observe),
     Status,
@@ -30,6 +34,10 @@ pub struct Observe {
 /// A line of the server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to a socket"
+)]
 pub enum Reply<'a> {
     Flow(Record<'a>),
     /// So many flows were not sent, for the client was too slow for them.

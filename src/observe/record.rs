@@ -159,3 +159,90 @@ mod milliseconds {
             .map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::observe::samples::{answer, question, refusal};
+
+    #[test]
+    fn json() {
+        let rows = [
+            (
+                "a question: every field at its place",
+                question(),
+                concat!(
+                    r#"{"time":"2025-11-22T12:53:05.123Z","verdict":"forwarded","point":"to-endpoint","#,
+                    r#""drop_reason":null,"direction":"ingress","reply":false,"#,
+                    r#""src_ip":"10.200.0.64","src_port":54764,"src_identity":20001,"src_name":"client","#,
+                    r#""dst_ip":"10.200.0.44","dst_port":53,"dst_identity":18203,"dst_name":"kube-dns","#,
+                    r#""orig_dst_ip":"10.32.0.10","orig_dst_port":53,"service":"kube-dns","protocol":"udp","#,
+                    r#""tcp_flags":null,"ct_state":"unanswered","rule":"dns-clients/ingress/0","egress_rule":null,"#,
+                    r#""ingress_rule":"dns-clients/ingress/0","interface":"lxc-coredns","bytes":72,"#,
+                    r#""denied_by":null,"repeats":1}"#
+                ),
+            ),
+            (
+                "a drop: what it does not have is null",
+                refusal(),
+                concat!(
+                    r#"{"time":"2025-11-22T12:53:09.001Z","verdict":"dropped","point":"from-endpoint","#,
+                    r#""drop_reason":"policy denied","direction":"ingress","reply":false,"#,
+                    r#""src_ip":"10.200.0.65","src_port":40000,"src_identity":20002,"src_name":"intruder","#,
+                    r#""dst_ip":"10.200.0.44","dst_port":53,"dst_identity":18203,"dst_name":"kube-dns","#,
+                    r#""orig_dst_ip":null,"orig_dst_port":null,"service":null,"protocol":"tcp","#,
+                    r#""tcp_flags":"SYN","ct_state":null,"rule":null,"egress_rule":null,"#,
+                    r#""ingress_rule":null,"interface":"lxc-intruder","bytes":60,"#,
+                    r#""denied_by":"ingress kube-dns","repeats":1}"#
+                ),
+            ),
+        ];
+        for (sentence, flow, text) in rows {
+            let record = Record::from(&flow);
+            assert_eq!(serde_json::to_string(&record).unwrap(), text, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let odd_name = Flow {
+            interface: "a\"b\\c\nd\u{1}".to_owned(),
+            protocol: 255,
+            ..answer()
+        };
+        for flow in [question(), answer(), refusal(), odd_name] {
+            let record = Record::from(&flow);
+            let text = serde_json::to_string(&record).unwrap();
+            assert!(!text.contains('\n'), "{text}");
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn details() {
+        let icmp = Flow {
+            protocol: 1,
+            ..question()
+        };
+        let record = Record::from(&icmp);
+        assert_eq!(
+            (record.src_port, record.dst_port, record.orig_dst_port),
+            (None, None, None)
+        );
+        assert_eq!(record.protocol, "icmp");
+
+        let unknown = Flow {
+            protocol: 99,
+            ..question()
+        };
+        assert_eq!(Record::from(&unknown).protocol, "99");
+
+        let far_off = Flow {
+            time: UNIX_EPOCH + Duration::from_secs(1 << 50),
+            ..question()
+        };
+        assert_eq!(Record::from(&far_off).time, Timestamp::UNIX_EPOCH);
+    }
+}
