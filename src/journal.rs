@@ -136,3 +136,121 @@ fn encode(fields: &[(String, String)]) -> Vec<u8> {
     }
     record
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{IoSliceMut, Read, Seek};
+    use std::mem::MaybeUninit;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A journald that only listens.
+    fn journald() -> (TempDir, UnixDatagram, Journal) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let journal = Journal::open(&path).unwrap();
+        (folder, socket, journal)
+    }
+
+    /// The next record, out of the datagram or out of the file that came with it.
+    fn receive(socket: &UnixDatagram) -> Vec<u8> {
+        let mut datagram = vec![0; 65536];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [IoSliceMut::new(&mut datagram)];
+        let received =
+            rustix::net::recvmsg(socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        let files = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        });
+        match files.flatten().next() {
+            Some(file) => {
+                let seals = rustix::fs::fcntl_get_seals(&file).unwrap();
+                assert!(seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW));
+                let (mut file, mut record) = (File::from(file), Vec::new());
+                file.rewind().unwrap();
+                file.read_to_end(&mut record).unwrap();
+                record
+            }
+            None => datagram[..received.bytes].to_vec(),
+        }
+    }
+
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn fields(fields: Fields) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        fields.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn records() {
+        let (_folder, socket, journal) = journald();
+        let large = "x".repeat(1 << 20);
+        let large_record = format!("MESSAGE={large}\nPRIORITY=6\n");
+        let rows: [(&str, Fields, &[u8]); 4] = [
+            (
+                "plain values",
+                &[("MESSAGE", "hello"), ("PRIORITY", "6")],
+                b"MESSAGE=hello\nPRIORITY=6\n",
+            ),
+            (
+                "a value of two lines goes with its length",
+                &[("MESSAGE", "a\nb"), ("PRIORITY", "3")],
+                b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nPRIORITY=3\n",
+            ),
+            (
+                "values may have = and other letters",
+                &[("MESSAGE", "x=→")],
+                "MESSAGE=x=→\n".as_bytes(),
+            ),
+            (
+                "a record of a megabyte goes as a file",
+                &[("MESSAGE", &large), ("PRIORITY", "6")],
+                large_record.as_bytes(),
+            ),
+        ];
+        for (sentence, record, expected) in rows {
+            assert!(journal.send(&fields(record)), "{sentence}");
+            assert!(receive(&socket) == expected, "{sentence}");
+        }
+        assert_eq!(journal.lost(), 0);
+    }
+
+    #[test]
+    fn a_journal_that_goes_and_comes_back_costs_what_was_sent_meanwhile() {
+        let (folder, socket, journal) = journald();
+        let path = folder.path().join("socket");
+        let record = fields(&[("MESSAGE", "hello")]);
+        drop(socket);
+        assert!(!journal.send(&record), "nobody listens");
+        std::fs::remove_file(&path).unwrap();
+        assert!(!journal.send(&record), "no socket");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        assert!(journal.send(&record), "the restarted one gets it");
+        assert_eq!(receive(&socket), b"MESSAGE=hello\n");
+        assert_eq!(journal.lost(), 2);
+    }
+
+    #[test]
+    fn a_journal_that_does_not_read_holds_nobody_up() {
+        let (_folder, socket, journal) = journald();
+        let record = fields(&[("MESSAGE", "hello")]);
+        let taken = (0..10_000).filter(|_| journal.send(&record)).count();
+        assert_eq!(journal.lost(), 10_000 - taken as u64);
+        assert!(journal.lost() > 0);
+        receive(&socket);
+        assert!(journal.send(&record), "there is room again");
+    }
+}

@@ -98,3 +98,79 @@ fn entry(record: &Record) -> Vec<(String, String)> {
     }
     entry
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journals_stream() {
+        let rows = [
+            ("8:1234", true),
+            ("8:1235", false),
+            ("9:1234", false),
+            ("8", false),
+            ("8:", false),
+            (":1234", false),
+            ("a:b", false),
+            ("", false),
+        ];
+        for (variable, expected) in rows {
+            assert_eq!(is_stream(variable, 8, 1234), expected, "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn records() {
+        let rows = [
+            (Level::Error, "3"),
+            (Level::Warn, "4"),
+            (Level::Info, "6"),
+            (Level::Debug, "7"),
+            (Level::Trace, "7"),
+        ];
+        for (level, priority) in rows {
+            let record = Record::builder()
+                .level(level)
+                .args(format_args!("two\nlines"))
+                .file(Some("src/x.rs"))
+                .line(Some(7))
+                .build();
+            let expected = [
+                ("MESSAGE", "two\nlines"),
+                ("PRIORITY", priority),
+                ("SYSLOG_IDENTIFIER", "dpd"),
+                ("CODE_FILE", "src/x.rs"),
+                ("CODE_LINE", "7"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(entry(&record), expected);
+        }
+    }
+
+    #[test]
+    fn the_journal_takes_what_the_filter_lets_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let logger = Logger {
+            stderr: env_logger::Builder::new()
+                .filter_level(log::LevelFilter::Info)
+                .build(),
+            journal: Some(Journal::open(&path).unwrap()),
+        };
+        for level in [Level::Debug, Level::Info] {
+            logger.log(
+                &Record::builder()
+                    .level(level)
+                    .args(format_args!("{level}"))
+                    .build(),
+            );
+        }
+        let mut datagram = [0; 1024];
+        let length = socket.recv(&mut datagram).unwrap();
+        assert!(datagram[..length].starts_with(b"MESSAGE=INFO\n"));
+        assert!(socket.recv(&mut datagram).is_err(), "one record, not two");
+    }
+}

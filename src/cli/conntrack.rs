@@ -25,11 +25,10 @@ pub enum Command {
 }
 
 pub fn run(node: &Node, command: &Command) -> Result<()> {
-    let reader = node.reader()?;
     let listing = match command {
         Command::List(listing) => listing,
         Command::Flush => {
-            let count = reader.flush_connections()?;
+            let count = node.certain()?.reader()?.flush_connections()?;
             let noun = if count == 1 {
                 "connection"
             } else {
@@ -38,6 +37,7 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
             return output::print(&format!("{count} {noun} forgotten\n"));
         }
     };
+    let reader = node.reader()?;
     let rows = rows(&reader.state()?.catalog, reader.connections()?);
     output::print(&output::render(listing.output, &rows)?)
 }

@@ -32,6 +32,7 @@ pub struct Cli {
         global = true,
         value_name = "FILE",
         env = "DPD_CONFIG",
+        hide_env_values = true,
         default_value = node::DEFAULT_CONFIG
     )]
     config: PathBuf,
@@ -117,7 +118,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ct(command) => conntrack::run(&node, &command)?,
         Command::Observe(arguments) => observe::run(&node, *arguments)?,
         Command::Cleanup => {
-            for removed in crate::reconcile::cleanup(&node.bpf_root)? {
+            for removed in crate::reconcile::cleanup(&node.certain()?.bpf_root)? {
                 output::print(&format!("{removed}\n"))?;
             }
         }

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
@@ -23,6 +23,8 @@ pub struct Node {
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
     pub log: LogTarget,
+    /// All of the file is TOML. If not, the keys may have been in what was not understood.
+    pub is_certain: bool,
 }
 
 impl Node {
@@ -44,9 +46,22 @@ impl Node {
                     path.display(),
                     node.bpf_root.display()
                 );
+                node.is_certain = false;
             }
         }
         Ok(node)
+    }
+
+    /// Errors if a broken file leaves open which node is meant: reading the wrong one misleads, but changing the
+    /// wrong one destroys.
+    pub fn certain(&self) -> Result<&Node> {
+        if !self.is_certain {
+            bail!(
+                "{} is not valid TOML, so it is not certain which node it means: mend it, or name another --config",
+                self.config.display()
+            );
+        }
+        Ok(self)
     }
 
     /// The same for the daemon, which reads the file again and says itself what is wrong with it.
@@ -69,6 +84,7 @@ impl Node {
             bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
+            is_certain: true,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
@@ -94,7 +94,9 @@ fn parse_protocol(text: &str) -> Result<String, String> {
 pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
     let format = arguments.output;
     let zone = TimeZone::system();
-    client::observe(&node.socket, arguments.into_request(), |reply| {
+    let request = arguments.into_request();
+    let is_endless = request.follow;
+    client::observe(&node.socket, request, |reply| {
         match reply {
             Reply::Flow(flow) => match format {
                 FlowFormat::Compact => output::print(&(line(&flow, &zone) + "\n"))?,
@@ -107,7 +109,11 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
             Reply::Status(_) | Reply::Error(_) => {}
         }
         Ok(ControlFlow::Continue(()))
-    })
+    })?;
+    if is_endless {
+        bail!("the daemon at {} has ended", node.socket.display());
+    }
+    Ok(())
 }
 
 impl Arguments {

@@ -114,7 +114,7 @@ pub fn rows(state: &State) -> Vec<ServiceRow> {
     rows
 }
 
-fn get(mut rows: Vec<ServiceRow>, name: &str) -> Result<Vec<ServiceRow>> {
+pub fn get(mut rows: Vec<ServiceRow>, name: &str) -> Result<Vec<ServiceRow>> {
     rows.retain(|row| row.service == name || row.id.to_string() == name);
     if rows.is_empty() {
         bail!("the datapath has no service {name:?}: `dpd service list` shows those that it has");

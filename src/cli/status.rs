@@ -137,6 +137,10 @@ impl Status {
         let attachments = self.read("attachments", reader.attachments());
         let attachments = attachments.unwrap_or_default();
         if let Some(catalog) = catalog {
+            if self.daemon.pid.is_none() {
+                // Nobody else knows which file the datapath was made from.
+                self.config.path.clone_from(&catalog.config);
+            }
             self.interfaces = interfaces(&catalog, attachments);
         }
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();
@@ -416,4 +420,224 @@ fn section(out: &mut String, what: &str, header: &[&str], lines: Vec<Vec<String>
 /// What has several lines stays in one column.
 fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n            ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    fn node() -> Node {
+        Node {
+            config: "/etc/dpd/config.toml".into(),
+            bpf_root: "/sys/fs/bpf/dpd".into(),
+            socket: "/run/dpd/dpd.sock".into(),
+            log: crate::config::LogTarget::Auto,
+            is_certain: true,
+        }
+    }
+
+    fn no_daemon() -> Result<DaemonStatus> {
+        let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Err(error).context("no daemon answers at /run/dpd/dpd.sock")
+    }
+
+    fn no_datapath() -> Result<Reader> {
+        Err(anyhow!(
+            "no datapath of dpd at {}",
+            Path::new("/sys/fs/bpf/dpd").display()
+        ))
+    }
+
+    fn daemon() -> DaemonStatus {
+        DaemonStatus {
+            pid: 4711,
+            version: "0.1.0".to_owned(),
+            uptime_seconds: 3700,
+            config: "/etc/dpd/config.toml".to_owned(),
+            last_error: Some("config.toml:3: unknown key\n  colour = 1\n  ^^^^^^".to_owned()),
+            applied_seconds_ago: 61,
+            waiting: vec!["lxc-late".to_owned()],
+            warnings: vec![
+                "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
+            ],
+            observers_lost: 3,
+        }
+    }
+
+    /// A datapath as the reader would tell it.
+    fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
+        let mut status = Status::new(&node(), daemon, no_datapath());
+        status.warnings.pop();
+        status.config.revision = Some(12);
+        status.interfaces = interfaces(
+            &Catalog::default(),
+            vec![Attachment {
+                interface: "lxc-client".to_owned(),
+                ifindex: 11,
+                hook: "ingress".to_owned(),
+                mechanism: "tcx".to_owned(),
+                program: "dpd_from_container".to_owned(),
+                ahead: vec!["probe".to_owned()],
+            }],
+        );
+        status.programs = vec![ProgramStatus {
+            name: "dpd_from_container".to_owned(),
+            id: 31,
+            verified_instructions: 4321,
+            jited_bytes: 2000,
+        }];
+        let map = |name: &str, entries, max_entries| MapStatus {
+            name: name.to_owned(),
+            kind: "lru_hash".to_owned(),
+            entries,
+            max_entries,
+            memory_bytes: 4096,
+        };
+        status.maps = vec![
+            map("dpd_ct_tcp", Some(1), 131_072),
+            map("dpd_events", None, 0),
+        ];
+        status.conntrack = Some(ConntrackCounts {
+            inserted: 9,
+            deleted: 5,
+            present: 3,
+            evicted: 1,
+        });
+        let metric = |ifindex, reason, packets| Metric {
+            ifindex,
+            direction: "ingress".to_owned(),
+            reason,
+            reason_text: "policy denied".to_owned(),
+            packets,
+            bytes: 60 * packets,
+        };
+        status.drops = drops(&[metric(11, 133, 2), metric(12, 133, 1), metric(12, 0, 9)]);
+        status.event_loss.kernel = EventLoss {
+            ring_full: 1,
+            rate_limited: 2,
+        };
+        status
+    }
+
+    #[test]
+    fn a_screen() {
+        assert_eq!(
+            with_datapath(Ok(daemon())).screen(),
+            "\
+daemon:     up, pid 4711, version 0.1.0, for 1h01m
+config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
+last error: config.toml:3: unknown key
+              colour = 1
+              ^^^^^^
+conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
+event loss: 1 ring full, 2 over the rate, 3 observers too slow
+
+INTERFACE   IFINDEX  STATE     HOOK     BY   PROGRAM             FOREIGN AHEAD
+lxc-client  11       attached  ingress  tcx  dpd_from_container  probe
+
+PROGRAM             ID  VERIFIED  JITED
+dpd_from_container  31  4321      2000
+
+MAP         KIND      ENTRIES  MAX     FULL  BYTES
+dpd_ct_tcp  lru_hash  1        131072  1%    4096
+dpd_events  lru_hash  -        0       -     4096
+
+DROP REASON          PACKETS  BYTES
+policy denied (133)  3        180
+
+warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
+"
+        );
+    }
+
+    #[test]
+    fn heads_of_the_bad_days() {
+        let hung = || Err(anyhow!("the daemon at /run/dpd/dpd.sock does not answer"));
+        let rows = [
+            (
+                "the daemon is down, its datapath is not",
+                with_datapath(no_daemon()),
+                "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); the datapath goes on without it",
+            ),
+            (
+                "nothing is there",
+                Status::new(&node(), no_daemon(), no_datapath()),
+                "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); there is no datapath either",
+            ),
+            (
+                "the daemon hangs",
+                with_datapath(hung()),
+                "daemon:     unreachable (the daemon at /run/dpd/dpd.sock does not answer)",
+            ),
+        ];
+        for (sentence, status, line) in rows {
+            assert_eq!(status.screen().lines().next(), Some(line), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn json_has_every_key_always() {
+        for status in [
+            with_datapath(Ok(daemon())),
+            Status::new(&node(), no_daemon(), no_datapath()),
+        ] {
+            let value = serde_json::to_value(&status).unwrap();
+            let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+            let expected = [
+                "config",
+                "conntrack",
+                "daemon",
+                "drops",
+                "event_loss",
+                "interfaces",
+                "maps",
+                "programs",
+                "warnings",
+            ];
+            assert_eq!(keys, expected);
+        }
+        let status = serde_json::to_value(with_datapath(Ok(daemon()))).unwrap();
+        assert_eq!(status["config"]["revision"], 12);
+        assert_eq!(status["event_loss"]["ring_full"], 1);
+        assert_eq!(status["event_loss"]["observers"], 3);
+    }
+
+    #[test]
+    fn interfaces_of_the_catalog_and_others() {
+        use crate::model::catalog::EndpointInfo;
+        let endpoint = |ifindex| EndpointInfo {
+            ifindex,
+            identity: 1,
+            addresses: Default::default(),
+        };
+        let catalog = Catalog {
+            endpoints: [("a", Some(1)), ("b", Some(2)), ("c", None)]
+                .map(|(name, ifindex)| (name.to_owned(), endpoint(ifindex)))
+                .into(),
+            ..Catalog::default()
+        };
+        let attached = ["a", "z"].map(|name| Attachment {
+            interface: name.to_owned(),
+            ifindex: 9,
+            ..Attachment::default()
+        });
+        let states: Vec<(String, &str)> = interfaces(&catalog, attached.into())
+            .into_iter()
+            .map(|status| (status.interface, status.state))
+            .collect();
+        let expected = [
+            ("a", "attached"),
+            ("b", "detached"),
+            ("c", "waiting"),
+            ("z", "attached"),
+        ];
+        assert_eq!(
+            states,
+            expected.map(|(name, state)| (name.to_owned(), state))
+        );
+    }
 }

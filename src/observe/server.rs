@@ -222,11 +222,13 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 }
 
 fn admit(stream: UnixStream, shared: &Arc<Shared>) {
-    let Some(id) = register(&stream, shared) else {
-        // A new connection's buffer is empty, so this does not wait.
-        let full = format!("{} observers are connected already", shared.limits.clients);
-        let _ = send(&stream, &Reply::Error(full.into()));
-        return;
+    let id = match register(&stream, shared) {
+        Ok(id) => id,
+        Err(reason) => {
+            // A new connection's buffer is empty, so this does not wait.
+            let _ = send(&stream, &Reply::Error(reason.into()));
+            return;
+        }
     };
     let thread = {
         let shared = shared.clone();
@@ -245,17 +247,23 @@ fn admit(stream: UnixStream, shared: &Arc<Shared>) {
     }
 }
 
-/// `None` if there are as many clients as there may be.
-fn register(stream: &UnixStream, shared: &Shared) -> Option<u64> {
-    let copy = stream.try_clone().ok()?;
+/// The number of the new client, or why it can't be one.
+fn register(stream: &UnixStream, shared: &Shared) -> Result<u64, String> {
+    let copy = stream
+        .try_clone()
+        .map_err(|error| format!("no file descriptor is free: {error}"))?;
     let mut clients = shared.clients();
+    if clients.is_closing {
+        return Err("the daemon is ending".to_owned());
+    }
     if clients.open.len() >= shared.limits.clients {
-        return None;
+        let count = shared.limits.clients;
+        return Err(format!("{count} observers are connected already"));
     }
     let id = clients.next;
     clients.next += 1;
     clients.open.insert(id, copy);
-    Some(id)
+    Ok(id)
 }
 
 /// Answers the one request of a client.
@@ -351,3 +359,6 @@ fn send_flows(mut stream: &UnixStream, flows: &[Arc<Flow>]) -> io::Result<()> {
     }
     stream.write_all(&lines)
 }
+
+#[cfg(test)]
+mod tests;
