@@ -4,10 +4,17 @@
 //! `reconcile` (makes the kernel equal to the plan), `daemon` and `cli`.
 
 pub mod bpf;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod journal;
+pub mod logging;
 pub mod model;
 pub mod net;
+pub mod observe;
 pub mod plan;
+pub mod reconcile;
+mod sweep;
 pub mod systemd;
 pub mod watch;
 pub mod worker;

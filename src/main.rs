@@ -1,1 +1,5 @@
-fn main() {}
+//! The `dpd` program.
+
+fn main() -> std::process::ExitCode {
+    dpd::cli::main()
+}

@@ -46,7 +46,7 @@ pub struct MapStatus {
 }
 
 /// One program on one hook of one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Attachment {
     pub interface: String,
     pub ifindex: u32,

@@ -1,0 +1,194 @@
+//! `dpd ct`: the tracked connections.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Listing;
+use super::identity::name_of;
+use super::node::Node;
+use super::output::{self, Row, span};
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::Connection;
+use crate::model::protocol::Protocol;
+use crate::observe::record::protocol_name;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// All connections.
+    List(#[command(flatten)] Listing),
+    /// Forget all connections; those that policy allows begin anew with their next packet.
+    Flush,
+}
+
+pub fn run(node: &Node, command: &Command) -> Result<()> {
+    let listing = match command {
+        Command::List(listing) => listing,
+        Command::Flush => {
+            let count = node.certain()?.reader()?.flush_connections()?;
+            let noun = if count == 1 {
+                "connection"
+            } else {
+                "connections"
+            };
+            return output::print(&format!("{count} {noun} forgotten\n"));
+        }
+    };
+    let reader = node.reader()?;
+    let rows = rows(&reader.state()?.catalog, reader.connections()?);
+    output::print(&output::render(listing.output, &rows)?)
+}
+
+/// One connection. The source is who opened it, the destination where it sent to, the backend where that went.
+#[derive(Debug, Serialize)]
+pub struct ConnectionRow {
+    protocol: String,
+    src_ip: IpAddr,
+    src_port: Option<u16>,
+    src_identity: u32,
+    src_name: String,
+    dst_ip: IpAddr,
+    dst_port: Option<u16>,
+    dst_identity: u32,
+    dst_name: String,
+    /// Of ICMP echo.
+    icmp_id: Option<u16>,
+    state: &'static str,
+    service: Option<String>,
+    service_id: Option<u32>,
+    backend_ip: Option<IpAddr>,
+    backend_port: Option<u16>,
+    backend_id: Option<u32>,
+    /// The source that the backend sees, if it is another.
+    translated_src_ip: Option<IpAddr>,
+    translated_src_port: Option<u16>,
+    packets: u64,
+    bytes: u64,
+    reply_packets: u64,
+    reply_bytes: u64,
+    remaining_seconds: f64,
+    age_seconds: f64,
+    egress_rule: Option<String>,
+    ingress_rule: Option<String>,
+}
+
+impl Row for ConnectionRow {
+    const HEADER: &[&str] = &[
+        "PROTOCOL",
+        "SOURCE",
+        "DESTINATION",
+        "REWRITE",
+        "SERVICE",
+        "STATE",
+        "PACKETS",
+        "BYTES",
+        "REPLIES",
+        "REPLY-BYTES",
+        "REMAINING",
+        "AGE",
+    ];
+
+    fn lines(&self) -> Vec<Vec<String>> {
+        let src = address(self.src_ip, self.src_port);
+        let dst = address(self.dst_ip, self.dst_port);
+        let rewrites = [
+            self.backend_ip
+                .map(|ip| format!("{dst} → {}", address(ip, self.backend_port))),
+            self.translated_src_ip
+                .map(|ip| format!("{src} → {}", address(ip, self.translated_src_port))),
+        ];
+        let protocol = match self.icmp_id {
+            Some(id) => format!("{} id {id}", self.protocol),
+            None => self.protocol.clone(),
+        };
+        vec![vec![
+            protocol,
+            format!("{src} ({})", self.src_name),
+            format!("{dst} ({})", self.dst_name),
+            rewrites
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", "),
+            self.service.clone().unwrap_or_default(),
+            self.state.to_owned(),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+            self.reply_packets.to_string(),
+            self.reply_bytes.to_string(),
+            span(Duration::from_secs_f64(self.remaining_seconds)),
+            span(Duration::from_secs_f64(self.age_seconds)),
+        ]]
+    }
+}
+
+/// All connections, by protocol, source and destination.
+pub fn rows(catalog: &Catalog, mut connections: Vec<Connection>) -> Vec<ConnectionRow> {
+    connections.sort_by_key(|connection| (connection.protocol, connection.src, connection.dst));
+    connections
+        .iter()
+        .map(|connection| row(catalog, connection))
+        .collect()
+}
+
+fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
+    let has_ports = Protocol::from_number(connection.protocol).is_some_and(Protocol::has_ports);
+    let port = |address: SocketAddr| has_ports.then_some(address.port());
+    let is_icmp = [Protocol::Icmp, Protocol::Icmpv6]
+        .into_iter()
+        .any(|icmp| icmp.number() == connection.protocol);
+    // 0 stands for none in every table.
+    let number = |id: u32| (id != 0).then_some(id);
+    let rule = |id: u32| {
+        let info = catalog.rules.get(&id);
+        number(id).map(|id| info.map_or_else(|| id.to_string(), |info| info.label()))
+    };
+    let service = number(connection.service).map(|id| match catalog.services.get(&id) {
+        Some(info) => info.name.clone(),
+        None => id.to_string(),
+    });
+    ConnectionRow {
+        protocol: protocol_name(connection.protocol).into_owned(),
+        src_ip: connection.src.ip(),
+        src_port: port(connection.src),
+        src_identity: connection.src_identity,
+        src_name: name_of(catalog, connection.src_identity),
+        dst_ip: connection.dst.ip(),
+        dst_port: port(connection.dst),
+        dst_identity: connection.dst_identity,
+        dst_name: name_of(catalog, connection.dst_identity),
+        // Only one side of an echo's tuple needs to carry it.
+        icmp_id: is_icmp.then(|| connection.src.port().max(connection.dst.port())),
+        state: connection.state.name(),
+        service,
+        service_id: number(connection.service),
+        backend_ip: connection.backend.map(|address| address.ip()),
+        backend_port: connection.backend.and_then(port),
+        backend_id: number(connection.backend_id),
+        translated_src_ip: connection.source_translation.map(|address| address.ip()),
+        translated_src_port: connection.source_translation.and_then(port),
+        packets: connection.packets,
+        bytes: connection.bytes,
+        reply_packets: connection.reply_packets,
+        reply_bytes: connection.reply_bytes,
+        remaining_seconds: seconds(connection.remaining_ns),
+        age_seconds: seconds(connection.age_ns),
+        egress_rule: rule(connection.egress_rule),
+        ingress_rule: rule(connection.ingress_rule),
+    }
+}
+
+/// To the millisecond: nobody wants to read more.
+fn seconds(nanoseconds: u64) -> f64 {
+    (nanoseconds / 1_000_000) as f64 / 1000.0
+}
+
+fn address(ip: IpAddr, port: Option<u16>) -> String {
+    match port {
+        Some(port) => SocketAddr::new(ip, port).to_string(),
+        None => ip.to_string(),
+    }
+}

@@ -1,0 +1,136 @@
+//! `dpd endpoint`: the local workloads.
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Listing;
+use super::identity::{name_of, prefix_text};
+use super::node::Node;
+use super::output::{self, Row};
+use crate::model::state::{Enforcement, State};
+use crate::model::status::{Attachment, Metric};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// All endpoints of the file, those too whose interface is waited for.
+    List(#[command(flatten)] Listing),
+}
+
+pub fn run(node: &Node, command: &Command) -> Result<()> {
+    let Command::List(listing) = command;
+    let reader = node.reader()?;
+    let rows = rows(&reader.state()?, &reader.metrics()?, &reader.attachments()?);
+    output::print(&output::render(listing.output, &rows)?)
+}
+
+#[derive(Debug, Serialize)]
+pub struct EndpointRow {
+    interface: String,
+    ifindex: Option<u32>,
+    /// `attached`, `detached` (there, but without our programs) or `waiting` (not there).
+    state: &'static str,
+    addresses: Vec<String>,
+    identity: u32,
+    identity_name: String,
+    /// `off`, `deny-only` or `on`; `None` while it waits.
+    ingress_enforcement: Option<&'static str>,
+    egress_enforcement: Option<&'static str>,
+    /// Into the workload.
+    packets_in: u64,
+    bytes_in: u64,
+    /// Out of it.
+    packets_out: u64,
+    bytes_out: u64,
+    /// Packets either way.
+    drops: u64,
+}
+
+impl Row for EndpointRow {
+    const HEADER: &[&str] = &[
+        "INTERFACE",
+        "IFINDEX",
+        "STATE",
+        "ADDRESSES",
+        "IDENTITY",
+        "INGRESS",
+        "EGRESS",
+        "PACKETS-IN",
+        "BYTES-IN",
+        "PACKETS-OUT",
+        "BYTES-OUT",
+        "DROPS",
+    ];
+
+    fn lines(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.interface.clone(),
+            self.ifindex
+                .map(|index| index.to_string())
+                .unwrap_or_default(),
+            self.state.to_owned(),
+            self.addresses.join(", "),
+            format!("{} ({})", self.identity, self.identity_name),
+            self.ingress_enforcement.unwrap_or_default().to_owned(),
+            self.egress_enforcement.unwrap_or_default().to_owned(),
+            self.packets_in.to_string(),
+            self.bytes_in.to_string(),
+            self.packets_out.to_string(),
+            self.bytes_out.to_string(),
+            self.drops.to_string(),
+        ]]
+    }
+}
+
+/// All endpoints, by interface.
+pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Vec<EndpointRow> {
+    let endpoints = state.catalog.endpoints.iter();
+    endpoints
+        .map(|(interface, info)| {
+            let entry = info.ifindex.and_then(|index| state.endpoints.get(&index));
+            let of_it = || {
+                metrics
+                    .iter()
+                    .filter(|metric| Some(metric.ifindex) == info.ifindex)
+            };
+            let passed = |direction: &str| {
+                of_it()
+                    .filter(|metric| metric.reason == 0 && metric.direction == direction)
+                    .fold((0, 0), |sum, metric| {
+                        (sum.0 + metric.packets, sum.1 + metric.bytes)
+                    })
+            };
+            let (packets_in, bytes_in) = passed("ingress");
+            let (packets_out, bytes_out) = passed("egress");
+            let dropped = of_it().filter(|metric| metric.reason != 0);
+            let has_programs = || attachments.iter().any(|a| Some(a.ifindex) == info.ifindex);
+            EndpointRow {
+                interface: interface.clone(),
+                ifindex: info.ifindex,
+                state: match info.ifindex {
+                    None => "waiting",
+                    Some(_) if has_programs() => "attached",
+                    Some(_) => "detached",
+                },
+                addresses: info.addresses.iter().map(prefix_text).collect(),
+                identity: info.identity,
+                identity_name: name_of(&state.catalog, info.identity),
+                ingress_enforcement: entry.map(|entry| enforcement(entry.ingress)),
+                egress_enforcement: entry.map(|entry| enforcement(entry.egress)),
+                packets_in,
+                bytes_in,
+                packets_out,
+                bytes_out,
+                drops: dropped.map(|metric| metric.packets).sum(),
+            }
+        })
+        .collect()
+}
+
+fn enforcement(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Off => "off",
+        Enforcement::DenyOnly => "deny-only",
+        Enforcement::On => "on",
+    }
+}

@@ -1,0 +1,130 @@
+//! The command line: what can be asked, and who answers.
+
+mod check;
+mod conntrack;
+mod endpoint;
+mod identity;
+mod node;
+mod observe;
+mod output;
+mod policy;
+mod service;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::LogTarget;
+use crate::logging;
+use node::Node;
+use output::Format;
+
+/// Cilium's eBPF datapath for bare-metal hosts, from one file.
+#[derive(Debug, Parser)]
+#[command(name = "dpd", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration; its drop-ins lie in the folder of the same name with `.d` for `.toml`.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "DPD_CONFIG",
+        hide_env_values = true,
+        default_value = node::DEFAULT_CONFIG
+    )]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground: make the datapath match the file, and follow the file.
+    Run,
+    /// Check a configuration; touches nothing and needs no root.
+    Check {
+        /// The file to check; without it the one of --config.
+        file: Option<PathBuf>,
+    },
+    /// Show the daemon, the interfaces, programs and maps, and what was dropped and why.
+    Status(Listing),
+    /// Show services: frontends and their backends.
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Show the local workloads.
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
+    /// Show identities: numbers, names, labels, addresses.
+    #[command(subcommand)]
+    Identity(identity::Command),
+    /// Show the rules and their hits.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Show or forget the tracked connections.
+    #[command(subcommand)]
+    Ct(conntrack::Command),
+    /// Show flows: live, or the last ones.
+    Observe(Box<observe::Arguments>),
+    /// Detach and unpin everything that dpd put on this host.
+    Cleanup,
+}
+
+/// What every listing takes.
+#[derive(Clone, Copy, Debug, Args)]
+struct Listing {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// Runs the command line of this process. Wrong use ends the process with 2.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        // Whoever read our output has seen enough: `dpd ct list | head`.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dpd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let config = cli.config.as_path();
+    match cli.command {
+        Command::Run => {
+            // The log's place is wanted before the file is checked, for that is the first thing to be said.
+            logging::init(Node::find_quietly(config).log)?;
+            crate::daemon::run(config)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Check { file } => return check::run(file.as_deref().unwrap_or(config)),
+        _ => logging::init(LogTarget::Stderr)?,
+    }
+    let node = Node::find(config)?;
+    match cli.command {
+        Command::Run | Command::Check { .. } => {}
+        Command::Status(listing) => return status::run(&node, listing.output),
+        Command::Service(command) => service::run(&node, &command)?,
+        Command::Endpoint(command) => endpoint::run(&node, &command)?,
+        Command::Identity(command) => identity::run(&node, &command)?,
+        Command::Policy(command) => policy::run(&node, &command)?,
+        Command::Ct(command) => conntrack::run(&node, &command)?,
+        Command::Observe(arguments) => observe::run(&node, *arguments)?,
+        Command::Cleanup => {
+            for removed in crate::reconcile::cleanup(&node.certain()?.bpf_root)? {
+                output::print(&format!("{removed}\n"))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests;

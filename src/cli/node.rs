@@ -1,0 +1,222 @@
+//! Where a node's datapath and daemon are found: the few keys of the file that reading needs.
+//!
+//! Someone who broke the file must still be able to read what runs, and why the new file was refused. So the
+//! keys are taken from whatever can be understood of it, without checking the rest.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use toml::de::{DeTable, DeValue};
+
+use crate::bpf::reader::Reader;
+use crate::config::LogTarget;
+
+/// The configuration that is taken if none is named.
+pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
+
+/// A node of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub config: PathBuf,
+    pub bpf_root: PathBuf,
+    pub socket: PathBuf,
+    pub log: LogTarget,
+    /// All of the file is TOML. If not, the keys may have been in what was not understood.
+    pub is_certain: bool,
+}
+
+impl Node {
+    /// The node of a configuration file. Where the file is only half understood that is said on stderr.
+    ///
+    /// Errors if the file can't be read; but if the one that is missing is that of everybody, then the node is,
+    /// too.
+    pub fn find(config: &Path) -> Result<Node> {
+        let mut node = Node::default_of(config);
+        let sources = match sources(config) {
+            Ok(sources) => sources,
+            Err(error) if is_missing(&error) && config == Path::new(DEFAULT_CONFIG) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for (path, text) in sources {
+            if !node.take(&text) {
+                eprintln!(
+                    "dpd: {} is not valid TOML (`dpd check` says where): reading {}",
+                    path.display(),
+                    node.bpf_root.display()
+                );
+                node.is_certain = false;
+            }
+        }
+        Ok(node)
+    }
+
+    /// Errors if a broken file leaves open which node is meant: reading the wrong one misleads, but changing the
+    /// wrong one destroys.
+    pub fn certain(&self) -> Result<&Node> {
+        if !self.is_certain {
+            bail!(
+                "{} is not valid TOML, so it is not certain which node it means: mend it, or name another --config",
+                self.config.display()
+            );
+        }
+        Ok(self)
+    }
+
+    /// The same for the daemon, which reads the file again and says itself what is wrong with it.
+    pub fn find_quietly(config: &Path) -> Node {
+        let mut node = Node::default_of(config);
+        for (_, text) in sources(config).unwrap_or_default() {
+            node.take(&text);
+        }
+        node
+    }
+
+    /// What the kernel holds of this node.
+    pub fn reader(&self) -> Result<Reader> {
+        Reader::open(&self.bpf_root)
+    }
+
+    fn default_of(config: &Path) -> Node {
+        Node {
+            config: config.to_owned(),
+            bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
+            socket: PathBuf::from("/run/dpd/dpd.sock"),
+            log: LogTarget::Auto,
+            is_certain: true,
+        }
+    }
+
+    /// Takes what `[daemon]` says; answers whether all of the text is TOML.
+    fn take(&mut self, text: &str) -> bool {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
+        if let Some(DeValue::Table(daemon)) = daemon {
+            let find = |key: &str| daemon.get(key).and_then(|value| value.get_ref().as_str());
+            if let Some(path) = find("bpf_root") {
+                self.bpf_root = path.into();
+            }
+            if let Some(path) = find("socket") {
+                self.socket = path.into();
+            }
+            match find("log") {
+                Some("journald") => self.log = LogTarget::Journald,
+                Some("stderr") => self.log = LogTarget::Stderr,
+                _ => {}
+            }
+        }
+        errors.is_empty()
+    }
+}
+
+/// The file and its drop-ins, in the order in which they are merged.
+fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut paths = vec![config.to_owned()];
+    // A folder that can't be read is as good as none here.
+    if let Ok(folder) = fs::read_dir(config.with_extension("d")) {
+        let mut drop_ins: Vec<PathBuf> = folder
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+            .collect();
+        drop_ins.sort();
+        paths.append(&mut drop_ins);
+    }
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read(&path)
+                .with_context(|| format!("read the configuration {}", path.display()))?;
+            Ok((path, String::from_utf8_lossy(&text).into_owned()))
+        })
+        .collect()
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_understood_of_a_file_is_taken() {
+        let rows = [
+            (
+                "an empty file leaves the defaults",
+                "",
+                "/sys/fs/bpf/dpd",
+                "/run/dpd/dpd.sock",
+                true,
+            ),
+            (
+                "both paths are taken",
+                "[daemon]\nbpf_root = \"/sys/fs/bpf/a\"\nsocket = \"/run/a.sock\"\n",
+                "/sys/fs/bpf/a",
+                "/run/a.sock",
+                true,
+            ),
+            (
+                "a mistake of meaning elsewhere does not matter",
+                "[daemon]\nsocket = \"/run/a.sock\"\n[colour]\nred = 1\n",
+                "/sys/fs/bpf/dpd",
+                "/run/a.sock",
+                true,
+            ),
+            (
+                "a file that breaks off after its daemon table still says where",
+                "[daemon]\nsocket = \"/run/a.sock\"\n[services.kube-dns]\nfrontends = [\"10.",
+                "/sys/fs/bpf/dpd",
+                "/run/a.sock",
+                false,
+            ),
+            (
+                "a value of the wrong kind is left out",
+                "[daemon]\nsocket = 7\nbpf_root = \"/sys/fs/bpf/a\"",
+                "/sys/fs/bpf/a",
+                "/run/dpd/dpd.sock",
+                true,
+            ),
+            (
+                "no table at all",
+                "daemon = 3",
+                "/sys/fs/bpf/dpd",
+                "/run/dpd/dpd.sock",
+                true,
+            ),
+        ];
+        for (sentence, text, bpf_root, socket, is_toml) in rows {
+            let mut node = Node::default_of(Path::new("x.toml"));
+            assert_eq!(node.take(text), is_toml, "{sentence}");
+            assert_eq!(node.bpf_root, Path::new(bpf_root), "{sentence}");
+            assert_eq!(node.socket, Path::new(socket), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn drop_ins_are_read_and_a_missing_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("node-a.toml");
+        let missing = Node::find(&config).unwrap_err();
+        assert!(
+            format!("{missing:#}").contains("node-a.toml"),
+            "{missing:#}"
+        );
+
+        fs::write(&config, "[node]\nname = \"a\"\n").unwrap();
+        fs::create_dir(folder.path().join("node-a.d")).unwrap();
+        let drop_in = folder.path().join("node-a.d/10-place.toml");
+        fs::write(
+            drop_in,
+            "[daemon]\nsocket = \"/run/a.sock\"\nlog = \"stderr\"\n",
+        )
+        .unwrap();
+        let node = Node::find(&config).unwrap();
+        assert_eq!(node.socket, Path::new("/run/a.sock"));
+        assert_eq!(node.log, LogTarget::Stderr);
+    }
+}

@@ -1,0 +1,146 @@
+//! `dpd observe`: flows as they are seen, or as they were.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use jiff::tz::TimeZone;
+
+use super::node::Node;
+use super::output;
+use crate::model::protocol::Protocol;
+use crate::observe::client;
+use crate::observe::filter::{Filter, PeerTerm, Terms, parse_prefix};
+use crate::observe::line::line;
+use crate::observe::protocol::{Observe, Reply};
+
+/// A filter that is given several times means any of its values; different filters must all hold.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Show the last N flows that pass the filters, and end.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Go on with new flows; this is what happens without --last.
+    #[arg(short, long)]
+    follow: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = FlowFormat::Compact)]
+    output: FlowFormat,
+
+    /// The packet's sender: an identity's name or number, an address or a prefix.
+    #[arg(long, value_name = "PEER", help_heading = "Filters")]
+    from: Vec<PeerTerm>,
+    /// The packet's receiver, before or after translation.
+    #[arg(long, value_name = "PEER", help_heading = "Filters")]
+    to: Vec<PeerTerm>,
+    /// An address or prefix of either side.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, help_heading = "Filters")]
+    ip: Vec<IpNet>,
+    /// A port of either side.
+    #[arg(long, help_heading = "Filters")]
+    port: Vec<u16>,
+    /// tcp, udp, sctp, icmp, icmpv6, or a number.
+    #[arg(long, value_parser = parse_protocol, help_heading = "Filters")]
+    protocol: Vec<String>,
+    /// What was done with the packet.
+    #[arg(long, value_parser = VERDICTS, help_heading = "Filters")]
+    verdict: Vec<String>,
+    /// The name of the service that it goes through.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    service: Vec<String>,
+
+    /// Not from this sender.
+    #[arg(long, value_name = "PEER", help_heading = "Filters")]
+    not_from: Vec<PeerTerm>,
+    /// Not to this receiver.
+    #[arg(long, value_name = "PEER", help_heading = "Filters")]
+    not_to: Vec<PeerTerm>,
+    /// With this address or prefix on neither side.
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, help_heading = "Filters")]
+    not_ip: Vec<IpNet>,
+    /// With this port on neither side.
+    #[arg(long, value_name = "PORT", help_heading = "Filters")]
+    not_port: Vec<u16>,
+    /// Not of this protocol.
+    #[arg(long, value_name = "PROTOCOL", value_parser = parse_protocol, help_heading = "Filters")]
+    not_protocol: Vec<String>,
+    /// Not with this verdict.
+    #[arg(long, value_name = "VERDICT", value_parser = VERDICTS, help_heading = "Filters")]
+    not_verdict: Vec<String>,
+    /// Not through this service.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    not_service: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FlowFormat {
+    /// A line of prose for each flow.
+    Compact,
+    /// A JSON object for each flow, on a line of its own.
+    Json,
+}
+
+const VERDICTS: [&str; 3] = ["forwarded", "dropped", "audit"];
+
+fn parse_protocol(text: &str) -> Result<String, String> {
+    if text.parse::<u8>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let protocol: Protocol = text.to_ascii_lowercase().parse()?;
+    Ok(protocol.name().to_owned())
+}
+
+pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
+    let format = arguments.output;
+    let zone = TimeZone::system();
+    let request = arguments.into_request();
+    let is_endless = request.follow;
+    client::observe(&node.socket, request, |reply| {
+        match reply {
+            Reply::Flow(flow) => match format {
+                FlowFormat::Compact => output::print(&(line(&flow, &zone) + "\n"))?,
+                FlowFormat::Json => output::print(&(serde_json::to_string(&flow)? + "\n"))?,
+            },
+            Reply::Lost(count) => {
+                eprintln!("dpd: {count} flows were not shown: this reader is too slow")
+            }
+            // No answer to this question.
+            Reply::Status(_) | Reply::Error(_) => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if is_endless {
+        bail!("the daemon at {} has ended", node.socket.display());
+    }
+    Ok(())
+}
+
+impl Arguments {
+    fn into_request(self) -> Observe {
+        Observe {
+            last: self.last.unwrap_or(0),
+            follow: self.follow || self.last.is_none(),
+            filter: Filter {
+                only: Terms {
+                    from: self.from,
+                    to: self.to,
+                    ip: self.ip,
+                    port: self.port,
+                    protocol: self.protocol,
+                    verdict: self.verdict,
+                    service: self.service,
+                },
+                not: Terms {
+                    from: self.not_from,
+                    to: self.not_to,
+                    ip: self.not_ip,
+                    port: self.not_port,
+                    protocol: self.not_protocol,
+                    verdict: self.not_verdict,
+                    service: self.not_service,
+                },
+            },
+        }
+    }
+}

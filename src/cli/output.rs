@@ -1,0 +1,121 @@
+//! Tables and JSON on stdout.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use comfy_table::Table;
+use serde::Serialize;
+
+use crate::observe::line::printable;
+
+/// How a listing is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+/// A row of a listing: an object in JSON, cells in the table.
+pub trait Row: Serialize {
+    const HEADER: &[&str];
+
+    /// The row's lines in the table, each as long as the header.
+    fn lines(&self) -> Vec<Vec<String>>;
+}
+
+/// The whole listing as text.
+pub fn render<R: Row>(format: Format, rows: &[R]) -> Result<String> {
+    match format {
+        Format::Table => Ok(table(R::HEADER, rows.iter().flat_map(Row::lines))),
+        Format::Json => json(&rows),
+    }
+}
+
+/// Columns under their headings, two spaces between, nothing after the last.
+pub fn table(header: &[&str], lines: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(header.iter().copied());
+    for cells in lines {
+        table.add_row(cells.iter().map(|cell| match cell.as_str() {
+            "" => "-".into(),
+            cell => printable(cell).into_owned(),
+        }));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// Indented, for people read it too.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).context("write JSON")?;
+    Ok(text + "\n")
+}
+
+/// Writes to stdout. Errors as [`is_broken_pipe`] tells if nobody reads any more.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("write to stdout")
+}
+
+/// Whether the error says that the reader of our output has gone.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// A span of time as one reads it at a glance: its two largest units.
+pub fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0 if !duration.is_zero() => format!("{}ms", duration.as_millis()),
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..86400 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let rows = [
+            (0, "0s"),
+            (1, "1ms"),
+            (999, "999ms"),
+            (1_000, "1s"),
+            (59_999, "59s"),
+            (60_000, "1m00s"),
+            (3_599_000, "59m59s"),
+            (8_000_000, "2h13m"),
+            (86_400_000, "1d00h"),
+            (900_000_000, "10d10h"),
+        ];
+        for (milliseconds, text) in rows {
+            assert_eq!(span(Duration::from_millis(milliseconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned_plain_and_safe() {
+        let lines = [["a", "", "1"], ["long name", "x\ny", "2"]];
+        let lines = lines.map(|cells| cells.map(str::to_owned).to_vec());
+        assert_eq!(
+            table(&["NAME", "WHAT", "N"], lines),
+            "NAME       WHAT  N\na          -     1\nlong name  x\\ny  2\n"
+        );
+        assert_eq!(table(&["NAME", "N"], []), "NAME  N\n");
+    }
+}

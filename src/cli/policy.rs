@@ -1,0 +1,126 @@
+//! `dpd policy`: the rules as the kernel holds them.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Listing;
+use super::identity::{find, name_of};
+use super::node::Node;
+use super::output::{self, Row};
+use crate::model::state::State;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// All rules, with the place in the file that made each, and its hits.
+    List {
+        /// Only those that protect this identity (name or number).
+        #[arg(long, value_name = "NAME")]
+        identity: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+}
+
+pub fn run(node: &Node, command: &Command) -> Result<()> {
+    let Command::List { identity, listing } = command;
+    let reader = node.reader()?;
+    let state = reader.state()?;
+    let mut rows = rows(&state, &reader.rule_hits()?);
+    if let Some(name) = identity {
+        let subject = find(&state.catalog, name)?;
+        rows.retain(|row| row.subject_identity == subject);
+    }
+    output::print(&output::render(listing.output, &rows)?)
+}
+
+#[derive(Debug, Serialize)]
+pub struct RuleRow {
+    id: u32,
+    /// `dns-clients/ingress/0`
+    rule: String,
+    policy: String,
+    direction: String,
+    index: usize,
+    subject: String,
+    subject_identity: u32,
+    action: String,
+    peers: Vec<String>,
+    /// Empty: all traffic.
+    ports: Vec<String>,
+    /// Rows of the kernel's table that it made; 0: a deny of the same peers covers it, or nobody is its peer.
+    entries: usize,
+    hits: u64,
+    file: String,
+    line: usize,
+}
+
+impl Row for RuleRow {
+    const HEADER: &[&str] = &[
+        "ID",
+        "RULE",
+        "SUBJECT",
+        "DIRECTION",
+        "ACTION",
+        "PEERS",
+        "PORTS",
+        "ENTRIES",
+        "HITS",
+        "PLACE",
+    ];
+
+    fn lines(&self) -> Vec<Vec<String>> {
+        let ports = match self.ports.as_slice() {
+            [] => "all".to_owned(),
+            ports => ports.join(", "),
+        };
+        vec![vec![
+            self.id.to_string(),
+            self.rule.clone(),
+            format!("{} ({})", self.subject_identity, self.subject),
+            self.direction.clone(),
+            self.action.clone(),
+            self.peers.join(", "),
+            ports,
+            self.entries.to_string(),
+            self.hits.to_string(),
+            format!("{}:{}", self.file, self.line),
+        ]]
+    }
+}
+
+/// All rules, by name.
+pub fn rows(state: &State, hits: &BTreeMap<u32, u64>) -> Vec<RuleRow> {
+    let mut rows: Vec<RuleRow> = state
+        .catalog
+        .rules
+        .iter()
+        .map(|(id, info)| RuleRow {
+            id: *id,
+            rule: info.label(),
+            policy: info.policy.clone(),
+            direction: info.direction.to_string(),
+            index: info.index,
+            subject: name_of(&state.catalog, info.subject),
+            subject_identity: info.subject,
+            action: info.action.to_string(),
+            peers: info.peers.clone(),
+            ports: info.ports.clone(),
+            entries: state
+                .policy
+                .values()
+                .filter(|entry| entry.rule == *id)
+                .count(),
+            hits: hits.get(id).copied().unwrap_or(0),
+            file: info.file.clone(),
+            line: info.line,
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        let key = |row: &RuleRow| (row.policy.clone(), row.direction.clone(), row.index);
+        key(a).cmp(&key(b))
+    });
+    rows
+}

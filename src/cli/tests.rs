@@ -1,0 +1,482 @@
+//! The command line's shape, and every listing of a hand-made node as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use clap::CommandFactory;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::catalog::{
+    BackendInfo, Catalog, EndpointInfo, IdentityInfo, RuleInfo, ServiceInfo,
+};
+use crate::model::conntrack::{Connection, ConntrackState};
+use crate::model::policy::{Action, Direction};
+use crate::model::protocol::Protocol;
+use crate::model::service::{BackendState, Frontend};
+use crate::model::state::{
+    Backend, Delivery, Endpoint, Enforcement, PolicyEntry, PolicyKey, ServiceEntry, State,
+};
+use crate::model::status::{Attachment, Metric};
+use output::{Row, render};
+
+#[test]
+fn the_definitions_agree_with_each_other() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_can_be_said() {
+    // (words behind `dpd`, whether they are understood)
+    let rows = [
+        ("run", true),
+        ("run --config /x.toml", true),
+        ("--config /x.toml run", true),
+        ("check", true),
+        ("check /x.toml", true),
+        ("status -o json", true),
+        ("service list", true),
+        ("service get kube-dns -o json", true),
+        ("service get", false),
+        ("service", false),
+        ("endpoint list", true),
+        ("identity list", true),
+        ("identity get 18203", true),
+        ("policy list --identity kube-dns", true),
+        ("policy check", false),
+        ("ct list", true),
+        ("ct flush", true),
+        ("ct flush -o json", false),
+        ("observe", true),
+        ("observe --last 5 -o json", true),
+        ("observe -o table", false),
+        ("observe --last -5", false),
+        (
+            "observe --from client --from 10.0.0.0/8 --not-to host",
+            true,
+        ),
+        ("observe --from 10.0.0.0/99", false),
+        ("observe --ip kube-dns", false),
+        ("observe --port 70000", false),
+        (
+            "observe --protocol tcp --protocol 47 --not-protocol UDP",
+            true,
+        ),
+        ("observe --protocol ftp", false),
+        ("observe --verdict dropped --not-verdict audit", true),
+        ("observe --verdict lost", false),
+        ("status -o yaml", false),
+        ("cleanup", true),
+        ("cleanup now", false),
+        ("plan", false),
+        ("", false),
+    ];
+    for (words, expected) in rows {
+        let words = std::iter::once("dpd").chain(words.split_whitespace());
+        let words: Vec<&str> = words.collect();
+        assert_eq!(Cli::try_parse_from(&words).is_ok(), expected, "{words:?}");
+    }
+}
+
+fn set<T: Ord + std::str::FromStr>(texts: &[&str]) -> BTreeSet<T>
+where
+    T::Err: std::fmt::Debug,
+{
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn catalog() -> Catalog {
+    let identity = |name: &str, labels: &[&str], addresses: &[&str]| IdentityInfo {
+        name: name.to_owned(),
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        addresses: set(addresses),
+    };
+    let dns_labels = [
+        "k8s-app=kube-dns",
+        "io.kubernetes.pod.namespace=kube-system",
+    ];
+    let rule = |policy: &str, action, peers: &[&str], ports: &[&str], line| RuleInfo {
+        policy: policy.to_owned(),
+        direction: Direction::Ingress,
+        index: 0,
+        subject: 18203,
+        action,
+        peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+        ports: ports.iter().map(|port| (*port).to_owned()).collect(),
+        file: "/etc/dpd/config.toml".to_owned(),
+        line,
+    };
+    let endpoint = |ifindex, identity, addresses: &[&str]| EndpointInfo {
+        ifindex,
+        identity,
+        addresses: set(addresses),
+    };
+    Catalog {
+        config: "/etc/dpd/config.toml".to_owned(),
+        node: "node-a".to_owned(),
+        identities: BTreeMap::from([
+            (1, identity("host", &[], &["192.0.2.1/32"])),
+            (
+                18203,
+                identity("kube-dns", &dns_labels, &["10.200.0.44/32"]),
+            ),
+            (
+                20001,
+                identity(
+                    "client",
+                    &["app=client"],
+                    &["10.200.0.64/32", "10.201.0.0/24"],
+                ),
+            ),
+        ]),
+        endpoints: BTreeMap::from([
+            (
+                "lxc-client".to_owned(),
+                endpoint(Some(11), 20001, &["10.200.0.64/32", "10.201.0.0/24"]),
+            ),
+            (
+                "lxc-coredns".to_owned(),
+                endpoint(Some(12), 18203, &["10.200.0.44/32"]),
+            ),
+            (
+                "lxc-late".to_owned(),
+                endpoint(None, 777, &["10.200.0.99/32"]),
+            ),
+        ]),
+        services: BTreeMap::from([(
+            1,
+            ServiceInfo {
+                name: "kube-dns".to_owned(),
+                frontends: BTreeSet::new(),
+            },
+        )]),
+        backends: BTreeMap::from([(
+            6,
+            BackendInfo {
+                service: 1,
+                address: socket("10.200.0.44:53"),
+            },
+        )]),
+        rules: BTreeMap::from([
+            (
+                3,
+                rule(
+                    "dns-clients",
+                    Action::Allow,
+                    &["client"],
+                    &["53/udp", "53/tcp"],
+                    40,
+                ),
+            ),
+            (
+                4,
+                rule(
+                    "no-office",
+                    Action::Deny,
+                    &["cidr:198.51.100.0/24"],
+                    &[],
+                    44,
+                ),
+            ),
+        ]),
+        ..Catalog::default()
+    }
+}
+
+fn state() -> State {
+    let frontend = |address: &str, protocol| Frontend {
+        address: address.parse().unwrap(),
+        port: 53,
+        protocol,
+    };
+    let entry = |slot_count| ServiceEntry {
+        service: 1,
+        first_slot: 0,
+        slot_count,
+    };
+    let backend = |address, state, weight| Backend {
+        service: 1,
+        address: socket(address),
+        state,
+        weight,
+    };
+    let endpoint = |identity, ingress| Endpoint {
+        identity,
+        class: 0,
+        delivery: Delivery::Peer,
+        host_mac: [0; 6],
+        mac: [0; 6],
+        ingress,
+        egress: Enforcement::Off,
+    };
+    let policy = |port| PolicyKey {
+        subject: 18203,
+        class: 1,
+        direction: Direction::Ingress,
+        protocol: Some(17),
+        port,
+        port_bits: 16,
+    };
+    let allowed = PolicyEntry {
+        action: Action::Allow,
+        rule: 3,
+    };
+    State {
+        services: BTreeMap::from([
+            (frontend("10.32.0.10", Protocol::Udp), entry(2)),
+            (frontend("fd00:32::10", Protocol::Tcp), entry(0)),
+        ]),
+        backends: BTreeMap::from([
+            (6, backend("10.200.0.44:53", BackendState::Active, 1)),
+            (7, backend("10.200.1.44:5353", BackendState::Draining, 10)),
+        ]),
+        endpoints: BTreeMap::from([
+            (11, endpoint(20001, Enforcement::Off)),
+            (12, endpoint(18203, Enforcement::On)),
+        ]),
+        policy: BTreeMap::from([(policy(53), allowed), (policy(54), allowed)]),
+        catalog: catalog(),
+        ..State::default()
+    }
+}
+
+fn metric(ifindex: u32, direction: &str, reason: u8, packets: u64) -> Metric {
+    Metric {
+        ifindex,
+        direction: direction.to_owned(),
+        reason,
+        reason_text: if reason == 0 {
+            "forwarded"
+        } else {
+            "policy denied"
+        }
+        .to_owned(),
+        packets,
+        bytes: packets * 100,
+    }
+}
+
+fn metrics() -> Vec<Metric> {
+    vec![
+        metric(11, "egress", 0, 5),
+        metric(11, "ingress", 0, 4),
+        metric(12, "ingress", 0, 5),
+        metric(12, "ingress", 133, 2),
+        metric(12, "egress", 133, 1),
+    ]
+}
+
+fn attachments() -> Vec<Attachment> {
+    let attachment = |hook: &str, program: &str, ahead: &[&str]| Attachment {
+        interface: "lxc-client".to_owned(),
+        ifindex: 11,
+        hook: hook.to_owned(),
+        mechanism: "tcx".to_owned(),
+        program: program.to_owned(),
+        ahead: ahead.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    vec![
+        attachment("ingress", "dpd_from_container", &["probe"]),
+        attachment("egress", "dpd_to_container", &[]),
+    ]
+}
+
+fn connections() -> Vec<Connection> {
+    let question = Connection {
+        protocol: 17,
+        state: ConntrackState::Once,
+        src: socket("10.200.0.64:54764"),
+        dst: socket("10.32.0.10:53"),
+        backend: Some(socket("10.200.0.44:53")),
+        source_translation: None,
+        src_identity: 20001,
+        dst_identity: 18203,
+        service: 1,
+        backend_id: 6,
+        egress_rule: 0,
+        ingress_rule: 3,
+        packets: 1,
+        bytes: 72,
+        reply_packets: 1,
+        reply_bytes: 88,
+        remaining_ns: 4_500_000_000,
+        age_ns: 500_000_000,
+    };
+    let ping = Connection {
+        protocol: 1,
+        state: ConntrackState::Unanswered,
+        src: socket("10.200.0.64:77"),
+        dst: socket("10.200.0.99:0"),
+        backend: None,
+        dst_identity: 4711,
+        service: 0,
+        backend_id: 0,
+        ingress_rule: 99,
+        remaining_ns: 30_000_000_000,
+        age_ns: 0,
+        ..question.clone()
+    };
+    vec![question, ping]
+}
+
+fn as_table<R: Row>(rows: &[R]) -> String {
+    render(Format::Table, rows).unwrap()
+}
+
+fn as_json<R: Row>(rows: &[R]) -> Value {
+    serde_json::from_str(&render(Format::Json, rows).unwrap()).unwrap()
+}
+
+#[test]
+fn services() {
+    let rows = service::rows(&state());
+    assert_eq!(
+        as_table(&rows),
+        "\
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       0
+"
+    );
+    assert_eq!(
+        as_json(&rows)[0],
+        json!({
+            "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
+            "backends": [
+                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1},
+                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10},
+            ],
+        })
+    );
+}
+
+#[test]
+fn one_service() {
+    for (name, found) in [("kube-dns", 2), ("1", 2), ("kube", 0), ("", 0)] {
+        match service::get(service::rows(&state()), name) {
+            Ok(rows) => assert_eq!(rows.len(), found, "{name}"),
+            Err(error) => {
+                assert_eq!(found, 0, "{name}");
+                assert!(error.to_string().contains("has no service"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn identities() {
+    let rows = identity::rows(&catalog());
+    assert_eq!(
+        as_table(&rows),
+        "\
+ID     NAME      LABELS                                                     ADDRESSES
+1      host      -                                                          192.0.2.1
+18203  kube-dns  k8s-app=kube-dns, io.kubernetes.pod.namespace=kube-system  10.200.0.44
+20001  client    app=client                                                 10.200.0.64, 10.201.0.0/24
+"
+    );
+    assert_eq!(
+        as_json(&rows)[2],
+        json!({
+            "id": 20001, "name": "client", "labels": ["app=client"],
+            "addresses": ["10.200.0.64", "10.201.0.0/24"],
+        })
+    );
+    let names = ["kube-dns", "18203", "host", "nobody", "18204"];
+    let found = names.map(|name| identity::find(&catalog(), name).ok());
+    assert_eq!(found, [Some(18203), Some(18203), Some(1), None, None]);
+}
+
+#[test]
+fn endpoints() {
+    let rows = endpoint::rows(&state(), &metrics(), &attachments());
+    assert_eq!(
+        as_table(&rows),
+        "\
+INTERFACE    IFINDEX  STATE     ADDRESSES                   IDENTITY          INGRESS  EGRESS  PACKETS-IN  BYTES-IN  PACKETS-OUT  BYTES-OUT  DROPS
+lxc-client   11       attached  10.200.0.64, 10.201.0.0/24  20001 (client)    off      off     4           400       5            500        0
+lxc-coredns  12       detached  10.200.0.44                 18203 (kube-dns)  on       off     5           500       0            0          3
+lxc-late     -        waiting   10.200.0.99                 777 (777)         -        -       0           0         0            0          0
+"
+    );
+    assert_eq!(
+        as_json(&rows)[1],
+        json!({
+            "interface": "lxc-coredns", "ifindex": 12, "state": "detached", "addresses": ["10.200.0.44"],
+            "identity": 18203, "identity_name": "kube-dns",
+            "ingress_enforcement": "on", "egress_enforcement": "off",
+            "packets_in": 5, "bytes_in": 500, "packets_out": 0, "bytes_out": 0, "drops": 3,
+        })
+    );
+}
+
+#[test]
+fn rules() {
+    let rows = policy::rows(&state(), &BTreeMap::from([(3, 12)]));
+    assert_eq!(
+        as_table(&rows),
+        "\
+ID  RULE                   SUBJECT           DIRECTION  ACTION  PEERS                 PORTS           ENTRIES  HITS  PLACE
+3   dns-clients/ingress/0  18203 (kube-dns)  ingress    allow   client                53/udp, 53/tcp  2        12    /etc/dpd/config.toml:40
+4   no-office/ingress/0    18203 (kube-dns)  ingress    deny    cidr:198.51.100.0/24  all             0        0     /etc/dpd/config.toml:44
+"
+    );
+    assert_eq!(
+        as_json(&rows)[0],
+        json!({
+            "id": 3, "rule": "dns-clients/ingress/0", "policy": "dns-clients", "direction": "ingress", "index": 0,
+            "subject": "kube-dns", "subject_identity": 18203, "action": "allow", "peers": ["client"],
+            "ports": ["53/udp", "53/tcp"], "entries": 2, "hits": 12,
+            "file": "/etc/dpd/config.toml", "line": 40,
+        })
+    );
+}
+
+#[test]
+fn tracked_connections() {
+    let rows = conntrack::rows(&catalog(), connections());
+    assert_eq!(
+        as_table(&rows),
+        "\
+PROTOCOL    SOURCE                      DESTINATION               REWRITE                         SERVICE   STATE       PACKETS  BYTES  REPLIES  REPLY-BYTES  REMAINING  AGE
+icmp id 77  10.200.0.64 (client)        10.200.0.99 (4711)        -                               -         unanswered  1        72     1        88           30s        0s
+udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 → 10.200.0.44:53  kube-dns  once        1        72     1        88           4s         500ms
+"
+    );
+    assert_eq!(
+        as_json(&rows)[1],
+        json!({
+            "protocol": "udp",
+            "src_ip": "10.200.0.64", "src_port": 54764, "src_identity": 20001, "src_name": "client",
+            "dst_ip": "10.32.0.10", "dst_port": 53, "dst_identity": 18203, "dst_name": "kube-dns",
+            "icmp_id": null, "state": "once", "service": "kube-dns", "service_id": 1,
+            "backend_ip": "10.200.0.44", "backend_port": 53, "backend_id": 6,
+            "translated_src_ip": null, "translated_src_port": null,
+            "packets": 1, "bytes": 72, "reply_packets": 1, "reply_bytes": 88,
+            "remaining_seconds": 4.5, "age_seconds": 0.5,
+            "egress_rule": null, "ingress_rule": "dns-clients/ingress/0",
+        })
+    );
+    let ping = &as_json(&rows)[0];
+    assert_eq!(
+        (&ping["src_port"], &ping["icmp_id"]),
+        (&Value::Null, &json!(77))
+    );
+    assert_eq!(
+        ping["ingress_rule"],
+        json!("99"),
+        "a rule that the catalog has lost"
+    );
+}
+
+#[test]
+fn an_empty_listing() {
+    let none: [service::ServiceRow; 0] = [];
+    assert_eq!(render(Format::Json, &none).unwrap(), "[]\n");
+    assert_eq!(as_table(&none).lines().count(), 1);
+}

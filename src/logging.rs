@@ -1,0 +1,176 @@
+//! The daemon's own log: to stderr, or natively to journald. `RUST_LOG` chooses what, as with env_logger.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use log::{Level, Log, Metadata, Record};
+
+use crate::config::LogTarget;
+use crate::journal::{self, Journal, Priority};
+
+/// Starts logging for the whole process. Errors if that was done before, or if the journal can't be used at all.
+pub fn init(target: LogTarget) -> Result<()> {
+    let journal = wants_journal(target)
+        .then(|| Journal::open(Path::new(journal::SOCKET)))
+        .transpose()?;
+    let logger = Logger::new(journal);
+    log::set_max_level(logger.stderr.filter());
+    log::set_boxed_logger(Box::new(logger)).context("start logging")
+}
+
+fn wants_journal(target: LogTarget) -> bool {
+    match target {
+        LogTarget::Stderr => false,
+        LogTarget::Journald => true,
+        LogTarget::Auto => {
+            let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+            let stderr = rustix::fs::fstat(std::io::stderr());
+            stderr.is_ok_and(|stat| is_stream(&stream, stat.st_dev, stat.st_ino))
+                && fs::metadata(journal::SOCKET).is_ok_and(|file| file.file_type().is_socket())
+        }
+    }
+}
+
+/// Whether `$JOURNAL_STREAM`, which is `DEVICE:INODE`, means this file. A process that was given the variable but
+/// another stderr should keep to its stderr.
+fn is_stream(variable: &str, device: u64, inode: u64) -> bool {
+    variable
+        .split_once(':')
+        .is_some_and(|(dev, ino)| dev.parse() == Ok(device) && ino.parse() == Ok(inode))
+}
+
+struct Logger {
+    /// Filters for both ways.
+    stderr: env_logger::Logger,
+    journal: Option<Journal>,
+}
+
+impl Logger {
+    fn new(journal: Option<Journal>) -> Logger {
+        let environment = env_logger::Env::default().default_filter_or("info");
+        let stderr = env_logger::Builder::from_env(environment)
+            .format(|out, record| {
+                let time = out.timestamp_millis();
+                writeln!(out, "{time} {:<5} {}", record.level(), record.args())
+            })
+            .build();
+        Logger { stderr, journal }
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        self.stderr.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record) {
+        let is_in_journal = self.journal.as_ref().is_some_and(|journal| {
+            // What the filter holds back is done with, too.
+            !self.stderr.matches(record) || journal.send(&entry(record))
+        });
+        // A journal that is away must not swallow what the daemon has to say.
+        if !is_in_journal {
+            self.stderr.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.stderr.flush();
+    }
+}
+
+fn entry(record: &Record) -> Vec<(String, String)> {
+    let priority = match record.level() {
+        Level::Error => Priority::Error,
+        Level::Warn => Priority::Warning,
+        Level::Info => Priority::Info,
+        Level::Debug | Level::Trace => Priority::Debug,
+    };
+    let mut entry = Journal::entry(priority, record.args().to_string());
+    if let Some(file) = record.file() {
+        entry.push(("CODE_FILE".to_owned(), file.to_owned()));
+    }
+    if let Some(line) = record.line() {
+        entry.push(("CODE_LINE".to_owned(), line.to_string()));
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journals_stream() {
+        let rows = [
+            ("8:1234", true),
+            ("8:1235", false),
+            ("9:1234", false),
+            ("8", false),
+            ("8:", false),
+            (":1234", false),
+            ("a:b", false),
+            ("", false),
+        ];
+        for (variable, expected) in rows {
+            assert_eq!(is_stream(variable, 8, 1234), expected, "{variable:?}");
+        }
+    }
+
+    #[test]
+    fn records() {
+        let rows = [
+            (Level::Error, "3"),
+            (Level::Warn, "4"),
+            (Level::Info, "6"),
+            (Level::Debug, "7"),
+            (Level::Trace, "7"),
+        ];
+        for (level, priority) in rows {
+            let record = Record::builder()
+                .level(level)
+                .args(format_args!("two\nlines"))
+                .file(Some("src/x.rs"))
+                .line(Some(7))
+                .build();
+            let expected = [
+                ("MESSAGE", "two\nlines"),
+                ("PRIORITY", priority),
+                ("SYSLOG_IDENTIFIER", "dpd"),
+                ("CODE_FILE", "src/x.rs"),
+                ("CODE_LINE", "7"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(entry(&record), expected);
+        }
+    }
+
+    #[test]
+    fn the_journal_takes_what_the_filter_lets_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let logger = Logger {
+            stderr: env_logger::Builder::new()
+                .filter_level(log::LevelFilter::Info)
+                .build(),
+            journal: Some(Journal::open(&path).unwrap()),
+        };
+        for level in [Level::Debug, Level::Info] {
+            logger.log(
+                &Record::builder()
+                    .level(level)
+                    .args(format_args!("{level}"))
+                    .build(),
+            );
+        }
+        let mut datagram = [0; 1024];
+        let length = socket.recv(&mut datagram).unwrap();
+        assert!(datagram[..length].starts_with(b"MESSAGE=INFO\n"));
+        assert!(socket.recv(&mut datagram).is_err(), "one record, not two");
+    }
+}

@@ -1,0 +1,363 @@
+//! A flow as a line of prose.
+//!
+//! ```text
+//! Nov 22 12:53:05.123 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)
+//! └────── time ─────┘ └────── left ────────────┘    └ service, right ─────────────────┘└ what was done ┘└ packet ┘
+//! ```
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use jiff::tz::TimeZone;
+
+use super::record::Record;
+
+/// The whole line, its time told in `zone`; without a newline.
+pub fn line(record: &Record, zone: &TimeZone) -> String {
+    let time = record.time.to_zoned(zone.clone());
+    format!(
+        "{} {}",
+        time.strftime("%b %e %H:%M:%S%.3f"),
+        message(record)
+    )
+}
+
+/// The line without its time.
+pub fn message(record: &Record) -> String {
+    let mut text = String::new();
+    // Writing into a string can't fail.
+    let _ = write_message(&mut text, record);
+    text
+}
+
+fn write_message(out: &mut String, record: &Record) -> fmt::Result {
+    let src = Side::new(record.src_ip, record.src_port, &record.src_name);
+    let dst = Side::new(record.dst_ip, record.dst_port, &record.dst_name);
+    // The client stays on the left, so that question and answer stand under each other.
+    let (left, arrow, right) = if record.reply {
+        (dst, "<-", src)
+    } else {
+        (src, "->", dst)
+    };
+    write!(out, "{left} {arrow} ")?;
+    if let Some(service) = &record.service {
+        write!(out, "{} ", printable(service))?;
+    }
+    write!(out, "{right} ")?;
+    match &*record.verdict {
+        "forwarded" => write!(out, "{} FORWARDED", printable(&record.point))?,
+        verdict => write!(out, "{}{}", verdict.to_uppercase(), Why(record))?,
+    }
+    write!(out, " ({}", Packet(record))?;
+    if record.reply {
+        out.write_str(", reply")?;
+    }
+    out.write_char(')')?;
+    if record.repeats > 1 {
+        write!(out, " (×{})", record.repeats)?;
+    }
+    Ok(())
+}
+
+/// The text with whatever could break or disguise a line written out as an escape.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_disruptive) {
+        return text.into();
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for char in text.chars() {
+        if is_disruptive(char) {
+            safe.extend(char.escape_default());
+        } else {
+            safe.push(char);
+        }
+    }
+    safe.into()
+}
+
+/// Control characters, line separators, and marks that turn the direction of writing.
+fn is_disruptive(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `10.200.0.64:54764 (client)`
+struct Side<'a> {
+    ip: IpAddr,
+    port: Option<u16>,
+    name: &'a str,
+}
+
+impl<'a> Side<'a> {
+    fn new(ip: IpAddr, port: Option<u16>, name: &'a str) -> Self {
+        Side { ip, port, name }
+    }
+}
+
+impl fmt::Display for Side<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ip, self.port) {
+            (ip, None) => write!(f, "{ip}")?,
+            (IpAddr::V4(ip), Some(port)) => write!(f, "{ip}:{port}")?,
+            (IpAddr::V6(ip), Some(port)) => write!(f, "[{ip}]:{port}")?,
+        }
+        write!(f, " ({})", printable(self.name))
+    }
+}
+
+/// ` (policy denied: no rule of ingress kube-dns)`
+struct Why<'a>(&'a Record<'a>);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(reason) = &self.0.drop_reason else {
+            return Ok(());
+        };
+        write!(f, " ({}", printable(reason))?;
+        if self.0.is_policy_denied() {
+            match (&self.0.rule, &self.0.denied_by) {
+                (Some(rule), _) => write!(f, ": rule {}", printable(rule))?,
+                (None, Some(place)) => write!(f, ": no rule of {}", printable(place))?,
+                (None, None) => {}
+            }
+        }
+        f.write_char(')')
+    }
+}
+
+/// `TCP SYN`
+struct Packet<'a>(&'a Record<'a>);
+
+impl fmt::Display for Packet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0.protocol {
+            "icmpv6" => f.write_str("ICMPv6")?,
+            number if number.starts_with(|c: char| c.is_ascii_digit()) => {
+                write!(f, "protocol {}", printable(number))?;
+            }
+            name => f.write_str(&printable(&name.to_uppercase()))?,
+        }
+        match &self.0.tcp_flags {
+            Some(flags) => write!(f, " {}", printable(flags)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::flow::{Flow, Verdict};
+    use crate::observe::samples::{answer, peer, question, refusal};
+
+    fn dropped(reason: u8, words: &'static str) -> Flow {
+        Flow {
+            verdict: Verdict::Dropped,
+            drop_reason: Some((reason, words)),
+            ..question()
+        }
+    }
+
+    #[test]
+    fn lines() {
+        let rows = [
+            (
+                "a question through a service",
+                question(),
+                "Nov 22 12:53:05.123 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "its answer is turned round",
+                answer(),
+                "Nov 22 12:53:05.124 10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP, reply)",
+            ),
+            (
+                "a drop names the lack of a rule and no point",
+                refusal(),
+                "Nov 22 12:53:09.001 10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN)",
+            ),
+            (
+                "the day of the month takes two columns",
+                Flow {
+                    time: std::time::UNIX_EPOCH,
+                    ..question()
+                },
+                "Jan  1 00:00:00.000 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+        ];
+        for (sentence, flow, text) in rows {
+            assert_eq!(
+                line(&Record::from(&flow), &TimeZone::UTC),
+                text,
+                "{sentence}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages() {
+        let v6 = |flow: Flow| Flow {
+            src: peer("fd00:200::64", 54764, 20001, "client"),
+            dst: peer("fd00:200::44", 53, 18203, "kube-dns"),
+            service: None,
+            ..flow
+        };
+        let rows = [
+            (
+                "a drop by a deny rule names the rule",
+                Flow {
+                    drop_reason: Some((181, "policy denied")),
+                    rule: Some("no-office/ingress/0".to_owned()),
+                    denied_by: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: rule no-office/ingress/0) (TCP SYN)",
+            ),
+            (
+                "a policy drop of which nothing more is known",
+                Flow {
+                    denied_by: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied) (TCP SYN)",
+            ),
+            (
+                "another reason says nothing of rules",
+                dropped(158, "no backend"),
+                "10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) DROPPED (no backend) (UDP)",
+            ),
+            (
+                "a drop without a reason is still a drop",
+                Flow {
+                    drop_reason: None,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (TCP SYN)",
+            ),
+            (
+                "an audit says what policy would have done",
+                Flow {
+                    verdict: Verdict::Audit,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) AUDIT (policy denied: no rule of ingress kube-dns) (TCP SYN)",
+            ),
+            (
+                "a drop that stands for many",
+                Flow {
+                    repeats: 17,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN) (×17)",
+            ),
+            (
+                "a dropped answer",
+                Flow {
+                    verdict: Verdict::Dropped,
+                    drop_reason: Some((196, "TTL exceeded")),
+                    ..answer()
+                },
+                "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) DROPPED (TTL exceeded) (UDP, reply)",
+            ),
+            (
+                "IPv6 with ports",
+                v6(question()),
+                "[fd00:200::64]:54764 (client) -> [fd00:200::44]:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "ICMPv6, whose port is an echo's id",
+                Flow {
+                    protocol: 58,
+                    ..v6(question())
+                },
+                "fd00:200::64 (client) -> fd00:200::44 (kube-dns) to-endpoint FORWARDED (ICMPv6)",
+            ),
+            (
+                "ICMP",
+                Flow {
+                    protocol: 1,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (ICMP)",
+            ),
+            (
+                "SCTP has ports",
+                Flow {
+                    protocol: 132,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (SCTP)",
+            ),
+            (
+                "a protocol without a name here",
+                Flow {
+                    protocol: 47,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (protocol 47)",
+            ),
+            (
+                "several flags, in an answer",
+                Flow {
+                    protocol: 6,
+                    tcp_flags: 0x12,
+                    ..answer()
+                },
+                "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP SYN ACK, reply)",
+            ),
+            (
+                "all flags",
+                Flow {
+                    tcp_flags: 0xff,
+                    ..refusal()
+                },
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP FIN SYN RST PSH ACK URG ECE CWR)",
+            ),
+            (
+                "a TCP packet without flags",
+                Flow {
+                    protocol: 6,
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP)",
+            ),
+            (
+                "a fragment whose first was not seen has no ports",
+                Flow {
+                    src: peer("10.200.0.64", 0, 20001, "client"),
+                    dst: peer("10.200.0.44", 0, 18203, "kube-dns"),
+                    service: None,
+                    ..dropped(175, "fragment without first")
+                },
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) DROPPED (fragment without first) (UDP)",
+            ),
+            (
+                "an identity without a name is shown by its number",
+                Flow {
+                    src: peer("10.200.0.64", 1, 777, "777"),
+                    dst: peer("10.200.0.44", 53, 778, ""),
+                    service: None,
+                    ..question()
+                },
+                "10.200.0.64:1 (777) -> 10.200.0.44:53 (778) to-endpoint FORWARDED (UDP)",
+            ),
+            (
+                "nothing in a name breaks the line or turns it",
+                Flow {
+                    src: peer("10.200.0.64", 1, 777, "a\nb\u{1b}[2J\u{202e}é"),
+                    service: Some("s\r".to_owned()),
+                    ..question()
+                },
+                "10.200.0.64:1 (a\\nb\\u{1b}[2J\\u{202e}é) -> s\\r 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
+            ),
+        ];
+        for (sentence, flow, text) in rows {
+            assert_eq!(message(&Record::from(&flow)), text, "{sentence}");
+        }
+    }
+}

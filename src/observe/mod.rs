@@ -1,0 +1,18 @@
+//! Flows on their way to whoever reads them: the command line over a socket, and the journal.
+//!
+//! ```text
+//!   ring buffer ─▶ Flow ─┬─▶ Server ─▶ filter ─▶ a queue for each client ─▶ JSON lines ─▶ `dpd observe`
+//!                        └─▶ journal: one record each
+//! ```
+
+pub mod client;
+pub mod filter;
+pub mod hub;
+pub mod journal;
+pub mod line;
+pub mod protocol;
+pub mod record;
+pub mod server;
+
+#[cfg(test)]
+mod samples;

@@ -1,0 +1,48 @@
+//! What is said over the daemon's socket: one request, then replies, each a JSON object on a line of its own.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::filter::Filter;
+use super::record::Record;
+use crate::model::status::DaemonStatus;
+
+/// The first and only line of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to a socket"
+)]
+pub enum Request {
+    Observe(Observe),
+    Status,
+}
+
+/// Which flows a client wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Observe {
+    /// How many of those that have been already.
+    pub last: usize,
+    /// Whether those that are to come, too.
+    pub follow: bool,
+    pub filter: Filter,
+}
+
+/// A line of the server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to a socket"
+)]
+pub enum Reply<'a> {
+    Flow(Record<'a>),
+    /// So many flows were not sent, for the client was too slow for them.
+    Lost(u64),
+    Status(DaemonStatus),
+    /// Why there is no other answer.
+    Error(Cow<'a, str>),
+}

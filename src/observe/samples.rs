@@ -1,0 +1,82 @@
+//! Flows for tests.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::model::flow::{Flow, FlowPeer, Verdict};
+use crate::model::policy::Direction;
+
+pub const UDP: u8 = 17;
+pub const TCP: u8 = 6;
+
+/// A client's question to a DNS server through its service, on 22 November 2025, 12:53:05.123 UTC.
+pub fn question() -> Flow {
+    Flow {
+        time: UNIX_EPOCH + Duration::from_millis(1_763_815_985_123),
+        verdict: Verdict::Forwarded,
+        point: "to-endpoint",
+        drop_reason: None,
+        direction: Direction::Ingress,
+        reply: false,
+        src: peer("10.200.0.64", 54764, 20001, "client"),
+        dst: peer("10.200.0.44", 53, 18203, "kube-dns"),
+        orig_dst: Some(("10.32.0.10".parse().unwrap(), 53)),
+        service: Some("kube-dns".to_owned()),
+        protocol: UDP,
+        tcp_flags: 0,
+        ct_state: Some("unanswered"),
+        rule: Some("dns-clients/ingress/0".to_owned()),
+        egress_rule: None,
+        ingress_rule: Some("dns-clients/ingress/0".to_owned()),
+        denied_by: None,
+        interface: "lxc-coredns".to_owned(),
+        bytes: 72,
+        repeats: 1,
+    }
+}
+
+/// Its answer.
+pub fn answer() -> Flow {
+    let question = question();
+    Flow {
+        time: question.time + Duration::from_millis(1),
+        direction: Direction::Egress,
+        reply: true,
+        src: question.dst,
+        dst: question.src,
+        orig_dst: None,
+        ct_state: Some("once"),
+        interface: "lxc-client".to_owned(),
+        ..self::question()
+    }
+}
+
+/// An intruder's SYN to the same server, which no rule allows.
+pub fn refusal() -> Flow {
+    Flow {
+        time: UNIX_EPOCH + Duration::from_millis(1_763_815_989_001),
+        verdict: Verdict::Dropped,
+        point: "from-endpoint",
+        drop_reason: Some((133, "policy denied")),
+        src: peer("10.200.0.65", 40000, 20002, "intruder"),
+        orig_dst: None,
+        service: None,
+        protocol: TCP,
+        tcp_flags: 0x02,
+        ct_state: None,
+        rule: None,
+        ingress_rule: None,
+        denied_by: Some("ingress kube-dns".to_owned()),
+        interface: "lxc-intruder".to_owned(),
+        bytes: 60,
+        ..question()
+    }
+}
+
+pub fn peer(ip: &str, port: u16, identity: u32, name: &str) -> FlowPeer {
+    FlowPeer {
+        ip: ip.parse().unwrap(),
+        port,
+        identity,
+        name: name.to_owned(),
+    }
+}

@@ -1,0 +1,364 @@
+//! The daemon's socket: a thread for each client reads one request and writes lines of JSON.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::RecvTimeoutError;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::hub::{Hub, Sizes, Watch};
+use super::protocol::{Observe, Reply, Request};
+use super::record::Record;
+use crate::model::flow::Flow;
+use crate::model::status::DaemonStatus;
+
+/// The socket's mode: its owner and group may ask.
+const MODE: u32 = 0o660;
+/// No request that makes sense is longer, in bytes.
+const REQUEST_MAX: usize = 64 * 1024;
+/// How often a watcher to whom nothing happens is looked at, to see whether it is still there.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Flows that are written together when many wait.
+const BATCH: usize = 256;
+
+/// What one server allows itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Clients at once; one more is told so and closed.
+    pub clients: usize,
+    /// How long a client may take to ask.
+    pub request_timeout: Duration,
+    pub sizes: Sizes,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            clients: 64,
+            request_timeout: Duration::from_secs(5),
+            sizes: Sizes::default(),
+        }
+    }
+}
+
+/// The listening socket. Dropping it closes every client and takes the socket's file away.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of our socket's file, so that another's is left alone.
+    file: (u64, u64),
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    hub: Hub,
+    clients: Mutex<Clients>,
+    limits: Limits,
+    status: Box<dyn Fn() -> DaemonStatus + Send + Sync>,
+}
+
+/// The open connections, so that they can be counted and closed.
+#[derive(Default)]
+struct Clients {
+    open: BTreeMap<u64, UnixStream>,
+    next: u64,
+    is_closing: bool,
+}
+
+impl Server {
+    /// Listens at `path` and answers from threads of its own; `status` is asked for each status request.
+    ///
+    /// What a dead daemon left at `path` is replaced. Errors if a live one listens there, or if there is
+    /// something else than a socket.
+    pub fn start(
+        path: &Path,
+        limits: Limits,
+        status: impl Fn() -> DaemonStatus + Send + Sync + 'static,
+    ) -> Result<Server> {
+        let listener = listen(path)?;
+        let metadata = fs::symlink_metadata(path)
+            .with_context(|| format!("look at the new socket {}", path.display()))?;
+        let shared = Arc::new(Shared {
+            hub: Hub::new(limits.sizes),
+            clients: Mutex::default(),
+            limits,
+            status: Box::new(status),
+        });
+        let acceptor = {
+            let shared = shared.clone();
+            let listener = listener.try_clone().context("copy the listening socket")?;
+            thread::Builder::new()
+                .name("observe".to_owned())
+                .spawn(move || accept(&listener, &shared))
+                .context("start the thread that accepts observers")?
+        };
+        Ok(Server {
+            shared,
+            listener,
+            path: path.to_owned(),
+            file: (metadata.dev(), metadata.ino()),
+            acceptor: Some(acceptor),
+        })
+    }
+
+    /// Hands a flow to those who watch; never waits for one of them.
+    pub fn publish(&self, flow: Arc<Flow>) {
+        self.shared.hub.publish(flow);
+    }
+
+    /// Flows that watchers were too slow for since the start.
+    pub fn lost(&self) -> u64 {
+        self.shared.hub.lost()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut clients = self.shared.clients();
+        clients.is_closing = true;
+        for client in clients.open.values() {
+            // It may be gone already.
+            let _ = client.shutdown(Shutdown::Both);
+        }
+        drop(clients);
+        // On Linux this ends a waiting accept.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("the socket {} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+impl Shared {
+    fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("make the folder {} for the socket", folder.display()))?;
+    }
+    remove_stale(path)?;
+    let address = SocketAddrUnix::new(path)
+        .with_context(|| format!("name the socket {} (108 bytes at most)", path.display()))?;
+    bind(path, &address).with_context(|| format!("listen at {}", path.display()))
+}
+
+fn bind(path: &Path, address: &SocketAddrUnix) -> io::Result<UnixListener> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // Linux gives a socket's file the mode of the socket less the umask: it is never wider than meant …
+    rustix::fs::fchmod(&socket, MODE.into())?;
+    rustix::net::bind(&socket, address)?;
+    // … and here it gets back what the umask took.
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(UnixListener::from(socket))
+}
+
+/// A socket that nobody listens to any more is what a killed daemon leaves behind.
+fn remove_stale(path: &Path) -> Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("look at {}", path.display()));
+        }
+    };
+    if !metadata.file_type().is_socket() {
+        bail!(
+            "{} is there and is no socket: move it away, or give daemon.socket another path",
+            path.display()
+        );
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!(
+            "another daemon listens at {}: stop it, or give daemon.socket another path",
+            path.display()
+        ),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .with_context(|| format!("take the dead daemon's socket {} away", path.display())),
+        Err(error) => Err(error)
+            .with_context(|| format!("ask whether another daemon listens at {}", path.display())),
+    }
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        if shared.clients().is_closing {
+            return;
+        }
+        match stream {
+            Ok(stream) => admit(stream, shared),
+            Err(error) => {
+                log::warn!("an observer could not be accepted: {error}");
+                // Most likely no file descriptor is free, and the error would come again at once.
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn admit(stream: UnixStream, shared: &Arc<Shared>) {
+    let id = match register(&stream, shared) {
+        Ok(id) => id,
+        Err(reason) => {
+            // A new connection's buffer is empty, so this does not wait.
+            let _ = send(&stream, &Reply::Error(reason.into()));
+            return;
+        }
+    };
+    let thread = {
+        let shared = shared.clone();
+        thread::Builder::new()
+            .name("observer".to_owned())
+            .spawn(move || {
+                if let Err(error) = serve(&stream, &shared) {
+                    log::debug!("an observer has gone: {error}");
+                }
+                shared.clients().open.remove(&id);
+            })
+    };
+    if let Err(error) = thread {
+        log::warn!("an observer is turned away: no thread for it: {error}");
+        shared.clients().open.remove(&id);
+    }
+}
+
+/// The number of the new client, or why it can't be one.
+fn register(stream: &UnixStream, shared: &Shared) -> Result<u64, String> {
+    let copy = stream
+        .try_clone()
+        .map_err(|error| format!("no file descriptor is free: {error}"))?;
+    let mut clients = shared.clients();
+    if clients.is_closing {
+        return Err("the daemon is ending".to_owned());
+    }
+    if clients.open.len() >= shared.limits.clients {
+        let count = shared.limits.clients;
+        return Err(format!("{count} observers are connected already"));
+    }
+    let id = clients.next;
+    clients.next += 1;
+    clients.open.insert(id, copy);
+    Ok(id)
+}
+
+/// Answers the one request of a client.
+fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+    let request = read_request(stream, shared.limits.request_timeout)?;
+    match serde_json::from_slice(&request) {
+        Ok(Request::Status) => {
+            let mut status = (shared.status)();
+            status.observers_lost = shared.hub.lost();
+            send(stream, &Reply::Status(status))
+        }
+        Ok(Request::Observe(request)) => observe(stream, shared, request),
+        Err(error) => send(
+            stream,
+            &Reply::Error(format!("this is no request: {error}").into()),
+        ),
+    }
+}
+
+/// Reads up to the first newline. A client that sends too slowly or too much gets an error for an answer.
+fn read_request(mut stream: &UnixStream, timeout: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + timeout;
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let length = stream.read(&mut chunk)?;
+        if let Some(end) = chunk[..length].iter().position(|byte| *byte == b'\n') {
+            request.extend_from_slice(&chunk[..end]);
+            return Ok(request);
+        }
+        request.extend_from_slice(&chunk[..length]);
+        // The end of what it sends ends its request, too.
+        if length == 0 || request.len() > REQUEST_MAX {
+            return Ok(request);
+        }
+    }
+}
+
+fn observe(stream: &UnixStream, shared: &Shared, request: Observe) -> io::Result<()> {
+    let (last, watch) = shared.hub.observe(request);
+    for batch in last.chunks(BATCH) {
+        send_flows(stream, batch)?;
+    }
+    match watch {
+        Some(watch) => follow(stream, &watch),
+        None => Ok(()),
+    }
+}
+
+fn follow(stream: &UnixStream, watch: &Watch) -> io::Result<()> {
+    loop {
+        match watch.flows.recv_timeout(IDLE_TICK) {
+            Ok(flow) => {
+                let mut batch = vec![flow];
+                batch.extend(watch.flows.try_iter().take(BATCH - 1));
+                send_flows(stream, &batch)?;
+            }
+            Err(RecvTimeoutError::Timeout) if is_gone(stream)? => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        let lost = watch.take_lost();
+        if lost > 0 {
+            send(stream, &Reply::Lost(lost))?;
+        }
+    }
+}
+
+/// Whether the other end is closed. One that has only stopped sending still wants to hear.
+fn is_gone(stream: &UnixStream) -> io::Result<bool> {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let now = rustix::time::Timespec::default();
+    poll(&mut fds, Some(&now))?;
+    Ok(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn send_flows(mut stream: &UnixStream, flows: &[Arc<Flow>]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for flow in flows {
+        serde_json::to_writer(&mut lines, &Reply::Flow(Record::from(&**flow)))?;
+        lines.push(b'\n');
+    }
+    stream.write_all(&lines)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! The `dpd` program from the outside: exit statuses, and what is said where.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn dpd(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dpd"));
+    command
+        .args(words)
+        .env_remove("DPD_CONFIG")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(words: &[&str]) -> Output {
+    dpd(words).output().unwrap()
+}
+
+/// A file of a node that does not run, all of whose places lie in `folder`.
+fn idle_node(folder: &Path) -> String {
+    let config = folder.join("config.toml");
+    let place = folder.display();
+    let text = format!("[daemon]\nbpf_root = \"{place}/bpf\"\nsocket = \"{place}/dpd.sock\"\n");
+    fs::write(&config, text).unwrap();
+    config.display().to_string()
+}
+
+#[test]
+fn exit_statuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = idle_node(folder.path());
+    let missing = folder.path().join("missing.toml").display().to_string();
+    // (sentence, words, exit status, what stderr or stdout says)
+    let rows: [(&str, &[&str], i32, &str); 16] = [
+        ("nothing said is wrong use", &[], 2, "Usage: dpd"),
+        (
+            "an unknown command",
+            &["dance"],
+            2,
+            "unrecognized subcommand",
+        ),
+        (
+            "a command that needs another word",
+            &["service"],
+            2,
+            "Usage: dpd service",
+        ),
+        (
+            "an unknown option",
+            &["status", "--loud"],
+            2,
+            "unexpected argument",
+        ),
+        (
+            "a format that there is not",
+            &["ct", "list", "-o", "yaml"],
+            2,
+            "invalid value",
+        ),
+        (
+            "an address with a slip",
+            &["observe", "--ip", "10.0.0.0/99"],
+            2,
+            "no address",
+        ),
+        ("help", &["--help"], 0, "observe"),
+        ("help of a command", &["observe", "--help"], 0, "--not-from"),
+        ("version", &["--version"], 0, "dpd "),
+        (
+            "a missing file",
+            &["--config", &missing, "status"],
+            1,
+            "missing.toml",
+        ),
+        (
+            "a missing file to check",
+            &["check", &missing],
+            1,
+            "missing.toml",
+        ),
+        (
+            "nothing runs",
+            &["--config", &idle, "status"],
+            1,
+            "there is no datapath either",
+        ),
+        (
+            "no datapath to list",
+            &["--config", &idle, "service", "list"],
+            1,
+            "no datapath of dpd at",
+        ),
+        (
+            "no datapath to flush",
+            &["--config", &idle, "ct", "flush"],
+            1,
+            "no datapath of dpd at",
+        ),
+        (
+            "no daemon to observe",
+            &["--config", &idle, "observe"],
+            1,
+            "no daemon answers at",
+        ),
+        (
+            "not even for the past",
+            &["--config", &idle, "observe", "--last", "3"],
+            1,
+            "dpd.sock",
+        ),
+    ];
+    for (sentence, words, status, said) in rows {
+        let output = run(words);
+        let text = [&output.stdout[..], &output.stderr]
+            .map(String::from_utf8_lossy)
+            .concat();
+        assert_eq!(output.status.code(), Some(status), "{sentence}: {text}");
+        assert!(text.contains(said), "{sentence}: {text}");
+        if status == 0 {
+            assert!(output.stderr.is_empty(), "{sentence}: {text}");
+        }
+    }
+}
+
+#[test]
+fn status_is_json_also_when_nothing_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&[
+        "--config",
+        &idle_node(folder.path()),
+        "status",
+        "-o",
+        "json",
+    ]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["daemon"]["state"], "down");
+    assert_eq!(status["config"]["revision"], serde_json::Value::Null);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn the_environment_names_the_file_too_and_the_option_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = idle_node(folder.path());
+    let mut command = dpd(&["observe"]);
+    let output = command.env("DPD_CONFIG", &idle).output().unwrap();
+    let place = folder.path().join("dpd.sock").display().to_string();
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains(&place),
+        "{output:?}"
+    );
+
+    let mut command = dpd(&["observe", "--config", &idle]);
+    let output = command.env("DPD_CONFIG", "/nowhere.toml").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains(&place),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a_broken_file_still_tells_where_its_node_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = idle_node(folder.path());
+    let whole = fs::read_to_string(&idle).unwrap();
+    fs::write(&idle, whole + "[services.kube-dns]\nfrontends = [\"10.").unwrap();
+    let output = run(&["--config", &idle, "observe"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("is not valid TOML"), "{text}");
+    assert!(
+        text.contains(&folder.path().join("dpd.sock").display().to_string()),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn nothing_is_changed_on_a_node_that_is_not_certain() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = idle_node(folder.path());
+    fs::write(&idle, "[daemon\n").unwrap();
+    for words in [&["cleanup"][..], &["ct", "flush"]] {
+        let output = run(&[&["--config", &idle], words].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("not certain which node"), "{words:?}: {text}");
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+    }
+}
+
+mod observers {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use dpd::model::flow::{Flow, FlowPeer, Verdict};
+    use dpd::model::policy::Direction;
+    use dpd::model::status::DaemonStatus;
+    use dpd::observe::server::{Limits, Server};
+
+    use super::*;
+
+    fn flow(bytes: u32) -> Arc<Flow> {
+        let peer = |ip: &str, name: &str| FlowPeer {
+            ip: ip.parse().unwrap(),
+            port: 53,
+            identity: 300,
+            name: name.to_owned(),
+        };
+        Arc::new(Flow {
+            time: SystemTime::now(),
+            verdict: Verdict::Forwarded,
+            point: "to-endpoint",
+            drop_reason: None,
+            direction: Direction::Ingress,
+            reply: false,
+            src: peer("10.200.0.64", "client"),
+            dst: peer("10.200.0.44", "kube-dns"),
+            orig_dst: None,
+            service: None,
+            protocol: 17,
+            tcp_flags: 0,
+            ct_state: None,
+            rule: None,
+            egress_rule: None,
+            ingress_rule: None,
+            denied_by: None,
+            interface: "lxc-client".to_owned(),
+            bytes,
+            repeats: 1,
+        })
+    }
+
+    fn start(folder: &Path) -> Server {
+        let status = || DaemonStatus {
+            pid: std::process::id(),
+            version: "test".to_owned(),
+            uptime_seconds: 1,
+            config: "x.toml".to_owned(),
+            last_error: Some("x.toml:7: that is wrong".to_owned()),
+            applied_seconds_ago: 1,
+            waiting: vec!["lxc-late".to_owned()],
+            warnings: Vec::new(),
+            observers_lost: 0,
+        };
+        Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
+    }
+
+    #[test]
+    fn lines_and_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = idle_node(folder.path());
+        let server = start(folder.path());
+        (1..=3).for_each(|bytes| server.publish(flow(bytes)));
+
+        let output = run(&["--config", &idle, "observe", "--last", "2"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line =
+            "10.200.0.64:53 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)\n";
+        assert_eq!(text.matches(line).count(), 2, "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(output.status.code(), Some(0));
+
+        let words = [
+            "--config", &idle, "observe", "--last", "9", "-o", "json", "--from", "client",
+        ];
+        let output = run(&words);
+        let bytes: Vec<u64> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .map(|flow| flow["bytes"].as_u64().unwrap())
+            .collect();
+        assert_eq!(bytes, [1, 2, 3]);
+        let output = run(&[
+            "--config",
+            &idle,
+            "observe",
+            "--last",
+            "9",
+            "--not-from",
+            "client",
+        ]);
+        assert!(
+            output.stdout.is_empty() && output.status.success(),
+            "{output:?}"
+        );
+    }
+
+    #[test]
+    fn a_reader_who_has_seen_enough_ends_it_quietly() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = idle_node(folder.path());
+        let server = start(folder.path());
+        server.publish(flow(1));
+        let mut command = dpd(&["--config", &idle, "observe", "--last", "1", "--follow"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        drop(stdout);
+        server.publish(flow(2));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_ends_its_observers() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = idle_node(folder.path());
+        let server = start(folder.path());
+        server.publish(flow(1));
+        let mut command = dpd(&["--config", &idle, "observe", "--last", "1", "--follow"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut byte = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut byte)
+            .unwrap();
+        drop(server);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "what should go on has ended");
+    }
+
+    #[test]
+    fn status_shows_the_daemons_last_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let idle = idle_node(folder.path());
+        let _server = start(folder.path());
+        let output = run(&["--config", &idle, "status"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        for said in ["up, pid ", "x.toml:7: that is wrong", "lxc-late", "waiting"] {
+            assert!(text.contains(said), "{text}");
+        }
+        assert_eq!(output.status.code(), Some(0), "{text}");
+    }
+}
