@@ -13,7 +13,7 @@ use crate::journal::{self, Journal, Priority};
 
 /// Starts logging for the whole process. Errors if that was done before, or if the journal can't be used at all.
 pub fn init(target: LogTarget) -> Result<()> {
-    let journal = wants_journal(target)
+    let journal = uses_journal(target)
         .then(|| Journal::open(Path::new(journal::SOCKET)))
         .transpose()?;
     let logger = Logger::new(journal);
@@ -21,7 +21,8 @@ pub fn init(target: LogTarget) -> Result<()> {
     log::set_boxed_logger(Box::new(logger)).context("start logging")
 }
 
-fn wants_journal(target: LogTarget) -> bool {
+/// Whether the daemon's words go natively to journald.
+pub fn uses_journal(target: LogTarget) -> bool {
     match target {
         LogTarget::Stderr => false,
         LogTarget::Journald => true,

@@ -206,7 +206,10 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     for ifindex in interfaces {
         for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
             if attach::detach(&pins, mechanism, ifindex)? {
-                removed.push(format!("programs of interface {ifindex} ({})", mechanism.name()));
+                removed.push(format!(
+                    "programs of interface {ifindex} ({})",
+                    mechanism.name()
+                ));
             }
         }
     }

@@ -14,8 +14,7 @@ use super::names::Names;
 use super::shared::Shared;
 use crate::bpf::events::{Event, Events};
 use crate::bpf::pins::Pins;
-use crate::logging::Flows;
-use crate::observe::journal;
+use crate::observe::journal::{self, FlowLog};
 use crate::observe::server::Server;
 
 /// How long the thread may take to see that it is to end.
@@ -33,7 +32,7 @@ impl Reader {
         names: Arc<Names>,
         server: Arc<Server>,
         shared: Arc<Shared>,
-        log: Flows,
+        log: FlowLog,
     ) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -62,7 +61,9 @@ impl Reader {
                 }
             })
             .context("start the thread that reads events")?;
-        outcome.recv().context("the thread that reads events ended")??;
+        outcome
+            .recv()
+            .context("the thread that reads events ended")??;
         Ok(Reader {
             stop,
             thread: Some(thread),

@@ -60,8 +60,7 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
         time: clock.time(event.time_ns),
         verdict: event.verdict,
         point: event.point,
-        drop_reason: (event.reason != 0)
-            .then(|| (event.reason, drop_reason::words(event.reason))),
+        drop_reason: (event.reason != 0).then(|| (event.reason, drop_reason::words(event.reason))),
         direction: event.direction,
         reply: event.reply,
         orig_dst,

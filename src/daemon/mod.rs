@@ -19,8 +19,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{self, Config};
-use crate::logging::{self, Flows};
 use crate::net;
+use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
 use crate::reconcile::Reconciler;
 use crate::systemd;
@@ -46,11 +46,10 @@ pub fn run(path: &Path) -> Result<()> {
     let _net_watcher = net::Watcher::start(moved)?;
 
     let loaded = config::load(path).map_err(anyhow::Error::new)?;
-    let flows = logging::init(loaded.config.daemon.log)?;
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let mut daemon = Daemon::start(path, loaded.config, flows)?;
+    let mut daemon = Daemon::start(path, loaded.config)?;
     systemd::notify(systemd::READY);
     log::info!(
         "ready: the datapath matches {}, revision {}",
@@ -96,14 +95,15 @@ struct Daemon {
 
 impl Daemon {
     /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Config, flows: Flows) -> Result<Daemon> {
+    fn start(path: &Path, config: Config) -> Result<Daemon> {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
             names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
         }
         let world = net::snapshot()?;
-        let applied = reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
+        let applied =
+            reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
         let shared = Arc::new(Shared::new(path));
         shared.applied(&config);
         let server = {
@@ -119,7 +119,7 @@ impl Daemon {
             names.clone(),
             server.clone(),
             shared.clone(),
-            flows,
+            FlowLog::open(config.daemon.log)?,
         )?;
         let mut daemon = Daemon {
             path: path.to_owned(),

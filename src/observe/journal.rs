@@ -1,11 +1,15 @@
 //! Flows as records of the journal.
 
+use std::path::Path;
+
+use anyhow::Result;
 use serde_json::Value;
 
 use super::line;
 use super::record::Record;
-use crate::config::JournalFlows;
-use crate::journal::{Journal, Priority};
+use crate::config::{JournalFlows, LogTarget};
+use crate::journal::{self, Journal, Priority};
+use crate::logging;
 use crate::model::flow::{Flow, Verdict};
 
 /// Whether this flow belongs into the journal.
@@ -18,9 +22,40 @@ pub fn is_wanted(flow: &Flow, wanted: JournalFlows) -> bool {
     }
 }
 
-/// Writes one record. What can't be written is counted by the journal.
-pub fn write(journal: &Journal, flow: &Flow) {
-    journal.send(&entry(flow));
+/// Where flows are written: the journal, or the daemon's log on stderr where there is none.
+pub struct FlowLog {
+    journal: Option<Journal>,
+}
+
+impl FlowLog {
+    /// As `daemon.log` says.
+    pub fn open(target: LogTarget) -> Result<FlowLog> {
+        let journal = logging::uses_journal(target)
+            .then(|| Journal::open(Path::new(journal::SOCKET)))
+            .transpose()?;
+        Ok(FlowLog { journal })
+    }
+
+    /// Writes one record. What can't be written is counted by the journal.
+    pub fn write(&self, flow: &Flow) {
+        match &self.journal {
+            Some(journal) => {
+                journal.send(&entry(flow));
+            }
+            None => log::log!(
+                level(flow.verdict),
+                "{}",
+                line::message(&Record::from(flow))
+            ),
+        }
+    }
+}
+
+fn level(verdict: Verdict) -> log::Level {
+    match verdict {
+        Verdict::Dropped => log::Level::Warn,
+        Verdict::Forwarded | Verdict::Audit => log::Level::Info,
+    }
 }
 
 /// The record's fields: the message, then those of the JSON as `DPD_…`.

@@ -7,5 +7,5 @@
 
 pub mod namespace;
 pub mod packet;
-pub mod runner;
 pub mod programs;
+pub mod runner;

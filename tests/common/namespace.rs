@@ -55,7 +55,9 @@ impl Namespace {
 
     /// A handle by which a thread can enter it.
     pub fn handle(&self) -> File {
-        self.handle.try_clone().expect("copy the namespace's handle")
+        self.handle
+            .try_clone()
+            .expect("copy the namespace's handle")
     }
 
     /// Runs `job` in the namespace, on a thread of its own.

@@ -253,7 +253,12 @@ fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
     };
     // SAFETY: all pointers lead to buffers of the lengths beside them, which live for the whole call.
     let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
-    assert_eq!(done, 0, "the kernel refuses the test run of {} bytes", frame.len());
+    assert_eq!(
+        done,
+        0,
+        "the kernel refuses the test run of {} bytes",
+        frame.len()
+    );
     out.truncate(options.data_size_out as usize);
     (options.retval, out)
 }
