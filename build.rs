@@ -1,1 +1,83 @@
-fn main() {}
+//! Compiles each `bpf/*.bpf.c`, links them into one object, and makes the skeleton that the Rust side loads.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use libbpf_cargo::SkeletonBuilder;
+use libbpf_rs::Linker;
+
+/// Newest first: what is known to compile and verify here.
+const COMPILERS: [&str; 4] = ["clang-19", "clang-18", "clang-16", "clang"];
+
+fn main() -> Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
+    let object = out.join("dpd.o");
+    println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-env-changed=CLANG");
+
+    let compiler = find_compiler()?;
+    let arguments = compiler_arguments();
+    let mut linker = Linker::new(&object).context("start the link of the eBPF objects")?;
+    for source in sources(Path::new("bpf"))? {
+        let part = compile(&source, &out, &compiler, &arguments)?;
+        linker
+            .add_file(&part)
+            .with_context(|| format!("link {}", part.display()))?;
+    }
+    linker.link().context("link the eBPF objects")?;
+    SkeletonBuilder::new()
+        .obj(&object)
+        .generate(out.join("skeleton.rs"))
+        .context("make the skeleton of the eBPF object")
+}
+
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(folder).context("read the folder bpf")? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(".bpf.c") {
+            sources.push(path);
+        }
+    }
+    sources.sort();
+    Ok(sources)
+}
+
+fn compile(source: &Path, out: &Path, compiler: &str, arguments: &[String]) -> Result<PathBuf> {
+    let name = source.file_name().context("a source has a name")?;
+    let part = out.join(name).with_extension("o");
+    SkeletonBuilder::new()
+        .source(source)
+        .obj(&part)
+        .clang(compiler)
+        .clang_args(arguments)
+        .build()
+        .with_context(|| format!("compile {} with {compiler}", source.display()))?;
+    Ok(part)
+}
+
+fn find_compiler() -> Result<String> {
+    if let Ok(named) = env::var("CLANG") {
+        return Ok(named);
+    }
+    for name in COMPILERS {
+        if Command::new(name).arg("--version").output().is_ok() {
+            return Ok(name.to_owned());
+        }
+    }
+    bail!(
+        "clang is missing: install it with `apt-get install clang-19`, or run `make`, which does"
+    );
+}
+
+/// The multiarch folder holds `asm/types.h`, which clang does not look for when it compiles for bpf.
+fn compiler_arguments() -> Vec<String> {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([format!("-I/usr/include/{arch}-linux-gnu")])
+        .collect()
+}

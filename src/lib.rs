@@ -12,4 +12,5 @@ pub mod logging;
 pub mod model;
 pub mod net;
 pub mod observe;
+pub mod plan;
 pub mod reconcile;

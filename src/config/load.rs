@@ -1,30 +1,207 @@
-//! Reads a file and its drop-ins.
+//! Reads the files that a configuration is made of.
 
-use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Config;
+use rustix::fs::OFlags;
 
-/// A checked configuration and what was read for it.
+use super::problem::{Excerpt, Problem, Problems, Severity};
+use super::source::Source;
+use super::{Config, check_sources};
+
+/// Bytes that one file may have.
+const SIZE_MAX: u64 = 64 << 20;
+
+/// A configuration with what it was made of.
+#[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
-    pub warnings: Vec<String>,
-    pub sources: Vec<PathBuf>,
+    pub warnings: Vec<Problem>,
+    /// The main file, then the drop-ins in name order.
+    pub sources: Vec<Source>,
 }
 
-/// Everything that is wrong with a configuration.
-#[derive(Debug)]
-pub struct Problems(String);
+/// What reading gives, or the one problem that stopped it.
+type Reading<T> = Result<T, Box<Problem>>;
 
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// The folder of a file's drop-ins: `config.toml` has `config.d`, and a file of another ending has none.
+pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
+    let is_toml = path.extension().is_some_and(|ending| ending == "toml");
+    is_toml.then(|| path.with_extension("d"))
+}
+
+/// Reads and checks a file and its drop-ins.
+///
+/// The error holds every problem: of all files that can't be read, or else of all that they say.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let sources = read(path)?;
+    let (config, warnings) = check_sources(&sources, &host_name())?;
+    Ok(Loaded {
+        config,
+        warnings,
+        sources,
+    })
+}
+
+/// The name that the kernel has for this host; `localhost` if it won't tell.
+pub(super) fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
     }
 }
 
-impl std::error::Error for Problems {}
+/// Reads the main file and its drop-ins.
+fn read(path: &Path) -> Result<Vec<Source>, Problems> {
+    let mut sources = Vec::new();
+    let mut problems = Vec::new();
+    let drop_ins = drop_ins(path).unwrap_or_else(|problem| {
+        problems.push(*problem);
+        Vec::new()
+    });
+    let main = read_file(path).map_err(|problem| with_hint_at_example(path, problem));
+    let rest = drop_ins.iter().map(|path| read_file(path));
+    for source in std::iter::once(main).chain(rest) {
+        match source {
+            Ok(source) => sources.push(source),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(sources),
+        false => Err(Problems(problems)),
+    }
+}
 
-/// Reads, parses and checks `path` and its drop-ins.
-pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    Err(Problems(format!("{}: not built", path.display())))
+/// The drop-ins of a file, in name order. Hidden files are editors' and package managers' own.
+fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
+    let Some(folder) = drop_in_folder(path) else {
+        return Ok(Vec::new());
+    };
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            let message = "this is where drop-ins are looked for, but it is not a folder";
+            return Err(problem(
+                &folder,
+                message.into(),
+                Some("move it away".into()),
+            ));
+        }
+        Err(error) => return Err(unreadable(&folder, &error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unreadable(&folder, &error))?.path();
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.extension().is_some_and(|ending| ending == "toml") && !is_hidden {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_file(path: &Path) -> Reading<Source> {
+    let bytes = match open(path)? {
+        Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
+        None => return Err(problem(path, "this is not a regular file".into(), None)),
+    };
+    if bytes.len() as u64 > SIZE_MAX {
+        let message = format!("the file is larger than {} MiB", SIZE_MAX >> 20);
+        let help = "part it into drop-ins, if it is a configuration at all";
+        return Err(problem(path, message, Some(help.into())));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source {
+            path: path.to_owned(),
+            text,
+        }),
+        Err(error) => Err(not_utf8(
+            path,
+            error.as_bytes(),
+            error.utf8_error().valid_up_to(),
+        )),
+    }
+}
+
+/// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
+fn open(path: &Path) -> Reading<Option<File>> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let kind = |file: &File| file.metadata().map(|metadata| metadata.file_type());
+    match file.and_then(|file| kind(&file).map(|kind| (file, kind))) {
+        Ok((file, kind)) => Ok(kind.is_file().then_some(file)),
+        Err(_) if fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) => Ok(None),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// The file's bytes, one more than allowed at most.
+fn read_bytes(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn with_hint_at_example(path: &Path, mut problem: Box<Problem>) -> Box<Problem> {
+    let is_missing = fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if is_missing {
+        problem.message = "there is no such file".to_owned();
+        problem.help = Some("begin with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG".to_owned());
+    }
+    problem
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
+    let (message, help) = match error.kind() {
+        ErrorKind::NotFound => (
+            "the file is not there: it is a link to nowhere, or was just taken away".to_owned(),
+            None,
+        ),
+        ErrorKind::PermissionDenied => (
+            "the file may not be read by this user".to_owned(),
+            Some("run as root, or let the user read it".to_owned()),
+        ),
+        _ => (format!("the file can't be read: {error}"), None),
+    };
+    problem(path, message, help)
+}
+
+fn not_utf8(path: &Path, bytes: &[u8], valid: usize) -> Box<Problem> {
+    let (before, after) = bytes.split_at(valid);
+    let start = before
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |at| at + 1);
+    let end = after
+        .iter()
+        .position(|b| *b == b'\n')
+        .map_or(bytes.len(), |at| valid + at);
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let text = String::from_utf8_lossy(&bytes[start..end]);
+    let place = valid - start;
+    let mark = place..place + char::REPLACEMENT_CHARACTER.len_utf8();
+    let message = "the file is not UTF-8 from here on".to_owned();
+    let mut problem = problem(path, message, Some("save it as UTF-8".to_owned()));
+    problem.excerpt = Some(Excerpt::new(line, &text, mark));
+    problem
+}
+
+fn problem(path: &Path, message: String, help: Option<String>) -> Box<Problem> {
+    Box::new(Problem {
+        severity: Severity::Error,
+        message,
+        file: path.to_owned(),
+        excerpt: None,
+        notes: Vec::new(),
+        help,
+    })
 }

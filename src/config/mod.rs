@@ -1,10 +1,24 @@
 //! The configuration: what the program works with once a file has been read and checked.
 //!
-//! `raw` is letter for letter what the file says; the types here can't hold a wrong value.
+//! A file passes through `load` (reading), `tree` (TOML, several files joined), `shape` (the tree against the keys of
+//! `schema`) and `check` (what values mean and whether they fit together); `report` gathers every problem on the way.
+//! The types here are the end of it: they can't hold a wrong value.
 
+mod check;
 mod load;
+mod name;
+mod problem;
+mod report;
+mod schema;
+mod shape;
+mod source;
+mod tree;
+mod value;
 
-pub use load::{Loaded, Problems, load};
+pub use load::{Loaded, drop_in_folder, load};
+pub use problem::{Excerpt, Note, Problem, Problems, Severity};
+pub use schema::keys;
+pub use source::Source;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +30,29 @@ use ipnet::IpNet;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::Aggregation;
+
+/// Checks the texts of a configuration, the main file first.
+///
+/// The error holds every problem of all texts; where one is not even TOML, what is wrong with its form.
+pub fn parse(sources: Vec<Source>) -> Result<Config, Problems> {
+    check_sources(&sources, &load::host_name()).map(|(config, _)| config)
+}
+
+/// The configuration and its warnings. Without `node.name` the node is called `host_name`.
+fn check_sources(sources: &[Source], host_name: &str) -> Result<(Config, Vec<Problem>), Problems> {
+    let files = source::Files::new(sources);
+    let mut report = report::Report::default();
+    let config = tree::read(sources, &mut report).map(|root| {
+        shape::check(&root, &mut report);
+        check::config(&root, &files, host_name, &mut report)
+    });
+    let has_errors = report.has_errors();
+    let problems = report.into_problems(&files);
+    match config.filter(|_| !has_errors) {
+        Some(config) => Ok((config, problems)),
+        None => Err(Problems(problems)),
+    }
+}
 
 /// A whole checked configuration.
 #[derive(Clone, Debug, PartialEq)]

@@ -108,12 +108,28 @@ impl RuleInfo {
     pub fn label(&self) -> String {
         format!("{}/{}/{}", self.policy, self.direction, self.index)
     }
+
+    /// What it says, in the file's words: `allow from client ports 53/udp, 53/tcp`
+    pub fn text(&self) -> String {
+        let side = match self.direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        let mut text = format!("{} {side} {}", self.action, self.peers.join(", "));
+        if !self.ports.is_empty() {
+            text.push_str(" ports ");
+            text.push_str(&self.ports.join(", "));
+        }
+        text
+    }
 }
 
-/// One set of {identity, `cidr:` peers that cover it}: the unit that policy is keyed by.
+/// One set of {identity, world or not, `cidr:` peers that cover it}: the unit that policy is keyed by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClassInfo {
     pub identity: u32,
+    /// Its addresses are no endpoint's, host's or node's: the peer `world` is they.
+    pub world: bool,
     pub cidrs: BTreeSet<IpNet>,
 }
 

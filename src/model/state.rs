@@ -120,8 +120,8 @@ pub enum Delivery {
     Neighbour,
 }
 
-/// What policy does in one direction of an identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What policy does in one direction of an identity, the stricter the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Enforcement {
     /// Nothing is asked.
     Off,
@@ -135,7 +135,7 @@ pub enum Enforcement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressEntry {
     pub identity: u32,
-    /// The policy class (see `plan::identity`).
+    /// The policy class (see `plan::address`).
     pub class: u32,
     pub place: Place,
 }

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The last step: the connection is entered or renewed, the packet rewritten, counted, reported, and sent on its way:
+ * straight to a local workload's interface, or on by the kernel's own routing.
+ */
+#include "lib/chain.h"
+#include "lib/enter.h"
+
+/* Settles where this direction's packets come from and go, for an entry that does not say it of this configuration. */
+static __always_inline __must_check int set_way(struct packet *packet)
+{
+	struct connection *connection = &packet->connection;
+	int reply = connection->flags & CONNECTION_REPLY;
+	const struct end *to = reply ? &packet->source : &packet->destination;
+
+	connection->epoch = packet->epoch;
+	if (packet->hook == HOOK_FROM_CONTAINER) {
+		connection->from_ifindex = packet->ifindex;
+		connection_set_way(connection, to);
+		return 0;
+	}
+	/* The kernel has chosen this interface: it is the right one, or a route leads the wrong way. */
+	if (to->identity.place != PLACE_ENDPOINT || to->identity.ifindex != packet->ifindex)
+		return -REASON_NO_ROUTE;
+	connection->from_ifindex = 0;
+	connection_set_way(connection, to);
+	connection->delivery = DELIVERY_PASS;
+	return 0;
+}
+
+static __always_inline __must_check int check_hop_limit(struct packet *packet)
+{
+	if (packet->connection.delivery == DELIVERY_PASS || packet->hop_limit > 1)
+		return 0;
+	packet->answer = ANSWER_TIME_EXCEEDED;
+	return -REASON_TTL_EXCEEDED;
+}
+
+static __always_inline __u64 next_report(const struct packet *packet, const struct settings *settings)
+{
+	if (settings->aggregation != AGGREGATION_MEDIUM)
+		return 0;
+	return packet->now_ns + settings->report_interval_ns;
+}
+
+/* A new pair. Not zero if it can't be entered. */
+static __always_inline __must_check int enter_new(struct packet *packet, const struct settings *settings)
+{
+	struct connection *connection = &packet->connection;
+
+	connection->seen_ns = packet->now_ns;
+	connection->created_ns = packet->now_ns;
+	connection->report_ns = next_report(packet, settings);
+	connection->packets = 1;
+	connection->bytes = packet->length;
+	connection->state = CONNECTION_UNANSWERED;
+	(void)connection_note_flags(connection, packet->tcp_flags, 1);
+	return enter_pair(packet);
+}
+
+/*
+ * An entry that exists: judged anew if it had to be, renewed, counted, and moved if this is the first answer. Not zero
+ * if the packet is to be reported.
+ */
+static __always_inline int renew(struct packet *packet, const struct settings *settings)
+{
+	struct connection *entry = conntrack_find(&packet->tuple);
+
+	if (!entry)
+		return 1; /* pushed out a moment ago; the next packet begins anew */
+
+	int due = packet->now_ns >= entry->report_ns || !packet->current;
+
+	if (connection_advance(entry, &packet->tuple, packet->tcp_flags, packet->now_ns))
+		due = 1;
+	packet->connection.state = entry->state;
+	packet->connection.report_ns = due ? next_report(packet, settings) : entry->report_ns;
+	if (packet->current)
+		entry->report_ns = packet->connection.report_ns;
+	else
+		enter_verdict(entry, packet);
+	__sync_fetch_and_add(&entry->packets, 1);
+	__sync_fetch_and_add(&entry->bytes, packet->length);
+	if (packet->unanswered && entry->flags & CONNECTION_REPLY)
+		enter_promote(packet, entry);
+	return due;
+}
+
+static __always_inline void report(struct packet *packet, const struct settings *settings)
+{
+	const struct connection *connection = &packet->connection;
+	struct report at = {
+		.ifindex = packet->ifindex,
+		.repeats = 1,
+		.verdict = packet->audit ? VERDICT_AUDIT : VERDICT_FORWARDED,
+		.reason = packet->audit,
+		.point = POINT_FROM_ENDPOINT,
+		.direction = DIRECTION_EGRESS,
+	};
+
+	if (settings->aggregation == AGGREGATION_NONE && packet->hook == HOOK_FROM_CONTAINER)
+		event_report(packet, &at);
+	at.point = delivery_point(connection);
+	at.direction = packet->audit ? packet->direction : established_direction(connection);
+	if (connection->to_ifindex)
+		at.ifindex = connection->to_ifindex;
+	event_report(packet, &at);
+}
+
+static __always_inline __must_check int deliver(struct __sk_buff *skb, struct packet *packet,
+						const struct settings *settings)
+{
+	int answer = packet->current ? 0 : set_way(packet);
+	int due = 1;
+
+	if (!answer)
+		answer = check_hop_limit(packet);
+	if (!answer && !packet->found)
+		answer = enter_new(packet, settings);
+	if (answer)
+		return answer;
+	if (packet->found)
+		due = renew(packet, settings);
+	if (due)
+		report(packet, settings);
+	if (packet->connection.flags & CONNECTION_REWRITE && packet->fragment != FRAGMENT_LATER)
+		answer = rewrite_transport(skb, &packet->connection, packet->transport);
+	if (!answer)
+		answer = rewrite_network(skb, &packet->connection, packet->family);
+	return answer;
+}
+
+SEC("tc")
+int tail_deliver(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet)
+		return TC_ACT_SHOT;
+
+	const struct settings *settings = settings_find(packet->epoch);
+	int answer = -REASON_CONNTRACK_FULL;
+
+	/* The network header must be in the linear part: rewriting it needs no copy then. */
+	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr) :
+							 ETH_HLEN + sizeof(struct ipv6hdr)))
+		answer = -REASON_INVALID_PACKET;
+	else if (settings)
+		answer = deliver(skb, packet, settings);
+	if (!answer) {
+		delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
+		answer = deliver_send(skb, &packet->connection);
+	}
+	return finish(skb, packet, answer, CALL_COUNT);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Addresses of both families as 128 bits, and tuples of them. */
+#ifndef DPD_ADDRESS_H
+#define DPD_ADDRESS_H
+
+#include "../abi.h"
+
+/* Bytes 8 to 11 of an IPv4-mapped address are 00 00 ff ff, in memory order. */
+#define ADDRESS_MAPPED ((__u64)bpf_htonl(0x0000ffff))
+
+static __always_inline struct address address_from_ipv4(__be32 ipv4)
+{
+	return (struct address){ .word = { 0, ADDRESS_MAPPED | (__u64)ipv4 << 32 } };
+}
+
+static __always_inline __be32 address_to_ipv4(const struct address *address)
+{
+	return address->word[1] >> 32;
+}
+
+/* Reads 16 bytes of a packet, wherever they are aligned. */
+static __always_inline struct address address_from_ipv6(const void *bytes)
+{
+	struct address address;
+
+	__builtin_memcpy(&address, bytes, sizeof(address));
+	return address;
+}
+
+static __always_inline int address_is_mapped(const struct address *address)
+{
+	return !address->word[0] && (__u32)address->word[1] == (__u32)ADDRESS_MAPPED;
+}
+
+static __always_inline int address_equals(const struct address *a, const struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1];
+}
+
+static __always_inline int address_is_unspecified(const struct address *address)
+{
+	return !address->word[0] && (!address->word[1] || address->word[1] == ADDRESS_MAPPED);
+}
+
+/* 224.0.0.0/4, 255.255.255.255, ff00::/8 */
+static __always_inline int address_is_multicast(const struct address *address)
+{
+	if (address_is_mapped(address)) {
+		__u32 ipv4 = bpf_ntohl(address_to_ipv4(address));
+
+		return ipv4 >> 28 == 0xe || ipv4 == 0xffffffff;
+	}
+	return bpf_be64_to_cpu(address->word[0]) >> 56 == 0xff;
+}
+
+/* fe80::/10 */
+static __always_inline int address_is_link_local(const struct address *address)
+{
+	return bpf_be64_to_cpu(address->word[0]) >> 54 == 0xfe80 >> 6;
+}
+
+static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
+{
+	return (struct tuple){
+		.source = tuple->destination,
+		.destination = tuple->source,
+		.source_port = tuple->destination_port,
+		.destination_port = tuple->source_port,
+		.protocol = tuple->protocol,
+	};
+}
+
+static __always_inline int tuple_equals(const struct tuple *a, const struct tuple *b)
+{
+	return address_equals(&a->source, &b->source) &&
+	       address_equals(&a->destination, &b->destination) &&
+	       a->source_port == b->source_port && a->destination_port == b->destination_port &&
+	       a->protocol == b->protocol;
+}
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Entering connections in the tables: new pairs, their move at the first answer, a verdict made anew. */
+#ifndef DPD_ENTER_H
+#define DPD_ENTER_H
+
+#include "conntrack.h"
+
+/* Where packets that leave by this hook for this end go. */
+static __always_inline void connection_set_way(struct connection *connection, const struct end *to)
+{
+	connection->delivery = DELIVERY_PASS;
+	connection->to_ifindex = 0;
+	if (to->identity.place != PLACE_ENDPOINT)
+		return;
+	connection->to_ifindex = to->identity.ifindex;
+	connection->delivery = to->endpoint.delivery;
+	__builtin_memcpy(connection->mac, to->endpoint.mac, sizeof(connection->mac));
+	__builtin_memcpy(connection->host_mac, to->endpoint.host_mac, sizeof(connection->host_mac));
+}
+
+/* Where packets of this end come from: its interface, or the host. */
+static __always_inline __u32 end_ifindex(const struct end *end)
+{
+	return end->identity.place == PLACE_ENDPOINT ? end->identity.ifindex : 0;
+}
+
+/* The reply's half of a new pair, complete: its first packet need not be judged again. */
+static __always_inline void enter_make_twin(struct packet *packet)
+{
+	struct connection *twin = &packet->twin;
+
+	connection_mirror(twin, &packet->connection, &packet->tuple);
+	twin->epoch = packet->epoch;
+	twin->from_ifindex = end_ifindex(&packet->destination);
+	connection_set_way(twin, &packet->source);
+	if (!twin->from_ifindex)
+		twin->delivery = DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
+}
+
+/* Another CPU entered this very connection first: its word counts. */
+static __always_inline __must_check int enter_follow(struct packet *packet, const struct tuple *key)
+{
+	const struct connection *winner = bpf_map_lookup_elem(&dpd_ct_unanswered, &packet->tuple);
+
+	if (!winner)
+		return -REASON_TUPLE_COLLISION;
+
+	struct tuple twin = tuple_reverse(&winner->rewritten);
+
+	if (!tuple_equals(&twin, key) && !bpf_map_delete_elem(&dpd_ct_unanswered, key))
+		counter_add(COUNTER_CT_DELETED, 1);
+	packet->connection = *winner;
+	return 0;
+}
+
+/*
+ * The reply's entry first, then the packet's own, both only if absent: whoever finds one half taken knows that another
+ * was first, and whose it is.
+ */
+static __noinline __must_check int enter_pair(struct packet *packet)
+{
+	struct tuple key = tuple_reverse(&packet->connection.rewritten);
+
+	enter_make_twin(packet);
+
+	long err = bpf_map_update_elem(&dpd_ct_unanswered, &key, &packet->twin, BPF_NOEXIST);
+
+	if (err == -17 /* EEXIST */)
+		return enter_follow(packet, &key);
+	if (err)
+		return -REASON_CONNTRACK_FULL;
+	counter_add(COUNTER_CT_INSERTED, 1);
+	if (conntrack_find_answered(&key)) {
+		/* It moved there while we looked elsewhere. */
+		if (!bpf_map_delete_elem(&dpd_ct_unanswered, &key))
+			counter_add(COUNTER_CT_DELETED, 1);
+		return -REASON_TUPLE_COLLISION;
+	}
+	err = bpf_map_update_elem(&dpd_ct_unanswered, &packet->tuple, &packet->connection, BPF_NOEXIST);
+	if (err == -17 /* EEXIST */)
+		return enter_follow(packet, &key);
+	if (err) {
+		conntrack_delete(&key);
+		return -REASON_CONNTRACK_FULL;
+	}
+	counter_add(COUNTER_CT_INSERTED, 1);
+	if (packet->hook == HOOK_FROM_CONTAINER)
+		usage_add(packet->ifindex, 1, 0);
+	return 0;
+}
+
+static __always_inline long enter_answered(const struct tuple *tuple, const struct connection *connection)
+{
+	if (tuple->protocol == IPPROTO_TCP)
+		return bpf_map_update_elem(&dpd_ct_tcp, tuple, connection, BPF_NOEXIST);
+	return bpf_map_update_elem(&dpd_ct_other, tuple, connection, BPF_NOEXIST);
+}
+
+/* What a connection is after its first answer. */
+static __always_inline __u8 answered_state(__u8 protocol, const struct connection *reply, __u64 questions)
+{
+	if (reply->state == CONNECTION_CLOSING)
+		return CONNECTION_CLOSING;
+	return protocol == IPPROTO_UDP && questions <= 1 ? CONNECTION_ONCE : CONNECTION_ESTABLISHED;
+}
+
+/* The first answer: the pair moves to its protocol's table, the reply's half first. `reply` is in the old one. */
+static __noinline void enter_promote(struct packet *packet, struct connection *reply)
+{
+	struct tuple key = tuple_reverse(&reply->rewritten);
+	struct connection *forward = bpf_map_lookup_elem(&dpd_ct_unanswered, &key);
+
+	if (!forward)
+		return; /* pushed out; the renewal has made it again or will */
+	reply->state = answered_state(key.protocol, reply, forward->packets);
+	forward->state = reply->state;
+	packet->twin = *forward;
+	packet->connection = *reply;
+	if (enter_answered(&packet->tuple, &packet->connection))
+		return; /* no room now: the next answer tries again */
+	if (enter_answered(&key, &packet->twin)) {
+		conntrack_delete(&packet->tuple);
+		conntrack_delete(&key);
+		return;
+	}
+	/* Two in, two out: the counters of entries stay as they are. */
+	bpf_map_delete_elem(&dpd_ct_unanswered, &packet->tuple);
+	bpf_map_delete_elem(&dpd_ct_unanswered, &key);
+}
+
+/* A verdict made anew is written down; the epoch last, since it makes the rest valid. */
+static __always_inline void enter_verdict(struct connection *entry, const struct packet *packet)
+{
+	const struct connection *judged = &packet->connection;
+
+	entry->source_identity = judged->source_identity;
+	entry->destination_identity = judged->destination_identity;
+	entry->egress_rule = judged->egress_rule;
+	entry->ingress_rule = judged->ingress_rule;
+	entry->from_ifindex = judged->from_ifindex;
+	entry->to_ifindex = judged->to_ifindex;
+	__builtin_memcpy(entry->mac, judged->mac, sizeof(entry->mac));
+	__builtin_memcpy(entry->host_mac, judged->host_mac, sizeof(entry->host_mac));
+	entry->delivery = judged->delivery;
+	entry->report_ns = judged->report_ns;
+	*(volatile __u64 *)&entry->epoch = packet->epoch;
+}
+
+#endif

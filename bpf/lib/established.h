@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The established path, which most packets take: one lookup, rewrite, deliver. No service, policy, identity or endpoint
+ * is looked up: the entry holds what they said, for as long as its epoch is the live one and its packets arrive where
+ * it says. That comparison of the interface is the source check.
+ *
+ * What is not plain here (options, extension headers, fragments, ICMP errors, a SYN, a packet about to die, headers
+ * that are not in the linear part) takes the chain.
+ */
+#ifndef DPD_ESTABLISHED_H
+#define DPD_ESTABLISHED_H
+
+#include "deliver.h"
+#include "event.h"
+
+/* What the established path reads of a packet. */
+struct plain {
+	struct tuple tuple;
+	__u32 transport;
+	__u32 length;
+	__u8 family;
+	__u8 tcp_flags;
+};
+
+static __always_inline int plain_parse_transport(struct plain *plain, const __u8 *transport, const __u8 *end)
+{
+	if (plain->tuple.protocol == IPPROTO_TCP) {
+		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5)
+			return 0;
+		plain->tcp_flags = transport[13];
+	} else if (plain->tuple.protocol == IPPROTO_ICMP || plain->tuple.protocol == IPPROTO_ICMPV6) {
+		if (transport + sizeof(struct icmphdr) > end || !icmp_is_echo(plain->family, transport[0]))
+			return 0;
+		tuple_set_echo(&plain->tuple, transport[0], *(__be16 *)(transport + 4));
+		return 1;
+	} else if (plain->tuple.protocol != IPPROTO_UDP && plain->tuple.protocol != IPPROTO_SCTP) {
+		return 0;
+	} else if (transport + sizeof(struct udphdr) > end) {
+		return 0;
+	}
+	plain->tuple.source_port = *(__be16 *)transport;
+	plain->tuple.destination_port = *(__be16 *)(transport + 2);
+	return 1;
+}
+
+static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+{
+	const struct iphdr *ip = (void *)(data + ETH_HLEN);
+
+	if ((void *)(ip + 1) > (void *)end)
+		return 0;
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(IP4_MF | IP4_OFFSET) || ip->ttl <= 1)
+		return 0;
+	plain->length = bpf_ntohs(ip->tot_len);
+	if (plain->length > frame)
+		return 0;
+	plain->family = 4;
+	plain->tuple.source = address_from_ipv4(ip->saddr);
+	plain->tuple.destination = address_from_ipv4(ip->daddr);
+	plain->tuple.protocol = ip->protocol;
+	plain->transport = ETH_HLEN + sizeof(*ip);
+	return ip->protocol != IPPROTO_ICMPV6 &&
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+}
+
+static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+{
+	const struct ipv6hdr *ip = (void *)(data + ETH_HLEN);
+
+	if ((void *)(ip + 1) > (void *)end)
+		return 0;
+	if (*(__u8 *)ip >> 4 != 6 || ip->hop_limit <= 1)
+		return 0;
+	plain->length = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	if (plain->length > frame)
+		return 0;
+	plain->family = 6;
+	plain->tuple.source = address_from_ipv6(&ip->saddr);
+	plain->tuple.destination = address_from_ipv6(&ip->daddr);
+	plain->tuple.protocol = ip->nexthdr;
+	plain->transport = ETH_HLEN + sizeof(*ip);
+	if (address_is_mapped(&plain->tuple.source) || address_is_mapped(&plain->tuple.destination))
+		return 0;
+	return ip->nexthdr != IPPROTO_ICMP &&
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+}
+
+/* Not zero: everything that the established path needs was there. */
+static __always_inline int plain_parse(struct __sk_buff *skb, struct plain *plain)
+{
+	const __u8 *data = (void *)(long)skb->data;
+	const __u8 *end = (void *)(long)skb->data_end;
+	__u32 frame = skb->len - ETH_HLEN;
+
+	if (skb->vlan_present)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return plain_parse_ipv4(plain, data, end, frame);
+	if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		return plain_parse_ipv6(plain, data, end, frame);
+	return 0;
+}
+
+/* Whose side of policy a delivered packet met last here. */
+static __always_inline __u8 established_direction(const struct connection *connection)
+{
+	return connection->to_ifindex ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+}
+
+static __always_inline __u8 delivery_point(const struct connection *connection)
+{
+	const __u32 host = 1; /* identity of the host, as Cilium numbers it */
+	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity :
+								 connection->destination_identity;
+
+	if (connection->to_ifindex)
+		return POINT_TO_ENDPOINT;
+	return receiver == host ? POINT_TO_HOST : POINT_TO_STACK;
+}
+
+/* Reports a packet of the established path at a point. */
+static __noinline void established_report(const struct plain *plain, struct connection *connection,
+					  __u64 epoch, __u32 ifindex, __u8 point)
+{
+	const struct settings *settings = settings_find(epoch);
+	__u64 now_ns = bpf_ktime_get_ns();
+
+	if (!settings)
+		return;
+
+	struct event *event = event_reserve(settings, now_ns);
+
+	if (!event)
+		return;
+
+	struct report report = {
+		.ifindex = ifindex,
+		.repeats = 1,
+		.verdict = VERDICT_FORWARDED,
+		.point = point,
+		.direction = point == POINT_FROM_ENDPOINT ? DIRECTION_EGRESS :
+							    established_direction(connection),
+	};
+
+	event->time_ns = now_ns;
+	event->epoch = epoch;
+	event->tuple = plain->tuple;
+	event->length = plain->length;
+	event->tcp_flags = plain->tcp_flags;
+	event_set_connection(event, connection);
+	event_set_report(event, &report);
+	bpf_ringbuf_submit(event, 0);
+}
+
+/*
+ * The packets that are not just one more: the first in a second, one with a flag that changes its connection, one that
+ * is to be reported. Zero if the connection has expired: then it is not this one's.
+ */
+static __noinline int established_attend(const struct plain *plain, struct connection *connection,
+					 __u64 epoch, __u32 ifindex, __u8 hook)
+{
+	const struct settings *settings = settings_find(epoch);
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
+
+	if (!settings ||
+	    connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
+		return 0;
+
+	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);
+
+	if (!fresh && now_ns < connection->report_ns)
+		return 1;
+	connection->report_ns = 0;
+	if (settings->aggregation == AGGREGATION_MEDIUM)
+		connection->report_ns = now_ns + settings->report_interval_ns;
+	if (settings->aggregation == AGGREGATION_NONE && hook == HOOK_FROM_CONTAINER)
+		established_report(plain, connection, epoch, ifindex, POINT_FROM_ENDPOINT);
+	established_report(plain, connection, epoch, connection->to_ifindex ? connection->to_ifindex : ifindex,
+			   delivery_point(connection));
+	return 1;
+}
+
+/* Counts a delivered packet: at the workload that sent it and the one that gets it. */
+static __always_inline void delivery_count(const struct connection *connection, __u32 ifindex, __u32 length,
+					   __u8 hook)
+{
+	if (hook == HOOK_FROM_CONTAINER)
+		metric_count(ifindex, REASON_FORWARDED, DIRECTION_EGRESS, length);
+	if (connection->to_ifindex)
+		metric_count(connection->to_ifindex, REASON_FORWARDED, DIRECTION_INGRESS, length);
+}
+
+static __always_inline __must_check int rewrite(struct __sk_buff *skb, const struct connection *connection,
+						__u32 transport, int family)
+{
+	int answer = 0;
+
+	if (connection->flags & CONNECTION_REWRITE)
+		answer = rewrite_transport(skb, connection, transport);
+	if (!answer)
+		answer = rewrite_network(skb, connection, family);
+	return answer;
+}
+
+/* An action, minus a reason, or ACTION_CONTINUE: the packet is none of this path's, and untouched. */
+static __always_inline __must_check int established(struct __sk_buff *skb, __u8 hook)
+{
+	struct plain plain = {};
+
+	if (!plain_parse(skb, &plain))
+		return ACTION_CONTINUE;
+
+	struct connection *connection = conntrack_find_answered(&plain.tuple);
+	__u32 ifindex = skb->ifindex;
+	__u64 epoch = live_epoch();
+
+	if (!connection || connection->epoch != epoch ||
+	    connection->from_ifindex != (hook == HOOK_FROM_CONTAINER ? ifindex : 0))
+		return ACTION_CONTINUE;
+
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
+
+	if (unlikely(plain.tcp_flags & TCP_SYN))
+		return ACTION_CONTINUE;
+	if (unlikely(plain.tcp_flags & TCP_NOTED || connection->state != CONNECTION_ESTABLISHED ||
+		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC || now_ns >= connection->report_ns) &&
+	    !established_attend(&plain, connection, epoch, ifindex, hook))
+		return ACTION_CONTINUE;
+
+	int answer = rewrite(skb, connection, plain.transport, plain.family);
+
+	if (answer)
+		return answer;
+	__sync_fetch_and_add(&connection->packets, 1);
+	__sync_fetch_and_add(&connection->bytes, plain.length);
+	delivery_count(connection, ifindex, plain.length, hook);
+	return deliver_send(skb, connection);
+}
+
+#endif

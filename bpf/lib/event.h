@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Events: what the daemon is told of a packet. An event may be lost, to a full ring or to the rate's bound, and that
+ * is counted; the packet never waits for it.
+ */
+#ifndef DPD_EVENT_H
+#define DPD_EVENT_H
+
+#include "identity.h"
+#include "metric.h"
+#include "packet.h"
+#include "settings.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} dpd_events __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct budget);
+} dpd_event_budget __weak SEC(".maps");
+
+/* Drops that were reported not long ago. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct drop_key);
+	__type(value, struct drop_log);
+} dpd_drops __weak SEC(".maps");
+
+/* Where in a packet's way an event is made, and what was decided there. */
+struct report {
+	__u32 ifindex;
+	__u32 repeats;
+	__u8 verdict;
+	__u8 point;
+	__u8 reason;
+	__u8 direction;
+};
+
+static __always_inline struct event *event_reserve(const struct settings *settings, __u64 now_ns)
+{
+	__u32 zero = 0;
+	struct budget *budget = bpf_map_lookup_elem(&dpd_event_budget, &zero);
+
+	if (!budget || budget_is_spent(budget, now_ns, settings->event_rate)) {
+		counter_add(COUNTER_EVENTS_RATE_LIMITED, 1);
+		return 0;
+	}
+
+	struct event *event = bpf_ringbuf_reserve(&dpd_events, sizeof(*event), 0);
+
+	if (!event)
+		counter_add(COUNTER_EVENTS_RING_FULL, 1);
+	return event;
+}
+
+/* Fills in what a connection's entry knows; its identities are those of the side that began, the event's the packet's. */
+static __always_inline void event_set_connection(struct event *event, const struct connection *connection)
+{
+	int reply = !!(connection->flags & CONNECTION_REPLY);
+
+	event->rewritten = connection->rewritten;
+	event->source_identity = reply ? connection->destination_identity : connection->source_identity;
+	event->destination_identity = reply ? connection->source_identity :
+					      connection->destination_identity;
+	event->service = connection->service;
+	event->backend = connection->backend;
+	event->egress_rule = connection->egress_rule;
+	event->ingress_rule = connection->ingress_rule;
+	event->reply = reply;
+	event->state = connection->state;
+}
+
+static __always_inline void event_set_report(struct event *event, const struct report *report)
+{
+	event->ifindex = report->ifindex;
+	event->repeats = report->repeats;
+	event->verdict = report->verdict;
+	event->point = report->point;
+	event->reason = report->reason;
+	event->direction = report->direction;
+	__builtin_memset(event->pad, 0, sizeof(event->pad));
+}
+
+/* Reports a packet of the chain. */
+static __noinline void event_report(struct packet *packet, const struct report *report)
+{
+	const struct settings *settings = settings_find(packet->epoch);
+
+	if (!settings)
+		return;
+
+	struct event *event = event_reserve(settings, packet->now_ns);
+
+	if (!event)
+		return; /* user space is behind: losing a report beats losing a packet */
+
+	event->time_ns = packet->now_ns;
+	event->epoch = packet->epoch;
+	event->tuple = packet->tuple;
+	event->length = packet->length;
+	event->tcp_flags = packet->tcp_flags;
+	event_set_connection(event, &packet->connection);
+	if (!packet->connection.rewritten.protocol) {
+		event->rewritten = packet->tuple; /* it ended before anything was decided of it */
+		event->state = EVENT_NO_CONNECTION;
+	}
+	event_set_report(event, report);
+	bpf_ringbuf_submit(event, 0);
+}
+
+/*
+ * How many drops a report made now stands for: those that were held back since the last one, and this. 0: hold this
+ * one back too.
+ */
+static __always_inline __u32 drop_repeats(const struct packet *packet, __u8 reason, __u64 interval_ns)
+{
+	struct drop_key key = { .tuple = packet->tuple, .ifindex = packet->ifindex, .reason = reason };
+	struct drop_log *log = bpf_map_lookup_elem(&dpd_drops, &key);
+
+	if (!log) {
+		struct drop_log first = { .report_ns = packet->now_ns + interval_ns };
+
+		bpf_map_update_elem(&dpd_drops, &key, &first, BPF_ANY);
+		return 1;
+	}
+	if (packet->now_ns < log->report_ns) {
+		__sync_fetch_and_add(&log->held_back, 1);
+		return 0;
+	}
+
+	__u32 repeats = log->held_back + 1;
+
+	log->report_ns = packet->now_ns + interval_ns;
+	log->held_back = 0;
+	return repeats;
+}
+
+/* A drop may come before anybody asked who it is about. */
+static __always_inline void event_name_ends(struct packet *packet)
+{
+	const struct identity *identity;
+
+	if (!packet->connection.source_identity) {
+		identity = identity_find(packet->slot, &packet->tuple.source);
+		packet->connection.source_identity = identity ? identity->id : 0;
+	}
+	if (!packet->connection.destination_identity) {
+		identity = identity_find(packet->slot, &packet->tuple.destination);
+		packet->connection.destination_identity = identity ? identity->id : 0;
+	}
+}
+
+/* Reports a drop, unless the same one was reported within the interval. */
+static __noinline void event_report_drop(struct packet *packet, __u8 reason)
+{
+	const struct settings *settings = settings_find(packet->epoch);
+
+	if (!settings)
+		return;
+	/* Broadcast is noise that every workload makes: its count is enough. */
+	if (reason == REASON_MULTICAST && settings->aggregation == AGGREGATION_MEDIUM)
+		return;
+
+	__u32 repeats = drop_repeats(packet, reason, settings->report_interval_ns);
+
+	if (!repeats)
+		return;
+
+	struct report report = {
+		.ifindex = packet->ifindex,
+		.repeats = repeats,
+		.verdict = VERDICT_DROPPED,
+		.point = packet->hook == HOOK_FROM_CONTAINER ? POINT_FROM_ENDPOINT : POINT_TO_ENDPOINT,
+		.reason = reason,
+		.direction = packet->direction,
+	};
+
+	event_name_ends(packet);
+	event_report(packet, &report);
+}
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The one switch between configurations. Each table of a generation is an outer map of two slots; the live epoch's
+ * lowest bit says which one counts. A hook reads it once and every later step uses what it read.
+ */
+#ifndef DPD_LIVE_H
+#define DPD_LIVE_H
+
+#include "../abi.h"
+
+/* Written by the daemon alone, with one store. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} dpd_live __weak SEC(".maps");
+
+static __always_inline __u64 live_epoch(void)
+{
+	__u32 zero = 0;
+	const volatile __u64 *epoch = bpf_map_lookup_elem(&dpd_live, &zero);
+
+	return epoch ? *epoch : 0;
+}
+
+/* The slot of an epoch in every outer map. */
+static __always_inline __u32 live_slot(__u64 epoch)
+{
+	return epoch & 1;
+}
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Counters: packets by reason, direction and interface, and the few that belong to no interface. */
+#ifndef DPD_METRIC_H
+#define DPD_METRIC_H
+
+#include "../abi.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct metric_key);
+	__type(value, struct metric);
+} dpd_metrics __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTER_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} dpd_counters __weak SEC(".maps");
+
+static __always_inline void metric_count(__u32 ifindex, __u8 reason, __u8 direction, __u32 bytes)
+{
+	struct metric_key key = { .ifindex = ifindex, .reason = reason, .direction = direction };
+	struct metric *metric = bpf_map_lookup_elem(&dpd_metrics, &key);
+
+	if (likely(metric)) {
+		metric->packets++;
+		metric->bytes += bytes;
+		return;
+	}
+
+	struct metric first = { .packets = 1, .bytes = bytes };
+
+	/* Full only with thousands of interfaces; then this row is missing and no packet is harmed. */
+	bpf_map_update_elem(&dpd_metrics, &key, &first, BPF_NOEXIST);
+}
+
+static __always_inline void counter_add(__u32 counter, __u64 amount)
+{
+	__u64 *value = bpf_map_lookup_elem(&dpd_counters, &counter);
+
+	if (value)
+		*value += amount;
+}
+
+/* Spends one of so many a second; not zero if the budget of this second is used up. */
+static __always_inline int budget_is_spent(struct budget *budget, __u64 now_ns, __u64 a_second)
+{
+	if (now_ns - budget->window_ns >= NSEC_PER_SEC) {
+		budget->window_ns = now_ns;
+		budget->spent = 0;
+	}
+	return budget->spent++ >= a_second;
+}
+
+#endif

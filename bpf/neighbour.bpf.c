@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A workload's questions for its neighbours: every address but its own is answered with the host side's MAC, so that
+ * any gateway address works. What the kernel's own neighbour table needs (replies, announcements, probes for duplicate
+ * addresses) goes up to it.
+ */
+#include "lib/answer.h"
+#include "lib/chain.h"
+#include "lib/entrance.h"
+
+/* RFC 826, for Ethernet and IPv4 */
+struct arp_packet {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_length;
+	__u8 protocol_length;
+	__be16 operation;
+	__u8 sender_mac[ETH_ALEN];
+	__u8 sender[4];
+	__u8 target_mac[ETH_ALEN];
+	__u8 target[4];
+} __attribute__((packed));
+
+static __always_inline struct address address_from_bytes(const __u8 *bytes)
+{
+	__be32 ipv4;
+
+	__builtin_memcpy(&ipv4, bytes, sizeof(ipv4));
+	return address_from_ipv4(ipv4);
+}
+
+static __always_inline __must_check int read_arp(struct __sk_buff *skb, struct packet *packet,
+						 struct arp_packet *arp)
+{
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, arp, sizeof(*arp)) ||
+	    arp->hardware != bpf_htons(ARPHRD_ETHER) || arp->protocol != bpf_htons(ETH_P_IP) ||
+	    arp->hardware_length != ETH_ALEN || arp->protocol_length != 4)
+		return -REASON_INVALID_PACKET;
+	packet->family = 4;
+	packet->tuple.source = address_from_bytes(arp->sender);
+	packet->tuple.destination = address_from_bytes(arp->target);
+	return 0;
+}
+
+static __always_inline __must_check int answer_arp(struct __sk_buff *skb, struct packet *packet,
+						   struct arp_packet *arp, const struct endpoint *endpoint)
+{
+	struct ethhdr eth;
+	__u8 asked[4];
+
+	__builtin_memcpy(asked, arp->target, 4);
+	arp->operation = bpf_htons(ARPOP_REPLY);
+	__builtin_memcpy(arp->target_mac, arp->sender_mac, ETH_ALEN);
+	__builtin_memcpy(arp->target, arp->sender, 4);
+	__builtin_memcpy(arp->sender_mac, endpoint->host_mac, ETH_ALEN);
+	__builtin_memcpy(arp->sender, asked, 4);
+	if (answer_turn_ethernet(skb, &eth))
+		return ACTION_DROP;
+	__builtin_memcpy(eth.h_source, endpoint->host_mac, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, arp, sizeof(*arp), 0))
+		return ACTION_DROP;
+	return answer_send(skb, packet);
+}
+
+static __always_inline __must_check int handle_arp(struct __sk_buff *skb, struct packet *packet,
+						   const struct endpoint *endpoint)
+{
+	struct arp_packet arp;
+	int answer = read_arp(skb, packet, &arp);
+
+	if (answer)
+		return answer;
+
+	int probe = address_is_unspecified(&packet->tuple.source);
+
+	if (!probe && !packet_is_own(packet, &packet->tuple.source))
+		return -REASON_INVALID_SOURCE;
+	if (packet_is_own(packet, &packet->tuple.destination))
+		return ACTION_PASS; /* an announcement, or: does anybody else have my address? */
+	if (arp.operation == bpf_htons(ARPOP_REPLY))
+		return probe ? -REASON_INVALID_SOURCE : ACTION_PASS;
+	if (arp.operation != bpf_htons(ARPOP_REQUEST))
+		return -REASON_INVALID_PACKET;
+	return answer_arp(skb, packet, &arp, endpoint);
+}
+
+struct advertisement {
+	struct icmp6hdr icmp;
+	struct address target;
+	__u8 option; /* target link-layer address, RFC 4861, 4.6.1 */
+	__u8 option_length; /* in eights */
+	__u8 mac[ETH_ALEN];
+};
+
+enum {
+	ND_OPTION_TARGET = 2,
+	ND_SOLICITED_OVERRIDE = 0x60,
+};
+
+static __always_inline __must_check int answer_solicitation(struct __sk_buff *skb, struct packet *packet,
+							    const struct address *target,
+							    const struct endpoint *endpoint)
+{
+	struct advertisement said = {
+		.icmp.icmp6_type = ND_NEIGHBOUR_ADVERTISEMENT,
+		.target = *target,
+		.option = ND_OPTION_TARGET,
+		.option_length = 1,
+	};
+	struct ethhdr eth;
+
+	*(__u8 *)&said.icmp.icmp6_dataun = ND_SOLICITED_OVERRIDE;
+	__builtin_memcpy(said.mac, endpoint->host_mac, ETH_ALEN);
+
+	__u32 sum = answer_pseudo_sum(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6);
+
+	said.icmp.icmp6_cksum = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&said, sizeof(said), sum));
+
+	struct ipv6hdr ip = answer_ipv6(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6, ND_HOP_LIMIT);
+
+	if (answer_turn_ethernet(skb, &eth))
+		return ACTION_DROP;
+	__builtin_memcpy(eth.h_source, endpoint->host_mac, ETH_ALEN);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(said), 0) ||
+	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &said, sizeof(said), 0))
+		return ACTION_DROP;
+	return answer_send(skb, packet);
+}
+
+static __always_inline __must_check int handle_solicitation(struct __sk_buff *skb, struct packet *packet,
+							    const struct endpoint *endpoint)
+{
+	const struct address *source = &packet->tuple.source;
+	struct address target;
+
+	if (packet->icmp_code || bpf_skb_load_bytes(skb, packet->transport + 8, &target, sizeof(target)) ||
+	    address_is_multicast(&target))
+		return -REASON_INVALID_PACKET;
+	if (address_is_unspecified(source))
+		return ACTION_PASS; /* a probe for duplicates: none of ours is on this link */
+	if (!address_is_link_local(source) && !packet_is_own(packet, source))
+		return -REASON_INVALID_SOURCE;
+	if (packet_is_own(packet, &target))
+		return ACTION_PASS;
+	return answer_solicitation(skb, packet, &target, endpoint);
+}
+
+SEC("tc")
+int tail_neighbour(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet)
+		return TC_ACT_SHOT;
+
+	const struct endpoint *endpoint = endpoint_find(packet->slot, packet->ifindex);
+	int answer = -REASON_INVALID_SOURCE;
+
+	if (endpoint && packet->family == 6)
+		answer = handle_solicitation(skb, packet, endpoint);
+	else if (endpoint)
+		answer = handle_arp(skb, packet, endpoint);
+	return finish(skb, packet, answer, CALL_COUNT);
+}

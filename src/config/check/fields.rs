@@ -1,0 +1,157 @@
+//! Reads the keys of one table, each with its meaning, bounds and default.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::config::report::{Parsed, Report};
+use crate::config::source::{Located, Span};
+use crate::config::tree::{Data, Table};
+use crate::config::value;
+
+static EMPTY: Table = Table(BTreeMap::new());
+
+/// The keys of one table. Values that are wrong are reported, and the default stands in for them.
+pub(super) struct Fields<'a> {
+    path: String,
+    table: &'a Table,
+    pub report: &'a mut Report,
+}
+
+impl<'a> Fields<'a> {
+    pub fn new(path: impl Into<String>, table: &'a Table, report: &'a mut Report) -> Self {
+        Fields {
+            path: path.into(),
+            table,
+            report,
+        }
+    }
+
+    /// The keys of a table of the file's top; of none if it is absent.
+    pub fn section(root: &'a Table, name: &str, report: &'a mut Report) -> Self {
+        Fields::new(name, root.table(name).unwrap_or(&EMPTY), report)
+    }
+
+    pub fn switch(&mut self, key: &str, default: bool) -> bool {
+        self.table
+            .switch(key)
+            .map_or(default, |switch| switch.value)
+    }
+
+    pub fn number(&mut self, key: &str, range: RangeInclusive<u32>, default: u32) -> u32 {
+        let Some(number) = self.table.number(key) else {
+            return default;
+        };
+        let fitting = u32::try_from(number.value)
+            .ok()
+            .filter(|n| range.contains(n));
+        fitting.unwrap_or_else(|| {
+            let (least, most) = range.into_inner();
+            let message = format!(
+                "`{}.{key}` must be {} to {most}, not {}",
+                self.path, least, number.value
+            );
+            self.report.error(number.span, message);
+            default
+        })
+    }
+
+    pub fn duration(
+        &mut self,
+        key: &str,
+        range: &RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
+        let Some(duration) = self.parsed(key, value::duration) else {
+            return default;
+        };
+        if !range.contains(&duration.value) {
+            let (least, most) = (
+                value::duration_text(*range.start()),
+                value::duration_text(*range.end()),
+            );
+            let message = format!("`{}.{key}` must be {least} to {most}", self.path);
+            self.report.error(duration.span, message);
+        }
+        duration.value
+    }
+
+    pub fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
+        let meaning = self.parsed(key, |text| value::word(text, words));
+        meaning.map_or(default, |meaning| meaning.value)
+    }
+
+    /// The meaning of a text; `None` if it is absent or wrong.
+    pub fn parsed<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<Located<T>> {
+        let text = self.table.text(key)?;
+        parsed(text.value, text.span, parse, self.report)
+    }
+
+    /// The meanings of a list of texts, those that are wrong left out; `None` if the list is absent.
+    pub fn parsed_list<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<Vec<Located<T>>> {
+        let list = self.table.list(key)?.value;
+        let texts = list.iter().filter_map(|item| match &item.data {
+            Data::Text(text) => Some((text, item.span)),
+            _ => None,
+        });
+        Some(
+            texts
+                .filter_map(|(text, span)| parsed(text, span, &parse, self.report))
+                .collect(),
+        )
+    }
+
+    /// Reports a list that is there but empty.
+    pub fn refuse_empty(&mut self, key: &str, help: &str) {
+        if let Some(list) = self.table.list(key)
+            && list.value.is_empty()
+        {
+            let message = format!("`{}.{key}` is empty", self.path);
+            self.report.error(list.span, message).help(help);
+        }
+    }
+}
+
+/// The meaning of one text; reports it if it has none.
+pub(super) fn parsed<T>(
+    text: &str,
+    span: Span,
+    parse: impl Fn(&str) -> Parsed<T>,
+    report: &mut Report,
+) -> Option<Located<T>> {
+    match parse(text) {
+        Ok(value) => Some(Located { value, span }),
+        Err(wrong) => {
+            report.wrong(span, wrong);
+            None
+        }
+    }
+}
+
+/// The values of a list, without their places.
+pub(super) fn values<T>(list: Vec<Located<T>>) -> Vec<T> {
+    list.into_iter().map(|item| item.value).collect()
+}
+
+/// Calls `twice` with the first and the later place of every value that stands in the list more than once.
+pub(super) fn for_each_repeat<T, K: Ord>(
+    list: &[Located<T>],
+    key: impl Fn(&T) -> K,
+    mut twice: impl FnMut(Span, &Located<T>),
+) {
+    let mut seen = BTreeMap::new();
+    for item in list {
+        let first = *seen.entry(key(&item.value)).or_insert(item.span);
+        if first != item.span {
+            twice(first, item);
+        }
+    }
+}

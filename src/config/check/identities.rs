@@ -1,0 +1,81 @@
+//! `[identities.*]`: numbers and labels for workloads, and the names that other tables use for them.
+
+use std::collections::BTreeMap;
+
+use super::fields::{Fields, for_each_repeat, values};
+use crate::config::Identity;
+use crate::config::name;
+use crate::config::report::{Report, did_you_mean};
+use crate::config::source::{Located, Span};
+use crate::config::tree::Table;
+
+pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identity> {
+    let mut identities = BTreeMap::new();
+    let mut ids: BTreeMap<u32, (Span, &str)> = BTreeMap::new();
+    for identity in root.named("identities") {
+        if let Err(wrong) = name::identity_name(identity.name) {
+            report.wrong(identity.key, wrong);
+        }
+        let path = format!("identities.{}", identity.name);
+        let mut fields = Fields::new(path, identity.table, report);
+        let id = fields.number("id", 256..=65535, 0);
+        let labels = fields
+            .parsed_list("labels", name::label)
+            .unwrap_or_default();
+        for_each_repeat(
+            &labels,
+            |(key, _)| key.clone(),
+            |first, again| {
+                let message = format!("the label `{}` is given twice", again.value.0);
+                report
+                    .error(again.span, message)
+                    .note(first, "first given here");
+            },
+        );
+        if let Some(span) = identity.table.number("id").map(|id| id.span)
+            && id != 0
+            && let Some((first, other)) = ids.insert(id, (span, identity.name))
+        {
+            report
+                .error(span, format!("the id {id} is `{other}`'s already"))
+                .note(first, "first given here")
+                .help("an id is one identity's: give this one another");
+        }
+        let labels = values(labels);
+        identities.insert(identity.name.to_owned(), Identity { id, labels });
+    }
+    identities
+}
+
+/// Reports a name that no identity has. `also` are other words that would have been right.
+pub(super) fn check_name(root: &Table, name: Located<&str>, also: &[&str], report: &mut Report) {
+    let is_known = root
+        .table("identities")
+        .is_some_and(|table| table.0.contains_key(name.value));
+    if is_known {
+        return;
+    }
+    if name::RESERVED.contains(&name.value) {
+        report
+            .error(
+                name.span,
+                format!("`{}` can only be a peer of a rule", name.value),
+            )
+            .help("name one of the file's own identities here");
+        return;
+    }
+    let known = root.named("identities").map(|identity| identity.name);
+    let help = did_you_mean(name.value, known.chain(also.iter().copied()))
+        .unwrap_or_else(|| format!("add a table [identities.{}]", table_key(name.value)));
+    let message = format!("there is no identity {:?}", name.value);
+    report.error(name.span, message).help(help);
+}
+
+/// A name as it stands in a table's header.
+fn table_key(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match name.chars().all(is_bare) && !name.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name:?}"),
+    }
+}

@@ -1,0 +1,83 @@
+//! `[interfaces.*]`: the workloads' links.
+
+use std::collections::BTreeMap;
+
+use super::fields::{Fields, for_each_repeat, values};
+use super::identities;
+use crate::config::Interface;
+use crate::config::report::Report;
+use crate::config::tree::{NamedTable, Table};
+use crate::config::{name, shape, value};
+
+#[derive(Clone, Copy)]
+enum Role {
+    Endpoint,
+    Uplink,
+}
+
+pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interface> {
+    let mut interfaces = BTreeMap::new();
+    for interface in root.named("interfaces") {
+        if let Err(wrong) = name::interface_name(interface.name) {
+            report.wrong(interface.key, wrong);
+        }
+        let words = [("endpoint", Role::Endpoint), ("uplink", Role::Uplink)];
+        let path = format!("interfaces.{}", interface.name);
+        let mut fields = Fields::new(&path, interface.table, report);
+        let role = fields.parsed("role", |text| value::word(text, &words));
+        let Some(role) = role else { continue };
+        match role.value {
+            Role::Endpoint => {
+                let endpoint = endpoint(root, &path, &interface, report);
+                interfaces.insert(interface.name.to_owned(), endpoint);
+            }
+            Role::Uplink => {
+                report
+                    .error(role.span, shape::not_built("role = \"uplink\""))
+                    .help("take the interface out of the file");
+            }
+        }
+    }
+    interfaces
+}
+
+fn endpoint(root: &Table, path: &str, interface: &NamedTable, report: &mut Report) -> Interface {
+    for (key, example) in [("addresses", "[\"192.0.2.10\"]"), ("identity", "\"NAME\"")] {
+        if !interface.table.0.contains_key(key) {
+            report
+                .error(
+                    interface.span,
+                    format!("`{path}` is an endpoint, and lacks the key `{key}`"),
+                )
+                .help(format!("add `{key} = {example}`"));
+        }
+    }
+    let mut fields = Fields::new(path, interface.table, report);
+    let addresses = fields
+        .parsed_list("addresses", value::endpoint_prefix)
+        .unwrap_or_default();
+    fields.refuse_empty(
+        "addresses",
+        "name the addresses that the workload may send from",
+    );
+    for_each_repeat(
+        &addresses,
+        |prefix| *prefix,
+        |first, again| {
+            let message = format!("{} is given twice", value::prefix_text(again.value));
+            report
+                .error(again.span, message)
+                .note(first, "first given here");
+        },
+    );
+    let identity = interface.table.text("identity");
+    if let Some(name) = identity {
+        identities::check_name(root, name, &[], report);
+    }
+    Interface::Endpoint {
+        addresses: values(addresses),
+        identity: identity
+            .map(|name| name.value.to_owned())
+            .unwrap_or_default(),
+    }
+}

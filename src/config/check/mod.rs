@@ -1,0 +1,32 @@
+//! From the tree to the checked configuration: what values mean, and whether they fit together.
+
+mod addresses;
+mod fields;
+mod identities;
+mod interfaces;
+mod policies;
+mod services;
+mod settings;
+
+use super::Config;
+use super::report::Report;
+use super::source::Files;
+use super::tree::Table;
+
+/// The configuration that a tree stands for. It may be used only if nothing was reported as an error.
+pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut Report) -> Config {
+    let config = Config {
+        path: files.main_path(),
+        node: settings::node(root, host_name, report),
+        daemon: settings::daemon(root, report),
+        interfaces: interfaces::read(root, report),
+        identities: identities::read(root, report),
+        services: services::read(root, report),
+        policies: policies::read(root, files, report),
+        policy: settings::policy(root, report),
+        conntrack: settings::conntrack(root, report),
+        events: settings::events(root, report),
+    };
+    addresses::check(root, report);
+    config
+}

@@ -1,0 +1,180 @@
+//! `[policies.*]`: who may talk to whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fields::{Fields, for_each_repeat, values};
+use super::identities;
+use crate::config::report::{Report, did_you_mean};
+use crate::config::source::{Files, Located, Span};
+use crate::config::tree::{Data, NamedTable, Table, Value};
+use crate::config::{Policy, Rule, name, value};
+use crate::model::policy::{Action, Direction, Peer};
+
+pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap<String, Policy> {
+    let labels = labels(root);
+    let context = Context {
+        root,
+        files,
+        labels,
+    };
+    let mut policies = BTreeMap::new();
+    for policy in root.named("policies") {
+        let checked = context.policy(&policy, report);
+        policies.insert(policy.name.to_owned(), checked);
+    }
+    policies
+}
+
+/// What rules refer to.
+struct Context<'a> {
+    root: &'a Table,
+    files: &'a Files<'a>,
+    /// Every label that some identity carries.
+    labels: BTreeSet<&'a str>,
+}
+
+fn labels(root: &Table) -> BTreeSet<&str> {
+    let identities = root.named("identities");
+    let lists = identities.filter_map(|identity| identity.table.list("labels"));
+    let labels = lists
+        .flat_map(|list| list.value)
+        .filter_map(|label| match &label.data {
+            Data::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+    labels.collect()
+}
+
+impl Context<'_> {
+    fn policy(&self, policy: &NamedTable, report: &mut Report) -> Policy {
+        if let Err(wrong) = name::name(policy.name) {
+            report.wrong(policy.key, wrong);
+        }
+        let path = format!("policies.{}", policy.name);
+        let subject = policy.table.text("subject");
+        if let Some(name) = subject {
+            identities::check_name(self.root, name, &[], report);
+        }
+        let has_rules = ["ingress", "egress"]
+            .iter()
+            .any(|key| policy.table.0.contains_key(*key));
+        if !has_rules {
+            report
+                .error(
+                    policy.span,
+                    format!("`{path}` has neither `ingress` nor `egress`, and so says nothing"),
+                )
+                .help("add rules, or `ingress = []` to let nothing in");
+        }
+        Policy {
+            subject: subject
+                .map(|name| name.value.to_owned())
+                .unwrap_or_default(),
+            ingress: self.rules(&path, policy.table, Direction::Ingress, report),
+            egress: self.rules(&path, policy.table, Direction::Egress, report),
+        }
+    }
+
+    fn rules(
+        &self,
+        path: &str,
+        policy: &Table,
+        direction: Direction,
+        report: &mut Report,
+    ) -> Option<Vec<Rule>> {
+        let list = policy.list(&direction.to_string())?.value;
+        let rules = list.iter().enumerate().filter_map(|(index, item)| {
+            self.rule(
+                &format!("{path}.{direction}[{index}]"),
+                item,
+                direction,
+                report,
+            )
+        });
+        Some(rules.collect())
+    }
+
+    fn rule(
+        &self,
+        path: &str,
+        item: &Value,
+        direction: Direction,
+        report: &mut Report,
+    ) -> Option<Rule> {
+        let Data::Table(table) = &item.data else {
+            return None;
+        };
+        let peers_key = match direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        let mut fields = Fields::new(path, table, report);
+        let peers = fields
+            .parsed_list(peers_key, value::peer)
+            .unwrap_or_default();
+        let ports = fields
+            .parsed_list("ports", value::ports)
+            .unwrap_or_default();
+        let action = fields.word(
+            "action",
+            &[("allow", Action::Allow), ("deny", Action::Deny)],
+            Action::Allow,
+        );
+        fields.refuse_empty(peers_key, "for everybody, write [\"any\"]");
+        fields.refuse_empty("ports", "for all traffic, leave `ports` out");
+        for_each_repeat(&peers, Peer::clone, |first, again| {
+            warn_twice(&again.value, again.span, first, report)
+        });
+        for_each_repeat(
+            &ports,
+            |ports| *ports,
+            |first, again| warn_twice(&again.value, again.span, first, report),
+        );
+        for peer in &peers {
+            self.check_peer(peer, report);
+        }
+        Some(Rule {
+            peers: values(peers),
+            ports: values(ports),
+            action,
+            place: self.files.place(item.span),
+        })
+    }
+
+    /// A peer that nothing can be is a slip: a `deny` of it would protect nobody.
+    fn check_peer(&self, peer: &Located<Peer>, report: &mut Report) {
+        match &peer.value {
+            Peer::Identity(name) => {
+                let name = Located {
+                    value: name.as_str(),
+                    span: peer.span,
+                };
+                identities::check_name(self.root, name, &name::RESERVED, report);
+            }
+            Peer::Label { key, value } => {
+                let label = format!("{key}={value}");
+                if !self.labels.contains(label.as_str()) {
+                    let help =
+                        did_you_mean(&label, self.labels.iter().copied()).unwrap_or_else(|| {
+                            format!(
+                                "add {label:?} to the `labels` of the identities that are meant"
+                            )
+                        });
+                    report
+                        .error(
+                            peer.span,
+                            format!("no identity carries the label {label:?}"),
+                        )
+                        .help(help);
+                }
+            }
+            Peer::Any | Peer::Host | Peer::RemoteNode | Peer::World | Peer::Cidr(_) => {}
+        }
+    }
+}
+
+fn warn_twice(what: &impl std::fmt::Display, again: Span, first: Span, report: &mut Report) {
+    report
+        .warning(again, format!("`{what}` stands twice in this rule"))
+        .note(first, "first given here");
+}

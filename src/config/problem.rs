@@ -1,0 +1,160 @@
+//! What is wrong with a configuration, as data and as text.
+
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration can't be used.
+    Error,
+    /// The configuration works, but perhaps not as meant.
+    Warning,
+}
+
+/// One thing that is wrong, with its place and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub severity: Severity,
+    pub message: String,
+    pub file: PathBuf,
+    /// `None`: the problem is the file's as a whole.
+    pub excerpt: Option<Excerpt>,
+    /// Other places that have to do with it.
+    pub notes: Vec<Note>,
+    pub help: Option<String>,
+}
+
+/// Another place that a problem has to do with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub message: String,
+    pub file: PathBuf,
+    pub excerpt: Excerpt,
+}
+
+/// A line of a file with a place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// The line as it is shown: without control characters, and only the part round the place if it is long.
+    pub text: String,
+    /// The place in `text`, in characters.
+    pub mark: Range<usize>,
+}
+
+impl Excerpt {
+    /// Characters of a line that are shown.
+    const WIDTH: usize = 120;
+    /// Characters that are shown before the place in a line that is longer.
+    const LEAD: usize = 40;
+
+    /// The excerpt for the bytes `mark` of the line `text`, whose number is `line`.
+    pub fn new(line: usize, text: &str, mark: Range<usize>) -> Self {
+        let chars_before = |byte| text.char_indices().take_while(|(at, _)| *at < byte).count();
+        let before = chars_before(mark.start);
+        let marked = chars_before(mark.end).saturating_sub(before);
+        let skipped = match text.chars().count() > Self::WIDTH {
+            true => before.saturating_sub(Self::LEAD),
+            false => 0,
+        };
+        let shown = text.chars().skip(skipped).take(Self::WIDTH);
+        let text: String = shown
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let first = before - skipped;
+        let room = text.chars().count().saturating_sub(first);
+        Excerpt {
+            line,
+            column: before + 1,
+            mark: first..first + marked.min(room).max(1),
+            text,
+        }
+    }
+
+    /// Writes the place, the line, and the mark under it with what it says.
+    fn fmt_block(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        gutter: usize,
+        head: &str,
+        (marker, label): (char, &str),
+    ) -> fmt::Result {
+        let edge = " ".repeat(gutter);
+        let indent = " ".repeat(self.mark.start);
+        let marks = marker.to_string().repeat(self.mark.len());
+        let line = format!("{:gutter$} | {}", self.line, self.text);
+        let marked = format!("{edge} | {indent}{marks} {label}");
+        write!(f, "\n{edge}{head}:{}:{}", self.line, self.column)?;
+        write!(f, "\n{edge} |\n{}\n{}", line.trim_end(), marked.trim_end())
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of the places. At least one is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// How many problems are errors.
+    pub fn error_count(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.0.iter().filter(|p| p.severity == severity).count()
+    }
+}
+
+impl Error for Problems {}
+
+impl fmt::Display for Problems {
+    /// A block for each problem, and a line with their number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.0 {
+            writeln!(f, "{problem}\n")?;
+        }
+        let plural = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        f.write_str(&plural(self.error_count(), "error"))?;
+        match self.count(Severity::Warning) {
+            0 => Ok(()),
+            n => write!(f, ", {}", plural(n, "warning")),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{severity}: {}", self.message)?;
+        let lines = self
+            .excerpt
+            .iter()
+            .chain(self.notes.iter().map(|n| &n.excerpt));
+        let gutter = lines.map(|e| e.line.to_string().len()).max().unwrap_or(1);
+        let edge = " ".repeat(gutter);
+        match &self.excerpt {
+            Some(excerpt) => {
+                let head = format!("--> {}", self.file.display());
+                excerpt.fmt_block(f, gutter, &head, ('^', ""))?;
+            }
+            None => write!(f, "\n{edge}--> {}", self.file.display())?,
+        }
+        for note in &self.notes {
+            let head = format!("::: {}", note.file.display());
+            note.excerpt
+                .fmt_block(f, gutter, &head, ('-', &note.message))?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n{edge} = help: {help}"),
+            None => Ok(()),
+        }
+    }
+}

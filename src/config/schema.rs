@@ -1,0 +1,187 @@
+//! Every key that a file may have, once: what it takes, and whether it must be there.
+//!
+//! To turn a feature on, change its row from `later` to `optional` and read the key in `check`.
+
+use Shape::{List, Named, Number, Switch, Table, Text, TextOr};
+
+/// What a key takes.
+pub(super) enum Shape {
+    Text,
+    Number,
+    Switch,
+    List(&'static Shape),
+    Table(&'static [Key]),
+    /// A string, or a table that says more.
+    TextOr(&'static [Key]),
+    /// Tables under names of the user's own.
+    Named(&'static [Key]),
+}
+
+pub(super) struct Key {
+    pub name: &'static str,
+    pub need: Need,
+    pub shape: Shape,
+}
+
+pub(super) enum Need {
+    Required,
+    Optional,
+    /// The feature is not built yet.
+    Later,
+    /// A key that belongs elsewhere, and what to do instead.
+    Never(&'static str),
+}
+
+const fn required(name: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        shape,
+        need: Need::Required,
+    }
+}
+
+const fn optional(name: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        shape,
+        need: Need::Optional,
+    }
+}
+
+const fn later(name: &'static str) -> Key {
+    Key {
+        name,
+        shape: Text,
+        need: Need::Later,
+    }
+}
+
+const fn never(name: &'static str, instead: &'static str) -> Key {
+    Key {
+        name,
+        shape: Text,
+        need: Need::Never(instead),
+    }
+}
+
+const TEXTS: Shape = List(&Text);
+
+/// The keys of a whole file.
+pub(super) const ROOT: &[Key] = &[
+    optional("node", Table(NODE)),
+    optional("daemon", Table(DAEMON)),
+    optional("interfaces", Named(INTERFACE)),
+    optional("identities", Named(IDENTITY)),
+    later("nodes"),
+    optional("services", Named(SERVICE)),
+    optional("policies", Named(POLICY)),
+    optional("policy", Table(POLICY_SETTINGS)),
+    later("prefilter"),
+    optional("conntrack", Table(CONNTRACK)),
+    optional("events", Table(EVENTS)),
+];
+
+const NODE: &[Key] = &[optional("name", Text), optional("addresses", TEXTS)];
+
+const DAEMON: &[Key] = &[
+    optional("bpf_root", Text),
+    optional("socket", Text),
+    optional("log", Text),
+    later("metrics"),
+];
+
+/// What an endpoint must have beside its role is asked for once the role is known.
+const INTERFACE: &[Key] = &[
+    required("role", Text),
+    optional("addresses", TEXTS),
+    optional("identity", Text),
+    later("xdp"),
+];
+
+const IDENTITY: &[Key] = &[
+    required("id", Number),
+    optional("labels", TEXTS),
+    later("cidrs"),
+];
+
+const SERVICE: &[Key] = &[
+    required("frontends", TEXTS),
+    required("backends", List(&TextOr(BACKEND))),
+    optional("algorithm", Text),
+    optional("affinity", Text),
+];
+
+const BACKEND: &[Key] = &[
+    required("address", Text),
+    optional("weight", Number),
+    optional("state", Text),
+];
+
+const POLICY: &[Key] = &[
+    required("subject", Text),
+    optional("ingress", List(&Table(INGRESS_RULE))),
+    optional("egress", List(&Table(EGRESS_RULE))),
+];
+
+const INGRESS_RULE: &[Key] = &[
+    required("from", TEXTS),
+    optional("ports", TEXTS),
+    optional("action", Text),
+    never("to", "an ingress rule names who sends: write `from`"),
+];
+
+const EGRESS_RULE: &[Key] = &[
+    required("to", TEXTS),
+    optional("ports", TEXTS),
+    optional("action", Text),
+    never("from", "an egress rule names who receives: write `to`"),
+];
+
+const POLICY_SETTINGS: &[Key] = &[
+    optional("enforcement", Text),
+    optional("audit", Switch),
+    optional("allow_host", Switch),
+];
+
+const CONNTRACK: &[Key] = &[
+    optional("size", Number),
+    optional("per_endpoint", Number),
+    optional("strict", Switch),
+    optional("tcp", Text),
+    optional("tcp_syn", Text),
+    optional("tcp_close", Text),
+    optional("udp", Text),
+    optional("udp_once", Text),
+    optional("icmp", Text),
+];
+
+const EVENTS: &[Key] = &[
+    optional("aggregation", Text),
+    optional("interval", Text),
+    optional("rate", Number),
+    optional("journal", Text),
+];
+
+/// The path of every key that takes a value, those of later versions too: `services.*.backends[].weight`.
+pub fn keys() -> Vec<String> {
+    let mut paths = Vec::new();
+    collect(ROOT, "", &mut paths);
+    paths
+}
+
+fn collect(keys: &[Key], prefix: &str, paths: &mut Vec<String>) {
+    let known = |key: &&Key| !matches!(key.need, Need::Never(_));
+    for key in keys.iter().filter(known) {
+        let path = format!("{prefix}{}", key.name);
+        match &key.shape {
+            Table(inner) => collect(inner, &format!("{path}."), paths),
+            Named(inner) => collect(inner, &format!("{path}.*."), paths),
+            List(Table(inner)) => collect(inner, &format!("{path}[]."), paths),
+            List(TextOr(inner)) => {
+                paths.push(path.clone());
+                collect(inner, &format!("{path}[]."), paths);
+            }
+            Text | Number | Switch | List(_) | TextOr(_) => paths.push(path),
+        }
+    }
+}

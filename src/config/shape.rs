@@ -1,0 +1,192 @@
+//! Holds the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
+
+use super::report::{Report, did_you_mean};
+use super::schema::{Key, Need, ROOT, Shape};
+use super::source::Span;
+use super::tree::{Data, Entry, Table, Value};
+
+/// Reports every key that should not be there, should be there, or holds another kind of value than it takes.
+pub(super) fn check(root: &Table, report: &mut Report) {
+    for (name, entry) in &root.0 {
+        field(ROOT, "", name, entry, report);
+    }
+}
+
+fn table(keys: &[Key], path: &str, span: Span, table: &Table, report: &mut Report) {
+    for (name, entry) in &table.0 {
+        field(keys, path, name, entry, report);
+    }
+    let has = |key: &Key| table.0.contains_key(key.name);
+    let has_misplaced = keys
+        .iter()
+        .any(|key| matches!(key.need, Need::Never(_)) && has(key));
+    let is_missing = |key: &&Key| matches!(key.need, Need::Required) && !has(key) && !has_misplaced;
+    for key in keys.iter().filter(is_missing) {
+        report
+            .error(span, format!("`{path}` lacks the key `{}`", key.name))
+            .help(format!("add `{} = {}`", key.name, example(&key.shape)));
+    }
+}
+
+fn field(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Report) {
+    let path_of_key = join(path, name);
+    let Some(key) = keys.iter().find(|key| key.name == name) else {
+        return unknown(keys, path, name, entry.key, report);
+    };
+    match key.need {
+        Need::Required | Need::Optional => value(&key.shape, &path_of_key, &entry.value, report),
+        Need::Later => {
+            report
+                .error(entry.key, not_built(&path_of_key))
+                .help("take it out of the file");
+        }
+        Need::Never(instead) => {
+            report
+                .error(entry.key, format!("`{path}` can't have the key `{name}`"))
+                .help(instead);
+        }
+    }
+}
+
+fn value(shape: &Shape, path: &str, value: &Value, report: &mut Report) {
+    match (shape, &value.data) {
+        (Shape::Text | Shape::TextOr(_), Data::Text(_)) => {}
+        (Shape::Switch, Data::Switch(_)) | (Shape::Number, Data::Number(Some(_))) => {}
+        (Shape::Number, Data::Number(None)) => {
+            report.error(
+                value.span,
+                format!("the number of `{path}` is far too large"),
+            );
+        }
+        (Shape::List(item), Data::List(list)) => {
+            for (index, element) in list.iter().enumerate() {
+                self::value(item, &format!("{path}[{index}]"), element, report);
+            }
+        }
+        (Shape::Table(keys) | Shape::TextOr(keys), Data::Table(inner)) => {
+            table(keys, path, value.span, inner, report);
+        }
+        (Shape::Named(keys), Data::Table(names)) => {
+            for (name, entry) in &names.0 {
+                named(keys, path, name, entry, report);
+            }
+        }
+        (_, data) => {
+            let message = format!(
+                "`{path}` is {} here, but takes {}",
+                data.kind(),
+                kind(shape)
+            );
+            let finding = report.error(value.span, message);
+            match (shape, data) {
+                (Shape::List(_), Data::Text(_)) => finding.help("write it in brackets: `[ … ]`"),
+                (Shape::Named(_), Data::List(_)) => {
+                    finding.help(format!("begin each with `[{path}.NAME]`"))
+                }
+                _ => finding,
+            };
+        }
+    }
+}
+
+/// One table under a name of the user's own.
+fn named(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Report) {
+    let full = join(path, name);
+    let Data::Table(inner) = &entry.value.data else {
+        let message = format!(
+            "`{full}` is {} here, but takes a table",
+            entry.value.data.kind()
+        );
+        report
+            .error(entry.key, message)
+            .help(format!("begin it with `[{full}]`"));
+        return;
+    };
+    let mut own = inner.clone();
+    own.0.retain(|key, entry| {
+        let is_dotted = is_part_of_name(keys, key, entry);
+        if is_dotted {
+            dotted(path, &join(name, key), entry, report);
+        }
+        !is_dotted
+    });
+    if !own.0.is_empty() || inner.0.is_empty() {
+        table(keys, &full, entry.value.span, &own, report);
+    }
+}
+
+/// Whether a table in a table is one whose name has a dot: what it holds are the keys of such a table.
+fn is_part_of_name(keys: &[Key], name: &str, entry: &Entry) -> bool {
+    let is_key = |name: &str| keys.iter().any(|key| key.name == name);
+    let Data::Table(inner) = &entry.value.data else {
+        return false;
+    };
+    let mut entries = inner.0.iter();
+    !is_key(name) && entries.any(|(name, entry)| is_key(name) || is_part_of_name(keys, name, entry))
+}
+
+/// A name with a dot that is not quoted reads as a table in a table.
+fn dotted(path: &str, name: &str, entry: &Entry, report: &mut Report) {
+    // A name may have several dots.
+    if let Data::Table(inner) = &entry.value.data
+        && let [(next, deeper)] = Vec::from_iter(&inner.0)[..]
+        && matches!(deeper.value.data, Data::Table(_))
+    {
+        return dotted(path, &join(name, next), deeper, report);
+    }
+    report
+        .error(
+            entry.key,
+            format!("`{path}` has no table inside of a table: the dot parts two names"),
+        )
+        .help(format!("quote a name that has a dot: [{path}.{name:?}]"));
+}
+
+fn unknown(keys: &[Key], path: &str, name: &str, span: Span, report: &mut Report) {
+    let known = || {
+        let offered = keys
+            .iter()
+            .filter(|key| !matches!(key.need, Need::Never(_)));
+        offered.map(|key| key.name)
+    };
+    let message = match path {
+        "" => format!("there is no key or table `{}`", name.escape_debug()),
+        path => format!("`{path}` has no key `{}`", name.escape_debug()),
+    };
+    let help = did_you_mean(name, known())
+        .unwrap_or_else(|| format!("it can have: {}", Vec::from_iter(known()).join(", ")));
+    report.error(span, message).help(help);
+}
+
+/// The message for what a later version will have.
+pub(super) fn not_built(what: &str) -> String {
+    format!("`{what}` is not built yet in this version of dpd")
+}
+
+fn join(path: &str, name: &str) -> String {
+    match path {
+        "" => name.escape_debug().to_string(),
+        path => format!("{path}.{}", name.escape_debug()),
+    }
+}
+
+fn kind(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Text => "a string",
+        Shape::Number => "a whole number",
+        Shape::Switch => "true or false",
+        Shape::List(_) => "a list",
+        Shape::Table(_) | Shape::Named(_) => "a table",
+        Shape::TextOr(_) => "a string or a table",
+    }
+}
+
+fn example(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Text | Shape::TextOr(_) => "\"…\"",
+        Shape::Number => "…",
+        Shape::Switch => "true",
+        Shape::List(_) => "[ … ]",
+        Shape::Table(_) | Shape::Named(_) => "{ … }",
+    }
+}

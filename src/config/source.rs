@@ -1,0 +1,93 @@
+//! The texts that a configuration is made of, and places in them.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::Place;
+
+/// One file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// A stretch of bytes of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    /// Index into [`Files`].
+    pub file: usize,
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Span {
+    pub fn new(file: usize, bytes: Range<usize>) -> Self {
+        Span {
+            file,
+            start: bytes.start,
+            end: bytes.end,
+        }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located<T> {
+    pub value: T,
+    pub span: Span,
+}
+
+/// The sources of one configuration, the main file first, and where their lines begin.
+pub(super) struct Files<'s> {
+    sources: &'s [Source],
+    line_starts: Vec<Vec<usize>>,
+}
+
+impl<'s> Files<'s> {
+    pub fn new(sources: &'s [Source]) -> Self {
+        let line_starts = sources.iter().map(|s| line_starts(&s.text)).collect();
+        Files {
+            sources,
+            line_starts,
+        }
+    }
+
+    /// The path of the main file, by which a configuration is known.
+    pub fn main_path(&self) -> PathBuf {
+        let main = self.sources.first();
+        main.map(|main| main.path.clone()).unwrap_or_default()
+    }
+
+    pub fn source(&self, span: Span) -> &'s Source {
+        &self.sources[span.file]
+    }
+
+    /// The text of a span, and the line that it begins in.
+    pub fn place(&self, span: Span) -> Place {
+        Place {
+            file: self.source(span).path.clone(),
+            line: self.line_index(span) + 1,
+        }
+    }
+
+    /// The bytes of the line that a span begins in, without the line's end.
+    pub fn line(&self, span: Span) -> Range<usize> {
+        let starts = &self.line_starts[span.file];
+        let text = &self.source(span).text;
+        let index = self.line_index(span);
+        let start = starts[index];
+        let end = starts.get(index + 1).copied().unwrap_or(text.len());
+        start..start + text[start..end].trim_end_matches(['\n', '\r']).len()
+    }
+
+    fn line_index(&self, span: Span) -> usize {
+        // The first line starts at 0, so at least one line starts at or before any byte.
+        self.line_starts[span.file].partition_point(|start| *start <= span.start) - 1
+    }
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+    std::iter::once(0).chain(after_newlines).collect()
+}

@@ -1,0 +1,278 @@
+//! What the files say, before anything of it is understood: TOML values with their places, several files joined.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::report::Report;
+use super::source::{Located, Source, Span};
+
+#[derive(Clone, Debug)]
+pub(super) struct Value {
+    /// A table's is its header, or the whole of an inline table.
+    pub span: Span,
+    pub data: Data,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    Text(String),
+    /// `None`: it does not fit 64 bits.
+    Number(Option<i64>),
+    Float,
+    Switch(bool),
+    Date,
+    List(Vec<Value>),
+    Table(Table),
+}
+
+impl Data {
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Data::Text(_) => "a string",
+            Data::Number(_) => "a whole number",
+            Data::Float => "a number with a point",
+            Data::Switch(_) => "true or false",
+            Data::Date => "a date",
+            Data::List(_) => "a list",
+            Data::Table(_) => "a table",
+        }
+    }
+}
+
+/// The keys of a table. A getter gives `None` for a key that is absent or of another kind, which the shape has reported.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table(pub BTreeMap<String, Entry>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Where the key stands.
+    pub key: Span,
+    pub value: Value,
+}
+
+/// A table with the name that it stands under.
+pub(super) struct NamedTable<'t> {
+    pub name: &'t str,
+    /// Where the name stands.
+    pub key: Span,
+    /// Where the table stands.
+    pub span: Span,
+    pub table: &'t Table,
+}
+
+impl Table {
+    pub fn text(&self, key: &str) -> Option<Located<&str>> {
+        self.find(key, |data| match data {
+            Data::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    pub fn number(&self, key: &str) -> Option<Located<i64>> {
+        self.find(key, |data| match data {
+            Data::Number(number) => *number,
+            _ => None,
+        })
+    }
+
+    pub fn switch(&self, key: &str) -> Option<Located<bool>> {
+        self.find(key, |data| match data {
+            Data::Switch(switch) => Some(*switch),
+            _ => None,
+        })
+    }
+
+    pub fn list(&self, key: &str) -> Option<Located<&[Value]>> {
+        self.find(key, |data| match data {
+            Data::List(list) => Some(list.as_slice()),
+            _ => None,
+        })
+    }
+
+    pub fn table(&self, key: &str) -> Option<&Table> {
+        self.find(key, |data| match data {
+            Data::Table(table) => Some(table),
+            _ => None,
+        })
+        .map(|table| table.value)
+    }
+
+    /// The tables under `key` with their names, as `[identities.NAME]`.
+    pub fn named(&self, key: &str) -> impl Iterator<Item = NamedTable<'_>> {
+        let entries = self.table(key).into_iter().flat_map(|table| &table.0);
+        entries.filter_map(|(name, entry)| match &entry.value.data {
+            Data::Table(table) => Some(NamedTable {
+                name,
+                key: entry.key,
+                span: entry.value.span,
+                table,
+            }),
+            _ => None,
+        })
+    }
+
+    fn find<'t, T>(
+        &'t self,
+        key: &str,
+        pick: impl FnOnce(&'t Data) -> Option<T>,
+    ) -> Option<Located<T>> {
+        let value = &self.0.get(key)?.value;
+        pick(&value.data).map(|picked| Located {
+            value: picked,
+            span: value.span,
+        })
+    }
+}
+
+/// Parses the sources and joins their tables. `None`: a text is no TOML, so that nothing can be said about its meaning.
+pub(super) fn read(sources: &[Source], report: &mut Report) -> Option<Table> {
+    let mut whole = (!sources.is_empty()).then(Table::default);
+    for (file, source) in sources.iter().enumerate() {
+        let parsed = parse(file, source, report);
+        if let Some(table) = &parsed {
+            refuse_empty(file, source, table, report);
+        }
+        whole = whole.zip(parsed).map(|(mut whole, table)| {
+            join(&mut whole, table, "", report);
+            whole
+        });
+    }
+    whole
+}
+
+fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let mut is_toml = true;
+    let mut last_line = None;
+    for error in errors {
+        let end = source.text.len();
+        let span = Span::new(file, error.span().unwrap_or(end..end));
+        if error.message() == "duplicate key" {
+            // The tree stays right, so that the rest can be checked too.
+            report_duplicate(source, span, report);
+            continue;
+        }
+        is_toml = false;
+        // What follows on the same line is mostly an echo of the first error.
+        let line = source
+            .text
+            .bytes()
+            .take(span.start)
+            .filter(|b| *b == b'\n')
+            .count();
+        if last_line.replace(line) != Some(line) {
+            report.error(span, format!("this is not TOML: {}", error.message()));
+        }
+    }
+    is_toml.then(|| own_table(file, table.into_inner()))
+}
+
+/// A file that holds nothing is one that somebody is writing just now, or has cut off. A drop-in may be all comments.
+fn refuse_empty(file: usize, source: &Source, table: &Table, report: &mut Report) {
+    let is_main = file == 0;
+    if source.text.trim().is_empty() || is_main && table.0.is_empty() {
+        let message = match is_main {
+            true => "the file is empty: no table and no key stands in it",
+            false => "the drop-in is empty",
+        };
+        let help = match is_main {
+            true => "to take everything away that dpd has put on this host, run `dpd cleanup`",
+            false => "remove it, or put a comment into it",
+        };
+        report.error(Span::new(file, 0..0), message).help(help);
+    }
+}
+
+fn report_duplicate(source: &Source, span: Span, report: &mut Report) {
+    let text = &source.text;
+    let name = text.get(span.start..span.end).unwrap_or_default();
+    let finding = report.error(span, format!("`{name}` is given twice"));
+    finding.help("keep one of the two, or give one of them another name");
+    if let Some(first) = first_line_like(text, span.start) {
+        finding.note(Span::new(span.file, first), "first given here");
+    }
+}
+
+/// The nearest line above that begins with the same key or header as the line of `at`.
+fn first_line_like(text: &str, at: usize) -> Option<Range<usize>> {
+    let (above, _) = text.split_at_checked(at)?;
+    let start = above.rfind('\n').map_or(0, |newline| newline + 1);
+    let opening = opening(&text[start..]);
+    if at - start >= opening.len() {
+        return None;
+    }
+    let mut end = start;
+    for line in text[..start].split_inclusive('\n').rev() {
+        end -= line.len();
+        if self::opening(line).trim() == opening.trim() {
+            return Some(end..end + self::opening(line).trim_end().len());
+        }
+    }
+    None
+}
+
+/// What a line says before its value: `key` of `key = 1`, `[table` of `[table]`.
+fn opening(line: &str) -> &str {
+    &line[..line.find(['=', ']', '\n']).unwrap_or(line.len())]
+}
+
+fn own_table(file: usize, table: DeTable<'_>) -> Table {
+    let entries = table.into_iter().map(|(key, value)| {
+        let span = Span::new(file, key.span());
+        let entry = Entry {
+            key: span,
+            value: own_value(file, value),
+        };
+        (key.into_inner().into_owned(), entry)
+    });
+    Table(entries.collect())
+}
+
+fn own_value(file: usize, value: Spanned<DeValue<'_>>) -> Value {
+    let span = Span::new(file, value.span());
+    let data = match value.into_inner() {
+        DeValue::String(text) => Data::Text(text.into_owned()),
+        DeValue::Integer(number) => Data::Number(whole_number(&number)),
+        DeValue::Float(_) => Data::Float,
+        DeValue::Boolean(switch) => Data::Switch(switch),
+        DeValue::Datetime(_) => Data::Date,
+        DeValue::Array(list) => {
+            Data::List(list.into_iter().map(|item| own_value(file, item)).collect())
+        }
+        DeValue::Table(table) => Data::Table(own_table(file, table)),
+    };
+    Value { span, data }
+}
+
+fn whole_number(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// Adds a later file's tables to those of the files before it.
+fn join(whole: &mut Table, table: Table, path: &str, report: &mut Report) {
+    for (name, new) in table.0 {
+        let path = match path {
+            "" => name.clone(),
+            path => format!("{path}.{name}"),
+        };
+        match whole.0.entry(name) {
+            Slot::Vacant(slot) => {
+                slot.insert(new);
+            }
+            Slot::Occupied(mut slot) => match (&mut slot.get_mut().value.data, new.value.data) {
+                (Data::Table(old), Data::Table(new)) => join(old, new, &path, report),
+                _ => {
+                    report
+                        .error(new.key, format!("`{path}` is given twice"))
+                        .note(slot.get().key, "first given here")
+                        .help("files join their tables, but a key has one place: take one out");
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What single texts of the file mean: words, addresses, ports, peers, durations, paths.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::name::{is_digits, label, plain};
+use super::report::{Parsed, Wrong, did_you_mean};
+use crate::model::policy::{Peer, Ports};
+use crate::model::protocol::Protocol;
+use crate::model::service::Frontend;
+
+/// Addresses that a workload sees in place of its own when it reaches itself through a service.
+const HAIRPIN: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 42, 1)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+];
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
+    if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+        return Ok(*meaning);
+    }
+    let known = || words.iter().map(|(word, _)| *word);
+    let wrong = Wrong::new(format!(
+        "{text:?} is not one of {}",
+        Vec::from_iter(known()).join(", ")
+    ));
+    Err(Wrong {
+        help: did_you_mean(text, known()),
+        ..wrong
+    })
+}
+
+/// A single address that something can have.
+pub(super) fn address(text: &str) -> Parsed<IpAddr> {
+    let address = text.parse().map_err(|_| {
+        Wrong::new(format!("{text:?} is no IP address"))
+            .help("write it as 192.0.2.1 or 2001:db8::1")
+    })?;
+    usable(address)
+}
+
+/// What an endpoint may send from: an address, or a prefix that is routed behind it.
+pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
+    let prefix = match text.contains('/') {
+        true => prefix(text)?,
+        false => IpNet::from(address(text)?),
+    };
+    if prefix.prefix_len() == 0 {
+        return Err(
+            Wrong::new(format!("{text:?} would make every address this endpoint's"))
+                .help("name the prefixes that are routed behind it"),
+        );
+    }
+    Ok(prefix)
+}
+
+/// A prefix without host bits.
+pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
+    let form = "write it as 192.0.2.0/24 or 2001:db8::/64";
+    let prefix: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text
+            .parse()
+            .map_err(|_| Wrong::new(format!("{text:?} is no prefix")).help(form))?,
+    };
+    if prefix.trunc() != prefix {
+        return Err(
+            Wrong::new(format!("{text:?} has bits set behind its length"))
+                .help(format!("the prefix is {}", prefix.trunc())),
+        );
+    }
+    // All of a family is a prefix, though its first address is nobody's.
+    if prefix.prefix_len() > 0 {
+        usable(prefix.network())?;
+    }
+    Ok(prefix)
+}
+
+/// A prefix in the file's spelling: a whole address has no length.
+pub(super) fn prefix_text(prefix: IpNet) -> String {
+    match prefix.prefix_len() == prefix.max_prefix_len() {
+        true => prefix.addr().to_string(),
+        false => prefix.to_string(),
+    }
+}
+
+/// `10.32.0.10:53/udp`
+pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
+    let form = "write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp";
+    let (socket, protocol) = text.rsplit_once('/').ok_or_else(|| {
+        Wrong::new(format!("the frontend {text:?} lacks its protocol")).help(form)
+    })?;
+    let protocol = self::protocol(protocol)?;
+    if !protocol.has_ports() {
+        return Err(Wrong::new(format!("a frontend can't be {protocol}")).help(
+            "a frontend is tcp, udp or sctp; dpd itself answers pings of a service address",
+        ));
+    }
+    let socket = socket_address(socket, form)?;
+    Ok(Frontend {
+        address: socket.ip(),
+        port: socket.port(),
+        protocol,
+    })
+}
+
+/// `10.200.0.44:53`
+pub(super) fn backend(text: &str) -> Parsed<SocketAddr> {
+    let form = "write it as 192.0.2.1:53 or [2001:db8::1]:53";
+    if let Some((_, protocol)) = text.rsplit_once('/') {
+        return Err(
+            Wrong::new(format!("the backend {text:?} can't have a protocol")).help(format!(
+                "the frontends say the protocol: take \"/{protocol}\" out"
+            )),
+        );
+    }
+    socket_address(text, form)
+}
+
+fn socket_address(text: &str, form: &str) -> Parsed<SocketAddr> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(Wrong::new(format!("{text:?} lacks its port")).help(form));
+    }
+    let socket = match text.parse() {
+        // A zone, as in `fe80::1%2`, is one host's business.
+        Ok(SocketAddr::V6(socket)) if socket.scope_id() != 0 => None,
+        Ok(socket) => Some(socket),
+        Err(_) => None,
+    };
+    let socket = socket
+        .ok_or_else(|| Wrong::new(format!("{text:?} is no address with a port")).help(form))?;
+    usable(socket.ip())?;
+    if socket.port() == 0 {
+        return Err(
+            Wrong::new(format!("{text:?} has port 0, which nothing can have"))
+                .help("ports are 1 to 65535"),
+        );
+    }
+    Ok(socket)
+}
+
+/// Refuses addresses that no workload, service or host can have on the network.
+fn usable(address: IpAddr) -> Parsed<IpAddr> {
+    if let IpAddr::V6(v6) = address
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(
+            Wrong::new(format!("{address} is an IPv4 address written as IPv6"))
+                .help(format!("write {v4}")),
+        );
+    }
+    let trouble = match address {
+        _ if address.is_unspecified() => "stands for no address",
+        _ if address.is_loopback() => "is a loopback address, which never leaves its host",
+        _ if address.is_multicast() => "is a multicast address, which is nobody's own",
+        IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
+        _ if HAIRPIN.contains(&address) => {
+            "is the address that dpd itself uses for a workload that reaches itself through a service"
+        }
+        _ => return Ok(address),
+    };
+    Err(Wrong::new(format!("{address} {trouble}")))
+}
+
+fn protocol(text: &str) -> Parsed<Protocol> {
+    word(
+        text,
+        &Protocol::ALL.map(|protocol| (protocol.name(), protocol)),
+    )
+}
+
+/// `53/udp`, `8000-8080/tcp`, `icmp`
+pub(super) fn ports(text: &str) -> Parsed<Ports> {
+    let Some((range, name)) = text.split_once('/') else {
+        let protocol = match text.parse::<u16>() {
+            Ok(_) => Err(Wrong::new(format!("the port {text:?} lacks its protocol"))
+                .help(format!("write {text}/tcp or {text}/udp"))),
+            Err(_) => protocol(text),
+        };
+        return protocol.map(|protocol| Ports {
+            protocol,
+            range: None,
+        });
+    };
+    let protocol = protocol(name)?;
+    if !protocol.has_ports() {
+        return Err(Wrong::new(format!("{protocol} has no ports")).help(format!(
+            "write {protocol:?} alone",
+            protocol = protocol.name()
+        )));
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last) = (port(first, text)?, port(last, text)?);
+    if first > last {
+        return Err(
+            Wrong::new(format!("the range {text:?} ends before it begins"))
+                .help(format!("write {last}-{first}/{protocol}")),
+        );
+    }
+    Ok(Ports {
+        protocol,
+        range: Some((first, last)),
+    })
+}
+
+fn port(text: &str, whole: &str) -> Parsed<u16> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.filter(|_| is_digits(text)).ok_or_else(|| {
+        Wrong::new(format!("{text:?} in {whole:?} is no port"))
+            .help("ports are 1 to 65535, as in 53/udp or 8000-8080/tcp")
+    })
+}
+
+/// A peer of a rule. Whether an identity of this name exists is not asked here.
+pub(super) fn peer(text: &str) -> Parsed<Peer> {
+    match (text, text.split_once(':')) {
+        ("any", _) => return Ok(Peer::Any),
+        ("host", _) => return Ok(Peer::Host),
+        ("remote-node", _) => return Ok(Peer::RemoteNode),
+        ("world", _) => return Ok(Peer::World),
+        (_, Some(("cidr", rest))) => return prefix(rest).map(Peer::Cidr),
+        (_, Some(("label", rest))) => {
+            return label(rest).map(|(key, value)| Peer::Label { key, value });
+        }
+        _ => {}
+    }
+    if text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok() {
+        return Err(Wrong::new(format!("{text:?} is no identity's name"))
+            .help(format!("write \"cidr:{text}\"")));
+    }
+    if let Some((kind, rest)) = text.split_once(':') {
+        let near = super::report::suggest(kind, ["label", "cidr"]);
+        let help = match near {
+            Some(near) => format!("did you mean \"{near}:{}\"?", rest.escape_debug()),
+            None => "a peer is an identity's name, label:KEY=VALUE, cidr:PREFIX, any, host, remote-node or world".into(),
+        };
+        return Err(Wrong::new(format!("{text:?} is no peer")).help(help));
+    }
+    Ok(Peer::Identity(text.to_owned()))
+}
+
+/// `250ms`, `5s`, `10m`, `3h`
+pub(super) fn duration(text: &str) -> Parsed<Duration> {
+    let wrong = || {
+        Wrong::new(format!("{text:?} is no duration"))
+            .help("a duration is a whole number with its unit: 250ms, 5s, 10m or 3h")
+    };
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let total = number.checked_mul(milliseconds).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(total))
+}
+
+/// A duration in the file's spelling, with the largest unit that gives a whole number.
+pub(super) fn duration_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let unit = units
+        .iter()
+        .find(|(size, _)| milliseconds > 0 && milliseconds.is_multiple_of(*size));
+    match unit {
+        Some((size, unit)) => format!("{}{unit}", milliseconds / size),
+        None if milliseconds == 0 => "0s".to_owned(),
+        None => format!("{milliseconds}ms"),
+    }
+}
+
+/// A path that means the same wherever the daemon and the command line are started.
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    plain(text, "the path", 4095)?;
+    let path = PathBuf::from(text);
+    let is_fixed = path.is_absolute() && !text.split('/').any(|part| part == "..");
+    match is_fixed {
+        true => Ok(path),
+        false => Err(Wrong::new(format!("{text:?} is not a whole path"))
+            .help("begin it with `/`, and leave out `..`")),
+    }
+}
+
+/// The path of a Unix socket, for which the kernel has 107 bytes.
+pub(super) fn socket_path(text: &str) -> Parsed<PathBuf> {
+    match text.len() {
+        0..=107 => path(text),
+        _ => Err(Wrong::new(
+            "the path of a socket can't be longer than 107 bytes",
+        )),
+    }
+}

@@ -1,0 +1,314 @@
+//! Addresses: prefixes to identities and policy classes (the ipcache).
+//!
+//! A class is one set of {identity, world or not, all `cidr:` peers that cover the prefix}. Overlapping
+//! prefixes of different rules can't be told apart by identities; by classes they can: whatever a rule names as
+//! its peer is a set of whole classes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::config::Config;
+use crate::model::catalog::{Catalog, ClassInfo};
+use crate::model::policy::{Peer, reserved};
+use crate::model::state::{AddressEntry, Place, State};
+use crate::model::world::World;
+
+use super::endpoint::Workload;
+use super::numbers::Numbers;
+
+/// Who has a prefix.
+#[derive(Clone, Copy)]
+struct Owner {
+    identity: u32,
+    /// It is no endpoint, host or node.
+    world: bool,
+    place: Place,
+}
+
+const WORLD: Owner = Owner {
+    identity: reserved::WORLD,
+    world: true,
+    place: Place::Remote,
+};
+
+/// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
+pub fn find(state: &State, address: IpAddr) -> Option<&AddressEntry> {
+    let full = IpNet::from(address);
+    (0..=full.prefix_len())
+        .rev()
+        .filter_map(|length| IpNet::new(address, length).ok())
+        .find_map(|prefix| state.addresses.get(&prefix.trunc()))
+}
+
+/// Fills the table of addresses and names the classes.
+pub fn compile(
+    config: &Config,
+    world: &World,
+    workloads: &[Workload<'_>],
+    known: &Catalog,
+    state: &mut State,
+) {
+    let owners = owners(config, world, workloads);
+    for (prefix, owner) in &owners {
+        let info = state.catalog.identities.entry(owner.identity).or_default();
+        info.addresses.insert(*prefix);
+    }
+    let mut classes = Numbers::new(
+        known.classes.iter().map(|(n, class)| (class.clone(), *n)),
+        known.next.class,
+    );
+    for (prefix, owner, cidrs) in covered(&owners, &cidr_peers(config)) {
+        let class = ClassInfo {
+            identity: owner.identity,
+            world: owner.world,
+            cidrs,
+        };
+        let number = classes.number(class.clone());
+        state.catalog.classes.insert(number, class);
+        let entry = AddressEntry {
+            identity: owner.identity,
+            class: number,
+            place: owner.place,
+        };
+        state.addresses.insert(prefix, entry);
+    }
+    state.catalog.next.class = classes.next();
+}
+
+/// The prefixes that are somebody's: the endpoints', and the host's own addresses that are no endpoint's.
+fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMap<IpNet, Owner> {
+    let mut owners = BTreeMap::new();
+    for workload in workloads {
+        let owner = Owner {
+            identity: workload.identity,
+            world: false,
+            place: workload.place(),
+        };
+        for prefix in &workload.addresses {
+            owners.entry(*prefix).or_insert(owner);
+        }
+    }
+    let host = Owner {
+        identity: reserved::HOST,
+        world: false,
+        place: Place::Host,
+    };
+    for address in config
+        .node
+        .addresses
+        .iter()
+        .flatten()
+        .chain(&world.addresses)
+    {
+        owners.entry(IpNet::from(*address)).or_insert(host);
+    }
+    owners
+}
+
+/// Every prefix that some rule names.
+fn cidr_peers(config: &Config) -> BTreeSet<IpNet> {
+    let policies = config.policies.values();
+    let lists = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
+    let peers = lists.flatten().flat_map(|rule| &rule.peers);
+    peers
+        .filter_map(|peer| match peer {
+            Peer::Cidr(prefix) => Some(prefix.trunc()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every prefix that needs an entry, with its owner and the `cidr:` peers that cover it.
+///
+/// Sorted, a prefix follows all that cover it, so a stack of covers is enough. A `cidr:` peer never takes over:
+/// inside somebody's prefix it is still theirs.
+fn covered(
+    owners: &BTreeMap<IpNet, Owner>,
+    cidrs: &BTreeSet<IpNet>,
+) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
+    let defaults = [
+        IpNet::from(Ipv4Net::default()),
+        IpNet::from(Ipv6Net::default()),
+    ];
+    let mut prefixes: BTreeSet<IpNet> = defaults.into();
+    prefixes.extend(owners.keys().chain(cidrs));
+
+    let mut entries: Vec<(IpNet, Owner, BTreeSet<IpNet>)> = Vec::with_capacity(prefixes.len());
+    let mut covers: Vec<usize> = Vec::new();
+    for prefix in prefixes {
+        while covers
+            .pop_if(|cover| !entries[*cover].0.contains(&prefix))
+            .is_some()
+        {}
+        let (inherited, mut covering) = match covers.last() {
+            Some(cover) => (entries[*cover].1, entries[*cover].2.clone()),
+            None => (WORLD, BTreeSet::new()),
+        };
+        if cidrs.contains(&prefix) {
+            covering.insert(prefix);
+        }
+        covers.push(entries.len());
+        let owner = owners.get(&prefix).copied().unwrap_or(inherited);
+        entries.push((prefix, owner, covering));
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{Lab, ip, net};
+
+    /// An entry in words: identity, place, and the `cidr:` peers of its class.
+    fn entry(state: &State, address: &str) -> String {
+        let entry = find(state, ip(address)).unwrap();
+        let class = &state.catalog.classes[&entry.class];
+        assert_eq!(
+            class.identity, entry.identity,
+            "{address}: the class is of the entry's identity"
+        );
+        let name = state.catalog.identity_name(entry.identity).unwrap();
+        let place = match entry.place {
+            Place::Endpoint { ifindex } => format!("on {ifindex}"),
+            Place::Waiting => "waiting".to_owned(),
+            Place::Host => "here".to_owned(),
+            Place::Remote => "away".to_owned(),
+        };
+        let world = if class.world { "world" } else { "own" };
+        let cidrs: String = class.cidrs.iter().map(|cidr| format!(" {cidr}")).collect();
+        format!("{name} {place} {world}{cidrs}")
+    }
+
+    #[test]
+    fn an_address_is_what_the_longest_prefix_says() {
+        let cidrs = "allow cidr:10.0.0.0/8;deny cidr:10.1.0.0/16;deny cidr:10.1.1.64/26;allow cidr:fd00::/8;\
+                     deny cidr:192.0.2.0/24";
+        let mut lab = Lab::new()
+            .identity("web", 300, "")
+            .identity("db", 301, "")
+            .endpoint("web", "web", "10.1.1.0/24 fd00::1")
+            .endpoint("db", "db", "10.1.1.7 10.2.0.1")
+            .endpoint("gone", "db", "10.3.0.1")
+            .policy("p", "web", Some(cidrs), None);
+        lab.world.links.remove("lxc-gone");
+        lab.world.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
+        lab.config.node.addresses = Some(vec![ip("198.51.100.1")]);
+        let state = lab.compile();
+        let rows = [
+            ("nobody's", "8.8.8.8", "world away world"),
+            ("nobody's, IPv6", "2001:db8::9", "world away world"),
+            (
+                "one peer covers it",
+                "10.9.0.1",
+                "world away world 10.0.0.0/8",
+            ),
+            (
+                "two peers cover it",
+                "10.1.2.1",
+                "world away world 10.0.0.0/8 10.1.0.0/16",
+            ),
+            (
+                "inside an endpoint's prefix",
+                "10.1.1.9",
+                "web on 10 own 10.0.0.0/8 10.1.0.0/16",
+            ),
+            (
+                "a peer inside an endpoint's prefix takes nothing over",
+                "10.1.1.65",
+                "web on 10 own 10.0.0.0/8 10.1.0.0/16 10.1.1.64/26",
+            ),
+            (
+                "an endpoint inside another's prefix",
+                "10.1.1.7",
+                "db on 11 own 10.0.0.0/8 10.1.0.0/16",
+            ),
+            (
+                "the host inside an endpoint's prefix",
+                "10.1.1.1",
+                "host here own 10.0.0.0/8 10.1.0.0/16",
+            ),
+            (
+                "an endpoint's address that the host has too",
+                "10.2.0.1",
+                "db on 11 own 10.0.0.0/8",
+            ),
+            (
+                "an endpoint that is not there",
+                "10.3.0.1",
+                "db waiting own 10.0.0.0/8",
+            ),
+            ("an endpoint's IPv6", "fd00::1", "web on 10 own fd00::/8"),
+            (
+                "the host's, inside a peer",
+                "192.0.2.1",
+                "host here own 192.0.2.0/24",
+            ),
+            (
+                "the host's neighbour",
+                "192.0.2.2",
+                "world away world 192.0.2.0/24",
+            ),
+            (
+                "the host's by the file alone",
+                "198.51.100.1",
+                "host here own",
+            ),
+            (
+                "IPv4's default says nothing of IPv6",
+                "::1",
+                "world away world",
+            ),
+        ];
+        for (what, address, expected) in rows {
+            assert_eq!(entry(&state, address), expected, "{what}: {address}");
+        }
+        let addresses = |id: u32| state.catalog.identities[&id].addresses.clone();
+        assert_eq!(addresses(300), [net("10.1.1.0/24"), net("fd00::1")].into());
+        assert_eq!(
+            addresses(301),
+            [net("10.1.1.7"), net("10.2.0.1"), net("10.3.0.1")].into()
+        );
+        assert_eq!(addresses(reserved::WORLD), [].into());
+        assert!(addresses(reserved::HOST).contains(&net("198.51.100.1")));
+        assert!(!addresses(reserved::HOST).contains(&net("10.2.0.1")));
+    }
+
+    #[test]
+    fn a_peer_of_everything_is_in_every_class_of_its_family() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1 fd00::1")
+            .policy("p", "web", Some("deny cidr:0.0.0.0/0"), None);
+        let state = lab.compile();
+        let rows = [
+            ("8.8.8.8", "world away world 0.0.0.0/0"),
+            ("10.1.1.1", "web on 10 own 0.0.0.0/0"),
+            ("192.0.2.1", "host here own 0.0.0.0/0"),
+            ("2001:db8::9", "world away world"),
+            ("fd00::1", "web on 10 own"),
+        ];
+        for (address, expected) in rows {
+            assert_eq!(entry(&state, address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn prefixes_of_one_kind_are_one_class() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1 10.1.1.2");
+        let state = lab.compile();
+        let entry = |address: &str| find(&state, ip(address)).unwrap().class;
+        assert_eq!(entry("10.1.1.1"), entry("10.1.1.2"));
+        assert_eq!(entry("8.8.8.8"), entry("2001:db8::9"));
+        assert_eq!(state.catalog.classes.len(), 3, "web, host and world");
+        assert!(!state.catalog.classes.contains_key(&0), "0 is any");
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is() {
+        assert_eq!(find(&State::default(), ip("10.0.0.1")), None);
+    }
+}

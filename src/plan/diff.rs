@@ -1,0 +1,493 @@
+//! What changes between two generations, in the file's own words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::catalog::Catalog;
+use crate::model::policy::reserved;
+use crate::model::state::{Aggregation, Delivery, Endpoint, Enforcement, Settings, State};
+use crate::model::world::Mac;
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `+` comes, `~` becomes another, `-` goes.
+    pub sign: char,
+    pub text: String,
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.sign, self.text)
+    }
+}
+
+/// What a state holds, by name.
+type Things = BTreeMap<String, Properties>;
+
+/// (what, value), in the same order for all things of a kind; only the last ones may be missing.
+type Properties = Vec<(&'static str, String)>;
+
+/// The changes from `old` to `new` in the order of their names; none if packets can't tell the two apart.
+///
+/// A rule that only moves within its list is no change. An `old` of `State::default()` is an empty host.
+pub fn diff(old: &State, new: &State) -> Vec<Change> {
+    let (old, new) = (things(old), things(new));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| compare(name, old.get(name), new.get(name)))
+        .collect()
+}
+
+fn compare(name: &str, old: Option<&Properties>, new: Option<&Properties>) -> Option<Change> {
+    let (sign, properties) = match (old, new) {
+        (Some(old), Some(new)) => ('~', turned(old, new)),
+        (None, Some(new)) => ('+', given(new)),
+        (_, None) => ('-', Vec::new()),
+    };
+    if sign == '~' && properties.is_empty() {
+        return None;
+    }
+    let text = words(&[name, &properties.join(", ")]);
+    Some(Change { sign, text })
+}
+
+fn given(properties: &Properties) -> Vec<String> {
+    let given = properties.iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(what, value)| words(&[what, value])).collect()
+}
+
+/// `identity client → intruder` for each property that is another now.
+fn turned(old: &Properties, new: &Properties) -> Vec<String> {
+    let pairs = old.iter().zip(new).filter(|(old, new)| old != new);
+    pairs
+        .map(|((what, old), (_, new))| {
+            words(&[what, &format!("{} → {}", or_none(old), or_none(new))])
+        })
+        .collect()
+}
+
+fn words(words: &[&str]) -> String {
+    let words: Vec<&str> = words
+        .iter()
+        .copied()
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ")
+}
+
+fn or_none(value: &str) -> &str {
+    if value.is_empty() { "none" } else { value }
+}
+
+fn things(state: &State) -> Things {
+    let mut things = Things::new();
+    name_services(state, &mut things);
+    name_endpoints(state, &mut things);
+    name_identities(&state.catalog, &mut things);
+    name_rules(&state.catalog, &mut things);
+    if state.settings != Settings::default() {
+        name_settings(&state.settings, &mut things);
+    }
+    things
+}
+
+fn name_services(state: &State, things: &mut Things) {
+    let services = &state.catalog.services;
+    for info in services.values() {
+        for frontend in &info.frontends {
+            things.insert(format!("service {} {frontend}", info.name), Vec::new());
+        }
+    }
+    for backend in state.backends.values() {
+        let service = services.get(&backend.service).map_or("", |info| &info.name);
+        let properties = vec![
+            ("weight", backend.weight.to_string()),
+            ("state", backend.state.to_string()),
+        ];
+        things.insert(
+            format!("backend {} of {service}", backend.address),
+            properties,
+        );
+    }
+}
+
+fn name_endpoints(state: &State, things: &mut Things) {
+    for (interface, info) in &state.catalog.endpoints {
+        let identity = state
+            .catalog
+            .identity_name(info.identity)
+            .unwrap_or_default();
+        let endpoint = info
+            .ifindex
+            .and_then(|ifindex| state.endpoints.get(&ifindex));
+        let ifindex = match info.ifindex {
+            Some(ifindex) => ifindex.to_string(),
+            None => "waiting".to_owned(),
+        };
+        let mut properties = vec![
+            ("identity", identity.to_owned()),
+            ("addresses", addresses(&info.addresses)),
+            ("ifindex", ifindex),
+        ];
+        properties.extend(endpoint.into_iter().flat_map(attachment));
+        things.insert(format!("endpoint {interface}"), properties);
+    }
+}
+
+/// Last among an endpoint's properties: nothing is to be said of them while it is waited for.
+fn attachment(endpoint: &Endpoint) -> [(&'static str, String); 5] {
+    [
+        ("delivery", delivery(endpoint.delivery).to_owned()),
+        ("host MAC", mac(endpoint.host_mac)),
+        ("MAC", mac(endpoint.mac)),
+        ("ingress", enforcement(endpoint.ingress).to_owned()),
+        ("egress", enforcement(endpoint.egress).to_owned()),
+    ]
+}
+
+fn name_identities(catalog: &Catalog, things: &mut Things) {
+    for (id, info) in &catalog.identities {
+        if reserved::name(*id).is_none() {
+            let properties = vec![("id", id.to_string()), ("labels", info.labels.join(" "))];
+            things.insert(format!("identity {}", info.name), properties);
+            continue;
+        }
+        for prefix in &info.addresses {
+            things.insert(
+                format!("address {} of {}", address(prefix), info.name),
+                Vec::new(),
+            );
+        }
+    }
+}
+
+fn name_rules(catalog: &Catalog, things: &mut Things) {
+    let mut rules: Vec<_> = catalog.rules.values().collect();
+    rules.sort_by_key(|rule| (&rule.policy, rule.direction, rule.index));
+    for rule in rules {
+        let name = format!("rule {}/{} {}", rule.policy, rule.direction, rule.text());
+        let subject = catalog.identity_name(rule.subject).unwrap_or_default();
+        // A second rule of the same words is a thing of its own.
+        let same = (2..).map(|nth| format!("{name} ({nth})"));
+        let mut free = std::iter::once(name.clone()).chain(same);
+        if let Some(name) = free.find(|name| !things.contains_key(name)) {
+            things.insert(name, vec![("subject", subject.to_owned())]);
+        }
+    }
+}
+
+fn name_settings(settings: &Settings, things: &mut Things) {
+    let lifetime = |ns: u64| format!("{:?}", Duration::from_nanos(ns));
+    let aggregation = match settings.aggregation {
+        Aggregation::None => "none",
+        Aggregation::Low => "low",
+        Aggregation::Medium => "medium",
+    };
+    let values = [
+        ("conntrack.tcp", lifetime(settings.tcp_ns)),
+        ("conntrack.tcp_syn", lifetime(settings.tcp_syn_ns)),
+        ("conntrack.tcp_close", lifetime(settings.tcp_close_ns)),
+        ("conntrack.udp", lifetime(settings.udp_ns)),
+        ("conntrack.udp_once", lifetime(settings.udp_once_ns)),
+        ("conntrack.icmp", lifetime(settings.icmp_ns)),
+        ("conntrack.per_endpoint", settings.per_endpoint.to_string()),
+        ("conntrack.strict", settings.strict.to_string()),
+        ("events.aggregation", aggregation.to_owned()),
+        ("events.interval", lifetime(settings.interval_ns)),
+        ("events.rate", settings.rate.to_string()),
+        ("policy.audit", settings.audit.to_string()),
+        ("policy.allow_host", settings.allow_host.to_string()),
+    ];
+    for (key, value) in values {
+        things.insert(format!("setting {key}"), vec![("", value)]);
+    }
+}
+
+fn addresses(prefixes: &BTreeSet<IpNet>) -> String {
+    let addresses: Vec<String> = prefixes.iter().map(address).collect();
+    addresses.join(" ")
+}
+
+/// A whole address without its length.
+fn address(prefix: &IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    }
+}
+
+fn mac(mac: Mac) -> String {
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
+fn delivery(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Peer => "peer",
+        Delivery::Direct => "direct",
+        Delivery::Neighbour => "neighbour",
+    }
+}
+
+fn enforcement(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Off => "off",
+        Enforcement::DenyOnly => "deny only",
+        Enforcement::On => "on",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{Lab, ip};
+
+    fn lab() -> Lab {
+        Lab::new()
+            .identity("client", 20001, "app=client")
+            .identity("kube-dns", 18203, "")
+            .endpoint("client", "client", "10.200.0.64 fd00:200::64")
+            .service(
+                "kube-dns",
+                "10.32.0.10:53/udp",
+                "10.200.0.44:53 10.200.0.45:53",
+            )
+            .policy(
+                "dns",
+                "kube-dns",
+                Some("allow client 53/udp;deny any tcp"),
+                None,
+            )
+    }
+
+    fn lines(old: &State, new: &State) -> Vec<String> {
+        diff(old, new).iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn changes_are_said_in_the_files_words() {
+        type Step = fn(Lab) -> Lab;
+        let rows: [(&str, Step, &[&str]); 20] = [
+            ("nothing", |lab| lab, &[]),
+            (
+                "a frontend more",
+                |lab| {
+                    lab.service(
+                        "kube-dns",
+                        "10.32.0.10:53/udp 10.32.0.10:53/tcp",
+                        "10.200.0.44:53 10.200.0.45:53",
+                    )
+                },
+                &["+ service kube-dns 10.32.0.10:53/tcp"],
+            ),
+            (
+                "a backend less",
+                |lab| lab.service("kube-dns", "10.32.0.10:53/udp", "10.200.0.44:53"),
+                &["- backend 10.200.0.45:53 of kube-dns"],
+            ),
+            (
+                "a backend that drains",
+                |lab| {
+                    lab.service(
+                        "kube-dns",
+                        "10.32.0.10:53/udp",
+                        "10.200.0.44:53*5!draining 10.200.0.45:53",
+                    )
+                },
+                &["~ backend 10.200.0.44:53 of kube-dns weight 1 → 5, state active → draining"],
+            ),
+            (
+                "a service of another name",
+                |mut lab| {
+                    let service = lab.config.services.remove("kube-dns").unwrap();
+                    lab.config.services.insert("dns".to_owned(), service);
+                    lab
+                },
+                &[
+                    "+ backend 10.200.0.44:53 of dns weight 1, state active",
+                    "- backend 10.200.0.44:53 of kube-dns",
+                    "+ backend 10.200.0.45:53 of dns weight 1, state active",
+                    "- backend 10.200.0.45:53 of kube-dns",
+                    "+ service dns 10.32.0.10:53/udp",
+                    "- service kube-dns 10.32.0.10:53/udp",
+                ],
+            ),
+            (
+                "an endpoint of another identity",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab.endpoint("client", "kube-dns", "10.200.0.64 fd00:200::64")
+                },
+                &["~ endpoint lxc-client identity client → kube-dns, ingress off → on"],
+            ),
+            (
+                "an endpoint of another address",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab.endpoint("client", "client", "10.200.0.64 10.201.0.0/16")
+                },
+                &[
+                    "~ endpoint lxc-client addresses 10.200.0.64 fd00:200::64 → 10.200.0.64 10.201.0.0/16",
+                ],
+            ),
+            (
+                "an interface that goes",
+                |mut lab| {
+                    lab.world.links.clear();
+                    lab
+                },
+                &["~ endpoint lxc-client ifindex 10 → waiting"],
+            ),
+            (
+                "an endpoint that is still waited for",
+                |mut lab| {
+                    lab.config.interfaces.clear();
+                    let lab = lab.endpoint("new", "client", "10.200.0.70");
+                    let mut gone = lab.clone();
+                    gone.world.links.remove("lxc-new");
+                    gone
+                },
+                &[
+                    "- endpoint lxc-client",
+                    "+ endpoint lxc-new identity client, addresses 10.200.0.70, ifindex waiting",
+                ],
+            ),
+            (
+                "the workload's MAC",
+                |mut lab| {
+                    let link = lab.world.links.get_mut("lxc-client").unwrap();
+                    link.peer.as_mut().unwrap().mac = Some([2, 0, 0, 0, 1, 0xff]);
+                    lab
+                },
+                &["~ endpoint lxc-client MAC 02:00:00:00:01:0a → 02:00:00:00:01:ff"],
+            ),
+            (
+                "an identity's number",
+                |lab| lab.identity("client", 20002, "app=client"),
+                &["~ identity client id 20001 → 20002"],
+            ),
+            (
+                "an identity's labels",
+                |lab| lab.identity("client", 20001, ""),
+                &["~ identity client labels app=client → none"],
+            ),
+            (
+                "an identity more",
+                |lab| lab.identity("intruder", 20003, "a=b c=d"),
+                &["+ identity intruder id 20003, labels a=b c=d"],
+            ),
+            (
+                "an address of the host",
+                |mut lab| {
+                    lab.world.addresses = [ip("192.0.2.1"), ip("192.0.2.7")].into();
+                    lab
+                },
+                &[
+                    "+ address 192.0.2.7 of host",
+                    "- address 2001:db8::1 of host",
+                ],
+            ),
+            (
+                "a rule of other words",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("allow client 53/tcp;deny any tcp"),
+                        None,
+                    )
+                },
+                &[
+                    "+ rule dns/ingress allow from client ports 53/tcp subject kube-dns",
+                    "- rule dns/ingress allow from client ports 53/udp",
+                ],
+            ),
+            (
+                "the same rule again",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("allow client 53/udp;deny any tcp;deny any tcp"),
+                        None,
+                    )
+                },
+                &["+ rule dns/ingress deny from any ports tcp (2) subject kube-dns"],
+            ),
+            (
+                "rules that change places",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "kube-dns",
+                        Some("deny any tcp;allow client 53/udp"),
+                        None,
+                    )
+                },
+                &[],
+            ),
+            (
+                "a policy of another subject",
+                |lab| {
+                    lab.policy(
+                        "dns",
+                        "client",
+                        Some("allow client 53/udp;deny any tcp"),
+                        None,
+                    )
+                },
+                &[
+                    "~ endpoint lxc-client ingress off → on",
+                    "~ rule dns/ingress allow from client ports 53/udp subject kube-dns → client",
+                    "~ rule dns/ingress deny from any ports tcp subject kube-dns → client",
+                ],
+            ),
+            (
+                "a list of nothing",
+                |lab| lab.policy("closed", "client", None, Some("")),
+                &["~ endpoint lxc-client egress off → on"],
+            ),
+            (
+                "settings",
+                |mut lab| {
+                    lab.config.conntrack.udp = std::time::Duration::from_millis(1500);
+                    lab.config.policy.audit = true;
+                    lab
+                },
+                &[
+                    "~ setting conntrack.udp 30s → 1.5s",
+                    "~ setting policy.audit false → true",
+                ],
+            ),
+        ];
+        let old = lab().compile();
+        for (what, step, expected) in rows {
+            let new = step(lab()).compile_after(&old);
+            assert_eq!(lines(&old, &new), *expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_empty_host_gets_all_and_a_cleaned_one_keeps_nothing() {
+        let state = lab().compile();
+        let come = lines(&State::default(), &state);
+        let gone = lines(&state, &State::default());
+        assert!(come.iter().all(|line| line.starts_with("+ ")), "{come:#?}");
+        assert!(gone.iter().all(|line| line.starts_with("- ")), "{gone:#?}");
+        assert_eq!(come.len(), gone.len());
+        assert!(
+            come.contains(&"+ setting conntrack.tcp 8000s".to_owned()),
+            "{come:#?}"
+        );
+        assert!(
+            gone.contains(&"- setting conntrack.tcp".to_owned()),
+            "{gone:#?}"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! Endpoints: the workloads behind local interfaces, and how a packet reaches each.
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Interface};
+use crate::model::catalog::EndpointInfo;
+use crate::model::policy::Direction;
+use crate::model::state::{Delivery, Endpoint, Place, State};
+use crate::model::world::{Link, Mac, World};
+
+use super::policy::Enforcements;
+
+/// An endpoint of the file, and its interface if that is ready.
+pub struct Workload<'a> {
+    pub interface: &'a str,
+    pub identity_name: &'a str,
+    pub identity: u32,
+    /// In the file's order, without host bits.
+    pub addresses: Vec<IpNet>,
+    pub attachment: Option<Attachment>,
+}
+
+/// What delivery needs to know of an interface.
+#[derive(Clone, Copy)]
+pub struct Attachment {
+    pub ifindex: u32,
+    delivery: Delivery,
+    host_mac: Mac,
+    mac: Mac,
+}
+
+impl Workload<'_> {
+    /// Where its addresses are.
+    pub fn place(&self) -> Place {
+        match self.attachment {
+            Some(Attachment { ifindex, .. }) => Place::Endpoint { ifindex },
+            None => Place::Waiting,
+        }
+    }
+}
+
+/// The file's endpoints in the order of their interfaces' names.
+pub fn workloads<'a>(config: &'a Config, world: &World) -> Vec<Workload<'a>> {
+    let mut workloads = Vec::new();
+    for (name, interface) in &config.interfaces {
+        let Interface::Endpoint {
+            addresses,
+            identity,
+        } = interface;
+        let Some(info) = config.identities.get(identity) else {
+            continue;
+        };
+        workloads.push(Workload {
+            interface: name,
+            identity_name: identity,
+            identity: info.id,
+            addresses: addresses.iter().map(IpNet::trunc).collect(),
+            attachment: world.links.get(name).and_then(attach),
+        });
+    }
+    workloads
+}
+
+/// A veth whose other end has no known MAC yet can't be delivered to: it is waited for like one that isn't there.
+fn attach(link: &Link) -> Option<Attachment> {
+    let (delivery, mac) = match &link.peer {
+        None => (Delivery::Neighbour, Mac::default()),
+        Some(peer) if peer.same_namespace => (Delivery::Direct, peer.mac?),
+        Some(peer) => (Delivery::Peer, peer.mac?),
+    };
+    Some(Attachment {
+        ifindex: link.ifindex,
+        delivery,
+        host_mac: link.mac,
+        mac,
+    })
+}
+
+/// Fills the table of endpoints; the addresses' classes must be known.
+pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
+    let enforcements = Enforcements::new(config);
+    for workload in workloads {
+        let info = EndpointInfo {
+            ifindex: workload.attachment.map(|attachment| attachment.ifindex),
+            identity: workload.identity,
+            addresses: workload.addresses.iter().copied().collect(),
+        };
+        state
+            .catalog
+            .endpoints
+            .insert(workload.interface.to_owned(), info);
+        let Some(attachment) = workload.attachment else {
+            continue;
+        };
+        let first = workload.addresses.first();
+        let endpoint = Endpoint {
+            identity: workload.identity,
+            // Without an address it can send nothing; `any` alone would be its peer.
+            class: first
+                .and_then(|a| state.addresses.get(a))
+                .map_or(0, |entry| entry.class),
+            delivery: attachment.delivery,
+            host_mac: attachment.host_mac,
+            mac: attachment.mac,
+            ingress: enforcements.of(workload.identity_name, Direction::Ingress),
+            egress: enforcements.of(workload.identity_name, Direction::Egress),
+        };
+        state.endpoints.insert(attachment.ifindex, endpoint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::Enforcement;
+    use crate::model::world::LinkPeer;
+    use crate::plan::testing::{Lab, net};
+
+    const HOST_MAC: Mac = [2, 0, 0, 0, 0, 1];
+    const MAC: Mac = [2, 0, 0, 0, 0, 2];
+
+    #[test]
+    fn delivery_follows_the_link() {
+        let peer = |mac, same_namespace| {
+            Some(LinkPeer {
+                ifindex: 2,
+                mac,
+                same_namespace,
+            })
+        };
+        let rows = [
+            (
+                "a veth into a namespace",
+                true,
+                peer(Some(MAC), false),
+                Some((Delivery::Peer, MAC)),
+            ),
+            (
+                "both ends here",
+                true,
+                peer(Some(MAC), true),
+                Some((Delivery::Direct, MAC)),
+            ),
+            ("a tap", true, None, Some((Delivery::Neighbour, [0; 6]))),
+            (
+                "down is there",
+                false,
+                peer(Some(MAC), false),
+                Some((Delivery::Peer, MAC)),
+            ),
+            (
+                "the other end's MAC is not known yet",
+                true,
+                peer(None, false),
+                None,
+            ),
+            ("nor is it here", true, peer(None, true), None),
+        ];
+        for (what, up, peer, expected) in rows {
+            let mut lab = Lab::new()
+                .identity("web", 300, "")
+                .endpoint("web", "web", "10.1.1.1");
+            let link = Link {
+                ifindex: 7,
+                mac: HOST_MAC,
+                mtu: 1500,
+                up,
+                peer,
+            };
+            lab.world.links.insert("lxc-web".to_owned(), link);
+            let state = lab.compile();
+            let found = state.endpoints.get(&7);
+            assert_eq!(found.map(|e| (e.delivery, e.mac)), expected, "{what}");
+            let place = state.addresses[&net("10.1.1.1")].place;
+            let info = &state.catalog.endpoints["lxc-web"];
+            match found {
+                Some(endpoint) => {
+                    assert_eq!(endpoint.host_mac, HOST_MAC, "{what}");
+                    assert_eq!(
+                        (place, info.ifindex),
+                        (Place::Endpoint { ifindex: 7 }, Some(7)),
+                        "{what}"
+                    );
+                }
+                None => assert_eq!((place, info.ifindex), (Place::Waiting, None), "{what}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_its_interface_waits() {
+        let mut lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        lab.world.links.clear();
+        let state = lab.compile();
+        assert!(state.endpoints.is_empty());
+        assert_eq!(state.catalog.endpoints["lxc-web"].ifindex, None);
+        assert_eq!(state.addresses[&net("10.1.1.1")].place, Place::Waiting);
+    }
+
+    #[test]
+    fn an_interface_that_the_file_does_not_name_is_left_alone() {
+        let mut lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        lab.config.interfaces.clear();
+        let state = lab.compile();
+        assert!(state.endpoints.is_empty() && state.catalog.endpoints.is_empty());
+    }
+
+    #[test]
+    fn an_endpoint_has_the_class_of_its_first_address_and_its_identitys_enforcement() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.2.1.1 10.1.1.1")
+            .policy(
+                "p",
+                "web",
+                Some("allow cidr:10.2.0.0/16"),
+                Some("deny world"),
+            );
+        let state = lab.compile();
+        let endpoint = &state.endpoints[&10];
+        assert_eq!(endpoint.identity, 300);
+        assert_eq!(endpoint.class, state.addresses[&net("10.2.1.1")].class);
+        assert_ne!(endpoint.class, state.addresses[&net("10.1.1.1")].class);
+        let both = (endpoint.ingress, endpoint.egress);
+        assert_eq!(both, (Enforcement::On, Enforcement::DenyOnly));
+    }
+
+    #[test]
+    fn host_bits_of_a_prefix_do_not_count() {
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.9/24");
+        let state = lab.compile();
+        assert!(state.addresses.contains_key(&net("10.1.1.0/24")));
+        assert_eq!(
+            state.catalog.endpoints["lxc-web"].addresses,
+            [net("10.1.1.0/24")].into()
+        );
+    }
+}

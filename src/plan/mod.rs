@@ -1,0 +1,69 @@
+//! The plan: what the kernel's tables have to hold for a configuration on this host.
+//!
+//! Pure and deterministic: the same configuration, world and known numbers give the same state, so that
+//! everything here is tested without root and a plan that is only shown is the plan that would be applied.
+
+pub mod address;
+mod diff;
+mod endpoint;
+mod numbers;
+mod peer;
+pub mod policy;
+mod ports;
+mod service;
+mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use crate::config::Config;
+use crate::model::catalog::{Catalog, IdentityInfo};
+use crate::model::policy::reserved;
+use crate::model::state::State;
+use crate::model::world::World;
+
+pub use diff::{Change, diff};
+
+/// Computes the whole wanted state.
+///
+/// `known` is the catalog of the generation before: what stood in it keeps its numbers.
+pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
+    let mut state = State {
+        settings: settings::compile(config),
+        ..State::default()
+    };
+    state.catalog.config = config.path.display().to_string();
+    state.catalog.node = config.node.name.clone();
+    name_identities(config, &mut state.catalog);
+
+    let workloads = endpoint::workloads(config, world);
+    address::compile(config, world, &workloads, known, &mut state);
+    endpoint::compile(config, &workloads, &mut state);
+    policy::compile(config, known, &mut state);
+    service::compile(config, known, &mut state);
+    state
+}
+
+fn name_identities(config: &Config, catalog: &mut Catalog) {
+    for id in [reserved::HOST, reserved::WORLD, reserved::REMOTE_NODE] {
+        let name = reserved::name(id).unwrap_or_default().to_owned();
+        let info = IdentityInfo {
+            name,
+            ..IdentityInfo::default()
+        };
+        catalog.identities.insert(id, info);
+    }
+    for (name, identity) in &config.identities {
+        let labels = identity.labels.iter();
+        let info = IdentityInfo {
+            name: name.clone(),
+            labels: labels
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
+            ..IdentityInfo::default()
+        };
+        catalog.identities.insert(identity.id, info);
+    }
+}

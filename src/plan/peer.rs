@@ -1,0 +1,80 @@
+//! Peers: whom a rule names as the classes of addresses that they are.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::model::catalog::Catalog;
+use crate::model::policy::{Peer, reserved};
+
+/// The class that stands for `any`.
+pub const ANY: u32 = 0;
+
+/// Which classes each peer of a rule is.
+pub struct PeerClasses<'a> {
+    config: &'a Config,
+    labelled: HashMap<(&'a str, &'a str), Vec<u32>>,
+    by_identity: HashMap<u32, Vec<u32>>,
+    by_cidr: HashMap<IpNet, Vec<u32>>,
+    world: Vec<u32>,
+}
+
+impl<'a> PeerClasses<'a> {
+    pub fn new(config: &'a Config, catalog: &Catalog) -> Self {
+        let mut peers = PeerClasses {
+            config,
+            labelled: HashMap::new(),
+            by_identity: HashMap::new(),
+            by_cidr: HashMap::new(),
+            world: Vec::new(),
+        };
+        for (number, class) in &catalog.classes {
+            peers
+                .by_identity
+                .entry(class.identity)
+                .or_default()
+                .push(*number);
+            for cidr in &class.cidrs {
+                peers.by_cidr.entry(*cidr).or_default().push(*number);
+            }
+            if class.world {
+                peers.world.push(*number);
+            }
+        }
+        for identity in config.identities.values() {
+            for (key, value) in &identity.labels {
+                let carriers = peers.labelled.entry((key, value)).or_default();
+                carriers.push(identity.id);
+            }
+        }
+        peers
+    }
+
+    pub fn of(&self, peer: &Peer) -> Vec<u32> {
+        match peer {
+            Peer::Any => vec![ANY],
+            Peer::Host => self.of_identities(&[reserved::HOST]),
+            Peer::RemoteNode => self.of_identities(&[reserved::REMOTE_NODE]),
+            Peer::World => self.world.clone(),
+            Peer::Identity(name) => match self.config.identities.get(name) {
+                Some(identity) => self.of_identities(&[identity.id]),
+                None => Vec::new(),
+            },
+            Peer::Label { key, value } => {
+                let carriers = self.labelled.get(&(key.as_str(), value.as_str()));
+                self.of_identities(carriers.map_or(&[], Vec::as_slice))
+            }
+            Peer::Cidr(prefix) => self
+                .by_cidr
+                .get(&prefix.trunc())
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    fn of_identities(&self, ids: &[u32]) -> Vec<u32> {
+        let classes = ids.iter().filter_map(|id| self.by_identity.get(id));
+        classes.flatten().copied().collect()
+    }
+}

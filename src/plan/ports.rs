@@ -1,0 +1,95 @@
+//! Ports: the lists of rules as prefixes, which is what the policy trie can hold.
+
+use crate::model::policy::Ports;
+
+/// (protocol, port, leading bits of the port), as the policy trie's keys have them.
+type PortRow = (Option<u8>, u16, u8);
+
+/// What a list of ports covers; an empty one is all traffic.
+pub fn rows(ports: &[Ports]) -> Vec<PortRow> {
+    if ports.is_empty() {
+        return vec![(None, 0, 0)];
+    }
+    let mut rows = Vec::new();
+    for ports in ports {
+        let protocol = Some(ports.protocol.number());
+        let (first, last) = ports.range.unwrap_or((0, u16::MAX));
+        for (port, bits) in prefixes(first, last) {
+            rows.push((protocol, port, bits));
+        }
+    }
+    rows
+}
+
+/// The fewest (port, leading bits) whose ports are `first` to `last`, both included.
+fn prefixes(first: u16, last: u16) -> Vec<(u16, u8)> {
+    let (mut next, end) = (u32::from(first), u32::from(last) + 1);
+    let mut prefixes = Vec::new();
+    while next < end {
+        // As many ports as `next` is aligned to, but none beyond the end.
+        let aligned = next.trailing_zeros().min(16);
+        let free_bits = aligned.min((end - next).ilog2());
+        prefixes.push((next as u16, 16 - free_bits as u8));
+        next += 1 << free_bits;
+    }
+    prefixes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_the_fewest_prefixes() {
+        type Row = (u16, u16, &'static [(u16, u8)]);
+        let rows: [Row; 9] = [
+            (53, 53, &[(53, 16)]),
+            (0, 65535, &[(0, 0)]),
+            (0, 0, &[(0, 16)]),
+            (65535, 65535, &[(65535, 16)]),
+            (80, 81, &[(80, 15)]),
+            (81, 82, &[(81, 16), (82, 16)]),
+            (
+                1024,
+                65535,
+                &[
+                    (1024, 6),
+                    (2048, 5),
+                    (4096, 4),
+                    (8192, 3),
+                    (16384, 2),
+                    (32768, 1),
+                ],
+            ),
+            (8080, 8090, &[(8080, 13), (8088, 15), (8090, 16)]),
+            (9, 8, &[]),
+        ];
+        for (first, last, expected) in rows {
+            assert_eq!(prefixes(first, last), expected, "{first}-{last}");
+        }
+        assert_eq!(
+            prefixes(1, 65534).len(),
+            30,
+            "the longest list that a range can be"
+        );
+        for (first, last) in [
+            (1, 65534),
+            (3, 1000),
+            (443, 444),
+            (32767, 32768),
+            (7, 65535),
+        ] {
+            let prefixes = prefixes(first, last);
+            let is_in = |port: u16| {
+                let in_prefix = |(start, bits): &(u16, u8)| {
+                    u32::from(port ^ start) >> (16 - u32::from(*bits)) == 0
+                };
+                prefixes.iter().filter(|prefix| in_prefix(prefix)).count()
+            };
+            for port in 0..=u16::MAX {
+                let expected = usize::from((first..=last).contains(&port));
+                assert_eq!(is_in(port), expected, "{port} of {first}-{last}");
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What the plan's tests are built with: configurations in few words, and dice that fall the same each time.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::*;
+use crate::model::policy::{Action, Peer, Ports};
+use crate::model::protocol::Protocol;
+use crate::model::service::{BackendState, Frontend};
+use crate::model::state::{Aggregation, State};
+use crate::model::world::{Link, LinkPeer, World};
+
+/// A configuration and the host that it is for.
+#[derive(Clone)]
+pub struct Lab {
+    pub config: Config,
+    pub world: World,
+}
+
+impl Lab {
+    /// Nothing but defaults, on a host with two addresses.
+    pub fn new() -> Lab {
+        let config = Config {
+            path: PathBuf::from("/etc/dpd/config.toml"),
+            node: Node {
+                name: "node-a".to_owned(),
+                addresses: None,
+            },
+            daemon: Daemon {
+                bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
+                socket: PathBuf::from("/run/dpd/dpd.sock"),
+                log: LogTarget::Auto,
+            },
+            interfaces: Default::default(),
+            identities: Default::default(),
+            services: Default::default(),
+            policies: Default::default(),
+            policy: PolicySettings {
+                enforcement: EnforcementMode::Default,
+                audit: false,
+                allow_host: true,
+            },
+            conntrack: Conntrack {
+                size: 131_072,
+                per_endpoint: 0,
+                strict: false,
+                tcp: Duration::from_secs(8000),
+                tcp_syn: Duration::from_secs(60),
+                tcp_close: Duration::from_secs(10),
+                udp: Duration::from_secs(30),
+                udp_once: Duration::from_secs(5),
+                icmp: Duration::from_secs(30),
+            },
+            events: Events {
+                aggregation: Aggregation::Medium,
+                interval: Duration::from_secs(5),
+                rate: 10_000,
+                journal: JournalFlows::Drops,
+            },
+        };
+        let world = World {
+            links: Default::default(),
+            addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
+        };
+        Lab { config, world }
+    }
+
+    /// The state on a host that dpd has never been on.
+    pub fn compile(&self) -> State {
+        self.compile_after(&State::default())
+    }
+
+    /// The state that follows `before`.
+    pub fn compile_after(&self, before: &State) -> State {
+        super::compile(&self.config, &self.world, &before.catalog)
+    }
+
+    /// `labels` as `KEY=VALUE KEY=VALUE`.
+    pub fn identity(mut self, name: &str, id: u32, labels: &str) -> Lab {
+        let labels = labels.split_whitespace().map(|label| {
+            let (key, value) = label.split_once('=').unwrap();
+            (key.to_owned(), value.to_owned())
+        });
+        let labels = labels.collect();
+        let identity = Identity { id, labels };
+        self.config.identities.insert(name.to_owned(), identity);
+        self
+    }
+
+    /// An endpoint behind the veth `lxc-NAME`, which is there; `addresses` with spaces between.
+    pub fn endpoint(mut self, name: &str, identity: &str, addresses: &str) -> Lab {
+        let ifindex = 10 + self.world.links.len() as u32;
+        let link = Link {
+            ifindex,
+            mac: [2, 0, 0, 0, 0, ifindex as u8],
+            mtu: 1500,
+            up: true,
+            peer: Some(LinkPeer {
+                ifindex: 2,
+                mac: Some([2, 0, 0, 0, 1, ifindex as u8]),
+                same_namespace: false,
+            }),
+        };
+        self.world.links.insert(format!("lxc-{name}"), link);
+        let endpoint = Interface::Endpoint {
+            addresses: addresses.split_whitespace().map(net).collect(),
+            identity: identity.to_owned(),
+        };
+        self.config
+            .interfaces
+            .insert(format!("lxc-{name}"), endpoint);
+        self
+    }
+
+    /// `frontends` and `backends` with spaces between: `10.32.0.10:53/udp`, `10.200.0.44:53` with `*WEIGHT` and
+    /// `!STATE` after it.
+    pub fn service(mut self, name: &str, frontends: &str, backends: &str) -> Lab {
+        let service = Service {
+            frontends: frontends.split_whitespace().map(frontend).collect(),
+            backends: backends.split_whitespace().map(backend).collect(),
+        };
+        self.config.services.insert(name.to_owned(), service);
+        self
+    }
+
+    /// Lists as in [`rules`]; `None`: the policy does not name the direction.
+    pub fn policy(
+        mut self,
+        name: &str,
+        subject: &str,
+        ingress: Option<&str>,
+        egress: Option<&str>,
+    ) -> Lab {
+        let policy = Policy {
+            subject: subject.to_owned(),
+            ingress: ingress.map(rules),
+            egress: egress.map(rules),
+        };
+        self.config.policies.insert(name.to_owned(), policy);
+        self
+    }
+
+    pub fn enforcement(mut self, mode: EnforcementMode) -> Lab {
+        self.config.policy.enforcement = mode;
+        self
+    }
+}
+
+/// Rules with `;` between them, each `ACTION PEER,PEER [PORTS,PORTS]`.
+pub fn rules(text: &str) -> Vec<Rule> {
+    let rules = text.split(';').filter(|rule| !rule.trim().is_empty());
+    rules.map(rule).collect()
+}
+
+fn rule(text: &str) -> Rule {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let ports = words.get(2).into_iter().flat_map(|ports| ports.split(','));
+    Rule {
+        peers: words[1].split(',').map(peer).collect(),
+        ports: ports.map(self::ports).collect(),
+        action: match words[0] {
+            "allow" => Action::Allow,
+            "deny" => Action::Deny,
+            other => panic!("{other:?} is no action"),
+        },
+        place: Place {
+            file: PathBuf::from("/etc/dpd/config.toml"),
+            line: 1,
+        },
+    }
+}
+
+pub fn peer(text: &str) -> Peer {
+    match text {
+        "any" => Peer::Any,
+        "host" => Peer::Host,
+        "remote-node" => Peer::RemoteNode,
+        "world" => Peer::World,
+        _ => {
+            if let Some(prefix) = text.strip_prefix("cidr:") {
+                return Peer::Cidr(net(prefix));
+            }
+            match text
+                .strip_prefix("label:")
+                .and_then(|label| label.split_once('='))
+            {
+                Some((key, value)) => Peer::Label {
+                    key: key.to_owned(),
+                    value: value.to_owned(),
+                },
+                None => Peer::Identity(text.to_owned()),
+            }
+        }
+    }
+}
+
+fn ports(text: &str) -> Ports {
+    let Some((range, protocol)) = text.split_once('/') else {
+        let protocol = text.parse().unwrap();
+        return Ports {
+            protocol,
+            range: None,
+        };
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    Ports {
+        protocol: protocol.parse().unwrap(),
+        range: Some((first.parse().unwrap(), last.parse().unwrap())),
+    }
+}
+
+pub fn frontend(text: &str) -> Frontend {
+    let (address, protocol) = text.split_once('/').unwrap();
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let protocol: Protocol = protocol.parse().unwrap();
+    Frontend {
+        address: address.ip(),
+        port: address.port(),
+        protocol,
+    }
+}
+
+fn backend(text: &str) -> Backend {
+    let (text, state) = text.split_once('!').unwrap_or((text, "active"));
+    let (address, weight) = text.split_once('*').unwrap_or((text, "1"));
+    Backend {
+        address: address.parse().unwrap(),
+        weight: weight.parse().unwrap(),
+        state: match state {
+            "active" => BackendState::Active,
+            "draining" => BackendState::Draining,
+            "maintenance" => BackendState::Maintenance,
+            other => panic!("{other:?} is no state"),
+        },
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A prefix; a whole address is one of full length.
+pub fn net(text: &str) -> IpNet {
+    match text.parse() {
+        Ok(prefix) => prefix,
+        Err(_) => IpNet::from(ip(text)),
+    }
+}
+
+/// A linear congruential generator (Knuth's MMIX): the same dice in each run.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        let mut dice = Dice(seed);
+        dice.below(2);
+        dice
+    }
+
+    /// 0 to `sides` - 1.
+    pub fn below(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    pub fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.below(of.len())]
+    }
+}

@@ -1,0 +1,76 @@
+//! The documents say what the program does: every key once, examples that are valid, errors that look as shown.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dpd::config::{Source, keys, load, parse};
+
+const PAGE: &str = include_str!("../docs/config.md");
+
+/// The texts of the page's fenced blocks of a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let opening = format!("```{language}\n");
+    let parts = PAGE.split(opening.as_str()).skip(1);
+    parts.filter_map(|part| part.split("```").next()).collect()
+}
+
+/// The keys that open a row of a table.
+fn documented_keys() -> Vec<&'static str> {
+    let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split('`').next()).collect()
+}
+
+#[test]
+fn every_key_has_one_row() {
+    let mut known = keys();
+    let mut documented = documented_keys();
+    known.sort();
+    documented.sort();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_example_of_the_page_is_valid() {
+    let examples = blocks("toml");
+    assert!(examples.len() > 5, "the page has examples");
+    for text in examples {
+        let source = Source {
+            path: PathBuf::from("docs/config.md"),
+            text: text.to_owned(),
+        };
+        if let Err(problems) = parse(vec![source]) {
+            panic!("{text}\n{problems}");
+        }
+    }
+}
+
+#[test]
+fn every_example_file_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+            count += 1;
+        }
+    }
+    assert!(count > 0, "there are examples");
+}
+
+#[test]
+fn errors_look_as_the_page_shows_them() {
+    let example = include_str!("../examples/config.toml");
+    let main = Source {
+        path: PathBuf::from("/etc/dpd/config.toml"),
+        text: example.replacen("identity  = \"client\"", "identity  = \"cleint\"", 1),
+    };
+    let drop_in = Source {
+        path: PathBuf::from("/etc/dpd/config.d/more.toml"),
+        text: "[services.more]\nfrontends = [\"10.32.0.10:53/udp\"]\nbackends = [\"10.200.0.44:53\"]\n"
+            .to_owned(),
+    };
+    let problems = parse(vec![main, drop_in]).expect_err("two mistakes");
+    let shown = blocks("text");
+    assert_eq!(shown, [format!("{problems}\n")]);
+}

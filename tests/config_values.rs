@@ -1,0 +1,473 @@
+//! What a right file means: the checked configuration with its defaults, and the warnings beside it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dpd::config::{
+    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
+    LogTarget, Node, Place, Policy, PolicySettings, Rule, Service, Source, load, parse,
+};
+use dpd::model::policy::{Action, Peer, Ports};
+use dpd::model::protocol::Protocol;
+use dpd::model::service::{BackendState, Frontend};
+use dpd::model::state::Aggregation;
+
+fn config_of(text: &str) -> Config {
+    let source = Source {
+        path: PathBuf::from("dpd.toml"),
+        text: text.to_owned(),
+    };
+    parse(vec![source]).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+/// The rule of `ingress = [RULE]`, of a file with the identities a and b.
+fn rule(text: &str) -> Rule {
+    let file = format!(
+        r#"
+[identities.a]
+id = 300
+labels = ["app=a", "empty=", "sum=1+1=2"]
+[identities."b.c"]
+id = 301
+[policies.p]
+subject = "a"
+ingress = [{text}]
+"#
+    );
+    let mut config = config_of(&file);
+    let policy = config.policies.remove("p").expect("the policy");
+    policy.ingress.expect("its rules").remove(0)
+}
+
+fn backends(text: &str) -> Vec<Backend> {
+    let file = format!(
+        "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\", \"[fd00::1]:1/tcp\"]\nbackends = [{text}]\n"
+    );
+    let mut config = config_of(&file);
+    config.services.remove("s").expect("the service").backends
+}
+
+#[test]
+fn the_defaults() {
+    let config = config_of("[node]\nname = \"node-a\"\n");
+    let seconds = Duration::from_secs;
+    let expected = Config {
+        path: PathBuf::from("dpd.toml"),
+        node: Node {
+            name: "node-a".to_owned(),
+            addresses: None,
+        },
+        daemon: Daemon {
+            bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
+            socket: PathBuf::from("/run/dpd/dpd.sock"),
+            log: LogTarget::Auto,
+        },
+        interfaces: BTreeMap::new(),
+        identities: BTreeMap::new(),
+        services: BTreeMap::new(),
+        policies: BTreeMap::new(),
+        policy: PolicySettings {
+            enforcement: EnforcementMode::Default,
+            audit: false,
+            allow_host: true,
+        },
+        conntrack: Conntrack {
+            size: 131_072,
+            per_endpoint: 0,
+            strict: false,
+            tcp: seconds(8000),
+            tcp_syn: seconds(60),
+            tcp_close: seconds(10),
+            udp: seconds(30),
+            udp_once: seconds(5),
+            icmp: seconds(30),
+        },
+        events: Events {
+            aggregation: Aggregation::Medium,
+            interval: seconds(5),
+            rate: 10_000,
+            journal: JournalFlows::Drops,
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn every_setting_is_taken_from_the_file() {
+    let config = config_of(
+        r#"
+[node]
+name = "b"
+addresses = ["192.0.2.1", "2001:db8::1"]
+[daemon]
+bpf_root = "/sys/fs/bpf/b"
+socket = "/run/b.sock"
+log = "journald"
+[policy]
+enforcement = "always"
+audit = true
+allow_host = false
+[conntrack]
+size = 0x1000
+per_endpoint = 4_096
+strict = true
+tcp = "1h"
+tcp_syn = "2s"
+tcp_close = "1000ms"
+udp = "4m"
+udp_once = "5s"
+icmp = "6s"
+[events]
+aggregation = "none"
+interval = "250ms"
+rate = 7
+journal = "off"
+"#,
+    );
+    let seconds = Duration::from_secs;
+    let addresses = ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap());
+    assert_eq!(config.node.name, "b");
+    assert_eq!(config.node.addresses, Some(addresses.to_vec()));
+    assert_eq!(config.daemon.bpf_root, Path::new("/sys/fs/bpf/b"));
+    assert_eq!(config.daemon.socket, Path::new("/run/b.sock"));
+    assert_eq!(config.daemon.log, LogTarget::Journald);
+    assert_eq!(config.policy.enforcement, EnforcementMode::Always);
+    assert!(config.policy.audit && !config.policy.allow_host);
+    let conntrack = Conntrack {
+        size: 4096,
+        per_endpoint: 4096,
+        strict: true,
+        tcp: seconds(3600),
+        tcp_syn: seconds(2),
+        tcp_close: seconds(1),
+        udp: seconds(240),
+        udp_once: seconds(5),
+        icmp: seconds(6),
+    };
+    assert_eq!(config.conntrack, conntrack);
+    let events = Events {
+        aggregation: Aggregation::None,
+        interval: Duration::from_millis(250),
+        rate: 7,
+        journal: JournalFlows::Off,
+    };
+    assert_eq!(config.events, events);
+}
+
+#[test]
+fn the_words_of_settings() {
+    let log = |word: &str| config_of(&format!("daemon.log = \"{word}\"")).daemon.log;
+    assert_eq!(log("auto"), LogTarget::Auto);
+    assert_eq!(log("stderr"), LogTarget::Stderr);
+    let mode = |word: &str| {
+        config_of(&format!("policy.enforcement = \"{word}\""))
+            .policy
+            .enforcement
+    };
+    assert_eq!(mode("default"), EnforcementMode::Default);
+    assert_eq!(mode("never"), EnforcementMode::Never);
+    let level = |word: &str| {
+        config_of(&format!("events.aggregation = \"{word}\""))
+            .events
+            .aggregation
+    };
+    assert_eq!(level("low"), Aggregation::Low);
+    assert_eq!(level("medium"), Aggregation::Medium);
+    let flows = |word: &str| {
+        config_of(&format!("events.journal = \"{word}\""))
+            .events
+            .journal
+    };
+    assert_eq!(flows("drops"), JournalFlows::Drops);
+    assert_eq!(flows("all"), JournalFlows::All);
+}
+
+#[test]
+fn the_example_is_the_lab() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config.toml");
+    let loaded = load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.warnings, [], "the example has no warnings");
+    let config = loaded.config;
+
+    let endpoint = |v4: &str, v6: &str, identity: &str| Interface::Endpoint {
+        addresses: vec![
+            format!("{v4}/32").parse().unwrap(),
+            format!("{v6}/128").parse().unwrap(),
+        ],
+        identity: identity.to_owned(),
+    };
+    let interfaces = [
+        (
+            "lxc-client",
+            endpoint("10.200.0.64", "fd00:200::64", "client"),
+        ),
+        (
+            "lxc-coredns",
+            endpoint("10.200.0.44", "fd00:200::44", "kube-dns"),
+        ),
+        (
+            "lxc-intruder",
+            endpoint("10.200.0.65", "fd00:200::65", "intruder"),
+        ),
+    ];
+    let interfaces = interfaces.map(|(name, endpoint)| (name.to_owned(), endpoint));
+    assert_eq!(config.interfaces, BTreeMap::from(interfaces));
+
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let kube_dns = Identity {
+        id: 18203,
+        labels: vec![
+            label("k8s-app", "kube-dns"),
+            label("io.kubernetes.pod.namespace", "kube-system"),
+        ],
+    };
+    assert_eq!(config.identities["kube-dns"], kube_dns);
+    assert_eq!(config.identities["client"].id, 20001);
+    assert_eq!(config.identities["intruder"].id, 20002);
+
+    let frontend = |address: &str, protocol| Frontend {
+        address: address.parse().unwrap(),
+        port: 53,
+        protocol,
+    };
+    let backend = |address: &str| Backend {
+        address: address.parse().unwrap(),
+        weight: 1,
+        state: BackendState::Active,
+    };
+    let service = Service {
+        frontends: vec![
+            frontend("10.32.0.10", Protocol::Udp),
+            frontend("10.32.0.10", Protocol::Tcp),
+            frontend("fd00:32::10", Protocol::Udp),
+            frontend("fd00:32::10", Protocol::Tcp),
+        ],
+        backends: vec![backend("10.200.0.44:53"), backend("[fd00:200::44]:53")],
+    };
+    assert_eq!(config.services["kube-dns"], service);
+
+    let ports = |protocol| Ports {
+        protocol,
+        range: Some((53, 53)),
+    };
+    let policy = &config.policies["dns-clients"];
+    let rules = policy.ingress.as_deref().expect("its ingress rules");
+    assert_eq!(
+        (policy.subject.as_str(), &policy.egress),
+        ("kube-dns", &None)
+    );
+    assert_eq!(rules[0].peers, [Peer::Identity("client".to_owned())]);
+    assert_eq!(rules[0].ports, [ports(Protocol::Udp), ports(Protocol::Tcp)]);
+    assert_eq!(rules[0].action, Action::Allow);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().position(|line| line.starts_with("ingress"));
+    let place = Place {
+        file: path,
+        line: line.expect("the rule's line") + 1,
+    };
+    assert_eq!(rules[0].place, place);
+}
+
+#[test]
+fn backends_of_every_spelling() {
+    let backend = |address: &str, weight, state| Backend {
+        address: address.parse().unwrap(),
+        weight,
+        state,
+    };
+    use BackendState::{Active, Draining, Maintenance};
+    let found = backends(
+        r#"
+        "10.0.0.2:1",
+        "[FD00:0::2]:80",
+        { address = "10.0.0.3:65535" },
+        { address = "10.0.0.4:2", weight = 65535 },
+        { address = "10.0.0.5:2", weight = 0, state = "draining" },
+        { address = "10.0.0.6:2", state = "maintenance" },
+        { address = "10.0.0.7:2", state = "active" },
+        "#,
+    );
+    let expected = [
+        backend("10.0.0.2:1", 1, Active),
+        backend("[fd00::2]:80", 1, Active),
+        backend("10.0.0.3:65535", 1, Active),
+        backend("10.0.0.4:2", 65535, Active),
+        backend("10.0.0.5:2", 0, Draining),
+        backend("10.0.0.6:2", 1, Maintenance),
+        backend("10.0.0.7:2", 1, Active),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_service_may_have_no_backend() {
+    assert_eq!(backends(""), []);
+}
+
+#[test]
+fn peers_of_every_spelling() {
+    let label = |key: &str, value: &str| Peer::Label {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
+    let cidr = |prefix: &str| Peer::Cidr(prefix.parse().unwrap());
+    let rows = [
+        ("any", Peer::Any),
+        ("host", Peer::Host),
+        ("remote-node", Peer::RemoteNode),
+        ("world", Peer::World),
+        ("a", Peer::Identity("a".to_owned())),
+        ("b.c", Peer::Identity("b.c".to_owned())),
+        ("label:app=a", label("app", "a")),
+        ("label:empty=", label("empty", "")),
+        ("label:sum=1+1=2", label("sum", "1+1=2")),
+        ("cidr:10.0.0.0/8", cidr("10.0.0.0/8")),
+        ("cidr:10.0.0.1", cidr("10.0.0.1/32")),
+        ("cidr:0.0.0.0/0", cidr("0.0.0.0/0")),
+        ("cidr:::/0", cidr("::/0")),
+        ("cidr:2001:db8::/32", cidr("2001:db8::/32")),
+    ];
+    for (text, peer) in rows {
+        assert_eq!(
+            rule(&format!("{{ from = [{text:?}] }}")).peers,
+            [peer],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn ports_of_every_spelling() {
+    let rows = [
+        ("53/udp", Protocol::Udp, Some((53, 53))),
+        ("1-65535/tcp", Protocol::Tcp, Some((1, 65535))),
+        ("8000-8000/sctp", Protocol::Sctp, Some((8000, 8000))),
+        ("tcp", Protocol::Tcp, None),
+        ("icmp", Protocol::Icmp, None),
+        ("icmpv6", Protocol::Icmpv6, None),
+    ];
+    for (text, protocol, range) in rows {
+        let rule = rule(&format!("{{ from = [\"any\"], ports = [{text:?}] }}"));
+        assert_eq!(rule.ports, [Ports { protocol, range }], "{text}");
+    }
+}
+
+#[test]
+fn rules_allow_unless_they_deny() {
+    let action = |text: &str| rule(text).action;
+    assert_eq!(action(r#"{ from = ["any"] }"#), Action::Allow);
+    assert_eq!(
+        action(r#"{ from = ["any"], action = "allow" }"#),
+        Action::Allow
+    );
+    assert_eq!(
+        action(r#"{ from = ["any"], action = "deny" }"#),
+        Action::Deny
+    );
+}
+
+#[test]
+fn an_absent_direction_is_not_an_empty_one() {
+    let file = "[identities.a]\nid = 65535\n[policies.p]\nsubject = \"a\"\negress = []\n";
+    let expected = Policy {
+        subject: "a".to_owned(),
+        ingress: None,
+        egress: Some(vec![]),
+    };
+    assert_eq!(config_of(file).policies["p"], expected);
+}
+
+#[test]
+fn files_that_look_wrong_but_are_right() {
+    let identity = "[identities.a]\nid = 256\n";
+    let rows = [
+        (
+            "a quoted name with a dot",
+            "[interfaces.\"eth0.100\"]\nrole = \"endpoint\"\nidentity = \"a\"\naddresses = [\"10.0.0.1\"]\n",
+        ),
+        (
+            "a name of 15 bytes",
+            "[interfaces.fifteen-bytes-x]\nrole = \"endpoint\"\nidentity = \"a\"\naddresses = [\"10.0.0.1\"]\n",
+        ),
+        (
+            "nested prefixes of one endpoint",
+            "[interfaces.e]\nrole = \"endpoint\"\nidentity = \"a\"\naddresses = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\n",
+        ),
+        (
+            "inline and dotted tables",
+            "services.s = { frontends = [\"10.0.0.1:1/tcp\"], backends = [\"10.0.0.2:1\"] }\n",
+        ),
+        (
+            "one address, two protocols",
+            "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\", \"10.0.0.1:1/udp\"]\nbackends = [\"10.0.0.2:9\"]\n",
+        ),
+        (
+            "sctp with its port kept",
+            "[services.s]\nfrontends = [\"10.0.0.1:1/sctp\"]\nbackends = [\"10.0.0.2:1\"]\n",
+        ),
+        (
+            "what is the default anyway",
+            "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\"]\nbackends = [\"10.0.0.2:1\"]\nalgorithm = \"random\"\naffinity = \"0ms\"\n",
+        ),
+        (
+            "a service and an identity of one name",
+            "[services.a]\nfrontends = [\"10.0.0.1:1/tcp\"]\nbackends = [\"10.0.0.2:1\"]\n",
+        ),
+        ("letters of the world", "[identities.\"größe\"]\nid = 300\n"),
+        (
+            "a rule in an array of tables",
+            "[policies.p]\nsubject = \"a\"\n[[policies.p.ingress]]\nfrom = [\"any\"]\n",
+        ),
+    ];
+    for (says, text) in rows {
+        let config = config_of(&format!("{text}{identity}"));
+        assert_eq!(config.identities["a"].id, 256, "{says}");
+    }
+}
+
+#[test]
+fn warnings_leave_the_file_in_use() {
+    let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
+    let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
+    // (sentence, file, line, message)
+    let rows = [
+        (
+            "a backend that no frontend leads to",
+            format!("{service}backends = [\"10.0.0.2:53\", \"[fd00::2]:53\"]\n"),
+            "this backend gets nothing: no frontend of the service is IPv6",
+        ),
+        (
+            "a service without backends",
+            format!("{service}backends = []\n"),
+            "`services.s` has no backend that can be given a connection",
+        ),
+        (
+            "a service whose backends are out of use",
+            format!(
+                "{service}backends = [{{ address = \"10.0.0.2:53\", weight = 0 }}, {{ address = \"10.0.0.3:53\", state = \"maintenance\" }}]\n"
+            ),
+            "`services.s` has no backend that can be given a connection",
+        ),
+        (
+            "a peer twice",
+            format!("{policy}ingress = [{{ from = [\"any\", \"any\"] }}]\n"),
+            "`any` stands twice in this rule",
+        ),
+        (
+            "ports twice, in two spellings",
+            format!(
+                "{policy}ingress = [{{ from = [\"any\"], ports = [\"53/udp\", \"53-53/udp\"] }}]\n"
+            ),
+            "`53/udp` stands twice in this rule",
+        ),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    for (says, text, message) in rows {
+        std::fs::write(&path, text).unwrap();
+        let loaded = load(&path).unwrap_or_else(|problems| panic!("{says}: {problems}"));
+        let messages: Vec<_> = loaded.warnings.iter().map(|w| w.message.as_str()).collect();
+        assert_eq!(messages, [message], "{says}");
+    }
+}
