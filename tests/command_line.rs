@@ -304,7 +304,7 @@ mod observers {
         let mut byte = [0];
         stdout.read_exact(&mut byte).unwrap();
         drop(stdout);
-        server.publish(flow(2));
+        // Nothing more is published: no write tells that nobody reads.
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(output.stderr.is_empty(), "{output:?}");

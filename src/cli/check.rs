@@ -21,7 +21,10 @@ pub fn run(file: &Path) -> Result<ExitCode> {
     let host = net::snapshot().map(|world| net::checks(&loaded.config, &world));
     let host =
         host.unwrap_or_else(|error| vec![format!("this host can't be looked at: {error:#}")]);
-    for warning in loaded.warnings.iter().chain(&host) {
+    for warning in &loaded.warnings {
+        eprintln!("{warning}\n");
+    }
+    for warning in host {
         eprintln!("warning: {warning}");
     }
     output::print(&format!(

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::LogTarget;
+use crate::config::{LogTarget, drop_in_folder};
 
 /// The configuration that is taken if none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -114,7 +114,7 @@ impl Node {
 fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths = vec![config.to_owned()];
     // A folder that can't be read is as good as none here.
-    if let Ok(folder) = fs::read_dir(config.with_extension("d")) {
+    if let Some(Ok(folder)) = drop_in_folder(config).map(fs::read_dir) {
         let mut drop_ins: Vec<PathBuf> = folder
             .flatten()
             .map(|entry| entry.path())

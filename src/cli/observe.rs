@@ -1,11 +1,14 @@
 //! `dpd observe`: flows as they are seen, or as they were.
 
 use std::ops::ControlFlow;
+use std::{io, process, thread};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::node::Node;
 use super::output;
@@ -96,6 +99,9 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
     let zone = TimeZone::system();
     let request = arguments.into_request();
     let is_endless = request.follow;
+    if is_endless {
+        end_with_reader();
+    }
     client::observe(&node.socket, request, |reply| {
         match reply {
             Reply::Flow(flow) => match format {
@@ -114,6 +120,25 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
         bail!("the daemon at {} has ended", node.socket.display());
     }
     Ok(())
+}
+
+/// Ends the process when the reader of our output goes away. The next write would tell, too, but it may never come:
+/// `dpd observe --verdict dropped | head -1`.
+fn end_with_reader() {
+    let watch = || {
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) => process::exit(0),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().spawn(watch) {
+        log::debug!("the reader of the output is not watched: {error}");
+    }
 }
 
 impl Arguments {

@@ -20,10 +20,6 @@ pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;
 
-mod load;
-
-pub use load::{Loaded, Problems, load};
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
