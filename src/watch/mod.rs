@@ -1,30 +1,29 @@
 //! Follows the configuration file: says "look again" once a change has come to rest.
 //!
 //! ```text
-//!   inotify (names on the way, contents of the files) ─┐
-//!                                                       ├─► look: did a stamp change? ─► settle ─► ()
-//!   every half second, for what inotify doesn't tell ──┘
+//!   notify: the folders of the files ───────────┐
+//!                                               ├─► look: did a stamp change? ─► settle ─► ()
+//!   every half second, for what it doesn't tell ┘
 //! ```
 //!
-//! inotify only wakes; what decides is a look at the files themselves. A mount over a folder, a file on a network
-//! and a write through a memory map are thus noticed too, by the slow look.
+//! notify only wakes; what decides is a look at the files themselves. What it doesn't tell is noticed by the slow
+//! look: a file on a network, a mount over a folder, a write by another name or through a memory map, a symlink
+//! among the folders on the way.
 
-mod place;
+mod ear;
 mod stamp;
 #[cfg(test)]
 mod tests;
 
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, TrySendError};
-use rustix::fs::inotify;
 
+use crate::config::drop_in_folder;
 use crate::worker::{Sleeper, Wake, Worker};
-use place::Places;
+use ear::Ear;
 use stamp::Stamps;
 
 /// A change is over when nothing has moved for this long.
@@ -33,10 +32,10 @@ const STILL: Duration = Duration::from_millis(300);
 /// Time between two looks while waiting for stillness.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Time between two looks while inotify is silent.
+/// Time between two looks while nothing is heard.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// A look follows an event by this much, so that a busy folder on the way costs little.
+/// A look follows an event by this much, so that a busy folder costs little.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A file that won't come to rest is said after this time.
@@ -48,6 +47,15 @@ struct Files {
     main: PathBuf,
     /// The drop-in folder; a file whose name does not end in `.toml` has none.
     drop_ins: Option<PathBuf>,
+}
+
+impl Files {
+    fn of(main: PathBuf) -> Files {
+        Files {
+            drop_ins: drop_in_folder(&main),
+            main,
+        }
+    }
 }
 
 /// Follows a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
@@ -63,37 +71,24 @@ impl FileWatcher {
     /// `changed` is a channel of one: a full one already says "look again". To miss nothing, start this before
     /// the file is read for the first time.
     pub fn start(config: &Path, changed: Sender<()>) -> Result<FileWatcher> {
-        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
-        if let Err(error) = &inotify {
-            log::warn!(
-                "start inotify: {error}: the file is looked at twice a second instead; raise \
-                 fs.inotify.max_user_instances"
-            );
-        }
-        FileWatcher::start_with(inotify.ok(), SLOW, config, changed)
+        let ear = Ear::new().context("make the event that tells of changed files")?;
+        FileWatcher::start_with(Some(ear), SLOW, config, changed)
     }
 
+    /// Without an ear the slow look is alone.
     fn start_with(
-        inotify: Option<OwnedFd>,
+        ear: Option<Ear>,
         slow: Duration,
         config: &Path,
         changed: Sender<()>,
     ) -> Result<FileWatcher> {
         let main = std::path::absolute(config)
             .with_context(|| format!("find the place of {}", config.display()))?;
-        let is_toml = main
-            .extension()
-            .is_some_and(|extension| extension == "toml");
-        let files = Files {
-            drop_ins: is_toml.then(|| main.with_extension("d")),
-            main,
-        };
-        let mut places = Places::new(inotify);
-        places.follow(&files);
+        let files = Files::of(main);
         let mut follower = Follower {
             known: Stamps::take(&files),
             files,
-            places,
+            ear,
             slow,
             changed,
         };
@@ -105,7 +100,7 @@ impl FileWatcher {
 /// The thread's own.
 struct Follower {
     files: Files,
-    places: Places,
+    ear: Option<Ear>,
     /// The stamps that were told of last.
     known: Stamps,
     slow: Duration,
@@ -115,29 +110,38 @@ struct Follower {
 impl Follower {
     fn run(&mut self, sleeper: &Sleeper) {
         loop {
-            match sleeper.sleep(self.places.inotify(), Some(self.slow)) {
-                Wake::Stopped => return,
-                Wake::TimedOut => {}
-                Wake::Readable => {
-                    if sleeper.sleep(None, Some(GATHER)) == Wake::Stopped {
-                        return;
-                    }
-                    self.places.drain();
-                    self.places.follow(&self.files);
-                }
+            // First listen, then look: what happens between the two is heard.
+            if let Some(ear) = &mut self.ear {
+                ear.follow(&self.files);
             }
             if Stamps::take(&self.files) == self.known {
+                if self.wait(sleeper) == Wake::Stopped {
+                    return;
+                }
                 continue;
             }
             let Some(still) = self.settle(sleeper) else {
                 return;
             };
             self.known = still;
-            self.places.follow(&self.files);
+            if let Some(ear) = &mut self.ear {
+                ear.forget();
+            }
             if let Err(TrySendError::Disconnected(())) = self.changed.try_send(()) {
                 return;
             }
         }
+    }
+
+    /// Sleeps until the next look is due.
+    fn wait(&self, sleeper: &Sleeper) -> Wake {
+        let heard = self.ear.as_ref().map(Ear::heard);
+        let mut wake = sleeper.sleep(heard, Some(self.slow));
+        if wake == Wake::Readable {
+            wake = sleeper.sleep(None, Some(GATHER));
+            self.ear.iter().for_each(Ear::clear);
+        }
+        wake
     }
 
     /// Waits until nothing moves and two reads agree; `None`: the thread is to end.
@@ -167,17 +171,5 @@ impl Follower {
             }
         }
         None
-    }
-}
-
-impl Places {
-    /// Takes the events that have come. What they say is no matter, nor that there were too many of them.
-    fn drain(&self) {
-        let Some(inotify) = self.inotify() else {
-            return;
-        };
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(inotify.as_fd(), &mut buffer);
-        while events.next().is_ok() {}
     }
 }

@@ -62,18 +62,18 @@ impl Stamps {
     }
 }
 
-/// The entries of a drop-in folder that are drop-ins; none where there is no folder.
+/// The entries of a drop-in folder that are drop-ins, hidden ones are not; none where there is no folder.
 pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
-    let is_toml = |entry: &fs::DirEntry| {
+    let is_drop_in = |entry: &fs::DirEntry| {
         let name = PathBuf::from(entry.file_name());
-        name.extension()
-            .is_some_and(|extension| extension == "toml")
+        let is_hidden = name.as_os_str().as_encoded_bytes().starts_with(b".");
+        !is_hidden && name.extension().is_some_and(|ending| ending == "toml")
     };
     fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
-        .filter(is_toml)
+        .filter(is_drop_in)
 }
 
 /// Feeds the file to the hasher; the answer is its length.
