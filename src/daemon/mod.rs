@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
+use crossbeam_channel::{Receiver, bounded, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -151,7 +151,7 @@ impl Daemon {
                     Ok(SIGHUP) => self.reload(),
                     _ => return,
                 },
-                recv(file_changes) -> _ => self.follow_file(),
+                recv(file_changes) -> _ => { self.follow_file(); }
                 recv(host_changes) -> _ => self.follow_host(),
                 recv(looks) -> _ => self.follow_host(),
                 recv(sweeps) -> _ => self.sweep(),
