@@ -8,10 +8,13 @@
 
 #include "../abi.h"
 
-/* Written by the daemon alone, with one store. */
+/*
+ * Written by the daemon alone, with one store. The kernel refuses to map what is BPF_F_RDONLY_PROG for writing, so here
+ * the verifier does not keep programs from it: nothing but live_epoch() names it.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_RDONLY_PROG);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);

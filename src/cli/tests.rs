@@ -206,7 +206,6 @@ fn state() -> State {
     };
     let endpoint = |identity, ingress| Endpoint {
         identity,
-        class: 0,
         delivery: Delivery::Peer,
         host_mac: [0; 6],
         mac: [0; 6],

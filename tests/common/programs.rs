@@ -12,6 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use dpd::bpf::abi;
 use dpd::bpf::conntrack::{Sizes, Tables};
 use dpd::bpf::events::{Event, Events};
 use dpd::bpf::generation::Generations;
@@ -235,10 +236,10 @@ fn verdict(returned: u32) -> Verdict {
 
 /// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
 fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
-    let mut context = libbpf_sys::__sk_buff {
-        ifindex,
-        ..Default::default()
-    };
+    // A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
+    // padding of a struct may be anything.
+    let mut context = [0u32; size_of::<abi::__sk_buff>() / 4];
+    context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -246,8 +247,8 @@ fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
         data_size_in: frame.len() as u32,
         data_out: out.as_mut_ptr().cast(),
         data_size_out: out.len() as u32,
-        ctx_in: std::ptr::from_mut(&mut context).cast(),
-        ctx_size_in: size_of::<libbpf_sys::__sk_buff>() as u32,
+        ctx_in: context.as_mut_ptr().cast(),
+        ctx_size_in: size_of::<abi::__sk_buff>() as u32,
         repeat: 1,
         ..Default::default()
     };
