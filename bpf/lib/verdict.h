@@ -57,21 +57,17 @@ static __always_inline int packet_may_be_answered(const struct packet *packet)
 	return !packet_is_icmp_error(packet);
 }
 
-static __noinline int finish_drop(struct __sk_buff *skb, struct packet *packet, __u8 reason)
+/* Counts and reports a drop. Not zero if the sender is to be told. */
+static __noinline int finish_drop(struct packet *packet, __u8 reason)
 {
-	__u8 direction = packet->direction;
-
-	metric_count(packet->ifindex, reason, direction, packet->length);
+	metric_count(packet->ifindex, reason, packet->direction, packet->length);
 	event_report_drop(packet, reason);
 	if (!packet->answer || !packet_may_be_answered(packet))
-		return TC_ACT_SHOT;
-	if (answer_is_limited(packet->ifindex, packet->now_ns)) {
-		metric_count(packet->ifindex, REASON_RATE_LIMITED, direction, packet->length);
-		return TC_ACT_SHOT;
-	}
-	bpf_tail_call(skb, &dpd_calls, CALL_ANSWER);
-	metric_count(packet->ifindex, REASON_MISSED_TAIL_CALL, direction, packet->length);
-	return TC_ACT_SHOT;
+		return 0;
+	if (!answer_is_limited(packet->ifindex, packet->now_ns))
+		return 1;
+	metric_count(packet->ifindex, REASON_RATE_LIMITED, packet->direction, packet->length);
+	return 0;
 }
 
 /* `next` is the step that carries on if the answer is ACTION_CONTINUE. */
@@ -85,10 +81,11 @@ static __always_inline int finish(struct __sk_buff *skb, struct packet *packet, 
 		return HOOK_NEXT;
 	if (answer == ACTION_REDIRECT)
 		return TC_ACT_REDIRECT;
-	if (answer == ACTION_DROP)
-		return TC_ACT_SHOT;
-
-	return finish_drop(skb, packet, -answer);
+	if (answer != ACTION_DROP && finish_drop(packet, -answer)) {
+		bpf_tail_call(skb, &dpd_calls, CALL_ANSWER);
+		metric_count(packet->ifindex, REASON_MISSED_TAIL_CALL, packet->direction, packet->length);
+	}
+	return TC_ACT_SHOT;
 }
 
 #endif
