@@ -30,6 +30,8 @@ use shared::Shared;
 
 /// How often connections are swept.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Lines of one change that the log is given; a first start with thousands of services has as many.
+const CHANGES_TOLD: usize = 200;
 /// How often the host is looked at though nothing has called.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -242,8 +244,15 @@ impl Daemon {
             return;
         }
         log::info!("revision {}:", self.reconciler.epoch());
-        for change in changes {
+        let (told, rest) = changes.split_at(changes.len().min(CHANGES_TOLD));
+        for change in told {
             log::info!("{change}");
+        }
+        if !rest.is_empty() {
+            log::info!("and {} more changes (told at level debug)", rest.len());
+        }
+        for change in rest {
+            log::debug!("{change}");
         }
     }
 
