@@ -43,6 +43,8 @@ struct tuple {
 enum hook {
 	HOOK_FROM_CONTAINER = 1,
 	HOOK_TO_CONTAINER = 2,
+	HOOK_FROM_NETDEV = 3,
+	HOOK_TO_NETDEV = 4,
 };
 
 /* Where an event was made. Cilium's numbers (pkg/monitor/api/types.go). */
@@ -51,6 +53,8 @@ enum point {
 	POINT_TO_HOST = 2,
 	POINT_TO_STACK = 3,
 	POINT_FROM_ENDPOINT = 5,
+	POINT_FROM_NETWORK = 10,
+	POINT_TO_NETWORK = 11,
 };
 
 enum verdict {
@@ -88,6 +92,7 @@ enum reason {
 	REASON_TUPLE_COLLISION = 224,
 	REASON_ENDPOINT_CONNECTIONS = 225,
 	REASON_MULTICAST = 226,
+	REASON_TOO_BIG = 227,
 };
 
 /* The steps of the chain: their places in dpd_calls. */
@@ -178,6 +183,7 @@ enum delivery {
 	DELIVERY_PEER = 1, /* bpf_redirect_peer */
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
 	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect_neigh: the neighbour table knows the MAC */
+	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop that the kernel's routes name now */
 };
 
 enum enforcement {
@@ -259,6 +265,7 @@ enum connection_flags {
 	CONNECTION_FIN_HERE = 4, /* a FIN was seen in this direction */
 	CONNECTION_FIN_THERE = 8, /* and in the other */
 	CONNECTION_HAIRPIN = 16, /* a workload that reaches itself */
+	CONNECTION_WITH_HOST = 32, /* one end is the host: no packet of it comes from the network */
 };
 
 /*

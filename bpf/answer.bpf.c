@@ -18,7 +18,11 @@ static __always_inline struct icmphdr error_header(const struct packet *packet)
 {
 	struct icmphdr icmp = {};
 
-	if (packet->family == 4) {
+	if (packet->answer == ANSWER_TOO_BIG) {
+		icmp.type = packet->family == 4 ? ICMP_DEST_UNREACH : ICMPV6_PKT_TOOBIG;
+		icmp.code = packet->family == 4 ? ICMP_FRAG_NEEDED : 0;
+		icmp.rest = bpf_htonl(packet->mtu); /* RFC 1191, 4; RFC 4443, 3.2 */
+	} else if (packet->family == 4) {
 		icmp.type = packet->answer == ANSWER_TIME_EXCEEDED ? ICMP_TIME_EXCEEDED : ICMP_DEST_UNREACH;
 		icmp.code = packet->answer == ANSWER_TIME_EXCEEDED ? ICMP_EXC_TTL : ICMP_PORT_UNREACH;
 	} else {

@@ -14,26 +14,17 @@ static __always_inline __must_check int set_way(struct packet *packet)
 	const struct end *to = reply ? &packet->source : &packet->destination;
 
 	connection->epoch = packet->epoch;
-	if (packet->hook == HOOK_FROM_CONTAINER) {
-		connection->from_ifindex = packet->ifindex;
-		connection_set_way(connection, to);
+	connection->flags &= ~CONNECTION_WITH_HOST;
+	if (packet->source.identity.place == PLACE_HOST || packet->destination.identity.place == PLACE_HOST)
+		connection->flags |= CONNECTION_WITH_HOST;
+	connection->from_ifindex = packet->hook == HOOK_FROM_CONTAINER ? packet->ifindex : 0;
+	connection_set_way(connection, to);
+	if (packet->hook != HOOK_TO_CONTAINER)
 		return 0;
-	}
 	/* The kernel has chosen this interface: it is the right one, or a route leads the wrong way. */
 	if (to->identity.place != PLACE_ENDPOINT || to->identity.ifindex != packet->ifindex)
 		return -REASON_NO_ROUTE;
-	connection->from_ifindex = 0;
-	connection_set_way(connection, to);
-	connection->delivery = DELIVERY_PASS;
 	return 0;
-}
-
-static __always_inline __must_check int check_hop_limit(struct packet *packet)
-{
-	if (packet->connection.delivery == DELIVERY_PASS || packet->hop_limit > 1)
-		return 0;
-	packet->answer = ANSWER_TIME_EXCEEDED;
-	return -REASON_TTL_EXCEEDED;
 }
 
 static __always_inline __u64 next_report(const struct packet *packet, const struct settings *settings)
@@ -94,11 +85,11 @@ static __always_inline void report(struct packet *packet, const struct settings 
 		.repeats = 1,
 		.verdict = packet->audit ? VERDICT_AUDIT : VERDICT_FORWARDED,
 		.reason = packet->audit,
-		.point = POINT_FROM_ENDPOINT,
-		.direction = DIRECTION_EGRESS,
+		.point = hook_point(packet->hook),
+		.direction = packet->hook == HOOK_FROM_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS,
 	};
 
-	if (settings->aggregation == AGGREGATION_NONE && packet->hook == HOOK_FROM_CONTAINER)
+	if (settings->aggregation == AGGREGATION_NONE && packet->hook != HOOK_TO_CONTAINER)
 		event_report(packet, &at);
 	at.point = delivery_point(connection);
 	at.direction = packet->audit ? packet->direction : established_direction(connection);
@@ -108,13 +99,14 @@ static __always_inline void report(struct packet *packet, const struct settings 
 }
 
 static __always_inline __must_check int deliver(struct __sk_buff *skb, struct packet *packet,
-						const struct settings *settings)
+						const struct settings *settings, struct route *route,
+						int *delivery)
 {
 	int answer = packet->current ? 0 : set_way(packet);
 	int due = 1;
 
 	if (!answer)
-		answer = check_hop_limit(packet);
+		answer = deliver_choose(skb, packet, route, delivery);
 	if (!answer && !packet->found)
 		answer = enter_new(packet, settings);
 	if (answer)
@@ -126,7 +118,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 	if (packet->connection.flags & CONNECTION_REWRITE && packet->fragment != FRAGMENT_LATER)
 		answer = rewrite_transport(skb, &packet->connection, packet->transport);
 	if (!answer)
-		answer = rewrite_network(skb, &packet->connection, packet->family);
+		answer = rewrite_network(skb, &packet->connection, packet->family, *delivery);
 	return answer;
 }
 
@@ -139,17 +131,18 @@ int tail_deliver(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 
 	const struct settings *settings = settings_find(packet->epoch);
-	int answer = -REASON_CONNTRACK_FULL;
+	int answer = -REASON_CONNTRACK_FULL, delivery = DELIVERY_PASS;
+	struct route route = {};
 
 	/* The network header must be in the linear part: rewriting it needs no copy then. */
 	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr) :
 							 ETH_HLEN + sizeof(struct ipv6hdr)))
 		answer = -REASON_INVALID_PACKET;
 	else if (settings)
-		answer = deliver(skb, packet, settings);
+		answer = deliver(skb, packet, settings, &route, &delivery);
 	if (!answer) {
 		delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
-		answer = deliver_send(skb, &packet->connection);
+		answer = deliver_send(skb, &packet->connection, &route, delivery);
 	}
 	return finish(skb, packet, answer, CALL_COUNT);
 }

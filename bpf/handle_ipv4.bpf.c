@@ -22,6 +22,7 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 	packet->transport = ETH_HLEN + header;
 	packet->hop_limit = ip.ttl;
 	packet->fragment_id = ip.id;
+	packet->may_fragment = !(fragment & IP4_DF);
 	if (fragment & IP4_OFFSET)
 		packet->fragment = FRAGMENT_LATER;
 	else if (fragment & IP4_MF)

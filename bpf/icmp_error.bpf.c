@@ -198,6 +198,8 @@ static __always_inline int is_credible(const struct packet *packet, const struct
 		return 0;
 	if (packet->hook == HOOK_FROM_CONTAINER)
 		return of->from_ifindex == packet->ifindex;
+	if (packet->hook == HOOK_FROM_NETDEV)
+		return of->to_ifindex != 0;
 	return of->to_ifindex == packet->ifindex;
 }
 
@@ -233,10 +235,6 @@ static __always_inline __must_check int set_way(struct packet *packet)
 	    (to->identity.place != PLACE_ENDPOINT || to->identity.ifindex != packet->ifindex))
 		return -REASON_NO_ROUTE;
 	connection_set_way(&packet->connection, to);
-	if (packet->hook == HOOK_TO_CONTAINER)
-		packet->connection.delivery = DELIVERY_PASS;
-	if (packet->connection.delivery != DELIVERY_PASS && packet->hop_limit <= 1)
-		return -REASON_TTL_EXCEEDED; /* no error answers an error */
 	return 0;
 }
 
@@ -258,6 +256,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 {
 	const struct settings *settings = settings_find(packet->epoch);
 	struct quoted quoted = {};
+	struct route route = {};
+	int delivery = DELIVERY_PASS;
 
 	if (!settings || !quoted_read(skb, packet, &quoted))
 		return ACTION_CONTINUE;
@@ -278,6 +278,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 
 	set_outside(packet, of, &key);
 	answer = set_way(packet);
+	if (!answer)
+		answer = deliver_choose(skb, packet, &route, &delivery);
 	if (!answer && rewrites)
 		answer = rewrite_inside(skb, packet, &quoted, &sent);
 	if (!answer && packet->connection.flags & CONNECTION_REWRITE)
@@ -285,12 +287,12 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	if (!answer && bpf_skb_pull_data(skb, ETH_HLEN + sizeof(struct ipv6hdr)))
 		answer = -REASON_INVALID_PACKET;
 	if (!answer)
-		answer = rewrite_network(skb, &packet->connection, packet->family);
+		answer = rewrite_network(skb, &packet->connection, packet->family, delivery);
 	if (answer)
 		return answer;
 	report_error(packet);
 	delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
-	return deliver_send(skb, &packet->connection);
+	return deliver_send(skb, &packet->connection, &route, delivery);
 }
 
 SEC("tc")

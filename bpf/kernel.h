@@ -41,6 +41,7 @@ enum {
 	ICMP_TIME_EXCEEDED = 11,
 	ICMP_PARAMETERPROB = 12,
 	ICMP_PORT_UNREACH = 3, /* code */
+	ICMP_FRAG_NEEDED = 4, /* code */
 	ICMP_EXC_TTL = 0, /* code */
 	ARPHRD_ETHER = 1,
 	ARPOP_REQUEST = 1,

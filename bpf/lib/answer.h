@@ -15,11 +15,11 @@ static __always_inline int answer_send(struct __sk_buff *skb, const struct packe
 {
 	const struct endpoint *endpoint = endpoint_find(packet->slot, packet->ifindex);
 
-	if (!endpoint)
+	if (!endpoint && packet->hook == HOOK_FROM_CONTAINER)
 		return ACTION_DROP; /* the interface left the configuration between two reads */
 	if (skb->pkt_type)
 		bpf_skb_change_type(skb, 0);
-	if (endpoint->delivery == DELIVERY_PEER) {
+	if (endpoint && endpoint->delivery == DELIVERY_PEER) {
 		bpf_redirect_peer(packet->ifindex, 0);
 	} else {
 		skb->mark = DPD_MARK;

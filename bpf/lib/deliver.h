@@ -8,7 +8,7 @@
 #ifndef DPD_DELIVER_H
 #define DPD_DELIVER_H
 
-#include "conntrack.h"
+#include "route.h"
 
 /* What a hook returns once it has decided. */
 enum action {
@@ -68,9 +68,10 @@ static __always_inline __must_check int rewrite_transport(struct __sk_buff *skb,
 
 /* Ethernet and network header of a packet of either family, at `network` = ETH_HLEN. */
 static __always_inline __must_check int rewrite_network(struct __sk_buff *skb,
-							const struct connection *connection, int family)
+							const struct connection *connection, int family,
+							int delivery)
 {
-	int decrement = connection->delivery != DELIVERY_PASS;
+	int decrement = delivery != DELIVERY_PASS;
 	__u8 *data = (void *)(long)skb->data;
 	__u8 *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = (void *)data;
@@ -112,13 +113,47 @@ static __always_inline __must_check int rewrite_network(struct __sk_buff *skb,
 	return 0;
 }
 
-/* Last act of a hook: the packet goes where the entry says. */
-static __always_inline int deliver_send(struct __sk_buff *skb, const struct connection *connection)
+/* A packet is not sent on to die. */
+static __always_inline __must_check int deliver_check_hop_limit(struct packet *packet, int delivery)
+{
+	if (delivery == DELIVERY_PASS || packet->hop_limit > 1)
+		return 0;
+	packet->answer = ANSWER_TIME_EXCEEDED;
+	return -REASON_TTL_EXCEEDED;
+}
+
+/* How this packet leaves: as its entry says, but for what the kernel's routes decide packet by packet. */
+static __noinline __must_check int deliver_choose(struct __sk_buff *skb, struct packet *packet,
+						  struct route *route, int *delivery)
+{
+	*delivery = packet->hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : packet->connection.delivery;
+	if (*delivery != DELIVERY_ROUTE)
+		return deliver_check_hop_limit(packet, *delivery);
+	switch (route_find(skb, &packet->connection.rewritten,
+			   route_length(skb, packet->length, packet->segment), route)) {
+	case ROUTE_FORWARD:
+		return deliver_check_hop_limit(packet, *delivery);
+	case ROUTE_TOO_BIG:
+		if (packet->may_fragment)
+			break; /* the kernel's stack cuts it */
+		packet->mtu = route->mtu;
+		packet->answer = ANSWER_TOO_BIG;
+		return -REASON_TOO_BIG;
+	case ROUTE_NONE:
+		return -REASON_NO_ROUTE;
+	}
+	*delivery = DELIVERY_PASS;
+	return 0;
+}
+
+/* Last act of a hook: the packet goes where the entry says; `route` counts if that is the kernel's way. */
+static __always_inline int deliver_send(struct __sk_buff *skb, const struct connection *connection,
+					struct route *route, int delivery)
 {
 	/* A packet that was not sent to the host's MAC came marked as somebody else's, and would be lost there. */
-	if (unlikely(skb->pkt_type) && connection->delivery != DELIVERY_PASS)
+	if (unlikely(skb->pkt_type) && delivery != DELIVERY_PASS)
 		bpf_skb_change_type(skb, 0);
-	switch (connection->delivery) {
+	switch (delivery) {
 	case DELIVERY_PEER:
 		bpf_redirect_peer(connection->to_ifindex, 0);
 		return ACTION_REDIRECT;
@@ -141,6 +176,10 @@ static __always_inline int deliver_send(struct __sk_buff *skb, const struct conn
 		bpf_redirect_neigh(connection->to_ifindex, &next, sizeof(next), 0);
 		return ACTION_REDIRECT;
 	}
+	case DELIVERY_ROUTE:
+		skb->mark = DPD_MARK;
+		bpf_redirect_neigh(route->ifindex, &route->next, sizeof(route->next), 0);
+		return ACTION_REDIRECT;
 	default:
 		return ACTION_PASS;
 	}

@@ -59,6 +59,8 @@ static __noinline __must_check int endpoint_check_source(const struct packet *pa
 	}
 	if (identity->place == PLACE_ENDPOINT || identity->place == PLACE_WAITING)
 		return -REASON_INVALID_SOURCE;
+	if (packet->hook == HOOK_FROM_NETDEV && identity->place == PLACE_HOST)
+		return -REASON_INVALID_SOURCE;
 	return 0;
 }
 

@@ -8,7 +8,7 @@
 /* Where packets that leave by this hook for this end go. */
 static __always_inline void connection_set_way(struct connection *connection, const struct end *to)
 {
-	connection->delivery = DELIVERY_PASS;
+	connection->delivery = to->identity.place == PLACE_REMOTE ? DELIVERY_ROUTE : DELIVERY_PASS;
 	connection->to_ifindex = 0;
 	if (to->identity.place != PLACE_ENDPOINT)
 		return;
@@ -33,8 +33,6 @@ static __always_inline void enter_make_twin(struct packet *packet)
 	twin->epoch = packet->epoch;
 	twin->from_ifindex = end_ifindex(&packet->destination);
 	connection_set_way(twin, &packet->source);
-	if (!twin->from_ifindex)
-		twin->delivery = DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
 }
 
 /* Another CPU entered this very connection first: its word counts. */

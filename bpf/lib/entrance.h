@@ -98,7 +98,9 @@ static __noinline __must_check int entrance_needs(struct __sk_buff *skb, const s
 {
 	int needed;
 
-	if (packet->hook == HOOK_TO_CONTAINER)
+	if (packet->hook == HOOK_FROM_NETDEV)
+		needed = 0;
+	else if (packet->hook == HOOK_TO_CONTAINER)
 		needed = host_needs(packet);
 	else if (packet->family == 4)
 		needed = workload_needs_ipv4(packet);

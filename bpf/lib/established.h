@@ -18,6 +18,7 @@ struct plain {
 	struct tuple tuple;
 	__u32 transport;
 	__u32 length;
+	__u32 headers; /* bytes from the network header to the payload */
 	__u8 family;
 	__u8 tcp_flags;
 };
@@ -28,6 +29,7 @@ static __always_inline int plain_parse_transport(struct plain *plain, const __u8
 		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5)
 			return 0;
 		plain->tcp_flags = transport[13];
+		plain->headers = plain->transport - ETH_HLEN + (transport[12] >> 4) * 4;
 	} else if (plain->tuple.protocol == IPPROTO_ICMP || plain->tuple.protocol == IPPROTO_ICMPV6) {
 		if (transport + sizeof(struct icmphdr) > end || !icmp_is_echo(plain->family, transport[0]))
 			return 0;
@@ -37,6 +39,8 @@ static __always_inline int plain_parse_transport(struct plain *plain, const __u8
 		return 0;
 	} else if (transport + sizeof(struct udphdr) > end) {
 		return 0;
+	} else {
+		plain->headers = plain->transport - ETH_HLEN + sizeof(struct udphdr);
 	}
 	plain->tuple.source_port = *(__be16 *)transport;
 	plain->tuple.destination_port = *(__be16 *)(transport + 2);
@@ -115,6 +119,8 @@ static __always_inline __u8 delivery_point(const struct connection *connection)
 
 	if (connection->to_ifindex)
 		return POINT_TO_ENDPOINT;
+	if (connection->delivery == DELIVERY_ROUTE)
+		return POINT_TO_NETWORK;
 	return receiver == host ? POINT_TO_HOST : POINT_TO_STACK;
 }
 
@@ -173,8 +179,8 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	connection->report_ns = 0;
 	if (settings->aggregation == AGGREGATION_MEDIUM)
 		connection->report_ns = now_ns + settings->report_interval_ns;
-	if (settings->aggregation == AGGREGATION_NONE && hook == HOOK_FROM_CONTAINER)
-		established_report(plain, connection, epoch, ifindex, POINT_FROM_ENDPOINT);
+	if (settings->aggregation == AGGREGATION_NONE && hook != HOOK_TO_CONTAINER)
+		established_report(plain, connection, epoch, ifindex, hook_point(hook));
 	established_report(plain, connection, epoch, connection->to_ifindex ? connection->to_ifindex : ifindex,
 			   delivery_point(connection));
 	return 1;
@@ -191,14 +197,14 @@ static __always_inline void delivery_count(const struct connection *connection, 
 }
 
 static __always_inline __must_check int rewrite(struct __sk_buff *skb, const struct connection *connection,
-						__u32 transport, int family)
+						__u32 transport, int family, int delivery)
 {
 	int answer = 0;
 
 	if (connection->flags & CONNECTION_REWRITE)
 		answer = rewrite_transport(skb, connection, transport);
 	if (!answer)
-		answer = rewrite_network(skb, connection, family);
+		answer = rewrite_network(skb, connection, family, delivery);
 	return answer;
 }
 
@@ -217,6 +223,9 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	if (!connection || connection->epoch != epoch ||
 	    connection->from_ifindex != (hook == HOOK_FROM_CONTAINER ? ifindex : 0))
 		return ACTION_CONTINUE;
+	/* Who sends in the host's name from the network is no one's friend. */
+	if (hook == HOOK_FROM_NETDEV && connection->flags & CONNECTION_WITH_HOST)
+		return ACTION_CONTINUE;
 
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
@@ -227,14 +236,21 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	    !established_attend(&plain, connection, epoch, ifindex, hook))
 		return ACTION_CONTINUE;
 
-	int answer = rewrite(skb, connection, plain.transport, plain.family);
+	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
+	struct route route = {};
+
+	if (delivery == DELIVERY_ROUTE &&
+	    route_find(skb, &connection->rewritten, route_length(skb, plain.length, plain.headers), &route))
+		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can */
+
+	int answer = rewrite(skb, connection, plain.transport, plain.family, delivery);
 
 	if (answer)
 		return answer;
 	__sync_fetch_and_add(&connection->packets, 1);
 	__sync_fetch_and_add(&connection->bytes, plain.length);
 	delivery_count(connection, ifindex, plain.length, hook);
-	return deliver_send(skb, connection);
+	return deliver_send(skb, connection, &route, delivery);
 }
 
 #endif

@@ -31,6 +31,14 @@ struct {
 	__type(value, struct drop_log);
 } dpd_drops __weak SEC(".maps");
 
+/* The point at which a hook meets packets. */
+static __always_inline __u8 hook_point(__u8 hook)
+{
+	if (hook == HOOK_FROM_NETDEV)
+		return POINT_FROM_NETWORK;
+	return hook == HOOK_FROM_CONTAINER ? POINT_FROM_ENDPOINT : POINT_TO_ENDPOINT;
+}
+
 /* Where in a packet's way an event is made, and what was decided there. */
 struct report {
 	__u32 ifindex;
@@ -175,7 +183,7 @@ static __noinline void event_report_drop(struct packet *packet, __u8 reason)
 		.ifindex = packet->ifindex,
 		.repeats = repeats,
 		.verdict = VERDICT_DROPPED,
-		.point = packet->hook == HOOK_FROM_CONTAINER ? POINT_FROM_ENDPOINT : POINT_TO_ENDPOINT,
+		.point = hook_point(packet->hook),
 		.reason = reason,
 		.direction = packet->direction,
 	};

@@ -21,6 +21,7 @@ enum answer_kind {
 	ANSWER_TIME_EXCEEDED = 2,
 	ANSWER_RESET = 3,
 	ANSWER_ECHO = 4,
+	ANSWER_TOO_BIG = 5,
 };
 
 /* One end of a connection as the tables know it. */
@@ -52,7 +53,10 @@ struct packet {
 	__u8 current; /* and its verdict is of the live configuration */
 	__u8 audit; /* the reason for which policy would have dropped it */
 	__u8 direction; /* the side of policy that it meets; the hook's, until the receiver's is asked */
-	__u8 pad[2];
+	__u8 may_fragment; /* IPv4 without DF: the kernel may cut it */
+	__u8 pad;
+	__u16 mtu; /* of the route that it is too big for */
+	__u16 segment; /* bytes from the network header to the payload, and of one segment's payload */
 	__s32 service_answer; /* why no backend can be chosen; 0: one was, or there is no service */
 	__u32 service; /* that it was sent to; 0: none */
 	__u32 first_slot; /* of the service */
@@ -144,6 +148,7 @@ static __noinline __must_check int packet_parse_transport(struct __sk_buff *skb,
 		if ((header[12] >> 4) < 5 || (header[12] >> 4) * 4 > left)
 			return -REASON_INVALID_PACKET;
 		packet->tcp_flags = header[13];
+		packet->segment = packet->transport - packet->network + (header[12] >> 4) * 4;
 		break;
 	case IPPROTO_UDP:
 		if (left < sizeof(struct udphdr) || bpf_skb_load_bytes(skb, packet->transport, header, 8))
@@ -167,6 +172,8 @@ static __noinline __must_check int packet_parse_transport(struct __sk_buff *skb,
 	default:
 		return 0;
 	}
+	if (!packet->segment)
+		packet->segment = packet->transport - packet->network + sizeof(struct udphdr);
 	tuple->source_port = *(__be16 *)header;
 	tuple->destination_port = *(__be16 *)(header + 2);
 	return 0;

@@ -50,7 +50,7 @@ static __noinline int answer_is_limited(__u32 ifindex, __u64 now_ns)
 /* No error answers an error, a later fragment or a reset (RFC 1122, 3.2.2; RFC 4443, 2.4; RFC 9293, 3.5.2). */
 static __always_inline int packet_may_be_answered(const struct packet *packet)
 {
-	if (packet->hook != HOOK_FROM_CONTAINER || packet->fragment == FRAGMENT_LATER)
+	if (packet->hook == HOOK_TO_CONTAINER || packet->fragment == FRAGMENT_LATER)
 		return 0;
 	if (packet->answer == ANSWER_RESET && packet->tcp_flags & TCP_RST)
 		return 0;

@@ -20,16 +20,25 @@ const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
 pub enum HookProgram {
     FromContainer,
     ToContainer,
+    FromNetdev,
+    ToNetdev,
 }
 
 impl HookProgram {
-    pub const ALL: [HookProgram; 2] = [HookProgram::FromContainer, HookProgram::ToContainer];
+    pub const ALL: [HookProgram; 4] = [
+        HookProgram::FromContainer,
+        HookProgram::ToContainer,
+        HookProgram::FromNetdev,
+        HookProgram::ToNetdev,
+    ];
 
     /// The name of its function, as `bpftool prog` shows it.
     pub fn name(self) -> &'static str {
         match self {
             HookProgram::FromContainer => "dpd_from_container",
             HookProgram::ToContainer => "dpd_to_container",
+            HookProgram::FromNetdev => "dpd_from_netdev",
+            HookProgram::ToNetdev => "dpd_to_netdev",
         }
     }
 }
