@@ -55,6 +55,7 @@ enum point {
 	POINT_FROM_ENDPOINT = 5,
 	POINT_FROM_NETWORK = 10,
 	POINT_TO_NETWORK = 11,
+	POINT_XDP = 20, /* our own */
 };
 
 enum verdict {
@@ -87,6 +88,7 @@ enum reason {
 	REASON_TTL_EXCEEDED = 196,
 	REASON_RATE_LIMITED = 198, /* an answer that was not sent */
 	REASON_NO_SERVICE = 220,
+	REASON_PREFILTER = 221,
 	REASON_NOT_STARTED = 222,
 	REASON_ENCAPSULATION = 223,
 	REASON_TUPLE_COLLISION = 224,
@@ -242,6 +244,11 @@ enum policy_key_bits {
 	POLICY_KEY_ALL_BITS = 72, /* subject, class, direction */
 	POLICY_KEY_PROTOCOL_BITS = 80,
 	POLICY_KEY_PORT_BITS = 96,
+};
+
+/* A denied prefix; its key is an identity_key. */
+struct prefilter {
+	__u32 number; /* that the catalog knows it by */
 };
 
 struct policy {

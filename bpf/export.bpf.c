@@ -16,6 +16,7 @@ struct abi_records {
 	struct identity identity;
 	struct policy_key policy_key;
 	struct policy policy;
+	struct prefilter prefilter;
 	struct connection connection;
 	struct metric_key metric_key;
 	struct metric metric;

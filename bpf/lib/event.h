@@ -125,25 +125,24 @@ static __noinline void event_report(struct packet *packet, const struct report *
  * How many drops a report made now stands for: those that were held back since the last one, and this. 0: hold this
  * one back too.
  */
-static __always_inline __u32 drop_repeats(const struct packet *packet, __u8 reason, __u64 interval_ns)
+static __always_inline __u32 drop_repeats(const struct drop_key *key, __u64 now_ns, __u64 interval_ns)
 {
-	struct drop_key key = { .tuple = packet->tuple, .ifindex = packet->ifindex, .reason = reason };
-	struct drop_log *log = bpf_map_lookup_elem(&dpd_drops, &key);
+	struct drop_log *log = bpf_map_lookup_elem(&dpd_drops, key);
 
 	if (!log) {
-		struct drop_log first = { .report_ns = packet->now_ns + interval_ns };
+		struct drop_log first = { .report_ns = now_ns + interval_ns };
 
-		bpf_map_update_elem(&dpd_drops, &key, &first, BPF_ANY);
+		bpf_map_update_elem(&dpd_drops, key, &first, BPF_ANY);
 		return 1;
 	}
-	if (packet->now_ns < log->report_ns) {
+	if (now_ns < log->report_ns) {
 		__sync_fetch_and_add(&log->held_back, 1);
 		return 0;
 	}
 
 	__u32 repeats = log->held_back + 1;
 
-	log->report_ns = packet->now_ns + interval_ns;
+	log->report_ns = now_ns + interval_ns;
 	log->held_back = 0;
 	return repeats;
 }
@@ -174,7 +173,8 @@ static __noinline void event_report_drop(struct packet *packet, __u8 reason)
 	if (reason == REASON_MULTICAST && settings->aggregation == AGGREGATION_MEDIUM)
 		return;
 
-	__u32 repeats = drop_repeats(packet, reason, settings->report_interval_ns);
+	struct drop_key key = { .tuple = packet->tuple, .ifindex = packet->ifindex, .reason = reason };
+	__u32 repeats = drop_repeats(&key, packet->now_ns, settings->report_interval_ns);
 
 	if (!repeats)
 		return;
