@@ -48,7 +48,7 @@ static __noinline __must_check int begin(struct packet *packet, const struct set
 			return -REASON_ENDPOINT_CONNECTIONS;
 	}
 
-	int answer = begin_decide(packet, settings);
+	int answer = begin_decide(packet);
 
 	set_beginning(packet);
 	return answer;
