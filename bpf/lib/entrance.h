@@ -138,7 +138,7 @@ static __always_inline __must_check int entrance_check_destination(const struct 
 /* The step after a packet of either family has been read. */
 static __always_inline __u32 entrance_next(const struct packet *packet)
 {
-	if (packet_is_icmp_error(packet))
+	if (packet_is_icmp_error(packet) && icmp_quotes(packet->family, packet->icmp_type))
 		return CALL_ICMP_ERROR;
 	return packet->hook == HOOK_FROM_CONTAINER ? CALL_LB : CALL_CT;
 }
