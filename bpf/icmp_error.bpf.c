@@ -197,11 +197,8 @@ static __always_inline void set_outside(struct packet *packet, const struct conn
 static __always_inline int is_credible(const struct packet *packet, const struct connection *of,
 				       const struct tuple *key)
 {
-	if (!address_equals(&packet->tuple.destination, &key->destination))
-		return 0;
-	if (packet->hook == HOOK_FROM_CONTAINER)
-		return of->from_ifindex == packet->ifindex;
-	return !of->from_ifindex && of->to_ifindex == packet->ifindex;
+	return address_equals(&packet->tuple.destination, &key->destination) &&
+	       connection_fits(of, packet->hook, packet->ifindex);
 }
 
 /* An error of a connection that was judged under an older configuration: policy is asked about the connection. */
