@@ -48,7 +48,7 @@ static __noinline __must_check int begin(struct packet *packet, const struct set
 			return -REASON_ENDPOINT_CONNECTIONS;
 	}
 
-	int answer = begin_decide(packet, settings);
+	int answer = begin_decide(packet);
 
 	set_beginning(packet);
 	return answer;
@@ -88,9 +88,8 @@ static __always_inline int is_over(const struct packet *packet, const struct con
 
 static __always_inline int is_current(const struct packet *packet)
 {
-	__u32 from = packet->hook == HOOK_FROM_CONTAINER ? packet->ifindex : 0;
-
-	return packet->connection.epoch == packet->epoch && packet->connection.from_ifindex == from;
+	return packet->connection.epoch == packet->epoch &&
+	       connection_fits(&packet->connection, packet->hook, packet->ifindex);
 }
 
 /* A packet whose backend is gone: who speaks UDP begins anew, who speaks TCP is told at once. */

@@ -190,15 +190,15 @@ static __always_inline void set_outside(struct packet *packet, const struct conn
 						(__be32 *)&rewritten->source, 32, 0);
 }
 
-/* Whether who sent the error can have seen the quoted packet, and sends it to who sent that. */
+/*
+ * Whether who sent the error can have seen the quoted packet, and sends it to who sent that. `of` is the way of packets
+ * from the one to the other: from this workload, or out of the host, where nobody sees what passes between workloads.
+ */
 static __always_inline int is_credible(const struct packet *packet, const struct connection *of,
 				       const struct tuple *key)
 {
-	if (!address_equals(&packet->tuple.destination, &key->destination))
-		return 0;
-	if (packet->hook == HOOK_FROM_CONTAINER)
-		return of->from_ifindex == packet->ifindex;
-	return of->to_ifindex == packet->ifindex;
+	return address_equals(&packet->tuple.destination, &key->destination) &&
+	       connection_fits(of, packet->hook, packet->ifindex);
 }
 
 /* An error of a connection that was judged under an older configuration: policy is asked about the connection. */
@@ -265,7 +265,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	struct tuple key = tuple_reverse(&quoted.tuple);
 	const struct connection *of = conntrack_find(&key);
 
-	if (!of || !is_credible(packet, of, &key))
+	if (!of || !is_credible(packet, of, &key) ||
+	    connection_is_expired(of, key.protocol, packet->now_ns, settings))
 		return ACTION_CONTINUE;
 
 	int rewrites = of->flags & CONNECTION_REWRITE;

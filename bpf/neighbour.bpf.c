@@ -144,7 +144,7 @@ static __always_inline __must_check int handle_solicitation(struct __sk_buff *sk
 	if (!address_is_link_local(source) && !packet_is_own(packet, source))
 		return -REASON_INVALID_SOURCE;
 	if (packet_is_own(packet, &target))
-		return ACTION_PASS;
+		return packet_stays_on_link(packet) ? ACTION_PASS : -REASON_INVALID_PACKET;
 	return answer_solicitation(skb, packet, &target, endpoint);
 }
 

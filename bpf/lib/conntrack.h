@@ -111,6 +111,17 @@ static __noinline void conntrack_delete_pair(const struct tuple *tuple, const st
 		usage_add(opener, 0, 1);
 }
 
+/*
+ * Whether a packet at this hook of this interface comes from where the entry says, which is the established path's
+ * source check, and is where the entry sends it if it comes from the host.
+ */
+static __always_inline int connection_fits(const struct connection *connection, __u8 hook, __u32 ifindex)
+{
+	if (hook == HOOK_FROM_CONTAINER)
+		return connection->from_ifindex == ifindex;
+	return !connection->from_ifindex && connection->to_ifindex == ifindex;
+}
+
 /* -- Age and state --------------------------------------------------------------------------------------------------- */
 
 static __always_inline __u32 connection_lifetime(__u8 protocol, __u8 state)

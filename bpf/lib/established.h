@@ -22,20 +22,24 @@ struct plain {
 	__u8 tcp_flags;
 };
 
-static __always_inline int plain_parse_transport(struct plain *plain, const __u8 *transport, const __u8 *end)
+/* `left` bytes are the packet's by its network header: below nothing if that contradicts itself. */
+static __always_inline int plain_parse_transport(struct plain *plain, const __u8 *transport, const __u8 *end,
+						 __s32 left)
 {
 	if (plain->tuple.protocol == IPPROTO_TCP) {
-		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5)
+		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5 ||
+		    left < (transport[12] >> 4) * 4)
 			return 0;
 		plain->tcp_flags = transport[13];
 	} else if (plain->tuple.protocol == IPPROTO_ICMP || plain->tuple.protocol == IPPROTO_ICMPV6) {
-		if (transport + sizeof(struct icmphdr) > end || !icmp_is_echo(plain->family, transport[0]))
+		if (transport + sizeof(struct icmphdr) > end || left < (__s32)sizeof(struct icmphdr) ||
+		    !icmp_is_echo(plain->family, transport[0]))
 			return 0;
 		tuple_set_echo(&plain->tuple, transport[0], *(__be16 *)(transport + 4));
 		return 1;
 	} else if (plain->tuple.protocol != IPPROTO_UDP && plain->tuple.protocol != IPPROTO_SCTP) {
 		return 0;
-	} else if (transport + sizeof(struct udphdr) > end) {
+	} else if (transport + sizeof(struct udphdr) > end || left < (__s32)sizeof(struct udphdr)) {
 		return 0;
 	}
 	plain->tuple.source_port = *(__be16 *)transport;
@@ -60,7 +64,8 @@ static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *dat
 	plain->tuple.protocol = ip->protocol;
 	plain->transport = ETH_HLEN + sizeof(*ip);
 	return ip->protocol != IPPROTO_ICMPV6 &&
-	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end,
+				     (__s32)plain->length - (__s32)sizeof(*ip));
 }
 
 static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
@@ -82,7 +87,8 @@ static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *dat
 	if (address_is_mapped(&plain->tuple.source) || address_is_mapped(&plain->tuple.destination))
 		return 0;
 	return ip->nexthdr != IPPROTO_ICMP &&
-	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end,
+				     (__s32)plain->length - (__s32)sizeof(*ip));
 }
 
 /* Not zero: everything that the established path needs was there. */
@@ -214,8 +220,7 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	__u32 ifindex = skb->ifindex;
 	__u64 epoch = live_epoch();
 
-	if (!connection || connection->epoch != epoch ||
-	    connection->from_ifindex != (hook == HOOK_FROM_CONTAINER ? ifindex : 0))
+	if (!connection || connection->epoch != epoch || !connection_fits(connection, hook, ifindex))
 		return ACTION_CONTINUE;
 
 	__u64 now_ns = bpf_ktime_get_coarse_ns();

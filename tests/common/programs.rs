@@ -22,6 +22,7 @@ use dpd::bpf::reader::Reader;
 use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
 use dpd::model::state::State;
+use dpd::model::status::ProgramStatus;
 use libbpf_rs::libbpf_sys;
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -94,6 +95,13 @@ impl Datapath for Programs {
 
     fn connections(&self) -> Vec<Connection> {
         self.ask(|machine| machine.connections())
+    }
+
+    fn programs(&self) -> Vec<ProgramStatus> {
+        self.ask(|machine| {
+            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
+            reader.programs().expect("ask about the programs")
+        })
     }
 
     fn reload(&self, config: &Path) {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
+use dpd::model::status::ProgramStatus;
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -46,6 +47,8 @@ pub trait Datapath {
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
+    /// What the kernel says of the programs.
+    fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
 }
@@ -86,6 +89,10 @@ impl Node {
 
     pub fn connections(&self) -> Vec<Connection> {
         self.datapath.connections()
+    }
+
+    pub fn programs(&self) -> Vec<ProgramStatus> {
+        self.datapath.programs()
     }
 
     pub fn reload(&self, config_toml: &str) {
