@@ -11,3 +11,4 @@ mod papers;
 mod parity;
 mod programs;
 mod rust;
+mod tables;
