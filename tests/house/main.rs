@@ -7,6 +7,7 @@ mod source;
 
 mod c;
 mod layout;
+mod pages;
 mod papers;
 mod parity;
 mod programs;
