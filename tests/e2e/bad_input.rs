@@ -50,7 +50,7 @@ fn each_bad_start_has_a_clear_message() {
         (
             "a folder in its place",
             format!("{dpd} --config {place} run"),
-            "directory",
+            "not a regular file",
         ),
         (
             "a file that may not be read",

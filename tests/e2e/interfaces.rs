@@ -24,7 +24,7 @@ fn becomes(lab: &Lab, interface: &str, state: &str) -> Value {
     })
 }
 
-/// Makes the client's veth pair, as the lab does.
+/// Makes the client's veth pair, as the lab does, under the name that is waited for.
 fn plug(lab: &Lab) {
     let peer = format!(
         "{}-client",
@@ -34,12 +34,12 @@ fn plug(lab: &Lab) {
         "node",
         &format!(
             "set -e
-            ip link add lxc-client type veth peer name eth0 netns {peer}
-            ip address add 169.254.1.1/32 dev lxc-client
-            ip address add fe80::1:1/64 dev lxc-client nodad
-            ip link set lxc-client up
-            ip route add 10.200.0.64/32 dev lxc-client src 10.200.0.1
-            ip route add fd00:200::64/128 dev lxc-client src fd00:200::1"
+            ip link add lxc-late type veth peer name eth0 netns {peer}
+            ip address add 169.254.1.1/32 dev lxc-late
+            ip address add fe80::1:1/64 dev lxc-late nodad
+            ip link set lxc-late up
+            ip route add 10.200.0.64/32 dev lxc-late src 10.200.0.1
+            ip route add fd00:200::64/128 dev lxc-late src fd00:200::1"
         ),
     );
     lab.ok(
@@ -64,9 +64,9 @@ fn ask_both(lab: &Lab, sentence: &str) {
 #[test]
 fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
     let lab = Lab::laid();
-    lab.ok("node", "ip link del lxc-client");
+    lab.edit("lxc-client", "lxc-late");
     lab.start();
-    assert_eq!(endpoint(&lab, "lxc-client")["state"], "waiting");
+    assert_eq!(endpoint(&lab, "lxc-late")["state"], "waiting");
     assert_eq!(
         endpoint(&lab, "lxc-coredns")["state"],
         "attached",
@@ -74,30 +74,31 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
     );
     let log = lab.log();
     assert!(
-        log.contains("interface lxc-client is not there: waiting for it"),
+        log.contains("interface lxc-late is not there: waiting for it"),
         "{log}"
     );
     lab.ok("node", "ping -c1 -W5 10.200.0.44");
 
+    lab.ok("node", "ip link del lxc-client");
     plug(&lab);
-    let first = becomes(&lab, "lxc-client", "attached");
+    let first = becomes(&lab, "lxc-late", "attached");
     ask_both(&lab, "the interface that came");
 
-    lab.ok("node", "ip link del lxc-client");
-    becomes(&lab, "lxc-client", "waiting");
+    lab.ok("node", "ip link del lxc-late");
+    becomes(&lab, "lxc-late", "waiting");
     plug(&lab);
-    let second = becomes(&lab, "lxc-client", "attached");
+    let second = becomes(&lab, "lxc-late", "attached");
     assert_ne!(
         first["ifindex"], second["ifindex"],
         "it is another interface"
     );
     ask_both(&lab, "the interface that came again");
 
-    lab.ok("node", "ip link set lxc-client down && ip link set lxc-client address 02:00:00:00:77:01 && ip link set lxc-client up");
+    lab.ok("node", "ip link set lxc-client down && ip link set lxc-client address 02:00:00:00:77:01 && ip link set lxc-late up");
     lab.ok(
         "node",
-        "ip route replace 10.200.0.64/32 dev lxc-client src 10.200.0.1
-        ip route replace fd00:200::64/128 dev lxc-client src fd00:200::1",
+        "ip route replace 10.200.0.64/32 dev lxc-late src 10.200.0.1
+        ip route replace fd00:200::64/128 dev lxc-late src fd00:200::1",
     );
     lab.ok("client", "ip neigh flush dev eth0");
     ask_both(&lab, "the interface with another MAC");
@@ -113,7 +114,7 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
     let attached = lab.attached();
     let of_client = attached
         .iter()
-        .filter(|row| row.starts_with("lxc-client "))
+        .filter(|row| row.starts_with("lxc-late "))
         .count();
     assert_eq!(of_client, 2, "one program each way: {attached:?}");
 }

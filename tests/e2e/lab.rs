@@ -149,7 +149,7 @@ impl Lab {
         output.expect("run nsenter (of the package util-linux)")
     }
 
-    /// The same; it must succeed. Answers with what it prints.
+    /// The same; it must succeed. Answers with what it prints, but for its errors.
     pub fn ok(&self, place: &str, line: &str) -> String {
         let output = self.run(place, line);
         assert!(
@@ -159,7 +159,7 @@ impl Lab {
             text(&output),
             self.tail()
         );
-        text(&output)
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Starts a server inside a namespace and waits until something listens on the port. It ends with the lab.
@@ -217,18 +217,45 @@ impl Lab {
 
     /// What hangs on the node's interfaces, as `interface hook program`.
     pub fn attached(&self) -> Vec<String> {
-        let found: Value = serde_json::from_str(&self.ok("node", "bpftool -j net show")).unwrap();
-        let mut rows: Vec<String> = found[0]["tc"]
-            .as_array()
-            .expect("what hangs on tc")
+        let status = self.json("status");
+        let interfaces = status["interfaces"].as_array().expect("interfaces");
+        let mut rows: Vec<String> = interfaces
             .iter()
+            .flat_map(|row| row["attachments"].as_array().expect("attachments"))
             .map(|row| {
-                let word = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-                format!("{} {} {}", word("devname"), word("kind"), word("name"))
+                let word = |key: &str| row[key].as_str().expect("a word");
+                format!("{} {} {}", word("interface"), word("hook"), word("program"))
             })
             .collect();
         rows.sort();
         rows
+    }
+
+    /// The numbers of the node's programs.
+    pub fn programs(&self) -> Vec<u64> {
+        let status = self.json("status");
+        let programs = status["programs"].as_array().expect("programs");
+        programs
+            .iter()
+            .filter_map(|row| row["id"].as_u64())
+            .collect()
+    }
+
+    /// How often the kernel has these programs on a hook, as bpftool counts: by links, or by filters where there are no
+    /// links for tc.
+    pub fn hooked(&self, programs: &[u64]) -> usize {
+        let ours =
+            |row: &&Value, key: &str| row[key].as_u64().is_some_and(|id| programs.contains(&id));
+        let links = self.ok("node", "bpftool -j link show");
+        let links: Vec<Value> = serde_json::from_str(&links).expect("links in JSON");
+        let links = links.iter().filter(|row| ours(row, "prog_id")).count();
+        if links > 0 {
+            return links;
+        }
+        let filters = self.ok("node", "bpftool -j net show");
+        let filters: Value = serde_json::from_str(&filters).expect("filters in JSON");
+        let filters = filters[0]["tc"].as_array().expect("filters of tc");
+        filters.iter().filter(|row| ours(row, "id")).count()
     }
 
     /// Runs a job on a thread inside a namespace; the sockets that it opens stay there.

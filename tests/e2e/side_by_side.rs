@@ -35,7 +35,6 @@ fn two_labs_do_not_disturb_each_other() {
     one.dpd("ct flush");
     one.stop();
     one.dpd("cleanup");
-    assert_eq!(one.attached(), Vec::<String>::new());
     assert_eq!(other.attached().len(), 6, "the other keeps its programs");
     other.ask("client", "10.32.0.10").expect("and its service");
     let after = other.flows().len();

@@ -9,12 +9,12 @@ use crate::lab::{Lab, eventually, text};
 
 /// One program on each hook of each interface.
 const ATTACHED: [&str; 6] = [
-    "lxc-client tcx/egress dpd_to_container",
-    "lxc-client tcx/ingress dpd_from_container",
-    "lxc-coredns tcx/egress dpd_to_container",
-    "lxc-coredns tcx/ingress dpd_from_container",
-    "lxc-intruder tcx/egress dpd_to_container",
-    "lxc-intruder tcx/ingress dpd_from_container",
+    "lxc-client egress dpd_to_container",
+    "lxc-client ingress dpd_from_container",
+    "lxc-coredns egress dpd_to_container",
+    "lxc-coredns ingress dpd_from_container",
+    "lxc-intruder egress dpd_to_container",
+    "lxc-intruder ingress dpd_from_container",
 ];
 
 /// What a connection is called in the kernel's tables, and its age, which only the same entry has.
@@ -108,14 +108,24 @@ fn queries_survive_the_daemon() {
         after.1 > before.1,
         "it is the same entry: {before:?}, {after:?}"
     );
-    let programs = lab.ok("node", "bpftool prog show name dpd_from_container");
-    let status = lab.json("status");
-    let listed = status["programs"].as_array().expect("programs");
-    let count = listed
+    assert_eq!(
+        lab.hooked(&lab.programs()),
+        ATTACHED.len(),
+        "and the kernel says so, too"
+    );
+    let mut names: Vec<Value> = lab.json("status")["programs"]
+        .as_array()
+        .expect("programs")
         .iter()
-        .filter(|row| row["name"] == "dpd_from_container")
-        .count();
-    assert_eq!(count, 1, "one load of the programs is left: {programs}");
+        .map(|row| row["name"].clone())
+        .collect();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(
+        names.len(),
+        count,
+        "one load of the programs is left: {names:?}"
+    );
     drop(stream);
 }
 
@@ -138,12 +148,29 @@ fn cleanup_takes_everything_away() {
         .expect("a refused cleanup takes nothing away");
 
     lab.stop();
+    let programs = lab.programs();
+    assert_eq!(lab.hooked(&programs), ATTACHED.len());
     let said = lab.dpd("cleanup");
     assert!(
         said.lines().count() >= 4,
         "it says what it takes away: {said}"
     );
-    assert_eq!(lab.attached(), Vec::<String>::new(), "no program is left");
+    assert_eq!(lab.hooked(&programs), 0, "no program is left on a hook");
+    eventually("no program is left in the kernel", || {
+        let left: Vec<&u64> = programs
+            .iter()
+            .filter(|id| {
+                lab.run("node", &format!("bpftool prog show id {id}"))
+                    .status
+                    .success()
+            })
+            .collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    });
     assert!(!lab.bpf_root().exists(), "no pin is left");
     lab.ask("client", "10.200.0.44")
         .expect("the kernel routes as before dpd");
