@@ -50,8 +50,9 @@ static __always_inline __must_check int answer_error(struct __sk_buff *skb, stru
 	__u32 transport = network + header;
 	__u32 sum = 0;
 
+	/* Not bpf_skb_change_head: newer kernels then take all before the old IP header for Ethernet's. */
 	if (answer_turn_ethernet(skb, &eth) || bpf_skb_change_tail(skb, ETH_HLEN + quote, 0) ||
-	    bpf_skb_change_head(skb, header + sizeof(icmp), 0))
+	    bpf_skb_adjust_room(skb, header + sizeof(icmp), BPF_ADJ_ROOM_MAC, 0))
 		return ACTION_DROP;
 	if (packet->family == 6)
 		sum = answer_pseudo_sum(&source, &packet->tuple.source, quote + sizeof(icmp), IPPROTO_ICMPV6);
