@@ -111,7 +111,8 @@ static __noinline __must_check int orphan(struct packet *packet, const struct se
 	return begin(packet, settings);
 }
 
-static __always_inline __must_check int find_connection(struct packet *packet, const struct settings *settings)
+static __always_inline __must_check int find_connection(struct packet *packet,
+							const struct settings *settings)
 {
 	struct connection *connection = conntrack_find_answered(&packet->tuple);
 

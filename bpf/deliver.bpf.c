@@ -142,8 +142,8 @@ int tail_deliver(struct __sk_buff *skb)
 	int answer = -REASON_CONNTRACK_FULL;
 
 	/* The network header must be in the linear part: rewriting it needs no copy then. */
-	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr) :
-							 ETH_HLEN + sizeof(struct ipv6hdr)))
+	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr)
+						       : ETH_HLEN + sizeof(struct ipv6hdr)))
 		answer = -REASON_INVALID_PACKET;
 	else if (settings)
 		answer = deliver(skb, packet, settings);

@@ -82,7 +82,8 @@ static __noinline int begin_try_backends(struct packet *packet)
 		if (column >= packet->slot_count)
 			column -= packet->slot_count;
 
-		const struct service_slot *slot = service_slot_find(packet->slot, packet->first_slot + column);
+		const struct service_slot *slot =
+			service_slot_find(packet->slot, packet->first_slot + column);
 
 		if (slot && begin_aim(packet, slot->backend) && begin_is_free())
 			return 1;
@@ -98,8 +99,7 @@ static __noinline int begin_try_ports(struct packet *packet)
 	if (rewritten->protocol != IPPROTO_TCP && rewritten->protocol != IPPROTO_UDP)
 		return 0;
 	for (int i = 0; i < PORT_TRIES; i++) {
-		__u32 port = FIRST_FREE_PORT +
-			     random_below(bpf_get_prandom_u32(), 65536 - FIRST_FREE_PORT);
+		__u32 port = FIRST_FREE_PORT + random_below(bpf_get_prandom_u32(), 65536 - FIRST_FREE_PORT);
 
 		rewritten->source_port = bpf_htons(port);
 		if (begin_is_free())
@@ -119,8 +119,8 @@ static __always_inline void begin_sum(struct packet *packet)
 	connection->flags |= CONNECTION_REWRITE;
 	connection->address_sum = bpf_csum_diff((__be32 *)&from->source, 32, (__be32 *)&to->source, 32, 0);
 	if (from->source_port != to->source_port || from->destination_port != to->destination_port)
-		connection->port_sum = bpf_csum_diff((__be32 *)&from->source_port, 4,
-						     (__be32 *)&to->source_port, 4, 0);
+		connection->port_sum =
+			bpf_csum_diff((__be32 *)&from->source_port, 4, (__be32 *)&to->source_port, 4, 0);
 }
 
 /* Decides what the packet becomes, in packet->connection; nothing is entered in any table yet. */

@@ -102,8 +102,8 @@ static __always_inline void usage_add(__u32 ifindex, __u64 opened, __u64 closed)
 static __noinline void conntrack_delete_pair(const struct tuple *tuple, const struct connection *connection)
 {
 	struct tuple twin = tuple_reverse(&connection->rewritten);
-	__u32 opener = connection->flags & CONNECTION_REPLY ? connection->to_ifindex :
-							       connection->from_ifindex;
+	__u32 opener =
+		connection->flags & CONNECTION_REPLY ? connection->to_ifindex : connection->from_ifindex;
 
 	conntrack_delete(tuple);
 	conntrack_delete(&twin);
@@ -205,8 +205,8 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->from_ifindex = connection->to_ifindex;
 	mirror->to_ifindex = connection->from_ifindex;
 	mirror->delivery = DELIVERY_PASS;
-	mirror->flags = (connection->flags ^ CONNECTION_REPLY) &
-			~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
+	mirror->flags =
+		(connection->flags ^ CONNECTION_REPLY) & ~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
 	if (connection->flags & CONNECTION_FIN_HERE)
 		mirror->flags |= CONNECTION_FIN_THERE;
 	if (connection->flags & CONNECTION_FIN_THERE)

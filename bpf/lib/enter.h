@@ -34,7 +34,8 @@ static __always_inline void enter_make_twin(struct packet *packet)
 	twin->from_ifindex = end_ifindex(&packet->destination);
 	connection_set_way(twin, &packet->source);
 	if (!twin->from_ifindex)
-		twin->delivery = DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
+		twin->delivery =
+			DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
 }
 
 /* Another CPU entered this very connection first: its word counts. */

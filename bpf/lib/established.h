@@ -47,7 +47,8 @@ static __always_inline int plain_parse_transport(struct plain *plain, const __u8
 	return 1;
 }
 
-static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *data, const __u8 *end,
+					    __u32 frame)
 {
 	const struct iphdr *ip = (void *)(data + ETH_HLEN);
 
@@ -68,7 +69,8 @@ static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *dat
 				     (__s32)plain->length - (__s32)sizeof(*ip));
 }
 
-static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end,
+					    __u32 frame)
 {
 	const struct ipv6hdr *ip = (void *)(data + ETH_HLEN);
 
@@ -116,8 +118,8 @@ static __always_inline __u8 established_direction(const struct connection *conne
 static __always_inline __u8 delivery_point(const struct connection *connection)
 {
 	const __u32 host = 1; /* identity of the host, as Cilium numbers it */
-	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity :
-								 connection->destination_identity;
+	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity
+							      : connection->destination_identity;
 
 	if (connection->to_ifindex)
 		return POINT_TO_ENDPOINT;
@@ -144,8 +146,8 @@ static __noinline void established_report(const struct plain *plain, struct conn
 		.repeats = 1,
 		.verdict = VERDICT_FORWARDED,
 		.point = point,
-		.direction = point == POINT_FROM_ENDPOINT ? DIRECTION_EGRESS :
-							    established_direction(connection),
+		.direction =
+			point == POINT_FROM_ENDPOINT ? DIRECTION_EGRESS : established_direction(connection),
 	};
 
 	event->time_ns = now_ns;
@@ -168,8 +170,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	const struct settings *settings = settings_find(epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
-	if (!settings ||
-	    connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
+	if (!settings || connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
 		return 0;
 
 	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);
@@ -181,7 +182,8 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 		connection->report_ns = now_ns + settings->report_interval_ns;
 	if (settings->aggregation == AGGREGATION_NONE && hook == HOOK_FROM_CONTAINER)
 		established_report(plain, connection, epoch, ifindex, POINT_FROM_ENDPOINT);
-	established_report(plain, connection, epoch, connection->to_ifindex ? connection->to_ifindex : ifindex,
+	established_report(plain, connection, epoch,
+			   connection->to_ifindex ? connection->to_ifindex : ifindex,
 			   delivery_point(connection));
 	return 1;
 }
@@ -228,7 +230,8 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	if (unlikely(plain.tcp_flags & TCP_SYN))
 		return ACTION_CONTINUE;
 	if (unlikely(plain.tcp_flags & TCP_NOTED || connection->state != CONNECTION_ESTABLISHED ||
-		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC || now_ns >= connection->report_ns) &&
+		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
+		     now_ns >= connection->report_ns) &&
 	    !established_attend(&plain, connection, epoch, ifindex, hook))
 		return ACTION_CONTINUE;
 

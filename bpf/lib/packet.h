@@ -145,8 +145,7 @@ static __noinline __must_check int packet_parse_transport(struct __sk_buff *skb,
 
 	switch (tuple->protocol) {
 	case IPPROTO_TCP:
-		if (left < sizeof(struct tcphdr) ||
-		    bpf_skb_load_bytes(skb, packet->transport, header, 14))
+		if (left < sizeof(struct tcphdr) || bpf_skb_load_bytes(skb, packet->transport, header, 14))
 			return -REASON_INVALID_PACKET;
 		if ((header[12] >> 4) < 5 || (header[12] >> 4) * 4 > left)
 			return -REASON_INVALID_PACKET;
