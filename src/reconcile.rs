@@ -315,7 +315,11 @@ fn sizes(config: &Config) -> Sizes {
 /// If a daemon is at work on it, the root is on no bpffs, or the kernel refuses.
 pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     let pins = Pins::new(root);
-    if !root.exists() {
+    // Whoever may not look must not hear that nothing is there.
+    let is_there = root
+        .try_exists()
+        .with_context(|| format!("look at {} (as root?)", root.display()))?;
+    if !is_there {
         return Ok(Vec::new());
     }
     pins.check_bpffs()?;

@@ -103,7 +103,10 @@ impl Pins {
         self.check_versions()?;
         for folder in [self.maps(), self.generations(), self.loads(), self.links()] {
             fs::create_dir_all(&folder).with_context(|| {
-                format!("make the folder {} for pinned objects", folder.display())
+                format!(
+                    "make the folder {} for pinned objects (as root?)",
+                    folder.display()
+                )
             })?;
         }
         Ok(())

@@ -1,5 +1,9 @@
 //! Questions to a real DNS server through the service's address, and what dpd tells of them.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc::channel;
+
 use crate::lab::{Lab, eventually};
 use serde_json::{Value, json};
 
@@ -188,4 +192,40 @@ fn the_intruder_is_refused_and_that_is_told() {
     );
     lab.ask("client", "10.32.0.10")
         .expect("the client has nothing to suffer for it");
+}
+
+#[test]
+fn flows_are_told_as_they_happen() {
+    let lab = Lab::started();
+    let mut watching = lab.command("node", env!("CARGO_BIN_EXE_dpd"));
+    watching.args("observe --verdict dropped --from intruder".split_whitespace());
+    let mut watching = watching
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run nsenter");
+    let (sender, lines) = channel();
+    let stdout = BufReader::new(watching.stdout.take().expect("its output is a pipe"));
+    std::thread::spawn(move || {
+        stdout
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| sender.send(line))
+    });
+    // The first questions may come before the observer.
+    let line = eventually("a drop is told", || {
+        let _ = lab.ask("client", "10.32.0.10");
+        let _ = lab.ask("intruder", "10.32.0.10");
+        lines.try_recv()
+    });
+    assert!(
+        line.contains("(intruder) -> kube-dns"),
+        "and nothing else: {line}"
+    );
+    lab.stop();
+    let status = watching.wait().expect("wait for the observer");
+    assert_eq!(
+        status.code(),
+        Some(1),
+        "an observer does not outlive the daemon in silence"
+    );
 }

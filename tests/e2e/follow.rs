@@ -3,7 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::lab::{Lab, eventually};
 
@@ -246,4 +249,45 @@ fn a_tightened_policy_cuts_what_runs() {
 
     change(&allowed);
     lab.ok("client", "curl -fsS -m 10 http://10.32.0.80/hello");
+}
+
+#[test]
+fn a_change_costs_no_packet() {
+    let lab = Lab::started();
+    lab.serve("coredns", "iperf3 -s -p 5201", 5201);
+    let mut client = lab.command("client", "timeout");
+    client.args("60 iperf3 -J -c 10.32.0.52 -p 52 -u -b 8M -t 5".split_whitespace());
+    let client = client.stdout(Stdio::piped()).spawn().expect("run nsenter");
+    eventually("the datagrams flow", || {
+        let connections = lab.dpd("ct list");
+        let is_there = |line: &str| line.starts_with("udp") && line.contains("10.32.0.52");
+        if connections.lines().any(is_there) {
+            Ok(())
+        } else {
+            Err(connections)
+        }
+    });
+    let drop_in = lab.folder().join("config.d/other.toml");
+    for port in 1..=4 {
+        let revision = lab.revision();
+        let other =
+            format!("[services.other]\nfrontends = [\"10.32.0.98:{port}/tcp\"]\nbackends = []\n");
+        fs::write(&drop_in, other).expect("write a drop-in");
+        lab.signal("HUP");
+        eventually("the change is applied", || {
+            let now = lab.revision();
+            if now > revision { Ok(()) } else { Err(now) }
+        });
+    }
+    let output = client.wait_with_output().expect("wait for iperf3");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report in JSON");
+    let sum = &report["end"]["sum"];
+    assert!(
+        sum["packets"]
+            .as_u64()
+            .is_some_and(|packets| packets > 1000),
+        "{report}"
+    );
+    assert_eq!(sum["lost_packets"], 0, "of {}", sum["packets"]);
+    assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }

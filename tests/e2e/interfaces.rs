@@ -94,7 +94,7 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
     );
     ask_both(&lab, "the interface that came again");
 
-    lab.ok("node", "ip link set lxc-client down && ip link set lxc-client address 02:00:00:00:77:01 && ip link set lxc-late up");
+    lab.ok("node", "ip link set lxc-late down && ip link set lxc-late address 02:00:00:00:77:01 && ip link set lxc-late up");
     lab.ok(
         "node",
         "ip route replace 10.200.0.64/32 dev lxc-late src 10.200.0.1

@@ -100,5 +100,8 @@ fn a_workload_reaches_itself_through_its_own_service() {
         let said = lab.ok("coredns", &format!("curl -sS -m 10 '{url}'"));
         assert_eq!(said, format!("hello {peer}\n"), "{url}");
     }
+    for server in ["10.32.0.10", "fd00:32::10"] {
+        lab.ask("coredns", server).expect("over UDP, too");
+    }
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
