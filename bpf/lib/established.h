@@ -169,7 +169,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
 	if (!settings ||
-	    connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
+	    connection_is_expired(connection, &plain->tuple, now_ns, settings))
 		return 0;
 
 	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);
