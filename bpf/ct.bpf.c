@@ -83,7 +83,7 @@ static __always_inline int is_over(const struct packet *packet, const struct con
 {
 	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && connection->state == CONNECTION_CLOSING)
 		return 1;
-	return connection_is_expired(connection, packet->tuple.protocol, packet->now_ns, settings);
+	return connection_is_expired(connection, &packet->tuple, packet->now_ns, settings);
 }
 
 static __always_inline int is_current(const struct packet *packet)

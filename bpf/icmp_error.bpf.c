@@ -269,7 +269,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	const struct connection *of = conntrack_find(&key);
 
 	if (!of || !is_credible(packet, of, &key) ||
-	    connection_is_expired(of, key.protocol, packet->now_ns, settings))
+	    connection_is_expired(of, &key, packet->now_ns, settings))
 		return ACTION_CONTINUE;
 
 	int rewrites = of->flags & CONNECTION_REWRITE;

@@ -36,13 +36,11 @@ __weak __noinline int begin_is_free(void)
 	if (!taken)
 		return 1;
 
-	struct tuple twin = tuple_reverse(&taken->rewritten);
-
-	if (tuple_equals(&twin, &packet->tuple)) {
+	if (connection_is_twin(taken, &packet->tuple)) {
 		conntrack_delete(&key);
 		return 1;
 	}
-	if (connection_is_expired(taken, key.protocol, packet->now_ns, settings)) {
+	if (connection_is_expired(taken, &key, packet->now_ns, settings)) {
 		conntrack_delete_pair(&key, taken);
 		return 1;
 	}

@@ -170,7 +170,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	const struct settings *settings = settings_find(epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
-	if (!settings || connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
+	if (!settings || connection_is_expired(connection, &plain->tuple, now_ns, settings))
 		return 0;
 
 	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);

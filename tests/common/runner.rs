@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use dpd::model::conntrack::Connection;
@@ -47,6 +48,9 @@ pub trait Datapath {
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
+    /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
+    /// when a table is full.
+    fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
     /// What the kernel says of the programs.
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
@@ -89,6 +93,10 @@ impl Node {
 
     pub fn connections(&self) -> Vec<Connection> {
         self.datapath.connections()
+    }
+
+    pub fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
+        self.datapath.evict(protocol, src, dst);
     }
 
     pub fn programs(&self) -> Vec<ProgramStatus> {
