@@ -205,7 +205,7 @@ impl Machine {
 }
 
 /// A bpffs that only this thread and its children see, and that goes with them.
-fn own_bpffs() -> PathBuf {
+pub fn own_bpffs() -> PathBuf {
     // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
         .expect("make a mount namespace: this test needs root");
