@@ -91,7 +91,12 @@ fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<Owne
 
 /// Takes a program off its hook; answers whether there was one.
 pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
-    unpin(&path(pins, ifindex, program))
+    let path = path(pins, ifindex, program);
+    if let Some((link, _)) = open(&path, ifindex) {
+        // Without this it would go a moment after the last reference.
+        link.detach().context("detach the tcx link")?;
+    }
+    unpin(&path)
 }
 
 fn unpin(path: &Path) -> Result<bool> {
