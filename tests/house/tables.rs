@@ -35,17 +35,19 @@ fn state(rows: u32) -> State {
         port: port(number),
         protocol: Protocol::ALL[number as usize % 3],
     };
-    let policy_key = |number: u32| PolicyKey {
-        subject: number,
-        class: number / 2,
-        direction: if number % 3 == 0 {
-            Direction::Egress
-        } else {
-            Direction::Ingress
-        },
-        protocol: (number % 5 != 0).then_some(17),
-        port: if number % 5 == 0 { 0 } else { port(number) },
-        port_bits: if number % 5 == 0 { 0 } else { 16 },
+    let policy_key = |number: u32| {
+        let has_port = !number.is_multiple_of(5);
+        PolicyKey {
+            subject: number,
+            class: number / 2,
+            direction: match number % 3 {
+                0 => Direction::Egress,
+                _ => Direction::Ingress,
+            },
+            protocol: has_port.then_some(17),
+            port: if has_port { port(number) } else { 0 },
+            port_bits: if has_port { 16 } else { 0 },
+        }
     };
     State {
         settings: Settings {
