@@ -67,6 +67,8 @@ fn the_defaults() {
         identities: BTreeMap::new(),
         services: BTreeMap::new(),
         policies: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        prefilter: BTreeMap::new(),
         policy: PolicySettings {
             enforcement: EnforcementMode::Default,
             audit: false,
@@ -221,6 +223,7 @@ fn the_example_is_the_lab() {
             label("k8s-app", "kube-dns"),
             label("io.kubernetes.pod.namespace", "kube-system"),
         ],
+        cidrs: Vec::new(),
     };
     assert_eq!(config.identities["kube-dns"], kube_dns);
     assert_eq!(config.identities["client"].id, 20001);

@@ -360,6 +360,8 @@ fn config(endpoints: Endpoints<'_>) -> Config {
         identities: BTreeMap::new(),
         services: BTreeMap::new(),
         policies: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        prefilter: BTreeMap::new(),
         policy: PolicySettings {
             enforcement: EnforcementMode::Default,
             audit: false,

@@ -31,12 +31,13 @@ pub fn checks(config: &Config, world: &World) -> Vec<String> {
     let endpoints: Vec<_> = config
         .interfaces
         .iter()
-        .filter_map(|(interface, Interface::Endpoint { addresses, .. })| {
-            Some(Endpoint {
+        .filter_map(|(interface, role)| match role {
+            Interface::Endpoint { addresses, .. } => Some(Endpoint {
                 interface,
                 link: world.links.get(interface)?,
                 addresses,
-            })
+            }),
+            Interface::Uplink { .. } => None,
         })
         .collect();
     let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
