@@ -1055,8 +1055,8 @@ addresses = ["192.0.2.9"]
 identity = "a"
 "#,
             &[
-                r#"14:1..10 `interfaces.ens5` is an uplink, and can't have the key `addresses` (take it out, or give the interface the other role)"#,
-                r#"15:1..9 `interfaces.ens5` is an uplink, and can't have the key `identity` (take it out, or give the interface the other role)"#,
+                "14:1..10 `interfaces.ens5` is an uplink, and can't have the key `addresses` (take it out, or give the interface the other role)",
+                "15:1..9 `interfaces.ens5` is an uplink, and can't have the key `identity` (take it out, or give the interface the other role)",
             ],
         ),
         (
@@ -1069,7 +1069,7 @@ addresses = ["10.0.0.8"]
 xdp = "auto"
 "#,
             &[
-                r#"16:1..4 `interfaces.e1` is an endpoint, and can't have the key `xdp` (take it out, or give the interface the other role)"#,
+                "16:1..4 `interfaces.e1` is an endpoint, and can't have the key `xdp` (take it out, or give the interface the other role)",
             ],
         ),
         (
@@ -1089,7 +1089,10 @@ xdp = "nativ"
 [interfaces.e0]
 role = "uplink"
 "#,
-            &[r#"?"#],
+            &[
+                "12:13..15 `e0` is given twice [5:1 first given here] (keep one of the two, or give one of them another name)",
+                "13:1..5 `role` is given twice [6:1 first given here] (keep one of the two, or give one of them another name)",
+            ],
         ),
         (
             "a node without an address",
@@ -1099,7 +1102,10 @@ addresses = []
 [nodes.c]
 cidrs = ["10.2.0.0/16"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:13..15 `nodes.b.addresses` is empty (name the host's own addresses)",
+                "14:1..10 `nodes.c` lacks the key `addresses` (add `addresses = [ … ]`)",
+            ],
         ),
         (
             "a node's address that nobody can have",
@@ -1107,7 +1113,11 @@ cidrs = ["10.2.0.0/16"]
 [nodes.b]
 addresses = ["127.0.0.1", "node-b", "::ffff:192.0.2.2"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:14..25 127.0.0.1 is a loopback address, which never leaves its host",
+                r#"13:27..35 "node-b" is no IP address (write it as 192.0.2.1 or 2001:db8::1)"#,
+                "13:37..55 ::ffff:192.0.2.2 is an IPv4 address written as IPv6 (write 192.0.2.2)",
+            ],
         ),
         (
             "a node's address twice",
@@ -1115,7 +1125,7 @@ addresses = ["127.0.0.1", "node-b", "::ffff:192.0.2.2"]
 [nodes.b]
 addresses = ["192.0.2.2", "192.0.2.2"]
 "#,
-            &[r#"?"#],
+            &["13:27..38 192.0.2.2 is given twice [13:14 first given here]"],
         ),
         (
             "two nodes of one address",
@@ -1125,7 +1135,7 @@ addresses = ["192.0.2.2"]
 [nodes.c]
 addresses = ["192.0.2.2"]
 "#,
-            &[r#"?"#],
+            &["15:14..25 192.0.2.2 is the node `b`'s already [13:14 first given here]"],
         ),
         (
             "a node with an endpoint's address",
@@ -1133,7 +1143,9 @@ addresses = ["192.0.2.2"]
 [nodes.b]
 addresses = ["10.1.9.9"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:14..24 10.1.9.9 of the node `b` is the endpoint `e0`'s [8:26 the endpoint's] (name addresses that the other host alone has)",
+            ],
         ),
         (
             "a node with a service's address",
@@ -1141,7 +1153,9 @@ addresses = ["10.1.9.9"]
 [nodes.b]
 addresses = ["10.32.0.10"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:14..26 10.32.0.10 of the node `b` is the service `s`'s [10:14 the service's] (name addresses that the other host alone has)",
+            ],
         ),
         (
             "a node with this node's address",
@@ -1149,7 +1163,9 @@ addresses = ["10.32.0.10"]
 [nodes.b]
 addresses = ["192.0.2.1"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:14..25 192.0.2.1 of the node `b` is this node's own [2:14 this node's] (name addresses that the other host alone has)",
+            ],
         ),
         (
             "two nodes with one prefix",
@@ -1161,7 +1177,7 @@ cidrs = ["10.2.0.0/16"]
 addresses = ["192.0.2.3"]
 cidrs = ["10.2.0.0/16"]
 "#,
-            &[r#"?"#],
+            &["17:10..23 10.2.0.0/16 is the node `b`'s already [14:10 first given here]"],
         ),
         (
             "two nodes with overlapping prefixes, the narrow one first",
@@ -1173,7 +1189,9 @@ cidrs = ["fd00:1:2::/64"]
 addresses = ["192.0.2.3"]
 cidrs = ["fd00:1::/32"]
 "#,
-            &[r#"?"#],
+            &[
+                "17:10..23 fd00:1::/32 overlaps fd00:1:2::/64 of the node `b` [14:10 first given here]",
+            ],
         ),
         (
             "a node's prefix twice, and one with host bits",
@@ -1182,7 +1200,10 @@ cidrs = ["fd00:1::/32"]
 addresses = ["192.0.2.2"]
 cidrs = ["10.2.0.0/16", "10.2.0.0/16", "10.3.0.1/16"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:25..38 10.2.0.0/16 is given twice [14:10 first given here]",
+                r#"14:40..53 "10.3.0.1/16" has bits set behind its length (the prefix is 10.3.0.0/16)"#,
+            ],
         ),
         (
             "a name of a node that breaks listings",
@@ -1190,7 +1211,9 @@ cidrs = ["10.2.0.0/16", "10.2.0.0/16", "10.3.0.1/16"]
 [nodes."node b"]
 addresses = ["192.0.2.2"]
 "#,
-            &[r#"?"#],
+            &[
+                r#"12:8..16 the name "node b" has ' ' in it (spaces, quotes, backslashes and control characters are not allowed here)"#,
+            ],
         ),
         (
             "an identity's prefix with host bits",
@@ -1199,7 +1222,9 @@ addresses = ["192.0.2.2"]
 id = 301
 cidrs = ["10.2.0.1/16"]
 "#,
-            &[r#"?"#],
+            &[
+                r#"14:10..23 "10.2.0.1/16" has bits set behind its length (the prefix is 10.2.0.0/16)"#,
+            ],
         ),
         (
             "lengths that no prefix has, and an IPv4 prefix written as IPv6",
@@ -1208,7 +1233,12 @@ cidrs = ["10.2.0.1/16"]
 id = 301
 cidrs = ["10.2.0.0/33", "fd00::/129", "::ffff:10.2.0.0/112", "10.2/16"]
 "#,
-            &[r#"?"#],
+            &[
+                r#"14:10..23 "10.2.0.0/33" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+                r#"14:25..37 "fd00::/129" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+                r#"14:39..60 "::ffff:10.2.0.0/112" is an IPv4 prefix written as IPv6 (write 10.2.0.0/16)"#,
+                r#"14:62..71 "10.2/16" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+            ],
         ),
         (
             "an identity's prefix that is nobody's",
@@ -1217,7 +1247,10 @@ cidrs = ["10.2.0.0/33", "fd00::/129", "::ffff:10.2.0.0/112", "10.2/16"]
 id = 301
 cidrs = ["224.0.0.0/4", "127.0.0.0/8"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..23 224.0.0.0 is a multicast address, which is nobody's own",
+                "14:25..38 127.0.0.0 is a loopback address, which never leaves its host",
+            ],
         ),
         (
             "an identity's prefix round an endpoint",
@@ -1226,7 +1259,9 @@ cidrs = ["224.0.0.0/4", "127.0.0.0/8"]
 id = 301
 cidrs = ["10.0.0.0/24"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..23 10.0.0.0/24 of the identity `b` holds 10.0.0.7 of the endpoint `e0` [8:14 the endpoint's] (name prefixes that hold no local endpoint)",
+            ],
         ),
         (
             "an identity's prefix inside of an endpoint's",
@@ -1235,7 +1270,9 @@ cidrs = ["10.0.0.0/24"]
 id = 301
 cidrs = ["10.1.2.0/24"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..23 10.1.2.0/24 of the identity `b` is the endpoint `e0`'s [8:26 the endpoint's] (an endpoint has the identity of its interface: take the prefix out)",
+            ],
         ),
         (
             "an endpoint's own identity, named again",
@@ -1244,7 +1281,9 @@ cidrs = ["10.1.2.0/24"]
 id = 301
 cidrs = ["fd00::7"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..19 fd00::7 of the identity `b` is the endpoint `e0`'s [8:41 the endpoint's] (an endpoint has the identity of its interface: take the prefix out)",
+            ],
         ),
         (
             "an identity's prefix round a service address",
@@ -1253,7 +1292,9 @@ cidrs = ["fd00::7"]
 id = 301
 cidrs = ["10.32.0.0/24"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..24 10.32.0.0/24 of the identity `b` holds 10.32.0.10 of the service `s` [10:14 the service's] (rules see the backend, not the service: name prefixes without it)",
+            ],
         ),
         (
             "an identity's prefix that is this node's address",
@@ -1262,7 +1303,9 @@ cidrs = ["10.32.0.0/24"]
 id = 301
 cidrs = ["192.0.2.1"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:10..21 192.0.2.1 of the identity `b` is this node's own [2:14 this node's] (the identity of this node is `host`: take the prefix out)",
+            ],
         ),
         (
             "an identity's prefix that is a node's address",
@@ -1273,7 +1316,9 @@ addresses = ["192.0.2.2"]
 id = 301
 cidrs = ["192.0.2.2/32"]
 "#,
-            &[r#"?"#],
+            &[
+                "16:10..24 192.0.2.2 of the identity `b` is the node `b`'s [13:14 the node's] (the identity of other nodes is `remote-node`: take the prefix out)",
+            ],
         ),
         (
             "two identities with one prefix",
@@ -1285,7 +1330,9 @@ cidrs = ["10.2.0.0/16"]
 id = 302
 cidrs = ["10.2.0.0/16"]
 "#,
-            &[r#"?"#],
+            &[
+                "17:10..23 10.2.0.0/16 is the identity `b`'s already [14:10 first given here] (an address has one identity: take one of the two out)",
+            ],
         ),
         (
             "an identity with a prefix twice",
@@ -1294,7 +1341,9 @@ cidrs = ["10.2.0.0/16"]
 id = 301
 cidrs = ["10.2.0.4", "10.2.0.4/32"]
 "#,
-            &[r#"?"#],
+            &[
+                "14:22..35 10.2.0.4 is the identity `b`'s already [14:10 first given here] (an address has one identity: take one of the two out)",
+            ],
         ),
         (
             "the prefilter's prefixes in a wrong form",
@@ -1302,14 +1351,18 @@ cidrs = ["10.2.0.4", "10.2.0.4/32"]
 [prefilter.abusers]
 deny = ["198.51.100.66/24", "nobody", "::ffff:198.51.100.66"]
 "#,
-            &[r#"?"#],
+            &[
+                r#"13:9..27 "198.51.100.66/24" has bits set behind its length (the prefix is 198.51.100.0/24)"#,
+                r#"13:29..37 "nobody" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+                r#"13:39..61 "::ffff:198.51.100.66" is an IPv4 prefix written as IPv6 (write 198.51.100.66)"#,
+            ],
         ),
         (
             "a table of the prefilter without its list",
             r#"
 [prefilter.abusers]
 "#,
-            &[r#"?"#],
+            &["12:1..20 `prefilter.abusers` lacks the key `deny` (add `deny = [ … ]`)"],
         ),
         (
             "a list without its table",
@@ -1317,15 +1370,16 @@ deny = ["198.51.100.66/24", "nobody", "::ffff:198.51.100.66"]
 [prefilter]
 deny = ["198.51.100.66"]
 "#,
-            &[r#"?"#],
+            &[
+                "13:1..5 `prefilter.deny` is a list here, but takes a table (begin it with `[prefilter.deny]`)",
+            ],
         ),
     ];
     for (says, file, expected) in rows {
         let text = format!("{HERE}{}", file.strip_prefix('\n').unwrap_or(file));
         let problems = problems_of(&text);
         let found: Vec<_> = problems.0.iter().map(brief).collect();
-        eprintln!("@@{says}@@{found:?}");
-        let _ = expected;
+        assert_eq!(found, *expected, "{says}:\n{text}\n{problems}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::name::{is_digits, label, plain};
 use super::report::{Parsed, Wrong, did_you_mean};
@@ -87,10 +87,10 @@ pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
         && v6.prefix_len() >= 96
         && let Some(v4) = v6.network().to_ipv4_mapped()
     {
-        let length = v6.prefix_len() - 96;
+        let prefix = Ipv4Net::new_assert(v4, v6.prefix_len() - 96);
         return Err(
             Wrong::new(format!("{text:?} is an IPv4 prefix written as IPv6"))
-                .help(format!("write {v4}/{length}")),
+                .help(format!("write {}", prefix_text(prefix.into()))),
         );
     }
     Ok(prefix)

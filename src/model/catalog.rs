@@ -202,3 +202,35 @@ impl Catalog {
             .map(|(_, id)| *id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What 0.1 wrote, with one of each kind.
+    const BEFORE: &str = r#"{
+        "config": "/etc/dpd/config.toml", "node": "node-a",
+        "identities": {"20001": {"name": "client", "labels": [], "addresses": ["10.200.0.64/32"]}},
+        "endpoints": {}, "services": {}, "backends": {}, "rules": {},
+        "classes": {"3": {"identity": 20001, "world": false, "cidrs": ["10.0.0.0/8"]}},
+        "next": {"service": 2, "backend": 3, "rule": 4, "class": 5}
+    }"#;
+
+    #[test]
+    fn a_catalog_of_the_version_before_is_read() {
+        let catalog: Catalog = serde_json::from_str(BEFORE).unwrap();
+        assert_eq!(catalog.identity_name(20001), Some("client"));
+        assert_eq!(catalog.next.class, 5);
+        assert_eq!(catalog.next.prefilter, 1, "no number was given yet");
+        assert!(catalog.uplinks.is_empty() && catalog.prefilter.is_empty());
+        let again = serde_json::to_string(&catalog).unwrap();
+        assert_eq!(serde_json::from_str::<Catalog>(&again).unwrap(), catalog);
+    }
+
+    #[test]
+    fn a_catalog_that_is_cut_off_is_refused() {
+        for cut in [0, 1, BEFORE.len() / 2, BEFORE.len() - 1] {
+            assert!(serde_json::from_str::<Catalog>(&BEFORE[..cut]).is_err());
+        }
+    }
+}
