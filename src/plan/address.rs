@@ -199,6 +199,16 @@ mod tests {
             .endpoint("web", "web", "10.1.1.0/24 fd00::1")
             .endpoint("db", "db", "10.1.1.7 10.2.0.1")
             .endpoint("gone", "db", "10.3.0.1")
+            .identity("far", 302, "")
+            .identity("near", 303, "")
+            .cidrs("far", "10.0.0.0/9 203.0.113.0/24")
+            .cidrs("near", "10.4.0.0/16 203.0.113.2 2001:db8:4::/48")
+            .cidrs("db", "10.5.0.5")
+            .node(
+                "node-b",
+                "203.0.113.1 10.4.0.1 2001:db8:4::1",
+                "10.6.0.0/16 10.200.0.0/16",
+            )
             .policy("p", "web", Some(cidrs), None);
         lab.world.links.remove("lxc-gone");
         lab.world.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
@@ -210,13 +220,51 @@ mod tests {
             (
                 "one peer covers it",
                 "10.9.0.1",
-                "world away world 10.0.0.0/8",
+                "far away world 10.0.0.0/8",
             ),
             (
                 "two peers cover it",
                 "10.1.2.1",
-                "world away world 10.0.0.0/8 10.1.0.0/16",
+                "far away world 10.0.0.0/8 10.1.0.0/16",
             ),
+            (
+                "behind a node, and no identity names it",
+                "10.200.0.1",
+                "world away world 10.0.0.0/8",
+            ),
+            (
+                "behind a node, and an identity names it",
+                "10.6.0.1",
+                "far away world 10.0.0.0/8",
+            ),
+            (
+                "the longer prefix of two identities",
+                "10.4.0.2",
+                "near away world 10.0.0.0/8",
+            ),
+            (
+                "elsewhere, of an identity that is here too",
+                "10.5.0.5",
+                "db away world 10.0.0.0/8",
+            ),
+            (
+                "an identity's prefix does not take a node over",
+                "10.4.0.1",
+                "remote-node away own 10.0.0.0/8",
+            ),
+            ("a node, IPv6", "2001:db8:4::1", "remote-node away own"),
+            ("beside a node, IPv6", "2001:db8:4::2", "near away world"),
+            (
+                "a node inside of an identity's prefix",
+                "203.0.113.1",
+                "remote-node away own",
+            ),
+            (
+                "an address of its own inside of another's prefix",
+                "203.0.113.2",
+                "near away world",
+            ),
+            ("an identity's prefix", "203.0.113.3", "far away world"),
             (
                 "inside an endpoint's prefix",
                 "10.1.1.9",
@@ -276,8 +324,12 @@ mod tests {
         assert_eq!(addresses(300), [net("10.1.1.0/24"), net("fd00::1")].into());
         assert_eq!(
             addresses(301),
-            [net("10.1.1.7"), net("10.2.0.1"), net("10.3.0.1")].into()
+            ["10.1.1.7", "10.2.0.1", "10.3.0.1", "10.5.0.5"]
+                .map(net)
+                .into()
         );
+        let nodes = ["203.0.113.1", "10.4.0.1", "2001:db8:4::1"].map(net);
+        assert_eq!(addresses(reserved::REMOTE_NODE), nodes.into());
         assert_eq!(addresses(reserved::WORLD), [].into());
         assert!(addresses(reserved::HOST).contains(&net("198.51.100.1")));
         assert!(!addresses(reserved::HOST).contains(&net("10.2.0.1")));
@@ -300,6 +352,39 @@ mod tests {
         for (address, expected) in rows {
             assert_eq!(entry(&state, address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn prefixes_that_no_rule_tells_apart_are_one_class() {
+        let lists = "deny cidr:8.0.0.0/8,cidr:9.0.0.0/8;deny cidr:8.8.0.0/16,cidr:9.9.0.0/16";
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1")
+            .policy("p", "web", Some(lists), None);
+        let state = lab.compile();
+        let rows = [
+            ("of the first rule", "8.1.1.1", "world away world 8.0.0.0/8"),
+            (
+                "by its other prefix",
+                "9.1.1.1",
+                "world away world 8.0.0.0/8",
+            ),
+            (
+                "of both",
+                "8.8.1.1",
+                "world away world 8.0.0.0/8 8.8.0.0/16",
+            ),
+            (
+                "by the others",
+                "9.9.1.1",
+                "world away world 8.0.0.0/8 8.8.0.0/16",
+            ),
+            ("of none", "7.7.7.7", "world away world"),
+        ];
+        for (what, address, expected) in rows {
+            assert_eq!(entry(&state, address), expected, "{what}");
+        }
+        assert_eq!(state.catalog.classes.len(), 5);
     }
 
     #[test]

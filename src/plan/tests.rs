@@ -514,6 +514,63 @@ fn rules_of_the_same_words_keep_their_places() {
     assert_eq!(numbers(&third), [(0, 1)]);
 }
 
+/// `count` prefixes, none inside of another.
+fn cidrs(count: usize) -> Vec<String> {
+    let cidr = |n: usize| {
+        let (first, second, third) = (172 + n / 40_000, n / 200 % 200, n % 200);
+        format!("cidr:{first}.{second}.{third}.0/24")
+    };
+    (0..count).map(cidr).collect()
+}
+
+#[test]
+fn policy_has_rows_in_the_order_of_rules_not_of_prefixes() {
+    let denied = format!("deny {} 25/tcp", cidrs(50_000).join(","));
+    let others: Vec<String> = (1..=20)
+        .map(|port| format!("allow world {port}/tcp"))
+        .collect();
+    let lab = Lab::new()
+        .identity("web", 300, "")
+        .endpoint("web", "web", "10.1.1.1")
+        .policy("abusers", "web", Some(&denied), None)
+        .policy("others", "web", Some(&others.join(";")), None);
+    let state = lab.compile();
+    assert!(state.addresses.len() > 50_000);
+    let classes = state.catalog.classes.len();
+    assert_eq!(classes, 4, "web, host, the world, and what is denied of it");
+    assert_eq!(
+        state.policy.len(),
+        1 + 20 * 2,
+        "the deny, and each allow for both classes of the world"
+    );
+    let action = |src: &str, port| verdict(&state, ip(src), ip("10.1.1.1"), 6, port).action();
+    let rows = [
+        ("of the list", "173.49.199.7", 25, Action::Deny),
+        (
+            "of the list, another port",
+            "173.49.199.7",
+            20,
+            Action::Allow,
+        ),
+        (
+            "of the list, a port of no rule",
+            "173.49.199.7",
+            21,
+            Action::Deny,
+        ),
+        ("not of the list", "173.49.200.7", 20, Action::Allow),
+    ];
+    for (what, src, port, expected) in rows {
+        assert_eq!(action(src, port), expected, "{what}");
+    }
+
+    // One prefix more: the class of the rest is known by the same words still.
+    let longer = format!("deny {} 25/tcp", cidrs(50_001).join(","));
+    let next = lab.policy("abusers", "web", Some(&longer), None);
+    let next = next.compile_after(&state);
+    assert_eq!(next.catalog.classes, state.catalog.classes);
+}
+
 #[test]
 fn a_big_configuration_is_compiled() {
     let mut lab = Lab::new();
@@ -549,17 +606,6 @@ fn a_big_configuration_is_compiled() {
             None,
         );
     }
-    let cidrs = |count: usize| -> Vec<String> {
-        let cidr = |n: usize| {
-            format!(
-                "cidr:{}.{}.{}.0/24",
-                172 + n / 40_000,
-                n / 200 % 200,
-                n % 200
-            )
-        };
-        (0..count).map(cidr).collect()
-    };
     let denied = format!("deny {}", cidrs(50_000).join(","));
     lab = lab.policy(
         "abusers",
@@ -578,6 +624,9 @@ fn a_big_configuration_is_compiled() {
         50_000 + 1 + 1000 + hosts_and_defaults
     );
     assert!(state.addresses.contains_key(&net("173.49.199.0/24")));
+    let classes = state.catalog.classes.len();
+    assert_eq!(classes, 1000 + 1 + 4, "what the world's prefixes differ in");
+    assert_eq!(state.policy.len(), 20_000 + 4);
     let denied = verdict(&state, ip("172.1.1.1"), ip("10.100.0.1"), 6, 1);
     assert_eq!(denied.action(), Action::Deny);
     assert_eq!(lab.compile_after(&state), state);

@@ -35,7 +35,6 @@ pub fn compile(config: &Config, world: &World, state: &mut State) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::XdpMode;
     use crate::plan::testing::{Lab, ip, net};
 
