@@ -1031,6 +1031,8 @@ addresses = ["10.0.0.7"]
 
 #[test]
 fn uplinks_nodes_and_what_is_elsewhere() {
+    /// An uplink, behind all else.
+    const UPLINK: &str = "[interfaces.up]\nrole = \"uplink\"\n";
     /// An endpoint, a service and this node's address, on lines 1 to 11.
     const HERE: &str = r#"
 [node]
@@ -1376,7 +1378,7 @@ deny = ["198.51.100.66"]
         ),
     ];
     for (says, file, expected) in rows {
-        let text = format!("{HERE}{}", file.strip_prefix('\n').unwrap_or(file));
+        let text = format!("{HERE}{}{UPLINK}", file.strip_prefix('\n').unwrap_or(file));
         let problems = problems_of(&text);
         let found: Vec<_> = problems.0.iter().map(brief).collect();
         assert_eq!(found, *expected, "{says}:\n{text}\n{problems}");

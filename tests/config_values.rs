@@ -503,7 +503,7 @@ deny = []
 fn warnings_leave_the_file_in_use() {
     let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
     let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
-    let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[prefilter.p]\n";
+    let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[interfaces.up]\nrole = \"uplink\"\n[prefilter.p]\n";
     // (sentence, file, line, message)
     let rows = [
         (
@@ -559,6 +559,16 @@ fn warnings_leave_the_file_in_use() {
             "a prefix twice in one list of the prefilter",
             format!("{hosts}deny = [\"198.51.100.66\", \"198.51.100.66/32\"]\n"),
             "198.51.100.66 stands twice in this list",
+        ),
+        (
+            "other nodes, and no way to them",
+            "[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n".to_owned(),
+            "no interface is an uplink: no packet comes from another host",
+        ),
+        (
+            "a prefilter on no uplink",
+            "[prefilter.p]\ndeny = []\n".to_owned(),
+            "no interface is an uplink: nothing is filtered",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();

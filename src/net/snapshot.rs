@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
 };
 
-use super::rtnetlink::{Answer, Rtnetlink, attributes};
+use super::rtnetlink::{Answer, Rtnetlink, address, attributes};
 use crate::model::world::{Link, LinkPeer, Mac, World};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
@@ -166,12 +166,6 @@ fn read_address(answer: &Answer) -> Option<(u32, IpAddr)> {
     let ifindex = number(answer.body.get(ADDRESS_INDEX)?)?;
     let address = find(attribute::IFA_LOCAL).or_else(|| find(attribute::IFA_ADDRESS))?;
     Some((ifindex, address))
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
-    v4.or(v6).ok()
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

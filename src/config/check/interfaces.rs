@@ -41,6 +41,29 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
     interfaces
 }
 
+/// Warns of tables that mean nothing without an uplink.
+pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
+    let has_uplink = root.named("interfaces").any(|interface| {
+        interface
+            .table
+            .text("role")
+            .is_some_and(|role| role.value == "uplink")
+    });
+    if has_uplink {
+        return;
+    }
+    for (tables, loss) in [
+        ("nodes", "no packet comes from another host"),
+        ("prefilter", "nothing is filtered"),
+    ] {
+        if let Some(first) = root.named(tables).next() {
+            report
+                .warning(first.key, format!("no interface is an uplink: {loss}"))
+                .help("add the host's NIC, as [interfaces.NAME] with `role = \"uplink\"`");
+        }
+    }
+}
+
 /// Reports keys that are another role's.
 fn refuse_keys(path: &str, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
     for key in keys {

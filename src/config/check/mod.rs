@@ -33,5 +33,6 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         events: settings::events(root, report),
     };
     addresses::check(root, report);
+    interfaces::check_uplinks(root, report);
     config
 }
