@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use dpd::config::{
     Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
-    LogTarget, Node, Place, Policy, PolicySettings, Rule, Service, Source, load, parse,
+    LogTarget, Node, Place, Policy, PolicySettings, RemoteNode, Rule, Service, Source, XdpMode,
+    load, parse,
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
 use dpd::model::state::Aggregation;
+use ipnet::IpNet;
 
 fn config_of(text: &str) -> Config {
     let source = Source {
@@ -67,6 +69,8 @@ fn the_defaults() {
         identities: BTreeMap::new(),
         services: BTreeMap::new(),
         policies: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        prefilter: BTreeMap::new(),
         policy: PolicySettings {
             enforcement: EnforcementMode::Default,
             audit: false,
@@ -221,6 +225,7 @@ fn the_example_is_the_lab() {
             label("k8s-app", "kube-dns"),
             label("io.kubernetes.pod.namespace", "kube-system"),
         ],
+        cidrs: Vec::new(),
     };
     assert_eq!(config.identities["kube-dns"], kube_dns);
     assert_eq!(config.identities["client"].id, 20001);
@@ -427,9 +432,78 @@ fn files_that_look_wrong_but_are_right() {
 }
 
 #[test]
+fn uplinks_nodes_and_what_is_elsewhere() {
+    let config = config_of(
+        r#"
+[interfaces."eth0.100"]
+role = "uplink"
+[interfaces.ens5]
+role = "uplink"
+xdp = "native"
+[interfaces.ens6]
+role = "uplink"
+xdp = "generic"
+[interfaces.ens7]
+role = "uplink"
+xdp = "off"
+[identities.resolver]
+id = 20007
+cidrs = ["10.200.1.44", "10.200.0.0/16", "fd00:200::/48"]
+[identities.rest]
+id = 20008
+cidrs = ["10.200.1.0/24", "0.0.0.0/0"]
+[nodes.node-b]
+addresses = ["192.0.2.2", "2001:db8::2"]
+cidrs = ["10.200.1.0/24", "10.200.1.128/25"]
+[nodes.node-c]
+addresses = ["192.0.2.3"]
+[prefilter.abusers]
+deny = ["198.51.100.66", "203.0.113.0/24"]
+[prefilter.bogons]
+deny = ["203.0.113.0/24", "127.0.0.0/8", "224.0.0.0/4", "0.0.0.0/8", "fe80::/10", "::/64"]
+[prefilter.none]
+deny = []
+"#,
+    );
+    let net = |text: &str| text.parse().unwrap();
+    let nets = |texts: &[&str]| texts.iter().copied().map(net).collect::<Vec<IpNet>>();
+    let uplinks: Vec<_> = config.interfaces.values().cloned().collect();
+    let modes = [
+        XdpMode::Native,
+        XdpMode::Generic,
+        XdpMode::Off,
+        XdpMode::Auto,
+    ];
+    assert_eq!(uplinks, modes.map(|xdp| Interface::Uplink { xdp }));
+    assert_eq!(
+        config.identities["resolver"].cidrs,
+        nets(&["10.200.1.44/32", "10.200.0.0/16", "fd00:200::/48"])
+    );
+    let node = |addresses: &[&str], cidrs: &[&str]| RemoteNode {
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        cidrs: nets(cidrs),
+    };
+    assert_eq!(
+        config.nodes["node-b"],
+        node(
+            &["192.0.2.2", "2001:db8::2"],
+            &["10.200.1.0/24", "10.200.1.128/25"]
+        )
+    );
+    assert_eq!(config.nodes["node-c"], node(&["192.0.2.3"], &[]));
+    assert_eq!(
+        config.prefilter["abusers"],
+        nets(&["198.51.100.66/32", "203.0.113.0/24"])
+    );
+    assert_eq!(config.prefilter["bogons"].len(), 6, "also what no host has");
+    assert_eq!(config.prefilter["none"], []);
+}
+
+#[test]
 fn warnings_leave_the_file_in_use() {
     let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
     let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
+    let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[interfaces.up]\nrole = \"uplink\"\n[prefilter.p]\n";
     // (sentence, file, line, message)
     let rows = [
         (
@@ -460,6 +534,41 @@ fn warnings_leave_the_file_in_use() {
                 "{policy}ingress = [{{ from = [\"any\"], ports = [\"53/udp\", \"53-53/udp\"] }}]\n"
             ),
             "`53/udp` stands twice in this rule",
+        ),
+        (
+            "a prefilter of everything",
+            format!("{hosts}deny = [\"0.0.0.0/0\"]\n"),
+            "0.0.0.0/0 drops all IPv4 that comes in by the uplinks",
+        ),
+        (
+            "a prefilter of everything, IPv6",
+            format!("{hosts}deny = [\"::/0\"]\n"),
+            "::/0 drops all IPv6 that comes in by the uplinks",
+        ),
+        (
+            "a prefilter round another node",
+            format!("{hosts}deny = [\"198.51.100.0/24\", \"203.0.113.0/24\"]\n"),
+            "203.0.113.0/24 holds 203.0.113.2 of the node `node-b`, and cuts it off",
+        ),
+        (
+            "a prefilter of this node",
+            format!("{hosts}deny = [\"192.0.2.1\"]\n"),
+            "192.0.2.1 holds 192.0.2.1, which is this node's own",
+        ),
+        (
+            "a prefix twice in one list of the prefilter",
+            format!("{hosts}deny = [\"198.51.100.66\", \"198.51.100.66/32\"]\n"),
+            "198.51.100.66 stands twice in this list",
+        ),
+        (
+            "other nodes, and no way to them",
+            "[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n".to_owned(),
+            "no interface is an uplink: no packet comes from another host",
+        ),
+        (
+            "a prefilter on no uplink",
+            "[prefilter.p]\ndeny = []\n".to_owned(),
+            "no interface is an uplink: nothing is filtered",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use dpd::config::{
     Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
-    PolicySettings,
+    PolicySettings, RemoteNode, XdpMode,
 };
 use dpd::model::state::Aggregation;
 use dpd::model::world::{LinkPeer, World};
@@ -62,6 +62,23 @@ fn the_peer_of_a_veth_in_another_namespace_is_known_with_its_mac() {
     assert_eq!(link.ifindex, node.ifindex("lxc-a"));
     assert_eq!(link.mac, node.mac("lxc-a"));
     assert_eq!((link.mtu, link.up), (1400, true));
+}
+
+#[test]
+fn an_interface_is_known_with_its_own_addresses() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    node.ip("address add 192.0.2.1/24 dev left");
+    node.ip("address add 192.0.2.129 peer 192.0.2.130 dev right");
+    node.ip("address add 2001:db8::1/64 dev left nodad");
+    let world = look(&node);
+    let own = |name: &str| -> Vec<String> {
+        let addresses = world.links[name].addresses.iter();
+        let own = addresses.map(ToString::to_string);
+        own.filter(|address| !address.starts_with("fe80")).collect()
+    };
+    assert_eq!(own("left"), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(own("right"), ["192.0.2.129"]);
 }
 
 #[test]
@@ -360,6 +377,8 @@ fn config(endpoints: Endpoints<'_>) -> Config {
         identities: BTreeMap::new(),
         services: BTreeMap::new(),
         policies: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        prefilter: BTreeMap::new(),
         policy: PolicySettings {
             enforcement: EnforcementMode::Default,
             audit: false,
@@ -393,8 +412,9 @@ fn check(node: &Netns, endpoints: Endpoints<'_>) -> Vec<String> {
 
 /// Runs a line of words inside.
 fn give(node: &Netns, line: &str) {
-    let (program, words) = line.split_once(' ').unwrap();
-    node.run(program, words);
+    let output = node.command("sh").args(["-c", line]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
 }
 
 #[test]
@@ -558,4 +578,223 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
         }
     }
     assert_eq!(check(&node, BOTH), [""; 0], "the commands have mended all");
+}
+
+/// An endpoint, the uplinks of these names, and two other nodes: one beside this host, one behind a router.
+fn config_between_hosts(uplinks: &[&str]) -> Config {
+    let mut config = config(&[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])]);
+    for name in uplinks {
+        let uplink = Interface::Uplink { xdp: XdpMode::Auto };
+        config.interfaces.insert((*name).to_owned(), uplink);
+    }
+    let node = |addresses: &[&str], cidrs: &[&str]| RemoteNode {
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+    };
+    config.nodes = [
+        (
+            "node-b".to_owned(),
+            // An endpoint of this host has an address of the second prefix.
+            node(&["192.0.2.2"], &["10.200.1.0/24", "10.200.0.64/30"]),
+        ),
+        (
+            "node-c".to_owned(),
+            node(
+                &["198.51.100.3", "2001:db8:3::3"],
+                &["10.200.3.0/24", "fd00:203::/64"],
+            ),
+        ),
+    ]
+    .into();
+    config
+}
+
+#[test]
+fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
+    /// (what is so, the commands that make it so, the uplinks of the file, what the checks say)
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let rows: &[Row<'_>] = &[
+        ("the host has all that is needed", &[], &["ens5"], &[]),
+        (
+            "an uplink is not there",
+            &[],
+            &["ens5", "ens7"],
+            &[
+                "uplink ens7 is not there and is waited for: find the NIC's name with 'ip -brief link'",
+            ],
+        ),
+        (
+            "no uplink is there: the routes through it are waited for too",
+            &["ip route delete 10.200.1.0/24"],
+            &["ens7"],
+            &[
+                "uplink ens7 is not there and is waited for: find the NIC's name with 'ip -brief link'",
+            ],
+        ),
+        (
+            "the workloads behind a node have no route",
+            &[],
+            &["ens5"],
+            &[
+                "the host's route to 10.200.1.0/24 of node node-b is missing: \
+                 ip route replace 10.200.1.0/24 via 192.0.2.2 dev ens5",
+            ],
+        ),
+        (
+            "what lies behind a router is reached by the router",
+            &[
+                "ip route delete 10.200.3.0/24",
+                "ip route delete fd00:203::/64",
+            ],
+            &["ens5"],
+            &[
+                "the host's route to 10.200.3.0/24 of node node-c is missing: \
+                 ip route replace 10.200.3.0/24 via 192.0.2.254 dev ens5",
+                "the host's route to fd00:203::/64 of node node-c is missing: \
+                 ip route replace fd00:203::/64 via 2001:db8:2::254 dev ens5",
+            ],
+        ),
+        (
+            "a route leads elsewhere, and the reverse path filter of the uplink is strict",
+            &[
+                "sysctl -wq net.ipv4.conf.ens5.rp_filter=1",
+                "ip route replace 10.200.1.0/24 dev ens6",
+            ],
+            &["ens5"],
+            &[
+                "the host's route to 10.200.1.0/24 of node node-b leads to ens6, which is no uplink, and the \
+                 strict reverse path filter of ens5 drops what comes from there to this host: \
+                 ip route replace 10.200.1.0/24 via 192.0.2.2 dev ens5",
+            ],
+        ),
+        (
+            "a route leads through another uplink",
+            &["ip route replace 10.200.1.0/24 dev ens6"],
+            &["ens5", "ens6"],
+            &[],
+        ),
+        (
+            "a route is a black hole",
+            &[
+                "sysctl -wq net.ipv4.conf.ens5.rp_filter=0",
+                "ip route replace blackhole 10.200.1.0/24",
+            ],
+            &["ens5"],
+            &[
+                "the host's route to 10.200.1.0/24 of node node-b is missing: \
+                 ip route replace 10.200.1.0/24 via 192.0.2.2 dev ens5",
+            ],
+        ),
+        (
+            "a node can't be reached, nor what lies behind it",
+            &[
+                "ip route delete 198.51.100.3",
+                "ip route delete 10.200.3.0/24",
+            ],
+            &["ens5"],
+            &[
+                "the host's route to 198.51.100.3 of node node-c is missing: \
+                 ip route replace 198.51.100.3 via GATEWAY dev ens5",
+                "the host's route to 10.200.3.0/24 of node node-c is missing: \
+                 ip route replace 10.200.3.0/24 via GATEWAY dev ens5",
+            ],
+        ),
+        (
+            "this host has a node's address",
+            &["ip address add 198.51.100.3/32 dev lo"],
+            &["ens5"],
+            &[
+                "198.51.100.3 of node node-c is an address of this host too: \
+                 find it with 'ip address show to 198.51.100.3'",
+            ],
+        ),
+        (
+            "forwarding is off on an uplink",
+            &[
+                "ip address delete 198.51.100.3/32 dev lo",
+                "sysctl -wq net.ipv4.conf.ens5.forwarding=0",
+            ],
+            &["ens5"],
+            &[
+                "IPv4 forwarding is off on uplink ens5, nothing from there is routed on: \
+                 sysctl -w net.ipv4.conf.ens5.forwarding=1",
+            ],
+        ),
+        (
+            "IPv6 forwarding is off on an uplink that hears router advertisements",
+            &["sysctl -wq net.ipv6.conf.ens5.forwarding=0 net.ipv6.conf.ens5.accept_ra=1"],
+            &["ens5"],
+            &[
+                "IPv6 forwarding is off on uplink ens5, nothing from there is routed on: \
+                 sysctl -w net.ipv6.conf.ens5.accept_ra=2 && sysctl -w net.ipv6.conf.ens5.forwarding=1",
+            ],
+        ),
+        (
+            "IPv6 forwarding is off altogether",
+            &["sysctl -wq net.ipv6.conf.all.forwarding=0 net.ipv6.conf.ens5.accept_ra=1"],
+            &["ens5"],
+            &[
+                "IPv6 forwarding is off, nothing passes between endpoints and other hosts: \
+                 sysctl -w net.ipv6.conf.ens5.accept_ra=2 && sysctl -w net.ipv6.conf.all.forwarding=1",
+            ],
+        ),
+        (
+            "an uplink has no address",
+            &["ip address flush dev ens6"],
+            &["ens5", "ens6"],
+            &[
+                "uplink ens6 has no address, other hosts don't find this one by it: \
+                 ip address add ADDRESS/LENGTH dev ens6",
+            ],
+        ),
+        (
+            "an uplink is down",
+            &["ip link set dev ens6 down"],
+            &["ens5", "ens6"],
+            &["uplink ens6 is down, other hosts are cut off: ip link set dev ens6 up"],
+        ),
+        (
+            "the file names no uplink",
+            &["ip route delete 198.51.100.3"],
+            &[],
+            &[],
+        ),
+    ];
+    let (node, other) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &other, "eth0");
+    node.veth("ens5", &other, "eth1");
+    node.veth("ens6", &other, "eth2");
+    for line in [
+        "sysctl -wq net.ipv4.ip_forward=1",
+        "sysctl -wq net.ipv6.conf.all.forwarding=1",
+        "sysctl -wq net.ipv4.conf.all.rp_filter=0",
+        "sysctl -wq net.ipv4.conf.ens5.rp_filter=0",
+        "ip route add 10.200.0.64/32 dev lxc-a",
+        "ip route add fd00:200::64/128 dev lxc-a",
+        "ip address add 192.0.2.1/24 dev ens5",
+        "ip address add 2001:db8:2::1/64 dev ens5 nodad",
+        "ip address add 203.0.113.1/24 dev ens6",
+        "ip route add 10.200.1.0/24 via 192.0.2.2",
+        "ip route add 10.200.0.64/30 via 192.0.2.2",
+        "ip route add 198.51.100.3 via 192.0.2.254",
+        "ip route add 2001:db8:3::3 via 2001:db8:2::254",
+        "ip route add 10.200.3.0/24 via 192.0.2.254",
+        "ip route add fd00:203::/64 via 2001:db8:2::254",
+    ] {
+        give(&node, line);
+    }
+    for (what, before, uplinks, expected) in rows {
+        before.iter().for_each(|line| give(&node, line));
+        let config = config_between_hosts(uplinks);
+        let look = || node.enter(|| net::checks(&config, &snapshot().unwrap()));
+        let lacks = look();
+        assert_eq!(lacks, *expected, "{what}");
+        // The commands mend what is lacking, as far as the host can know what is.
+        for (_, mend) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            if !uplinks.contains(&"ens7") && !mend.starts_with("find") {
+                let mend = mend.replace("GATEWAY", "192.0.2.254");
+                give(&node, &mend.replace("ADDRESS/LENGTH", "203.0.113.1/24"));
+            }
+        }
+    }
 }

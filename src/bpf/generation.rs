@@ -3,6 +3,7 @@
 //! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
@@ -384,6 +385,9 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
             .collect(),
         catalog,
+        // Not in the kernel's tables yet.
+        uplinks: BTreeMap::new(),
+        prefilter: BTreeMap::new(),
     };
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
     state.slots.retain(|slot| slot.backend != 0);

@@ -66,6 +66,10 @@ pub struct Config {
     pub identities: BTreeMap<String, Identity>,
     pub services: BTreeMap<String, Service>,
     pub policies: BTreeMap<String, Policy>,
+    /// The other hosts by name.
+    pub nodes: BTreeMap<String, RemoteNode>,
+    /// Prefixes that the uplinks drop, by the name of their table. A prefix may stand in several tables.
+    pub prefilter: BTreeMap<String, Vec<IpNet>>,
     pub policy: PolicySettings,
     pub conntrack: Conntrack,
     pub events: Events,
@@ -74,7 +78,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub name: String,
-    /// `None`: all that the host has.
+    /// `None`: all that the host has, on its uplinks and elsewhere.
     pub addresses: Option<Vec<IpAddr>>,
 }
 
@@ -103,6 +107,48 @@ pub enum Interface {
         /// A name of `identities`.
         identity: String,
     },
+    /// The host's link to the network.
+    Uplink { xdp: XdpMode },
+}
+
+/// How XDP is attached to an uplink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver if it can, else generic; only while the prefilter has prefixes.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's own receive path, for any driver.
+    Generic,
+    Off,
+}
+
+impl XdpMode {
+    const ALL: [XdpMode; 4] = [
+        XdpMode::Auto,
+        XdpMode::Native,
+        XdpMode::Generic,
+        XdpMode::Off,
+    ];
+
+    /// The file's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Off => "off",
+        }
+    }
+}
+
+/// Another host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteNode {
+    pub addresses: Vec<IpAddr>,
+    /// The workloads behind it.
+    pub cidrs: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +157,8 @@ pub struct Identity {
     pub id: u32,
     /// (key, value) in the file's order.
     pub labels: Vec<(String, String)>,
+    /// Addresses elsewhere that carry it.
+    pub cidrs: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

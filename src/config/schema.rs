@@ -72,11 +72,11 @@ pub(super) const ROOT: &[Key] = &[
     optional("daemon", Table(DAEMON)),
     optional("interfaces", Named(INTERFACE)),
     optional("identities", Named(IDENTITY)),
-    later("nodes"),
+    optional("nodes", Named(REMOTE_NODE)),
     optional("services", Named(SERVICE)),
     optional("policies", Named(POLICY)),
     optional("policy", Table(POLICY_SETTINGS)),
-    later("prefilter"),
+    optional("prefilter", Named(PREFILTER)),
     optional("conntrack", Table(CONNTRACK)),
     optional("events", Table(EVENTS)),
 ];
@@ -90,19 +90,23 @@ const DAEMON: &[Key] = &[
     later("metrics"),
 ];
 
-/// What an endpoint must have beside its role is asked for once the role is known.
+/// What an interface must and can have beside its role is asked for once the role is known.
 const INTERFACE: &[Key] = &[
     required("role", Text),
     optional("addresses", TEXTS),
     optional("identity", Text),
-    later("xdp"),
+    optional("xdp", Text),
 ];
 
 const IDENTITY: &[Key] = &[
     required("id", Number),
     optional("labels", TEXTS),
-    later("cidrs"),
+    optional("cidrs", TEXTS),
 ];
+
+const REMOTE_NODE: &[Key] = &[required("addresses", TEXTS), optional("cidrs", TEXTS)];
+
+const PREFILTER: &[Key] = &[required("deny", TEXTS)];
 
 const SERVICE: &[Key] = &[
     required("frontends", TEXTS),

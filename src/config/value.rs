@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::name::{is_digits, label, plain};
 use super::report::{Parsed, Wrong, did_you_mean};
@@ -58,8 +58,18 @@ pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
-/// A prefix without host bits.
+/// A prefix without host bits that something can have.
 pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
+    let prefix = any_prefix(text)?;
+    // All of a family is a prefix, though its first address is nobody's.
+    if prefix.prefix_len() > 0 {
+        usable(prefix.network())?;
+    }
+    Ok(prefix)
+}
+
+/// A prefix without host bits, also of addresses that nothing can have: a packet can claim to come from there.
+pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
     let form = "write it as 192.0.2.0/24 or 2001:db8::/64";
     let prefix: IpNet = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
@@ -73,9 +83,15 @@ pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
                 .help(format!("the prefix is {}", prefix.trunc())),
         );
     }
-    // All of a family is a prefix, though its first address is nobody's.
-    if prefix.prefix_len() > 0 {
-        usable(prefix.network())?;
+    if let IpNet::V6(v6) = prefix
+        && v6.prefix_len() >= 96
+        && let Some(v4) = v6.network().to_ipv4_mapped()
+    {
+        let prefix = Ipv4Net::new_assert(v4, v6.prefix_len() - 96);
+        return Err(
+            Wrong::new(format!("{text:?} is an IPv4 prefix written as IPv6"))
+                .help(format!("write {}", prefix_text(prefix.into()))),
+        );
     }
     Ok(prefix)
 }

@@ -22,6 +22,12 @@ pub struct Catalog {
     pub identities: BTreeMap<u32, IdentityInfo>,
     /// Local endpoints by interface name, waiting ones too.
     pub endpoints: BTreeMap<String, EndpointInfo>,
+    /// The host's uplinks by interface name, waiting ones too.
+    #[serde(default)]
+    pub uplinks: BTreeMap<String, UplinkInfo>,
+    /// The other hosts by name.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, NodeInfo>,
     /// Services by number.
     pub services: BTreeMap<u32, ServiceInfo>,
     /// Backends by number.
@@ -30,16 +36,21 @@ pub struct Catalog {
     pub rules: BTreeMap<u32, RuleInfo>,
     /// Policy classes by number.
     pub classes: BTreeMap<u32, ClassInfo>,
+    /// Prefixes of the prefilter by number.
+    #[serde(default)]
+    pub prefilter: BTreeMap<u32, PrefilterInfo>,
     /// The next free number of each kind.
     pub next: NextNumbers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NextNumbers {
     pub service: u32,
     pub backend: u32,
     pub rule: u32,
     pub class: u32,
+    pub prefilter: u32,
 }
 
 impl Default for NextNumbers {
@@ -50,6 +61,7 @@ impl Default for NextNumbers {
             backend: 1,
             rule: 1,
             class: 1,
+            prefilter: 1,
         }
     }
 }
@@ -69,6 +81,21 @@ pub struct EndpointInfo {
     pub ifindex: Option<u32>,
     pub identity: u32,
     pub addresses: BTreeSet<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkInfo {
+    /// `None` while the interface is waited for.
+    pub ifindex: Option<u32>,
+    /// How XDP is to be attached, in the file's word: `auto`, `native`, `generic` or `off`.
+    pub xdp: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub addresses: BTreeSet<IpAddr>,
+    /// The workloads behind it.
+    pub cidrs: BTreeSet<IpNet>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +151,21 @@ impl RuleInfo {
     }
 }
 
+/// What the prefilter drops. Of several tables with the same prefix, the first by name has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PrefilterInfo {
+    /// The table of the file: `abusers` of `[prefilter.abusers]`.
+    pub table: String,
+    pub prefix: IpNet,
+}
+
 /// One set of {identity, world or not, `cidr:` peers that cover it}: the unit that policy is keyed by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClassInfo {
     pub identity: u32,
     /// Its addresses are no endpoint's, host's or node's: the peer `world` is they.
     pub world: bool,
+    /// For each set of prefixes that the same rules name, and of which one covers the class: the set's first.
     pub cidrs: BTreeSet<IpNet>,
 }
 
@@ -164,5 +200,37 @@ impl Catalog {
             .filter(|(prefix, _)| prefix.contains(&address))
             .max_by_key(|(prefix, _)| prefix.prefix_len())
             .map(|(_, id)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What 0.1 wrote, with one of each kind.
+    const BEFORE: &str = r#"{
+        "config": "/etc/dpd/config.toml", "node": "node-a",
+        "identities": {"20001": {"name": "client", "labels": [], "addresses": ["10.200.0.64/32"]}},
+        "endpoints": {}, "services": {}, "backends": {}, "rules": {},
+        "classes": {"3": {"identity": 20001, "world": false, "cidrs": ["10.0.0.0/8"]}},
+        "next": {"service": 2, "backend": 3, "rule": 4, "class": 5}
+    }"#;
+
+    #[test]
+    fn a_catalog_of_the_version_before_is_read() {
+        let catalog: Catalog = serde_json::from_str(BEFORE).unwrap();
+        assert_eq!(catalog.identity_name(20001), Some("client"));
+        assert_eq!(catalog.next.class, 5);
+        assert_eq!(catalog.next.prefilter, 1, "no number was given yet");
+        assert!(catalog.uplinks.is_empty() && catalog.prefilter.is_empty());
+        let again = serde_json::to_string(&catalog).unwrap();
+        assert_eq!(serde_json::from_str::<Catalog>(&again).unwrap(), catalog);
+    }
+
+    #[test]
+    fn a_catalog_that_is_cut_off_is_refused() {
+        for cut in [0, 1, BEFORE.len() / 2, BEFORE.len() - 1] {
+            assert!(serde_json::from_str::<Catalog>(&BEFORE[..cut]).is_err());
+        }
     }
 }

@@ -22,9 +22,13 @@ pub struct State {
     pub backends: BTreeMap<u32, Backend>,
     /// The local workloads by the ifindex of the host's side.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// The host's links to the network by ifindex.
+    pub uplinks: BTreeMap<u32, Uplink>,
     /// Prefixes to identities (the ipcache).
     pub addresses: BTreeMap<IpNet, AddressEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
+    /// What is dropped on the uplinks before the host sees it.
+    pub prefilter: BTreeMap<IpNet, PrefilterEntry>,
     /// What the numbers in the other tables mean.
     pub catalog: Catalog,
 }
@@ -111,6 +115,13 @@ pub struct Endpoint {
     pub egress: Enforcement,
 }
 
+/// A link of the host to the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its own link-layer address.
+    pub mac: Mac,
+}
+
 /// How a packet reaches a local workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -174,6 +185,13 @@ pub struct PolicyEntry {
     pub action: Action,
     /// The rule's number in the catalog.
     pub rule: u32,
+}
+
+/// A prefix of the prefilter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefilterEntry {
+    /// Its number in the catalog, by which its drops are counted.
+    pub number: u32,
 }
 
 impl State {

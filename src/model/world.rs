@@ -23,6 +23,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// The host's own addresses on it.
+    pub addresses: BTreeSet<IpAddr>,
     /// The other end of a veth pair, where the kernel tells it.
     pub peer: Option<LinkPeer>,
 }

@@ -4,6 +4,12 @@
 //! host's stack, which forwards it only if forwarding is on; what comes back, and what the host itself sends,
 //! finds its way to the endpoint by the host's routes. The reverse path filter asks the same routes, and so needs
 //! no mending of its own where they are right.
+//!
+//! Between hosts the routes are asked by dpd itself: for the next hop of what an endpoint sends, which the kernel
+//! tells only where the interface forwards.
+
+mod node;
+mod uplink;
 
 use std::fs;
 use std::io;
@@ -11,6 +17,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use self::uplink::Uplink;
 use super::route::{Route, look_up};
 use super::rtnetlink::Rtnetlink;
 use crate::config::{Config, Interface};
@@ -25,26 +32,45 @@ struct Endpoint<'a> {
 
 /// What the host lacks for the file: sentences, in the order in which their commands are to be given.
 ///
-/// Looks at the network namespace of the calling thread, of which `world` is the snapshot. Interfaces that are not
+/// Looks at the network namespace of the calling thread, of which `world` is the snapshot. Endpoints that are not
 /// there are left out: nothing can be said of them but that they are waited for.
 pub fn checks(config: &Config, world: &World) -> Vec<String> {
     let endpoints: Vec<_> = config
         .interfaces
         .iter()
-        .filter_map(|(interface, Interface::Endpoint { addresses, .. })| {
-            Some(Endpoint {
+        .filter_map(|(interface, role)| match role {
+            Interface::Endpoint { addresses, .. } => Some(Endpoint {
                 interface,
                 link: world.links.get(interface)?,
                 addresses,
-            })
+            }),
+            Interface::Uplink { .. } => None,
         })
         .collect();
     let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
+    let (uplinks, of_uplinks) = uplink::check(config, world);
+    lacks.extend(of_uplinks);
     for family in &Family::ALL {
-        lacks.extend(check_forwarding(family, &endpoints));
+        lacks.extend(check_forwarding(family, &endpoints, &uplinks));
     }
-    lacks.extend(check_routes(world, &endpoints));
+    let mut rtnetlink = match Rtnetlink::open() {
+        Ok(rtnetlink) => rtnetlink,
+        Err(error) => {
+            lacks.push(format!("look at the host's routes: {error}"));
+            return lacks;
+        }
+    };
+    lacks.extend(check_routes(&mut rtnetlink, world, &endpoints));
+    // Where no uplink is there, the routes through it can't be either.
+    if !uplinks.is_empty() {
+        let host = node::Host {
+            world,
+            endpoints: &endpoints,
+            uplinks: &uplinks,
+        };
+        lacks.extend(node::check(config, &host, &mut rtnetlink));
+    }
     lacks
 }
 
@@ -75,6 +101,8 @@ struct Family {
     /// The folder of the interfaces' own switches.
     interfaces: &'static str,
     has: fn(&IpNet) -> bool,
+    /// Commands to give before forwarding is turned on.
+    before_forwarding: fn(&[Uplink<'_>]) -> String,
 }
 
 impl Family {
@@ -83,18 +111,24 @@ impl Family {
         forwarding: "ipv4/ip_forward",
         interfaces: "ipv4/conf",
         has: |prefix| prefix.addr().is_ipv4(),
+        before_forwarding: |_| String::new(),
     };
     const IPV6: Family = Family {
         name: "IPv6",
         forwarding: "ipv6/conf/all/forwarding",
         interfaces: "ipv6/conf",
         has: |prefix| prefix.addr().is_ipv6(),
+        before_forwarding: uplink::keep_advertisements,
     };
     const ALL: [Family; 2] = [Family::IPV4, Family::IPV6];
 }
 
 /// Whether the host forwards what the endpoints of a family send to the world.
-fn check_forwarding(family: &Family, endpoints: &[Endpoint<'_>]) -> Vec<String> {
+fn check_forwarding(
+    family: &Family,
+    endpoints: &[Endpoint<'_>],
+    uplinks: &[Uplink<'_>],
+) -> Vec<String> {
     let name = family.name;
     let concerned: Vec<_> = endpoints
         .iter()
@@ -108,15 +142,21 @@ fn check_forwarding(family: &Family, endpoints: &[Endpoint<'_>]) -> Vec<String> 
             "this kernel runs without {name}, which endpoints have addresses of: boot it with {name}"
         )],
         Some(false) => {
-            let mend = set(family.forwarding, 1);
+            let keep = (family.before_forwarding)(uplinks);
+            let mend = format!("{keep}{}", set(family.forwarding, 1));
             vec![format!(
                 "{name} forwarding is off, nothing passes between endpoints and other hosts: {mend}"
             )]
         }
-        Some(true) => concerned
-            .iter()
-            .filter_map(|endpoint| check_forwarding_from(family, endpoint.interface))
-            .collect(),
+        Some(true) => {
+            let endpoints = concerned
+                .iter()
+                .filter_map(|endpoint| check_forwarding_from(family, endpoint.interface));
+            let uplinks = uplinks
+                .iter()
+                .filter_map(|uplink| check_forwarding_on(family, uplink));
+            endpoints.chain(uplinks).collect()
+        }
     }
 }
 
@@ -129,16 +169,28 @@ fn check_forwarding_from(family: &Family, interface: &str) -> Option<String> {
     })
 }
 
+fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
+    let (name, interface) = (family.name, uplink.interface);
+    let switch = format!("{}/{interface}/forwarding", family.interfaces);
+    (!is_on(&switch)?).then(|| {
+        let keep = (family.before_forwarding)(std::slice::from_ref(uplink));
+        let mend = set(&switch, 1);
+        format!(
+            "{name} forwarding is off on uplink {interface}, nothing from there is routed on: {keep}{mend}"
+        )
+    })
+}
+
 /// Whether the host's own routing leads to each address of each endpoint.
-fn check_routes(world: &World, endpoints: &[Endpoint<'_>]) -> Vec<String> {
-    let mut rtnetlink = match Rtnetlink::open() {
-        Ok(rtnetlink) => rtnetlink,
-        Err(error) => return vec![format!("look at the host's routes: {error}")],
-    };
+fn check_routes(
+    rtnetlink: &mut Rtnetlink,
+    world: &World,
+    endpoints: &[Endpoint<'_>],
+) -> Vec<String> {
     let mut lacks = Vec::new();
     for endpoint in endpoints {
         for prefix in endpoint.addresses {
-            match check_route(&mut rtnetlink, world, endpoint, prefix) {
+            match check_route(rtnetlink, world, endpoint, prefix) {
                 Ok(lack) => lacks.extend(lack),
                 Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
             }
@@ -162,8 +214,8 @@ fn check_route(
         )));
     }
     let leads = match look_up(rtnetlink, sample(world, prefix))? {
-        Route::Through(ifindex) if ifindex == endpoint.link.ifindex => return Ok(None),
-        Route::Through(ifindex) => format!("leads to {}", interface_name(world, ifindex)),
+        Route::Through { ifindex, .. } if ifindex == endpoint.link.ifindex => return Ok(None),
+        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(world, ifindex)),
         Route::Other => "does not lead to an interface".to_owned(),
         Route::None => "is missing".to_owned(),
     };

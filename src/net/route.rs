@@ -8,17 +8,22 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::rtnetlink::Rtnetlink;
+use super::rtnetlink::{self, Rtnetlink};
 
 /// Bytes of `struct rtmsg`, and the attribute that names the interface (`linux/rtnetlink.h`).
 const ROUTE_HEADER: usize = 12;
 const RTA_OIF: u16 = 4;
+/// The attribute that names the next router.
+const RTA_GATEWAY: u16 = 5;
 
 /// The answer for one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Out of the interface with this index.
-    Through(u32),
+    /// Out of the interface with this index; without a gateway to a neighbour.
+    Through {
+        ifindex: u32,
+        gateway: Option<IpAddr>,
+    },
     /// To the host itself, or to nobody alone: a broadcast or multicast address.
     Other,
     None,
@@ -51,12 +56,19 @@ pub fn look_up(rtnetlink: &mut Rtnetlink, address: IpAddr) -> io::Result<Route> 
         Err(error) => return Err(error),
     };
     let header = RouteHeader::parse(&answer.body).map_err(io::Error::other)?;
-    let ifindex = answer
-        .attributes(ROUTE_HEADER)
-        .find(|(kind, _)| *kind == RTA_OIF)
-        .and_then(|(_, value)| value.try_into().ok().map(u32::from_ne_bytes));
+    let attribute = |wanted| {
+        let mut attributes = answer.attributes(ROUTE_HEADER);
+        attributes
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
+    let ifindex = attribute(RTA_OIF).and_then(|value| value.try_into().ok());
+    let gateway = attribute(RTA_GATEWAY).and_then(rtnetlink::address);
     Ok(match (header.kind, ifindex) {
-        (RouteType::Unicast, Some(ifindex)) => Route::Through(ifindex),
+        (RouteType::Unicast, Some(ifindex)) => Route::Through {
+            ifindex: u32::from_ne_bytes(ifindex),
+            gateway,
+        },
         _ => Route::Other,
     })
 }

@@ -4,6 +4,7 @@
 //! UTF-8, which a workload may give its own interface, or an attribute of a newer kernel then spoils nothing.
 
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
@@ -59,6 +60,13 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
             let value = attribute.into_inner().get(NLA_HEADER_SIZE..end)?;
             Some((kind, value))
         })
+}
+
+/// An address by its bytes, of either family.
+pub fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or(v6).ok()
 }
 
 /// What one pass over a dump ended with.

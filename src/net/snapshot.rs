@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
 };
 
-use super::rtnetlink::{Answer, Rtnetlink, attributes};
+use super::rtnetlink::{Answer, Rtnetlink, address, attributes};
 use crate::model::world::{Link, LinkPeer, Mac, World};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
@@ -30,13 +30,22 @@ mod attribute {
 /// Bytes of `struct ifinfomsg` and `struct ifaddrmsg`.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
+/// Where `struct ifaddrmsg` has the index of the interface.
+const ADDRESS_INDEX: std::ops::Range<usize> = 4..8;
 
 /// The interfaces and addresses of the calling thread's network namespace. Needs no privilege; the MAC of a veth
 /// peer in another namespace does, and is `None` without.
 pub fn snapshot() -> Result<World> {
     let mut rtnetlink = Rtnetlink::open().context("open an rtnetlink socket")?;
-    let links = list_links(&mut rtnetlink).context("list the host's interfaces")?;
+    let mut links = list_links(&mut rtnetlink).context("list the host's interfaces")?;
     let addresses = list_addresses(&mut rtnetlink).context("list the host's addresses")?;
+    for link in links.values_mut() {
+        let own = addresses
+            .iter()
+            .filter(|(ifindex, _)| *ifindex == link.ifindex);
+        link.addresses = own.map(|(_, address)| *address).collect();
+    }
+    let addresses = addresses.into_iter().map(|(_, address)| address).collect();
     Ok(World { links, addresses })
 }
 
@@ -66,6 +75,7 @@ fn list_links(rtnetlink: &mut Rtnetlink) -> Result<BTreeMap<String, Link>> {
             mac: facts.mac.unwrap_or_default(),
             mtu: facts.mtu,
             up: facts.up,
+            addresses: BTreeSet::new(),
             peer,
         };
         (facts.name, link)
@@ -138,27 +148,24 @@ fn read_link(answer: &Answer) -> Option<LinkFacts> {
     Some(facts)
 }
 
-fn list_addresses(rtnetlink: &mut Rtnetlink) -> Result<BTreeSet<IpAddr>> {
+/// The host's addresses, each with the index of its interface.
+fn list_addresses(rtnetlink: &mut Rtnetlink) -> Result<Vec<(u32, IpAddr)>> {
     let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let answers = rtnetlink.dump(question)?;
     Ok(answers.iter().filter_map(read_address).collect())
 }
 
 /// The host's own address: on a point-to-point link `IFA_ADDRESS` is the other side's.
-fn read_address(answer: &Answer) -> Option<IpAddr> {
+fn read_address(answer: &Answer) -> Option<(u32, IpAddr)> {
     let find = |wanted| {
         answer
             .attributes(ADDRESS_HEADER)
             .find(|(kind, _)| *kind == wanted)
             .and_then(|(_, value)| address(value))
     };
-    find(attribute::IFA_LOCAL).or_else(|| find(attribute::IFA_ADDRESS))
-}
-
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
-    v4.or(v6).ok()
+    let ifindex = number(answer.body.get(ADDRESS_INDEX)?)?;
+    let address = find(attribute::IFA_LOCAL).or_else(|| find(attribute::IFA_ADDRESS))?;
+    Some((ifindex, address))
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

@@ -2,7 +2,7 @@
 //!
 //! A class is one set of {identity, world or not, all `cidr:` peers that cover the prefix}. Overlapping
 //! prefixes of different rules can't be told apart by identities; by classes they can: whatever a rule names as
-//! its peer is a set of whole classes.
+//! its peer is a set of whole classes. Prefixes that no rule tells apart count as one (`cidr`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,15 +11,16 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::Config;
 use crate::model::catalog::{Catalog, ClassInfo};
-use crate::model::policy::{Peer, reserved};
+use crate::model::policy::reserved;
 use crate::model::state::{AddressEntry, Place, State};
 use crate::model::world::World;
 
+use super::cidr::StandIns;
 use super::endpoint::Workload;
 use super::numbers::Numbers;
 
 /// Who has a prefix.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Owner {
     identity: u32,
     /// It is no endpoint, host or node.
@@ -47,19 +48,20 @@ pub fn compile(
     config: &Config,
     world: &World,
     workloads: &[Workload<'_>],
+    stand_ins: &StandIns,
     known: &Catalog,
     state: &mut State,
 ) {
     let owners = owners(config, world, workloads);
-    for (prefix, owner) in &owners {
-        let info = state.catalog.identities.entry(owner.identity).or_default();
-        info.addresses.insert(*prefix);
-    }
     let mut classes = Numbers::new(
         known.classes.iter().map(|(n, class)| (class.clone(), *n)),
         known.next.class,
     );
-    for (prefix, owner, cidrs) in covered(&owners, &cidr_peers(config)) {
+    for (prefix, owner, cidrs) in covered(&owners, stand_ins) {
+        if owners.get(&prefix) == Some(&owner) {
+            let info = state.catalog.identities.entry(owner.identity).or_default();
+            info.addresses.insert(prefix);
+        }
         let class = ClassInfo {
             identity: owner.identity,
             world: owner.world,
@@ -77,7 +79,8 @@ pub fn compile(
     state.catalog.next.class = classes.next();
 }
 
-/// The prefixes that are somebody's: the endpoints', and the host's own addresses that are no endpoint's.
+/// The prefixes that are somebody's. Of two who have the same, endpoints come first, then the host, the other
+/// hosts, and what identities name elsewhere.
 fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMap<IpNet, Owner> {
     let mut owners = BTreeMap::new();
     for workload in workloads {
@@ -104,36 +107,40 @@ fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMa
     {
         owners.entry(IpNet::from(*address)).or_insert(host);
     }
+    let remote_node = Owner {
+        identity: reserved::REMOTE_NODE,
+        world: false,
+        place: Place::Remote,
+    };
+    for address in config.nodes.values().flat_map(|node| &node.addresses) {
+        owners.entry(IpNet::from(*address)).or_insert(remote_node);
+    }
+    for identity in config.identities.values() {
+        let named = Owner {
+            identity: identity.id,
+            ..WORLD
+        };
+        for prefix in &identity.cidrs {
+            owners.entry(prefix.trunc()).or_insert(named);
+        }
+    }
     owners
-}
-
-/// Every prefix that some rule names.
-fn cidr_peers(config: &Config) -> BTreeSet<IpNet> {
-    let policies = config.policies.values();
-    let lists = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress));
-    let peers = lists.flatten().flat_map(|rule| &rule.peers);
-    peers
-        .filter_map(|peer| match peer {
-            Peer::Cidr(prefix) => Some(prefix.trunc()),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Every prefix that needs an entry, with its owner and the `cidr:` peers that cover it.
 ///
 /// Sorted, a prefix follows all that cover it, so a stack of covers is enough. A `cidr:` peer never takes over:
-/// inside somebody's prefix it is still theirs.
+/// inside somebody's prefix it is still theirs. Nor does an identity's prefix inside of what is no part of the world.
 fn covered(
     owners: &BTreeMap<IpNet, Owner>,
-    cidrs: &BTreeSet<IpNet>,
+    stand_ins: &StandIns,
 ) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
         IpNet::from(Ipv6Net::default()),
     ];
     let mut prefixes: BTreeSet<IpNet> = defaults.into();
-    prefixes.extend(owners.keys().chain(cidrs));
+    prefixes.extend(owners.keys().chain(stand_ins.prefixes()));
 
     let mut entries: Vec<(IpNet, Owner, BTreeSet<IpNet>)> = Vec::with_capacity(prefixes.len());
     let mut covers: Vec<usize> = Vec::new();
@@ -146,11 +153,12 @@ fn covered(
             Some(cover) => (entries[*cover].1, entries[*cover].2.clone()),
             None => (WORLD, BTreeSet::new()),
         };
-        if cidrs.contains(&prefix) {
-            covering.insert(prefix);
-        }
+        covering.extend(stand_ins.of(prefix));
         covers.push(entries.len());
-        let owner = owners.get(&prefix).copied().unwrap_or(inherited);
+        let own = owners.get(&prefix).copied();
+        let owner = own
+            .filter(|own| !own.world || inherited.world)
+            .unwrap_or(inherited);
         entries.push((prefix, owner, covering));
     }
     entries
@@ -191,6 +199,16 @@ mod tests {
             .endpoint("web", "web", "10.1.1.0/24 fd00::1")
             .endpoint("db", "db", "10.1.1.7 10.2.0.1")
             .endpoint("gone", "db", "10.3.0.1")
+            .identity("far", 302, "")
+            .identity("near", 303, "")
+            .cidrs("far", "10.0.0.0/9 203.0.113.0/24")
+            .cidrs("near", "10.4.0.0/16 203.0.113.2 2001:db8:4::/48")
+            .cidrs("db", "10.5.0.5")
+            .node(
+                "node-b",
+                "203.0.113.1 10.4.0.1 2001:db8:4::1",
+                "10.6.0.0/16 10.200.0.0/16",
+            )
             .policy("p", "web", Some(cidrs), None);
         lab.world.links.remove("lxc-gone");
         lab.world.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
@@ -202,13 +220,51 @@ mod tests {
             (
                 "one peer covers it",
                 "10.9.0.1",
-                "world away world 10.0.0.0/8",
+                "far away world 10.0.0.0/8",
             ),
             (
                 "two peers cover it",
                 "10.1.2.1",
-                "world away world 10.0.0.0/8 10.1.0.0/16",
+                "far away world 10.0.0.0/8 10.1.0.0/16",
             ),
+            (
+                "behind a node, and no identity names it",
+                "10.200.0.1",
+                "world away world 10.0.0.0/8",
+            ),
+            (
+                "behind a node, and an identity names it",
+                "10.6.0.1",
+                "far away world 10.0.0.0/8",
+            ),
+            (
+                "the longer prefix of two identities",
+                "10.4.0.2",
+                "near away world 10.0.0.0/8",
+            ),
+            (
+                "elsewhere, of an identity that is here too",
+                "10.5.0.5",
+                "db away world 10.0.0.0/8",
+            ),
+            (
+                "an identity's prefix does not take a node over",
+                "10.4.0.1",
+                "remote-node away own 10.0.0.0/8",
+            ),
+            ("a node, IPv6", "2001:db8:4::1", "remote-node away own"),
+            ("beside a node, IPv6", "2001:db8:4::2", "near away world"),
+            (
+                "a node inside of an identity's prefix",
+                "203.0.113.1",
+                "remote-node away own",
+            ),
+            (
+                "an address of its own inside of another's prefix",
+                "203.0.113.2",
+                "near away world",
+            ),
+            ("an identity's prefix", "203.0.113.3", "far away world"),
             (
                 "inside an endpoint's prefix",
                 "10.1.1.9",
@@ -268,8 +324,12 @@ mod tests {
         assert_eq!(addresses(300), [net("10.1.1.0/24"), net("fd00::1")].into());
         assert_eq!(
             addresses(301),
-            [net("10.1.1.7"), net("10.2.0.1"), net("10.3.0.1")].into()
+            ["10.1.1.7", "10.2.0.1", "10.3.0.1", "10.5.0.5"]
+                .map(net)
+                .into()
         );
+        let nodes = ["203.0.113.1", "10.4.0.1", "2001:db8:4::1"].map(net);
+        assert_eq!(addresses(reserved::REMOTE_NODE), nodes.into());
         assert_eq!(addresses(reserved::WORLD), [].into());
         assert!(addresses(reserved::HOST).contains(&net("198.51.100.1")));
         assert!(!addresses(reserved::HOST).contains(&net("10.2.0.1")));
@@ -292,6 +352,39 @@ mod tests {
         for (address, expected) in rows {
             assert_eq!(entry(&state, address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn prefixes_that_no_rule_tells_apart_are_one_class() {
+        let lists = "deny cidr:8.0.0.0/8,cidr:9.0.0.0/8;deny cidr:8.8.0.0/16,cidr:9.9.0.0/16";
+        let lab = Lab::new()
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1")
+            .policy("p", "web", Some(lists), None);
+        let state = lab.compile();
+        let rows = [
+            ("of the first rule", "8.1.1.1", "world away world 8.0.0.0/8"),
+            (
+                "by its other prefix",
+                "9.1.1.1",
+                "world away world 8.0.0.0/8",
+            ),
+            (
+                "of both",
+                "8.8.1.1",
+                "world away world 8.0.0.0/8 8.8.0.0/16",
+            ),
+            (
+                "by the others",
+                "9.9.1.1",
+                "world away world 8.0.0.0/8 8.8.0.0/16",
+            ),
+            ("of none", "7.7.7.7", "world away world"),
+        ];
+        for (what, address, expected) in rows {
+            assert_eq!(entry(&state, address), expected, "{what}");
+        }
+        assert_eq!(state.catalog.classes.len(), 5);
     }
 
     #[test]

@@ -88,8 +88,14 @@ fn things(state: &State) -> Things {
     let mut things = Things::new();
     name_services(state, &mut things);
     name_endpoints(state, &mut things);
+    name_uplinks(state, &mut things);
+    name_nodes(&state.catalog, &mut things);
     name_identities(&state.catalog, &mut things);
     name_rules(&state.catalog, &mut things);
+    for info in state.catalog.prefilter.values() {
+        let name = format!("prefilter {} of {}", address(&info.prefix), info.table);
+        things.insert(name, Vec::new());
+    }
     if state.settings != Settings::default() {
         name_settings(&state.settings, &mut things);
     }
@@ -125,14 +131,10 @@ fn name_endpoints(state: &State, things: &mut Things) {
         let endpoint = info
             .ifindex
             .and_then(|ifindex| state.endpoints.get(&ifindex));
-        let ifindex = match info.ifindex {
-            Some(ifindex) => ifindex.to_string(),
-            None => "waiting".to_owned(),
-        };
         let mut properties = vec![
             ("identity", identity.to_owned()),
             ("addresses", addresses(&info.addresses)),
-            ("ifindex", ifindex),
+            ("ifindex", ifindex(info.ifindex)),
         ];
         properties.extend(endpoint.into_iter().flat_map(attachment));
         things.insert(format!("endpoint {interface}"), properties);
@@ -150,19 +152,50 @@ fn attachment(endpoint: &Endpoint) -> [(&'static str, String); 5] {
     ]
 }
 
+fn name_uplinks(state: &State, things: &mut Things) {
+    for (interface, info) in &state.catalog.uplinks {
+        let mut properties = vec![
+            ("xdp", info.xdp.clone()),
+            ("ifindex", ifindex(info.ifindex)),
+        ];
+        let uplink = info.ifindex.and_then(|ifindex| state.uplinks.get(&ifindex));
+        properties.extend(uplink.map(|uplink| ("MAC", mac(uplink.mac))));
+        things.insert(format!("uplink {interface}"), properties);
+    }
+}
+
+fn name_nodes(catalog: &Catalog, things: &mut Things) {
+    for (name, info) in &catalog.nodes {
+        let own = info.addresses.iter().map(|own| IpNet::from(*own)).collect();
+        let properties = vec![
+            ("addresses", addresses(&own)),
+            ("cidrs", addresses(&info.cidrs)),
+        ];
+        things.insert(format!("node {name}"), properties);
+    }
+}
+
 fn name_identities(catalog: &Catalog, things: &mut Things) {
+    let endpoints = catalog.endpoints.values();
+    let local: BTreeSet<IpNet> = endpoints
+        .flat_map(|info| &info.addresses)
+        .copied()
+        .collect();
     for (id, info) in &catalog.identities {
         if reserved::name(*id).is_none() {
-            let properties = vec![("id", id.to_string()), ("labels", info.labels.join(" "))];
+            // The endpoints tell theirs.
+            let cidrs = info.addresses.difference(&local).copied().collect();
+            let properties = vec![
+                ("id", id.to_string()),
+                ("labels", info.labels.join(" ")),
+                ("cidrs", addresses(&cidrs)),
+            ];
             things.insert(format!("identity {}", info.name), properties);
-            continue;
         }
-        for prefix in &info.addresses {
-            things.insert(
-                format!("address {} of {}", address(prefix), info.name),
-                Vec::new(),
-            );
-        }
+    }
+    let host = catalog.identities.get(&reserved::HOST);
+    for prefix in host.into_iter().flat_map(|info| &info.addresses) {
+        things.insert(format!("address {} of host", address(prefix)), Vec::new());
     }
 }
 
@@ -208,6 +241,13 @@ fn name_settings(settings: &Settings, things: &mut Things) {
     }
 }
 
+fn ifindex(ifindex: Option<u32>) -> String {
+    match ifindex {
+        Some(ifindex) => ifindex.to_string(),
+        None => "waiting".to_owned(),
+    }
+}
+
 fn addresses(prefixes: &BTreeSet<IpNet>) -> String {
     let addresses: Vec<String> = prefixes.iter().map(address).collect();
     addresses.join(" ")
@@ -246,6 +286,7 @@ fn enforcement(enforcement: Enforcement) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Interface, XdpMode};
     use crate::plan::testing::{Lab, ip};
 
     fn lab() -> Lab {
@@ -264,6 +305,10 @@ mod tests {
                 Some("allow client 53/udp;deny any tcp"),
                 None,
             )
+            .uplink("ens5", XdpMode::Auto)
+            .cidrs("client", "10.200.1.0/24")
+            .node("node-b", "192.0.2.2 2001:db8::2", "10.200.1.0/24")
+            .prefilter("abusers", "198.51.100.66 203.0.113.0/24")
     }
 
     fn lines(old: &State, new: &State) -> Vec<String> {
@@ -273,7 +318,7 @@ mod tests {
     #[test]
     fn changes_are_said_in_the_files_words() {
         type Step = fn(Lab) -> Lab;
-        let rows: [(&str, Step, &[&str]); 20] = [
+        let rows: [(&str, Step, &[&str]); 28] = [
             ("nothing", |lab| lab, &[]),
             (
                 "a frontend more",
@@ -321,7 +366,7 @@ mod tests {
             (
                 "an endpoint of another identity",
                 |mut lab| {
-                    lab.world.links.clear();
+                    lab.world.links.remove("lxc-client");
                     lab.endpoint("client", "kube-dns", "10.200.0.64 fd00:200::64")
                 },
                 &["~ endpoint lxc-client identity client → kube-dns, ingress off → on"],
@@ -329,7 +374,7 @@ mod tests {
             (
                 "an endpoint of another address",
                 |mut lab| {
-                    lab.world.links.clear();
+                    lab.world.links.remove("lxc-client");
                     lab.endpoint("client", "client", "10.200.0.64 10.201.0.0/16")
                 },
                 &[
@@ -339,7 +384,7 @@ mod tests {
             (
                 "an interface that goes",
                 |mut lab| {
-                    lab.world.links.clear();
+                    lab.world.links.remove("lxc-client");
                     lab
                 },
                 &["~ endpoint lxc-client ifindex 10 → waiting"],
@@ -347,7 +392,7 @@ mod tests {
             (
                 "an endpoint that is still waited for",
                 |mut lab| {
-                    lab.config.interfaces.clear();
+                    lab.config.interfaces.remove("lxc-client");
                     let lab = lab.endpoint("new", "client", "10.200.0.70");
                     let mut gone = lab.clone();
                     gone.world.links.remove("lxc-new");
@@ -381,6 +426,73 @@ mod tests {
                 "an identity more",
                 |lab| lab.identity("intruder", 20003, "a=b c=d"),
                 &["+ identity intruder id 20003, labels a=b c=d"],
+            ),
+            (
+                "an identity's prefixes elsewhere",
+                |lab| lab.cidrs("client", "10.200.2.0/24 10.200.1.44"),
+                &["~ identity client cidrs 10.200.1.0/24 → 10.200.1.44 10.200.2.0/24"],
+            ),
+            (
+                "an uplink that goes",
+                |mut lab| {
+                    lab.world.links.remove("ens5");
+                    lab
+                },
+                &["~ uplink ens5 ifindex 11 → waiting"],
+            ),
+            (
+                "an uplink's XDP",
+                |mut lab| {
+                    let xdp = XdpMode::Generic;
+                    let uplink = Interface::Uplink { xdp };
+                    lab.config.interfaces.insert("ens5".to_owned(), uplink);
+                    lab
+                },
+                &["~ uplink ens5 xdp auto → generic"],
+            ),
+            (
+                "an uplink more",
+                |lab| lab.uplink("ens6", XdpMode::Off),
+                &["+ uplink ens6 xdp off, ifindex 12, MAC 02:00:00:00:00:0c"],
+            ),
+            (
+                "an endpoint's interface that is an uplink now",
+                |mut lab| {
+                    let xdp = XdpMode::Auto;
+                    let uplink = Interface::Uplink { xdp };
+                    lab.config
+                        .interfaces
+                        .insert("lxc-client".to_owned(), uplink);
+                    lab
+                },
+                &[
+                    "- endpoint lxc-client",
+                    "+ uplink lxc-client xdp auto, ifindex 10, MAC 02:00:00:00:00:0a",
+                ],
+            ),
+            (
+                "another address of a node, and a node more",
+                |lab| {
+                    lab.node("node-b", "192.0.2.3 2001:db8::2", "")
+                        .node("node-c", "192.0.2.4", "")
+                },
+                &[
+                    "~ node node-b addresses 192.0.2.2 2001:db8::2 → 192.0.2.3 2001:db8::2, cidrs 10.200.1.0/24 → none",
+                    "+ node node-c addresses 192.0.2.4",
+                ],
+            ),
+            (
+                "prefixes of the prefilter",
+                |lab| lab.prefilter("abusers", "203.0.113.0/25 198.51.100.66"),
+                &[
+                    "- prefilter 203.0.113.0/24 of abusers",
+                    "+ prefilter 203.0.113.0/25 of abusers",
+                ],
+            ),
+            (
+                "a prefix of the prefilter that another table has too",
+                |lab| lab.prefilter("bogons", "198.51.100.66"),
+                &[],
             ),
             (
                 "an address of the host",

@@ -46,7 +46,10 @@ pub fn workloads<'a>(config: &'a Config, world: &World) -> Vec<Workload<'a>> {
         let Interface::Endpoint {
             addresses,
             identity,
-        } = interface;
+        } = interface
+        else {
+            continue;
+        };
         let Some(info) = config.identities.get(identity) else {
             continue;
         };
@@ -160,6 +163,7 @@ mod tests {
                 mac: HOST_MAC,
                 mtu: 1500,
                 up,
+                addresses: Default::default(),
                 peer,
             };
             lab.world.links.insert("lxc-web".to_owned(), link);

@@ -4,18 +4,21 @@
 //! everything here is tested without root and a plan that is only shown is the plan that would be applied.
 
 pub mod address;
+mod cidr;
 mod diff;
 mod endpoint;
 mod numbers;
 mod peer;
 pub mod policy;
 mod ports;
+mod prefilter;
 mod service;
 mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod uplink;
 mod verdict;
 
 use crate::config::Config;
@@ -24,6 +27,7 @@ use crate::model::policy::reserved;
 use crate::model::state::State;
 use crate::model::world::World;
 
+use cidr::StandIns;
 pub use diff::{Change, diff};
 
 /// Computes the whole wanted state.
@@ -39,9 +43,12 @@ pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
     name_identities(config, &mut state.catalog);
 
     let workloads = endpoint::workloads(config, world);
-    address::compile(config, world, &workloads, known, &mut state);
+    let stand_ins = StandIns::new(config);
+    address::compile(config, world, &workloads, &stand_ins, known, &mut state);
     endpoint::compile(config, &workloads, &mut state);
-    policy::compile(config, known, &mut state);
+    uplink::compile(config, world, &mut state);
+    policy::compile(config, &stand_ins, known, &mut state);
+    prefilter::compile(config, known, &mut state);
     service::compile(config, known, &mut state);
     state
 }

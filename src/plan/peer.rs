@@ -8,22 +8,27 @@ use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::policy::{Peer, reserved};
 
+use super::cidr::StandIns;
+
 /// The class that stands for `any`.
 pub const ANY: u32 = 0;
 
 /// Which classes each peer of a rule is.
 pub struct PeerClasses<'a> {
     config: &'a Config,
+    stand_ins: &'a StandIns,
     labelled: HashMap<(&'a str, &'a str), Vec<u32>>,
     by_identity: HashMap<u32, Vec<u32>>,
+    /// By the prefix that stands for others.
     by_cidr: HashMap<IpNet, Vec<u32>>,
     world: Vec<u32>,
 }
 
 impl<'a> PeerClasses<'a> {
-    pub fn new(config: &'a Config, catalog: &Catalog) -> Self {
+    pub fn new(config: &'a Config, stand_ins: &'a StandIns, catalog: &Catalog) -> Self {
         let mut peers = PeerClasses {
             config,
+            stand_ins,
             labelled: HashMap::new(),
             by_identity: HashMap::new(),
             by_cidr: HashMap::new(),
@@ -51,6 +56,8 @@ impl<'a> PeerClasses<'a> {
         peers
     }
 
+    /// The classes of a peer, as far as its rule can tell: for a `cidr:` peer those of all prefixes that the same
+    /// rules name.
     pub fn of(&self, peer: &Peer) -> Vec<u32> {
         match peer {
             Peer::Any => vec![ANY],
@@ -66,9 +73,9 @@ impl<'a> PeerClasses<'a> {
                 self.of_identities(carriers.map_or(&[], Vec::as_slice))
             }
             Peer::Cidr(prefix) => self
-                .by_cidr
-                .get(&prefix.trunc())
-                .cloned()
+                .stand_ins
+                .of(*prefix)
+                .and_then(|stand_in| self.by_cidr.get(&stand_in).cloned())
                 .unwrap_or_default(),
         }
     }

@@ -10,6 +10,7 @@ use crate::model::catalog::{Catalog, RuleInfo};
 use crate::model::policy::{Action, Direction};
 use crate::model::state::{Enforcement, PolicyEntry, PolicyKey, State};
 
+use super::cidr::StandIns;
 use super::numbers::Numbers;
 use super::peer::PeerClasses;
 use super::ports;
@@ -55,11 +56,11 @@ impl<'a> Enforcements<'a> {
 }
 
 /// Fills the table of policy; the classes must be known.
-pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
+pub fn compile(config: &Config, stand_ins: &StandIns, known: &Catalog, state: &mut State) {
     let infos = rule_infos(config);
     let rules = lists(config).flat_map(|(_, _, _, rules)| rules);
     let numbered = number_rules(&infos, known, state);
-    let peers = PeerClasses::new(config, &state.catalog);
+    let peers = PeerClasses::new(config, stand_ins, &state.catalog);
 
     // Denies first: then an allow can see what covers it.
     for action in [Action::Deny, Action::Allow] {
@@ -82,7 +83,9 @@ pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
 }
 
 /// The lists of rules as (policy, subject, direction, rules), in the order in which the first rule wins.
-fn lists(config: &Config) -> impl Iterator<Item = (&str, &str, Direction, &[Rule])> + Clone {
+pub(super) fn lists(
+    config: &Config,
+) -> impl Iterator<Item = (&str, &str, Direction, &[Rule])> + Clone {
     config.policies.iter().flat_map(|(name, policy)| {
         let ingress = policy
             .ingress

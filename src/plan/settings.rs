@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Interface};
 use crate::model::state::Settings;
 use crate::model::world::World;
 
@@ -29,11 +29,18 @@ pub fn compile(config: &Config, world: &World) -> Settings {
     }
 }
 
-/// One address of each family in whose name the node speaks: the file's first, else the host's first that means
-/// something beyond a link.
+/// One address of each family in whose name the node speaks: the file's first, else the uplinks' first, else the
+/// host's first that means something beyond a link.
 fn node_addresses(config: &Config, world: &World) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let named = config.node.addresses.iter().flatten();
-    let candidates: Vec<IpAddr> = named.chain(&world.addresses).copied().collect();
+    let uplinks = config
+        .interfaces
+        .iter()
+        .filter(|(_, role)| matches!(role, Interface::Uplink { .. }))
+        .filter_map(|(name, _)| world.links.get(name))
+        .flat_map(|link| &link.addresses);
+    let candidates = named.chain(uplinks).chain(&world.addresses);
+    let candidates: Vec<IpAddr> = candidates.copied().collect();
     let ipv4 = candidates.iter().find_map(|address| match address {
         IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
         _ => None,
@@ -53,6 +60,33 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::XdpMode;
+    use crate::plan::testing::{Lab, ip};
+
+    #[test]
+    fn the_node_speaks_in_the_name_that_the_network_knows() {
+        let mut lab = Lab::new().uplink("ens5", XdpMode::Auto);
+        lab.world.addresses = ["10.0.0.1", "127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"]
+            .map(ip)
+            .into();
+        let ens5 = lab.world.links.get_mut("ens5").unwrap();
+        ens5.addresses = [ip("192.0.2.1"), ip("fe80::5")].into();
+        let found = |lab: &Lab| {
+            let settings = compile(&lab.config, &lab.world);
+            (settings.node_ipv4.map(IpAddr::from), settings.node_ipv6)
+        };
+        let ipv6 = "2001:db8::1".parse().ok();
+        assert_eq!(found(&lab), (Some(ip("192.0.2.1")), ipv6), "the uplink's");
+        lab.config.node.addresses = Some(vec![ip("198.51.100.1")]);
+        assert_eq!(found(&lab), (Some(ip("198.51.100.1")), ipv6), "the file's");
+        lab.config.node.addresses = None;
+        lab.config.interfaces.clear();
+        assert_eq!(
+            found(&lab),
+            (Some(ip("10.0.0.1")), ipv6),
+            "the host's first"
+        );
+    }
 
     #[test]
     fn durations_are_nanoseconds_and_never_wrap() {

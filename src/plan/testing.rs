@@ -38,6 +38,8 @@ impl Lab {
             identities: Default::default(),
             services: Default::default(),
             policies: Default::default(),
+            nodes: Default::default(),
+            prefilter: Default::default(),
             policy: PolicySettings {
                 enforcement: EnforcementMode::Default,
                 audit: false,
@@ -78,35 +80,83 @@ impl Lab {
         super::compile(&self.config, &self.world, &before.catalog)
     }
 
-    /// `labels` as `KEY=VALUE KEY=VALUE`.
+    /// `labels` as `KEY=VALUE KEY=VALUE`. One that is there keeps its prefixes.
     pub fn identity(mut self, name: &str, id: u32, labels: &str) -> Lab {
         let labels = labels.split_whitespace().map(|label| {
             let (key, value) = label.split_once('=').unwrap();
             (key.to_owned(), value.to_owned())
         });
         let labels = labels.collect();
-        let identity = Identity { id, labels };
+        let before = self.config.identities.remove(name);
+        let identity = Identity {
+            id,
+            labels,
+            cidrs: before.map_or_else(Vec::new, |identity| identity.cidrs),
+        };
         self.config.identities.insert(name.to_owned(), identity);
         self
     }
 
-    /// An endpoint behind the veth `lxc-NAME`, which is there; `addresses` with spaces between.
-    pub fn endpoint(mut self, name: &str, identity: &str, addresses: &str) -> Lab {
-        let ifindex = 10 + self.world.links.len() as u32;
+    /// The prefixes elsewhere of an identity that is there; with spaces between.
+    pub fn cidrs(mut self, identity: &str, cidrs: &str) -> Lab {
+        let identity = self.config.identities.get_mut(identity).unwrap();
+        identity.cidrs = nets(cidrs);
+        self
+    }
+
+    /// Another host; addresses and prefixes with spaces between.
+    pub fn node(mut self, name: &str, addresses: &str, cidrs: &str) -> Lab {
+        let node = RemoteNode {
+            addresses: addresses.split_whitespace().map(ip).collect(),
+            cidrs: nets(cidrs),
+        };
+        self.config.nodes.insert(name.to_owned(), node);
+        self
+    }
+
+    /// A table of the prefilter; prefixes with spaces between.
+    pub fn prefilter(mut self, table: &str, deny: &str) -> Lab {
+        self.config.prefilter.insert(table.to_owned(), nets(deny));
+        self
+    }
+
+    /// An uplink that is there.
+    pub fn uplink(mut self, name: &str, xdp: XdpMode) -> Lab {
         let link = Link {
+            peer: None,
+            ..self.next_link()
+        };
+        self.world.links.insert(name.to_owned(), link);
+        let uplink = Interface::Uplink { xdp };
+        self.config.interfaces.insert(name.to_owned(), uplink);
+        self
+    }
+
+    /// A veth into another namespace, with numbers of its own.
+    fn next_link(&self) -> Link {
+        let links = &self.world.links;
+        let is_free = |ifindex: &u32| links.values().all(|link| link.ifindex != *ifindex);
+        let ifindex = (10..).find(is_free).unwrap();
+        Link {
             ifindex,
             mac: [2, 0, 0, 0, 0, ifindex as u8],
             mtu: 1500,
             up: true,
+            addresses: Default::default(),
             peer: Some(LinkPeer {
                 ifindex: 2,
                 mac: Some([2, 0, 0, 0, 1, ifindex as u8]),
                 same_namespace: false,
             }),
-        };
+        }
+    }
+
+    /// An endpoint behind the veth `lxc-NAME`, which is there; `addresses` with spaces between.
+    pub fn endpoint(mut self, name: &str, identity: &str, addresses: &str) -> Lab {
+        let link = self.next_link();
         self.world.links.insert(format!("lxc-{name}"), link);
         let endpoint = Interface::Endpoint {
-            addresses: addresses.split_whitespace().map(net).collect(),
+            addresses: nets(addresses),
             identity: identity.to_owned(),
         };
         self.config
@@ -248,6 +298,11 @@ pub fn net(text: &str) -> IpNet {
         Ok(prefix) => prefix,
         Err(_) => IpNet::from(ip(text)),
     }
+}
+
+/// Prefixes with spaces between.
+fn nets(text: &str) -> Vec<IpNet> {
+    text.split_whitespace().map(net).collect()
 }
 
 /// A linear congruential generator (Knuth's MMIX): the same dice in each run.

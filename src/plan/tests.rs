@@ -9,6 +9,7 @@ use crate::model::policy::{Action, Direction, Peer, Ports};
 use crate::model::state::State;
 use crate::model::world::World;
 
+use super::address;
 use super::diff;
 use super::policy::{Decision, verdict};
 use super::testing::{Dice, Lab, ip, net};
@@ -26,7 +27,9 @@ enum Who<'a> {
         identity: &'a str,
     },
     Host,
-    World,
+    Node,
+    /// Elsewhere; the identity that names it, if one does.
+    World(Option<&'a str>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +42,17 @@ struct Packet {
 
 impl<'a> Oracle<'a> {
     fn who(&self, address: IpAddr) -> Who<'a> {
-        let mut best = (0, Who::World);
+        let cidrs = self.config.identities.iter().flat_map(|(name, identity)| {
+            let cidrs = identity.cidrs.iter();
+            cidrs.map(move |cidr| (cidr, name.as_str()))
+        });
+        let around = cidrs.filter(|(cidr, _)| cidr.contains(&address));
+        let named = around.max_by_key(|(cidr, _)| cidr.prefix_len());
+        let mut best = (0, Who::World(named.map(|(_, name)| name)));
+        let mut nodes = self.config.nodes.values().flat_map(|node| &node.addresses);
+        if nodes.any(|node| *node == address) {
+            best = (IpNet::from(address).prefix_len(), Who::Node);
+        }
         let own = self.config.node.addresses.iter().flatten();
         if own
             .chain(&self.world.addresses)
@@ -51,7 +64,10 @@ impl<'a> Oracle<'a> {
             let Interface::Endpoint {
                 addresses,
                 identity,
-            } = endpoint;
+            } = endpoint
+            else {
+                continue;
+            };
             for prefix in addresses {
                 if prefix.contains(&address) && prefix.prefix_len() >= best.0 {
                     best = (
@@ -70,13 +86,14 @@ impl<'a> Oracle<'a> {
     fn is_peer(&self, peer: &Peer, address: IpAddr) -> bool {
         let identity = match self.who(address) {
             Who::Endpoint { identity, .. } => Some(identity),
-            Who::Host | Who::World => None,
+            Who::World(named) => named,
+            Who::Host | Who::Node => None,
         };
         match peer {
             Peer::Any => true,
             Peer::Host => self.who(address) == Who::Host,
-            Peer::RemoteNode => false,
-            Peer::World => self.who(address) == Who::World,
+            Peer::RemoteNode => self.who(address) == Who::Node,
+            Peer::World => matches!(self.who(address), Who::World(_)),
             Peer::Identity(name) => identity == Some(name),
             Peer::Label { key, value } => identity.is_some_and(|name| {
                 let labels = &self.config.identities[name].labels;
@@ -162,6 +179,12 @@ fn random_address(dice: &mut Dice) -> IpAddr {
     })
 }
 
+fn all_addresses() -> impl Iterator<Item = IpAddr> {
+    let last = 0..16;
+    let both = last.flat_map(|last| [format!("10.0.0.{last}"), format!("fd00::{last:x}")]);
+    both.map(|address| ip(&address))
+}
+
 fn random_prefix(dice: &mut Dice) -> IpNet {
     let address = random_address(dice);
     let full = IpNet::from(address).prefix_len();
@@ -221,6 +244,18 @@ fn random_lab(dice: &mut Dice) -> Lab {
         let free: Vec<String> = free.map(IpNet::to_string).collect();
         lab = lab.endpoint(name, dice.pick(&IDENTITIES), &free.join(" "));
         taken.extend(prefixes);
+    }
+    let mut named = Vec::new();
+    for name in ["a", "b", "c"] {
+        let cidrs: Vec<IpNet> = (0..dice.below(3)).map(|_| random_prefix(dice)).collect();
+        let free = cidrs.iter().filter(|cidr| !named.contains(*cidr));
+        let free: Vec<String> = free.map(IpNet::to_string).collect();
+        lab = lab.cidrs(name, &free.join(" "));
+        named.extend(cidrs);
+    }
+    for name in ["node-b", "node-c"] {
+        let address = random_address(dice).to_string();
+        lab = lab.node(name, &address, &random_prefix(dice).to_string());
     }
     for name in ["p", "q", "r", "s"] {
         let ingress = Some(random_rules(dice)).filter(|_| dice.below(4) > 0);
@@ -299,7 +334,7 @@ fn the_tables_say_what_the_configuration_says() {
 fn disturb(dice: &mut Dice, lab: &Lab) -> Lab {
     let mut lab = lab.clone();
     let policy = dice.pick(&["p", "q", "r", "s"]);
-    match dice.below(5) {
+    match dice.below(7) {
         0 => {
             let other = random_lab(dice).config.policies[policy].clone();
             lab.config.policies.insert(policy.to_owned(), other);
@@ -307,6 +342,12 @@ fn disturb(dice: &mut Dice, lab: &Lab) -> Lab {
         1 => drop(lab.world.addresses.pop_first()),
         2 => drop(lab.world.links.pop_last()),
         3 => drop(lab.config.interfaces.pop_first()),
+        4 => drop(lab.config.nodes.pop_first()),
+        5 => {
+            let identity = dice.pick(&IDENTITIES);
+            let identity = lab.config.identities.get_mut(identity).unwrap();
+            identity.cidrs.pop();
+        }
         _ => {
             let policy = lab.config.policies.get_mut(policy).unwrap();
             policy.ingress.iter_mut().for_each(|rules| rules.reverse());
@@ -321,7 +362,9 @@ fn a_plan_without_a_line_changes_nothing() {
     let tables = |state: &State| {
         let policy = state.policy.iter().map(|(key, entry)| (*key, entry.action));
         let policy: Vec<_> = policy.collect();
-        (state.addresses.clone(), state.endpoints.clone(), policy)
+        let addresses = all_addresses().map(|of| address::find(state, of).cloned());
+        let addresses: Vec<_> = addresses.collect();
+        (addresses, state.endpoints.clone(), policy)
     };
     let mut dice = Dice::new(11);
     let mut alike = 0;
@@ -471,6 +514,63 @@ fn rules_of_the_same_words_keep_their_places() {
     assert_eq!(numbers(&third), [(0, 1)]);
 }
 
+/// `count` prefixes, none inside of another.
+fn cidrs(count: usize) -> Vec<String> {
+    let cidr = |n: usize| {
+        let (first, second, third) = (172 + n / 40_000, n / 200 % 200, n % 200);
+        format!("cidr:{first}.{second}.{third}.0/24")
+    };
+    (0..count).map(cidr).collect()
+}
+
+#[test]
+fn policy_has_rows_in_the_order_of_rules_not_of_prefixes() {
+    let denied = format!("deny {} 25/tcp", cidrs(50_000).join(","));
+    let others: Vec<String> = (1..=20)
+        .map(|port| format!("allow world {port}/tcp"))
+        .collect();
+    let lab = Lab::new()
+        .identity("web", 300, "")
+        .endpoint("web", "web", "10.1.1.1")
+        .policy("abusers", "web", Some(&denied), None)
+        .policy("others", "web", Some(&others.join(";")), None);
+    let state = lab.compile();
+    assert!(state.addresses.len() > 50_000);
+    let classes = state.catalog.classes.len();
+    assert_eq!(classes, 4, "web, host, the world, and what is denied of it");
+    assert_eq!(
+        state.policy.len(),
+        1 + 20 * 2,
+        "the deny, and each allow for both classes of the world"
+    );
+    let action = |src: &str, port| verdict(&state, ip(src), ip("10.1.1.1"), 6, port).action();
+    let rows = [
+        ("of the list", "173.49.199.7", 25, Action::Deny),
+        (
+            "of the list, another port",
+            "173.49.199.7",
+            20,
+            Action::Allow,
+        ),
+        (
+            "of the list, a port of no rule",
+            "173.49.199.7",
+            21,
+            Action::Deny,
+        ),
+        ("not of the list", "173.49.200.7", 20, Action::Allow),
+    ];
+    for (what, src, port, expected) in rows {
+        assert_eq!(action(src, port), expected, "{what}");
+    }
+
+    // One prefix more: the class of the rest is known by the same words still.
+    let longer = format!("deny {} 25/tcp", cidrs(50_001).join(","));
+    let next = lab.policy("abusers", "web", Some(&longer), None);
+    let next = next.compile_after(&state);
+    assert_eq!(next.catalog.classes, state.catalog.classes);
+}
+
 #[test]
 fn a_big_configuration_is_compiled() {
     let mut lab = Lab::new();
@@ -506,17 +606,6 @@ fn a_big_configuration_is_compiled() {
             None,
         );
     }
-    let cidrs = |count: usize| -> Vec<String> {
-        let cidr = |n: usize| {
-            format!(
-                "cidr:{}.{}.{}.0/24",
-                172 + n / 40_000,
-                n / 200 % 200,
-                n % 200
-            )
-        };
-        (0..count).map(cidr).collect()
-    };
     let denied = format!("deny {}", cidrs(50_000).join(","));
     lab = lab.policy(
         "abusers",
@@ -535,6 +624,9 @@ fn a_big_configuration_is_compiled() {
         50_000 + 1 + 1000 + hosts_and_defaults
     );
     assert!(state.addresses.contains_key(&net("173.49.199.0/24")));
+    let classes = state.catalog.classes.len();
+    assert_eq!(classes, 1000 + 1 + 4, "what the world's prefixes differ in");
+    assert_eq!(state.policy.len(), 20_000 + 4);
     let denied = verdict(&state, ip("172.1.1.1"), ip("10.100.0.1"), 6, 1);
     assert_eq!(denied.action(), Action::Deny);
     assert_eq!(lab.compile_after(&state), state);

@@ -1,64 +1,174 @@
-//! No address may be two things: two endpoints', an endpoint's and a service's, an endpoint's and the host's.
+//! No address may be two things: two endpoints', a service's, this host's, another host's, or elsewhere.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::prefixes::{Owned, Prefixes, check_overlaps, located, owned, whole};
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
-use crate::config::tree::{Data, Table, Value};
+use crate::config::tree::{Data, Table};
 use crate::config::value;
 
-/// A prefix of an endpoint.
-struct Owned<'t> {
-    prefix: IpNet,
-    interface: &'t str,
-    span: Span,
+pub(super) fn check(root: &Table, report: &mut Report) {
+    let mut endpoints = owned(root, "interfaces", "addresses", value::endpoint_prefix);
+    check_overlaps("endpoint", &mut endpoints, report);
+    let frontends = owned(root, "services", "frontends", |text| {
+        whole(value::frontend(text).map(|frontend| frontend.address))
+    });
+    let mut node_cidrs = owned(root, "nodes", "cidrs", value::prefix);
+    check_overlaps("node", &mut node_cidrs, report);
+    let mut nodes = owned(root, "nodes", "addresses", |text| {
+        whole(value::address(text))
+    });
+    check_overlaps("node", &mut nodes, report);
+
+    check_backends(root, &frontends, report);
+    let here = Here {
+        endpoints: Prefixes::new(endpoints),
+        node: own_addresses(root),
+    };
+    here.check_frontends(&frontends, report);
+    here.check_own(report);
+    let frontends = Prefixes::new(frontends);
+    here.check_nodes(&nodes, &frontends, report);
+    let identities = owned(root, "identities", "cidrs", value::prefix);
+    let nodes = Prefixes::new(nodes);
+    here.check_identities(&identities, &frontends, &nodes, report);
 }
 
-type Owners<'e, 't> = BTreeMap<IpNet, &'e Owned<'t>>;
+/// What this host has.
+struct Here<'t> {
+    endpoints: Prefixes<'t>,
+    /// The node's own addresses, as far as the file names them.
+    node: BTreeMap<IpNet, Span>,
+}
 
-pub(super) fn check(root: &Table, report: &mut Report) {
-    let endpoints = endpoints(root);
-    check_overlaps(&endpoints, report);
-    let endpoints: Owners = endpoints
-        .iter()
-        .map(|owned| (owned.prefix, owned))
-        .collect();
-
-    let frontends = texts(root, "services", "frontends", |text| {
-        value::frontend(text).ok().map(|f| f.address)
-    });
-    for frontend in &frontends {
-        if let Some(owner) = owner(&endpoints, frontend.value) {
-            let message = format!(
-                "the service address {} is the endpoint `{}`'s",
-                frontend.value, owner.interface
-            );
-            report
-                .error(frontend.span, message)
-                .note(owner.span, "the endpoint's")
-                .help("give the service an address that no workload has");
+impl Here<'_> {
+    fn check_frontends(&self, frontends: &[Owned], report: &mut Report) {
+        for frontend in frontends {
+            if let Some(endpoint) = self.endpoints.around(frontend.prefix) {
+                let message = format!(
+                    "the service address {} is the endpoint `{}`'s",
+                    frontend.prefix.addr(),
+                    endpoint.owner
+                );
+                report
+                    .error(frontend.span, message)
+                    .note(endpoint.span, "the endpoint's")
+                    .help("give the service an address that no workload has");
+            }
         }
     }
-    check_backends(root, &frontends, report);
-    for address in node_addresses(root) {
-        if let Some(owner) = owner(&endpoints, address.value) {
-            let message = format!(
-                "the node's address {} is the endpoint `{}`'s",
-                address.value, owner.interface
-            );
-            report
-                .error(address.span, message)
-                .note(owner.span, "the endpoint's");
+
+    fn check_own(&self, report: &mut Report) {
+        for (address, span) in &self.node {
+            if let Some(endpoint) = self.endpoints.around(*address) {
+                let message = format!(
+                    "the node's address {} is the endpoint `{}`'s",
+                    address.addr(),
+                    endpoint.owner
+                );
+                report
+                    .error(*span, message)
+                    .note(endpoint.span, "the endpoint's");
+            }
+        }
+    }
+
+    fn check_nodes(&self, nodes: &[Owned], frontends: &Prefixes, report: &mut Report) {
+        for node in nodes {
+            let found = if let Some(endpoint) = self.endpoints.around(node.prefix) {
+                let whose = format!("the endpoint `{}`'s", endpoint.owner);
+                Some((whose, endpoint.span, "the endpoint's"))
+            } else if let Some(frontend) = frontends.around(node.prefix) {
+                let whose = format!("the service `{}`'s", frontend.owner);
+                Some((whose, frontend.span, "the service's"))
+            } else {
+                let own = self.node.get(&node.prefix);
+                own.map(|span| ("this node's own".to_owned(), *span, "this node's"))
+            };
+            if let Some((whose, span, note)) = found {
+                let address = node.prefix.addr();
+                let message = format!("{address} of the node `{}` is {whose}", node.owner);
+                report
+                    .error(node.span, message)
+                    .note(span, note)
+                    .help("name addresses that the other host alone has");
+            }
+        }
+    }
+
+    /// An identity's prefixes are elsewhere: what is here has an identity already, and a service has none.
+    fn check_identities(
+        &self,
+        cidrs: &[Owned],
+        frontends: &Prefixes,
+        nodes: &Prefixes,
+        report: &mut Report,
+    ) {
+        for cidr in cidrs {
+            let prefix = cidr.prefix;
+            let text = value::prefix_text(prefix);
+            let name = cidr.owner;
+            if let Some(endpoint) = self.endpoints.around(prefix) {
+                let message = format!(
+                    "{text} of the identity `{name}` is the endpoint `{}`'s",
+                    endpoint.owner
+                );
+                report
+                    .error(cidr.span, message)
+                    .note(endpoint.span, "the endpoint's")
+                    .help("an endpoint has the identity of its interface: take the prefix out");
+            } else if let Some(endpoint) = self.endpoints.inside(prefix) {
+                let message = format!(
+                    "{text} of the identity `{name}` holds {} of the endpoint `{}`",
+                    value::prefix_text(endpoint.prefix),
+                    endpoint.owner
+                );
+                report
+                    .error(cidr.span, message)
+                    .note(endpoint.span, "the endpoint's")
+                    .help("name prefixes that hold no local endpoint");
+            } else if let Some(frontend) = frontends.inside(prefix) {
+                let message = format!(
+                    "{text} of the identity `{name}` holds {} of the service `{}`",
+                    frontend.prefix.addr(),
+                    frontend.owner
+                );
+                report
+                    .error(cidr.span, message)
+                    .note(frontend.span, "the service's")
+                    .help("rules see the backend, not the service: name prefixes without it");
+            } else if let Some(span) = self.node.get(&prefix) {
+                report
+                    .error(
+                        cidr.span,
+                        format!("{text} of the identity `{name}` is this node's own"),
+                    )
+                    .note(*span, "this node's")
+                    .help("the identity of this node is `host`: take the prefix out");
+            } else if let Some(node) = nodes.around(prefix) {
+                let message = format!(
+                    "{text} of the identity `{name}` is the node `{}`'s",
+                    node.owner
+                );
+                report
+                    .error(cidr.span, message)
+                    .note(node.span, "the node's")
+                    .help("the identity of other nodes is `remote-node`: take the prefix out");
+            }
         }
     }
 }
 
 /// A packet is translated once: a service behind a service would never be reached.
-fn check_backends(root: &Table, frontends: &[Located<IpAddr>], report: &mut Report) {
-    let services: BTreeMap<_, _> = frontends.iter().map(|f| (f.value, f.span)).collect();
+fn check_backends(root: &Table, frontends: &[Owned], report: &mut Report) {
+    let services: BTreeMap<_, _> = frontends
+        .iter()
+        .map(|frontend| (frontend.prefix.addr(), frontend.span))
+        .collect();
     for backend in backends(root) {
         if let Some(frontend) = services.get(&backend.value) {
             report
@@ -70,76 +180,6 @@ fn check_backends(root: &Table, frontends: &[Located<IpAddr>], report: &mut Repo
                 .help("name the workload's own address");
         }
     }
-}
-
-/// Reports a prefix that lies in one of another endpoint. `endpoints` is in order, so an outer prefix comes first.
-fn check_overlaps(endpoints: &[Owned], report: &mut Report) {
-    let mut around: Vec<&Owned> = Vec::new();
-    for inner in endpoints {
-        while around
-            .last()
-            .is_some_and(|outer| !outer.prefix.contains(&inner.prefix))
-        {
-            around.pop();
-        }
-        if let Some(&outer) = around.last()
-            && outer.interface != inner.interface
-        {
-            // The later of the two in the file is the one that is wrong.
-            let (first, second) = match outer.span < inner.span {
-                true => (outer, inner),
-                false => (inner, outer),
-            };
-            let message = match first.prefix == second.prefix {
-                true => format!(
-                    "{} is the endpoint `{}`'s already",
-                    value::prefix_text(second.prefix),
-                    first.interface
-                ),
-                false => format!(
-                    "{} overlaps {} of the endpoint `{}`",
-                    value::prefix_text(second.prefix),
-                    value::prefix_text(first.prefix),
-                    first.interface
-                ),
-            };
-            report
-                .error(second.span, message)
-                .note(first.span, "first given here");
-        }
-        around.push(inner);
-    }
-}
-
-/// The endpoint that an address is of.
-fn owner<'e, 't>(endpoints: &Owners<'e, 't>, address: IpAddr) -> Option<&'e Owned<'t>> {
-    let around = std::iter::successors(Some(IpNet::from(address)), IpNet::supernet);
-    around
-        .into_iter()
-        .find_map(|prefix| endpoints.get(&prefix).copied())
-}
-
-fn endpoints(root: &Table) -> Vec<Owned<'_>> {
-    let mut endpoints = Vec::new();
-    for interface in root.named("interfaces") {
-        let addresses = interface
-            .table
-            .list("addresses")
-            .map_or(&[][..], |list| list.value);
-        let prefixes = located(addresses, |text| value::endpoint_prefix(text).ok());
-        endpoints.extend(prefixes.map(|prefix| Owned {
-            prefix: prefix.value,
-            interface: interface.name,
-            span: prefix.span,
-        }));
-    }
-    endpoints.sort_by_key(|owned| (order(owned.prefix), owned.span));
-    endpoints
-}
-
-/// IPv4 first, then by first address, the wider prefix first.
-fn order(prefix: IpNet) -> (IpAddr, u8) {
-    (prefix.network(), prefix.prefix_len())
 }
 
 fn backends(root: &Table) -> Vec<Located<IpAddr>> {
@@ -166,31 +206,11 @@ fn backends(root: &Table) -> Vec<Located<IpAddr>> {
     backends.filter_map(address).collect()
 }
 
-fn node_addresses(root: &Table) -> Vec<Located<IpAddr>> {
+/// The node's own addresses, as far as the file names them.
+pub(super) fn own_addresses(root: &Table) -> BTreeMap<IpNet, Span> {
     let list = root.table("node").and_then(|node| node.list("addresses"));
     let addresses = list.map_or(&[][..], |list| list.value);
-    located(addresses, |text| value::address(text).ok()).collect()
-}
-
-fn texts<T>(
-    root: &Table,
-    tables: &str,
-    key: &str,
-    parse: impl Fn(&str) -> Option<T> + Copy,
-) -> Vec<Located<T>> {
-    let lists = root.named(tables).filter_map(|named| named.table.list(key));
-    lists.flat_map(|list| located(list.value, parse)).collect()
-}
-
-fn located<T>(
-    list: &[Value],
-    parse: impl Fn(&str) -> Option<T>,
-) -> impl Iterator<Item = Located<T>> {
-    list.iter().filter_map(move |item| match &item.data {
-        Data::Text(text) => parse(text).map(|value| Located {
-            value,
-            span: item.span,
-        }),
-        _ => None,
-    })
+    located(addresses, |text| whole(value::address(text)).ok())
+        .map(|address| (address.value, address.span))
+        .collect()
 }

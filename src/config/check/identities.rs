@@ -1,17 +1,20 @@
-//! `[identities.*]`: numbers and labels for workloads, and the names that other tables use for them.
+//! `[identities.*]`: numbers, labels and addresses elsewhere, and the names that other tables use for them.
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+
 use super::fields::{Fields, for_each_repeat, values};
 use crate::config::Identity;
-use crate::config::name;
 use crate::config::report::{Report, did_you_mean};
 use crate::config::source::{Located, Span};
 use crate::config::tree::Table;
+use crate::config::{name, value};
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identity> {
     let mut identities = BTreeMap::new();
     let mut ids: BTreeMap<u32, (Span, &str)> = BTreeMap::new();
+    let mut taken = BTreeMap::new();
     for identity in root.named("identities") {
         if let Err(wrong) = name::identity_name(identity.name) {
             report.wrong(identity.key, wrong);
@@ -21,6 +24,9 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
         let id = fields.number("id", 256..=65535, 0);
         let labels = fields
             .parsed_list("labels", name::label)
+            .unwrap_or_default();
+        let cidrs = fields
+            .parsed_list("cidrs", value::prefix)
             .unwrap_or_default();
         for_each_repeat(
             &labels,
@@ -32,6 +38,9 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
                     .note(first, "first given here");
             },
         );
+        for cidr in &cidrs {
+            claim(&mut taken, cidr, identity.name, report);
+        }
         if let Some(span) = identity.table.number("id").map(|id| id.span)
             && id != 0
             && let Some((first, other)) = ids.insert(id, (span, identity.name))
@@ -41,10 +50,31 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
                 .note(first, "first given here")
                 .help("an id is one identity's: give this one another");
         }
-        let labels = values(labels);
-        identities.insert(identity.name.to_owned(), Identity { id, labels });
+        let (labels, cidrs) = (values(labels), values(cidrs));
+        identities.insert(identity.name.to_owned(), Identity { id, labels, cidrs });
     }
     identities
+}
+
+/// Reports a prefix that stands twice. One inside of another is fine: the longest decides.
+fn claim<'t>(
+    taken: &mut BTreeMap<IpNet, (Span, &'t str)>,
+    cidr: &Located<IpNet>,
+    identity: &'t str,
+    report: &mut Report,
+) {
+    if let Some((first, other)) = taken.get(&cidr.value) {
+        let message = format!(
+            "{} is the identity `{other}`'s already",
+            value::prefix_text(cidr.value)
+        );
+        report
+            .error(cidr.span, message)
+            .note(*first, "first given here")
+            .help("an address has one identity: take one of the two out");
+    } else {
+        taken.insert(cidr.value, (cidr.span, identity));
+    }
 }
 
 /// Reports a name that no identity has. `also` are other words that would have been right.

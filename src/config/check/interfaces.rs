@@ -1,13 +1,12 @@
-//! `[interfaces.*]`: the workloads' links.
+//! `[interfaces.*]`: the workloads' links, and the host's own.
 
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
-use crate::config::Interface;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
-use crate::config::{name, shape, value};
+use crate::config::{Interface, XdpMode, name, value};
 
 #[derive(Clone, Copy)]
 enum Role {
@@ -26,19 +25,65 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
         let mut fields = Fields::new(&path, interface.table, report);
         let role = fields.parsed("role", |text| value::word(text, &words));
         let Some(role) = role else { continue };
-        match role.value {
+        let checked = match role.value {
             Role::Endpoint => {
-                let endpoint = endpoint(root, &path, &interface, report);
-                interfaces.insert(interface.name.to_owned(), endpoint);
+                refuse_keys(&path, &interface, "an endpoint", &["xdp"], report);
+                endpoint(root, &path, &interface, report)
             }
             Role::Uplink => {
-                report
-                    .error(role.span, shape::not_built("role = \"uplink\""))
-                    .help("take the interface out of the file");
+                let others = ["addresses", "identity"];
+                refuse_keys(&path, &interface, "an uplink", &others, report);
+                uplink(&path, &interface, report)
             }
-        }
+        };
+        interfaces.insert(interface.name.to_owned(), checked);
     }
     interfaces
+}
+
+/// Warns of tables that mean nothing without an uplink.
+pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
+    let has_uplink = root.named("interfaces").any(|interface| {
+        interface
+            .table
+            .text("role")
+            .is_some_and(|role| role.value == "uplink")
+    });
+    if has_uplink {
+        return;
+    }
+    for (tables, loss) in [
+        ("nodes", "no packet comes from another host"),
+        ("prefilter", "nothing is filtered"),
+    ] {
+        if let Some(first) = root.named(tables).next() {
+            report
+                .warning(first.key, format!("no interface is an uplink: {loss}"))
+                .help("add the host's NIC, as [interfaces.NAME] with `role = \"uplink\"`");
+        }
+    }
+}
+
+/// Reports keys that are another role's.
+fn refuse_keys(path: &str, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
+    for key in keys {
+        if let Some(entry) = interface.table.0.get(*key) {
+            report
+                .error(
+                    entry.key,
+                    format!("`{path}` is {role}, and can't have the key `{key}`"),
+                )
+                .help("take it out, or give the interface the other role");
+        }
+    }
+}
+
+fn uplink(path: &str, interface: &NamedTable, report: &mut Report) -> Interface {
+    let words = XdpMode::ALL.map(|mode| (mode.name(), mode));
+    let mut fields = Fields::new(path, interface.table, report);
+    Interface::Uplink {
+        xdp: fields.word("xdp", &words, XdpMode::default()),
+    }
 }
 
 fn endpoint(root: &Table, path: &str, interface: &NamedTable, report: &mut Report) -> Interface {

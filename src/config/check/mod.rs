@@ -4,7 +4,10 @@ mod addresses;
 mod fields;
 mod identities;
 mod interfaces;
+mod nodes;
 mod policies;
+mod prefilter;
+mod prefixes;
 mod services;
 mod settings;
 
@@ -21,12 +24,15 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         daemon: settings::daemon(root, report),
         interfaces: interfaces::read(root, report),
         identities: identities::read(root, report),
+        nodes: nodes::read(root, report),
         services: services::read(root, report),
         policies: policies::read(root, files, report),
         policy: settings::policy(root, report),
+        prefilter: prefilter::read(root, report),
         conntrack: settings::conntrack(root, report),
         events: settings::events(root, report),
     };
     addresses::check(root, report);
+    interfaces::check_uplinks(root, report);
     config
 }

@@ -1,0 +1,43 @@
+//! `[nodes.*]`: the other hosts, and the workloads behind them.
+
+use std::collections::BTreeMap;
+
+use super::fields::{Fields, for_each_repeat, values};
+use crate::config::report::Report;
+use crate::config::source::Located;
+use crate::config::tree::Table;
+use crate::config::{RemoteNode, name, value};
+
+pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, RemoteNode> {
+    let mut nodes = BTreeMap::new();
+    for node in root.named("nodes") {
+        if let Err(wrong) = name::name(node.name) {
+            report.wrong(node.key, wrong);
+        }
+        let path = format!("nodes.{}", node.name);
+        let mut fields = Fields::new(path, node.table, report);
+        let addresses = fields
+            .parsed_list("addresses", value::address)
+            .unwrap_or_default();
+        fields.refuse_empty("addresses", "name the host's own addresses");
+        let cidrs = fields
+            .parsed_list("cidrs", value::prefix)
+            .unwrap_or_default();
+        refuse_repeats(&addresses, ToString::to_string, report);
+        refuse_repeats(&cidrs, |cidr| value::prefix_text(*cidr), report);
+        let checked = RemoteNode {
+            addresses: values(addresses),
+            cidrs: values(cidrs),
+        };
+        nodes.insert(node.name.to_owned(), checked);
+    }
+    nodes
+}
+
+fn refuse_repeats<T>(list: &[Located<T>], text: impl Fn(&T) -> String, report: &mut Report) {
+    for_each_repeat(list, &text, |first, again| {
+        report
+            .error(again.span, format!("{} is given twice", text(&again.value)))
+            .note(first, "first given here");
+    });
+}

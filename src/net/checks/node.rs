@@ -1,0 +1,136 @@
+//! Whether the host's routes lead through an uplink to the other hosts and to the workloads behind them.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::uplink::Uplink;
+use super::{Endpoint, interface_name, is_strict};
+use crate::config::{Config, RemoteNode};
+use crate::model::world::World;
+use crate::net::route::{Route, look_up};
+use crate::net::rtnetlink::Rtnetlink;
+
+/// Addresses of a prefix that are looked at for one that nobody has here.
+const SAMPLES_MAX: usize = 1024;
+
+/// What routes to other hosts are held against.
+pub struct Host<'a> {
+    pub world: &'a World,
+    pub endpoints: &'a [Endpoint<'a>],
+    /// At least one.
+    pub uplinks: &'a [Uplink<'a>],
+}
+
+/// Says which routes to which nodes are missing or lead elsewhere.
+pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
+    let mut lacks = Vec::new();
+    for (name, node) in &config.nodes {
+        let addresses = node.addresses.iter().copied().map(IpNet::from);
+        for prefix in addresses.chain(node.cidrs.iter().copied()) {
+            match host.check_route(rtnetlink, name, node, prefix) {
+                Ok(lack) => lacks.extend(lack),
+                Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
+            }
+        }
+    }
+    lacks
+}
+
+impl Host<'_> {
+    fn check_route(
+        &self,
+        rtnetlink: &mut Rtnetlink,
+        name: &str,
+        node: &RemoteNode,
+        prefix: IpNet,
+    ) -> io::Result<Option<String>> {
+        let whom = format!("{} of node {name}", shown(prefix));
+        let leads = match look_up(rtnetlink, self.sample(prefix))? {
+            Route::Through { ifindex, .. } if self.find_uplink(ifindex).is_some() => {
+                return Ok(None);
+            }
+            Route::Through { ifindex, .. } => {
+                let other = interface_name(self.world, ifindex);
+                format!("leads to {other}, which is no uplink")
+            }
+            Route::Other if self.world.addresses.contains(&prefix.addr()) => {
+                return Ok(Some(format!(
+                    "{whom} is an address of this host too: find it with 'ip address show to {}'",
+                    prefix.addr()
+                )));
+            }
+            Route::Other => "does not lead to an interface".to_owned(),
+            Route::None => "is missing".to_owned(),
+        };
+        let strict = self
+            .uplinks
+            .iter()
+            .find(|uplink| is_strict(uplink.interface, &prefix));
+        let filter = strict.map(|uplink| {
+            let interface = uplink.interface;
+            format!(
+                ", and the strict reverse path filter of {interface} drops what comes from there to this host"
+            )
+        });
+        let filter = filter.unwrap_or_default();
+        let via = self.next_hop(rtnetlink, node, prefix)?;
+        let mend = format!("ip route replace {} {via}", shown(prefix));
+        Ok(Some(format!(
+            "the host's route to {whom} {leads}{filter}: {mend}"
+        )))
+    }
+
+    fn find_uplink(&self, ifindex: u32) -> Option<&Uplink<'_>> {
+        let mut uplinks = self.uplinks.iter();
+        uplinks.find(|uplink| uplink.link.ifindex == ifindex)
+    }
+
+    /// An address of the prefix that nobody has here.
+    fn sample(&self, prefix: IpNet) -> IpAddr {
+        let is_here = |address: &IpAddr| {
+            let local = self
+                .endpoints
+                .iter()
+                .flat_map(|endpoint| endpoint.addresses);
+            self.world.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
+        };
+        let mut samples = prefix.hosts().take(SAMPLES_MAX);
+        samples
+            .find(|address| !is_here(address))
+            .unwrap_or(prefix.addr())
+    }
+
+    /// How the node itself is reached, which is how what lies behind it is reached too.
+    fn next_hop(
+        &self,
+        rtnetlink: &mut Rtnetlink,
+        node: &RemoteNode,
+        prefix: IpNet,
+    ) -> io::Result<String> {
+        for address in &node.addresses {
+            let is_other_family = address.is_ipv4() != prefix.addr().is_ipv4();
+            if is_other_family || prefix.contains(address) {
+                continue;
+            }
+            if let Route::Through { ifindex, gateway } = look_up(rtnetlink, *address)?
+                && let Some(uplink) = self.find_uplink(ifindex)
+            {
+                let via = gateway.unwrap_or(*address);
+                return Ok(format!("via {via} dev {}", uplink.interface));
+            }
+        }
+        // Who the router is, the host can't know.
+        let interface = self.uplinks.first().map_or("", |uplink| uplink.interface);
+        Ok(format!("via GATEWAY dev {interface}"))
+    }
+}
+
+/// A whole address without its length.
+fn shown(prefix: IpNet) -> String {
+    match prefix.prefix_len() == prefix.max_prefix_len() {
+        true => prefix.addr().to_string(),
+        false => prefix.to_string(),
+    }
+}

@@ -1,0 +1,59 @@
+//! What the uplinks lack: being there, being up, and an address.
+
+use std::net::IpAddr;
+
+use super::{read, set};
+use crate::config::{Config, Interface};
+use crate::model::world::{Link, World};
+
+/// An uplink of the file whose interface is there.
+pub struct Uplink<'a> {
+    pub interface: &'a str,
+    pub link: &'a Link,
+}
+
+/// The file's uplinks that are there, and sentences about those that are not or can't be used.
+pub fn check<'a>(config: &'a Config, world: &'a World) -> (Vec<Uplink<'a>>, Vec<String>) {
+    let (mut uplinks, mut lacks) = (Vec::new(), Vec::new());
+    for (interface, role) in &config.interfaces {
+        let Interface::Uplink { .. } = role else {
+            continue;
+        };
+        let Some(link) = world.links.get(interface) else {
+            lacks.push(format!(
+                "uplink {interface} is not there and is waited for: find the NIC's name with 'ip -brief link'"
+            ));
+            continue;
+        };
+        if !link.up {
+            lacks.push(format!(
+                "uplink {interface} is down, other hosts are cut off: ip link set dev {interface} up"
+            ));
+        }
+        if link.addresses.iter().all(is_link_local) {
+            lacks.push(format!(
+                "uplink {interface} has no address, other hosts don't find this one by it: \
+                 ip address add ADDRESS/LENGTH dev {interface}"
+            ));
+        }
+        uplinks.push(Uplink { interface, link });
+    }
+    (uplinks, lacks)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// A host that forwards IPv6 hears router advertisements on an interface only where `accept_ra` is 2: what turns
+/// forwarding on must not take away the routes by which somebody is logged in.
+pub fn keep_advertisements(uplinks: &[Uplink<'_>]) -> String {
+    let switches = uplinks.iter().filter_map(|uplink| {
+        let switch = format!("ipv6/conf/{}/accept_ra", uplink.interface);
+        (read(&switch)? == 1).then(|| format!("{} && ", set(&switch, 2)))
+    });
+    switches.collect()
+}

@@ -1,0 +1,90 @@
+//! `cidr:` peers: prefixes that exactly the same rules name stand for one another.
+//!
+//! No rule can tell such prefixes apart, so that the first of them stands for all: a list of fifty thousand
+//! prefixes makes one class of addresses and not fifty thousand, and the table of policy has rows in the order of
+//! the rules, not of their prefixes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::model::policy::Peer;
+
+use super::policy;
+
+/// Every prefix that some rule names, with the one that stands for it.
+pub struct StandIns {
+    prefixes: BTreeMap<IpNet, IpNet>,
+}
+
+impl StandIns {
+    pub fn new(config: &Config) -> Self {
+        let mut rules_of: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
+        let rules = policy::lists(config).flat_map(|(_, _, _, rules)| rules);
+        for (index, rule) in rules.enumerate() {
+            for peer in &rule.peers {
+                let Peer::Cidr(prefix) = peer else { continue };
+                let rules = rules_of.entry(prefix.trunc()).or_default();
+                if rules.last() != Some(&index) {
+                    rules.push(index);
+                }
+            }
+        }
+        let mut first: HashMap<&[usize], IpNet> = HashMap::new();
+        let prefixes = rules_of
+            .iter()
+            .map(|(prefix, rules)| (*prefix, *first.entry(rules).or_insert(*prefix)))
+            .collect();
+        StandIns { prefixes }
+    }
+
+    /// What stands for a prefix; `None`: no rule names it.
+    pub fn of(&self, prefix: IpNet) -> Option<IpNet> {
+        self.prefixes.get(&prefix.trunc()).copied()
+    }
+
+    /// Every prefix that some rule names.
+    pub fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.prefixes.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{Lab, net};
+
+    #[test]
+    fn prefixes_of_the_same_rules_have_one_stand_in() {
+        let ingress = "deny cidr:10.0.0.0/8,cidr:11.0.0.0/8,cidr:2001:db8::/32;\
+                       allow cidr:11.0.0.0/8,cidr:12.0.0.0/8,cidr:12.0.0.0/8";
+        let egress = "deny cidr:12.0.0.0/8,cidr:9.0.0.0/8";
+        let lab =
+            Lab::new()
+                .identity("web", 300, "")
+                .policy("p", "web", Some(ingress), Some(egress));
+        let stand_ins = StandIns::new(&lab.config);
+        let rows = [
+            ("the first of its set", "10.0.0.0/8", Some("10.0.0.0/8")),
+            ("the same rule alone", "2001:db8::/32", Some("10.0.0.0/8")),
+            ("another rule too", "11.0.0.0/8", Some("11.0.0.0/8")),
+            (
+                "two rules, one of them twice",
+                "12.0.0.0/8",
+                Some("12.0.0.0/8"),
+            ),
+            ("the other direction alone", "9.0.0.0/8", Some("9.0.0.0/8")),
+            ("inside of one that is named", "10.1.0.0/16", None),
+            ("host bits do not count", "10.9.9.9/8", Some("10.0.0.0/8")),
+        ];
+        for (what, prefix, expected) in rows {
+            assert_eq!(
+                stand_ins.of(net(prefix)),
+                expected.map(net),
+                "{what}: {prefix}"
+            );
+        }
+        assert_eq!(stand_ins.prefixes().count(), 5);
+    }
+}

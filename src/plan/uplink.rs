@@ -1,0 +1,71 @@
+//! Uplinks and what lies behind them: the host's links to the network, and the other hosts.
+
+use ipnet::IpNet;
+
+use crate::config::{Config, Interface};
+use crate::model::catalog::{NodeInfo, UplinkInfo};
+use crate::model::state::{State, Uplink};
+use crate::model::world::World;
+
+/// Fills the table of uplinks, and names the other hosts.
+pub fn compile(config: &Config, world: &World, state: &mut State) {
+    for (name, interface) in &config.interfaces {
+        let Interface::Uplink { xdp } = interface else {
+            continue;
+        };
+        let link = world.links.get(name);
+        if let Some(link) = link {
+            let uplink = Uplink { mac: link.mac };
+            state.uplinks.insert(link.ifindex, uplink);
+        }
+        let info = UplinkInfo {
+            ifindex: link.map(|link| link.ifindex),
+            xdp: xdp.name().to_owned(),
+        };
+        state.catalog.uplinks.insert(name.clone(), info);
+    }
+    for (name, node) in &config.nodes {
+        let info = NodeInfo {
+            addresses: node.addresses.iter().copied().collect(),
+            cidrs: node.cidrs.iter().map(IpNet::trunc).collect(),
+        };
+        state.catalog.nodes.insert(name.clone(), info);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::XdpMode;
+    use crate::plan::testing::{Lab, ip, net};
+
+    #[test]
+    fn an_uplink_is_there_or_waited_for() {
+        let mut lab = Lab::new()
+            .uplink("ens5", XdpMode::Auto)
+            .uplink("ens6", XdpMode::Native)
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        lab.world.links.remove("ens6");
+        let state = lab.compile();
+        let macs: Vec<_> = state.uplinks.iter().map(|(n, u)| (*n, u.mac)).collect();
+        assert_eq!(macs, [(10, [2, 0, 0, 0, 0, 10])], "the endpoint is none");
+        let infos = state.catalog.uplinks.iter();
+        let infos: Vec<_> = infos
+            .map(|(name, info)| (name.as_str(), info.ifindex, info.xdp.as_str()))
+            .collect();
+        assert_eq!(
+            infos,
+            [("ens5", Some(10), "auto"), ("ens6", None, "native")]
+        );
+        assert!(!state.catalog.endpoints.contains_key("ens5"));
+    }
+
+    #[test]
+    fn nodes_keep_their_names() {
+        let lab = Lab::new().node("node-b", "192.0.2.2 2001:db8::2", "10.2.0.9/16");
+        let state = lab.compile();
+        let info = &state.catalog.nodes["node-b"];
+        assert_eq!(info.addresses, [ip("192.0.2.2"), ip("2001:db8::2")].into());
+        assert_eq!(info.cidrs, [net("10.2.0.0/16")].into());
+    }
+}
