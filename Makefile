@@ -10,8 +10,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Rustup's cargo is often missing from root's PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
 
-# vmlinux.h is generated, in the kernel's own style.
-C_SOURCES = $(filter-out %/vmlinux.h,$(shell find bpf tests -name '*.[ch]' 2>/dev/null))
+# In the kernel's own style: .clang-format
+C_SOURCES = $(shell find bpf tests -name "*.[ch]")
 
 .PHONY: build demo test lab-up lab-down install clean packages test-packages cargo
 
@@ -20,6 +20,7 @@ build: packages cargo
 
 demo: build
 	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo
+	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo-two-hosts
 
 test: test-packages cargo
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \

@@ -48,7 +48,7 @@ static __noinline __must_check int begin(struct packet *packet, const struct set
 			return -REASON_ENDPOINT_CONNECTIONS;
 	}
 
-	int answer = begin_decide(packet, settings);
+	int answer = begin_decide(packet);
 
 	set_beginning(packet);
 	return answer;
@@ -83,14 +83,13 @@ static __always_inline int is_over(const struct packet *packet, const struct con
 {
 	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && connection->state == CONNECTION_CLOSING)
 		return 1;
-	return connection_is_expired(connection, packet->tuple.protocol, packet->now_ns, settings);
+	return connection_is_expired(connection, &packet->tuple, packet->now_ns, settings);
 }
 
 static __always_inline int is_current(const struct packet *packet)
 {
-	__u32 from = packet->hook == HOOK_FROM_CONTAINER ? packet->ifindex : 0;
-
-	return packet->connection.epoch == packet->epoch && packet->connection.from_ifindex == from;
+	return packet->connection.epoch == packet->epoch &&
+	       connection_fits(&packet->connection, packet->hook, packet->ifindex);
 }
 
 /* A packet whose backend is gone: who speaks UDP begins anew, who speaks TCP is told at once. */
@@ -112,7 +111,8 @@ static __noinline __must_check int orphan(struct packet *packet, const struct se
 	return begin(packet, settings);
 }
 
-static __always_inline __must_check int find_connection(struct packet *packet, const struct settings *settings)
+static __always_inline __must_check int find_connection(struct packet *packet,
+							const struct settings *settings)
 {
 	struct connection *connection = conntrack_find_answered(&packet->tuple);
 

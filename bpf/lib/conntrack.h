@@ -69,18 +69,18 @@ static __noinline struct connection *conntrack_find(const struct tuple *tuple)
 	return connection ? connection : bpf_map_lookup_elem(&dpd_ct_unanswered, tuple);
 }
 
-static __noinline void conntrack_delete(const struct tuple *tuple)
+/* Not zero if there was an entry. */
+static __noinline int conntrack_delete(const struct tuple *tuple)
 {
-	long err;
+	int deleted;
 
 	if (tuple->protocol == IPPROTO_TCP)
-		err = bpf_map_delete_elem(&dpd_ct_tcp, tuple);
+		deleted = !bpf_map_delete_elem(&dpd_ct_tcp, tuple);
 	else
-		err = bpf_map_delete_elem(&dpd_ct_other, tuple);
-	if (!err)
-		counter_add(COUNTER_CT_DELETED, 1);
-	if (!bpf_map_delete_elem(&dpd_ct_unanswered, tuple))
-		counter_add(COUNTER_CT_DELETED, 1);
+		deleted = !bpf_map_delete_elem(&dpd_ct_other, tuple);
+	deleted += !bpf_map_delete_elem(&dpd_ct_unanswered, tuple);
+	counter_add(COUNTER_CT_DELETED, deleted);
+	return deleted;
 }
 
 static __always_inline void usage_add(__u32 ifindex, __u64 opened, __u64 closed)
@@ -98,17 +98,37 @@ static __always_inline void usage_add(__u32 ifindex, __u64 opened, __u64 closed)
 	bpf_map_update_elem(&dpd_usage, &ifindex, &first, BPF_NOEXIST);
 }
 
+/* Whether an entry, found where the twin of this tuple's should be, is that twin: another may have taken its place. */
+static __always_inline int connection_is_twin(const struct connection *twin, const struct tuple *tuple)
+{
+	struct tuple key = tuple_reverse(&twin->rewritten);
+
+	return tuple_equals(&key, tuple);
+}
+
 /* Takes both halves away. */
 static __noinline void conntrack_delete_pair(const struct tuple *tuple, const struct connection *connection)
 {
-	struct tuple twin = tuple_reverse(&connection->rewritten);
-	__u32 opener = connection->flags & CONNECTION_REPLY ? connection->to_ifindex :
-							       connection->from_ifindex;
+	struct tuple key = tuple_reverse(&connection->rewritten);
+	__u32 opener =
+		connection->flags & CONNECTION_REPLY ? connection->to_ifindex : connection->from_ifindex;
+	const struct connection *twin = conntrack_find(&key);
+	int deleted = twin && connection_is_twin(twin, tuple) ? conntrack_delete(&key) : 0;
 
-	conntrack_delete(tuple);
-	conntrack_delete(&twin);
-	if (opener)
+	deleted += conntrack_delete(tuple);
+	if (opener && deleted)
 		usage_add(opener, 0, 1);
+}
+
+/*
+ * Whether a packet at this hook of this interface comes from where the entry says, which is the established path's
+ * source check, and is where the entry sends it if it comes from the host.
+ */
+static __always_inline int connection_fits(const struct connection *connection, __u8 hook, __u32 ifindex)
+{
+	if (hook == HOOK_FROM_CONTAINER)
+		return connection->from_ifindex == ifindex;
+	return !connection->from_ifindex && connection->to_ifindex == ifindex;
 }
 
 /* -- Age and state --------------------------------------------------------------------------------------------------- */
@@ -136,17 +156,17 @@ static __always_inline int connection_is_old(const struct connection *connection
 	return (__s64)(now_ns - connection->seen_ns) > (__s64)settings->lifetime_ns[lifetime];
 }
 
-/* Both halves say so; a half whose twin was pushed out speaks for both. */
-static __noinline int connection_is_expired(const struct connection *connection, __u8 protocol, __u64 now_ns,
-					    const struct settings *settings)
+/* Both halves say so. A half whose twin was pushed out speaks for both, unless another has taken the twin's place. */
+static __noinline int connection_is_expired(const struct connection *connection, const struct tuple *tuple,
+					    __u64 now_ns, const struct settings *settings)
 {
-	if (!connection_is_old(connection, protocol, now_ns, settings))
-		return 0;
-
 	struct tuple key = tuple_reverse(&connection->rewritten);
 	const struct connection *twin = conntrack_find(&key);
 
-	return !twin || connection_is_old(twin, protocol, now_ns, settings);
+	if (twin && !connection_is_twin(twin, tuple))
+		return 1;
+	return connection_is_old(connection, tuple->protocol, now_ns, settings) &&
+	       (!twin || connection_is_old(twin, tuple->protocol, now_ns, settings));
 }
 
 /*
@@ -194,8 +214,8 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->from_ifindex = connection->to_ifindex;
 	mirror->to_ifindex = connection->from_ifindex;
 	mirror->delivery = DELIVERY_PASS;
-	mirror->flags = (connection->flags ^ CONNECTION_REPLY) &
-			~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
+	mirror->flags =
+		(connection->flags ^ CONNECTION_REPLY) & ~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
 	if (connection->flags & CONNECTION_FIN_HERE)
 		mirror->flags |= CONNECTION_FIN_THERE;
 	if (connection->flags & CONNECTION_FIN_THERE)

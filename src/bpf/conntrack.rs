@@ -125,6 +125,17 @@ fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64
         .saturating_add(lifetime_ns(settings, protocol, entry.state))
 }
 
+/// The other half of a pair, unless another connection has taken its place.
+fn find_twin<'a>(
+    entries: &'a HashMap<Vec<u8>, Entry>,
+    key: &[u8],
+    entry: &abi::connection,
+) -> Option<&'a Entry> {
+    entries
+        .get(reverse(&entry.rewritten).as_bytes())
+        .filter(|twin| reverse(&twin.value.rewritten).as_bytes() == key)
+}
+
 fn is_reply(entry: &abi::connection) -> bool {
     u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
 }
@@ -160,8 +171,7 @@ impl Tables {
             let Some(tuple) = abi::tuple::from_bytes(key) else {
                 continue;
             };
-            let twin_key = reverse(&entry.value.rewritten);
-            let twin = entries.get(twin_key.as_bytes());
+            let twin = find_twin(&entries, key, &entry.value);
             // A reply that has lost its twin stands for the connection alone.
             if is_reply(&entry.value) && twin.is_some() {
                 continue;
@@ -191,8 +201,7 @@ impl Tables {
             let Some(tuple) = abi::tuple::from_bytes(key) else {
                 continue;
             };
-            let twin_key = reverse(&entry.value.rewritten);
-            let twin = entries.get(twin_key.as_bytes());
+            let twin = find_twin(&entries, key, &entry.value);
             let over = |entry: &abi::connection| {
                 expires_ns(settings, tuple.protocol, entry).saturating_add(GRACE_NS) < now
             };

@@ -30,6 +30,8 @@ use shared::Shared;
 
 /// How often connections are swept.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Lines of one change that the log is given; a first start with thousands of services has as many.
+const CHANGES_TOLD: usize = 200;
 /// How often the host is looked at though nothing has called.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -105,7 +107,7 @@ impl Daemon {
         let applied =
             reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
         let shared = Arc::new(Shared::new(path));
-        shared.applied(&config);
+        shared.follows(&config);
         let server = {
             let shared = shared.clone();
             Server::start(&config.daemon.socket, Limits::default(), move || {
@@ -171,7 +173,7 @@ impl Daemon {
 
     /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
     fn follow_file(&mut self) -> bool {
-        let loaded = match config::load(&self.path) {
+        let mut loaded = match config::load(&self.path) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.fail(&format!(
@@ -186,46 +188,55 @@ impl Daemon {
         }
         if loaded.config.daemon != self.config.daemon {
             log::warn!("[daemon] has changed: that counts from the next start on");
+            loaded.config.daemon = self.config.daemon.clone();
         }
         let previous = std::mem::replace(&mut self.config, loaded.config);
-        if self.apply() {
-            return true;
-        }
-        self.config = previous;
-        false
-    }
-
-    fn follow_host(&mut self) {
-        self.apply();
-    }
-
-    /// Makes the datapath match the configuration that was read last.
-    fn apply(&mut self) -> bool {
-        let names = self.names.clone();
-        let outcome = net::snapshot().and_then(|world| {
-            self.reconciler
-                .apply(&self.config, &world, |epoch, catalog| {
-                    names.add(epoch, catalog);
-                })
-                .map(|applied| (applied, world))
-        });
-        match outcome {
-            Ok((applied, world)) => {
-                self.shared.applied(&self.config);
-                self.say(&applied.changes);
-                self.note_host(&world);
+        match self.apply() {
+            Ok(()) => {
+                self.shared.follows(&self.config);
                 true
             }
             Err(error) => {
+                self.config = previous;
                 self.fail(&format!("apply {}: {error:#}", self.path.display()));
                 false
             }
         }
     }
 
+    /// The host is not as it was: the same configuration may mean something else now.
+    fn follow_host(&mut self) {
+        match self.apply() {
+            Ok(()) => self.shared.host_failed(None),
+            Err(error) => {
+                let error = format!("follow the host's interfaces: {error:#}");
+                log::error!("{error}");
+                self.shared.host_failed(Some(error));
+            }
+        }
+    }
+
+    /// Makes the datapath match the configuration that was read last.
+    fn apply(&mut self) -> Result<()> {
+        let world = net::snapshot()?;
+        let names = &self.names;
+        let applied = self
+            .reconciler
+            .apply(&self.config, &world, |epoch, catalog| {
+                names.add(epoch, catalog)
+            })?;
+        if !applied.changes.is_empty() {
+            self.shared.applied();
+        }
+        self.say(&applied.changes);
+        self.note_host(&world);
+        Ok(())
+    }
+
+    /// The file is not what the datapath does.
     fn fail(&self, error: &str) {
         log::error!("{error}");
-        self.shared.failed(error);
+        self.shared.file_failed(error);
     }
 
     fn say(&self, changes: &[crate::plan::Change]) {
@@ -233,8 +244,15 @@ impl Daemon {
             return;
         }
         log::info!("revision {}:", self.reconciler.epoch());
-        for change in changes {
+        let (told, rest) = changes.split_at(changes.len().min(CHANGES_TOLD));
+        for change in told {
             log::info!("{change}");
+        }
+        if !rest.is_empty() {
+            log::info!("and {} more changes (told at level debug)", rest.len());
+        }
+        for change in rest {
+            log::debug!("{change}");
         }
     }
 

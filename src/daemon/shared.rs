@@ -17,7 +17,10 @@ pub struct Shared {
 struct Facts {
     applied: Instant,
     journal: JournalFlows,
-    last_error: Option<String>,
+    /// Why the file is not applied; stays until it is.
+    file_error: Option<String>,
+    /// Why the host's last change was not followed.
+    host_error: Option<String>,
     waiting: Vec<String>,
     warnings: Vec<String>,
     server: Weak<Server>,
@@ -32,7 +35,8 @@ impl Shared {
             facts: Mutex::new(Facts {
                 applied: now,
                 journal: JournalFlows::Drops,
-                last_error: None,
+                file_error: None,
+                host_error: None,
                 waiting: Vec::new(),
                 warnings: Vec::new(),
                 server: Weak::new(),
@@ -49,17 +53,27 @@ impl Shared {
         self.facts().server = Arc::downgrade(server);
     }
 
-    /// The datapath matches this configuration.
-    pub fn applied(&self, config: &Config) {
+    /// The datapath matches the file.
+    pub fn follows(&self, config: &Config) {
         let mut facts = self.facts();
-        facts.applied = Instant::now();
         facts.journal = config.events.journal;
-        facts.last_error = None;
+        facts.file_error = None;
+        facts.host_error = None;
     }
 
-    /// The last try failed, and nothing was changed.
-    pub fn failed(&self, error: &str) {
-        self.facts().last_error = Some(error.to_owned());
+    /// The live configuration has changed.
+    pub fn applied(&self) {
+        self.facts().applied = Instant::now();
+    }
+
+    /// The file was not applied, and nothing was changed.
+    pub fn file_failed(&self, error: &str) {
+        self.facts().file_error = Some(error.to_owned());
+    }
+
+    /// Whether the host's interfaces could be followed.
+    pub fn host_failed(&self, error: Option<String>) {
+        self.facts().host_error = error;
     }
 
     pub fn host(&self, waiting: &[String], warnings: &[String]) {
@@ -80,7 +94,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             config: self.config.clone(),
-            last_error: facts.last_error.clone(),
+            last_error: facts.file_error.clone().or(facts.host_error.clone()),
             applied_seconds_ago: facts.applied.elapsed().as_secs(),
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),

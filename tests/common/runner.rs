@@ -6,10 +6,12 @@
 )]
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
+use dpd::model::status::ProgramStatus;
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -46,6 +48,11 @@ pub trait Datapath {
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
+    /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
+    /// when a table is full.
+    fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
+    /// What the kernel says of the programs.
+    fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
 }
@@ -86,6 +93,14 @@ impl Node {
 
     pub fn connections(&self) -> Vec<Connection> {
         self.datapath.connections()
+    }
+
+    pub fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
+        self.datapath.evict(protocol, src, dst);
+    }
+
+    pub fn programs(&self) -> Vec<ProgramStatus> {
+        self.datapath.programs()
     }
 
     pub fn reload(&self, config_toml: &str) {

@@ -2,7 +2,7 @@
 
 use dpd::model::conntrack::ConntrackState;
 
-use crate::common::packet::{self, Packet};
+use crate::common::packet::{self, Packet, protocol};
 use crate::lab::*;
 use crate::service::with_state;
 use crate::walk::{Expect, Expect::*, Walk, source_port};
@@ -280,6 +280,57 @@ fn two_ways_to_one_backend_are_kept_apart() {
             );
             walk.end();
         }
+    }
+}
+
+/// Half of a connection may be pushed out of a full table. It is made again, unless another has taken its place: then what
+/// is left of the first begins anew, and takes nothing of the other's along.
+#[test]
+fn a_half_that_is_left_does_not_touch_who_took_the_others_place() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let (client, backend) = (at(family.client, 5350), at(family.web, 8080));
+        let told = packet::udp(backend, client);
+        let through = |service| packet::udp(client, at(service, 80));
+        let (first, second) = (through(family.web_service), through(family.other_name));
+        let at_backend = packet::udp(client, backend);
+        let from = |service| Delivered(CLIENT, told.clone().src(at(service, 80)));
+        walk.from(
+            "the first",
+            CLIENT,
+            &first,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("its reply", WEB, &told, from(family.web_service));
+
+        walk.node().evict(protocol::UDP, backend, client);
+        walk.from(
+            "it goes on",
+            CLIENT,
+            &first,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("and is answered", WEB, &told, from(family.web_service));
+
+        walk.node().evict(protocol::UDP, backend, client);
+        walk.from(
+            "the second",
+            CLIENT,
+            &second,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("its reply", WEB, &told, from(family.other_name));
+        // Each half is looked at once a second, or when the configuration has changed.
+        walk.reload(CONFIG);
+        ask_with_new_port(&mut walk, &first, backend);
+        walk.from("the second's again", WEB, &told, from(family.other_name));
+        walk.from(
+            "the second goes on",
+            CLIENT,
+            &second,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.end();
     }
 }
 
