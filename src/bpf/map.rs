@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use rustix::io::Errno;
 
 use super::abi::Plain;
 
@@ -91,12 +92,81 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
         }
         return Ok(rows);
     }
-    for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
-        if let Some(row) = K::from_bytes(&key).zip(V::from_bytes(&value)) {
-            rows.push(row);
-        }
+    let mut batches = Batches::new(map);
+    while let Some(batch) = batches.next().context("read a batch of a map")? {
+        let keys = batch.keys.chunks_exact(size_of::<K>());
+        let values = batch.values.chunks_exact(size_of::<V>());
+        rows.extend(
+            keys.zip(values)
+                .filter_map(|(key, value)| K::from_bytes(key).zip(V::from_bytes(value))),
+        );
     }
     Ok(rows)
+}
+
+/// A walk over a map, many rows to a system call. libbpf-rs has one too, which takes a batch that is not full for the
+/// last; but the kernel gives only whole buckets of a hash, so that hardly any is full.
+struct Batches<'a, M> {
+    map: &'a M,
+    /// Where the next batch begins, in the kernel's terms; `None` before the first.
+    place: Option<Vec<u8>>,
+    room: u32,
+    is_done: bool,
+}
+
+impl<'a, M: MapCore> Batches<'a, M> {
+    fn new(map: &'a M) -> Self {
+        Batches {
+            map,
+            place: None,
+            room: BATCH,
+            is_done: false,
+        }
+    }
+
+    fn next(&mut self) -> std::io::Result<Option<Rows>> {
+        while !self.is_done {
+            let (key_size, value_size) = (self.map.key_size(), self.map.value_size());
+            let mut rows = Rows {
+                keys: vec![0; (self.room * key_size) as usize],
+                values: vec![0; (self.room * value_size) as usize],
+                count: self.room,
+            };
+            // The number of a bucket for a hash, a key for an array.
+            let mut next = vec![0u8; (key_size as usize).max(size_of::<u32>())];
+            let place = self.place.as_mut();
+            // SAFETY: the buffers have room for as many keys and values as `count` says, and the places for a key or
+            // the number of a bucket; null options are the defaults.
+            let done = unsafe {
+                libbpf_sys::bpf_map_lookup_batch(
+                    self.map.as_fd().as_raw_fd(),
+                    place.map_or(std::ptr::null_mut(), |place| place.as_mut_ptr().cast()),
+                    next.as_mut_ptr().cast(),
+                    rows.keys.as_mut_ptr().cast(),
+                    rows.values.as_mut_ptr().cast(),
+                    &mut rows.count,
+                    std::ptr::null(),
+                )
+            };
+            if done >= 0 {
+                self.place = Some(next);
+            } else {
+                match Errno::from_raw_os_error(-done) {
+                    Errno::NOENT => self.is_done = true,
+                    Errno::INTR => continue,
+                    Errno::NOSPC => {
+                        self.room *= 2; // one bucket alone holds more
+                        continue;
+                    }
+                    error => return Err(error.into()),
+                }
+            }
+            rows.keys.truncate((rows.count * key_size) as usize);
+            rows.values.truncate((rows.count * value_size) as usize);
+            return Ok(Some(rows));
+        }
+        Ok(None)
+    }
 }
 
 /// The rows of a per-CPU map, each CPU's value apart.
@@ -133,4 +203,44 @@ pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapHandle> {
     MapHandle::from_pinned_path(path).with_context(|| format!("open map {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_is_read_to_its_end() {
+        let kinds = [
+            ("a hash", MapType::Hash),
+            ("connections", MapType::LruHash),
+            ("an array", MapType::Array),
+        ];
+        for (what, map_type) in kinds {
+            for count in [1, BATCH - 1, BATCH, 5 * BATCH + 7] {
+                let kind = Kind {
+                    name: "test",
+                    map_type,
+                    key_size: 4,
+                    value_size: 8,
+                    flags: 0,
+                };
+                // A table of connections that is nearly full pushes some out.
+                let room = match map_type {
+                    MapType::LruHash => 4 * count + BATCH,
+                    _ => count,
+                };
+                let map = create(&kind, room).expect("make a map: this test needs root");
+                let mut rows = Rows::default();
+                for key in 0..count {
+                    rows.push(&key, &(u64::from(key) * 3));
+                }
+                write(&map, "test", &rows).expect("write the rows");
+                let mut read = read::<u32, u64>(&map).expect("read the rows");
+                read.sort_unstable();
+                let wanted: Vec<(u32, u64)> = (0..count).map(|k| (k, u64::from(k) * 3)).collect();
+                assert!(read == wanted, "{what} of {count}: {} rows", read.len());
+            }
+        }
+    }
 }
