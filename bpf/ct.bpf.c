@@ -40,13 +40,9 @@ static __noinline __must_check int begin(struct packet *packet, const struct set
 	if (settings->strict && packet->tuple.protocol == IPPROTO_TCP &&
 	    (packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return -REASON_NOT_STARTED;
-	if (settings->connections_per_endpoint && packet->hook == HOOK_FROM_CONTAINER) {
-		__u32 ifindex = packet->ifindex;
-		const struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
-
-		if (usage && (__s64)(usage->opened - usage->closed) >= settings->connections_per_endpoint)
-			return -REASON_ENDPOINT_CONNECTIONS;
-	}
+	if (settings->connections_per_endpoint && packet->hook == HOOK_FROM_CONTAINER &&
+	    usage_is_spent(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
+		return -REASON_ENDPOINT_CONNECTIONS;
 
 	int answer = begin_decide(packet);
 

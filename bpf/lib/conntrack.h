@@ -83,19 +83,41 @@ static __noinline int conntrack_delete(const struct tuple *tuple)
 	return deleted;
 }
 
-static __always_inline void usage_add(__u32 ifindex, __u64 opened, __u64 closed)
+/*
+ * The kernel pushes entries out without a word and expired ones stay until they are swept, so the count only ever grows
+ * while no daemon runs. Without one for so long it bounds nothing: otherwise it would lock the workload out for good.
+ */
+#define USAGE_GOOD_FOR_NS (60ULL * NSEC_PER_SEC)
+
+static __always_inline void usage_open(__u32 ifindex, __u64 now_ns)
 {
 	struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
 
 	if (usage) {
-		__sync_fetch_and_add(&usage->opened, opened);
-		__sync_fetch_and_add(&usage->closed, closed);
+		__sync_fetch_and_add(&usage->opened, 1);
 		return;
 	}
 
-	struct usage first = { .opened = opened, .closed = closed };
+	struct usage first = { .opened = 1, .right_ns = now_ns };
 
 	bpf_map_update_elem(&dpd_usage, &ifindex, &first, BPF_NOEXIST);
+}
+
+static __always_inline void usage_close(__u32 ifindex)
+{
+	struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
+
+	if (usage)
+		__sync_fetch_and_add(&usage->closed, 1);
+}
+
+/* Whether the workload has as many open connections as it may have. */
+static __always_inline int usage_is_spent(__u32 ifindex, __u32 bound, __u64 now_ns)
+{
+	const struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
+
+	return usage && (__s64)(usage->opened - usage->closed) >= bound &&
+	       (__s64)(now_ns - usage->right_ns) < (__s64)USAGE_GOOD_FOR_NS;
 }
 
 /* Whether an entry, found where the twin of this tuple's should be, is that twin: another may have taken its place. */
@@ -117,7 +139,7 @@ static __noinline void conntrack_delete_pair(const struct tuple *tuple, const st
 
 	deleted += conntrack_delete(tuple);
 	if (opener && deleted)
-		usage_add(opener, 0, 1);
+		usage_close(opener);
 }
 
 /*

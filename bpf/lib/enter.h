@@ -93,7 +93,7 @@ static __noinline __must_check int enter_pair(struct packet *packet)
 	}
 	counter_add(COUNTER_CT_INSERTED, 1);
 	if (packet->hook == HOOK_FROM_CONTAINER)
-		usage_add(packet->ifindex, 1, 0);
+		usage_open(packet->ifindex, packet->now_ns);
 	return 0;
 }
 

@@ -257,21 +257,21 @@ impl Tables {
             .context("count the swept connections")
     }
 
-    /// What evictions hid from the programs' counts is put right.
+    /// What evictions hid from the programs' counts is put right; programs trust the counts for a minute from then on.
     fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
         let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
         for (ifindex, usage) in rows {
             let open = open.get(&ifindex).copied().unwrap_or_default();
+            let opened = usage.opened.max(open);
             let exact = abi::usage {
-                opened: usage.opened,
-                closed: usage.opened.saturating_sub(open),
+                opened,
+                closed: opened - open,
+                right_ns: now_ns(),
             };
-            if exact.closed != usage.closed {
-                // Gone in the meantime: then there is nothing to put right.
-                let _ = self
-                    .usage
-                    .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
-            }
+            // Gone in the meantime: then there is nothing to put right.
+            let _ = self
+                .usage
+                .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
         }
         Ok(())
     }

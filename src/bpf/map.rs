@@ -106,7 +106,7 @@ fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Resul
     // Where the next batch begins: a key of the map, or the number of a bucket.
     let mut next = vec![0u8; key_size.max(size_of::<u32>())];
     let mut begun = false;
-    let mut room = BATCH;
+    let mut room = map.max_entries().clamp(1, BATCH);
     loop {
         let mut keys = vec![0; key_size * room as usize];
         let mut values = vec![0; value_size * room as usize];

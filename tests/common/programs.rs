@@ -24,7 +24,7 @@ use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
 use dpd::model::state::State;
 use dpd::model::status::ProgramStatus;
-use libbpf_rs::{MapCore, MapHandle, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -100,6 +100,10 @@ impl Datapath for Programs {
 
     fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
         self.ask(move |machine| machine.evict(protocol, src, dst));
+    }
+
+    fn neglect(&self) {
+        self.ask(|machine| machine.neglect());
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {
@@ -229,6 +233,20 @@ impl Machine {
             map.delete(tuple.as_bytes()).is_ok()
         });
         assert!(gone.contains(&true), "no entry from {src} to {dst}");
+    }
+
+    fn neglect(&self) {
+        let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
+        for key in map.keys() {
+            let value = map.lookup(&key, MapFlags::ANY).expect("read dpd_usage");
+            let usage = value.and_then(|value| abi::usage::from_bytes(&value));
+            let usage = abi::usage {
+                right_ns: 0,
+                ..usage.expect("a row of dpd_usage")
+            };
+            map.update(&key, usage.as_bytes(), MapFlags::EXIST)
+                .expect("write dpd_usage");
+        }
     }
 
     fn connections(&self) -> Vec<Connection> {

@@ -51,6 +51,8 @@ pub trait Datapath {
     /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
     /// when a table is full.
     fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
+    /// As if no daemon had run for a long time: nothing was swept, no count set right.
+    fn neglect(&self);
     /// What the kernel says of the programs.
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
@@ -97,6 +99,10 @@ impl Node {
 
     pub fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
         self.datapath.evict(protocol, src, dst);
+    }
+
+    pub fn neglect(&self) {
+        self.datapath.neglect();
     }
 
     pub fn programs(&self) -> Vec<ProgramStatus> {

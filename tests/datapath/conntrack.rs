@@ -232,6 +232,22 @@ fn a_workload_may_have_so_many_connections_and_no_more() {
     }
 }
 
+/// Nobody sweeps while the daemon is away: its count must not lock anybody out.
+#[test]
+fn the_bound_is_held_by_a_daemon_that_lives() {
+    let bounded = changed(CONFIG, "[conntrack]\n", "[conntrack]\nper_endpoint = 1\n");
+    for family in families() {
+        let mut walk = Walk::new(family.name, &bounded);
+        let udp = |port| packet::udp(at(family.client, port), at(family.web, 9));
+        walk.from("the first", CLIENT, &udp(1), Delivered(WEB, udp(1)));
+        walk.from("one too many", CLIENT, &udp(2), Dropped(225));
+        walk.node().neglect();
+        let says = "nobody knows how many there are";
+        walk.from(says, CLIENT, &udp(2), Delivered(WEB, udp(2)));
+        walk.end();
+    }
+}
+
 /// A socket that asks an address and its service, or two names of one backend, makes two connections whose replies would
 /// look alike: the second gets another source port, which the reply loses again.
 #[test]
