@@ -331,6 +331,7 @@ enum counter {
 struct usage {
 	__u64 opened;
 	__u64 closed;
+	__u64 right_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
 };
 
 /* A budget of so many a second: what has been spent since the window began. */

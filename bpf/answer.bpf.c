@@ -23,13 +23,15 @@ static __always_inline struct icmphdr error_header(const struct packet *packet)
 		icmp.code = packet->answer == ANSWER_TIME_EXCEEDED ? ICMP_EXC_TTL : ICMP_PORT_UNREACH;
 	} else {
 		icmp.type = packet->answer == ANSWER_TIME_EXCEEDED ? ICMPV6_TIME_EXCEED : ICMPV6_DEST_UNREACH;
-		icmp.code = packet->answer == ANSWER_TIME_EXCEEDED ? ICMPV6_EXC_HOPLIMIT : ICMPV6_PORT_UNREACH;
+		icmp.code =
+			packet->answer == ANSWER_TIME_EXCEEDED ? ICMPV6_EXC_HOPLIMIT : ICMPV6_PORT_UNREACH;
 	}
 	return icmp;
 }
 
 /* An unreachable port speaks for itself; of a packet that died on its way the node tells. */
-static __always_inline struct address error_source(const struct packet *packet, const struct settings *settings)
+static __always_inline struct address error_source(const struct packet *packet,
+						   const struct settings *settings)
 {
 	if (packet->answer == ANSWER_PORT_UNREACHABLE)
 		return packet->tuple.destination;
@@ -50,8 +52,9 @@ static __always_inline __must_check int answer_error(struct __sk_buff *skb, stru
 	__u32 transport = network + header;
 	__u32 sum = 0;
 
+	/* Not bpf_skb_change_head: newer kernels then take all before the old IP header for Ethernet's. */
 	if (answer_turn_ethernet(skb, &eth) || bpf_skb_change_tail(skb, ETH_HLEN + quote, 0) ||
-	    bpf_skb_change_head(skb, header + sizeof(icmp), 0))
+	    bpf_skb_adjust_room(skb, header + sizeof(icmp), BPF_ADJ_ROOM_MAC, 0))
 		return ACTION_DROP;
 	if (packet->family == 6)
 		sum = answer_pseudo_sum(&source, &packet->tuple.source, quote + sizeof(icmp), IPPROTO_ICMPV6);
@@ -63,9 +66,8 @@ static __always_inline __must_check int answer_error(struct __sk_buff *skb, stru
 	    bpf_skb_store_bytes(skb, transport, &icmp, sizeof(icmp), 0))
 		return ACTION_DROP;
 	if (packet->family == 4) {
-		struct iphdr ip = answer_ipv4(&source, &packet->tuple.source,
-					      header + sizeof(icmp) + quote, IPPROTO_ICMP,
-					      TOS_INTERNETWORK_CONTROL);
+		struct iphdr ip = answer_ipv4(&source, &packet->tuple.source, header + sizeof(icmp) + quote,
+					      IPPROTO_ICMP, TOS_INTERNETWORK_CONTROL);
 
 		if (bpf_skb_store_bytes(skb, network, &ip, sizeof(ip), 0))
 			return ACTION_DROP;
@@ -120,14 +122,14 @@ static __always_inline __must_check int answer_reset(struct __sk_buff *skb, stru
 	    bpf_skb_store_bytes(skb, ETH_HLEN + header, &tcp, sizeof(tcp), 0))
 		return ACTION_DROP;
 	if (packet->family == 4) {
-		struct iphdr ip = answer_ipv4(&tuple->destination, &tuple->source,
-					      header + sizeof(tcp), IPPROTO_TCP, 0);
+		struct iphdr ip = answer_ipv4(&tuple->destination, &tuple->source, header + sizeof(tcp),
+					      IPPROTO_TCP, 0);
 
 		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
 			return ACTION_DROP;
 	} else {
-		struct ipv6hdr ip = answer_ipv6(&tuple->destination, &tuple->source, sizeof(tcp),
-						IPPROTO_TCP, ANSWER_TTL);
+		struct ipv6hdr ip = answer_ipv6(&tuple->destination, &tuple->source, sizeof(tcp), IPPROTO_TCP,
+						ANSWER_TTL);
 
 		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
 			return ACTION_DROP;
@@ -154,7 +156,7 @@ static __always_inline __must_check int answer_echo(struct __sk_buff *skb, struc
 			return ACTION_DROP;
 
 		__be16 *life = (__be16 *)&ip.ttl; /* the 16 bits that the TTL is half of */
-		__u32 difference = (__u16)~*life;
+		__u32 difference = (__u16) ~*life;
 
 		ip.ttl = ANSWER_TTL;
 		difference += *life;
@@ -167,7 +169,8 @@ static __always_inline __must_check int answer_echo(struct __sk_buff *skb, struc
 		__u8 hop_limit = ANSWER_TTL;
 		struct address addresses[2] = { tuple->destination, tuple->source };
 
-		if (bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1, 0) ||
+		if (bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1,
+					0) ||
 		    bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addresses, 32, 0))
 			return ACTION_DROP;
 	}

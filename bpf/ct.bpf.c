@@ -40,15 +40,11 @@ static __noinline __must_check int begin(struct packet *packet, const struct set
 	if (settings->strict && packet->tuple.protocol == IPPROTO_TCP &&
 	    (packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return -REASON_NOT_STARTED;
-	if (settings->connections_per_endpoint && packet->hook == HOOK_FROM_CONTAINER) {
-		__u32 ifindex = packet->ifindex;
-		const struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
+	if (settings->connections_per_endpoint && packet->hook == HOOK_FROM_CONTAINER &&
+	    usage_is_spent(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
+		return -REASON_ENDPOINT_CONNECTIONS;
 
-		if (usage && (__s64)(usage->opened - usage->closed) >= settings->connections_per_endpoint)
-			return -REASON_ENDPOINT_CONNECTIONS;
-	}
-
-	int answer = begin_decide(packet, settings);
+	int answer = begin_decide(packet);
 
 	set_beginning(packet);
 	return answer;
@@ -83,14 +79,13 @@ static __always_inline int is_over(const struct packet *packet, const struct con
 {
 	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && connection->state == CONNECTION_CLOSING)
 		return 1;
-	return connection_is_expired(connection, packet->tuple.protocol, packet->now_ns, settings);
+	return connection_is_expired(connection, &packet->tuple, packet->now_ns, settings);
 }
 
 static __always_inline int is_current(const struct packet *packet)
 {
-	__u32 from = packet->hook == HOOK_FROM_CONTAINER ? packet->ifindex : 0;
-
-	return packet->connection.epoch == packet->epoch && packet->connection.from_ifindex == from;
+	return packet->connection.epoch == packet->epoch &&
+	       connection_fits(&packet->connection, packet->hook, packet->ifindex);
 }
 
 /* A packet whose backend is gone: who speaks UDP begins anew, who speaks TCP is told at once. */
@@ -112,7 +107,8 @@ static __noinline __must_check int orphan(struct packet *packet, const struct se
 	return begin(packet, settings);
 }
 
-static __always_inline __must_check int find_connection(struct packet *packet, const struct settings *settings)
+static __always_inline __must_check int find_connection(struct packet *packet,
+							const struct settings *settings)
 {
 	struct connection *connection = conntrack_find_answered(&packet->tuple);
 

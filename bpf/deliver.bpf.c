@@ -64,21 +64,21 @@ static __always_inline __must_check int enter_new(struct packet *packet, const s
  */
 static __always_inline int renew(struct packet *packet, const struct settings *settings)
 {
+	if (!packet->current && enter_verdict(packet))
+		return 1; /* pushed out a moment ago; the next packet begins anew */
+
 	struct connection *entry = conntrack_find(&packet->tuple);
 
 	if (!entry)
-		return 1; /* pushed out a moment ago; the next packet begins anew */
+		return 1; /* the same */
 
 	int due = packet->now_ns >= entry->report_ns || !packet->current;
 
 	if (connection_advance(entry, &packet->tuple, packet->tcp_flags, packet->now_ns))
 		due = 1;
+	if (due)
+		entry->report_ns = next_report(packet, settings);
 	packet->connection.state = entry->state;
-	packet->connection.report_ns = due ? next_report(packet, settings) : entry->report_ns;
-	if (packet->current)
-		entry->report_ns = packet->connection.report_ns;
-	else
-		enter_verdict(entry, packet);
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->length);
 	if (packet->unanswered && entry->flags & CONNECTION_REPLY)
@@ -142,8 +142,8 @@ int tail_deliver(struct __sk_buff *skb)
 	int answer = -REASON_CONNTRACK_FULL;
 
 	/* The network header must be in the linear part: rewriting it needs no copy then. */
-	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr) :
-							 ETH_HLEN + sizeof(struct ipv6hdr)))
+	if (bpf_skb_pull_data(skb, packet->family == 4 ? ETH_HLEN + sizeof(struct iphdr)
+						       : ETH_HLEN + sizeof(struct ipv6hdr)))
 		answer = -REASON_INVALID_PACKET;
 	else if (settings)
 		answer = deliver(skb, packet, settings);

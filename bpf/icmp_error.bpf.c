@@ -79,15 +79,16 @@ static __noinline int quoted_read(struct __sk_buff *skb, const struct packet *pa
 }
 
 /* Replaces bytes of the quote; the difference it makes to the ICMP checksum is added to *sum. */
-static __always_inline __must_check int quoted_store(struct __sk_buff *skb, __u32 offset, void *from, void *to,
-						     __u32 size, __u32 *sum)
+static __always_inline __must_check int quoted_store(struct __sk_buff *skb, __u32 offset, void *from,
+						     void *to, __u32 size, __u32 *sum)
 {
 	*sum = bpf_csum_diff(from, size, to, size, *sum);
 	return bpf_skb_store_bytes(skb, offset, to, size, 0) ? -REASON_INVALID_PACKET : 0;
 }
 
 /* The quoted network header, with its own checksum. */
-static __always_inline __must_check int quoted_rewrite_network(struct __sk_buff *skb, const struct packet *packet,
+static __always_inline __must_check int quoted_rewrite_network(struct __sk_buff *skb,
+							       const struct packet *packet,
 							       const struct quoted *quoted,
 							       const struct tuple *sent, __u32 *sum)
 {
@@ -108,14 +109,15 @@ static __always_inline __must_check int quoted_rewrite_network(struct __sk_buff 
 	struct address from[2] = { quoted->tuple.source, quoted->tuple.destination };
 	struct address to[2] = { sent->source, sent->destination };
 
-	return quoted_store(skb, quoted->network + offsetof(struct ipv6hdr, saddr), from, to, sizeof(to), sum);
+	return quoted_store(skb, quoted->network + offsetof(struct ipv6hdr, saddr), from, to, sizeof(to),
+			    sum);
 }
 
 /* The quoted ports, and the checksum if so much was quoted. */
 static __always_inline __must_check int quoted_rewrite_transport(struct __sk_buff *skb,
 								 const struct quoted *quoted,
-								 const struct tuple *sent,
-								 __u32 difference, __u32 *sum)
+								 const struct tuple *sent, __u32 difference,
+								 __u32 *sum)
 {
 	__u8 protocol = quoted->tuple.protocol;
 	__u32 from[1], to[1];
@@ -170,7 +172,8 @@ static __noinline __must_check int rewrite_inside(struct __sk_buff *skb, struct 
 }
 
 /* What the error itself becomes: its sender stays who it is, unless it is the backend itself. */
-static __always_inline void set_outside(struct packet *packet, const struct connection *of, const struct tuple *key)
+static __always_inline void set_outside(struct packet *packet, const struct connection *of,
+					const struct tuple *key)
 {
 	struct connection *connection = &packet->connection;
 	struct tuple *rewritten = &connection->rewritten;
@@ -186,19 +189,19 @@ static __always_inline void set_outside(struct packet *packet, const struct conn
 	if (tuple_equals(&packet->tuple, rewritten))
 		return;
 	connection->flags |= CONNECTION_REWRITE;
-	connection->address_sum = bpf_csum_diff((__be32 *)&packet->tuple.source, 32,
-						(__be32 *)&rewritten->source, 32, 0);
+	connection->address_sum =
+		bpf_csum_diff((__be32 *)&packet->tuple.source, 32, (__be32 *)&rewritten->source, 32, 0);
 }
 
-/* Whether who sent the error can have seen the quoted packet, and sends it to who sent that. */
+/*
+ * Whether who sent the error can have seen the quoted packet, and sends it to who sent that. `of` is the way of packets
+ * from the one to the other: from this workload, or out of the host, where nobody sees what passes between workloads.
+ */
 static __always_inline int is_credible(const struct packet *packet, const struct connection *of,
 				       const struct tuple *key)
 {
-	if (!address_equals(&packet->tuple.destination, &key->destination))
-		return 0;
-	if (packet->hook == HOOK_FROM_CONTAINER)
-		return of->from_ifindex == packet->ifindex;
-	return of->to_ifindex == packet->ifindex;
+	return address_equals(&packet->tuple.destination, &key->destination) &&
+	       connection_fits(of, packet->hook, packet->ifindex);
 }
 
 /* An error of a connection that was judged under an older configuration: policy is asked about the connection. */
@@ -265,7 +268,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	struct tuple key = tuple_reverse(&quoted.tuple);
 	const struct connection *of = conntrack_find(&key);
 
-	if (!of || !is_credible(packet, of, &key))
+	if (!of || !is_credible(packet, of, &key) ||
+	    connection_is_expired(of, &key, packet->now_ns, settings))
 		return ACTION_CONTINUE;
 
 	int rewrites = of->flags & CONNECTION_REWRITE;

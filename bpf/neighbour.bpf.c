@@ -117,7 +117,8 @@ static __always_inline __must_check int answer_solicitation(struct __sk_buff *sk
 
 	said.icmp.icmp6_cksum = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&said, sizeof(said), sum));
 
-	struct ipv6hdr ip = answer_ipv6(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6, ND_HOP_LIMIT);
+	struct ipv6hdr ip =
+		answer_ipv6(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6, ND_HOP_LIMIT);
 
 	if (answer_turn_ethernet(skb, &eth))
 		return ACTION_DROP;
@@ -144,7 +145,7 @@ static __always_inline __must_check int handle_solicitation(struct __sk_buff *sk
 	if (!address_is_link_local(source) && !packet_is_own(packet, source))
 		return -REASON_INVALID_SOURCE;
 	if (packet_is_own(packet, &target))
-		return ACTION_PASS;
+		return packet_stays_on_link(packet) ? ACTION_PASS : -REASON_INVALID_PACKET;
 	return answer_solicitation(skb, packet, &target, endpoint);
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use log::{Level, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogTarget;
 use crate::journal::{self, Journal, Priority};
@@ -52,7 +52,10 @@ struct Logger {
 impl Logger {
     fn new(journal: Option<Journal>) -> Logger {
         let environment = env_logger::Env::default().default_filter_or("info");
-        let stderr = env_logger::Builder::from_env(environment)
+        let stderr = env_logger::Builder::new()
+            // What notify has to say of its watches, `watch` says in the user's terms.
+            .filter_module("notify", LevelFilter::Off)
+            .parse_env(environment)
             .format(|out, record| {
                 let time = out.timestamp_millis();
                 writeln!(out, "{time} {:<5} {}", record.level(), record.args())
@@ -146,6 +149,18 @@ mod tests {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
             assert_eq!(entry(&record), expected);
+        }
+    }
+
+    #[test]
+    fn the_crate_that_watches_files_is_not_heard() {
+        let logger = Logger::new(None);
+        for (target, expected) in [("notify::inotify", false), ("dpd::watch", true)] {
+            let record = Metadata::builder()
+                .target(target)
+                .level(Level::Error)
+                .build();
+            assert_eq!(logger.enabled(&record), expected, "{target}");
         }
     }
 

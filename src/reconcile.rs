@@ -5,6 +5,7 @@
 //! and is undone if it does.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::bpf::attach::{self, Mechanism};
 use crate::bpf::conntrack::Sizes;
+use crate::bpf::counters;
 use crate::bpf::generation::Generations;
 use crate::bpf::load::{self, HookProgram, Load};
 use crate::bpf::pins::Pins;
@@ -20,6 +22,7 @@ use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::State;
 use crate::model::world::World;
+use crate::net;
 use crate::plan::{self, Change};
 
 /// The datapath of this host, as its one writer sees it.
@@ -49,6 +52,14 @@ impl Reconciler {
     /// # Errors
     /// If another daemon is at work on it, or the kernel refuses; what was there goes on as it was.
     pub fn start(config: &Config) -> Result<Reconciler> {
+        Reconciler::start_with(config, Mechanism::probe())
+    }
+
+    /// As `start`, with the way of attaching given: the older one works on every kernel.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_with(config: &Config, mechanism: Mechanism) -> Result<Reconciler> {
         let pins = Pins::new(&config.daemon.bpf_root);
         pins.prepare()?;
         let lock = pins.lock()?;
@@ -60,7 +71,7 @@ impl Reconciler {
             None
         });
         Ok(Reconciler {
-            mechanism: Mechanism::probe(),
+            mechanism,
             pins,
             sizes,
             load,
@@ -94,15 +105,30 @@ impl Reconciler {
         &mut self,
         config: &Config,
         world: &World,
+        announce: impl FnMut(u64, Arc<Catalog>),
+    ) -> Result<Applied> {
+        let before = self.resize(config)?;
+        let done = self.change(config, world, announce);
+        if let (Err(_), Some(before)) = (&done, before) {
+            self.restore(before);
+        }
+        done
+    }
+
+    fn change(
+        &mut self,
+        config: &Config,
+        world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        self.resize(config)?;
+        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted: BTreeSet<u32> = state.endpoints.keys().copied().collect();
-        let is_settled = self.attached == wanted && self.stale(&wanted).is_empty();
-        if self.live.as_ref() == Some(&state) && is_settled {
+        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
+        if self.live.as_ref() == Some(&state) && is_in_place {
+            self.settle();
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -110,61 +136,107 @@ impl Reconciler {
         }
         let changes = plan::diff(before, &state);
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
-        if let Err(error) = self.attach(&wanted) {
+        if let Err(error) = self.attach(&state) {
             self.generations.discard(prepared.epoch());
             return Err(error);
+        }
+        for ifindex in lost.intersection(&wanted) {
+            let name = interface_name(&state.catalog, *ifindex);
+            log::warn!("interface {name} had lost programs of ours: they are attached again");
         }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
         self.detach_all_but(&wanted);
-        self.load.settle()?;
+        self.settle();
+        self.forget_counters();
         Ok(Applied { epoch, changes })
     }
 
-    /// Another size of the conntrack tables is another load of the programs, with the entries carried over.
-    fn resize(&mut self, config: &Config) -> Result<()> {
+    /// Another size of the conntrack tables is another load of the programs, with the entries carried over. Answers
+    /// with what was there before.
+    fn resize(&mut self, config: &Config) -> Result<Option<Before>> {
         let sizes = sizes(config);
-        if sizes != self.sizes {
-            self.load = load::load(&self.pins, &sizes)?;
-            self.sizes = sizes;
-            self.attached.clear();
+        if sizes == self.sizes {
+            return Ok(None);
         }
-        Ok(())
+        let load = load::load(&self.pins, &sizes)?;
+        Ok(Some(Before {
+            load: std::mem::replace(&mut self.load, load),
+            sizes: std::mem::replace(&mut self.sizes, sizes),
+            attached: std::mem::take(&mut self.attached),
+        }))
+    }
+
+    fn restore(&mut self, before: Before) {
+        if !self.attached.is_empty() {
+            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+        }
+        std::mem::replace(&mut self.load, before.load).discard();
+        self.sizes = before.sizes;
+        self.attached = before.attached;
+    }
+
+    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
+    fn look_for_losses(&mut self) -> BTreeSet<u32> {
+        let is_lost =
+            |ifindex: u32| attach::find(&self.pins, ifindex).len() < HookProgram::ALL.len();
+        let attached = self.attached.iter().copied();
+        let lost: BTreeSet<u32> = attached.filter(|ifindex| is_lost(*ifindex)).collect();
+        self.attached.retain(|ifindex| !lost.contains(ifindex));
+        lost
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
-    fn attach(&mut self, wanted: &BTreeSet<u32>) -> Result<()> {
-        let before = attach::linked(&self.pins);
-        let mut added = Vec::new();
-        for &ifindex in wanted.difference(&self.attached) {
+    fn attach(&mut self, state: &State) -> Result<()> {
+        let held = attach::held(&self.pins);
+        let mut tried = Vec::new();
+        for &ifindex in state.endpoints.keys() {
+            if self.attached.contains(&ifindex) {
+                continue;
+            }
+            tried.push(ifindex);
             for hook in HookProgram::ALL {
                 let program = self.load.program(hook)?;
                 let done = attach::attach(&self.pins, self.mechanism, ifindex, hook, program);
                 if let Err(error) = done {
-                    self.undo_attach(&added, &before);
-                    return Err(error);
+                    self.undo_attach(&tried, &held);
+                    let name = interface_name(&state.catalog, ifindex);
+                    return Err(error).with_context(|| format!("interface {name}"));
                 }
             }
-            added.push(ifindex);
         }
-        self.attached.extend(added);
+        self.attached.extend(tried);
         Ok(())
     }
 
-    fn undo_attach(&self, added: &[u32], before: &BTreeSet<u32>) {
-        for &ifindex in added {
-            if !before.contains(&ifindex)
-                && let Err(error) = attach::detach(&self.pins, self.mechanism, ifindex)
-            {
+    /// What had programs before gets those of the load before again, the rest has none.
+    fn undo_attach(&mut self, tried: &[u32], held: &BTreeSet<u32>) {
+        for &ifindex in tried {
+            let undone = if held.contains(&ifindex) {
+                self.attach_before(ifindex)
+            } else {
+                take_off(&self.pins, ifindex).map(drop)
+            };
+            if let Err(error) = undone {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
+                self.attached.insert(ifindex);
             }
         }
+    }
+
+    fn attach_before(&self, ifindex: u32) -> Result<()> {
+        for hook in HookProgram::ALL {
+            let program = self.load.program_before(hook);
+            let program = program.context("there are no programs from before")?;
+            attach::attach(&self.pins, self.mechanism, ifindex, hook, &program)?;
+        }
+        Ok(())
     }
 
     /// Interfaces that have programs of ours and should not.
     fn stale(&self, wanted: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let mut found = attach::linked(&self.pins);
+        let mut found = attach::held(&self.pins);
         found.extend(&self.attached);
         &found - wanted
     }
@@ -172,12 +244,63 @@ impl Reconciler {
     fn detach_all_but(&mut self, wanted: &BTreeSet<u32>) {
         for ifindex in self.stale(wanted) {
             // One that is gone has taken its programs with it.
-            if let Err(error) = attach::detach(&self.pins, self.mechanism, ifindex) {
+            if let Err(error) = take_off(&self.pins, ifindex) {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
             }
             self.attached.remove(&ifindex);
         }
     }
+
+    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    fn settle(&mut self) {
+        if let Err(error) = self.load.settle() {
+            log::warn!("the programs before these are not let go of yet: {error:#}");
+        }
+    }
+
+    fn forget_counters(&self) {
+        let Some(live) = &self.live else { return };
+        let done = counters::forget(
+            &self.pins,
+            |rule| live.catalog.rules.contains_key(&rule),
+            |ifindex| live.endpoints.contains_key(&ifindex),
+        );
+        if let Err(error) = done {
+            log::warn!("counters of what is gone are kept: {error:#}");
+        }
+    }
+}
+
+impl Drop for Reconciler {
+    /// The datapath goes on. Only a load that no interface ever got is nobody's.
+    fn drop(&mut self) {
+        if !self.load.is_settled() && self.attached.is_empty() {
+            self.load.discard();
+        }
+    }
+}
+
+/// What a change of size replaced.
+struct Before {
+    load: Load,
+    sizes: Sizes,
+    attached: BTreeSet<u32>,
+}
+
+fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
+    catalog
+        .endpoints
+        .iter()
+        .find(|(_, endpoint)| endpoint.ifindex == Some(ifindex))
+        .map_or("of no name", |(name, _)| name)
+}
+
+/// Takes our programs off an interface, and the qdisc that they stood on if nobody needs it. Answers how they were
+/// attached.
+fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
+    let was = attach::detach(pins, ifindex)?;
+    attach::forget_qdisc(pins, ifindex, net::has_filters(ifindex)?)?;
+    Ok(was)
 }
 
 fn sizes(config: &Config) -> Sizes {
@@ -189,36 +312,40 @@ fn sizes(config: &Config) -> Sizes {
 /// Takes everything away that dpd put on this host; answers with what that was, a line each.
 ///
 /// # Errors
-/// If a daemon is at work on it, or the kernel refuses.
+/// If a daemon is at work on it, the root is on no bpffs, or the kernel refuses.
 pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     let pins = Pins::new(root);
-    if !root.exists() {
+    // Whoever may not look must not hear that nothing is there.
+    let is_there = root
+        .try_exists()
+        .with_context(|| format!("look at {} (as root?)", root.display()))?;
+    if !is_there {
         return Ok(Vec::new());
     }
+    pins.check_bpffs()?;
     let lock = pins.lock()?;
     let mut removed = Vec::new();
-    let mut interfaces = attach::linked(&pins);
-    if let Ok(generations) = Generations::open(&pins)
-        && let Ok(Some(state)) = generations.read()
-    {
-        interfaces.extend(state.endpoints.keys());
-    }
-    for ifindex in interfaces {
-        for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
-            if attach::detach(&pins, mechanism, ifindex)? {
-                removed.push(format!(
-                    "programs of interface {ifindex} ({})",
-                    mechanism.name()
-                ));
-            }
+    for ifindex in attach::held(&pins) {
+        if let Some(mechanism) = take_off(&pins, ifindex)? {
+            removed.push(format!(
+                "programs of interface {ifindex} ({})",
+                mechanism.name()
+            ));
         }
     }
-    for name in crate::bpf::pins::names(root) {
-        let path = root.join(&name);
-        Pins::remove(&path).with_context(|| format!("unpin {}", path.display()))?;
-        removed.push(format!("pinned maps and programs in {}", path.display()));
+    for folder in pins.versions() {
+        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+        removed.push(format!("pinned maps and programs in {}", folder.display()));
     }
     drop(lock);
-    std::fs::remove_dir(root).with_context(|| format!("remove {}", root.display()))?;
+    match std::fs::remove_dir(root) {
+        // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
+            ) => {}
+        done => done.with_context(|| format!("remove {}", root.display()))?,
+    }
     Ok(removed)
 }

@@ -7,14 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A lab of a name that no other test has; taken down when it is dropped.
 struct Lab {
     name: String,
+    topology: &'static str,
 }
 
 impl Lab {
     fn new() -> Lab {
+        Lab::of("one-node")
+    }
+
+    fn of(topology: &'static str) -> Lab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Lab {
             name: format!("t-{}-{number}", std::process::id()),
+            topology,
         }
     }
 
@@ -25,7 +31,11 @@ impl Lab {
             .args(args)
             .env("LAB", &self.name)
             .env("DPD", env!("CARGO_BIN_EXE_dpd"))
-            .env_remove("LAB_TOPOLOGY");
+            .env_remove("LAB_TOPOLOGY")
+            .env_remove("LAB_MTU");
+        if self.topology != "one-node" {
+            command.env("LAB_TOPOLOGY", self.topology);
+        }
         command
     }
 
@@ -141,6 +151,227 @@ fn a_workload_gets_an_answer_before_dpd_runs() {
 }
 
 #[test]
+fn two_hosts_reach_each_other_before_dpd_runs() {
+    let lab = Lab::of("two-hosts");
+    lab.ok(&["up"]);
+    for (what, command, expected) in [
+        (
+            "the other host's DNS server answers over IPv4",
+            "client dig +short +tries=1 @10.200.1.44 kubernetes.default.svc.cluster.local",
+            "10.32.0.1",
+        ),
+        (
+            "and over IPv6",
+            "client dig +short +tries=1 @fd00:201::44 kubernetes.default.svc.cluster.local AAAA",
+            "fd00:32::1",
+        ),
+        (
+            "and with much over TCP",
+            "client dig +short +tries=1 @10.200.1.44 large.test.cluster.local TXT",
+            "part-12-part-12",
+        ),
+        (
+            "a server says who it is: the one on the other host",
+            "client dig +short +tries=1 @10.200.1.44 id.server CH TXT",
+            "\"coredns\"",
+        ),
+        (
+            "and the one beside the client",
+            "client dig +short +tries=1 @fd00:200::44 id.server CH TXT",
+            "\"coredns-a\"",
+        ),
+        (
+            "a host reaches the other",
+            "node-a ping -c1 -W5 198.51.100.2",
+            " 0% packet loss",
+        ),
+        (
+            "over IPv6 the other way round",
+            "node-b ping -c1 -W5 2001:db8:1::1",
+            " 0% packet loss",
+        ),
+        (
+            "a workload reaches the world",
+            "intruder ping -c1 -W5 203.0.113.9",
+            " 0% packet loss",
+        ),
+        (
+            "the world reaches a workload, over IPv6",
+            "world ping -c1 -W5 fd00:201::44",
+            " 0% packet loss",
+        ),
+        (
+            "nobody's address is unreachable at once",
+            "client ping -c1 -W5 10.32.0.10",
+            "Destination Net Unreachable",
+        ),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let answer = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
+        assert!(answer.contains(expected), "{what}: {answer}");
+    }
+}
+
+#[test]
+fn a_packet_crosses_both_hosts_and_the_router() {
+    let lab = Lab::of("two-hosts");
+    lab.ok(&["up"]);
+    for (what, target, way) in [
+        (
+            "IPv4",
+            "10.200.1.44",
+            ["192.0.2.1", "192.0.2.254", "198.51.100.2", "10.200.1.44"],
+        ),
+        (
+            "IPv6",
+            "fd00:201::44",
+            [
+                "2001:db8:1::1",
+                "2001:db8:1::254",
+                "2001:db8:2::2",
+                "fd00:201::44",
+            ],
+        ),
+    ] {
+        let answer = lab.ok(&["enter", "client", "traceroute", "-n", "-q1", target]);
+        let hops: Vec<&str> = answer
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(1))
+            .collect();
+        assert_eq!(hops, way, "{what}: {answer}");
+    }
+}
+
+#[test]
+fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
+    let lab = Lab::of("two-hosts");
+    let up = lab
+        .command(&["up"])
+        .env("LAB_MTU", "1400")
+        .output()
+        .expect("run netns-lab/lab");
+    assert!(up.status.success(), "{}", text(&up));
+    let site = tempfile::tempdir().expect("make a folder");
+    let folder = site.path().display();
+    // Longer than all that a connection sends before its first answer, so that it must learn what fits.
+    let page = "a page of many packets\n".repeat(50_000);
+    std::fs::write(site.path().join("page"), &page).expect("write a page");
+    std::fs::write(
+        site.path().join("nginx.conf"),
+        format!(
+            "user root; pid {folder}/pid; error_log {folder}/error.log;\nevents {{}}\nhttp {{ access_log off; \
+             server {{ listen 80; listen [::]:80; root {folder}; }} }}\n"
+        ),
+    )
+    .expect("write a configuration");
+    let (config, log) = (
+        format!("{folder}/nginx.conf"),
+        format!("{folder}/error.log"),
+    );
+    lab.ok(&["enter", "coredns", "nginx", "-e", &log, "-c", &config]);
+    for (what, address, server, client) in [
+        ("over IPv4", "10.200.1.44", "10.200.0.64", "10.200.1.44"),
+        (
+            "over IPv6",
+            "[fd00:201::44]",
+            "fd00:200::64",
+            "fd00:201::44",
+        ),
+    ] {
+        let url = format!("http://{address}/page");
+        let curl = ["enter", "client", "curl", "-sS", "--max-time", "20", &url];
+        assert!(lab.ok(&curl) == page, "{what}: the page comes whole");
+        let route = lab.ok(&["enter", "coredns", "ip", "route", "get", server]);
+        assert!(
+            route.contains("mtu 1400"),
+            "{what}: the server has learnt what fits: {route}"
+        );
+        // What a client sends is short; a ping that must not be cut up is long enough.
+        let ping = [
+            "enter", "client", "ping", "-M", "do", "-c1", "-W5", "-s1400", client,
+        ];
+        let output = lab.run(&ping);
+        assert!(
+            text(&output).contains("1400"),
+            "{what}: the router tells the client: {}",
+            text(&output)
+        );
+        let route = lab.ok(&["enter", "client", "ip", "route", "get", client]);
+        assert!(
+            route.contains("mtu 1400"),
+            "{what}: the client has learnt it: {route}"
+        );
+    }
+}
+
+#[test]
+fn each_host_has_a_dpd_of_its_own() {
+    let lab = Lab::of("two-hosts");
+    lab.ok(&["up"]);
+    for (node, ending) in [("node-a", "a"), ("node-b", "b")] {
+        // No more than what names the node: this is about the daemons, not about what they forward.
+        let config = lab.folder().join(format!("config-{ending}.toml"));
+        let own = lab.folder().join("config").with_extension(ending);
+        std::fs::write(&own, format!("[node]\nname = \"{node}\"\n")).expect("write a file");
+        std::fs::rename(&own, &config).expect("put it in the example's place");
+        let named = lab.ok(&["enter", node, "sh", "-c", "echo $DPD_CONFIG"]);
+        assert_eq!(named.trim(), config.display().to_string());
+    }
+    let daemon_answers = |node| {
+        let answer = lab.run(&["enter", node, "dpd", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+        status["daemon"]["pid"].as_u64()
+    };
+    lab.ok(&["start"]);
+    let (a, b) = (daemon_answers("node-a"), daemon_answers("node-b"));
+    assert!(a.is_some() && b.is_some() && a != b, "{a:?} and {b:?}");
+    lab.ok(&["start"]);
+    assert_eq!(
+        daemon_answers("node-b"),
+        b,
+        "a second start leaves what runs"
+    );
+    lab.ok(&["stop", "node-a"]);
+    assert_eq!(daemon_answers("node-a"), None, "one of them was stopped");
+    assert_eq!(daemon_answers("node-b"), b, "the other runs on");
+    lab.ok(&["start", "node-a"]);
+    assert_eq!(daemon_answers("node-b"), b);
+    lab.ok(&["stop"]);
+    assert_eq!(daemon_answers("node-a"), None);
+    assert_eq!(daemon_answers("node-b"), None);
+    lab.ok(&["start"]);
+    lab.ok(&["down"]);
+    assert_eq!(lab.traces(), Vec::<String>::new(), "down leaves nothing");
+}
+
+#[test]
+fn a_lab_keeps_its_topology() {
+    let lab = Lab::of("two-hosts");
+    let told = |topology: &str, args: &[&str]| {
+        let mut command = lab.command(args);
+        let output = command.env("LAB_TOPOLOGY", topology).output();
+        output.expect("run netns-lab/lab")
+    };
+    lab.ok(&["up"]);
+    let other = told("one-node", &["up"]);
+    assert!(!other.status.success());
+    assert!(
+        text(&other).contains("run 'lab down' first"),
+        "{}",
+        text(&other)
+    );
+    lab.ok(&["status"]);
+    let down = told("one-node", &["down"]);
+    assert!(down.status.success(), "{}", text(&down));
+    assert_eq!(
+        lab.traces(),
+        Vec::<String>::new(),
+        "down takes away what stands"
+    );
+}
+
+#[test]
 fn up_and_down_may_be_said_twice() {
     let lab = Lab::new();
     lab.ok(&["down"]);
@@ -182,17 +413,44 @@ fn up_mends_a_broken_lab() {
         ),
         ("the folder is gone", "umount $DIR/bpf && rm -rf $DIR"),
     ] {
-        lab.ok(&["up"]);
-        let done = Command::new("sh")
-            .args(["-c", damage])
-            .env("LAB", &lab.name)
-            .env("DIR", lab.folder())
-            .status()
-            .expect("run sh");
-        assert!(done.success(), "{what}: {damage}");
-        lab.ok(&["up"]);
-        lab.ok(&["status"]);
+        damage_and_up(&lab, what, damage);
     }
+}
+
+#[test]
+fn up_mends_two_broken_hosts() {
+    let lab = Lab::of("two-hosts");
+    for (what, damage) in [
+        ("a host is gone", "ip netns del $LAB-node-b"),
+        (
+            "an uplink is down",
+            "ip -n $LAB-node-a link set uplink0 down",
+        ),
+        (
+            "the router has lost a link",
+            "ip -n $LAB-router link del to-world",
+        ),
+        (
+            "the DNS server beside the client has died",
+            "kill -KILL $(cat $DIR/knotd-a.pid)",
+        ),
+        ("the folder is gone", "umount $DIR/bpf && rm -rf $DIR"),
+    ] {
+        damage_and_up(&lab, what, damage);
+    }
+}
+
+fn damage_and_up(lab: &Lab, what: &str, damage: &str) {
+    lab.ok(&["up"]);
+    let done = Command::new("sh")
+        .args(["-c", damage])
+        .env("LAB", &lab.name)
+        .env("DIR", lab.folder())
+        .status()
+        .expect("run sh");
+    assert!(done.success(), "{what}: {damage}");
+    lab.ok(&["up"]);
+    lab.ok(&["status"]);
 }
 
 #[test]
@@ -243,6 +501,7 @@ fn wrong_use_is_said() {
         (&["enter", "nobody"], 1, "only: node client"),
         (&["enter", "client"], 1, "is not up"),
         (&["start"], 1, "is not up"),
+        (&["stop", "node-a"], 1, "only: node"),
     ] {
         let output = lab.run(args);
         assert_eq!(
@@ -259,6 +518,21 @@ fn wrong_use_is_said() {
         .output()
         .expect("run netns-lab/lab");
     assert!(text(&output).contains("a name is"), "{}", text(&output));
+    for (variable, value, words) in [
+        ("LAB_TOPOLOGY", "three-hosts", "there is no topology"),
+        ("LAB_MTU", "1279", "1280 to 1500"),
+        ("LAB_MTU", "1501", "1280 to 1500"),
+        ("LAB_MTU", "wide", "1280 to 1500"),
+    ] {
+        let output = lab
+            .command(&["up"])
+            .env("LAB_TOPOLOGY", "two-hosts")
+            .env(variable, value)
+            .output()
+            .expect("run netns-lab/lab");
+        assert!(!output.status.success(), "{variable}={value}");
+        assert!(text(&output).contains(words), "{}", text(&output));
+    }
     assert_eq!(
         lab.traces(),
         Vec::<String>::new(),
@@ -268,16 +542,19 @@ fn wrong_use_is_said() {
 
 #[test]
 fn the_machine_itself_is_not_touched() {
-    let lab = Lab::new();
     let named = |text: String| {
-        let mut lines: Vec<String> = text
-            .lines()
-            .filter(|line| line.contains("lxc-"))
-            .map(str::to_owned)
-            .collect();
+        let is_ours = |line: &&str| {
+            ["lxc-", "uplink0", "to-node"]
+                .iter()
+                .any(|name| line.contains(name))
+        };
+        let mut lines: Vec<String> = text.lines().filter(is_ours).map(str::to_owned).collect();
         lines.sort();
         lines
     };
-    lab.ok(&["up"]);
-    assert_eq!(named(links()), Vec::<String>::new());
+    for topology in ["one-node", "two-hosts"] {
+        let lab = Lab::of(topology);
+        lab.ok(&["up"]);
+        assert_eq!(named(links()), Vec::<String>::new(), "{topology}");
+    }
 }

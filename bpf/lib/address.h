@@ -72,8 +72,7 @@ static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
 
 static __always_inline int tuple_equals(const struct tuple *a, const struct tuple *b)
 {
-	return address_equals(&a->source, &b->source) &&
-	       address_equals(&a->destination, &b->destination) &&
+	return address_equals(&a->source, &b->source) && address_equals(&a->destination, &b->destination) &&
 	       a->source_port == b->source_port && a->destination_port == b->destination_port &&
 	       a->protocol == b->protocol;
 }

@@ -65,8 +65,7 @@ static __always_inline __u32 answer_sum(struct __sk_buff *skb, __u32 offset, __u
 }
 
 static __always_inline __u32 answer_pseudo_sum(const struct address *source,
-					       const struct address *destination, __u32 length,
-					       __u8 protocol)
+					       const struct address *destination, __u32 length, __u8 protocol)
 {
 	struct {
 		struct address source, destination;
@@ -79,8 +78,8 @@ static __always_inline __u32 answer_pseudo_sum(const struct address *source,
 /* The pseudo header of IPv4 has no mapped prefix: its 0x0000ffff would add zero (RFC 1071), so one sum serves both. */
 
 static __always_inline struct iphdr answer_ipv4(const struct address *source,
-						const struct address *destination, __u32 total,
-						__u8 protocol, __u8 tos)
+						const struct address *destination, __u32 total, __u8 protocol,
+						__u8 tos)
 {
 	struct iphdr ip = {
 		.version = 4,

@@ -18,24 +18,29 @@ enum {
 
 /*
  * Whether replies to what the packet would become belong to nobody else. Takes away what only stands in the way: an
- * expired pair, or a half of this very connection that has lost its twin.
+ * expired pair, or a half of this very connection that has lost its twin. Global: it is verified once, not once for
+ * each try; so it finds packet and settings itself, for what a global function is handed is no key of a map before
+ * Linux 6.2.
  */
-static __noinline int begin_is_free(const struct packet *packet, const struct tuple *rewritten,
-				    const struct settings *settings)
+__weak __noinline int begin_is_free(void)
 {
-	struct tuple key = tuple_reverse(rewritten);
+	const struct packet *packet = packet_record();
+	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
+
+	if (!settings)
+		return 0;
+
+	struct tuple key = tuple_reverse(&packet->connection.rewritten);
 	const struct connection *taken = conntrack_find(&key);
 
 	if (!taken)
 		return 1;
 
-	struct tuple twin = tuple_reverse(&taken->rewritten);
-
-	if (tuple_equals(&twin, &packet->tuple)) {
+	if (connection_is_twin(taken, &packet->tuple)) {
 		conntrack_delete(&key);
 		return 1;
 	}
-	if (connection_is_expired(taken, key.protocol, packet->now_ns, settings)) {
+	if (connection_is_expired(taken, &key, packet->now_ns, settings)) {
 		conntrack_delete_pair(&key, taken);
 		return 1;
 	}
@@ -63,10 +68,9 @@ static __always_inline int begin_aim(struct packet *packet, __u32 id)
 }
 
 /* The drawn backend, or the next one of the service at which the tuple is free. */
-static __noinline int begin_try_backends(struct packet *packet, const struct settings *settings)
+static __noinline int begin_try_backends(struct packet *packet)
 {
-	if (begin_aim(packet, packet->drawn_backend) &&
-	    begin_is_free(packet, &packet->connection.rewritten, settings))
+	if (begin_aim(packet, packet->drawn_backend) && begin_is_free())
 		return 1;
 	for (__u32 i = 1; i < BACKEND_TRIES; i++) {
 		__u32 column = packet->drawn_slot + i;
@@ -76,28 +80,27 @@ static __noinline int begin_try_backends(struct packet *packet, const struct set
 		if (column >= packet->slot_count)
 			column -= packet->slot_count;
 
-		const struct service_slot *slot = service_slot_find(packet->slot, packet->first_slot + column);
+		const struct service_slot *slot =
+			service_slot_find(packet->slot, packet->first_slot + column);
 
-		if (slot && begin_aim(packet, slot->backend) &&
-		    begin_is_free(packet, &packet->connection.rewritten, settings))
+		if (slot && begin_aim(packet, slot->backend) && begin_is_free())
 			return 1;
 	}
 	return 0;
 }
 
 /* Another source port, which the reply's rewrite undoes. Zero if none was free in so many tries. */
-static __noinline int begin_try_ports(struct packet *packet, const struct settings *settings)
+static __noinline int begin_try_ports(struct packet *packet)
 {
 	struct tuple *rewritten = &packet->connection.rewritten;
 
 	if (rewritten->protocol != IPPROTO_TCP && rewritten->protocol != IPPROTO_UDP)
 		return 0;
 	for (int i = 0; i < PORT_TRIES; i++) {
-		__u32 port = FIRST_FREE_PORT +
-			     random_below(bpf_get_prandom_u32(), 65536 - FIRST_FREE_PORT);
+		__u32 port = FIRST_FREE_PORT + random_below(bpf_get_prandom_u32(), 65536 - FIRST_FREE_PORT);
 
 		rewritten->source_port = bpf_htons(port);
-		if (begin_is_free(packet, rewritten, settings))
+		if (begin_is_free())
 			return 1;
 	}
 	return 0;
@@ -114,25 +117,25 @@ static __always_inline void begin_sum(struct packet *packet)
 	connection->flags |= CONNECTION_REWRITE;
 	connection->address_sum = bpf_csum_diff((__be32 *)&from->source, 32, (__be32 *)&to->source, 32, 0);
 	if (from->source_port != to->source_port || from->destination_port != to->destination_port)
-		connection->port_sum = bpf_csum_diff((__be32 *)&from->source_port, 4,
-						     (__be32 *)&to->source_port, 4, 0);
+		connection->port_sum =
+			bpf_csum_diff((__be32 *)&from->source_port, 4, (__be32 *)&to->source_port, 4, 0);
 }
 
 /* Decides what the packet becomes, in packet->connection; nothing is entered in any table yet. */
-static __always_inline __must_check int begin_decide(struct packet *packet, const struct settings *settings)
+static __always_inline __must_check int begin_decide(struct packet *packet)
 {
 	int free;
 
 	packet->connection.rewritten = packet->tuple;
 	packet->connection.service = packet->service;
 	if (packet->service) {
-		free = begin_try_backends(packet, settings);
+		free = begin_try_backends(packet);
 		if (!free && !begin_aim(packet, packet->drawn_backend))
 			return -REASON_NO_BACKEND;
 	} else {
-		free = begin_is_free(packet, &packet->connection.rewritten, settings);
+		free = begin_is_free();
 	}
-	if (!free && !begin_try_ports(packet, settings))
+	if (!free && !begin_try_ports(packet))
 		return -REASON_TUPLE_COLLISION;
 	begin_sum(packet);
 	return 0;

@@ -69,46 +69,88 @@ static __noinline struct connection *conntrack_find(const struct tuple *tuple)
 	return connection ? connection : bpf_map_lookup_elem(&dpd_ct_unanswered, tuple);
 }
 
-static __noinline void conntrack_delete(const struct tuple *tuple)
+/* Not zero if there was an entry. */
+static __noinline int conntrack_delete(const struct tuple *tuple)
 {
-	long err;
+	int deleted;
 
 	if (tuple->protocol == IPPROTO_TCP)
-		err = bpf_map_delete_elem(&dpd_ct_tcp, tuple);
+		deleted = !bpf_map_delete_elem(&dpd_ct_tcp, tuple);
 	else
-		err = bpf_map_delete_elem(&dpd_ct_other, tuple);
-	if (!err)
-		counter_add(COUNTER_CT_DELETED, 1);
-	if (!bpf_map_delete_elem(&dpd_ct_unanswered, tuple))
-		counter_add(COUNTER_CT_DELETED, 1);
+		deleted = !bpf_map_delete_elem(&dpd_ct_other, tuple);
+	deleted += !bpf_map_delete_elem(&dpd_ct_unanswered, tuple);
+	counter_add(COUNTER_CT_DELETED, deleted);
+	return deleted;
 }
 
-static __always_inline void usage_add(__u32 ifindex, __u64 opened, __u64 closed)
+/*
+ * The kernel pushes entries out without a word and expired ones stay until they are swept, so the count only ever grows
+ * while no daemon runs. Without one for so long it bounds nothing: otherwise it would lock the workload out for good.
+ */
+#define USAGE_GOOD_FOR_NS (60ULL * NSEC_PER_SEC)
+
+static __always_inline void usage_open(__u32 ifindex, __u64 now_ns)
 {
 	struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
 
 	if (usage) {
-		__sync_fetch_and_add(&usage->opened, opened);
-		__sync_fetch_and_add(&usage->closed, closed);
+		__sync_fetch_and_add(&usage->opened, 1);
 		return;
 	}
 
-	struct usage first = { .opened = opened, .closed = closed };
+	struct usage first = { .opened = 1, .right_ns = now_ns };
 
 	bpf_map_update_elem(&dpd_usage, &ifindex, &first, BPF_NOEXIST);
+}
+
+static __always_inline void usage_close(__u32 ifindex)
+{
+	struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
+
+	if (usage)
+		__sync_fetch_and_add(&usage->closed, 1);
+}
+
+/* Whether the workload has as many open connections as it may have. */
+static __always_inline int usage_is_spent(__u32 ifindex, __u32 bound, __u64 now_ns)
+{
+	const struct usage *usage = bpf_map_lookup_elem(&dpd_usage, &ifindex);
+
+	return usage && (__s64)(usage->opened - usage->closed) >= bound &&
+	       (__s64)(now_ns - usage->right_ns) < (__s64)USAGE_GOOD_FOR_NS;
+}
+
+/* Whether an entry, found where the twin of this tuple's should be, is that twin: another may have taken its place. */
+static __always_inline int connection_is_twin(const struct connection *twin, const struct tuple *tuple)
+{
+	struct tuple key = tuple_reverse(&twin->rewritten);
+
+	return tuple_equals(&key, tuple);
 }
 
 /* Takes both halves away. */
 static __noinline void conntrack_delete_pair(const struct tuple *tuple, const struct connection *connection)
 {
-	struct tuple twin = tuple_reverse(&connection->rewritten);
-	__u32 opener = connection->flags & CONNECTION_REPLY ? connection->to_ifindex :
-							       connection->from_ifindex;
+	struct tuple key = tuple_reverse(&connection->rewritten);
+	__u32 opener =
+		connection->flags & CONNECTION_REPLY ? connection->to_ifindex : connection->from_ifindex;
+	const struct connection *twin = conntrack_find(&key);
+	int deleted = twin && connection_is_twin(twin, tuple) ? conntrack_delete(&key) : 0;
 
-	conntrack_delete(tuple);
-	conntrack_delete(&twin);
-	if (opener)
-		usage_add(opener, 0, 1);
+	deleted += conntrack_delete(tuple);
+	if (opener && deleted)
+		usage_close(opener);
+}
+
+/*
+ * Whether a packet at this hook of this interface comes from where the entry says, which is the established path's
+ * source check, and is where the entry sends it if it comes from the host.
+ */
+static __always_inline int connection_fits(const struct connection *connection, __u8 hook, __u32 ifindex)
+{
+	if (hook == HOOK_FROM_CONTAINER)
+		return connection->from_ifindex == ifindex;
+	return !connection->from_ifindex && connection->to_ifindex == ifindex;
 }
 
 /* -- Age and state --------------------------------------------------------------------------------------------------- */
@@ -136,17 +178,17 @@ static __always_inline int connection_is_old(const struct connection *connection
 	return (__s64)(now_ns - connection->seen_ns) > (__s64)settings->lifetime_ns[lifetime];
 }
 
-/* Both halves say so; a half whose twin was pushed out speaks for both. */
-static __noinline int connection_is_expired(const struct connection *connection, __u8 protocol, __u64 now_ns,
-					    const struct settings *settings)
+/* Both halves say so. A half whose twin was pushed out speaks for both, unless another has taken the twin's place. */
+static __noinline int connection_is_expired(const struct connection *connection, const struct tuple *tuple,
+					    __u64 now_ns, const struct settings *settings)
 {
-	if (!connection_is_old(connection, protocol, now_ns, settings))
-		return 0;
-
 	struct tuple key = tuple_reverse(&connection->rewritten);
 	const struct connection *twin = conntrack_find(&key);
 
-	return !twin || connection_is_old(twin, protocol, now_ns, settings);
+	if (twin && !connection_is_twin(twin, tuple))
+		return 1;
+	return connection_is_old(connection, tuple->protocol, now_ns, settings) &&
+	       (!twin || connection_is_old(twin, tuple->protocol, now_ns, settings));
 }
 
 /*
@@ -194,8 +236,8 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->from_ifindex = connection->to_ifindex;
 	mirror->to_ifindex = connection->from_ifindex;
 	mirror->delivery = DELIVERY_PASS;
-	mirror->flags = (connection->flags ^ CONNECTION_REPLY) &
-			~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
+	mirror->flags =
+		(connection->flags ^ CONNECTION_REPLY) & ~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
 	if (connection->flags & CONNECTION_FIN_HERE)
 		mirror->flags |= CONNECTION_FIN_THERE;
 	if (connection->flags & CONNECTION_FIN_THERE)

@@ -44,9 +44,8 @@ static __always_inline int transport_checksum_offset(__u8 protocol)
 }
 
 /* The transport header: checksum first, since the helper may move the packet, then the ports. */
-static __always_inline __must_check int rewrite_transport(struct __sk_buff *skb,
-							  const struct connection *connection,
-							  __u32 transport)
+static __always_inline __must_check int
+rewrite_transport(struct __sk_buff *skb, const struct connection *connection, __u32 transport)
 {
 	__u8 protocol = connection->rewritten.protocol;
 	int checksum = transport_checksum_offset(protocol);

@@ -34,22 +34,29 @@ static __always_inline void enter_make_twin(struct packet *packet)
 	twin->from_ifindex = end_ifindex(&packet->destination);
 	connection_set_way(twin, &packet->source);
 	if (!twin->from_ifindex)
-		twin->delivery = DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
+		twin->delivery =
+			DELIVERY_PASS; /* it comes from the host's stack, on the workload's own veth */
 }
 
-/* Another CPU entered this very connection first: its word counts. */
-static __always_inline __must_check int enter_follow(struct packet *packet, const struct tuple *key)
+enum { ENTRY_EXISTS = -17 }; /* -EEXIST */
+
+/*
+ * Another CPU entered this very connection first: its word counts. `key` is where our own reply's half would be; what
+ * stands there and is not the winner's goes.
+ */
+static __noinline __must_check int enter_follow(struct packet *packet, const struct tuple *key)
 {
-	const struct connection *winner = bpf_map_lookup_elem(&dpd_ct_unanswered, &packet->tuple);
+	const struct connection *winner = conntrack_find(&packet->tuple);
 
 	if (!winner)
 		return -REASON_TUPLE_COLLISION;
 
 	struct tuple twin = tuple_reverse(&winner->rewritten);
+	const struct connection *reply = bpf_map_lookup_elem(&dpd_ct_unanswered, key);
 
-	if (!tuple_equals(&twin, key) && !bpf_map_delete_elem(&dpd_ct_unanswered, key))
-		counter_add(COUNTER_CT_DELETED, 1);
 	packet->connection = *winner;
+	if (reply && connection_is_twin(reply, &packet->tuple) && !tuple_equals(&twin, key))
+		conntrack_delete(key);
 	return 0;
 }
 
@@ -60,24 +67,28 @@ static __always_inline __must_check int enter_follow(struct packet *packet, cons
 static __noinline __must_check int enter_pair(struct packet *packet)
 {
 	struct tuple key = tuple_reverse(&packet->connection.rewritten);
+	const struct connection *taken;
+	long err;
 
 	enter_make_twin(packet);
-
-	long err = bpf_map_update_elem(&dpd_ct_unanswered, &key, &packet->twin, BPF_NOEXIST);
-
-	if (err == -17 /* EEXIST */)
-		return enter_follow(packet, &key);
-	if (err)
+	err = bpf_map_update_elem(&dpd_ct_unanswered, &key, &packet->twin, BPF_NOEXIST);
+	if (err && err != ENTRY_EXISTS)
 		return -REASON_CONNTRACK_FULL;
-	counter_add(COUNTER_CT_INSERTED, 1);
-	if (conntrack_find_answered(&key)) {
-		/* It moved there while we looked elsewhere. */
-		if (!bpf_map_delete_elem(&dpd_ct_unanswered, &key))
+	if (!err) {
+		counter_add(COUNTER_CT_INSERTED, 1);
+		/* Whoever was first may have been answered while we looked elsewhere: then ours is one too many. */
+		taken = conntrack_find_answered(&key);
+		if (taken && !bpf_map_delete_elem(&dpd_ct_unanswered, &key))
 			counter_add(COUNTER_CT_DELETED, 1);
-		return -REASON_TUPLE_COLLISION;
+	} else {
+		taken = conntrack_find(&key);
+		if (taken && connection_is_twin(taken, &packet->tuple))
+			taken = 0; /* another CPU decided just the same, and may not have come further yet */
 	}
+	if (taken)
+		return enter_follow(packet, &key);
 	err = bpf_map_update_elem(&dpd_ct_unanswered, &packet->tuple, &packet->connection, BPF_NOEXIST);
-	if (err == -17 /* EEXIST */)
+	if (err == ENTRY_EXISTS)
 		return enter_follow(packet, &key);
 	if (err) {
 		conntrack_delete(&key);
@@ -85,7 +96,7 @@ static __noinline __must_check int enter_pair(struct packet *packet)
 	}
 	counter_add(COUNTER_CT_INSERTED, 1);
 	if (packet->hook == HOOK_FROM_CONTAINER)
-		usage_add(packet->ifindex, 1, 0);
+		usage_open(packet->ifindex, packet->now_ns);
 	return 0;
 }
 
@@ -94,6 +105,14 @@ static __always_inline long enter_answered(const struct tuple *tuple, const stru
 	if (tuple->protocol == IPPROTO_TCP)
 		return bpf_map_update_elem(&dpd_ct_tcp, tuple, connection, BPF_NOEXIST);
 	return bpf_map_update_elem(&dpd_ct_other, tuple, connection, BPF_NOEXIST);
+}
+
+static __always_inline void leave_answered(const struct tuple *tuple)
+{
+	if (tuple->protocol == IPPROTO_TCP)
+		bpf_map_delete_elem(&dpd_ct_tcp, tuple);
+	else
+		bpf_map_delete_elem(&dpd_ct_other, tuple);
 }
 
 /* What a connection is after its first answer. */
@@ -119,8 +138,7 @@ static __noinline void enter_promote(struct packet *packet, struct connection *r
 	if (enter_answered(&packet->tuple, &packet->connection))
 		return; /* no room now: the next answer tries again */
 	if (enter_answered(&key, &packet->twin)) {
-		conntrack_delete(&packet->tuple);
-		conntrack_delete(&key);
+		leave_answered(&packet->tuple);
 		return;
 	}
 	/* Two in, two out: the counters of entries stay as they are. */
@@ -128,22 +146,18 @@ static __noinline void enter_promote(struct packet *packet, struct connection *r
 	bpf_map_delete_elem(&dpd_ct_unanswered, &key);
 }
 
-/* A verdict made anew is written down; the epoch last, since it makes the rest valid. */
-static __always_inline void enter_verdict(struct connection *entry, const struct packet *packet)
+/*
+ * A verdict made anew takes the entry's place as a whole: written into it field by field it could end up in another
+ * connection's, to whom the kernel has given the memory meanwhile. Not zero if the entry is gone.
+ */
+static __always_inline __must_check long enter_verdict(const struct packet *packet)
 {
-	const struct connection *judged = &packet->connection;
-
-	entry->source_identity = judged->source_identity;
-	entry->destination_identity = judged->destination_identity;
-	entry->egress_rule = judged->egress_rule;
-	entry->ingress_rule = judged->ingress_rule;
-	entry->from_ifindex = judged->from_ifindex;
-	entry->to_ifindex = judged->to_ifindex;
-	__builtin_memcpy(entry->mac, judged->mac, sizeof(entry->mac));
-	__builtin_memcpy(entry->host_mac, judged->host_mac, sizeof(entry->host_mac));
-	entry->delivery = judged->delivery;
-	entry->report_ns = judged->report_ns;
-	*(volatile __u64 *)&entry->epoch = packet->epoch;
+	if (packet->unanswered)
+		return bpf_map_update_elem(&dpd_ct_unanswered, &packet->tuple, &packet->connection,
+					   BPF_EXIST);
+	if (packet->tuple.protocol == IPPROTO_TCP)
+		return bpf_map_update_elem(&dpd_ct_tcp, &packet->tuple, &packet->connection, BPF_EXIST);
+	return bpf_map_update_elem(&dpd_ct_other, &packet->tuple, &packet->connection, BPF_EXIST);
 }
 
 #endif

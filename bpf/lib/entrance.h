@@ -36,6 +36,22 @@ static __always_inline int packet_has_ports(const struct packet *packet, __u16 s
 	       packet->tuple.destination_port == bpf_htons(destination);
 }
 
+/*
+ * Whether the packet ends at the host or on its link. What policy is not asked about must: the host would route the
+ * rest on, and any protocol is good enough to carry something out.
+ */
+static __always_inline int packet_stays_on_link(const struct packet *packet)
+{
+	const struct address *destination = &packet->tuple.destination;
+
+	if (address_is_multicast(destination) || address_is_link_local(destination))
+		return 1;
+
+	const struct identity *identity = identity_find(packet->slot, destination);
+
+	return identity && identity->place == PLACE_HOST;
+}
+
 static __always_inline int workload_needs_ipv4(const struct packet *packet)
 {
 	const struct address *source = &packet->tuple.source;
@@ -101,9 +117,9 @@ static __noinline __must_check int entrance_needs(struct __sk_buff *skb, const s
 	if (packet->hook == HOOK_TO_CONTAINER)
 		needed = host_needs(packet);
 	else if (packet->family == 4)
-		needed = workload_needs_ipv4(packet);
+		needed = workload_needs_ipv4(packet) && packet_stays_on_link(packet);
 	else
-		needed = workload_needs_ipv6(skb, packet);
+		needed = workload_needs_ipv6(skb, packet) && packet_stays_on_link(packet);
 	return needed ? ACTION_PASS : 0;
 }
 
@@ -122,7 +138,7 @@ static __always_inline __must_check int entrance_check_destination(const struct 
 /* The step after a packet of either family has been read. */
 static __always_inline __u32 entrance_next(const struct packet *packet)
 {
-	if (packet_is_icmp_error(packet))
+	if (packet_is_icmp_error(packet) && icmp_quotes(packet->family, packet->icmp_type))
 		return CALL_ICMP_ERROR;
 	return packet->hook == HOOK_FROM_CONTAINER ? CALL_LB : CALL_CT;
 }

@@ -22,20 +22,24 @@ struct plain {
 	__u8 tcp_flags;
 };
 
-static __always_inline int plain_parse_transport(struct plain *plain, const __u8 *transport, const __u8 *end)
+/* `left` bytes are the packet's by its network header: below nothing if that contradicts itself. */
+static __always_inline int plain_parse_transport(struct plain *plain, const __u8 *transport, const __u8 *end,
+						 __s32 left)
 {
 	if (plain->tuple.protocol == IPPROTO_TCP) {
-		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5)
+		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5 ||
+		    left < (transport[12] >> 4) * 4)
 			return 0;
 		plain->tcp_flags = transport[13];
 	} else if (plain->tuple.protocol == IPPROTO_ICMP || plain->tuple.protocol == IPPROTO_ICMPV6) {
-		if (transport + sizeof(struct icmphdr) > end || !icmp_is_echo(plain->family, transport[0]))
+		if (transport + sizeof(struct icmphdr) > end || left < (__s32)sizeof(struct icmphdr) ||
+		    !icmp_is_echo(plain->family, transport[0]))
 			return 0;
 		tuple_set_echo(&plain->tuple, transport[0], *(__be16 *)(transport + 4));
 		return 1;
 	} else if (plain->tuple.protocol != IPPROTO_UDP && plain->tuple.protocol != IPPROTO_SCTP) {
 		return 0;
-	} else if (transport + sizeof(struct udphdr) > end) {
+	} else if (transport + sizeof(struct udphdr) > end || left < (__s32)sizeof(struct udphdr)) {
 		return 0;
 	}
 	plain->tuple.source_port = *(__be16 *)transport;
@@ -43,7 +47,8 @@ static __always_inline int plain_parse_transport(struct plain *plain, const __u8
 	return 1;
 }
 
-static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *data, const __u8 *end,
+					    __u32 frame)
 {
 	const struct iphdr *ip = (void *)(data + ETH_HLEN);
 
@@ -60,10 +65,12 @@ static __always_inline int plain_parse_ipv4(struct plain *plain, const __u8 *dat
 	plain->tuple.protocol = ip->protocol;
 	plain->transport = ETH_HLEN + sizeof(*ip);
 	return ip->protocol != IPPROTO_ICMPV6 &&
-	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end,
+				     (__s32)plain->length - (__s32)sizeof(*ip));
 }
 
-static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end, __u32 frame)
+static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *data, const __u8 *end,
+					    __u32 frame)
 {
 	const struct ipv6hdr *ip = (void *)(data + ETH_HLEN);
 
@@ -82,7 +89,8 @@ static __always_inline int plain_parse_ipv6(struct plain *plain, const __u8 *dat
 	if (address_is_mapped(&plain->tuple.source) || address_is_mapped(&plain->tuple.destination))
 		return 0;
 	return ip->nexthdr != IPPROTO_ICMP &&
-	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end);
+	       plain_parse_transport(plain, data + ETH_HLEN + sizeof(*ip), end,
+				     (__s32)plain->length - (__s32)sizeof(*ip));
 }
 
 /* Not zero: everything that the established path needs was there. */
@@ -110,8 +118,8 @@ static __always_inline __u8 established_direction(const struct connection *conne
 static __always_inline __u8 delivery_point(const struct connection *connection)
 {
 	const __u32 host = 1; /* identity of the host, as Cilium numbers it */
-	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity :
-								 connection->destination_identity;
+	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity
+							      : connection->destination_identity;
 
 	if (connection->to_ifindex)
 		return POINT_TO_ENDPOINT;
@@ -138,8 +146,8 @@ static __noinline void established_report(const struct plain *plain, struct conn
 		.repeats = 1,
 		.verdict = VERDICT_FORWARDED,
 		.point = point,
-		.direction = point == POINT_FROM_ENDPOINT ? DIRECTION_EGRESS :
-							    established_direction(connection),
+		.direction =
+			point == POINT_FROM_ENDPOINT ? DIRECTION_EGRESS : established_direction(connection),
 	};
 
 	event->time_ns = now_ns;
@@ -162,8 +170,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	const struct settings *settings = settings_find(epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
-	if (!settings ||
-	    connection_is_expired(connection, plain->tuple.protocol, now_ns, settings))
+	if (!settings || connection_is_expired(connection, &plain->tuple, now_ns, settings))
 		return 0;
 
 	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);
@@ -175,7 +182,8 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 		connection->report_ns = now_ns + settings->report_interval_ns;
 	if (settings->aggregation == AGGREGATION_NONE && hook == HOOK_FROM_CONTAINER)
 		established_report(plain, connection, epoch, ifindex, POINT_FROM_ENDPOINT);
-	established_report(plain, connection, epoch, connection->to_ifindex ? connection->to_ifindex : ifindex,
+	established_report(plain, connection, epoch,
+			   connection->to_ifindex ? connection->to_ifindex : ifindex,
 			   delivery_point(connection));
 	return 1;
 }
@@ -214,8 +222,7 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	__u32 ifindex = skb->ifindex;
 	__u64 epoch = live_epoch();
 
-	if (!connection || connection->epoch != epoch ||
-	    connection->from_ifindex != (hook == HOOK_FROM_CONTAINER ? ifindex : 0))
+	if (!connection || connection->epoch != epoch || !connection_fits(connection, hook, ifindex))
 		return ACTION_CONTINUE;
 
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
@@ -223,7 +230,8 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	if (unlikely(plain.tcp_flags & TCP_SYN))
 		return ACTION_CONTINUE;
 	if (unlikely(plain.tcp_flags & TCP_NOTED || connection->state != CONNECTION_ESTABLISHED ||
-		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC || now_ns >= connection->report_ns) &&
+		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
+		     now_ns >= connection->report_ns) &&
 	    !established_attend(&plain, connection, epoch, ifindex, hook))
 		return ACTION_CONTINUE;
 

@@ -65,8 +65,7 @@ static __always_inline void event_set_connection(struct event *event, const stru
 
 	event->rewritten = connection->rewritten;
 	event->source_identity = reply ? connection->destination_identity : connection->source_identity;
-	event->destination_identity = reply ? connection->source_identity :
-					      connection->destination_identity;
+	event->destination_identity = reply ? connection->source_identity : connection->destination_identity;
 	event->service = connection->service;
 	event->backend = connection->backend;
 	event->egress_rule = connection->egress_rule;

@@ -17,8 +17,10 @@ static __always_inline __must_check int judge_policy(struct packet *packet, cons
 {
 	int answer = policy_ask_egress(packet);
 
-	if (answer)
+	if (answer) {
+		packet->direction = DIRECTION_EGRESS; /* of the side that began, whoever sent this packet */
 		return answer;
+	}
 	answer = policy_ask_ingress(packet, settings);
 	if (answer)
 		packet->direction = DIRECTION_INGRESS;

@@ -99,12 +99,19 @@ static __always_inline int packet_is_echo_request(const struct packet *packet)
 	       packet->icmp_type == (packet->family == 4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST);
 }
 
-static __always_inline int icmp_is_error(__u8 family, __u8 type)
+/* Unreachable, too big, time exceeded, parameter problem: they are about a packet of a connection, which they quote. */
+static __always_inline int icmp_quotes(__u8 family, __u8 type)
 {
 	if (family == 6)
-		return type >= 1 && type <= 4; /* unreachable, too big, time exceeded, parameter problem */
-	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB ||
-	       type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT;
+		return type >= 1 && type <= 4;
+	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB;
+}
+
+/* What no error may answer (RFC 1122, 3.2.2). */
+static __always_inline int icmp_is_error(__u8 family, __u8 type)
+{
+	return icmp_quotes(family, type) ||
+	       (family == 4 && (type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT));
 }
 
 static __always_inline int packet_is_icmp_error(const struct packet *packet)
@@ -138,8 +145,7 @@ static __noinline __must_check int packet_parse_transport(struct __sk_buff *skb,
 
 	switch (tuple->protocol) {
 	case IPPROTO_TCP:
-		if (left < sizeof(struct tcphdr) ||
-		    bpf_skb_load_bytes(skb, packet->transport, header, 14))
+		if (left < sizeof(struct tcphdr) || bpf_skb_load_bytes(skb, packet->transport, header, 14))
 			return -REASON_INVALID_PACKET;
 		if ((header[12] >> 4) < 5 || (header[12] >> 4) * 4 > left)
 			return -REASON_INVALID_PACKET;

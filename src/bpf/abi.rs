@@ -48,6 +48,7 @@ plain!(
     identity,
     policy_key,
     policy,
+    address,
     tuple,
     connection,
     metric_key,

@@ -125,6 +125,17 @@ fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64
         .saturating_add(lifetime_ns(settings, protocol, entry.state))
 }
 
+/// The other half of a pair, unless another connection has taken its place.
+fn find_twin<'a>(
+    entries: &'a HashMap<Vec<u8>, Entry>,
+    key: &[u8],
+    entry: &abi::connection,
+) -> Option<&'a Entry> {
+    entries
+        .get(reverse(&entry.rewritten).as_bytes())
+        .filter(|twin| reverse(&twin.value.rewritten).as_bytes() == key)
+}
+
 fn is_reply(entry: &abi::connection) -> bool {
     u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
 }
@@ -160,8 +171,7 @@ impl Tables {
             let Some(tuple) = abi::tuple::from_bytes(key) else {
                 continue;
             };
-            let twin_key = reverse(&entry.value.rewritten);
-            let twin = entries.get(twin_key.as_bytes());
+            let twin = find_twin(&entries, key, &entry.value);
             // A reply that has lost its twin stands for the connection alone.
             if is_reply(&entry.value) && twin.is_some() {
                 continue;
@@ -191,8 +201,7 @@ impl Tables {
             let Some(tuple) = abi::tuple::from_bytes(key) else {
                 continue;
             };
-            let twin_key = reverse(&entry.value.rewritten);
-            let twin = entries.get(twin_key.as_bytes());
+            let twin = find_twin(&entries, key, &entry.value);
             let over = |entry: &abi::connection| {
                 expires_ns(settings, tuple.protocol, entry).saturating_add(GRACE_NS) < now
             };
@@ -248,21 +257,21 @@ impl Tables {
             .context("count the swept connections")
     }
 
-    /// What evictions hid from the programs' counts is put right.
+    /// What evictions hid from the programs' counts is put right; programs trust the counts for a minute from then on.
     fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
         let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
         for (ifindex, usage) in rows {
             let open = open.get(&ifindex).copied().unwrap_or_default();
+            let opened = usage.opened.max(open);
             let exact = abi::usage {
-                opened: usage.opened,
-                closed: usage.opened.saturating_sub(open),
+                opened,
+                closed: opened - open,
+                right_ns: now_ns(),
             };
-            if exact.closed != usage.closed {
-                // Gone in the meantime: then there is nothing to put right.
-                let _ = self
-                    .usage
-                    .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
-            }
+            // Gone in the meantime: then there is nothing to put right.
+            let _ = self
+                .usage
+                .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
         }
         Ok(())
     }

@@ -384,3 +384,380 @@ pub fn connection_state(number: u8) -> ConntrackState {
         _ => ConntrackState::Established,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::net::Ipv4Addr;
+
+    use super::abi::Plain;
+    use super::*;
+
+    /// The same numbers in every run, spread over all bits (xorshift, Marsaglia 2003).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        /// Small, great and in between, the ends of the range among them.
+        fn u32(&mut self) -> u32 {
+            match self.next() % 4 {
+                0 => 0,
+                1 => u32::MAX,
+                _ => (self.next() >> (self.next() % 48)) as u32,
+            }
+        }
+
+        fn u16(&mut self) -> u16 {
+            self.u32() as u16
+        }
+
+        fn mac(&mut self) -> [u8; 6] {
+            std::array::from_fn(|_| self.next() as u8)
+        }
+
+        fn of<T: Copy>(&mut self, values: &[T]) -> T {
+            values[self.next() as usize % values.len()]
+        }
+
+        fn ip(&mut self) -> IpAddr {
+            if self.next().is_multiple_of(2) {
+                return Ipv4Addr::from(self.u32()).into();
+            }
+            let v6 = Ipv6Addr::from(u128::from(self.next()) << 64 | u128::from(self.next()));
+            assert!(
+                v6.to_ipv4_mapped().is_none(),
+                "a mapped address is an IPv4 one"
+            );
+            v6.into()
+        }
+
+        fn socket(&mut self) -> SocketAddr {
+            SocketAddr::new(self.ip(), self.u16())
+        }
+    }
+
+    const ROUNDS: usize = 2000;
+
+    /// Encoded, taken as bytes, read back and decoded, a value is what it was.
+    fn comes_back<T: PartialEq + Debug, B: Plain>(
+        mut make: impl FnMut(&mut Numbers) -> T,
+        encode: impl Fn(&T) -> B,
+        decode: impl Fn(&B) -> T,
+    ) {
+        let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..ROUNDS {
+            let value = make(&mut numbers);
+            let bytes = encode(&value).as_bytes().to_vec();
+            let read = B::from_bytes(&bytes).unwrap();
+            assert_eq!(decode(&read), value);
+            assert!(B::from_bytes(&bytes[1..]).is_none(), "a cut row is none");
+        }
+    }
+
+    #[test]
+    fn settings_come_back() {
+        let make = |n: &mut Numbers| Settings {
+            tcp_ns: n.next(),
+            tcp_syn_ns: n.next(),
+            tcp_close_ns: n.next(),
+            udp_ns: n.next(),
+            udp_once_ns: n.next(),
+            icmp_ns: n.next(),
+            per_endpoint: n.u32(),
+            strict: n.of(&[false, true]),
+            aggregation: n.of(&[Aggregation::None, Aggregation::Low, Aggregation::Medium]),
+            interval_ns: n.next(),
+            rate: n.u32(),
+            audit: n.of(&[false, true]),
+            allow_host: n.of(&[false, true]),
+            node_ipv4: n.of(&[None, Some(Ipv4Addr::new(192, 0, 2, 1))]),
+            node_ipv6: n.of(&[None, Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))]),
+        };
+        comes_back(make, settings, decode_settings);
+    }
+
+    #[test]
+    fn lifetimes_lie_where_programs_look_for_them() {
+        let encoded = settings(&Settings {
+            tcp_ns: 1,
+            tcp_syn_ns: 2,
+            tcp_close_ns: 3,
+            udp_ns: 4,
+            udp_once_ns: 5,
+            icmp_ns: 6,
+            ..Settings::default()
+        });
+        let rows = [
+            (abi::lifetime::LIFETIME_TCP, 1),
+            (abi::lifetime::LIFETIME_TCP_SYN, 2),
+            (abi::lifetime::LIFETIME_TCP_CLOSE, 3),
+            (abi::lifetime::LIFETIME_UDP, 4),
+            (abi::lifetime::LIFETIME_UDP_ONCE, 5),
+            (abi::lifetime::LIFETIME_ICMP, 6),
+        ];
+        assert_eq!(rows.len(), encoded.lifetime_ns.len());
+        for (place, lifetime) in rows {
+            assert_eq!(encoded.lifetime_ns[place.0 as usize], lifetime, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_addresses_speaks_in_nobodys_name() {
+        let encoded = settings(&Settings::default());
+        assert_eq!(ip(&encoded.node_ipv4), NAMELESS_IPV4);
+        assert_eq!(ip(&encoded.node_ipv6), NAMELESS_IPV6);
+    }
+
+    #[test]
+    fn services_come_back() {
+        let entry = |n: &mut Numbers| ServiceEntry {
+            service: n.u32(),
+            first_slot: n.u32(),
+            slot_count: n.u32(),
+        };
+        comes_back(entry, service, decode_service);
+        let column = |n: &mut Numbers| Slot {
+            backend: n.u32(),
+            alias: n.u32(),
+            threshold: n.u32(),
+        };
+        comes_back(column, slot, decode_slot);
+        let of_service = |n: &mut Numbers| Backend {
+            service: n.u32(),
+            address: n.socket(),
+            state: n.of(&[
+                BackendState::Active,
+                BackendState::Draining,
+                BackendState::Maintenance,
+            ]),
+            weight: n.u16(),
+        };
+        comes_back(of_service, backend, decode_backend);
+        let front = |n: &mut Numbers| {
+            Some(Frontend {
+                address: n.ip(),
+                port: n.u16(),
+                protocol: n.of(&Protocol::ALL),
+            })
+        };
+        let encode = |value: &Option<Frontend>| frontend(value.as_ref().unwrap());
+        comes_back(front, encode, decode_frontend);
+    }
+
+    #[test]
+    fn the_row_of_an_address_alone_is_no_frontend() {
+        let mut numbers = Numbers(1);
+        for _ in 0..ROUNDS {
+            let address = numbers.ip();
+            let key = service_address(address);
+            assert_eq!(decode_frontend(&key), None);
+            assert_eq!(ip(&key.address), address);
+        }
+    }
+
+    #[test]
+    fn endpoints_come_back() {
+        const ENFORCEMENTS: [Enforcement; 3] =
+            [Enforcement::Off, Enforcement::DenyOnly, Enforcement::On];
+        let make = |n: &mut Numbers| Endpoint {
+            identity: n.u32(),
+            delivery: n.of(&[Delivery::Peer, Delivery::Direct, Delivery::Neighbour]),
+            host_mac: n.mac(),
+            mac: n.mac(),
+            ingress: n.of(&ENFORCEMENTS),
+            egress: n.of(&ENFORCEMENTS),
+        };
+        comes_back(make, endpoint, decode_endpoint);
+    }
+
+    #[test]
+    fn identities_come_back() {
+        let make = |n: &mut Numbers| {
+            let ifindex = n.u32();
+            AddressEntry {
+                identity: n.u32(),
+                class: n.u32(),
+                place: n.of(&[
+                    Place::Endpoint { ifindex },
+                    Place::Waiting,
+                    Place::Host,
+                    Place::Remote,
+                ]),
+            }
+        };
+        comes_back(make, identity, decode_identity);
+    }
+
+    #[test]
+    fn policy_comes_back() {
+        let key = |n: &mut Numbers| {
+            let protocol = n.of(&[None, Some(1), Some(6), Some(17), Some(0), Some(255)]);
+            let port_bits = match protocol {
+                None => 0,
+                Some(_) => (n.next() % 17) as u8,
+            };
+            // Bits behind the prefix are zero in a plan.
+            let mask = u16::MAX.checked_shl(16 - u32::from(port_bits)).unwrap_or(0);
+            PolicyKey {
+                subject: n.u32(),
+                class: n.u32(),
+                direction: n.of(&[Direction::Ingress, Direction::Egress]),
+                protocol,
+                port: n.u16() & mask,
+                port_bits,
+            }
+        };
+        comes_back(key, policy_key, decode_policy_key);
+        let entry = |n: &mut Numbers| PolicyEntry {
+            action: n.of(&[Action::Allow, Action::Deny]),
+            rule: n.u32(),
+        };
+        comes_back(entry, policy, decode_policy);
+    }
+
+    #[test]
+    fn addresses_stand_as_in_a_packet() {
+        let rows = [
+            (
+                "0.0.0.0",
+                [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+            ),
+            (
+                "10.200.0.64",
+                [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 200, 0, 64],
+            ),
+            (
+                "255.255.255.255",
+                [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 255, 255, 255, 255],
+            ),
+            ("::", [0; 16]),
+            ("::1", [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            (
+                "fd00:200::64",
+                [0xfd, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x64],
+            ),
+        ];
+        for (text, bytes) in rows {
+            let known: IpAddr = text.parse().unwrap();
+            let key = abi::tuple {
+                source: address(known),
+                source_port: 0x1234u16.to_be(),
+                ..Default::default()
+            };
+            assert_eq!(key.as_bytes()[..16], bytes, "{text}");
+            assert_eq!(ip(&key.source), known, "{text}");
+            assert_eq!(
+                socket(&key.source, key.source_port).port(),
+                0x1234,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn prefixes_of_each_length_come_back() {
+        let addresses = [
+            "0.0.0.0",
+            "10.200.3.77",
+            "255.255.255.255",
+            "::",
+            "fd00:200::64",
+            "ffff::ff",
+        ];
+        for address in addresses {
+            let address: IpAddr = address.parse().unwrap();
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            for length in 0..=longest {
+                let known = IpNet::new(address, length).unwrap().trunc();
+                let key = prefix(&known);
+                let read = abi::identity_key::from_bytes(key.as_bytes()).unwrap();
+                assert_eq!(decode_prefix(&read), Some(known), "{known}");
+            }
+        }
+    }
+
+    #[test]
+    fn prefixes_at_the_ends() {
+        // (prefix, family, bits of the key that count)
+        let rows = [
+            ("0.0.0.0/0", 4, 32 + 96),
+            ("10.200.0.44/32", 4, 32 + 128),
+            ("::/0", 6, 32),
+            ("fd00:200::44/128", 6, 32 + 128),
+            ("::ffff:0.0.0.0/96", 6, 32 + 96),
+        ];
+        for (text, family, bits) in rows {
+            let known: IpNet = text.parse().unwrap();
+            let key = prefix(&known);
+            assert_eq!((key.family, key.prefix_length), (family, bits), "{text}");
+            assert_eq!(key.pad, [0; 3], "{text}: the padding is part of the key");
+            assert_eq!(decode_prefix(&key), Some(known), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_prefix_is_another_family_s() {
+        let keys = ["0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96"];
+        let keys = keys.map(|text| prefix(&text.parse().unwrap()).as_bytes().to_vec());
+        for (number, key) in keys.iter().enumerate() {
+            assert!(!keys[number + 1..].contains(key));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_no_prefix_is_none() {
+        let whole = prefix(&"10.200.0.44/32".parse().unwrap());
+        let rows = [
+            (
+                "shorter than its family",
+                abi::identity_key {
+                    prefix_length: 8,
+                    ..whole
+                },
+            ),
+            (
+                "IPv4, shorter than the mapped part",
+                abi::identity_key {
+                    prefix_length: 32 + 95,
+                    ..whole
+                },
+            ),
+            (
+                "longer than an address",
+                abi::identity_key {
+                    prefix_length: 32 + 129,
+                    ..whole
+                },
+            ),
+            (
+                "much longer",
+                abi::identity_key {
+                    prefix_length: u32::MAX,
+                    ..whole
+                },
+            ),
+        ];
+        for (sentence, key) in rows {
+            assert_eq!(decode_prefix(&key), None, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn states_of_connections_have_their_names() {
+        let rows = [
+            (abi::connection_state::CONNECTION_UNANSWERED, "unanswered"),
+            (abi::connection_state::CONNECTION_ONCE, "once"),
+            (abi::connection_state::CONNECTION_ESTABLISHED, "established"),
+            (abi::connection_state::CONNECTION_CLOSING, "closing"),
+        ];
+        for (state, name) in rows {
+            assert_eq!(connection_state(state.0 as u8).name(), name);
+        }
+    }
+}

@@ -80,7 +80,8 @@ impl Event {
     }
 }
 
-fn verdict(number: u8) -> Verdict {
+/// What `enum verdict` of abi.h says.
+pub fn verdict(number: u8) -> Verdict {
     match abi::verdict(number.into()) {
         abi::verdict::VERDICT_DROPPED => Verdict::Dropped,
         abi::verdict::VERDICT_AUDIT => Verdict::Audit,
@@ -88,7 +89,8 @@ fn verdict(number: u8) -> Verdict {
     }
 }
 
-fn point(number: u8) -> &'static str {
+/// The name of a point, by its number in `enum point` of abi.h.
+pub fn point(number: u8) -> &'static str {
     match abi::point(number.into()) {
         abi::point::POINT_FROM_ENDPOINT => "from-endpoint",
         abi::point::POINT_TO_HOST => "to-host",

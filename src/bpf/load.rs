@@ -5,11 +5,14 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut, Program,
+};
 
 use super::abi;
 use super::conntrack::Sizes;
 use super::map;
+use super::messages;
 use super::pins::{self, Pins};
 
 /// Maps that every load has of its own; all others are kept.
@@ -55,6 +58,8 @@ pub struct Load {
     programs: BTreeMap<HookProgram, OwnedFd>,
     /// Conntrack tables that were made with another size: the ones before.
     resized: Vec<Resized>,
+    /// It is the only one left.
+    is_settled: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
     let number = Pins::numbers(&pins.loads())
         .last()
         .map_or(1, |last| last + 1);
+    messages::to_log();
     let mut open = ObjectBuilder::default()
         .name("dpd")
         .context("name the eBPF object")?
@@ -96,14 +102,16 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
             fresh.push(name);
         }
     }
-    let object = open.load().context(
-        "load the eBPF programs (as root, on a kernel from 6.1 on; the kernel's words stand above)",
-    )?;
+    let object = messages::quote(|| {
+        open.load()
+            .context("load the eBPF programs (as root, on a kernel from 6.1 on)")
+    })?;
     let load = Load {
         pins: pins.clone(),
         number,
         programs: BTreeMap::new(),
         resized: Vec::new(),
+        is_settled: false,
     };
     load.finish(object, &fresh, resized)
 }
@@ -153,14 +161,13 @@ impl Load {
         let folder = self.pins.load(self.number);
         Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
         fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let pinned = self.pin(&object, fresh);
-        if let Err(error) = pinned {
+        // Entries that packets make from here on are copied once more when the old programs are gone.
+        let done = self
+            .pin(&object, fresh)
+            .and_then(|()| resized.iter().try_for_each(copy_entries));
+        if let Err(error) = done {
             self.undo(fresh);
             return Err(error);
-        }
-        // Entries that packets make from here on are copied once more when the old programs are gone.
-        for table in &resized {
-            copy_entries(table)?;
         }
         self.resized = resized;
         Ok(self)
@@ -215,13 +222,22 @@ impl Load {
             .with_context(|| format!("the object has no program {}", hook.name()))
     }
 
+    /// The program of a hook in the newest load before this one, if there is one.
+    pub fn program_before(&self, hook: HookProgram) -> Option<OwnedFd> {
+        let numbers = Pins::numbers(&self.pins.loads());
+        let before = numbers.into_iter().rfind(|old| *old < self.number)?;
+        Program::fd_from_pinned_path(self.pins.load(before).join(hook.name())).ok()
+    }
+
     /// Lets go of the loads before this one, now that no link leads to them, and settles resized tables.
     pub fn settle(&mut self) -> Result<()> {
-        for table in std::mem::take(&mut self.resized) {
-            copy_entries(&table)?;
-            let path = self.pins.map(&table.name);
-            fs::remove_file(&path).with_context(|| format!("unpin {}", path.display()))?;
-            map::pin(table.after.as_fd(), &path)?;
+        if self.is_settled {
+            return Ok(());
+        }
+        while let Some(table) = self.resized.last() {
+            copy_entries(table)?;
+            self.pin_instead(table)?;
+            self.resized.pop();
         }
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
@@ -229,7 +245,31 @@ impl Load {
                 Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
             }
         }
+        self.is_settled = true;
         Ok(())
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
+    /// There is always one of the two under the table's name, also for a daemon that starts after we were killed.
+    fn pin_instead(&self, table: &Resized) -> Result<()> {
+        let path = self.pins.map(&table.name);
+        let beside = self.pins.map(&format!("{}-resized", table.name));
+        if beside.exists() {
+            fs::remove_file(&beside).with_context(|| format!("unpin {}", beside.display()))?;
+        }
+        map::pin(table.after.as_fd(), &beside)?;
+        fs::rename(&beside, &path).with_context(|| format!("pin at {}", path.display()))
+    }
+
+    /// Lets go of this load, to which no link leads. The tables that it made stay for the next.
+    pub fn discard(&self) {
+        let folder = self.pins.load(self.number);
+        if let Err(error) = Pins::remove(&folder) {
+            log::warn!("{} stays behind: {error}", folder.display());
+        }
     }
 }
 

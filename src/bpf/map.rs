@@ -91,12 +91,63 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
         }
         return Ok(rows);
     }
-    for (key, value) in map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)? {
-        if let Some(row) = K::from_bytes(&key).zip(V::from_bytes(&value)) {
-            rows.push(row);
-        }
-    }
+    read_batches(map, |key, value| {
+        rows.extend(K::from_bytes(key).zip(V::from_bytes(value)));
+    })?;
     Ok(rows)
+}
+
+/// Calls `take` with each key and value, read many at a time.
+///
+/// A batch of a hash ends with a whole bucket: one that is not full need not be the last. The kernel says which is, so
+/// it is asked here and not through libbpf_rs, whose walk ends with the first that is not full.
+fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
+    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+    // Where the next batch begins: a key of the map, or the number of a bucket.
+    let mut next = vec![0u8; key_size.max(size_of::<u32>())];
+    let mut begun = false;
+    let mut room = map.max_entries().clamp(1, BATCH);
+    loop {
+        let mut keys = vec![0; key_size * room as usize];
+        let mut values = vec![0; value_size * room as usize];
+        let mut count = room;
+        let from = match begun {
+            true => next.as_ptr().cast_mut().cast(),
+            false => std::ptr::null_mut(),
+        };
+        // SAFETY: all pointers lead to buffers that hold what the kernel reads or writes there, for the whole call; it
+        // reads where to begin before it writes where to go on.
+        let done = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                map.as_fd().as_raw_fd(),
+                from,
+                next.as_mut_ptr().cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &mut count,
+                std::ptr::null(),
+            )
+        };
+        let error = std::io::Error::from_raw_os_error(-done);
+        let errno = rustix::io::Errno::from_io_error(&error);
+        if done < 0 && errno == Some(rustix::io::Errno::NOSPC) {
+            room *= 2; // one bucket holds more than that
+            continue;
+        }
+        let is_last = done < 0 && errno == Some(rustix::io::Errno::NOENT);
+        if done < 0 && !is_last {
+            return Err(error).context("read a batch of rows");
+        }
+        let rows = keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size));
+        rows.take(count as usize)
+            .for_each(|(key, value)| take(key, value));
+        if is_last {
+            return Ok(());
+        }
+        begun = true;
+    }
 }
 
 /// The rows of a per-CPU map, each CPU's value apart.

@@ -4,13 +4,17 @@
 
 pub mod abi;
 pub mod attach;
+mod clsact;
 pub mod conntrack;
+pub mod counters;
 mod encode;
 pub mod events;
 pub mod generation;
 mod live;
 pub mod load;
 mod map;
+pub mod messages;
 pub mod pins;
 mod program;
 pub mod reader;
+mod tcx;

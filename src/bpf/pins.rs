@@ -4,7 +4,7 @@
 //! <root>/abi-1/maps/dpd_ct_tcp       kept over restarts
 //!              gen/<epoch>/services  the inner maps of a generation, and its catalog
 //!              load/<n>/tail_ct      one load of the programs, with its prog array
-//!              links/lxc-a-ingress   attachments
+//!              links/7-ingress       attachments, by the interface's index
 //! ```
 
 use std::fs;
@@ -22,6 +22,8 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
 /// Of the layout of all that is pinned.
 const VERSION: u32 = abi::abi::DPD_ABI_VERSION.0;
+
+const VERSION_PREFIX: &str = "abi-";
 
 /// The folders below one root.
 #[derive(Clone, Debug)]
@@ -42,7 +44,16 @@ impl Pins {
 
     /// Everything of this version of the layout.
     pub fn version(&self) -> PathBuf {
-        self.root.join(format!("abi-{}", VERSION))
+        self.root.join(format!("{VERSION_PREFIX}{VERSION}"))
+    }
+
+    /// What is there of any version. All else below the root is not ours.
+    pub fn versions(&self) -> Vec<PathBuf> {
+        names(&self.root)
+            .into_iter()
+            .filter(|name| name.starts_with(VERSION_PREFIX))
+            .map(|name| self.root.join(name))
+            .collect()
     }
 
     pub fn maps(&self) -> PathBuf {
@@ -89,15 +100,21 @@ impl Pins {
     /// If the root is not on a bpffs, with the command that mends it; or if another version of dpd has its maps there.
     pub fn prepare(&self) -> Result<()> {
         self.check_bpffs()?;
+        self.check_versions()?;
         for folder in [self.maps(), self.generations(), self.loads(), self.links()] {
             fs::create_dir_all(&folder).with_context(|| {
-                format!("make the folder {} for pinned objects", folder.display())
+                format!(
+                    "make the folder {} for pinned objects (as root?)",
+                    folder.display()
+                )
             })?;
         }
-        self.check_versions()
+        Ok(())
     }
 
-    fn check_bpffs(&self) -> Result<()> {
+    /// # Errors
+    /// If the root is not on a bpffs, with the command that mends it.
+    pub fn check_bpffs(&self) -> Result<()> {
         let existing = self
             .root
             .ancestors()
@@ -116,9 +133,10 @@ impl Pins {
     }
 
     fn check_versions(&self) -> Result<()> {
-        let ours = format!("abi-{}", VERSION);
-        for other in names(&self.root) {
-            if other.starts_with("abi-") && other != ours {
+        let ours = format!("{VERSION_PREFIX}{VERSION}");
+        for folder in self.versions() {
+            if folder != self.version() {
+                let other = folder.file_name().unwrap_or_default().display();
                 bail!(
                     "{} holds the datapath of another version of dpd ({other}; this one is {ours}): start that \
                      version, or take its datapath away with its own `dpd cleanup`, which ends its connections",

@@ -13,6 +13,7 @@ use super::generation;
 use super::live::Live;
 use super::load;
 use super::map;
+use super::messages;
 use super::pins::{self, Pins};
 use super::program;
 use crate::model::conntrack::Connection;
@@ -33,6 +34,7 @@ impl Reader {
     /// # Errors
     /// If there is no datapath of this version, or no right to look at it.
     pub fn open(root: &Path) -> Result<Reader> {
+        messages::to_log();
         let pins = Pins::new(root);
         let path = pins.map("dpd_live");
         match path.try_exists() {

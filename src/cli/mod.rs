@@ -127,4 +127,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
 }
 
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod tests;

@@ -39,15 +39,20 @@ impl Node {
             Err(error) if is_missing(&error) && config == Path::new(DEFAULT_CONFIG) => Vec::new(),
             Err(error) => return Err(error),
         };
+        let mut broken = Vec::new();
         for (path, text) in sources {
             if !node.take(&text) {
-                eprintln!(
-                    "dpd: {} is not valid TOML (`dpd check` says where): reading {}",
-                    path.display(),
-                    node.bpf_root.display()
-                );
+                broken.push(path);
                 node.is_certain = false;
             }
+        }
+        // Only now, for a later file may have named the place.
+        for path in broken {
+            eprintln!(
+                "dpd: {} is not valid TOML (`dpd check` says where): reading {}",
+                path.display(),
+                node.bpf_root.display()
+            );
         }
         Ok(node)
     }

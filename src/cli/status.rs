@@ -607,6 +607,11 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
     }
 
     #[test]
+    fn every_key_is_documented() {
+        crate::cli::documented::check("status", &with_datapath(Ok(daemon())));
+    }
+
+    #[test]
     fn interfaces_of_the_catalog_and_others() {
         use crate::model::catalog::EndpointInfo;
         let endpoint = |ifindex| EndpointInfo {

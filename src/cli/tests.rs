@@ -479,3 +479,18 @@ fn an_empty_listing() {
     assert_eq!(render(Format::Json, &none).unwrap(), "[]\n");
     assert_eq!(as_table(&none).lines().count(), 1);
 }
+
+#[test]
+fn every_key_is_documented() {
+    let state = state();
+    let first = |rows: Value| rows[0].clone();
+    documented::check("service list", &first(as_json(&service::rows(&state))));
+    let endpoints = endpoint::rows(&state, &metrics(), &attachments());
+    documented::check("endpoint list", &first(as_json(&endpoints)));
+    let identities = identity::rows(&state.catalog);
+    documented::check("identity list", &first(as_json(&identities)));
+    let rules = policy::rows(&state, &BTreeMap::new());
+    documented::check("policy list", &first(as_json(&rules)));
+    let connections = conntrack::rows(&state.catalog, connections());
+    documented::check("ct list", &first(as_json(&connections)));
+}

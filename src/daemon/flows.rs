@@ -50,9 +50,10 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
     };
     let src_peer = peer(catalog, src.ip(), src.port(), event.src_identity);
     let dst_peer = peer(catalog, dst.ip(), dst.port(), event.dst_identity);
-    let subject = match event.direction {
-        Direction::Egress => &src_peer.name,
-        Direction::Ingress => &dst_peer.name,
+    // Policy is asked about the connection: its egress is that of the side that began, also where a reply was dropped.
+    let subject = match (event.direction, event.reply) {
+        (Direction::Egress, false) | (Direction::Ingress, true) => &src_peer.name,
+        (Direction::Ingress, false) | (Direction::Egress, true) => &dst_peer.name,
     };
     let denied_by = (event.reason == REASON_POLICY && decided.is_none())
         .then(|| format!("{} {subject}", event.direction));

@@ -1,4 +1,4 @@
-//! The sentences of drop reasons. The numbers are those of `enum dpd_reason` in `bpf/abi.h`.
+//! The sentences of drop reasons. The numbers are those of `enum reason` in `bpf/abi.h`.
 
 /// (number, name in words), Cilium's numbers where it has one (`api/v1/flow/flow.proto`), ours from 220.
 pub const REASONS: &[(u8, &str)] = &[

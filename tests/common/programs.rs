@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dpd::bpf::abi;
+use dpd::bpf::abi::{self, Plain};
 use dpd::bpf::conntrack::{Sizes, Tables};
 use dpd::bpf::events::{Event, Events};
 use dpd::bpf::generation::Generations;
@@ -22,7 +23,8 @@ use dpd::bpf::reader::Reader;
 use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
 use dpd::model::state::State;
-use libbpf_rs::libbpf_sys;
+use dpd::model::status::ProgramStatus;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -94,6 +96,21 @@ impl Datapath for Programs {
 
     fn connections(&self) -> Vec<Connection> {
         self.ask(|machine| machine.connections())
+    }
+
+    fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
+        self.ask(move |machine| machine.evict(protocol, src, dst));
+    }
+
+    fn neglect(&self) {
+        self.ask(|machine| machine.neglect());
+    }
+
+    fn programs(&self) -> Vec<ProgramStatus> {
+        self.ask(|machine| {
+            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
+            reader.programs().expect("ask about the programs")
+        })
     }
 
     fn reload(&self, config: &Path) {
@@ -194,6 +211,44 @@ impl Machine {
         drops
     }
 
+    fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
+        let address = |ip: IpAddr| {
+            let bytes = match ip {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                IpAddr::V6(v6) => v6.octets(),
+            };
+            abi::address::from_bytes(&bytes).expect("16 bytes")
+        };
+        let tuple = abi::tuple {
+            source: address(src.ip()),
+            destination: address(dst.ip()),
+            source_port: src.port().to_be(),
+            destination_port: dst.port().to_be(),
+            protocol,
+            ..Default::default()
+        };
+        let tables = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
+        let gone = tables.map(|name| {
+            let map = MapHandle::from_pinned_path(self.pins.map(name)).expect("open a table");
+            map.delete(tuple.as_bytes()).is_ok()
+        });
+        assert!(gone.contains(&true), "no entry from {src} to {dst}");
+    }
+
+    fn neglect(&self) {
+        let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
+        for key in map.keys() {
+            let value = map.lookup(&key, MapFlags::ANY).expect("read dpd_usage");
+            let usage = value.and_then(|value| abi::usage::from_bytes(&value));
+            let usage = abi::usage {
+                right_ns: 0,
+                ..usage.expect("a row of dpd_usage")
+            };
+            map.update(&key, usage.as_bytes(), MapFlags::EXIST)
+                .expect("write dpd_usage");
+        }
+    }
+
     fn connections(&self) -> Vec<Connection> {
         let tables = Tables::open(&self.pins).expect("open the tables of connections");
         let mut connections = tables
@@ -205,7 +260,7 @@ impl Machine {
 }
 
 /// A bpffs that only this thread and its children see, and that goes with them.
-fn own_bpffs() -> PathBuf {
+pub fn own_bpffs() -> PathBuf {
     // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
         .expect("make a mount namespace: this test needs root");

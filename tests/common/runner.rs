@@ -6,10 +6,12 @@
 )]
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
+use dpd::model::status::ProgramStatus;
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -46,6 +48,13 @@ pub trait Datapath {
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
+    /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
+    /// when a table is full.
+    fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
+    /// As if no daemon had run for a long time: nothing was swept, no count set right.
+    fn neglect(&self);
+    /// What the kernel says of the programs.
+    fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
 }
@@ -86,6 +95,18 @@ impl Node {
 
     pub fn connections(&self) -> Vec<Connection> {
         self.datapath.connections()
+    }
+
+    pub fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
+        self.datapath.evict(protocol, src, dst);
+    }
+
+    pub fn neglect(&self) {
+        self.datapath.neglect();
+    }
+
+    pub fn programs(&self) -> Vec<ProgramStatus> {
+        self.datapath.programs()
     }
 
     pub fn reload(&self, config_toml: &str) {

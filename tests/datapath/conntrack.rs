@@ -2,7 +2,7 @@
 
 use dpd::model::conntrack::ConntrackState;
 
-use crate::common::packet::{self, Packet};
+use crate::common::packet::{self, Packet, protocol};
 use crate::lab::*;
 use crate::service::with_state;
 use crate::walk::{Expect, Expect::*, Walk, source_port};
@@ -232,6 +232,22 @@ fn a_workload_may_have_so_many_connections_and_no_more() {
     }
 }
 
+/// Nobody sweeps while the daemon is away: its count must not lock anybody out.
+#[test]
+fn the_bound_is_held_by_a_daemon_that_lives() {
+    let bounded = changed(CONFIG, "[conntrack]\n", "[conntrack]\nper_endpoint = 1\n");
+    for family in families() {
+        let mut walk = Walk::new(family.name, &bounded);
+        let udp = |port| packet::udp(at(family.client, port), at(family.web, 9));
+        walk.from("the first", CLIENT, &udp(1), Delivered(WEB, udp(1)));
+        walk.from("one too many", CLIENT, &udp(2), Dropped(225));
+        walk.node().neglect();
+        let says = "nobody knows how many there are";
+        walk.from(says, CLIENT, &udp(2), Delivered(WEB, udp(2)));
+        walk.end();
+    }
+}
+
 /// A socket that asks an address and its service, or two names of one backend, makes two connections whose replies would
 /// look alike: the second gets another source port, which the reply loses again.
 #[test]
@@ -280,6 +296,57 @@ fn two_ways_to_one_backend_are_kept_apart() {
             );
             walk.end();
         }
+    }
+}
+
+/// Half of a connection may be pushed out of a full table. It is made again, unless another has taken its place: then what
+/// is left of the first begins anew, and takes nothing of the other's along.
+#[test]
+fn a_half_that_is_left_does_not_touch_who_took_the_others_place() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let (client, backend) = (at(family.client, 5350), at(family.web, 8080));
+        let told = packet::udp(backend, client);
+        let through = |service| packet::udp(client, at(service, 80));
+        let (first, second) = (through(family.web_service), through(family.other_name));
+        let at_backend = packet::udp(client, backend);
+        let from = |service| Delivered(CLIENT, told.clone().src(at(service, 80)));
+        walk.from(
+            "the first",
+            CLIENT,
+            &first,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("its reply", WEB, &told, from(family.web_service));
+
+        walk.node().evict(protocol::UDP, backend, client);
+        walk.from(
+            "it goes on",
+            CLIENT,
+            &first,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("and is answered", WEB, &told, from(family.web_service));
+
+        walk.node().evict(protocol::UDP, backend, client);
+        walk.from(
+            "the second",
+            CLIENT,
+            &second,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.from("its reply", WEB, &told, from(family.other_name));
+        // Each half is looked at once a second, or when the configuration has changed.
+        walk.reload(CONFIG);
+        ask_with_new_port(&mut walk, &first, backend);
+        walk.from("the second's again", WEB, &told, from(family.other_name));
+        walk.from(
+            "the second goes on",
+            CLIENT,
+            &second,
+            Delivered(WEB, at_backend.clone()),
+        );
+        walk.end();
     }
 }
 

@@ -86,3 +86,20 @@ fn each_delivery_is_a_hop() {
         walk.end();
     }
 }
+
+/// What the host's stack sends out of an interface is for the workload behind it, or a route leads the wrong way.
+#[test]
+fn the_host_reaches_a_workload_on_its_own_interface_alone() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let asked = packet::udp(at(family.host, 1), at(family.web, 2));
+        let told = packet::udp(at(family.web, 2), at(family.host, 1));
+        walk.to("a new connection", WEB_2, &asked, Dropped(169));
+        walk.to("the right way", WEB, &asked, Passed);
+        walk.from("the reply", WEB, &told, Passed);
+        walk.to("the connection goes on", WEB, &asked, Passed);
+        walk.to("by a wrong way", WEB_2, &asked, Dropped(169));
+        walk.to("and by the right one again", WEB, &asked, Passed);
+        walk.end();
+    }
+}

@@ -259,6 +259,52 @@ fn an_error_about_others_is_a_packet_like_any_other() {
     }
 }
 
+/// Between two workloads nothing outside ever sees a packet: whoever tells of one from there has guessed.
+#[test]
+fn an_error_about_workloads_does_not_come_from_outside() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let asked = packet::udp(at(family.client, 5005), at(family.dns, 53));
+        walk.from(
+            "the question",
+            CLIENT,
+            &asked,
+            Delivered(DNS, asked.clone()),
+        );
+        let told = packet::udp(at(family.dns, 53), at(family.client, 5005));
+        walk.from("the reply", DNS, &told, Delivered(CLIENT, told.clone()));
+        for (says, error) in errors(&family, family.world, family.dns, &told) {
+            walk.to(says, DNS, &error, Dropped(133));
+        }
+        walk.end();
+    }
+}
+
+/// A redirect quotes a packet too, but it is no error about it: nobody but a router may send one.
+#[test]
+fn a_redirect_belongs_to_no_connection() {
+    let [family, _] = families();
+    let mut walk = Walk::new(family.name, CONFIG);
+    let asked = packet::udp(at(family.client, 5006), at(family.dns, 53));
+    walk.from(
+        "the question",
+        CLIENT,
+        &asked,
+        Delivered(DNS, asked.clone()),
+    );
+    let told = packet::udp(at(family.dns, 53), at(family.client, 5006));
+    walk.from("the reply", DNS, &told, Delivered(CLIENT, told.clone()));
+    let redirect = packet::icmp(family.client, family.dns, 5, 1, [10, 200, 0, 64])
+        .payload(&told.ip_bytes()[..28]);
+    walk.from(
+        "from the client to the protected",
+        CLIENT,
+        &redirect,
+        Dropped(133),
+    );
+    walk.end();
+}
+
 #[test]
 fn an_error_comes_from_who_says_so() {
     for family in families() {

@@ -17,3 +17,4 @@ mod neighbour;
 mod parse;
 mod policy;
 mod service;
+mod verifier;

@@ -259,6 +259,53 @@ fn what_only_looks_like_it_does_not() {
     walk.end();
 }
 
+/// What goes up to the host past policy ends there: nothing of it is routed on.
+#[test]
+fn what_policy_is_not_asked_about_stays_on_the_link() {
+    let closed = changed(
+        CONFIG,
+        "[policies.dns-clients]",
+        "[policies.closed]\nsubject = \"client\"\negress = []\n\n[policies.dns-clients]",
+    );
+    let workload = workload_mac(CLIENT);
+    let own = "fd00:200::64";
+    let rows = |to: [&str; 2]| {
+        let [ipv4, ipv6] = to;
+        [
+            ("IGMP", igmp_report("10.200.0.64", 4, "239.0.0.1").dst(ipv4)),
+            (
+                "DHCP",
+                packet::udp("10.200.0.64:68", "192.0.2.1:67").dst(ipv4),
+            ),
+            (
+                "a router solicitation",
+                router_solicitation(workload, own).dst(ipv6),
+            ),
+            (
+                "an advertisement",
+                neighbour_advertisement(own, ipv6, 0x60, own, workload),
+            ),
+        ]
+    };
+    let mut walk = Walk::new("to the world", &closed);
+    for (says, packet) in rows(["198.51.100.7", "2001:db8:ffff::7"]) {
+        walk.from(says, CLIENT, &packet, Dropped(133));
+    }
+    let asks = neighbour_solicitation(workload, own, own).dst("2001:db8:ffff::7");
+    walk.from("a probe of its own address", CLIENT, &asks, Dropped(134));
+    walk.end();
+    let mut walk = Walk::new("to another workload", &closed);
+    for (says, packet) in rows(["10.200.0.45", "fd00:200::45"]) {
+        walk.from(says, CLIENT, &packet, Dropped(133));
+    }
+    walk.end();
+    let mut walk = Walk::new("to the host", &closed);
+    for (says, packet) in rows(["192.0.2.1", "2001:db8::1"]) {
+        walk.from(says, CLIENT, &packet, Passed);
+    }
+    walk.end();
+}
+
 #[test]
 fn what_the_host_says_on_the_link_reaches_the_workload() {
     let host = host_mac(CLIENT);

@@ -307,3 +307,51 @@ fn extension_headers_without_end_are_refused() {
     }
     walk.end();
 }
+
+/// The established path reads less; it must not let pass what the chain refuses.
+#[test]
+fn a_connection_does_not_excuse_a_header_that_contradicts_itself() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let (here, there) = (at(family.client, 80), at(family.web, 80));
+        let udp = packet::udp(here, there).payload(&[1; 30]);
+        let tcp = packet::tcp(here, there).ack().payload(&[1; 30]);
+        let ping = packet::echo_request(family.client, family.web, 80, 1).payload(&[1; 30]);
+        let pong = packet::echo_reply(family.web, family.client, 80, 1);
+        let replies = [udp.clone(), tcp.clone()].map(|packet| packet.src(there).dst(here));
+        for (asked, told) in [&udp, &tcp, &ping]
+            .into_iter()
+            .zip([&replies[0], &replies[1], &pong])
+        {
+            walk.from("there", CLIENT, asked, Delivered(WEB, asked.clone()));
+            walk.from("back", WEB, told, Delivered(CLIENT, told.clone()));
+        }
+        let header = if family.is_v4() { 20 } else { 0 };
+        for (says, packet) in [
+            (
+                "UDP that ends in its header",
+                udp.clone().ip_length(header + 7),
+            ),
+            (
+                "TCP that ends in its header",
+                tcp.clone().ip_length(header + 19),
+            ),
+            ("TCP that ends in its options", tcp.clone().data_offset(15)),
+            (
+                "a ping that ends in its header",
+                ping.clone().ip_length(header + 7),
+            ),
+        ] {
+            walk.from(says, CLIENT, &packet, Dropped(134));
+        }
+        for packet in [udp, tcp, ping] {
+            walk.from(
+                "it goes on",
+                CLIENT,
+                &packet,
+                Delivered(WEB, packet.clone()),
+            );
+        }
+        walk.end();
+    }
+}

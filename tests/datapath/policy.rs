@@ -394,6 +394,30 @@ fn a_removed_rule_cuts_what_runs_in_both_directions() {
     }
 }
 
+/// It is the client's egress that is closed, though the packet that meets it is a reply.
+#[test]
+fn a_dropped_reply_names_who_may_not_ask_any_more() {
+    let closed = with("[policies.closed]\nsubject = \"client\"\negress = []\n");
+    for family in families() {
+        let mut walk = Walk::new(family.name, &with(""));
+        let asked = |port, to| packet::udp(at(family.client, port), at(to, 53));
+        let told = |port, from| packet::udp(at(from, 53), at(family.client, port));
+        let there = asked(1, family.web);
+        walk.from("a workload", CLIENT, &there, Delivered(WEB, there.clone()));
+        walk.from("the world", CLIENT, &asked(2, family.world), Passed);
+        walk.reload(&closed);
+        let reply = told(1, family.web);
+        let answer = walk.from("the workload's reply", WEB, &reply, Dropped(133));
+        let line = "dropped 133 web -> client reply no rule of egress client";
+        walk.reported("the workload's reply", &answer, &[line]);
+        let reply = told(2, family.world);
+        let answer = walk.to("the world's reply", CLIENT, &reply, Dropped(133));
+        let line = "dropped 133 world -> client reply no rule of egress client";
+        walk.reported("the world's reply", &answer, &[line]);
+        walk.end();
+    }
+}
+
 #[test]
 fn a_reload_that_changes_nothing_for_a_connection_leaves_it_alone() {
     let elsewhere = format!(

@@ -1,0 +1,93 @@
+# shellcheck shell=bash disable=SC2154 # uses the variables and functions of 'lab' and of the topology
+# What every topology is made of: workloads behind veth pairs, and a DNS server inside one.
+#
+# There is no bridge and no subnet: each workload has its own address alone and sends everything to a
+# gateway, as behind Cilium. The kernel routes between them until dpd is attached, so that a lab can
+# be tried without it.
+
+gateway4=169.254.1.1
+gateway6=fe80::1:1
+
+# node_add NODE: a namespace that forwards.
+node_add() {
+	netns_add "$1"
+	inside "$1" sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+}
+
+# workload NODE NAME: its namespace, its veth pair, and the node's routes to it.
+workload() {
+	local node name=$2 host=lxc-$2 own4=${address4[$1]} own6=${address6[$1]}
+	node=$(netns "$1")
+	netns_add "$name"
+	# Made inside the node with its peer in the workload: no end ever shows in the machine's own namespace.
+	ip -n "$node" link add "$host" type veth peer name eth0 netns "$(netns "$name")"
+
+	ip -n "$node" address add "$gateway4/32" dev "$host"
+	ip -n "$node" address add "$gateway6/64" dev "$host" nodad
+	ip -n "$node" link set "$host" up
+	ip -n "$node" route add "${address4[$name]}/32" dev "$host" src "$own4"
+	ip -n "$node" route add "${address6[$name]}/128" dev "$host" src "$own6"
+
+	ip -n "$(netns "$name")" address add "${address4[$name]}/32" dev eth0
+	ip -n "$(netns "$name")" address add "${address6[$name]}/128" dev eth0 nodad
+	ip -n "$(netns "$name")" link set eth0 up
+	ip -n "$(netns "$name")" route add default via "$gateway4" dev eth0 onlink src "${address4[$name]}"
+	ip -n "$(netns "$name")" route add default via "$gateway6" dev eth0 src "${address6[$name]}"
+}
+
+# links_are_up NAMESPACE LINK…
+links_are_up() {
+	local name=$1 link
+	shift
+	for link in "$@"; do
+		ip -n "$(netns "$name")" -brief link show "$link" up 2>/dev/null | grep -q . || return 1
+	done
+}
+
+# What a workload asks by itself is the service's address.
+resolver_is_the_service() {
+	printf 'nameserver 10.32.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n' \
+		>"$dir/resolv.conf"
+}
+
+# A server's program bears its workload's ending: knotd runs in `coredns`, knotd-a in `coredns-a`.
+dns_server_of() { echo "knotd${1#coredns}"; }
+
+# dns_server_start NAME: a DNS server for cluster.local in the workload; returns when it answers.
+# To the question for id.server, class CH, it answers with the workload's name.
+dns_server_start() {
+	local name=$1 program
+	program=$(dns_server_of "$name")
+	cat >"$dir/$program.conf" <<-END
+		server:
+		    identity: "$name"
+		    rundir: "$dir"
+		    pidfile: "$dir/$program/pid"
+		    listen: [ "${address4[$name]}@53", "${address6[$name]}@53" ]
+		    udp-workers: 1
+		    tcp-workers: 1
+		    background-workers: 1
+		log:
+		  - target: stderr
+		    any: info
+		database:
+		    storage: "$dir/$program"
+		    journal-db-max-size: 1M
+		    timer-db-max-size: 1M
+		zone:
+		  - domain: cluster.local
+		    file: "$here/cluster.local.zone"
+		    zonefile-sync: -1
+		    journal-content: none
+	END
+	mkdir -p "$dir/$program"
+	background "$program" "$name" knotd -c "$dir/$program.conf"
+	wait_for 20 "$program" "$name" dns_server_answers "$name" "${address4[$name]}"
+	wait_for 20 "$program" "$name" dns_server_answers "$name" "${address6[$name]}"
+}
+
+dns_server_answers() {
+	inside "$1" dig +short +time=1 +tries=1 "@$2" kubernetes.default.svc.cluster.local | grep -qx 10.32.0.1
+}
+
+dns_server_is_running() { is_running "$(dns_server_of "$1")" "$1"; }

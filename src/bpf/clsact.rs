@@ -1,0 +1,130 @@
+//! Programs as filters of a clsact qdisc, on kernels before tcx.
+//!
+//! Filters can't be pinned: an empty folder among the links remembers the interface, `7-clsact`, and another that the
+//! qdisc is of our making, `7-qdisc`.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
+
+use super::attach::{Found, Mechanism};
+use super::load::HookProgram;
+use super::pins::Pins;
+
+/// Our filters among others on a hook.
+const FILTER_HANDLE: u32 = 0xd9d;
+/// First on the way in, last on the way out.
+const FILTER_FIRST: u32 = 1;
+const FILTER_LAST: u32 = 0xfffe;
+
+fn filters_mark(pins: &Pins, ifindex: u32) -> PathBuf {
+    pins.links().join(format!("{ifindex}-clsact"))
+}
+
+fn qdisc_mark(pins: &Pins, ifindex: u32) -> PathBuf {
+    pins.links().join(format!("{ifindex}-qdisc"))
+}
+
+fn mark(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done.with_context(|| format!("make {}", path.display())),
+    }
+}
+
+fn unmark(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("remove {}", path.display())),
+    }
+}
+
+fn filter(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> TcHook {
+    let (point, priority) = match program {
+        HookProgram::FromContainer => (TC_INGRESS, FILTER_FIRST),
+        HookProgram::ToContainer => (TC_EGRESS, FILTER_LAST),
+    };
+    TcHookBuilder::new(fd)
+        .ifindex(ifindex as i32)
+        .replace(true)
+        .handle(FILTER_HANDLE)
+        .priority(priority)
+        .hook(point)
+}
+
+/// Both hooks at once: libbpf's name for the qdisc itself.
+fn qdisc(ifindex: u32) -> libbpf_sys::bpf_tc_hook {
+    libbpf_sys::bpf_tc_hook {
+        sz: size_of::<libbpf_sys::bpf_tc_hook>() as libbpf_sys::size_t,
+        ifindex: ifindex as i32,
+        attach_point: TC_INGRESS | TC_EGRESS,
+        ..Default::default()
+    }
+}
+
+/// Puts the filter there, or its program in the place of the one that it has, without a gap.
+pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
+    make_qdisc(pins, ifindex)?;
+    mark(&filters_mark(pins, ifindex))?;
+    filter(ifindex, program, fd)
+        .attach()
+        .context("put a filter into the clsact qdisc")?;
+    Ok(())
+}
+
+fn make_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
+    let mut qdisc = qdisc(ifindex);
+    // SAFETY: the hook lives for the whole call.
+    match unsafe { libbpf_sys::bpf_tc_hook_create(&mut qdisc) } {
+        0 => mark(&qdisc_mark(pins, ifindex)),
+        done => match io::Error::from_raw_os_error(-done) {
+            error if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            error => Err(error).context("make the clsact qdisc"),
+        },
+    }
+}
+
+/// Takes a filter off its hook; answers whether there was one.
+pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
+    if find(pins, ifindex, program).is_none() {
+        return Ok(false);
+    }
+    filter(ifindex, program, no_program())
+        .detach()
+        .context("take a filter off the clsact qdisc")?;
+    Ok(true)
+}
+
+/// The interface has none of our filters any more. The qdisc goes too if we made it and nobody uses it.
+pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
+    let made = qdisc_mark(pins, ifindex);
+    if made.exists() && !qdisc_is_used {
+        let mut qdisc = qdisc(ifindex);
+        // SAFETY: the hook lives for the whole call. It fails if the qdisc is gone, as with its interface: fine.
+        let _ = unsafe { libbpf_sys::bpf_tc_hook_destroy(&mut qdisc) };
+    }
+    unmark(&made)?;
+    unmark(&filters_mark(pins, ifindex))
+}
+
+pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+    if !filters_mark(pins, ifindex).exists() {
+        return None;
+    }
+    filter(ifindex, program, no_program()).query().ok()?;
+    Some(Found {
+        program,
+        mechanism: Mechanism::Clsact,
+        ahead: Vec::new(),
+    })
+}
+
+/// The descriptor counts for attaching only.
+fn no_program() -> BorrowedFd<'static> {
+    rustix::stdio::stdin()
+}

@@ -1,0 +1,37 @@
+//! Counters of what is no more are forgotten: numbers and indices are never given twice, so nobody would clear them.
+
+use anyhow::{Context, Result};
+use libbpf_rs::MapCore;
+
+use super::abi::{self, Plain};
+use super::map;
+use super::pins::Pins;
+
+/// Deletes the hits of rules, and what was counted for interfaces, that are not known any more. Packets that are on
+/// their way under the configuration before may still count; the next call forgets that too.
+pub fn forget(
+    pins: &Pins,
+    is_rule: impl Fn(u32) -> bool,
+    is_interface: impl Fn(u32) -> bool,
+) -> Result<()> {
+    // Interface 0 stands for what belongs to none.
+    let is_interface = |ifindex: u32| ifindex == 0 || is_interface(ifindex);
+    forget_rows(pins, "dpd_rule_hits", |rule: u32| is_rule(rule))?;
+    forget_rows(pins, "dpd_usage", is_interface)?;
+    forget_rows(pins, "dpd_metrics", |key: abi::metric_key| {
+        is_interface(key.ifindex)
+    })
+}
+
+fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) -> Result<()> {
+    let map = map::open(&pins.map(name))?;
+    // Deleting the key that a walk stands at would start the walk again.
+    let keys: Vec<Vec<u8>> = map.keys().collect();
+    for key in keys {
+        if K::from_bytes(&key).is_some_and(|key| !is_known(key)) {
+            map.delete(&key)
+                .with_context(|| format!("delete a row of {name}"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What dpd says to those who start it wrongly: a sentence, and exit status 1.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::lab::{Lab, text};
+
+#[test]
+fn each_bad_start_has_a_clear_message() {
+    let lab = Lab::started();
+    let folder = tempfile::tempdir().expect("make a folder");
+    let readable = PermissionsExt::from_mode(0o755);
+    fs::set_permissions(folder.path(), readable).expect("let everybody in");
+    let place = folder.path().display();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("write a file");
+        path.display().to_string()
+    };
+    // Who is not root may not be let in where it was built.
+    let dpd = folder.path().join("dpd").display().to_string();
+    fs::copy(env!("CARGO_BIN_EXE_dpd"), &dpd).expect("copy dpd");
+
+    let running = lab.config().display().to_string();
+    let pid = fs::read_to_string(lab.folder().join("dpd.pid")).expect("dpd's pid");
+    let second = format!("another dpd (pid {})", pid.trim());
+    let no_toml = file("no.toml", "[services.kube-dns\n");
+    let wrong = file(
+        "wrong.toml",
+        "[services.kube-dns]\nfrontends = [\"10.32.0.10:53/udp\"]\nbackend = []\n",
+    );
+    let empty = file("empty.toml", "");
+    let secret = file("secret.toml", "[node]\nname = \"a\"\n");
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("hide a file");
+    let daemon = |root: &str| {
+        format!(
+            "[daemon]\nbpf_root = \"{root}\"\nsocket = \"{place}/dpd.sock\"\n[node]\nname = \"a\"\n"
+        )
+    };
+    let no_bpffs = file("no-bpffs.toml", &daemon(&format!("{place}/bpf")));
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+
+    let rows = [
+        (
+            "a missing file",
+            format!("{dpd} --config {place}/missing.toml run"),
+            "missing.toml",
+        ),
+        (
+            "a folder in its place",
+            format!("{dpd} --config {place} run"),
+            "not a regular file",
+        ),
+        (
+            "a file that may not be read",
+            format!("{nobody} {dpd} --config {secret} run"),
+            "may not be read by this user",
+        ),
+        (
+            "no TOML",
+            format!("{dpd} --config {no_toml} run"),
+            "no.toml:1",
+        ),
+        (
+            "an unknown key",
+            format!("{dpd} --config {wrong} run"),
+            "did you mean",
+        ),
+        (
+            "an empty file",
+            format!("{dpd} --config {empty} run"),
+            "empty",
+        ),
+        (
+            "a second daemon",
+            format!("{dpd} --config {running} run"),
+            &second,
+        ),
+        (
+            "no bpffs",
+            format!("{dpd} --config {no_bpffs} run"),
+            "mount -t bpf bpf /sys/fs/bpf",
+        ),
+        (
+            "not root",
+            format!("{nobody} {dpd} --config {running} run"),
+            "as root?",
+        ),
+        (
+            "not root, reading",
+            format!("{nobody} {dpd} --config {running} ct list"),
+            "as root?",
+        ),
+        (
+            "not root, cleaning up",
+            format!("{nobody} {dpd} --config {running} cleanup"),
+            "as root?",
+        ),
+    ];
+    for (sentence, line, words) in rows {
+        let output = lab.run("node", &format!("timeout 10 {line}"));
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{sentence}: {line}: {said}");
+        assert!(said.contains(words), "{sentence}: {said}");
+        assert!(
+            !said.contains("panicked") && !said.contains("libbpf:"),
+            "{sentence}: {said}"
+        );
+    }
+    lab.ok("node", &format!("{nobody} {dpd} check {no_bpffs}"));
+    lab.ask("client", "10.32.0.10")
+        .expect("what runs was not disturbed");
+    lab.dpd("status");
+}

@@ -1,0 +1,293 @@
+//! A changed file becomes what the datapath does; a wrong one does not.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::lab::{Lab, eventually};
+
+const RULE: &str = r#"ports = ["8080/tcp", "5201/tcp", "5201/udp"]"#;
+
+/// Changes take effect within a second of the save; a machine that is busy with other tests gets another two.
+const APPLIED: Duration = Duration::from_secs(3);
+
+fn backend_port(lab: &Lab) -> String {
+    let rows = lab.json("service get kube-dns");
+    rows[0]["backends"][0]["address"].to_string()
+}
+
+/// Waits until the DNS service's backend is `port`.
+fn applied(lab: &Lab, what: &str, port: u16) {
+    let start = Instant::now();
+    eventually(what, || {
+        let now = backend_port(lab);
+        if now.contains(&format!(":{port}\"")) {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    });
+    let took = start.elapsed();
+    assert!(took < APPLIED, "{what}: only after {took:?}");
+}
+
+#[test]
+fn a_saved_file_is_applied() {
+    let lab = Lab::started();
+    let text = fs::read_to_string(lab.config()).expect("read the configuration");
+    let with = |port: u16| {
+        text.replace("\"10.200.0.44:53\"", &format!("\"10.200.0.44:{port}\""))
+            .replace(
+                "\"[fd00:200::44]:53\"",
+                &format!("\"[fd00:200::44]:{port}\""),
+            )
+    };
+    lab.ask("client", "10.32.0.10")
+        .expect("all is well at first");
+
+    lab.save(&with(1053));
+    applied(&lab, "a rename over the file is applied", 1053);
+    lab.ask("client", "10.32.0.10")
+        .expect_err("nothing listens there");
+
+    fs::write(lab.config(), with(53)).expect("write the file in place");
+    applied(&lab, "a write in place is applied", 53);
+    lab.ask("client", "10.32.0.10").expect("all is well again");
+
+    let other = lab.folder().join("other.toml");
+    fs::write(&other, with(1054)).expect("write another file");
+    let link = lab.folder().join("link");
+    std::os::unix::fs::symlink(&other, &link).expect("make a symlink");
+    fs::rename(&link, lab.config()).expect("put the symlink in place");
+    applied(&lab, "a symlink in the file's place is followed", 1054);
+    fs::write(&other, with(53)).expect("write where it leads");
+    applied(&lab, "and what it leads to", 53);
+
+    let drop_in = lab.folder().join("config.d/more.toml");
+    fs::write(
+        &drop_in,
+        "[services.more]\nfrontends = [\"10.32.0.77:1/udp\"]\nbackends = []\n",
+    )
+    .expect("write a drop-in");
+    eventually("a drop-in is applied", || {
+        let now = lab.dpd("service list");
+        if now.contains("10.32.0.77:1/udp") {
+            Ok(())
+        } else {
+            Err(now)
+        }
+    });
+    fs::remove_file(&drop_in).expect("remove the drop-in");
+    eventually("and its end is", || {
+        let now = lab.dpd("service list");
+        if now.contains("10.32.0.77") {
+            Err(now)
+        } else {
+            Ok(())
+        }
+    });
+}
+
+#[test]
+fn a_wrong_file_changes_nothing() {
+    let lab = Lab::started();
+    let good = fs::read_to_string(lab.config()).expect("read the configuration");
+    let services = lab.dpd("service list");
+    let revision = lab.revision();
+    let rows = [
+        (
+            "a slip",
+            good.replace("identity  = \"client\"", "identity  = \"cleint\""),
+            "cleint",
+        ),
+        (
+            "an unknown key",
+            good.replace("frontends", "fronts"),
+            "fronts",
+        ),
+        (
+            "a file cut short",
+            good[..good.len() - 60].to_owned(),
+            "config.toml",
+        ),
+        ("an empty file", String::new(), "empty"),
+    ];
+    for (sentence, bad, word) in rows {
+        lab.save(&bad);
+        eventually(&format!("{sentence} is said"), || {
+            let status = lab.json("status");
+            let error = status["config"]["last_error"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if error.contains(word) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
+        assert!(
+            lab.log().contains(word),
+            "{sentence} is logged: {}",
+            lab.log()
+        );
+        assert_eq!(
+            lab.dpd("service list"),
+            services,
+            "{sentence} changes nothing"
+        );
+        assert_eq!(lab.revision(), revision, "{sentence} changes nothing");
+        lab.ask("client", "10.32.0.10").expect(sentence);
+    }
+    lab.save(&good);
+    eventually("a right file takes the error away", || {
+        let error = lab.json("status")["config"]["last_error"].clone();
+        if error.is_null() { Ok(()) } else { Err(error) }
+    });
+}
+
+#[test]
+fn a_reload_applies_at_once() {
+    let lab = Lab::started();
+    lab.edit("\"10.200.0.44:53\"", "\"10.200.0.44:1053\"");
+    lab.signal("HUP");
+    eventually("SIGHUP applies the file", || {
+        let log = lab.log();
+        if log.contains("reload: done") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    assert!(
+        backend_port(&lab).contains(":1053\""),
+        "what was reloaded is live"
+    );
+
+    lab.save("[services]\nfoo = 1\n");
+    lab.signal("HUP");
+    eventually("a reload of a wrong file is loud", || {
+        let log = lab.log();
+        if log.contains("ERROR") && log.contains("nothing is changed") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    assert!(
+        backend_port(&lab).contains(":1053\""),
+        "and changes nothing"
+    );
+}
+
+/// Asks over a connection that stays open.
+fn say_hello(stream: &mut TcpStream, patience: Duration) -> Result<String, String> {
+    stream
+        .set_read_timeout(Some(patience))
+        .expect("set a timeout");
+    stream
+        .write_all(b"GET /hello HTTP/1.1\r\nHost: web\r\n\r\n")
+        .map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 512];
+    while !answer.ends_with(b"hello 10.200.0.64\n") {
+        match stream.read(&mut piece) {
+            Ok(0) => return Err("closed".to_owned()),
+            Ok(length) => answer.extend_from_slice(&piece[..length]),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[test]
+fn a_tightened_policy_cuts_what_runs() {
+    let lab = Lab::started();
+    crate::web::serve(&lab);
+    let patience = Duration::from_secs(10);
+    let mut stream = lab.connect("client", "10.32.0.80:80").expect("connect");
+    say_hello(&mut stream, patience).expect("the connection works");
+
+    let drop_in = lab.folder().join("config.d/servers.toml");
+    let allowed = fs::read_to_string(&drop_in).expect("read the drop-in");
+    let change = |text: &str| {
+        let revision = lab.revision();
+        fs::write(&drop_in, text).expect("write the drop-in");
+        eventually("the change is applied", || {
+            let now = lab.revision();
+            if now > revision { Ok(()) } else { Err(now) }
+        });
+    };
+
+    assert!(allowed.contains(RULE));
+    change(&format!(
+        "{allowed}# A remark.\n[services.other]\nfrontends = [\"10.32.0.98:80/tcp\"]\nbackends = []\n"
+    ));
+    say_hello(&mut stream, patience).expect("a change that does not concern it leaves it alone");
+
+    change(&allowed.replace(RULE, r#"ports = ["5201/tcp"]"#));
+    say_hello(&mut stream, Duration::from_secs(2)).expect_err("its next packet is dropped");
+    eventually("the drop is told", || {
+        let told = lab.dpd("observe --last 20 --verdict dropped");
+        if told.contains("policy denied: no rule of ingress kube-dns") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    });
+    let connections = lab.dpd("ct list");
+    assert!(
+        !connections.contains("10.200.0.44:8080"),
+        "its entries are gone: {connections}"
+    );
+    let refused = lab.run("client", "curl -sS -m 2 http://10.32.0.80/hello");
+    assert!(!refused.status.success(), "a new one does not get in");
+
+    change(&allowed);
+    lab.ok("client", "curl -fsS -m 10 http://10.32.0.80/hello");
+}
+
+#[test]
+fn a_change_costs_no_packet() {
+    let lab = Lab::started();
+    lab.serve("coredns", "iperf3 -s -p 5201", 5201);
+    let mut client = lab.command("client", "timeout");
+    client.args("60 iperf3 -J -c 10.32.0.52 -p 52 -u -b 8M -t 5".split_whitespace());
+    let client = client.stdout(Stdio::piped()).spawn().expect("run nsenter");
+    eventually("the datagrams flow", || {
+        let connections = lab.dpd("ct list");
+        let is_there = |line: &str| line.starts_with("udp") && line.contains("10.32.0.52");
+        if connections.lines().any(is_there) {
+            Ok(())
+        } else {
+            Err(connections)
+        }
+    });
+    let drop_in = lab.folder().join("config.d/other.toml");
+    for port in 1..=4 {
+        let revision = lab.revision();
+        let other =
+            format!("[services.other]\nfrontends = [\"10.32.0.98:{port}/tcp\"]\nbackends = []\n");
+        fs::write(&drop_in, other).expect("write a drop-in");
+        lab.signal("HUP");
+        eventually("the change is applied", || {
+            let now = lab.revision();
+            if now > revision { Ok(()) } else { Err(now) }
+        });
+    }
+    let output = client.wait_with_output().expect("wait for iperf3");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report in JSON");
+    let sum = &report["end"]["sum"];
+    assert!(
+        sum["packets"]
+            .as_u64()
+            .is_some_and(|packets| packets > 1000),
+        "{report}"
+    );
+    assert_eq!(sum["lost_packets"], 0, "of {}", sum["packets"]);
+    assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
+}

@@ -1,0 +1,372 @@
+//! A lab of the test's own with dpd on its node, and what tests do in it.
+//!
+//! It is `netns-lab/lab` with the example's configuration, from a copy that the test may change. Labs are named after
+//! the test's process: several runs go side by side, and what a killed one has left the next one clears.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+/// How long anything may take that is no more than waited for.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+const PREFIX: &str = "e2e-";
+
+/// What the tests need besides the example: services of a web server and of iperf3, and one without backends.
+const SERVERS: &str = r#"
+[services.web]
+frontends = ["10.32.0.80:80/tcp", "[fd00:32::80]:80/tcp"]
+backends  = ["10.200.0.44:8080", "[fd00:200::44]:8080"]
+
+[services.bulk]
+frontends = ["10.32.0.52:52/tcp", "10.32.0.52:52/udp", "[fd00:32::52]:52/tcp", "[fd00:32::52]:52/udp"]
+backends  = ["10.200.0.44:5201", "[fd00:200::44]:5201"]
+
+[services.empty]
+frontends = ["10.32.0.99:80/tcp", "10.32.0.99:53/udp", "[fd00:32::99]:80/tcp", "[fd00:32::99]:53/udp"]
+backends  = []
+
+[policies.servers]
+subject = "kube-dns"
+ingress = [{ from = ["client"], ports = ["8080/tcp", "5201/tcp", "5201/udp"] }]
+"#;
+
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// A lab with dpd on its node.
+    pub fn started() -> Lab {
+        let lab = Lab::laid();
+        lab.start();
+        lab
+    }
+
+    /// A lab with dpd not started yet.
+    pub fn laid() -> Lab {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static CLEAR: Once = Once::new();
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test makes network namespaces: run it as root"
+        );
+        CLEAR.call_once(clear_leftovers);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let lab = Lab {
+            name: format!("{PREFIX}{}-{count}", std::process::id()),
+        };
+        lab.must(&["up"]);
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config.toml");
+        lab.save(&fs::read_to_string(example).expect("read the example"));
+        fs::write(lab.folder().join("config.d/servers.toml"), SERVERS).expect("write a drop-in");
+        lab
+    }
+
+    /// Starts dpd and waits until it is ready.
+    pub fn start(&self) {
+        self.must(&["start"]);
+    }
+
+    /// Ends dpd by SIGTERM and waits until it has gone.
+    pub fn stop(&self) {
+        self.must(&["stop"]);
+    }
+
+    /// Ends dpd by SIGKILL and waits until it has gone.
+    pub fn kill(&self) {
+        let pid = self.signal("KILL");
+        eventually("the killed dpd is gone", || {
+            let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (state.is_empty() || state.contains(") Z "))
+                .then_some(())
+                .ok_or(state)
+        });
+    }
+
+    /// Sends dpd a signal; answers with its pid.
+    pub fn signal(&self, signal: &str) -> String {
+        let pid = fs::read_to_string(self.folder().join("dpd.pid")).expect("dpd's pid");
+        let pid = pid.trim().to_owned();
+        must(Command::new("kill").args(["-s", signal, &pid]));
+        pid
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        Path::new("/run/dpd-lab").join(&self.name)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder().join("config.toml")
+    }
+
+    pub fn bpf_root(&self) -> PathBuf {
+        self.folder().join("bpf/dpd")
+    }
+
+    /// What dpd has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder().join("dpd.log")).unwrap_or_default()
+    }
+
+    /// Puts another configuration in the old one's place, as one act.
+    pub fn save(&self, text: &str) {
+        let new = self.folder().join("config.new");
+        fs::write(&new, text).expect("write the configuration");
+        fs::rename(&new, self.config()).expect("put it in place");
+    }
+
+    /// Saves the configuration with `from` turned into `to`; answers with what it was.
+    pub fn edit(&self, from: &str, to: &str) -> String {
+        let text = fs::read_to_string(self.config()).expect("read the configuration");
+        assert!(text.contains(from), "the configuration has no {from:?}");
+        self.save(&text.replace(from, to));
+        text
+    }
+
+    /// A command inside one of the lab's namespaces.
+    pub fn command(&self, place: &str, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.netns(place).display()))
+            .args(["--", program])
+            .env("DPD_CONFIG", self.config())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a line of shell inside a namespace.
+    pub fn run(&self, place: &str, line: &str) -> Output {
+        let output = self.command(place, "sh").args(["-c", line]).output();
+        output.expect("run nsenter (of the package util-linux)")
+    }
+
+    /// The same; it must succeed. Answers with what it prints, but for its errors.
+    pub fn ok(&self, place: &str, line: &str) -> String {
+        let output = self.run(place, line);
+        assert!(
+            output.status.success(),
+            "[{place}] {line}: {}: {}\n{}",
+            output.status,
+            text(&output),
+            self.tail()
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Starts a server inside a namespace and waits until something listens on the port. It ends with the lab.
+    pub fn serve(&self, place: &str, line: &str, port: u16) {
+        let log = File::create(self.folder().join(format!("server-{port}.log"))).expect("a log");
+        let mut server = self.command(place, "sh");
+        server.args(["-c", &format!("exec {line}")]);
+        server.stdout(log.try_clone().expect("a log")).stderr(log);
+        let mut server = server.spawn().expect("run nsenter");
+        eventually(&format!("{line} listens"), || {
+            let listening = self.ok(place, &format!("ss -Hltn 'sport = :{port}'"));
+            let ended = server.try_wait().expect("look at the server");
+            (listening.lines().count() >= 1)
+                .then_some(())
+                .ok_or(format!("{ended:?}"))
+        });
+        // It is the lab's now, which ends whatever runs in its namespaces.
+        std::thread::spawn(move || server.wait());
+    }
+
+    /// Asks dpd; it must succeed.
+    pub fn dpd(&self, words: &str) -> String {
+        self.ok("node", &format!("{} {words}", env!("CARGO_BIN_EXE_dpd")))
+    }
+
+    /// Asks dpd for JSON.
+    pub fn json(&self, words: &str) -> Value {
+        let text = self.dpd(&format!("{words} -o json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("dpd {words}: {error}: {text}"))
+    }
+
+    /// The number of the live configuration.
+    pub fn revision(&self) -> u64 {
+        let status = self.json("status");
+        status["config"]["revision"].as_u64().expect("a revision")
+    }
+
+    /// The flows of the last moments, a line each; JSON.
+    pub fn flows(&self) -> Vec<Value> {
+        self.dpd("observe --last 200 -o json")
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a flow in JSON"))
+            .collect()
+    }
+
+    /// Packets that were dropped so far, as `reason (packets)`.
+    pub fn drops(&self) -> Vec<String> {
+        let status = self.json("status");
+        let drops = status["drops"].as_array().expect("drops").clone();
+        drops
+            .iter()
+            .map(|row| format!("{} ({})", row["reason_text"], row["packets"]))
+            .collect()
+    }
+
+    /// What hangs on the node's interfaces, as `interface hook program`.
+    pub fn attached(&self) -> Vec<String> {
+        let status = self.json("status");
+        let interfaces = status["interfaces"].as_array().expect("interfaces");
+        let mut rows: Vec<String> = interfaces
+            .iter()
+            .flat_map(|row| row["attachments"].as_array().expect("attachments"))
+            .map(|row| {
+                let word = |key: &str| row[key].as_str().expect("a word");
+                format!("{} {} {}", word("interface"), word("hook"), word("program"))
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    /// The numbers of the node's programs.
+    pub fn programs(&self) -> Vec<u64> {
+        let status = self.json("status");
+        let programs = status["programs"].as_array().expect("programs");
+        programs
+            .iter()
+            .filter_map(|row| row["id"].as_u64())
+            .collect()
+    }
+
+    /// How often the kernel has these programs on a hook, as bpftool counts: by links, or by filters where there are no
+    /// links for tc.
+    pub fn hooked(&self, programs: &[u64]) -> usize {
+        let ours =
+            |row: &&Value, key: &str| row[key].as_u64().is_some_and(|id| programs.contains(&id));
+        let links = self.ok("node", "bpftool -j link show");
+        let links: Vec<Value> = serde_json::from_str(&links).expect("links in JSON");
+        let links = links.iter().filter(|row| ours(row, "prog_id")).count();
+        if links > 0 {
+            return links;
+        }
+        let filters = self.ok("node", "bpftool -j net show");
+        let filters: Value = serde_json::from_str(&filters).expect("filters in JSON");
+        let filters = filters[0]["tc"].as_array().expect("filters of tc");
+        filters.iter().filter(|row| ours(row, "id")).count()
+    }
+
+    /// Runs a job on a thread inside a namespace; the sockets that it opens stay there.
+    pub fn within<T: Send>(&self, place: &str, job: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(self.netns(place)).expect("open the namespace");
+        let inside = || {
+            let handle = std::os::fd::AsFd::as_fd(&file);
+            move_into_link_name_space(handle, Some(LinkNameSpaceType::Network))
+                .expect("enter the namespace");
+            job()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// A TCP connection from a namespace.
+    pub fn connect(&self, place: &str, to: &str) -> std::io::Result<TcpStream> {
+        let to = to.parse().expect("an address and port");
+        self.within(place, || TcpStream::connect_timeout(&to, DEADLINE))
+    }
+
+    /// Whether the client gets an answer from the DNS service; the error is what dig said.
+    pub fn ask(&self, place: &str, server: &str) -> Result<(), String> {
+        let line =
+            format!("dig +short +tries=1 +time=2 @{server} kubernetes.default.svc.cluster.local");
+        let output = self.run(place, &line);
+        let said = text(&output);
+        (output.status.success() && said.trim() == "10.32.0.1")
+            .then_some(())
+            .ok_or(said)
+    }
+
+    fn netns(&self, place: &str) -> PathBuf {
+        Path::new("/run/netns").join(format!("{}-{place}", self.name))
+    }
+
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(15)..];
+        format!("the end of dpd's log:\n{}", tail.join("\n"))
+    }
+
+    fn must(&self, words: &[&str]) {
+        let output = script(&self.name, words);
+        let said = text(&output);
+        assert!(
+            output.status.success(),
+            "lab {words:?}: {said}{}",
+            self.tail()
+        );
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.tail());
+        }
+        let output = script(&self.name, &["down"]);
+        if !output.status.success() {
+            eprintln!("lab down of {}: {}", self.name, text(&output));
+        }
+    }
+}
+
+/// Looks again and again until it succeeds; fails with the last word after the deadline.
+pub fn eventually<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(error) if start.elapsed() > DEADLINE => {
+                panic!("{what}: not within {DEADLINE:?}: {error:?}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Output and errors in one.
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn must(command: &mut Command) {
+    let output = command.output().expect("run a command");
+    assert!(output.status.success(), "{command:?}: {}", text(&output));
+}
+
+fn script(lab: &str, words: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-lab/lab");
+    Command::new(script)
+        .args(words)
+        .env("LAB", lab)
+        .env("DPD", env!("CARGO_BIN_EXE_dpd"))
+        .env_remove("LAB_TOPOLOGY")
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("run netns-lab/lab")
+}
+
+/// Takes down the labs of test processes that are no more.
+fn clear_leftovers() {
+    for entry in fs::read_dir("/run/dpd-lab").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            script(&name, &["down"]);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
+//! Needs root.
+
+mod bad_input;
+mod bulk;
+mod dns;
+mod follow;
+mod interfaces;
+mod lab;
+mod ping;
+mod refused;
+mod side_by_side;
+mod takeover;
+mod web;

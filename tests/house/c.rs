@@ -1,0 +1,194 @@
+//! C: what includes what, and what no program has.
+
+use super::source::{Text, all, below, keep};
+
+/// What a file may include with quotes, by where it lies. The kernel's own headers come in through kernel.h alone.
+fn may_include(path: &str, included: &str) -> bool {
+    let in_lib = |name: &str| !name.contains('/') && name.ends_with(".h");
+    match path {
+        "bpf/kernel.h" => false,
+        "bpf/abi.h" => included == "kernel.h",
+        _ if path.starts_with("bpf/lib/") => included == "../abi.h" || in_lib(included),
+        _ => included == "abi.h" || included.strip_prefix("lib/").is_some_and(in_lib),
+    }
+}
+
+#[test]
+fn an_include_points_down() {
+    let mut breaches = Vec::new();
+    for text in below("bpf/", "") {
+        for (number, line) in text.code() {
+            let Some(included) = line.strip_prefix("#include ") else {
+                continue;
+            };
+            let allowed = match included.trim().strip_prefix('"') {
+                Some(included) => may_include(&text.path, included.trim_end_matches('"')),
+                None => text.path == "bpf/kernel.h",
+            };
+            if !allowed {
+                breaches.push(format!("{}:{number}: {line}", text.path));
+            }
+        }
+    }
+    keep("hooks and steps → lib → abi.h → kernel.h", breaches);
+}
+
+#[test]
+fn no_circle_of_includes() {
+    /// The headers of lib that a header of lib includes.
+    fn included(name: &str) -> Vec<String> {
+        let text = below("bpf/lib/", ".h").find(|text| text.name() == name);
+        let text = text.unwrap_or_else(|| panic!("there is no bpf/lib/{name}"));
+        let lines = text.text.lines();
+        let names = lines.filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
+        names
+            .filter(|name| !name.contains('/'))
+            .map(str::to_owned)
+            .collect()
+    }
+    fn walk(name: &str, way: &mut Vec<String>) {
+        assert!(
+            !way.iter().any(|seen| seen == name),
+            "a circle: {way:?} → {name}"
+        );
+        way.push(name.to_owned());
+        for next in included(name) {
+            walk(&next, way);
+        }
+        way.pop();
+    }
+    for text in below("bpf/lib/", ".h") {
+        walk(text.name(), &mut Vec::new());
+    }
+}
+
+/// `DPD_CONNTRACK_H` of bpf/lib/conntrack.h.
+fn guard(text: &Text) -> String {
+    let name = text.name().trim_end_matches(".h").to_uppercase();
+    format!("DPD_{name}_H")
+}
+
+#[test]
+fn no_program_is_written_twice() {
+    let mut breaches = Vec::new();
+    for text in below("bpf/", "") {
+        let directives: Vec<_> = text
+            .code()
+            .map(|(number, line)| (number, line.trim()))
+            .filter(|(_, line)| {
+                line.starts_with("#if") || line.starts_with("#el") || line.starts_with("#endif")
+            })
+            .collect();
+        let guard = format!("#ifndef {}", guard(text));
+        let is_right = match directives.as_slice() {
+            [] => text.path.ends_with(".bpf.c"),
+            [(_, first), (_, "#endif")] => text.path.ends_with(".h") && *first == guard,
+            _ => false,
+        };
+        if !is_right {
+            breaches.push(format!(
+                "{}: {directives:?}, where `{guard}` is meant",
+                text.path
+            ));
+        }
+    }
+    keep(
+        "no conditional of the preprocessor but a header's guard",
+        breaches,
+    );
+}
+
+#[test]
+fn every_file_says_its_licence_and_its_job() {
+    let breaches = below("bpf/", "").filter(|text| {
+        let mut lines = text.text.lines();
+        let licence = lines.next().unwrap_or_default();
+        let job = lines.next().unwrap_or_default();
+        !licence.contains("SPDX-License-Identifier: GPL-2.0-only") || !job.starts_with("/*")
+    });
+    let breaches = breaches.map(|text| text.path.clone()).collect();
+    keep(
+        "SPDX first, then a comment that says what it is for",
+        breaches,
+    );
+}
+
+#[test]
+fn a_program_is_named_after_its_file() {
+    let mut breaches = Vec::new();
+    for text in below("bpf/", ".bpf.c") {
+        let stem = text.name().trim_end_matches(".bpf.c");
+        let programs = text.text.split("SEC(\"tc\")\nint ").skip(1);
+        let programs: Vec<_> = programs.filter_map(|rest| rest.split('(').next()).collect();
+        let named = [format!("tail_{stem}"), format!("dpd_{stem}")];
+        let is_right = match programs.as_slice() {
+            [] => stem == "export",
+            [one] => named.iter().any(|name| name == one),
+            _ => false,
+        };
+        if !is_right {
+            breaches.push(format!("{}: {programs:?}", text.path));
+        }
+    }
+    keep("one program in a file, of its name", breaches);
+}
+
+#[test]
+fn the_daemons_tables_are_not_for_programs_to_write() {
+    let mut breaches = Vec::new();
+    let mut tables = 0;
+    for text in below("bpf/lib/", ".h") {
+        for table in text.text.split("\nstruct ").skip(1) {
+            let (name, rest) = table.split_once(" {").unwrap_or((table, ""));
+            if !name.ends_with("_table") {
+                continue;
+            }
+            tables += 1;
+            let body = rest.split("};").next().unwrap_or_default();
+            if !body.contains("BPF_F_RDONLY_PROG") {
+                breaches.push(format!("{}: struct {name}", text.path));
+            }
+        }
+    }
+    assert!(tables > 5, "the tables of a generation are found");
+    keep(
+        "what the daemon writes is BPF_F_RDONLY_PROG, so that the verifier keeps programs from it",
+        breaches,
+    );
+}
+
+#[test]
+fn the_clock_is_read_at_the_hook() {
+    const MAY: [&str; 2] = ["bpf/lib/chain.h", "bpf/lib/established.h"];
+    let readers = below("bpf/", "").filter(|text| text.text.contains("bpf_ktime_get"));
+    let breaches = readers.filter(|text| !MAY.contains(&text.path.as_str()));
+    let breaches = breaches.map(|text| text.path.clone()).collect();
+    keep("below the entry of a packet time is an argument", breaches);
+}
+
+#[test]
+fn a_constant_is_defined_once() {
+    let mut seen = std::collections::BTreeMap::new();
+    let mut breaches = Vec::new();
+    for text in all().iter().filter(|text| text.path.starts_with("bpf/")) {
+        for (number, line) in text.code() {
+            let line = line.trim();
+            let Some((name, _)) = line.split_once(" = ") else {
+                continue;
+            };
+            let name = name.trim_start_matches("enum { ");
+            let is_constant = name.len() > 2
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+            if !is_constant {
+                continue;
+            }
+            let place = format!("{}:{number}", text.path);
+            if let Some(first) = seen.insert(name.to_owned(), place.clone()) {
+                breaches.push(format!("{name}: {first} and {place}"));
+            }
+        }
+    }
+    keep("a constant has one definition", breaches);
+}

@@ -1,0 +1,15 @@
+//! The rules of the house: what a reviewer would have to remember. Each breach is told with its place and its rule.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod source;
+
+mod c;
+mod layout;
+mod pages;
+mod papers;
+mod parity;
+mod programs;
+mod rust;
+mod tables;

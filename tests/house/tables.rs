@@ -1,0 +1,194 @@
+//! The tables of a generation, through the kernel: what was written is what is read.
+//!
+//! Needs root.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use dpd::bpf::conntrack::Sizes;
+use dpd::bpf::generation::Generations;
+use dpd::bpf::load::load;
+use dpd::bpf::pins::Pins;
+use dpd::model::policy::{Action, Direction};
+use dpd::model::protocol::Protocol;
+use dpd::model::service::{BackendState, Frontend};
+use dpd::model::state::{
+    AddressEntry, Backend, Delivery, Endpoint, Enforcement, Place, PolicyEntry, PolicyKey,
+    ServiceEntry, Settings, Slot, State,
+};
+use ipnet::IpNet;
+
+use super::common::programs::own_bpffs;
+
+/// A state with so many rows in each table, in both families.
+fn state(rows: u32) -> State {
+    let ip = |number: u32| -> IpAddr {
+        match number % 2 {
+            0 => Ipv4Addr::from(0x0a00_0000 + number).into(),
+            _ => Ipv6Addr::from((0xfd00_0200_u128 << 96) + u128::from(number)).into(),
+        }
+    };
+    let numbers = || 1..=rows;
+    let port = |number: u32| (number % 65535) as u16 + 1;
+    let frontend = |number| Frontend {
+        address: ip(number),
+        port: port(number),
+        protocol: Protocol::ALL[number as usize % 3],
+    };
+    let policy_key = |number: u32| {
+        let has_port = !number.is_multiple_of(5);
+        PolicyKey {
+            subject: number,
+            class: number / 2,
+            direction: match number % 3 {
+                0 => Direction::Egress,
+                _ => Direction::Ingress,
+            },
+            protocol: has_port.then_some(17),
+            port: if has_port { port(number) } else { 0 },
+            port_bits: if has_port { 16 } else { 0 },
+        }
+    };
+    State {
+        settings: Settings {
+            tcp_ns: 8000,
+            rate: rows,
+            ..Settings::default()
+        },
+        services: numbers()
+            .map(|n| {
+                (
+                    frontend(n),
+                    ServiceEntry {
+                        service: n,
+                        first_slot: n - 1,
+                        slot_count: n % 2,
+                    },
+                )
+            })
+            .collect(),
+        slots: numbers()
+            .map(|n| Slot {
+                backend: n,
+                alias: n + 1,
+                threshold: u32::MAX - n,
+            })
+            .collect(),
+        backends: numbers()
+            .map(|n| {
+                let address = SocketAddr::new(ip(n), port(n));
+                let state = BackendState::Draining;
+                (
+                    n,
+                    Backend {
+                        service: n,
+                        address,
+                        state,
+                        weight: n as u16,
+                    },
+                )
+            })
+            .collect(),
+        endpoints: numbers()
+            .map(|n| {
+                let mac = [2, 0, 0, 0, (n >> 8) as u8, n as u8];
+                let (ingress, egress) = (Enforcement::On, Enforcement::DenyOnly);
+                (
+                    n,
+                    Endpoint {
+                        identity: n,
+                        delivery: Delivery::Direct,
+                        host_mac: mac,
+                        mac,
+                        ingress,
+                        egress,
+                    },
+                )
+            })
+            .collect(),
+        addresses: defaults()
+            .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
+            .map(address_row)
+            .collect(),
+        policy: numbers()
+            .map(|n| {
+                (
+                    policy_key(n),
+                    PolicyEntry {
+                        action: Action::Deny,
+                        rule: n,
+                    },
+                )
+            })
+            .collect(),
+        ..State::default()
+    }
+}
+
+/// All addresses of a family, and prefixes within: the longest one counts.
+fn defaults() -> impl Iterator<Item = (IpNet, u32)> {
+    let texts = ["0.0.0.0/0", "::/0", "10.0.0.0/8", "fd00:200::/32"];
+    let nets = texts.map(|text| text.parse().expect("a prefix"));
+    nets.into_iter().zip(900_000..)
+}
+
+fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, AddressEntry) {
+    let place = match number % 3 {
+        0 => Place::Endpoint { ifindex: number },
+        1 => Place::Host,
+        _ => Place::Waiting,
+    };
+    (
+        prefix,
+        AddressEntry {
+            identity: number,
+            class: number + 7,
+            place,
+        },
+    )
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let thread = std::thread::spawn(|| {
+        let pins = Pins::new(&own_bpffs());
+        pins.prepare().expect("make the folders for pins");
+        let _load = load(&pins, &Sizes { connections: 1024 }).expect("load the programs");
+        let mut generations = Generations::open(&pins).expect("open the tables");
+        assert_eq!(
+            generations.read().expect("read"),
+            None,
+            "before the first generation"
+        );
+        let mut live = None;
+        // Full, one row less than full, next to nothing, nothing, and full again.
+        for rows in [3000, 2999, 1, 0, 3000] {
+            let wanted = state(rows);
+            let prepared = generations
+                .prepare(&wanted, live.as_ref())
+                .expect("write the tables");
+            generations.commit(prepared);
+            let read = generations
+                .read()
+                .expect("read")
+                .expect("there is a generation");
+            assert_eq!(counts(&read), counts(&wanted), "{rows} rows");
+            assert!(read == wanted, "{rows} rows: a row differs");
+            live = Some(wanted);
+        }
+    });
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn counts(state: &State) -> BTreeMap<&'static str, usize> {
+    BTreeMap::from([
+        ("services", state.services.len()),
+        ("slots", state.slots.len()),
+        ("backends", state.backends.len()),
+        ("endpoints", state.endpoints.len()),
+        ("addresses", state.addresses.len()),
+        ("policy", state.policy.len()),
+    ])
+}

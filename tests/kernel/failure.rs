@@ -1,0 +1,180 @@
+//! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
+
+use dpd::bpf::attach::{self, Mechanism};
+use dpd::bpf::pins::Pins;
+use dpd::config::Config;
+use dpd::model::world::World;
+use rustix::mount::MountFlags;
+
+use crate::host::{CONFIG, Host, on_host};
+
+/// Everything that a failed change must leave alone.
+#[derive(Debug, PartialEq)]
+struct Picture {
+    epoch: u64,
+    tables: Vec<(String, u32)>,
+    maps: Vec<(String, u32)>,
+    links: Vec<(String, u32, u32)>,
+    loads: Vec<u64>,
+    generations: Vec<u64>,
+}
+
+impl Picture {
+    fn of(host: &Host) -> Picture {
+        let pins = host.pins();
+        Picture {
+            epoch: host.reader().epoch().unwrap(),
+            tables: host.table_ids().into_iter().collect(),
+            maps: host.map_ids(&pins.maps()).into_iter().collect(),
+            links: host.link_ids(),
+            loads: Pins::numbers(&pins.loads()),
+            generations: Pins::numbers(&pins.generations()),
+        }
+    }
+}
+
+/// A second name for an interface that is not there, last of all that are attached.
+fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
+    let config = host.config(&format!(
+        "{base}\n[interfaces.lxc-vanished]\nrole = \"endpoint\"\naddresses = [\"10.200.0.66\"]\nidentity = \"client\"\n"
+    ));
+    let mut world = host.world();
+    let mut link = world.links["lxc-client"].clone();
+    link.ifindex = 999_999;
+    world.links.insert("lxc-vanished".to_owned(), link);
+    (config, world)
+}
+
+/// Each way to fail, on a datapath that runs.
+fn failures(host: &Host) -> Vec<(&'static str, Config, World, &'static [&'static str])> {
+    let (vanished, world_before) = with_a_vanished_interface(host, CONFIG);
+    let size = "[conntrack]\nsize = 4096\n";
+    let (resized, _) = with_a_vanished_interface(host, &format!("{CONFIG}{size}"));
+    let mut huge = host.config(CONFIG);
+    huge.conntrack.size = 1 << 29;
+    vec![
+        (
+            "an interface that vanishes between the look and the attaching",
+            vanished,
+            world_before.clone(),
+            &[
+                "interface lxc-vanished",
+                "dpd_from_container",
+                "No such device",
+            ],
+        ),
+        (
+            "the same with another size of conntrack, for which new programs were attached already",
+            resized,
+            world_before,
+            &["interface lxc-vanished", "No such device"],
+        ),
+        (
+            "a table of connections that no memory holds",
+            huge,
+            host.world(),
+            &["make map dpd_ct_", "for 1073741824 entries"],
+        ),
+    ]
+}
+
+fn check_failures(host: &Host, mechanism: Mechanism) {
+    let mut reconciler = host.start(mechanism);
+    assert!(host.asks(), "the service answers");
+    let before = Picture::of(host);
+    for (what, config, world, words) in failures(host) {
+        let mut announced = None;
+        let error = host.refused(&mut reconciler, &config, &world);
+        let _ = reconciler.apply(&config, &world, |epoch, _| announced = Some(epoch));
+        assert_eq!(announced, None, "{what}");
+        for word in words {
+            assert!(error.contains(word), "{what}: {error}");
+        }
+        assert_eq!(Picture::of(host), before, "{what}");
+        assert!(host.asks(), "{what}: the service answers");
+        let found = attach::find(&host.pins(), host.ifindex("lxc-client"));
+        assert_eq!(found.len(), 2, "{what}: both hooks are there");
+    }
+    let good = host.changed("20001", "20009");
+    let applied = host.apply(&mut reconciler, &good);
+    assert_eq!(applied.epoch, before.epoch + 1, "the next good one works");
+    assert!(host.asks(), "and serves");
+}
+
+#[test]
+fn a_refused_change_leaves_all_as_it_was_with_tcx() {
+    on_host(|host| check_failures(host, Mechanism::Tcx));
+}
+
+#[test]
+fn a_refused_change_leaves_all_as_it_was_with_clsact() {
+    on_host(|host| {
+        check_failures(host, Mechanism::Clsact);
+        let held = attach::held(&host.pins());
+        assert_eq!(held.len(), 2, "the vanished one left no mark: {held:?}");
+    });
+}
+
+#[test]
+fn a_bpffs_that_became_read_only() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let before = Picture::of(host);
+        let place = "/sys/fs/bpf";
+        let config = host.changed("20001", "20009");
+        let rows = [
+            ("a change", config.clone()),
+            (
+                "a change that loads programs",
+                host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n")),
+            ),
+        ];
+        for (what, config) in rows {
+            rustix::mount::mount_remount(place, MountFlags::RDONLY, "").unwrap();
+            let error = host.refused(&mut reconciler, &config, &host.world());
+            rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
+            assert!(error.contains(place), "{what} says where: {error}");
+            assert!(error.contains("Read-only"), "{what}: {error}");
+            assert_eq!(Picture::of(host), before, "{what}");
+        }
+        host.apply(&mut reconciler, &config);
+        assert_eq!(host.reader().epoch().unwrap(), before.epoch + 1);
+        assert!(host.asks(), "the service answers");
+    });
+}
+
+#[test]
+fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
+    for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
+        on_host(|host| {
+            drop(host.start(mechanism));
+            let before = Picture::of(host);
+            let (config, world) = with_a_vanished_interface(host, CONFIG);
+            for attempt in 1..=2 {
+                let mut second = host.take_over(&config, mechanism);
+                host.refused(&mut second, &config, &world);
+                drop(second);
+                assert_eq!(Picture::of(host), before, "attempt {attempt}");
+                assert!(host.asks(), "attempt {attempt}: the service answers");
+            }
+            let _third = host.start(mechanism);
+            assert!(host.asks(), "the next good one works");
+        });
+    }
+}
+
+#[test]
+fn a_first_start_that_fails_attaches_nothing() {
+    on_host(|host| {
+        let (config, world) = with_a_vanished_interface(host, CONFIG);
+        let mut reconciler = host.take_over(&config, Mechanism::Tcx);
+        host.refused(&mut reconciler, &config, &world);
+        assert_eq!(reconciler.epoch(), 0);
+        assert!(reconciler.live().is_none());
+        assert!(attach::held(&host.pins()).is_empty());
+        drop(reconciler);
+        assert!(Pins::numbers(&host.pins().loads()).is_empty());
+        let _reconciler = host.start(Mechanism::Tcx);
+        assert!(host.asks(), "the next good one works");
+    });
+}

@@ -1,0 +1,109 @@
+//! Programs of another tool, on the same hooks as ours.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::{TC_INGRESS, TcHook, TcHookBuilder};
+
+/// What the program does with every packet.
+#[derive(Clone, Copy)]
+pub enum Does {
+    /// `TCX_NEXT`, `TC_ACT_UNSPEC`
+    Next = -1,
+    /// `TC_ACT_SHOT`
+    Drop = 2,
+}
+
+/// Loads `r0 = does; exit` under a name.
+pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
+    const MOVE_TO_R0: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
+    const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
+    let instruction = |code, imm| libbpf_sys::bpf_insn {
+        code,
+        imm,
+        ..Default::default()
+    };
+    let instructions = [instruction(MOVE_TO_R0, does as i32), instruction(EXIT, 0)];
+    // SAFETY: the names end in a zero byte, and there are as many instructions as said; all live for the whole call.
+    let fd = unsafe {
+        libbpf_sys::bpf_prog_load(
+            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
+            name.as_ptr(),
+            c"GPL".as_ptr(),
+            instructions.as_ptr(),
+            instructions.len() as u64,
+            std::ptr::null_mut(),
+        )
+    };
+    assert!(fd >= 0, "the kernel refuses the foreign program: {fd}");
+    // SAFETY: the kernel has just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Attaches it to the tcx ingress of an interface, before all that is there. It stays for as long as the answer lives.
+pub fn attach_first(ifindex: u32, program: &OwnedFd) -> OwnedFd {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: BPF_F_BEFORE,
+        ..Default::default()
+    };
+    // SAFETY: the program's descriptor and the options live for the whole call.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(
+            program.as_raw_fd(),
+            ifindex as i32,
+            libbpf_sys::BPF_TCX_INGRESS,
+            &options,
+        )
+    };
+    assert!(fd >= 0, "the kernel refuses the foreign link: {fd}");
+    // SAFETY: as above.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Puts it into the clsact qdisc of an interface, behind our filter; makes the qdisc if it lacks.
+pub fn filter(ifindex: u32, program: &OwnedFd) -> TcHook {
+    let mut hook = TcHookBuilder::new(program.as_fd())
+        .ifindex(ifindex as i32)
+        .handle(1)
+        .priority(50)
+        .hook(TC_INGRESS);
+    hook.create().expect("make the clsact qdisc");
+    hook.attach().expect("attach the foreign filter");
+    hook
+}
+
+/// The ids of the programs on a tcx hook of an interface, in their order.
+pub fn order(ifindex: u32, attach_type: u32) -> Vec<u32> {
+    let mut ids = [0u32; 64];
+    let mut options = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as libbpf_sys::size_t,
+        prog_ids: ids.as_mut_ptr(),
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.count = 64;
+    // SAFETY: there is room for as many ids as the options say, and all lives for the whole call.
+    let done =
+        unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, attach_type, &mut options) };
+    assert_eq!(done, 0, "ask for the programs of a hook");
+    // SAFETY: both arms of the union are the count.
+    let count = unsafe { options.__bindgen_anon_1.count } as usize;
+    ids[..count].to_vec()
+}
+
+/// The id of a loaded program.
+pub fn id(program: &OwnedFd) -> u32 {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: the kernel writes at most `length` bytes into `info`, which asks for no arrays.
+    let done = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            program.as_raw_fd(),
+            std::ptr::from_mut(&mut info).cast(),
+            &mut length,
+        )
+    };
+    assert_eq!(done, 0, "ask about a program");
+    info.id
+}

@@ -1,0 +1,365 @@
+//! A host with two workloads, `client` and `server`, and what a test asks of its kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dpd::bpf::attach::Mechanism;
+use dpd::bpf::conntrack::Tables;
+use dpd::bpf::pins::Pins;
+use dpd::bpf::reader::Reader;
+use dpd::config::Config;
+use dpd::model::conntrack::Connection;
+use dpd::model::world::World;
+use dpd::reconcile::{Applied, Reconciler};
+use libbpf_rs::query::{LinkInfo, LinkInfoIter, MapInfoIter, ProgInfoIter};
+use libbpf_rs::{Link, MapCore, MapHandle};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
+
+use crate::common::namespace::Namespace;
+use crate::common::programs::own_bpffs;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the service of `CONFIG` is.
+pub const SERVICE: &str = "10.32.0.10:53";
+
+pub const CONFIG: &str = r#"
+[interfaces.lxc-client]
+role      = "endpoint"
+addresses = ["10.200.0.64"]
+identity  = "client"
+
+[interfaces.lxc-server]
+role      = "endpoint"
+addresses = ["10.200.0.44"]
+identity  = "server"
+
+[identities.client]
+id = 20001
+
+[identities.server]
+id = 18203
+
+[services.dns]
+frontends = ["10.32.0.10:53/udp"]
+backends  = ["10.200.0.44:53"]
+
+[policies.dns-clients]
+subject = "server"
+ingress = [
+    { from = ["client"], ports = ["53/udp"] },
+    { from = ["client"], ports = ["icmp"] },
+]
+"#;
+
+pub struct Host {
+    /// After `CONFIG`, what a test changes.
+    files: TempDir,
+    root: PathBuf,
+    pub namespace: Namespace,
+    client: Namespace,
+    _server: Namespace,
+    client_socket: UdpSocket,
+    server_socket: UdpSocket,
+}
+
+/// Runs a test on a thread that is in the host's network namespace, with a bpffs that nobody else sees.
+pub fn on_host(test: impl FnOnce(&Host) + Send) {
+    let (namespace, client, server) = (Namespace::new(), Namespace::new(), Namespace::new());
+    namespace.sysctl("net.ipv4.ip_forward=1");
+    namespace.ip("address add 10.200.0.1/32 dev lo");
+    let workloads = [
+        ("lxc-client", &client, "10.200.0.64"),
+        ("lxc-server", &server, "10.200.0.44"),
+    ];
+    for (interface, workload, address) in workloads {
+        lay_link(&namespace, interface, workload, address);
+    }
+    std::thread::scope(|scope| {
+        let test = scope.spawn(|| {
+            let network = namespace.handle();
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&network),
+                Some(LinkNameSpaceType::Network),
+            )
+            .expect("enter the network namespace");
+            test(&Host {
+                files: tempfile::tempdir().expect("make a folder for the configuration"),
+                root: own_bpffs(),
+                client_socket: udp_socket(&client, "10.200.0.64:0"),
+                server_socket: udp_socket(&server, "10.200.0.44:53"),
+                namespace,
+                client,
+                _server: server,
+            });
+        });
+        test.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+fn lay_link(host: &Namespace, interface: &str, workload: &Namespace, address: &str) {
+    workload.sysctl("net.ipv6.conf.default.disable_ipv6=1");
+    let pid = workload.pid();
+    host.ip(&format!(
+        "link add {interface} type veth peer name eth0 netns {pid}"
+    ));
+    host.ip(&format!("address add 169.254.1.1/32 dev {interface}"));
+    host.ip(&format!("link set {interface} up"));
+    host.ip(&format!(
+        "route add {address}/32 dev {interface} src 10.200.0.1"
+    ));
+    workload.ip(&format!("address add {address}/32 dev eth0"));
+    workload.ip("link set eth0 up");
+    workload.ip("route add default via 169.254.1.1 dev eth0 onlink");
+}
+
+fn udp_socket(workload: &Namespace, address: &str) -> UdpSocket {
+    let socket = workload.run(|| UdpSocket::bind(address));
+    let socket = socket.unwrap_or_else(|error| panic!("bind to {address}: {error}"));
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .expect("set a timeout");
+    socket
+}
+
+/// A lock that was let go may live on for a moment in a child that another test has just forked and that has not
+/// become another program yet.
+fn when_unlocked<T>(job: impl Fn() -> anyhow::Result<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match job() {
+            Ok(done) => return done,
+            Err(error) if Instant::now() < deadline && is_locked(&error) => look_again(),
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+}
+
+fn is_locked(error: &anyhow::Error) -> bool {
+    error.to_string().contains("is at work on")
+}
+
+/// Between two looks, until a deadline.
+fn look_again() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+impl Host {
+    /// The configuration in a text, with this host's places.
+    pub fn config(&self, text: &str) -> Config {
+        let path = self.files.path().join("config.toml");
+        let daemon = format!("[daemon]\nbpf_root = {:?}\n", self.root);
+        fs::write(&path, format!("{daemon}{text}")).expect("write the configuration");
+        dpd::config::load(&path)
+            .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"))
+            .config
+    }
+
+    /// `CONFIG` with something in it replaced.
+    pub fn changed(&self, from: &str, to: &str) -> Config {
+        assert!(CONFIG.contains(from), "the configuration has no {from}");
+        self.config(&CONFIG.replace(from, to))
+    }
+
+    pub fn world(&self) -> World {
+        dpd::net::snapshot().expect("look at the interfaces")
+    }
+
+    /// A daemon's datapath that has been made to match `CONFIG`.
+    pub fn start(&self, mechanism: Mechanism) -> Reconciler {
+        let config = self.config(CONFIG);
+        let mut reconciler = self.take_over(&config, mechanism);
+        self.apply(&mut reconciler, &config);
+        reconciler
+    }
+
+    /// A daemon that has applied nothing yet.
+    pub fn take_over(&self, config: &Config, mechanism: Mechanism) -> Reconciler {
+        when_unlocked(|| Reconciler::start_with(config, mechanism))
+    }
+
+    /// Takes everything away; answers with what that was.
+    pub fn cleanup(&self) -> Vec<String> {
+        when_unlocked(|| dpd::reconcile::cleanup(&self.root))
+    }
+
+    pub fn apply(&self, reconciler: &mut Reconciler, config: &Config) -> Applied {
+        reconciler
+            .apply(config, &self.world(), |_, _| {})
+            .expect("apply the configuration")
+    }
+
+    /// The error of an apply that must fail.
+    pub fn refused(&self, reconciler: &mut Reconciler, config: &Config, world: &World) -> String {
+        let done = reconciler.apply(config, world, |_, _| {});
+        format!("{:#}", done.expect_err("this must fail"))
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn pins(&self) -> Pins {
+        Pins::new(&self.root)
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::open(&self.root).expect("read the datapath")
+    }
+
+    pub fn ifindex(&self, interface: &str) -> u32 {
+        self.world().links[interface].ifindex
+    }
+
+    /// Our pinned links by name.
+    pub fn links(&self) -> BTreeMap<String, LinkInfo> {
+        dpd::bpf::pins::names(&self.pins().links())
+            .into_iter()
+            .filter(|name| self.pins().links().join(name).is_file())
+            .map(|name| {
+                let link = Link::open(self.pins().links().join(&name)).expect("open a link");
+                (name, link.info().expect("ask about a link"))
+            })
+            .collect()
+    }
+
+    /// What tells links apart: name, the link's id, its program's id.
+    pub fn link_ids(&self) -> Vec<(String, u32, u32)> {
+        self.links()
+            .into_iter()
+            .map(|(name, link)| (name, link.id, link.prog_id))
+            .collect()
+    }
+
+    /// The ids of the programs of the newest load.
+    pub fn program_ids(&self) -> BTreeSet<u32> {
+        let programs = self.reader().programs().expect("read the programs");
+        programs.iter().map(|program| program.id).collect()
+    }
+
+    /// The ids of the maps pinned in a folder, by name.
+    pub fn map_ids(&self, folder: &Path) -> BTreeMap<String, u32> {
+        dpd::bpf::pins::names(folder)
+            .into_iter()
+            .filter_map(|name| {
+                let map = MapHandle::from_pinned_path(folder.join(&name)).ok()?;
+                let id = map.info().expect("ask about a map").info.id;
+                Some((name, id))
+            })
+            .collect()
+    }
+
+    /// The ids of the live generation's inner maps.
+    pub fn table_ids(&self) -> BTreeMap<String, u32> {
+        let epoch = self.reader().epoch().expect("read the epoch");
+        self.map_ids(&self.pins().generation(epoch))
+    }
+
+    pub fn connections(&self) -> Vec<Connection> {
+        self.reader().connections().expect("read the connections")
+    }
+
+    /// Every entry of the tables of connections.
+    pub fn entries(&self) -> u64 {
+        let tables = Tables::open(&self.pins()).expect("open the tables of connections");
+        tables.present().expect("count the entries")
+    }
+
+    /// Packets that went through, by interface and direction seen from the workload.
+    pub fn forwarded(&self, interface: &str, direction: &str) -> u64 {
+        let ifindex = self.ifindex(interface);
+        let metrics = self.reader().metrics().expect("read the counters");
+        metrics
+            .iter()
+            .filter(|m| m.ifindex == ifindex && m.direction == direction && m.reason == 0)
+            .map(|m| m.packets)
+            .sum()
+    }
+
+    /// A question from the client through the service; whether the server's answer came back from the service.
+    pub fn asks(&self) -> bool {
+        let (server, client) = (&self.server_socket, &self.client_socket);
+        let mut bytes = [0; 16];
+        client
+            .send_to(b"question", SERVICE)
+            .expect("send the question");
+        let asked = match server.recv_from(&mut bytes) {
+            Ok((_, from)) => from,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("receive the question: {error}"),
+        };
+        server.send_to(b"answer", asked).expect("send the answer");
+        let (length, from) = client.recv_from(&mut bytes).expect("receive the answer");
+        let service: SocketAddr = SERVICE.parse().expect("an address");
+        &bytes[..length] == b"answer" && from == service
+    }
+
+    /// Whether one workload's ping to an address is answered.
+    pub fn client_pings(&self, address: &str) -> bool {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.client.pid()));
+        ping(command.arg("ping"), address)
+    }
+
+    /// Whether the host's own ping to an address is answered.
+    pub fn host_pings(&self, address: &str) -> bool {
+        ping(&mut Command::new("ping"), address)
+    }
+
+    /// Runs `tc` with these words on the host, and gives what it prints.
+    pub fn tc(&self, words: &str) -> String {
+        let output = Command::new("tc")
+            .args(words.split_whitespace())
+            .output()
+            .expect("start tc (of the package iproute2)");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "tc {words}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn has_clsact(&self, interface: &str) -> bool {
+        self.tc(&format!("qdisc show dev {interface}"))
+            .contains("qdisc clsact")
+    }
+}
+
+fn ping(command: &mut Command, address: &str) -> bool {
+    let output = command
+        .args(["-n", "-c1", "-W1", address])
+        .output()
+        .expect("start ping (of the package iputils-ping)");
+    output.status.success()
+}
+
+/// What the kernel has altogether, of everybody.
+pub fn all_programs() -> BTreeSet<u32> {
+    ProgInfoIter::default().map(|info| info.id).collect()
+}
+
+pub fn all_maps() -> BTreeSet<u32> {
+    MapInfoIter::default().map(|info| info.id).collect()
+}
+
+pub fn all_links() -> BTreeSet<u32> {
+    LinkInfoIter::default().map(|info| info.id).collect()
+}
+
+/// The kernel frees programs, maps and links a while after the last use: waits until none of these is there.
+pub fn wait_until_gone(what: &str, ids: &BTreeSet<u32>, all: fn() -> BTreeSet<u32>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left: Vec<u32> = all().intersection(ids).copied().collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what} {left:?} are still there");
+        look_again();
+    }
+}

@@ -1,0 +1,14 @@
+//! The reconciler against a real kernel: what it attaches, pins, replaces, rolls back and takes away. Each test has
+//! network namespaces and a bpffs of its own. Needs root.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod foreign;
+mod host;
+
+mod apply;
+mod clsact;
+mod failure;
+mod refusal;
+mod tcx;

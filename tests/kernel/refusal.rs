@@ -1,0 +1,117 @@
+//! Places where no daemon may start or clean up: each says why, and what to do.
+
+use std::fs;
+
+use dpd::bpf::attach::Mechanism;
+use dpd::config::Config;
+use dpd::reconcile::{Reconciler, cleanup};
+
+use crate::host::{CONFIG, Host, on_host};
+
+fn refusal(config: &Config) -> String {
+    match Reconciler::start(config) {
+        Ok(_) => panic!("this must be refused"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn assert_says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not said: {error}");
+    }
+}
+
+#[test]
+fn a_second_daemon_on_the_same_root() {
+    on_host(|host| {
+        let mut first = host.start(Mechanism::Tcx);
+        let links = host.link_ids();
+        let pid = format!("(pid {})", std::process::id());
+        let place = host.root().display().to_string();
+        let words = [&*pid, &*place, "stop it first"];
+        assert_says(&refusal(&host.config(CONFIG)), &words);
+        let error = cleanup(host.root()).unwrap_err();
+        assert_says(&format!("{error:#}"), &words);
+        assert_eq!(host.link_ids(), links, "nothing has changed");
+        host.apply(&mut first, &host.changed("20001", "20009"));
+        drop(first);
+        drop(host.start(Mechanism::Tcx));
+    });
+}
+
+#[test]
+fn a_second_daemon_on_another_root_is_welcome() {
+    on_host(|host| {
+        let _first = host.start(Mechanism::Tcx);
+        let mut config = host.config("");
+        config.daemon.bpf_root = host.root().with_file_name("dpd-b");
+        let mut second = Reconciler::start(&config).unwrap();
+        host.apply(&mut second, &config);
+        assert!(host.asks(), "the first serves on");
+    });
+}
+
+#[test]
+fn the_folder_of_another_version() {
+    on_host(|host| {
+        let other = host.root().join("abi-999");
+        fs::create_dir_all(&other).unwrap();
+        let words = ["abi-999", "dpd cleanup", "another version"];
+        assert_says(&refusal(&host.config(CONFIG)), &words);
+        let left = dpd::bpf::pins::names(host.root());
+        assert_eq!(left, ["abi-999"], "nothing of ours is beside it");
+    });
+}
+
+#[test]
+fn a_folder_that_is_no_bpffs() {
+    on_host(|host: &Host| {
+        let folder = tempfile::tempdir().unwrap();
+        let precious = folder.path().join("abi-1");
+        fs::create_dir(&precious).unwrap();
+        let mut config = host.config(CONFIG);
+        config.daemon.bpf_root = folder.path().to_owned();
+        let words = ["not on a bpffs", "mount -t bpf bpf /sys/fs/bpf"];
+        assert_says(&refusal(&config), &words);
+        let error = cleanup(folder.path()).unwrap_err();
+        assert_says(&format!("{error:#}"), &["not on a bpffs"]);
+        assert!(precious.exists(), "cleanup touched nothing");
+        config.daemon.bpf_root = folder.path().join("deep/er");
+        assert_says(&refusal(&config), &words);
+        assert!(!folder.path().join("deep").exists(), "nothing was made");
+    });
+}
+
+#[test]
+fn a_pinned_map_of_another_layout() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        // The counters where the table of fragments is wanted.
+        let path = host.pins().map("dpd_fragments");
+        let stranger = host.pins().map("dpd_counters");
+        fs::remove_file(&path).unwrap();
+        libbpf_rs::MapHandle::from_pinned_path(stranger)
+            .unwrap()
+            .pin(&path)
+            .unwrap();
+        let links = host.link_ids();
+        let words = ["dpd_fragments", "layout", "dpd cleanup"];
+        assert_says(&refusal(&host.config(CONFIG)), &words);
+        assert_eq!(host.link_ids(), links, "nothing has changed");
+    });
+}
+
+#[test]
+fn a_first_start_with_a_table_that_no_memory_holds() {
+    on_host(|host| {
+        let mut config = host.config(CONFIG);
+        config.conntrack.size = 1 << 29;
+        let words = ["load the eBPF programs", "libbpf's words", "dpd_ct_tcp"];
+        assert_says(&refusal(&config), &words);
+        for folder in [host.pins().maps(), host.pins().loads()] {
+            let left = dpd::bpf::pins::names(&folder);
+            assert!(left.is_empty(), "{}: {left:?}", folder.display());
+        }
+        drop(host.start(Mechanism::Tcx));
+    });
+}
