@@ -20,6 +20,7 @@ build: packages cargo
 
 demo: build
 	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo
+	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo-two-hosts
 
 test: test-packages cargo
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
