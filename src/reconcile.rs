@@ -4,23 +4,24 @@
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
 //! and is undone if it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::bpf::attach::{self, Mechanism};
+use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
-use crate::bpf::load::{self, HookProgram, Load};
+use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
+use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
-use crate::model::state::State;
+use crate::model::state::{State, XdpMode};
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -35,7 +36,7 @@ pub struct Reconciler {
     /// What the live tables hold; `None` before the first configuration.
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
-    attached: BTreeSet<u32>,
+    attached: BTreeMap<u32, Role>,
     _lock: OwnedFd,
 }
 
@@ -77,7 +78,7 @@ impl Reconciler {
             load,
             generations,
             live,
-            attached: BTreeSet::new(),
+            attached: BTreeMap::new(),
             _lock: lock,
         })
     }
@@ -125,7 +126,7 @@ impl Reconciler {
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
-        let wanted: BTreeSet<u32> = state.endpoints.keys().copied().collect();
+        let wanted = roles(&state);
         let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
         if self.live.as_ref() == Some(&state) && is_in_place {
             self.settle();
@@ -136,11 +137,11 @@ impl Reconciler {
         }
         let changes = plan::diff(before, &state);
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
-        if let Err(error) = self.attach(&state) {
+        if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
             return Err(error);
         }
-        for ifindex in lost.intersection(&wanted) {
+        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
             let name = interface_name(&state.catalog, *ifindex);
             log::warn!("interface {name} had lost programs of ours: they are attached again");
         }
@@ -148,6 +149,7 @@ impl Reconciler {
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
         self.detach_all_but(&wanted);
+        self.detach_xdp();
         self.settle();
         self.forget_counters();
         Ok(Applied { epoch, changes })
@@ -179,24 +181,29 @@ impl Reconciler {
 
     /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
     fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let is_lost =
-            |ifindex: u32| attach::find(&self.pins, ifindex).len() < HookProgram::ALL.len();
-        let attached = self.attached.iter().copied();
-        let lost: BTreeSet<u32> = attached.filter(|ifindex| is_lost(*ifindex)).collect();
-        self.attached.retain(|ifindex| !lost.contains(ifindex));
+        let pins = &self.pins;
+        let is_lost = |ifindex: u32, role: Role| {
+            attach::find(pins, ifindex, role).len() < role.programs().len()
+        };
+        let attached = self.attached.iter();
+        let lost: BTreeSet<u32> = attached
+            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
         lost
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
-    fn attach(&mut self, state: &State) -> Result<()> {
+    fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
         let held = attach::held(&self.pins);
         let mut tried = Vec::new();
-        for &ifindex in state.endpoints.keys() {
-            if self.attached.contains(&ifindex) {
+        for (&ifindex, &role) in wanted {
+            if self.attached.get(&ifindex) == Some(&role) {
                 continue;
             }
-            tried.push(ifindex);
-            for hook in HookProgram::ALL {
+            tried.push((ifindex, role));
+            for hook in role.programs() {
                 let program = self.load.program(hook)?;
                 let done = attach::attach(&self.pins, self.mechanism, ifindex, hook, program);
                 if let Err(error) = done {
@@ -206,27 +213,63 @@ impl Reconciler {
                 }
             }
         }
+        if let Err(error) = self.attach_xdp(state) {
+            self.undo_attach(&tried, &held);
+            return Err(error);
+        }
         self.attached.extend(tried);
         Ok(())
     }
 
+    /// XDP stands on the uplinks while a prefilter has prefixes: native XDP on a veth turns its peer's segmentation
+    /// offload off.
+    fn attach_xdp(&self, state: &State) -> Result<()> {
+        if state.prefilter.is_empty() {
+            return Ok(());
+        }
+        let program = self.load.xdp_program()?;
+        for (name, uplink) in &state.catalog.uplinks {
+            let Some(ifindex) = uplink.ifindex.filter(|_| uplink.xdp != XdpMode::Off) else {
+                continue;
+            };
+            xdp::attach(&self.pins, ifindex, uplink.xdp, program.as_fd())
+                .with_context(|| format!("interface {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes XDP off where nothing wants it any more.
+    fn detach_xdp(&self) {
+        let Some(live) = &self.live else { return };
+        for (name, uplink) in &live.catalog.uplinks {
+            let Some(ifindex) = uplink.ifindex else {
+                continue;
+            };
+            let is_wanted = !live.prefilter.is_empty() && uplink.xdp != XdpMode::Off;
+            if !is_wanted && let Err(error) = xdp::detach(&self.pins, ifindex) {
+                log::warn!("interface {name} keeps its XDP program: {error:#}");
+            }
+        }
+    }
+
     /// What had programs before gets those of the load before again, the rest has none.
-    fn undo_attach(&mut self, tried: &[u32], held: &BTreeSet<u32>) {
-        for &ifindex in tried {
+    fn undo_attach(&mut self, tried: &[(u32, Role)], held: &BTreeSet<u32>) {
+        for &(ifindex, role) in tried {
+            let before = self.attached.get(&ifindex).copied().unwrap_or(role);
             let undone = if held.contains(&ifindex) {
-                self.attach_before(ifindex)
+                self.attach_before(ifindex, before)
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
             if let Err(error) = undone {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
-                self.attached.insert(ifindex);
+                self.attached.insert(ifindex, role);
             }
         }
     }
 
-    fn attach_before(&self, ifindex: u32) -> Result<()> {
-        for hook in HookProgram::ALL {
+    fn attach_before(&self, ifindex: u32, role: Role) -> Result<()> {
+        for hook in role.programs() {
             let program = self.load.program_before(hook);
             let program = program.context("there are no programs from before")?;
             attach::attach(&self.pins, self.mechanism, ifindex, hook, &program)?;
@@ -235,13 +278,14 @@ impl Reconciler {
     }
 
     /// Interfaces that have programs of ours and should not.
-    fn stale(&self, wanted: &BTreeSet<u32>) -> BTreeSet<u32> {
+    fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
         let mut found = attach::held(&self.pins);
-        found.extend(&self.attached);
-        &found - wanted
+        found.extend(self.attached.keys());
+        found.retain(|ifindex| !wanted.contains_key(ifindex));
+        found
     }
 
-    fn detach_all_but(&mut self, wanted: &BTreeSet<u32>) {
+    fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
         for ifindex in self.stale(wanted) {
             // One that is gone has taken its programs with it.
             if let Err(error) = take_off(&self.pins, ifindex) {
@@ -263,7 +307,7 @@ impl Reconciler {
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
-            |ifindex| live.endpoints.contains_key(&ifindex),
+            |ifindex| self.attached.contains_key(&ifindex),
         );
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
@@ -284,14 +328,16 @@ impl Drop for Reconciler {
 struct Before {
     load: Load,
     sizes: Sizes,
-    attached: BTreeSet<u32>,
+    attached: BTreeMap<u32, Role>,
 }
 
 fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
-    catalog
-        .endpoints
-        .iter()
-        .find(|(_, endpoint)| endpoint.ifindex == Some(ifindex))
+    let endpoints = catalog.endpoints.iter();
+    let uplinks = catalog.uplinks.iter();
+    endpoints
+        .map(|(name, info)| (name, info.ifindex))
+        .chain(uplinks.map(|(name, info)| (name, info.ifindex)))
+        .find(|(_, known)| *known == Some(ifindex))
         .map_or("of no name", |(name, _)| name)
 }
 
@@ -301,6 +347,17 @@ fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
     let was = attach::detach(pins, ifindex)?;
     attach::forget_qdisc(pins, ifindex, net::has_filters(ifindex)?)?;
     Ok(was)
+}
+
+/// What the interfaces of a state are for.
+fn roles(state: &State) -> BTreeMap<u32, Role> {
+    let endpoints = state
+        .endpoints
+        .keys()
+        .map(|ifindex| (*ifindex, Role::Endpoint));
+    let uplinks = state.catalog.uplinks.values();
+    let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
+    endpoints.chain(uplinks).collect()
 }
 
 fn sizes(config: &Config) -> Sizes {

@@ -48,6 +48,7 @@ plain!(
     identity,
     policy_key,
     policy,
+    prefilter,
     address,
     tuple,
     connection,

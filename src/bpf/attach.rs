@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::load::HookProgram;
 use super::pins::{self, Pins};
-use super::{clsact, tcx};
+use super::{clsact, tcx, xdp};
 
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,46 @@ impl Mechanism {
     }
 }
 
-impl HookProgram {
-    /// `ingress` or `egress`, as tc names the hook.
-    pub fn hook(self) -> &'static str {
+/// The tc hooks of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Ingress,
+    Egress,
+}
+
+impl Hook {
+    /// As tc names it.
+    pub fn name(self) -> &'static str {
         match self {
-            HookProgram::FromContainer => "ingress",
-            HookProgram::ToContainer => "egress",
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        }
+    }
+}
+
+impl HookProgram {
+    /// Where it is attached.
+    pub fn hook(self) -> Hook {
+        match self {
+            HookProgram::FromContainer | HookProgram::FromNetdev => Hook::Ingress,
+            HookProgram::ToContainer | HookProgram::ToNetdev => Hook::Egress,
+        }
+    }
+}
+
+/// What an interface is for, which says what programs it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Endpoint,
+    Uplink,
+}
+
+impl Role {
+    /// One for each tc hook.
+    pub fn programs(self) -> [HookProgram; 2] {
+        match self {
+            Role::Endpoint => [HookProgram::FromContainer, HookProgram::ToContainer],
+            Role::Uplink => [HookProgram::FromNetdev, HookProgram::ToNetdev],
         }
     }
 }
@@ -65,7 +99,8 @@ pub fn attach(
 /// attached, if any was. After clsact, `forget_qdisc` is due.
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
     let mut was = None;
-    for program in HookProgram::ALL {
+    // Whatever its role was: what is pinned and handled by the hook is taken off.
+    for program in Role::Endpoint.programs() {
         let say = || format!("take {} off interface {ifindex}", program.name());
         if tcx::detach(pins, ifindex, program).with_context(say)? {
             was = Some(Mechanism::Tcx);
@@ -73,6 +108,9 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
         if clsact::detach(pins, ifindex, program).with_context(say)? {
             was = Some(Mechanism::Clsact);
         }
+    }
+    if xdp::detach(pins, ifindex).with_context(|| format!("take XDP off interface {ifindex}"))? {
+        was = was.or(Some(Mechanism::Tcx));
     }
     Ok(was)
 }
@@ -100,9 +138,9 @@ pub struct Found {
     pub ahead: Vec<String>,
 }
 
-/// What of ours is on an interface.
-pub fn find(pins: &Pins, ifindex: u32) -> Vec<Found> {
-    HookProgram::ALL
+/// What of ours is on an interface of this role.
+pub fn find(pins: &Pins, ifindex: u32, role: Role) -> Vec<Found> {
+    role.programs()
         .into_iter()
         .filter_map(|program| {
             tcx::find(pins, ifindex, program).or_else(|| clsact::find(pins, ifindex, program))

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 
-use super::attach::{Found, Mechanism};
+use super::attach::{Found, Hook, Mechanism};
 use super::load::HookProgram;
 use super::pins::Pins;
 
@@ -45,9 +45,9 @@ fn unmark(path: &Path) -> Result<()> {
 }
 
 fn filter(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> TcHook {
-    let (point, priority) = match program {
-        HookProgram::FromContainer => (TC_INGRESS, FILTER_FIRST),
-        HookProgram::ToContainer => (TC_EGRESS, FILTER_LAST),
+    let (point, priority) = match program.hook() {
+        Hook::Ingress => (TC_INGRESS, FILTER_FIRST),
+        Hook::Egress => (TC_EGRESS, FILTER_LAST),
     };
     TcHookBuilder::new(fd)
         .ifindex(ifindex as i32)

@@ -95,6 +95,9 @@ pub fn point(number: u8) -> &'static str {
         abi::point::POINT_FROM_ENDPOINT => "from-endpoint",
         abi::point::POINT_TO_HOST => "to-host",
         abi::point::POINT_TO_STACK => "to-stack",
+        abi::point::POINT_FROM_NETWORK => "from-network",
+        abi::point::POINT_TO_NETWORK => "to-network",
+        abi::point::POINT_XDP => "xdp",
         _ => "to-endpoint",
     }
 }

@@ -3,7 +3,6 @@
 //! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
@@ -17,7 +16,7 @@ use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
 use crate::model::catalog::Catalog;
-use crate::model::state::State;
+use crate::model::state::{PrefilterEntry, State};
 
 /// A table of a generation.
 struct Table {
@@ -45,7 +44,7 @@ const fn kind(
     }
 }
 
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -145,6 +144,25 @@ const TABLES: [Table; 7] = [
             rows
         },
         same: |a, b| a.policy == b.policy,
+    },
+    Table {
+        kind: kind(
+            "prefilter",
+            MapType::LpmTrie,
+            size_of::<abi::identity_key>(),
+            size_of::<abi::prefilter>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_prefilter",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (prefix, entry) in &state.prefilter {
+                let number = entry.number;
+                rows.push(&encode::prefix(prefix), &abi::prefilter { number });
+            }
+            rows
+        },
+        same: |a, b| a.prefilter == b.prefilter,
     },
 ];
 
@@ -349,6 +367,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let identities: Vec<(abi::identity_key, abi::identity)> = map::read(&open("identities")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
+    let prefilter: Vec<(abi::identity_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
     let catalog = read_catalog(&open(CATALOG)?)?;
 
     let mut state = State {
@@ -385,9 +404,13 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
             .collect(),
         catalog,
-        // Not in the kernel's tables yet.
-        uplinks: BTreeMap::new(),
-        prefilter: BTreeMap::new(),
+        prefilter: prefilter
+            .iter()
+            .filter_map(|(key, row)| {
+                let number = row.number;
+                Some((encode::decode_prefix(key)?, PrefilterEntry { number }))
+            })
+            .collect(),
     };
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
     state.slots.retain(|slot| slot.backend != 0);

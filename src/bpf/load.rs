@@ -18,7 +18,10 @@ use super::pins::{self, Pins};
 /// Maps that every load has of its own; all others are kept.
 const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
 
-/// The programs at hooks.
+/// The program of the uplinks' XDP hook.
+pub const XDP_PROGRAM: &str = "dpd_xdp_entry";
+
+/// The programs at tc hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HookProgram {
     FromContainer,
@@ -236,6 +239,12 @@ impl Load {
         let numbers = Pins::numbers(&self.pins.loads());
         let before = numbers.into_iter().rfind(|old| *old < self.number)?;
         Program::fd_from_pinned_path(self.pins.load(before).join(hook.name())).ok()
+    }
+
+    /// The program of the uplinks' XDP hook.
+    pub fn xdp_program(&self) -> Result<OwnedFd> {
+        let path = self.pins.load(self.number).join(XDP_PROGRAM);
+        Program::fd_from_pinned_path(&path).with_context(|| format!("open {}", path.display()))
     }
 
     /// Lets go of the loads before this one, now that no link leads to them, and settles resized tables.

@@ -18,3 +18,4 @@ pub mod pins;
 mod program;
 pub mod reader;
 mod tcx;
+pub mod xdp;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
 use super::abi::{self, Plain};
-use super::attach;
+use super::attach::{self, Role};
 use super::conntrack::Tables;
 use super::generation;
 use super::live::Live;
@@ -16,6 +16,7 @@ use super::map;
 use super::messages;
 use super::pins::{self, Pins};
 use super::program;
+use super::xdp;
 use crate::model::conntrack::Connection;
 use crate::model::drop_reason;
 use crate::model::state::State;
@@ -203,15 +204,34 @@ impl Reader {
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
         let state = self.state()?;
         let mut attachments = Vec::new();
-        for (interface, endpoint) in &state.catalog.endpoints {
-            let Some(ifindex) = endpoint.ifindex else {
+        let catalog = &state.catalog;
+        let endpoints = catalog
+            .endpoints
+            .iter()
+            .map(|(name, info)| (name, info.ifindex, Role::Endpoint));
+        let uplinks = catalog
+            .uplinks
+            .iter()
+            .map(|(name, info)| (name, info.ifindex, Role::Uplink));
+        for (interface, ifindex, role) in uplinks.chain(endpoints) {
+            let Some(ifindex) = ifindex else {
                 continue;
             };
-            for found in attach::find(&self.pins, ifindex) {
+            if let Some(attached) = xdp::find(&self.pins, ifindex) {
                 attachments.push(Attachment {
                     interface: interface.clone(),
                     ifindex,
-                    hook: found.program.hook().to_owned(),
+                    hook: "xdp".to_owned(),
+                    mechanism: attached.name().to_owned(),
+                    program: load::XDP_PROGRAM.to_owned(),
+                    ahead: Vec::new(),
+                });
+            }
+            for found in attach::find(&self.pins, ifindex, role) {
+                attachments.push(Attachment {
+                    interface: interface.clone(),
+                    ifindex,
+                    hook: found.program.hook().name().to_owned(),
                     mechanism: found.mechanism.name().to_owned(),
                     program: found.program.name().to_owned(),
                     ahead: found.ahead,

@@ -10,7 +10,7 @@ use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo, ProgInfoIter, TcxLinkInfo};
 
-use super::attach::{Found, Mechanism};
+use super::attach::{Found, Hook, Mechanism};
 use super::load::HookProgram;
 use super::map;
 use super::pins::Pins;
@@ -20,9 +20,9 @@ const AT_HEAD: u32 = 1 << 3;
 const AT_TAIL: u32 = 1 << 4;
 
 fn attach_type(program: HookProgram) -> u32 {
-    match program {
-        HookProgram::FromContainer => libbpf_sys::BPF_TCX_INGRESS,
-        HookProgram::ToContainer => libbpf_sys::BPF_TCX_EGRESS,
+    match program.hook() {
+        Hook::Ingress => libbpf_sys::BPF_TCX_INGRESS,
+        Hook::Egress => libbpf_sys::BPF_TCX_EGRESS,
     }
 }
 
@@ -34,7 +34,8 @@ pub fn is_there() -> bool {
 
 /// Where links of an interface are pinned. bpffs refuses dots, which names like eth0.100 have: so by number.
 fn path(pins: &Pins, ifindex: u32, program: HookProgram) -> PathBuf {
-    pins.links().join(format!("{ifindex}-{}", program.hook()))
+    pins.links()
+        .join(format!("{ifindex}-{}", program.hook().name()))
 }
 
 pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
@@ -69,9 +70,9 @@ fn open(path: &Path, ifindex: u32) -> Option<(Link, LinkInfo)> {
 fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        flags: match program {
-            HookProgram::FromContainer => AT_HEAD,
-            HookProgram::ToContainer => AT_TAIL,
+        flags: match program.hook() {
+            Hook::Ingress => AT_HEAD,
+            Hook::Egress => AT_TAIL,
         },
         ..Default::default()
     };
@@ -110,14 +111,14 @@ fn unpin(path: &Path) -> Result<bool> {
 pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
     let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
     let programs = hook_programs(ifindex, program).unwrap_or_default();
-    let ahead = match program {
-        HookProgram::FromContainer => programs
+    let ahead = match program.hook() {
+        Hook::Ingress => programs
             .into_iter()
             .take_while(|id| *id != info.prog_id)
             .map(program_name)
             .collect(),
         // What stands before a to-hook at the tail is where it belongs.
-        HookProgram::ToContainer => Vec::new(),
+        Hook::Egress => Vec::new(),
     };
     Some(Found {
         program,

@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::Aggregation;
+pub use crate::model::state::XdpMode;
 
 /// Checks the texts of a configuration, the main file first.
 ///
@@ -109,38 +110,6 @@ pub enum Interface {
     },
     /// The host's link to the network.
     Uplink { xdp: XdpMode },
-}
-
-/// How XDP is attached to an uplink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver if it can, else generic; only while the prefilter has prefixes.
-    #[default]
-    Auto,
-    /// In the driver, or not at all.
-    Native,
-    /// In the kernel's own receive path, for any driver.
-    Generic,
-    Off,
-}
-
-impl XdpMode {
-    const ALL: [XdpMode; 4] = [
-        XdpMode::Auto,
-        XdpMode::Native,
-        XdpMode::Generic,
-        XdpMode::Off,
-    ];
-
-    /// The file's word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-            XdpMode::Off => "off",
-        }
-    }
 }
 
 /// Another host.

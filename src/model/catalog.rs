@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{Action, Direction};
 use super::service::Frontend;
+use super::state::XdpMode;
 
 /// Names and numbers of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +88,8 @@ pub struct EndpointInfo {
 pub struct UplinkInfo {
     /// `None` while the interface is waited for.
     pub ifindex: Option<u32>,
-    /// How XDP is to be attached, in the file's word: `auto`, `native`, `generic` or `off`.
-    pub xdp: String,
+    /// How XDP is to be attached.
+    pub xdp: XdpMode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@ pub const REASONS: &[(u8, &str)] = &[
     (224, "tuple collision"),
     (225, "too many connections of this endpoint"),
     (226, "multicast or broadcast"),
+    (227, "too big for the route"),
 ];
 
 /// The words for a reason's number.

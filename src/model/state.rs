@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
 use super::policy::{Action, Direction};
@@ -22,8 +23,6 @@ pub struct State {
     pub backends: BTreeMap<u32, Backend>,
     /// The local workloads by the ifindex of the host's side.
     pub endpoints: BTreeMap<u32, Endpoint>,
-    /// The host's links to the network by ifindex.
-    pub uplinks: BTreeMap<u32, Uplink>,
     /// Prefixes to identities (the ipcache).
     pub addresses: BTreeMap<IpNet, AddressEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
@@ -115,11 +114,37 @@ pub struct Endpoint {
     pub egress: Enforcement,
 }
 
-/// A link of the host to the network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// Its own link-layer address.
-    pub mac: Mac,
+/// How XDP is attached to an uplink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver if it can, else generic; only while the prefilter has prefixes.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's own receive path, for any driver.
+    Generic,
+    Off,
+}
+
+impl XdpMode {
+    pub const ALL: [XdpMode; 4] = [
+        XdpMode::Auto,
+        XdpMode::Native,
+        XdpMode::Generic,
+        XdpMode::Off,
+    ];
+
+    /// The file's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            XdpMode::Auto => "auto",
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Off => "off",
+        }
+    }
 }
 
 /// How a packet reaches a local workload.

@@ -50,9 +50,9 @@ pub struct MapStatus {
 pub struct Attachment {
     pub interface: String,
     pub ifindex: u32,
-    /// `ingress` or `egress`.
+    /// `ingress`, `egress` or `xdp`.
     pub hook: String,
-    /// `tcx` or `clsact`.
+    /// `tcx` or `clsact`; for XDP `native` or `generic`.
     pub mechanism: String,
     pub program: String,
     /// The foreign programs that see a packet before ours.

@@ -88,7 +88,7 @@ fn things(state: &State) -> Things {
     let mut things = Things::new();
     name_services(state, &mut things);
     name_endpoints(state, &mut things);
-    name_uplinks(state, &mut things);
+    name_uplinks(&state.catalog, &mut things);
     name_nodes(&state.catalog, &mut things);
     name_identities(&state.catalog, &mut things);
     name_rules(&state.catalog, &mut things);
@@ -152,14 +152,12 @@ fn attachment(endpoint: &Endpoint) -> [(&'static str, String); 5] {
     ]
 }
 
-fn name_uplinks(state: &State, things: &mut Things) {
-    for (interface, info) in &state.catalog.uplinks {
-        let mut properties = vec![
-            ("xdp", info.xdp.clone()),
+fn name_uplinks(catalog: &Catalog, things: &mut Things) {
+    for (interface, info) in &catalog.uplinks {
+        let properties = vec![
+            ("xdp", info.xdp.name().to_owned()),
             ("ifindex", ifindex(info.ifindex)),
         ];
-        let uplink = info.ifindex.and_then(|ifindex| state.uplinks.get(&ifindex));
-        properties.extend(uplink.map(|uplink| ("MAC", mac(uplink.mac))));
         things.insert(format!("uplink {interface}"), properties);
     }
 }
@@ -453,7 +451,7 @@ mod tests {
             (
                 "an uplink more",
                 |lab| lab.uplink("ens6", XdpMode::Off),
-                &["+ uplink ens6 xdp off, ifindex 12, MAC 02:00:00:00:00:0c"],
+                &["+ uplink ens6 xdp off, ifindex 12"],
             ),
             (
                 "an endpoint's interface that is an uplink now",

@@ -4,23 +4,19 @@ use ipnet::IpNet;
 
 use crate::config::{Config, Interface};
 use crate::model::catalog::{NodeInfo, UplinkInfo};
-use crate::model::state::{State, Uplink};
+use crate::model::state::State;
 use crate::model::world::World;
 
-/// Fills the table of uplinks, and names the other hosts.
+/// Names the uplinks and the other hosts.
 pub fn compile(config: &Config, world: &World, state: &mut State) {
     for (name, interface) in &config.interfaces {
         let Interface::Uplink { xdp } = interface else {
             continue;
         };
         let link = world.links.get(name);
-        if let Some(link) = link {
-            let uplink = Uplink { mac: link.mac };
-            state.uplinks.insert(link.ifindex, uplink);
-        }
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
-            xdp: xdp.name().to_owned(),
+            xdp: *xdp,
         };
         state.catalog.uplinks.insert(name.clone(), info);
     }
@@ -47,11 +43,9 @@ mod tests {
             .endpoint("web", "web", "10.1.1.1");
         lab.world.links.remove("ens6");
         let state = lab.compile();
-        let macs: Vec<_> = state.uplinks.iter().map(|(n, u)| (*n, u.mac)).collect();
-        assert_eq!(macs, [(10, [2, 0, 0, 0, 0, 10])], "the endpoint is none");
         let infos = state.catalog.uplinks.iter();
         let infos: Vec<_> = infos
-            .map(|(name, info)| (name.as_str(), info.ifindex, info.xdp.as_str()))
+            .map(|(name, info)| (name.as_str(), info.ifindex, info.xdp.name()))
             .collect();
         assert_eq!(
             infos,

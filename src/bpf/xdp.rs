@@ -1,0 +1,156 @@
+//! The XDP program on uplinks: a pinned link, native where the driver can, generic otherwise.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use libbpf_rs::Link;
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::query::LinkTypeInfo;
+
+use super::map;
+use super::pins::Pins;
+use crate::model::state::XdpMode;
+
+/// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
+const SKB_MODE: u32 = 1 << 1;
+const DRV_MODE: u32 = 1 << 2;
+/// `XDP_ATTACHED_SKB` (the same file).
+const ATTACHED_SKB: u8 = 2;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    Native,
+    Generic,
+}
+
+impl Attached {
+    pub fn name(self) -> &'static str {
+        match self {
+            Attached::Native => "native",
+            Attached::Generic => "generic",
+        }
+    }
+
+    fn suits(self, mode: XdpMode) -> bool {
+        match mode {
+            XdpMode::Auto => true,
+            XdpMode::Native => self == Attached::Native,
+            XdpMode::Generic => self == Attached::Generic,
+            XdpMode::Off => false,
+        }
+    }
+}
+
+fn path(pins: &Pins, ifindex: u32) -> PathBuf {
+    pins.links().join(format!("{ifindex}-xdp"))
+}
+
+/// Attaches the program, or puts it in the place of the one that we have there.
+///
+/// # Errors
+/// If the mode is native and the driver can't, or somebody else's program is there.
+pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> Result<()> {
+    let path = path(pins, ifindex);
+    if let Some(link) = open(pins, ifindex)
+        && attached(ifindex).is_some_and(|now| now.suits(mode))
+    {
+        // SAFETY: both descriptors are open for the whole call; null options are the defaults.
+        let done = unsafe {
+            libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), fd.as_raw_fd(), std::ptr::null())
+        };
+        return parse(done)
+            .map(drop)
+            .context("update the XDP link in place");
+    }
+    detach(pins, ifindex)?;
+    let link = match mode {
+        XdpMode::Native => create(ifindex, fd, DRV_MODE).context(
+            "the driver can't run XDP programs: set xdp = \"auto\" or \"generic\" for this interface",
+        )?,
+        XdpMode::Generic => create(ifindex, fd, SKB_MODE)?,
+        XdpMode::Auto => match create(ifindex, fd, DRV_MODE) {
+            Ok(link) => link,
+            Err(_) => create(ifindex, fd, SKB_MODE)?,
+        },
+        XdpMode::Off => bail!("xdp is off for this interface"),
+    };
+    map::pin(&link, &path)
+}
+
+fn create(ifindex: u32, fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: the program's descriptor and the options live for the whole call.
+    let done = unsafe {
+        libbpf_sys::bpf_link_create(
+            fd.as_raw_fd(),
+            ifindex as i32,
+            libbpf_sys::BPF_XDP,
+            &options,
+        )
+    };
+    let link = parse(done).context("attach the XDP program")?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// The pinned link, if it still holds on to this interface.
+fn open(pins: &Pins, ifindex: u32) -> Option<Link> {
+    let path = path(pins, ifindex);
+    if !path.exists() {
+        return None;
+    }
+    let link = Link::open(path).ok()?;
+    match link.info().ok()?.info {
+        LinkTypeInfo::Xdp(info) if info.ifindex == ifindex => Some(link),
+        _ => None,
+    }
+}
+
+/// Takes the program off; answers whether there was one.
+pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
+    let path = path(pins, ifindex);
+    if let Some(link) = open(pins, ifindex) {
+        link.detach().context("detach the XDP link")?;
+    }
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("unpin {}", path.display())),
+    }
+}
+
+/// How our program is attached to an interface; `None`: it is not.
+pub fn find(pins: &Pins, ifindex: u32) -> Option<Attached> {
+    open(pins, ifindex).and_then(|_| attached(ifindex))
+}
+
+/// How whatever is on an interface is attached.
+fn attached(ifindex: u32) -> Option<Attached> {
+    let mut options = libbpf_sys::bpf_xdp_query_opts {
+        sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    // SAFETY: the options live for the whole call and say how long they are.
+    let done = unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &mut options) };
+    match (done, options.attach_mode) {
+        (0, ATTACHED_SKB) => Some(Attached::Generic),
+        (0, mode) if mode != 0 => Some(Attached::Native),
+        _ => None,
+    }
+}
+
+/// libbpf's answers: minus an errno, or a number.
+fn parse(done: i32) -> io::Result<i32> {
+    if done < 0 {
+        return Err(io::Error::from_raw_os_error(-done));
+    }
+    Ok(done)
+}
