@@ -77,7 +77,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 	return due;
 }
 
-static __always_inline void report(struct packet *packet, const struct settings *settings)
+static __always_inline void report(struct packet *packet, const struct settings *settings, int delivery)
 {
 	const struct connection *connection = &packet->connection;
 	struct report at = {
@@ -91,7 +91,7 @@ static __always_inline void report(struct packet *packet, const struct settings 
 
 	if (settings->aggregation == AGGREGATION_NONE && packet->hook != HOOK_TO_CONTAINER)
 		event_report(packet, &at);
-	at.point = delivery_point(connection);
+	at.point = delivery_point(connection, delivery);
 	at.direction = packet->audit ? packet->direction : established_direction(connection);
 	if (connection->to_ifindex)
 		at.ifindex = connection->to_ifindex;
@@ -114,7 +114,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 	if (packet->found)
 		due = renew(packet, settings);
 	if (due)
-		report(packet, settings);
+		report(packet, settings, *delivery);
 	if (packet->connection.flags & CONNECTION_REWRITE && packet->fragment != FRAGMENT_LATER)
 		answer = rewrite_transport(skb, &packet->connection, packet->transport);
 	if (!answer)

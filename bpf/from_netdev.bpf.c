@@ -10,7 +10,7 @@
 #include "lib/chain.h"
 
 /* Whether the packet is for a workload of this host, as far as its fixed header tells. */
-static __always_inline int is_to_workload(struct __sk_buff *skb)
+static __always_inline int is_to_workload(struct __sk_buff *skb, __u32 slot)
 {
 	struct address destination;
 	__be32 ipv4;
@@ -27,26 +27,37 @@ static __always_inline int is_to_workload(struct __sk_buff *skb)
 			return 0; /* no workload's, whatever the tables say of its IPv4 namesake */
 	}
 
-	__u64 epoch = live_epoch();
-	const struct identity *identity = identity_find(live_slot(epoch), &destination);
+	const struct identity *identity = identity_find(slot, &destination);
 
 	return identity && (identity->place == PLACE_ENDPOINT || identity->place == PLACE_WAITING);
+}
+
+/*
+ * IP that was sent to this interface. What was sent to another host (a switch floods, somebody listens) or to all of
+ * the link is not forwarded, and a VLAN's packets belong to the VLAN's own interface.
+ */
+static __always_inline int is_ours_to_read(const struct __sk_buff *skb)
+{
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return 0;
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
 SEC("tc")
 int dpd_from_netdev(struct __sk_buff *skb)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+	if (!is_ours_to_read(skb))
 		return HOOK_NEXT;
 
 	int answer = established(skb, HOOK_FROM_NETDEV);
+	__u64 epoch = live_epoch();
 
 	if (likely(answer == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
-	if (answer == ACTION_PASS || (!answer && !is_to_workload(skb)))
+	if (answer == ACTION_PASS || (!answer && !is_to_workload(skb, live_slot(epoch))))
 		return HOOK_NEXT;
 
-	struct packet *packet = chain_open(skb, HOOK_FROM_NETDEV);
+	struct packet *packet = chain_open(skb, HOOK_FROM_NETDEV, epoch);
 
 	if (!packet)
 		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */

@@ -239,13 +239,13 @@ static __always_inline __must_check int set_way(struct packet *packet)
 	return 0;
 }
 
-static __always_inline void report_error(struct packet *packet)
+static __always_inline void report_error(struct packet *packet, int delivery)
 {
 	struct report at = {
 		.ifindex = packet->connection.to_ifindex ? packet->connection.to_ifindex : packet->ifindex,
 		.repeats = 1,
 		.verdict = VERDICT_FORWARDED,
-		.point = delivery_point(&packet->connection),
+		.point = delivery_point(&packet->connection, delivery),
 		.direction = established_direction(&packet->connection),
 	};
 
@@ -292,7 +292,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		answer = rewrite_network(skb, &packet->connection, packet->family, delivery);
 	if (answer)
 		return answer;
-	report_error(packet);
+	report_error(packet, delivery);
 	delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
 	return deliver_send(skb, &packet->connection, &route, delivery);
 }

@@ -14,14 +14,15 @@ struct arrival {
 	__u32 length;
 };
 
-/* Zero if it has no sender to ask about: no IP, or cut short. */
-static __always_inline int arrival_read(const struct xdp_md *xdp, struct arrival *arrival)
+/* Zero if it has no sender to ask about: no IP, or a header that contradicts itself or its frame. */
+static __always_inline int arrival_read(struct xdp_md *xdp, struct arrival *arrival)
 {
 	const __u8 *data = (void *)(long)xdp->data;
 	const __u8 *end = (void *)(long)xdp->data_end;
 	const struct ethhdr *eth = (void *)data;
 	const struct iphdr *ipv4 = (void *)(eth + 1);
 	const struct ipv6hdr *ipv6 = (void *)(eth + 1);
+	__u64 left = bpf_xdp_get_buff_len(xdp) - sizeof(*eth);
 
 	if ((void *)(eth + 1) > (void *)end)
 		return 0;
@@ -32,7 +33,8 @@ static __always_inline int arrival_read(const struct xdp_md *xdp, struct arrival
 		arrival->tuple.destination = address_from_ipv4(ipv4->daddr);
 		arrival->tuple.protocol = ipv4->protocol;
 		arrival->length = bpf_ntohs(ipv4->tot_len);
-		return 1;
+		return ipv4->version == 4 && ipv4->ihl >= 5 && arrival->length >= ipv4->ihl * 4 &&
+		       arrival->length <= left;
 	}
 	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
 		if ((void *)(ipv6 + 1) > (void *)end)
@@ -41,7 +43,8 @@ static __always_inline int arrival_read(const struct xdp_md *xdp, struct arrival
 		arrival->tuple.destination = address_from_ipv6(&ipv6->daddr);
 		arrival->tuple.protocol = ipv6->nexthdr;
 		arrival->length = sizeof(*ipv6) + bpf_ntohs(ipv6->payload_len);
-		return !address_is_mapped(&arrival->tuple.source);
+		return ipv6->version == 6 && arrival->length <= left &&
+		       !address_is_mapped(&arrival->tuple.source);
 	}
 	return 0;
 }

@@ -59,6 +59,14 @@ static __always_inline int address_is_link_local(const struct address *address)
 	return bpf_be64_to_cpu(address->word[0]) >> 54 == 0xfe80 >> 6;
 }
 
+/* 127.0.0.0/8, ::1 */
+static __always_inline int address_is_loopback(const struct address *address)
+{
+	if (address_is_mapped(address))
+		return bpf_ntohl(address_to_ipv4(address)) >> 24 == 127;
+	return !address->word[0] && address->word[1] == bpf_cpu_to_be64(1);
+}
+
 static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
 {
 	return (struct tuple){

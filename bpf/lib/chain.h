@@ -7,7 +7,7 @@
 #include "verdict.h"
 
 /* Opens the record of a packet: what is known before its network header is read. */
-static __always_inline struct packet *chain_open(struct __sk_buff *skb, __u8 hook)
+static __always_inline struct packet *chain_open(struct __sk_buff *skb, __u8 hook, __u64 epoch)
 {
 	struct packet *packet = packet_record();
 
@@ -15,8 +15,8 @@ static __always_inline struct packet *chain_open(struct __sk_buff *skb, __u8 hoo
 		return 0;
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->now_ns = bpf_ktime_get_ns();
-	packet->epoch = live_epoch();
-	packet->slot = live_slot(packet->epoch);
+	packet->epoch = epoch;
+	packet->slot = live_slot(epoch);
 	packet->ifindex = skb->ifindex;
 	packet->length = skb->len - ETH_HLEN;
 	packet->network = ETH_HLEN;

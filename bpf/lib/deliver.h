@@ -174,8 +174,7 @@ static __always_inline int deliver_send(struct __sk_buff *skb, const struct conn
 		bpf_redirect_neigh(connection->to_ifindex, &next, sizeof(next), 0);
 		return ACTION_REDIRECT;
 	}
-	case DELIVERY_ROUTE:
-		skb->mark = DPD_MARK;
+	case DELIVERY_ROUTE: /* unmarked: a route that leads to a workload is no way past its policy */
 		bpf_redirect_neigh(route->ifindex, &route->next, sizeof(route->next), 0);
 		return ACTION_REDIRECT;
 	default:

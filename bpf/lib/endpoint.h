@@ -42,9 +42,17 @@ static __always_inline int packet_is_own(const struct packet *packet, const stru
 	return endpoint_has_address(packet->slot, packet->ifindex, address);
 }
 
+/* Whether packets from this address may cross a router: a single sender's, beyond its host and its link. */
+static __always_inline int address_may_be_forwarded(const struct address *source)
+{
+	return !address_is_unspecified(source) && !address_is_multicast(source) &&
+	       !address_is_loopback(source) && !address_is_link_local(source);
+}
+
 /*
  * A workload sends from its own addresses, whatever it says it is; from the host's side nothing that claims to be a
- * workload is believed, since what workloads send never comes that way.
+ * workload is believed, since what workloads send never comes that way; from the network nothing that claims to be the
+ * host either.
  */
 static __noinline __must_check int endpoint_check_source(const struct packet *packet)
 {
@@ -59,7 +67,8 @@ static __noinline __must_check int endpoint_check_source(const struct packet *pa
 	}
 	if (identity->place == PLACE_ENDPOINT || identity->place == PLACE_WAITING)
 		return -REASON_INVALID_SOURCE;
-	if (packet->hook == HOOK_FROM_NETDEV && identity->place == PLACE_HOST)
+	if (packet->hook == HOOK_FROM_NETDEV &&
+	    (identity->place == PLACE_HOST || !address_may_be_forwarded(&packet->tuple.source)))
 		return -REASON_INVALID_SOURCE;
 	return 0;
 }

@@ -119,7 +119,7 @@ static __always_inline __u8 established_direction(const struct connection *conne
 	return connection->to_ifindex ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 }
 
-static __always_inline __u8 delivery_point(const struct connection *connection)
+static __always_inline __u8 delivery_point(const struct connection *connection, int delivery)
 {
 	const __u32 host = 1; /* identity of the host, as Cilium numbers it */
 	__u32 receiver = connection->flags & CONNECTION_REPLY ? connection->source_identity
@@ -127,7 +127,7 @@ static __always_inline __u8 delivery_point(const struct connection *connection)
 
 	if (connection->to_ifindex)
 		return POINT_TO_ENDPOINT;
-	if (connection->delivery == DELIVERY_ROUTE)
+	if (delivery == DELIVERY_ROUTE)
 		return POINT_TO_NETWORK;
 	return receiver == host ? POINT_TO_HOST : POINT_TO_STACK;
 }
@@ -190,7 +190,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 		established_report(plain, connection, epoch, ifindex, hook_point(hook));
 	established_report(plain, connection, epoch,
 			   connection->to_ifindex ? connection->to_ifindex : ifindex,
-			   delivery_point(connection));
+			   delivery_point(connection, connection->delivery));
 	return 1;
 }
 
@@ -232,21 +232,19 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 		return ACTION_CONTINUE;
 
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
+	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
+	struct route route = {};
 
 	if (unlikely(plain.tcp_flags & TCP_SYN))
 		return ACTION_CONTINUE;
+	if (delivery == DELIVERY_ROUTE &&
+	    route_find(skb, &connection->rewritten, route_length(skb, plain.length, plain.headers), &route))
+		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can, and reports it */
 	if (unlikely(plain.tcp_flags & TCP_NOTED || connection->state != CONNECTION_ESTABLISHED ||
 		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
 		     now_ns >= connection->report_ns) &&
 	    !established_attend(&plain, connection, epoch, ifindex, hook))
 		return ACTION_CONTINUE;
-
-	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
-	struct route route = {};
-
-	if (delivery == DELIVERY_ROUTE &&
-	    route_find(skb, &connection->rewritten, route_length(skb, plain.length, plain.headers), &route))
-		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can */
 
 	int answer = rewrite(skb, connection, plain.transport, plain.family, delivery);
 

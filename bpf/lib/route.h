@@ -22,14 +22,18 @@ struct route {
 	__u32 mtu;
 };
 
+enum { GSO_BY_FRAGS = 0xffff }; /* the length of each segment is its own: SCTP has cut them to the path already */
+
 /*
  * The longest packet that this one becomes on the wire: what segmentation leaves, if it is to be segmented. `headers`
- * counts from the network header to the payload.
+ * counts from the network header to the payload. 0: there is nothing to ask.
  */
 static __always_inline __u32 route_length(const struct __sk_buff *skb, __u32 length, __u32 headers)
 {
 	__u32 segment = skb->gso_size;
 
+	if (segment == GSO_BY_FRAGS)
+		return 0;
 	return segment ? headers + segment : length;
 }
 
@@ -47,6 +51,8 @@ static __noinline int route_find(struct __sk_buff *skb, const struct tuple *tupl
 	int ipv4 = address_is_mapped(&tuple->destination);
 	long answer;
 
+	if (address_is_link_local(&tuple->destination))
+		return ROUTE_STACK; /* of this link; the routes would name any */
 	if (ipv4) {
 		fib.family = AF_INET;
 		fib.ipv4_src = address_to_ipv4(&tuple->source);

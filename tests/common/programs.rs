@@ -94,6 +94,21 @@ impl Datapath for Programs {
         self.ask(move |machine| machine.run(HookProgram::ToContainer, &interface, &frame))
     }
 
+    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame))
+    }
+
+    fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        self.ask(move |machine| machine.run(HookProgram::ToNetdev, &interface, &frame))
+    }
+
+    fn xdp_entry(&self, frame: &[u8]) -> Answer {
+        let frame = frame.to_vec();
+        self.ask(move |machine| machine.run_xdp(&frame))
+    }
+
     fn connections(&self) -> Vec<Connection> {
         self.ask(|machine| machine.connections())
     }
@@ -175,9 +190,26 @@ impl Machine {
             .interfaces
             .get(interface)
             .unwrap_or_else(|| panic!("the node has no interface {interface}"));
-        let before = self.drops();
         let program = self.load.program(hook).expect("the program is loaded");
-        let (returned, packet) = test_run(program, ifindex, frame);
+        let program = program.try_clone().expect("keep the program");
+        self.observe(|| {
+            let (returned, packet) = test_run(&program, ifindex, frame);
+            (verdict(returned), packet)
+        })
+    }
+
+    fn run_xdp(&mut self, frame: &[u8]) -> Answer {
+        let program = self.load.xdp_program().expect("the program is loaded");
+        self.observe(|| {
+            let (returned, packet) = test_run_in(&program, &[], frame);
+            (xdp_verdict(returned), packet)
+        })
+    }
+
+    /// Runs a program and looks at what it left in the tables.
+    fn observe(&mut self, run: impl FnOnce() -> (Verdict, Vec<u8>)) -> Answer {
+        let before = self.drops();
+        let (verdict, packet) = run();
         let drops = self.drops();
         self.events
             .poll(Duration::ZERO)
@@ -185,7 +217,7 @@ impl Machine {
         let catalog = Arc::new(self.state.catalog.clone());
         let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
         Answer {
-            verdict: verdict(returned),
+            verdict,
             packet,
             events: events
                 .iter()
@@ -289,12 +321,27 @@ fn verdict(returned: u32) -> Verdict {
     }
 }
 
+fn xdp_verdict(returned: u32) -> Verdict {
+    const XDP_DROP: u32 = 1;
+    const XDP_PASS: u32 = 2;
+    match returned {
+        XDP_PASS => Verdict::Pass,
+        XDP_DROP => Verdict::Drop,
+        other => panic!("the program returned {other}, which is none of its answers"),
+    }
+}
+
 /// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
 fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
     // A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
     // padding of a struct may be anything.
     let mut context = [0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
+    test_run_in(program, &context, frame)
+}
+
+/// Runs a program in a context, or in the kernel's own if it is empty.
+fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8>) {
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -302,8 +349,12 @@ fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
         data_size_in: frame.len() as u32,
         data_out: out.as_mut_ptr().cast(),
         data_size_out: out.len() as u32,
-        ctx_in: context.as_mut_ptr().cast(),
-        ctx_size_in: size_of::<abi::__sk_buff>() as u32,
+        ctx_in: if context.is_empty() {
+            std::ptr::null()
+        } else {
+            context.as_ptr().cast()
+        },
+        ctx_size_in: size_of_val(context) as u32,
         repeat: 1,
         ..Default::default()
     };

@@ -46,6 +46,12 @@ pub trait Datapath {
     fn from_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_to_container` as if the host's stack had sent it to the workload.
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// Runs a frame through `dpd_from_netdev` as if it had come from the network.
+    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// Runs a frame through `dpd_to_netdev` as if it left for the network.
+    fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// Runs a frame through `dpd_xdp_entry`. It comes in by `lo`, since the kernel wants an interface with XDP memory.
+    fn xdp_entry(&self, frame: &[u8]) -> Answer;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
     /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
@@ -59,7 +65,7 @@ pub trait Datapath {
     fn reload(&self, config: &Path);
 }
 
-/// A node with one veth pair for each endpoint of its configuration.
+/// A node with one veth pair for each interface of its configuration; an uplink leads everywhere.
 pub struct Node {
     datapath: Box<dyn Datapath>,
     config: TempDir,
@@ -91,6 +97,18 @@ impl Node {
 
     pub fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         self.datapath.to_container(interface, frame)
+    }
+
+    pub fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+        self.datapath.from_netdev(interface, frame)
+    }
+
+    pub fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+        self.datapath.to_netdev(interface, frame)
+    }
+
+    pub fn xdp_entry(&self, frame: &[u8]) -> Answer {
+        self.datapath.xdp_entry(frame)
     }
 
     pub fn connections(&self) -> Vec<Connection> {
@@ -167,6 +185,11 @@ fn lay_interfaces(namespace: &Namespace, workloads: &Namespace, config_toml: &st
         namespace.ip(&format!("link set {name} up"));
         for address in addresses(Some(settings)) {
             namespace.ip(&format!("route add {address} dev {name}"));
+        }
+        if settings.get("role").and_then(toml::Value::as_str) == Some("uplink") {
+            for family in ["-4", "-6"] {
+                namespace.ip(&format!("{family} route add default dev {name}"));
+            }
         }
     }
 }

@@ -16,5 +16,7 @@ mod icmp;
 mod neighbour;
 mod parse;
 mod policy;
+mod prefilter;
 mod service;
+mod uplink;
 mod verifier;

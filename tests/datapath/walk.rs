@@ -18,6 +18,8 @@ pub enum Expect {
     Passed,
     /// It goes on changed; MACs and TTL stay.
     PassedAs(Packet),
+    /// It leaves by the kernel's own routes: its TTL is one lower, its MACs are for the kernel to set.
+    Routed(Packet),
     /// Dropped and counted under this reason.
     Dropped(u8),
     /// Dropped and counted, and the sender gets this instead.
@@ -39,6 +41,9 @@ pub struct Walk {
 enum Hook {
     FromContainer,
     ToContainer,
+    FromNetdev,
+    ToNetdev,
+    Xdp,
 }
 
 impl Walk {
@@ -78,6 +83,40 @@ impl Walk {
             .macs(host_mac(interface), workload_mac(interface))
             .build();
         self.step(says, Hook::ToContainer, interface, &frame, &expect)
+    }
+
+    /// A packet comes from the network.
+    pub fn net(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(workload_mac(interface), host_mac(interface))
+            .build();
+        self.net_frame(says, interface, &frame, expect)
+    }
+
+    /// As `net`, with MACs of the row's own.
+    pub fn net_frame(
+        &mut self,
+        says: &str,
+        interface: &str,
+        frame: &[u8],
+        expect: Expect,
+    ) -> Answer {
+        self.step(says, Hook::FromNetdev, interface, frame, &expect)
+    }
+
+    /// A packet leaves for the network.
+    pub fn out(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(host_mac(interface), workload_mac(interface))
+            .build();
+        self.step(says, Hook::ToNetdev, interface, &frame, &expect)
+    }
+
+    /// A frame meets the XDP program.
+    pub fn wire(&mut self, says: &str, frame: &[u8], expect: Expect) -> Answer {
+        self.step(says, Hook::Xdp, "lo", frame, &expect)
     }
 
     pub fn reload(&self, config_toml: &str) {
@@ -123,11 +162,17 @@ impl Walk {
         let answer = match hook {
             Hook::FromContainer => self.node.from_container(interface, frame),
             Hook::ToContainer => self.node.to_container(interface, frame),
+            Hook::FromNetdev => self.node.from_netdev(interface, frame),
+            Hook::ToNetdev => self.node.to_netdev(interface, frame),
+            Hook::Xdp => self.node.xdp_entry(frame),
         };
         if let Err(problem) = compare(frame, interface, hook, expect, &answer) {
             let hook = match hook {
                 Hook::FromContainer => "from",
                 Hook::ToContainer => "to",
+                Hook::FromNetdev => "from the network at",
+                Hook::ToNetdev => "for the network at",
+                Hook::Xdp => "XDP at",
             };
             self.failures.push(format!(
                 "{}: {says}\n  {hook} {interface}: {}\n{problem}\n  reported: {:?}",
@@ -154,11 +199,20 @@ fn compare(
             let packet = packet.clone().ttl(ttl).macs(host_mac(to), workload_mac(to));
             (Verdict::Redirect, Some(packet.build()), vec![])
         }
+        Expect::Routed(packet) => {
+            let ttl = packet.ip().map_or(0, |ip| ip.ttl - 1);
+            let mut frame = packet.clone().ttl(ttl).build();
+            let macs = answer.packet.len().min(12);
+            frame[..macs].copy_from_slice(&answer.packet[..macs]);
+            (Verdict::Redirect, Some(frame), vec![])
+        }
         Expect::Passed => (Verdict::Pass, Some(frame.to_vec()), vec![]),
         Expect::PassedAs(packet) => {
             let packet = match hook {
-                Hook::FromContainer => packet.clone().macs(its, mine),
-                Hook::ToContainer => packet.clone().macs(mine, its),
+                Hook::FromContainer | Hook::FromNetdev | Hook::Xdp => {
+                    packet.clone().macs(its, mine)
+                }
+                Hook::ToContainer | Hook::ToNetdev => packet.clone().macs(mine, its),
             };
             (Verdict::Pass, Some(packet.build()), vec![])
         }

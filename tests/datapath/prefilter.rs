@@ -1,0 +1,130 @@
+//! The prefilter: denied senders are dropped at XDP; all else goes on as it came.
+
+use crate::common::packet::{self, Packet};
+use crate::lab::*;
+use crate::walk::{Expect::*, Walk};
+
+const DENIED: u8 = 221;
+
+fn config() -> String {
+    let prefilter = r#"
+[interfaces.ens5]
+role = "uplink"
+
+[prefilter.abusers]
+deny = ["198.51.100.66", "203.0.113.0/24", "2001:db8:bad::/48"]
+
+[conntrack]"#;
+    changed(CONFIG, "\n[conntrack]", prefilter)
+}
+
+fn from_to(source: &str, host: &str) -> Packet {
+    packet::udp(at(ip(source), 5), at(ip(host), 6)).payload(b"flood")
+}
+
+#[test]
+fn denied_senders_are_dropped_whoever_they_speak_to() {
+    let mut walk = Walk::new("both", &config());
+    let rows = [
+        ("an address", "198.51.100.66", "192.0.2.1", true),
+        ("to a workload", "198.51.100.66", "10.200.0.45", true),
+        ("to somebody else", "198.51.100.66", "10.9.9.9", true),
+        ("its neighbour", "198.51.100.67", "192.0.2.1", false),
+        ("the first of a prefix", "203.0.113.0", "192.0.2.1", true),
+        ("the last of it", "203.0.113.255", "192.0.2.1", true),
+        ("one further", "203.0.114.0", "192.0.2.1", false),
+        ("to one of them", "198.51.100.7", "203.0.113.1", false),
+        ("IPv6", "2001:db8:bad::1", "2001:db8::1", true),
+        (
+            "its last",
+            "2001:db8:bad:ffff:ffff:ffff:ffff:ffff",
+            "2001:db8::1",
+            true,
+        ),
+        ("the next", "2001:db8:bae::1", "2001:db8::1", false),
+        (
+            "in IPv4's name",
+            "::ffff:198.51.100.66",
+            "2001:db8::1",
+            false,
+        ),
+    ];
+    for (says, source, host, denied) in rows {
+        let frame = from_to(source, host).build();
+        let expect = if denied { Dropped(DENIED) } else { Passed };
+        walk.wire(says, &frame, expect);
+    }
+    walk.end();
+}
+
+#[test]
+fn of_many_drops_one_is_reported() {
+    let mut walk = Walk::new("IPv4", &config());
+    let frame = from_to("198.51.100.66", "10.200.0.45").build();
+    let answer = walk.wire("the first", &frame, Dropped(DENIED));
+    walk.reported("the first", &answer, &["dropped 221 world -> web"]);
+    for _ in 0..5 {
+        let answer = walk.wire("another", &frame, Dropped(DENIED));
+        walk.reported("another", &answer, &[]);
+    }
+    let other = from_to("203.0.113.9", "10.200.0.45").build();
+    let answer = walk.wire("another sender's", &other, Dropped(DENIED));
+    walk.reported("another sender's", &answer, &["dropped 221 world -> web"]);
+    walk.end();
+}
+
+/// What is wrong with it, tc and the kernel say.
+#[test]
+fn malformed_frames_pass() {
+    let mut walk = Walk::new("both", &config());
+    for (source, host, header) in [
+        ("198.51.100.66", "192.0.2.1", 20),
+        ("2001:db8:bad::1", "2001:db8::1", 40),
+    ] {
+        let whole = from_to(source, host).build();
+        for length in 14..14 + header {
+            walk.wire(&format!("{length} bytes"), &whole[..length], Passed);
+        }
+        walk.wire("cut behind its header", &whole[..14 + header], Passed);
+        let long = from_to(source, host).ip_length(4000).build();
+        walk.wire("longer than its frame", &long, Passed);
+        let version = from_to(source, host).version(5).build();
+        walk.wire("of another version", &version, Passed);
+        let padded = from_to(source, host).pad(9).build();
+        walk.wire("padding is no fault", &padded, Dropped(DENIED));
+    }
+    let short = from_to("198.51.100.66", "192.0.2.1");
+    walk.wire(
+        "a header of 16 bytes",
+        &short.clone().ihl(4).build(),
+        Passed,
+    );
+    walk.wire(
+        "shorter than its header",
+        &short.ip_length(19).build(),
+        Passed,
+    );
+    walk.end();
+}
+
+#[test]
+fn what_is_no_ip_passes() {
+    let mut walk = Walk::new("both", &config());
+    let arp = packet::arp_request([2, 0, 0, 0, 0, 9], "198.51.100.66", "192.0.2.1");
+    walk.wire("ARP", &arp.build(), Passed);
+    let tagged = from_to("198.51.100.66", "192.0.2.1").vlan(100).build();
+    walk.wire("in a VLAN", &tagged, Passed);
+    walk.end();
+}
+
+#[test]
+fn the_prefilter_follows_the_file() {
+    let mut walk = Walk::new("IPv4", &config());
+    let frame = from_to("198.51.100.66", "192.0.2.1").build();
+    walk.wire("denied", &frame, Dropped(DENIED));
+    walk.reload(&changed(&config(), "\"198.51.100.66\", ", ""));
+    walk.wire("let off", &frame, Passed);
+    walk.reload(&config());
+    walk.wire("denied again", &frame, Dropped(DENIED));
+    walk.end();
+}
