@@ -44,18 +44,29 @@ fn every_example_of_the_page_is_valid() {
     }
 }
 
+/// The configurations in a folder and below it.
+fn examples(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => examples(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
+        .collect()
+}
+
 #[test]
 fn every_example_file_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let mut count = 0;
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|ending| ending == "toml") {
-            load(&path).unwrap_or_else(|problems| panic!("{problems}"));
-            count += 1;
-        }
+    let examples = examples(&folder);
+    for wanted in ["config.toml", "two-hosts/node-a.toml"] {
+        assert!(examples.contains(&folder.join(wanted)), "{examples:?}");
     }
-    assert!(count > 0, "there are examples");
+    for path in examples {
+        load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    }
 }
 
 #[test]

@@ -465,7 +465,7 @@ mod tests {
                 },
                 &[
                     "- endpoint lxc-client",
-                    "+ uplink lxc-client xdp auto, ifindex 10, MAC 02:00:00:00:00:0a",
+                    "+ uplink lxc-client xdp auto, ifindex 10",
                 ],
             ),
             (

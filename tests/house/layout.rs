@@ -104,6 +104,7 @@ fn every_struct_is_without_holes_in_the_daemons_eyes_too() {
         metric_key,
         policy,
         policy_key,
+        prefilter,
         service,
         service_key,
         service_slot,

@@ -14,7 +14,7 @@ use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
 use dpd::model::state::{
     AddressEntry, Backend, Delivery, Endpoint, Enforcement, Place, PolicyEntry, PolicyKey,
-    ServiceEntry, Settings, Slot, State,
+    PrefilterEntry, ServiceEntry, Settings, Slot, State,
 };
 use ipnet::IpNet;
 
@@ -121,6 +121,10 @@ fn state(rows: u32) -> State {
                 )
             })
             .collect(),
+        prefilter: defaults()
+            .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
+            .map(|(prefix, number)| (prefix, PrefilterEntry { number }))
+            .collect(),
         ..State::default()
     }
 }
@@ -190,5 +194,6 @@ fn counts(state: &State) -> BTreeMap<&'static str, usize> {
         ("endpoints", state.endpoints.len()),
         ("addresses", state.addresses.len()),
         ("policy", state.policy.len()),
+        ("prefilter", state.prefilter.len()),
     ])
 }

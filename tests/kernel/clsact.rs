@@ -1,7 +1,6 @@
 //! Attached by clsact filters, as on kernels before tcx: forced here, for every kernel still has them.
 
-use dpd::bpf::attach::{self, Mechanism};
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::attach::{self, Mechanism, Role};
 
 use crate::foreign::{self, Does};
 use crate::host::{CONFIG, Host, all_programs, on_host, wait_until_gone};
@@ -25,7 +24,7 @@ fn packets_pass_both_hooks() {
             // The kernel keeps 15 characters of a program's name.
             assert!(ingress.contains("dpd_from_contai"), "{ingress}");
             assert!(egress.contains("dpd_to_containe"), "{egress}");
-            let found = attach::find(&host.pins(), host.ifindex(interface));
+            let found = attach::find(&host.pins(), host.ifindex(interface), Role::Endpoint);
             let mechanisms: Vec<_> = found.iter().map(|found| found.mechanism).collect();
             assert_eq!(mechanisms, [Mechanism::Clsact; 2]);
         }
@@ -122,7 +121,7 @@ fn cleanup_removes_filters_and_the_qdisc_that_we_made() {
         assert!(!host.has_clsact("lxc-client"), "ours goes");
         assert!(host.has_clsact("lxc-server"), "theirs stays");
         assert_eq!(count(host, "lxc-server"), [0, 0], "without our filters");
-        assert_eq!(attach::find(&host.pins(), ifindex), []);
+        assert_eq!(attach::find(&host.pins(), ifindex, Role::Endpoint), []);
         wait_until_gone("programs", &programs, all_programs);
     });
 }
@@ -146,9 +145,9 @@ fn the_qdisc_stays_for_a_foreign_filter_in_it() {
 fn both_hooks_have_a_filter_and_foreign_ones_see_what_we_pass_on() {
     on_host(|host| {
         let _reconciler = host.start(Mechanism::Clsact);
-        let found = attach::find(&host.pins(), host.ifindex("lxc-client"));
+        let found = attach::find(&host.pins(), host.ifindex("lxc-client"), Role::Endpoint);
         let programs: Vec<_> = found.iter().map(|found| found.program).collect();
-        assert_eq!(programs, HookProgram::ALL);
+        assert_eq!(programs, Role::Endpoint.programs());
         assert!(host.client_pings("10.200.0.1"), "the host answers");
         let other = foreign::program(c"other_tool", Does::Drop);
         let _filter = foreign::filter(host.ifindex("lxc-client"), &other);

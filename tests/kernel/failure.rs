@@ -1,6 +1,6 @@
 //! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
 
-use dpd::bpf::attach::{self, Mechanism};
+use dpd::bpf::attach::{self, Mechanism, Role};
 use dpd::bpf::pins::Pins;
 use dpd::config::Config;
 use dpd::model::world::World;
@@ -92,7 +92,7 @@ fn check_failures(host: &Host, mechanism: Mechanism) {
         }
         assert_eq!(Picture::of(host), before, "{what}");
         assert!(host.asks(), "{what}: the service answers");
-        let found = attach::find(&host.pins(), host.ifindex("lxc-client"));
+        let found = attach::find(&host.pins(), host.ifindex("lxc-client"), Role::Endpoint);
         assert_eq!(found.len(), 2, "{what}: both hooks are there");
     }
     let good = host.changed("20001", "20009");

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dpd::bpf::attach::{self, Found, Mechanism};
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::attach::{self, Found, Mechanism, Role};
 use libbpf_rs::libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use libbpf_rs::{Link, MapCore, MapHandle};
 
@@ -70,8 +69,8 @@ fn from_hooks_stand_at_the_head_and_to_hooks_at_the_tail() {
         let ours = links[&format!("{ifindex}-ingress")].prog_id;
         let order = foreign::order(ifindex, BPF_TCX_INGRESS);
         assert_eq!(order, [ours, foreign::id(&other)], "before what was there");
-        let found = attach::find(&host.pins(), ifindex);
-        let expected = HookProgram::ALL.map(|program| Found {
+        let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
+        let expected = Role::Endpoint.programs().map(|program| Found {
             program,
             mechanism: Mechanism::Tcx,
             ahead: Vec::new(),
@@ -94,7 +93,7 @@ fn a_foreign_program_ahead_is_left_alone_and_shown() {
         let order = foreign::order(ifindex, BPF_TCX_INGRESS);
         assert_eq!(order.len(), 2);
         assert_eq!(order[0], foreign::id(&other), "where it put itself");
-        let found = attach::find(&host.pins(), ifindex);
+        let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
         let ahead: Vec<_> = found.iter().map(|found| &found.ahead[..]).collect();
         assert_eq!(ahead, [&["other_tool".to_owned()][..], &[]]);
         assert!(host.asks(), "the service answers");
@@ -135,7 +134,7 @@ fn an_interface_that_leaves_the_file_loses_its_programs() {
         let without = CONFIG.replace("[interfaces.lxc-client]", "[interfaces.lxc-later]");
         host.apply(&mut reconciler, &host.config(&without));
         let ifindex = host.ifindex("lxc-client");
-        assert_eq!(attach::find(&host.pins(), ifindex), []);
+        assert_eq!(attach::find(&host.pins(), ifindex, Role::Endpoint), []);
         assert_eq!(attached(host), 2);
         // Also if the daemon was down while the file changed.
         host.apply(&mut reconciler, &host.config(CONFIG));
