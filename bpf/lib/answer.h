@@ -46,9 +46,14 @@ __weak __noinline __u32 answer_sum_chunk(struct __sk_buff *skb, __u32 offset, __
 {
 	__u8 chunk[CSUM_CHUNK] __attribute__((aligned(8))) = {};
 
+	if (!length)
+		return sum;
 	if (length > CSUM_CHUNK)
 		length = CSUM_CHUNK;
-	if (!length || bpf_skb_load_bytes(skb, offset, chunk, length))
+	/* The verifier of 6.1 does not learn from the comparison with zero that there is at least one byte. */
+	asm volatile("" : "+r"(length));
+	length = ((length - 1) & (CSUM_CHUNK - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, offset, chunk, length))
 		return sum;
 	return bpf_csum_diff(0, 0, (__be32 *)chunk, CSUM_CHUNK, sum);
 }
