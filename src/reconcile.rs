@@ -96,6 +96,28 @@ impl Reconciler {
         self.live.as_ref()
     }
 
+    /// A sentence for each foreign program that sees packets before ours: it could wave them past policy. It is left
+    /// alone.
+    pub fn foreign_ahead(&self) -> Vec<String> {
+        let Some(live) = &self.live else {
+            return Vec::new();
+        };
+        let mut sentences = Vec::new();
+        for (&ifindex, &role) in &self.attached {
+            for found in attach::find(&self.pins, ifindex, role) {
+                let interface = interface_name(&live.catalog, ifindex);
+                let ours = found.program.name();
+                sentences.extend(found.ahead.iter().map(|foreign| {
+                    format!(
+                        "interface {interface}: the program {foreign} of somebody else sees packets before {ours}, \
+                         and could wave them past policy: look at it with `bpftool prog show name {foreign}`"
+                    )
+                }));
+            }
+        }
+        sentences
+    }
+
     /// Makes the kernel equal to this configuration in this world. `announce` is told the epoch and its catalog before
     /// the first packet meets it.
     ///

@@ -266,7 +266,8 @@ impl Daemon {
             .filter(|(_, endpoint)| endpoint.ifindex.is_none())
             .map(|(name, _)| name.clone())
             .collect();
-        let warnings = net::checks(&self.config, world);
+        let mut warnings = net::checks(&self.config, world);
+        warnings.extend(self.reconciler.foreign_ahead());
         for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
             log::info!("interface {name} is not there: waiting for it");
         }
