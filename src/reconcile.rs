@@ -103,8 +103,8 @@ impl Reconciler {
             return Vec::new();
         };
         let mut sentences = Vec::new();
-        for (&ifindex, &role) in &self.attached {
-            for found in attach::find(&self.pins, ifindex, role) {
+        for &ifindex in &self.attached {
+            for found in attach::find(&self.pins, ifindex) {
                 let interface = interface_name(&live.catalog, ifindex);
                 let ours = found.program.name();
                 sentences.extend(found.ahead.iter().map(|foreign| {
