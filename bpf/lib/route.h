@@ -22,7 +22,9 @@ struct route {
 	__u32 mtu;
 };
 
-enum { GSO_BY_FRAGS = 0xffff }; /* the length of each segment is its own: SCTP has cut them to the path already */
+enum {
+	GSO_BY_FRAGS = 0xffff
+}; /* the length of each segment is its own: SCTP has cut them to the path already */
 
 /*
  * The longest packet that this one becomes on the wire: what segmentation leaves, if it is to be segmented. `headers`
