@@ -321,15 +321,15 @@ impl Status {
         if *prefixes == 0 {
             return;
         }
+        let prefixes = match prefixes {
+            1 => "1 prefix".to_owned(),
+            many => format!("{many} prefixes"),
+        };
         if hits.is_empty() {
-            let _ = writeln!(out, "\nprefilter: {prefixes} prefixes, nothing dropped");
+            let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
             return;
         }
-        let total = [
-            "total".to_owned(),
-            format!("{prefixes} prefixes"),
-            packets.to_string(),
-        ];
+        let total = ["total".to_owned(), prefixes, packets.to_string()];
         let lines = hits.iter().map(|hits| {
             vec![
                 hits.prefix.to_string(),
