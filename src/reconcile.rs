@@ -204,8 +204,10 @@ impl Reconciler {
     /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
     fn look_for_losses(&mut self) -> BTreeSet<u32> {
         let pins = &self.pins;
+        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let is_lost = |ifindex: u32, role: Role| {
-            attach::find(pins, ifindex, role).len() < role.programs().len()
+            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
+            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
         };
         let attached = self.attached.iter();
         let lost: BTreeSet<u32> = attached
@@ -236,6 +238,7 @@ impl Reconciler {
             }
         }
         if let Err(error) = self.attach_xdp(state) {
+            self.undo_xdp(state);
             self.undo_attach(&tried, &held);
             return Err(error);
         }
@@ -243,43 +246,66 @@ impl Reconciler {
         Ok(())
     }
 
-    /// XDP stands on the uplinks while a prefilter has prefixes: native XDP on a veth turns its peer's segmentation
-    /// offload off.
     fn attach_xdp(&self, state: &State) -> Result<()> {
-        if state.prefilter.is_empty() {
+        let wanted = xdp_modes(state);
+        if wanted.is_empty() {
             return Ok(());
         }
         let program = self.load.xdp_program()?;
-        for (name, uplink) in &state.catalog.uplinks {
-            let Some(ifindex) = uplink.ifindex.filter(|_| uplink.xdp != XdpMode::Off) else {
-                continue;
-            };
-            xdp::attach(&self.pins, ifindex, uplink.xdp, program.as_fd())
-                .with_context(|| format!("interface {name}"))?;
+        for (ifindex, mode) in wanted {
+            xdp::attach(&self.pins, ifindex, mode, program.as_fd()).with_context(|| {
+                format!("interface {}", interface_name(&state.catalog, ifindex))
+            })?;
         }
         Ok(())
     }
 
-    /// Takes XDP off where nothing wants it any more.
-    fn detach_xdp(&self) {
-        let Some(live) = &self.live else { return };
-        for (name, uplink) in &live.catalog.uplinks {
-            let Some(ifindex) = uplink.ifindex else {
-                continue;
+    /// What had XDP before gets it again, the rest has none.
+    fn undo_xdp(&self, state: &State) {
+        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
+        for ifindex in xdp_modes(state).into_keys() {
+            let undone = match before.get(&ifindex) {
+                Some(mode) => self.attach_xdp_before(ifindex, *mode),
+                None => xdp::detach(&self.pins, ifindex).map(drop),
             };
-            let is_wanted = !live.prefilter.is_empty() && uplink.xdp != XdpMode::Off;
-            if !is_wanted && let Err(error) = xdp::detach(&self.pins, ifindex) {
-                log::warn!("interface {name} keeps its XDP program: {error:#}");
+            if let Err(error) = undone {
+                let name = interface_name(&state.catalog, ifindex);
+                log::warn!("interface {name} has not the XDP program that it had: {error:#}");
             }
         }
     }
 
-    /// What had programs before gets those of the load before again, the rest has none.
+    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode) -> Result<()> {
+        let program = if self.attached.contains_key(&ifindex) {
+            self.load.xdp_program()?
+        } else {
+            let program = self.load.xdp_program_before();
+            program.context("there is no program from before")?
+        };
+        xdp::attach(&self.pins, ifindex, mode, program.as_fd())
+    }
+
+    /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
+    fn detach_xdp(&self) {
+        let wanted = self.live.as_ref().map(xdp_modes).unwrap_or_default();
+        for ifindex in xdp::held(&self.pins) {
+            if !wanted.contains_key(&ifindex)
+                && let Err(error) = xdp::detach(&self.pins, ifindex)
+            {
+                log::warn!("interface {ifindex} keeps its XDP program: {error:#}");
+            }
+        }
+    }
+
+    /// What had programs before gets those again, in the role that it had, the rest has none.
     fn undo_attach(&mut self, tried: &[(u32, Role)], held: &BTreeSet<u32>) {
+        let before = self.live.as_ref().map(roles).unwrap_or_default();
         for &(ifindex, role) in tried {
-            let before = self.attached.get(&ifindex).copied().unwrap_or(role);
-            let undone = if held.contains(&ifindex) {
-                self.attach_before(ifindex, before)
+            let undone = if let Some(had) = self.attached.get(&ifindex) {
+                self.attach_again(ifindex, *had)
+            } else if held.contains(&ifindex) {
+                let had = before.get(&ifindex).copied().unwrap_or(role);
+                self.attach_before(ifindex, had)
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
@@ -290,6 +316,16 @@ impl Reconciler {
         }
     }
 
+    /// With the programs of this load: only the role had changed.
+    fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
+        for hook in role.programs() {
+            let program = self.load.program(hook)?;
+            attach::attach(&self.pins, self.mechanism, ifindex, hook, program)?;
+        }
+        Ok(())
+    }
+
+    /// With those of the load before.
     fn attach_before(&self, ifindex: u32, role: Role) -> Result<()> {
         for hook in role.programs() {
             let program = self.load.program_before(hook);
@@ -329,6 +365,7 @@ impl Reconciler {
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
+            |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
         if let Err(error) = done {
@@ -354,13 +391,7 @@ struct Before {
 }
 
 fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
-    let endpoints = catalog.endpoints.iter();
-    let uplinks = catalog.uplinks.iter();
-    endpoints
-        .map(|(name, info)| (name, info.ifindex))
-        .chain(uplinks.map(|(name, info)| (name, info.ifindex)))
-        .find(|(_, known)| *known == Some(ifindex))
-        .map_or("of no name", |(name, _)| name)
+    catalog.interface_name(ifindex).unwrap_or("of no name")
 }
 
 /// Takes our programs off an interface, and the qdisc that they stood on if nobody needs it. Answers how they were
@@ -380,6 +411,19 @@ fn roles(state: &State) -> BTreeMap<u32, Role> {
     let uplinks = state.catalog.uplinks.values();
     let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
     endpoints.chain(uplinks).collect()
+}
+
+/// The uplinks that have XDP, and how. It stands there while a prefilter has prefixes, not always: native XDP on a veth
+/// turns its peer's segmentation offload off.
+fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
+    if state.prefilter.is_empty() {
+        return BTreeMap::new();
+    }
+    let uplinks = state.catalog.uplinks.values();
+    uplinks
+        .filter(|uplink| uplink.xdp != XdpMode::Off)
+        .filter_map(|uplink| Some((uplink.ifindex?, uplink.xdp)))
+        .collect()
 }
 
 fn sizes(config: &Config) -> Sizes {

@@ -7,16 +7,19 @@ use super::abi::{self, Plain};
 use super::map;
 use super::pins::Pins;
 
-/// Deletes the hits of rules, and what was counted for interfaces, that are not known any more. Packets that are on
+/// Deletes the hits of rules and of the prefilter's prefixes, and what was counted for interfaces, that are not known any
+/// more. Packets that are on
 /// their way under the configuration before may still count; the next call forgets that too.
 pub fn forget(
     pins: &Pins,
     is_rule: impl Fn(u32) -> bool,
+    is_prefix: impl Fn(u32) -> bool,
     is_interface: impl Fn(u32) -> bool,
 ) -> Result<()> {
     // Interface 0 stands for what belongs to none.
     let is_interface = |ifindex: u32| ifindex == 0 || is_interface(ifindex);
     forget_rows(pins, "dpd_rule_hits", |rule: u32| is_rule(rule))?;
+    forget_rows(pins, "dpd_prefilter_hits", |prefix: u32| is_prefix(prefix))?;
     forget_rows(pins, "dpd_usage", is_interface)?;
     forget_rows(pins, "dpd_metrics", |key: abi::metric_key| {
         is_interface(key.ifindex)

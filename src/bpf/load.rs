@@ -236,8 +236,7 @@ impl Load {
 
     /// The program of a hook in the newest load before this one, if there is one.
     pub fn program_before(&self, hook: HookProgram) -> Option<OwnedFd> {
-        let numbers = Pins::numbers(&self.pins.loads());
-        let before = numbers.into_iter().rfind(|old| *old < self.number)?;
+        let before = self.number_before()?;
         Program::fd_from_pinned_path(self.pins.load(before).join(hook.name())).ok()
     }
 
@@ -245,6 +244,17 @@ impl Load {
     pub fn xdp_program(&self) -> Result<OwnedFd> {
         let path = self.pins.load(self.number).join(XDP_PROGRAM);
         Program::fd_from_pinned_path(&path).with_context(|| format!("open {}", path.display()))
+    }
+
+    /// The XDP program of the newest load before this one, if there is one.
+    pub fn xdp_program_before(&self) -> Option<OwnedFd> {
+        let before = self.number_before()?;
+        Program::fd_from_pinned_path(self.pins.load(before).join(XDP_PROGRAM)).ok()
+    }
+
+    fn number_before(&self) -> Option<u64> {
+        let numbers = Pins::numbers(&self.pins.loads());
+        numbers.into_iter().rfind(|old| *old < self.number)
     }
 
     /// Lets go of the loads before this one, now that no link leads to them, and settles resized tables.

@@ -100,11 +100,20 @@ impl Reader {
 
     /// How often each rule decided, by its number.
     pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
-        let map = self.open_map("dpd_rule_hits")?;
+        self.hits("dpd_rule_hits")
+    }
+
+    /// How many packets each prefix of the prefilter dropped, by its number.
+    pub fn prefilter_hits(&self) -> Result<BTreeMap<u32, u64>> {
+        self.hits("dpd_prefilter_hits")
+    }
+
+    fn hits(&self, map: &str) -> Result<BTreeMap<u32, u64>> {
+        let map = self.open_map(map)?;
         let rows: Vec<(u32, Vec<u64>)> = map::read_percpu(&map)?;
         Ok(rows
             .into_iter()
-            .map(|(rule, hits)| (rule, hits.iter().sum()))
+            .map(|(number, hits)| (number, hits.iter().sum()))
             .collect())
     }
 

@@ -1,5 +1,6 @@
 //! The XDP program on uplinks: a pinned link, native where the driver can, generic otherwise.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -9,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::LinkTypeInfo;
+use rustix::io::Errno;
 
 use super::map;
-use super::pins::Pins;
+use super::pins::{self, Pins};
 use crate::model::state::XdpMode;
 
 /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
@@ -49,6 +51,14 @@ fn path(pins: &Pins, ifindex: u32) -> PathBuf {
     pins.links().join(format!("{ifindex}-xdp"))
 }
 
+/// The interfaces that have had our program, and nobody has detached it since.
+pub fn held(pins: &Pins) -> BTreeSet<u32> {
+    pins::names(&pins.links())
+        .iter()
+        .filter_map(|name| name.strip_suffix("-xdp")?.parse().ok())
+        .collect()
+}
+
 /// Attaches the program, or puts it in the place of the one that we have there.
 ///
 /// # Errors
@@ -68,9 +78,7 @@ pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> R
     }
     detach(pins, ifindex)?;
     let link = match mode {
-        XdpMode::Native => create(ifindex, fd, DRV_MODE).context(
-            "the driver can't run XDP programs: set xdp = \"auto\" or \"generic\" for this interface",
-        )?,
+        XdpMode::Native => create(ifindex, fd, DRV_MODE)?,
         XdpMode::Generic => create(ifindex, fd, SKB_MODE)?,
         XdpMode::Auto => match create(ifindex, fd, DRV_MODE) {
             Ok(link) => link,
@@ -96,9 +104,26 @@ fn create(ifindex: u32, fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> {
             &options,
         )
     };
-    let link = parse(done).context("attach the XDP program")?;
+    let link = parse(done).map_err(|error| {
+        let advice = advice(&error, flags);
+        anyhow::Error::new(error).context(advice)
+    })?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// What to do about an interface that refuses the program.
+fn advice(error: &io::Error, flags: u32) -> &'static str {
+    let is_taken = [Errno::BUSY, Errno::EXIST]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error());
+    if is_taken {
+        "attach the XDP program: somebody else's is there; take it off, or set xdp = \"off\" for this interface"
+    } else if flags == DRV_MODE {
+        "attach the XDP program: the driver can't run it; set xdp = \"auto\" or \"generic\" for this interface"
+    } else {
+        "attach the XDP program"
+    }
 }
 
 /// The pinned link, if it still holds on to this interface.

@@ -35,12 +35,17 @@ pub fn run(file: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `3 endpoints, 2 identities, 1 service, 1 policy`
+/// `3 endpoints, 1 uplink, 1 node, 2 identities, 1 service, 1 policy`
 fn counts(config: &Config) -> String {
-    let endpoints = config.interfaces.values();
-    let endpoints = endpoints.filter(|interface| matches!(interface, Interface::Endpoint { .. }));
+    let interfaces = config.interfaces.values();
+    let uplinks = interfaces
+        .filter(|interface| matches!(interface, Interface::Uplink { .. }))
+        .count();
+    let endpoints = config.interfaces.len() - uplinks;
     [
-        (endpoints.count(), "endpoint", "endpoints"),
+        (endpoints, "endpoint", "endpoints"),
+        (uplinks, "uplink", "uplinks"),
+        (config.nodes.len(), "node", "nodes"),
         (config.identities.len(), "identity", "identities"),
         (config.services.len(), "service", "services"),
         (config.policies.len(), "policy", "policies"),

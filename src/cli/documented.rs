@@ -55,7 +55,17 @@ pub fn check(command: &str, sample: &impl Serialize) {
     let mut found = BTreeSet::new();
     let value = serde_json::to_value(sample).unwrap();
     keys("", &value, &mut found);
-    let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
+    // A list that is empty in one place of the sample and not in another is known by what is in it.
+    let is_list = |key: &&str| {
+        found
+            .iter()
+            .any(|other| other.starts_with(&format!("{key}[].")))
+    };
+    let found: BTreeSet<&str> = found
+        .iter()
+        .map(String::as_str)
+        .filter(|key| !is_list(key))
+        .collect();
     assert_eq!(documented(command), found, "docs/commands.md, {command}");
 }
 

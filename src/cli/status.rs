@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Error, Result};
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::node::Node;
@@ -42,6 +43,7 @@ pub struct Status {
     programs: Vec<ProgramStatus>,
     maps: Vec<MapStatus>,
     conntrack: Option<ConntrackCounts>,
+    prefilter: Prefilter,
     drops: Vec<Drops>,
     event_loss: Loss,
     warnings: Vec<String>,
@@ -71,9 +73,32 @@ struct ConfigStatus {
 struct InterfaceStatus {
     interface: String,
     ifindex: Option<u32>,
+    /// `endpoint` or `uplink`; `None` without a datapath to say so.
+    role: Option<&'static str>,
+    /// How an uplink is to have XDP, in the file's words.
+    xdp: Option<&'static str>,
     /// `attached`, `detached` or `waiting`.
     state: &'static str,
     attachments: Vec<Attachment>,
+}
+
+/// What XDP drops on the uplinks.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Prefilter {
+    /// How many prefixes are denied.
+    prefixes: usize,
+    /// Packets dropped for all of them.
+    packets: u64,
+    /// The prefixes that have dropped something, those that dropped most first.
+    hits: Vec<PrefilterHits>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct PrefilterHits {
+    prefix: IpNet,
+    /// The table of the file that it is in.
+    table: String,
+    packets: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +131,7 @@ impl Status {
             programs: Vec::new(),
             maps: Vec::new(),
             conntrack: None,
+            prefilter: Prefilter::default(),
             drops: Vec::new(),
             event_loss: Loss::default(),
             warnings: Vec::new(),
@@ -141,6 +167,8 @@ impl Status {
                 // Nobody else knows which file the datapath was made from.
                 self.config.path.clone_from(&catalog.config);
             }
+            let hits = self.read("counters of the prefilter", reader.prefilter_hits());
+            self.prefilter = Prefilter::new(&catalog, &hits.unwrap_or_default());
             self.interfaces = interfaces(&catalog, attachments);
         }
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();
@@ -170,6 +198,7 @@ impl Status {
         self.write_interfaces(&mut out);
         self.write_programs(&mut out);
         self.write_maps(&mut out);
+        self.write_prefilter(&mut out);
         self.write_drops(&mut out);
         for warning in &self.warnings {
             let _ = write!(out, "\nwarning: {}\n", indent(warning));
@@ -216,6 +245,7 @@ impl Status {
             let head = [
                 interface.interface.clone(),
                 index.unwrap_or_default(),
+                interface.role.unwrap_or_default().to_owned(),
                 interface.state.to_owned(),
             ];
             let hook = move |attachment: &Attachment| {
@@ -237,6 +267,7 @@ impl Status {
         let header = [
             "INTERFACE",
             "IFINDEX",
+            "ROLE",
             "STATE",
             "HOOK",
             "BY",
@@ -279,6 +310,35 @@ impl Status {
         });
         let header = ["MAP", "KIND", "ENTRIES", "MAX", "FULL", "BYTES"];
         section(out, "maps", &header, lines.collect());
+    }
+
+    fn write_prefilter(&self, out: &mut String) {
+        let Prefilter {
+            prefixes,
+            packets,
+            hits,
+        } = &self.prefilter;
+        if *prefixes == 0 {
+            return;
+        }
+        let prefixes = match prefixes {
+            1 => "1 prefix".to_owned(),
+            many => format!("{many} prefixes"),
+        };
+        if hits.is_empty() {
+            let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
+            return;
+        }
+        let total = ["total".to_owned(), prefixes, packets.to_string()];
+        let lines = hits.iter().map(|hits| {
+            vec![
+                hits.prefix.to_string(),
+                hits.table.clone(),
+                hits.packets.to_string(),
+            ]
+        });
+        let lines = lines.chain([total.to_vec()]).collect();
+        section(out, "prefilter", &["PREFILTER", "TABLE", "PACKETS"], lines);
     }
 
     fn write_drops(&self, out: &mut String) {
@@ -341,6 +401,29 @@ impl Daemon {
     }
 }
 
+impl Prefilter {
+    fn new(catalog: &Catalog, packets: &BTreeMap<u32, u64>) -> Prefilter {
+        let hits = catalog.prefilter.iter().filter_map(|(number, info)| {
+            let packets = packets
+                .get(number)
+                .copied()
+                .filter(|packets| *packets > 0)?;
+            Some(PrefilterHits {
+                prefix: info.prefix,
+                table: info.table.clone(),
+                packets,
+            })
+        });
+        let mut hits: Vec<PrefilterHits> = hits.collect();
+        hits.sort_by_key(|hits| (std::cmp::Reverse(hits.packets), hits.prefix));
+        Prefilter {
+            prefixes: catalog.prefilter.len(),
+            packets: hits.iter().map(|hits| hits.packets).sum(),
+            hits,
+        }
+    }
+}
+
 fn chain(error: &Error) -> String {
     format!("{error:#}")
 }
@@ -353,6 +436,8 @@ fn waiting(interfaces: Vec<String>) -> Vec<InterfaceStatus> {
     let status = |interface| InterfaceStatus {
         interface,
         ifindex: None,
+        role: None,
+        xdp: None,
         state: "waiting",
         attachments: Vec::new(),
     };
@@ -362,18 +447,20 @@ fn waiting(interfaces: Vec<String>) -> Vec<InterfaceStatus> {
 /// The interfaces of the catalog, and any other that carries programs of ours.
 fn interfaces(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<InterfaceStatus> {
     let mut by_name: BTreeMap<String, InterfaceStatus> = BTreeMap::new();
-    for (name, endpoint) in &catalog.endpoints {
-        let state = match endpoint.ifindex {
-            Some(_) => "detached",
-            None => "waiting",
-        };
+    for (name, ifindex) in catalog.interfaces() {
+        let uplink = catalog.uplinks.get(name);
         let status = InterfaceStatus {
-            interface: name.clone(),
-            ifindex: endpoint.ifindex,
-            state,
+            interface: name.to_owned(),
+            ifindex,
+            role: Some(uplink.map_or("endpoint", |_| "uplink")),
+            xdp: uplink.map(|uplink| uplink.xdp.name()),
+            state: match ifindex {
+                Some(_) => "detached",
+                None => "waiting",
+            },
             attachments: Vec::new(),
         };
-        by_name.insert(name.clone(), status);
+        by_name.insert(name.to_owned(), status);
     }
     for attachment in attachments {
         let status = by_name
@@ -381,6 +468,8 @@ fn interfaces(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<InterfaceS
             .or_insert_with(|| InterfaceStatus {
                 interface: attachment.interface.clone(),
                 ifindex: None,
+                role: None,
+                xdp: None,
                 state: "attached",
                 attachments: Vec::new(),
             });
@@ -440,6 +529,67 @@ mod tests {
         }
     }
 
+    /// An endpoint, two uplinks, and three prefixes of the prefilter.
+    fn catalog() -> Catalog {
+        use crate::model::catalog::{EndpointInfo, PrefilterInfo, UplinkInfo};
+        use crate::model::state::XdpMode;
+        let endpoint = EndpointInfo {
+            ifindex: Some(11),
+            identity: 20001,
+            addresses: Default::default(),
+        };
+        let uplink = |ifindex| UplinkInfo {
+            ifindex,
+            xdp: XdpMode::Auto,
+        };
+        let denied = |table: &str, prefix: &str| PrefilterInfo {
+            table: table.to_owned(),
+            prefix: prefix.parse().unwrap(),
+        };
+        Catalog {
+            endpoints: [("lxc-client".to_owned(), endpoint)].into(),
+            uplinks: [("ens5", Some(2)), ("ens6", None)]
+                .map(|(name, ifindex)| (name.to_owned(), uplink(ifindex)))
+                .into(),
+            prefilter: [
+                (1, denied("abusers", "198.51.100.66/32")),
+                (2, denied("bogons", "203.0.113.0/24")),
+                (3, denied("bogons", "2001:db8:bad::/48")),
+            ]
+            .into(),
+            ..Catalog::default()
+        }
+    }
+
+    #[test]
+    fn the_prefilters_lines() {
+        let prefilter = |catalog, hits: &[(u32, u64)]| {
+            let mut status = Status::new(&node(), no_daemon(), no_datapath());
+            status.prefilter = Prefilter::new(&catalog, &hits.iter().copied().collect());
+            let mut out = String::new();
+            status.write_prefilter(&mut out);
+            out
+        };
+        let rows = [
+            ("no prefilter", Catalog::default(), &[][..], ""),
+            (
+                "hits of a prefix that is gone",
+                Catalog::default(),
+                &[(7, 1)],
+                "",
+            ),
+            (
+                "nothing dropped yet, a counter of zero included",
+                catalog(),
+                &[(1, 0)],
+                "\nprefilter: 3 prefixes, nothing dropped\n",
+            ),
+        ];
+        for (sentence, catalog, hits, text) in rows {
+            assert_eq!(prefilter(catalog, hits), text, "{sentence}");
+        }
+    }
+
     fn no_daemon() -> Result<DaemonStatus> {
         let error = std::io::Error::from(std::io::ErrorKind::NotFound);
         Err(error).context("no daemon answers at /run/dpd/dpd.sock")
@@ -473,17 +623,29 @@ mod tests {
         let mut status = Status::new(&node(), daemon, no_datapath());
         status.warnings.pop();
         status.config.revision = Some(12);
+        let attachment =
+            |interface: &str, ifindex, hook: &str, mechanism: &str, program: &str| Attachment {
+                interface: interface.to_owned(),
+                ifindex,
+                hook: hook.to_owned(),
+                mechanism: mechanism.to_owned(),
+                program: program.to_owned(),
+                ahead: Vec::new(),
+            };
+        let catalog = catalog();
+        let client = attachment("lxc-client", 11, "ingress", "tcx", "dpd_from_container");
         status.interfaces = interfaces(
-            &Catalog::default(),
-            vec![Attachment {
-                interface: "lxc-client".to_owned(),
-                ifindex: 11,
-                hook: "ingress".to_owned(),
-                mechanism: "tcx".to_owned(),
-                program: "dpd_from_container".to_owned(),
-                ahead: vec!["probe".to_owned()],
-            }],
+            &catalog,
+            vec![
+                attachment("ens5", 2, "xdp", "native", "dpd_xdp_entry"),
+                attachment("ens5", 2, "ingress", "tcx", "dpd_from_netdev"),
+                Attachment {
+                    ahead: vec!["probe".to_owned()],
+                    ..client
+                },
+            ],
         );
+        status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into());
         status.programs = vec![ProgramStatus {
             name: "dpd_from_container".to_owned(),
             id: 31,
@@ -536,8 +698,11 @@ last error: config.toml:3: unknown key
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
 event loss: 1 ring full, 2 over the rate, 3 observers too slow
 
-INTERFACE   IFINDEX  STATE     HOOK     BY   PROGRAM             FOREIGN AHEAD
-lxc-client  11       attached  ingress  tcx  dpd_from_container  probe
+INTERFACE   IFINDEX  ROLE      STATE     HOOK     BY      PROGRAM             FOREIGN AHEAD
+ens5        2        uplink    attached  xdp      native  dpd_xdp_entry       -
+ens5        2        uplink    attached  ingress  tcx     dpd_from_netdev     -
+ens6        -        uplink    waiting   -        -       -                   -
+lxc-client  11       endpoint  attached  ingress  tcx     dpd_from_container  probe
 
 PROGRAM             ID  VERIFIED  JITED
 dpd_from_container  31  4321      2000
@@ -545,6 +710,11 @@ dpd_from_container  31  4321      2000
 MAP         KIND      ENTRIES  MAX     FULL  BYTES
 dpd_ct_tcp  lru_hash  1        131072  1%    4096
 dpd_events  lru_hash  -        0       -     4096
+
+PREFILTER         TABLE       PACKETS
+203.0.113.0/24    bogons      40
+198.51.100.66/32  abusers     2
+total             3 prefixes  42
 
 DROP REASON          PACKETS  BYTES
 policy denied (133)  3        180
@@ -595,6 +765,7 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
                 "event_loss",
                 "interfaces",
                 "maps",
+                "prefilter",
                 "programs",
                 "warnings",
             ];
@@ -603,6 +774,14 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
         let status = serde_json::to_value(with_datapath(Ok(daemon()))).unwrap();
         assert_eq!(status["config"]["revision"], 12);
         assert_eq!(status["event_loss"]["ring_full"], 1);
+        assert_eq!(status["interfaces"][0]["role"], "uplink");
+        assert_eq!(status["interfaces"][0]["xdp"], "auto");
+        assert_eq!(status["prefilter"]["packets"], 42);
+        let first = &status["prefilter"]["hits"][0];
+        assert_eq!(
+            *first,
+            serde_json::json!({"prefix": "203.0.113.0/24", "table": "bogons", "packets": 40})
+        );
         assert_eq!(status["event_loss"]["observers"], 3);
     }
 

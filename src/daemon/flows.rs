@@ -76,7 +76,9 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
         egress_rule,
         ingress_rule,
         denied_by,
-        interface: interface(catalog, event.ifindex),
+        interface: catalog
+            .interface_name(event.ifindex)
+            .map_or_else(|| event.ifindex.to_string(), str::to_owned),
         bytes: event.length,
         repeats: event.repeats,
         src: src_peer,
@@ -102,12 +104,4 @@ fn peer(catalog: &Catalog, ip: IpAddr, port: u16, identity: u32) -> FlowPeer {
         identity,
         name,
     }
-}
-
-fn interface(catalog: &Catalog, ifindex: u32) -> String {
-    catalog
-        .endpoints
-        .iter()
-        .find(|(_, endpoint)| endpoint.ifindex == Some(ifindex))
-        .map_or_else(|| ifindex.to_string(), |(name, _)| name.clone())
 }

@@ -262,9 +262,9 @@ impl Daemon {
             .reconciler
             .live()
             .into_iter()
-            .flat_map(|live| &live.catalog.endpoints)
-            .filter(|(_, endpoint)| endpoint.ifindex.is_none())
-            .map(|(name, _)| name.clone())
+            .flat_map(|live| live.catalog.interfaces())
+            .filter(|(_, ifindex)| ifindex.is_none())
+            .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, world);
         warnings.extend(self.reconciler.foreign_ahead());

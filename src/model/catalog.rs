@@ -176,6 +176,22 @@ impl Catalog {
         self.identities.get(&id).map(|info| info.name.as_str())
     }
 
+    /// The interfaces of the file, waiting ones too, with their numbers.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&str, Option<u32>)> {
+        let uplinks = self.uplinks.iter();
+        let endpoints = self.endpoints.iter();
+        uplinks
+            .map(|(name, info)| (name.as_str(), info.ifindex))
+            .chain(endpoints.map(|(name, info)| (name.as_str(), info.ifindex)))
+    }
+
+    /// An interface's name.
+    pub fn interface_name(&self, ifindex: u32) -> Option<&str> {
+        self.interfaces()
+            .find(|(_, known)| *known == Some(ifindex))
+            .map(|(name, _)| name)
+    }
+
     /// The number of the identity with this name.
     pub fn find_identity(&self, name: &str) -> Option<u32> {
         self.identities
@@ -226,6 +242,37 @@ mod tests {
         assert!(catalog.uplinks.is_empty() && catalog.prefilter.is_empty());
         let again = serde_json::to_string(&catalog).unwrap();
         assert_eq!(serde_json::from_str::<Catalog>(&again).unwrap(), catalog);
+    }
+
+    #[test]
+    fn interfaces_are_endpoints_and_uplinks() {
+        let endpoint = |ifindex| EndpointInfo {
+            ifindex,
+            identity: 20001,
+            addresses: BTreeSet::new(),
+        };
+        let uplink = |ifindex| UplinkInfo {
+            ifindex,
+            xdp: XdpMode::Auto,
+        };
+        let catalog = Catalog {
+            endpoints: [
+                ("lxc-a".to_owned(), endpoint(Some(7))),
+                ("lxc-b".to_owned(), endpoint(None)),
+            ]
+            .into(),
+            uplinks: [
+                ("ens5".to_owned(), uplink(Some(2))),
+                ("ens6".to_owned(), uplink(None)),
+            ]
+            .into(),
+            ..Catalog::default()
+        };
+        let names = [0, 2, 7, 8].map(|ifindex| catalog.interface_name(ifindex));
+        assert_eq!(names, [None, Some("ens5"), Some("lxc-a"), None]);
+        let waiting = catalog.interfaces().filter(|(_, known)| known.is_none());
+        let waiting: Vec<&str> = waiting.map(|(name, _)| name).collect();
+        assert_eq!(waiting, ["ens6", "lxc-b"]);
     }
 
     #[test]

@@ -12,3 +12,4 @@ mod clsact;
 mod failure;
 mod refusal;
 mod tcx;
+mod uplink;

@@ -1,0 +1,362 @@
+//! Uplinks: the programs of both tc hooks, and XDP while a prefilter has prefixes.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::process::Command;
+
+use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::load::XDP_PROGRAM;
+use dpd::bpf::pins::{self, Pins};
+use dpd::bpf::xdp::{self, Attached};
+use dpd::model::state::XdpMode;
+use libbpf_rs::{Link, Program};
+
+use crate::common::namespace::Namespace;
+use crate::host::{CONFIG, Host, all_links, on_host, wait_until_gone};
+
+const DENIED: &str = "203.0.113.66";
+const PREFILTER: &str = "[prefilter.abusers]\ndeny = [\"203.0.113.0/24\", \"2001:db8:bad::/48\"]\n";
+
+/// `CONFIG` and an uplink, in these words for its XDP, with what stands behind it in the file.
+fn with_uplink(xdp: &str, rest: &str) -> String {
+    format!("{CONFIG}\n[interfaces.uplink0]\nrole = \"uplink\"\nxdp = \"{xdp}\"\n{rest}")
+}
+
+/// Gives the host a veth as its uplink, with a neighbour that has a denied address too.
+fn lay_veth(host: &Host) -> Namespace {
+    let neighbour = Namespace::new();
+    let pid = neighbour.pid();
+    host.namespace.ip(&format!(
+        "link add uplink0 type veth peer name eth0 netns {pid}"
+    ));
+    host.namespace.ip("address add 192.0.2.1/24 dev uplink0");
+    host.namespace.ip("link set uplink0 up");
+    host.namespace.ip("route add 203.0.113.0/24 via 192.0.2.2");
+    neighbour.ip("address add 192.0.2.2/24 dev eth0");
+    neighbour.ip(&format!("address add {DENIED}/32 dev eth0"));
+    neighbour.ip("link set eth0 up");
+    neighbour
+}
+
+/// Gives the host an uplink whose driver knows nothing of XDP.
+fn lay_bridge(host: &Host) {
+    host.namespace.ip("link add uplink0 type bridge");
+    host.namespace.ip("link set uplink0 up");
+}
+
+/// The functions on the two tc hooks of an interface, by their links.
+fn programs(host: &Host, interface: &str) -> Vec<String> {
+    let (links, ifindex) = (host.links(), host.ifindex(interface));
+    let programs = host.reader().programs().expect("read the programs");
+    ["ingress", "egress"]
+        .into_iter()
+        .filter_map(|hook| links.get(&format!("{ifindex}-{hook}")))
+        .map(|link| {
+            let program = programs.iter().find(|program| program.id == link.prog_id);
+            program.map_or("another load's".to_owned(), |program| program.name.clone())
+        })
+        .collect()
+}
+
+fn xdp_of(host: &Host) -> Option<Attached> {
+    xdp::find(&host.pins(), host.ifindex("uplink0"))
+}
+
+/// Whether the host answers a ping from one of the neighbour's addresses.
+fn answers(neighbour: &Namespace, source: &str) -> bool {
+    let output = Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", neighbour.pid()))
+        .args(["ping", "-n", "-c1", "-W1", "-I", source, "192.0.2.1"])
+        .output()
+        .expect("start ping (of the package iputils-ping)");
+    output.status.success()
+}
+
+#[test]
+fn an_uplink_has_programs_of_its_own_until_it_leaves_the_file() {
+    for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
+        on_host(|host| {
+            let neighbour = lay_veth(host);
+            let mut reconciler = host.start(mechanism);
+            host.apply(&mut reconciler, &host.config(&with_uplink("auto", "")));
+            let ifindex = host.ifindex("uplink0");
+            let found = attach::find(&host.pins(), ifindex, Role::Uplink);
+            let found: Vec<_> = found.iter().map(|found| found.program).collect();
+            assert_eq!(found, Role::Uplink.programs());
+            assert_eq!(xdp_of(host), None, "no prefilter, no XDP");
+            assert!(host.asks(), "workloads are served");
+            assert!(answers(&neighbour, "192.0.2.2"), "the host is left alone");
+            host.apply(&mut reconciler, &host.config(CONFIG));
+            assert_eq!(attach::find(&host.pins(), ifindex, Role::Uplink), []);
+            assert!(!attach::held(&host.pins()).contains(&ifindex));
+            assert!(host.asks(), "workloads are served");
+        });
+    }
+}
+
+#[test]
+fn an_interface_changes_its_role_in_place() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let before = host.links();
+        let endpoint = ["dpd_from_container", "dpd_to_container"];
+        assert_eq!(programs(host, "lxc-server"), endpoint);
+        let (start, end) = CONFIG.split_once("[interfaces.lxc-server]").unwrap();
+        let (_, end) = end.split_once("[identities.client]").unwrap();
+        let uplink = "[interfaces.lxc-server]\nrole = \"uplink\"\n[identities.client]";
+        let uplink = format!("{start}{uplink}{end}{PREFILTER}");
+        host.apply(&mut reconciler, &host.config(&uplink));
+        assert_eq!(
+            programs(host, "lxc-server"),
+            ["dpd_from_netdev", "dpd_to_netdev"]
+        );
+        let ifindex = host.ifindex("lxc-server");
+        assert!(xdp::find(&host.pins(), ifindex).is_some());
+        host.apply(
+            &mut reconciler,
+            &host.config(&format!("{CONFIG}{PREFILTER}")),
+        );
+        assert_eq!(programs(host, "lxc-server"), endpoint);
+        assert_eq!(xdp::find(&host.pins(), ifindex), None);
+        let after = host.links();
+        assert!(before.keys().eq(after.keys()), "{:?}", after.keys());
+        for (name, link) in after {
+            assert_eq!(link.id, before[&name].id, "{name} is the link that it was");
+        }
+        assert!(host.asks(), "the service answers");
+    });
+}
+
+#[test]
+fn a_refused_change_of_role_is_undone() {
+    on_host(|host| {
+        lay_bridge(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let before = host.link_ids();
+        let (start, end) = CONFIG.split_once("[interfaces.lxc-server]").unwrap();
+        let (_, end) = end.split_once("[identities.client]").unwrap();
+        let role = "[interfaces.lxc-server]\nrole = \"uplink\"\n[identities.client]";
+        let bridge = "[interfaces.uplink0]\nrole = \"uplink\"\nxdp = \"native\"\n";
+        let config = host.config(&format!("{start}{role}{end}{bridge}{PREFILTER}"));
+        host.refused(&mut reconciler, &config, &host.world());
+        assert_eq!(host.link_ids(), before);
+        assert!(host.asks(), "the service answers");
+    });
+}
+
+#[test]
+fn xdp_is_attached_as_the_file_and_the_driver_say() {
+    use Attached::{Generic, Native};
+    // The file's word, on a veth, on a bridge; None: refused.
+    let rows = [
+        ("auto", Some(Native), Some(Generic)),
+        ("generic", Some(Generic), Some(Generic)),
+        ("auto", Some(Generic), Some(Generic)), // what is there suits
+        ("native", Some(Native), None),
+        ("auto", Some(Native), Some(Generic)),
+        ("off", None, None),
+    ];
+    for is_veth in [true, false] {
+        on_host(|host| {
+            let _neighbour = match is_veth {
+                true => Some(lay_veth(host)),
+                false => {
+                    lay_bridge(host);
+                    None
+                }
+            };
+            let mut reconciler = host.start(Mechanism::Tcx);
+            for (word, on_veth, on_bridge) in rows {
+                if !is_veth && word == "native" {
+                    continue; // refused, in a test of its own
+                }
+                let expected = if is_veth { on_veth } else { on_bridge };
+                let config = host.config(&with_uplink(word, PREFILTER));
+                host.apply(&mut reconciler, &config);
+                assert_eq!(xdp_of(host), expected, "{word}, veth: {is_veth}");
+                let shown = host.reader().attachments().expect("look at the hooks");
+                let shown = shown.iter().find(|shown| shown.hook == "xdp");
+                let shown = shown.map(|shown| (&shown.interface[..], &shown.mechanism[..]));
+                let expected = expected.map(|expected| ("uplink0", expected.name()));
+                assert_eq!(shown, expected, "{word}, veth: {is_veth}");
+            }
+            host.apply(
+                &mut reconciler,
+                &host.config(&with_uplink("auto", PREFILTER)),
+            );
+            assert!(xdp_of(host).is_some());
+            host.apply(&mut reconciler, &host.config(&with_uplink("auto", "")));
+            assert_eq!(xdp_of(host), None, "the prefilter is empty");
+            assert!(
+                pins::names(&host.pins().links())
+                    .iter()
+                    .all(|name| !name.ends_with("-xdp"))
+            );
+        });
+    }
+}
+
+#[test]
+fn native_where_the_driver_can_not_is_an_error_that_says_so() {
+    on_host(|host| {
+        lay_bridge(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        for before in ["", PREFILTER] {
+            host.apply(&mut reconciler, &host.config(&with_uplink("auto", before)));
+            let (was, epoch) = (xdp_of(host), reconciler.epoch());
+            let config = host.config(&with_uplink("native", PREFILTER));
+            let error = host.refused(&mut reconciler, &config, &host.world());
+            for words in [
+                "interface uplink0",
+                "the driver can't run it",
+                "xdp = \"auto\"",
+            ] {
+                assert!(error.contains(words), "{error}");
+            }
+            assert_eq!(xdp_of(host), was, "it is as it was");
+            assert_eq!(reconciler.epoch(), epoch);
+        }
+    });
+}
+
+#[test]
+fn somebody_elses_xdp_program_is_left_alone() {
+    on_host(|host| {
+        let _neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let load = Pins::numbers(&host.pins().loads())[0];
+        let program = host.pins().load(load).join(XDP_PROGRAM);
+        let program = Program::fd_from_pinned_path(program).expect("open a program");
+        // Theirs, for its link is not pinned where ours are.
+        let theirs = Pins::new(&host.root().join("theirs"));
+        std::fs::create_dir_all(theirs.links()).unwrap();
+        let ifindex = host.ifindex("uplink0");
+        let fd = std::os::fd::AsFd::as_fd(&program);
+        xdp::attach(&theirs, ifindex, XdpMode::Native, fd).expect("attach theirs");
+        for word in ["auto", "native", "generic"] {
+            let config = host.config(&with_uplink(word, PREFILTER));
+            let error = host.refused(&mut reconciler, &config, &host.world());
+            assert!(error.contains("interface uplink0"), "{error}");
+            assert!(error.contains("somebody else's is there"), "{error}");
+            assert_eq!(xdp::find(&theirs, ifindex), Some(Attached::Native));
+        }
+        host.apply(
+            &mut reconciler,
+            &host.config(&with_uplink("off", PREFILTER)),
+        );
+        assert_eq!(xdp::find(&theirs, ifindex), Some(Attached::Native));
+        xdp::detach(&theirs, ifindex).expect("detach theirs");
+    });
+}
+
+#[test]
+fn a_daemon_that_takes_over_keeps_the_links_and_the_counts() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut first = host.start(Mechanism::Tcx);
+        let config = host.config(&with_uplink("auto", PREFILTER));
+        host.apply(&mut first, &config);
+        assert!(!answers(&neighbour, DENIED));
+        let links = host.links();
+        drop(first); // a crash: nothing is taken away
+        assert!(!answers(&neighbour, DENIED), "denied without a daemon, too");
+        assert!(answers(&neighbour, "192.0.2.2"));
+        let mut second = host.take_over(&config, Mechanism::Tcx);
+        host.apply(&mut second, &config);
+        let after = host.links();
+        assert!(links.keys().eq(after.keys()), "{:?}", after.keys());
+        for (name, link) in after {
+            assert_eq!(link.id, links[&name].id, "{name} is the link that it was");
+            assert_ne!(
+                link.prog_id, links[&name].prog_id,
+                "{name} has the new program"
+            );
+        }
+        let hits: Vec<u64> = host
+            .reader()
+            .prefilter_hits()
+            .unwrap()
+            .into_values()
+            .collect();
+        assert!(hits.len() == 1 && hits[0] >= 2, "{hits:?}");
+    });
+}
+
+#[test]
+fn programs_that_somebody_took_off_an_uplink_come_back() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let config = host.config(&with_uplink("auto", PREFILTER));
+        host.apply(&mut reconciler, &config);
+        let ifindex = host.ifindex("uplink0");
+        for hook in ["xdp", "ingress", "egress"] {
+            let path = host.pins().links().join(format!("{ifindex}-{hook}"));
+            Link::open(&path).unwrap().detach().unwrap();
+            host.apply(&mut reconciler, &config);
+            assert_eq!(xdp_of(host), Some(Attached::Native), "without {hook}");
+            let found = attach::find(&host.pins(), ifindex, Role::Uplink);
+            assert_eq!(found.len(), 2, "without {hook}");
+        }
+        assert!(!answers(&neighbour, DENIED));
+        assert!(answers(&neighbour, "192.0.2.2"));
+    });
+}
+
+#[test]
+fn drops_are_counted_by_prefix_and_forgotten_with_it() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        host.apply(
+            &mut reconciler,
+            &host.config(&with_uplink("auto", PREFILTER)),
+        );
+        assert!(host.reader().prefilter_hits().unwrap().is_empty());
+        assert!(!answers(&neighbour, DENIED));
+        let catalog = host.reader().state().unwrap().catalog;
+        let hits = host.reader().prefilter_hits().unwrap();
+        let (number, packets) = hits.first_key_value().expect("it is counted");
+        let address: IpAddr = DENIED.parse().unwrap();
+        assert!(catalog.prefilter[number].prefix.contains(&address));
+        assert!(*packets >= 1);
+        let ifindex = host.ifindex("uplink0");
+        let metrics = host.reader().metrics().unwrap();
+        let dropped = metrics
+            .iter()
+            .find(|m| (m.ifindex, m.reason) == (ifindex, 221));
+        assert!(
+            dropped.is_some_and(|m| m.packets >= *packets),
+            "{metrics:?}"
+        );
+        let other = PREFILTER.replace("203.0.113.0/24", "203.0.113.64/30");
+        host.apply(&mut reconciler, &host.config(&with_uplink("auto", &other)));
+        assert!(
+            host.reader().prefilter_hits().unwrap().is_empty(),
+            "a new prefix, a new count"
+        );
+        assert!(!answers(&neighbour, DENIED));
+        assert_eq!(host.reader().prefilter_hits().unwrap().len(), 1);
+        host.apply(&mut reconciler, &host.config(&with_uplink("auto", "")));
+        assert!(answers(&neighbour, DENIED), "nothing is denied any more");
+        assert!(host.reader().prefilter_hits().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn cleanup_takes_an_uplinks_programs_too() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        host.apply(
+            &mut reconciler,
+            &host.config(&with_uplink("auto", PREFILTER)),
+        );
+        let links: BTreeSet<u32> = host.links().values().map(|link| link.id).collect();
+        assert_eq!(links.len(), 7, "two for each interface, and XDP");
+        drop(reconciler);
+        host.cleanup();
+        wait_until_gone("links", &links, all_links);
+        assert!(answers(&neighbour, DENIED), "nothing is denied any more");
+    });
+}
