@@ -105,9 +105,11 @@ fn peer(catalog: &Catalog, ip: IpAddr, port: u16, identity: u32) -> FlowPeer {
 }
 
 fn interface(catalog: &Catalog, ifindex: u32) -> String {
-    catalog
-        .endpoints
-        .iter()
-        .find(|(_, endpoint)| endpoint.ifindex == Some(ifindex))
+    let endpoints = catalog.endpoints.iter();
+    let uplinks = catalog.uplinks.iter();
+    endpoints
+        .map(|(name, info)| (name, info.ifindex))
+        .chain(uplinks.map(|(name, info)| (name, info.ifindex)))
+        .find(|(_, known)| *known == Some(ifindex))
         .map_or_else(|| ifindex.to_string(), |(name, _)| name.clone())
 }
