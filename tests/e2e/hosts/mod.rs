@@ -2,6 +2,7 @@
 
 mod foreign;
 mod mtu;
+mod policy;
 mod prefilter;
 mod routes;
 mod service;
