@@ -7,10 +7,11 @@
 #                                                               │
 #                                          world 203.0.113.9 ── ┤ router (.254 of each network)
 #                                                               │
-#   coredns   10.200.1.44 ── node-b                             │
-#                            198.51.100.2 uplink0 ─── to-node-b ┘
+#   client-b  10.200.1.64 ─┐                                    │
+#   coredns   10.200.1.44 ─┤ node-b                             │
+#                          └ 198.51.100.2 uplink0 ─── to-node-b ┘
 #
-# IPv6 has the same endings: fd00:200::64, ::65, ::44 on node-a and fd00:201::44 on node-b; the
+# IPv6 has the same endings: fd00:200::64, ::65, ::44 on node-a, fd00:201::64 and ::44 on node-b; the
 # networks of the router are 2001:db8:1::/64, 2001:db8:2::/64 and 2001:db8:3::/64. The router knows
 # behind which node a workload is; a dpd runs on each node. Of a service address it knows nothing.
 #
@@ -18,19 +19,19 @@
 # large, and tells its sender.
 
 nodes=(node-a node-b)
-workloads=(client intruder coredns-a coredns)
+workloads=(client intruder coredns-a client-b coredns)
 namespaces=("${nodes[@]}" router world "${workloads[@]}")
 declare -A example=([node-a]=two-hosts/node-a.toml [node-b]=two-hosts/node-b.toml)
 
 declare -A address4=(
 	[node-a]=192.0.2.1 [node-b]=198.51.100.2 [world]=203.0.113.9
 	[client]=10.200.0.64 [intruder]=10.200.0.65 [coredns-a]=10.200.0.44
-	[coredns]=10.200.1.44
+	[client-b]=10.200.1.64 [coredns]=10.200.1.44
 )
 declare -A address6=(
 	[node-a]=2001:db8:1::1 [node-b]=2001:db8:2::2 [world]=2001:db8:3::9
 	[client]=fd00:200::64 [intruder]=fd00:200::65 [coredns-a]=fd00:200::44
-	[coredns]=fd00:201::44
+	[client-b]=fd00:201::64 [coredns]=fd00:201::44
 )
 
 mtu=${LAB_MTU:-1500}
@@ -51,6 +52,7 @@ topology_up() {
 	workload node-a client
 	workload node-a intruder
 	workload node-a coredns-a
+	workload node-b client-b
 	workload node-b coredns
 	workload_prefixes node-a node-b 10.200.1.0/24 fd00:201::/64
 	workload_prefixes node-b node-a 10.200.0.0/24 fd00:200::/64
@@ -62,7 +64,7 @@ topology_up() {
 
 topology_is_up() {
 	links_are_up node-a uplink0 lxc-client lxc-intruder lxc-coredns-a &&
-		links_are_up node-b uplink0 lxc-coredns &&
+		links_are_up node-b uplink0 lxc-client-b lxc-coredns &&
 		links_are_up router to-node-a to-node-b to-world &&
 		dns_server_is_running coredns && dns_server_is_running coredns-a
 }

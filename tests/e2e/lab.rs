@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -38,7 +38,36 @@ subject = "kube-dns"
 ingress = [{ from = ["client"], ports = ["8080/tcp", "5201/tcp", "5201/udp"] }]
 "#;
 
+/// What the tests across hosts need besides the examples: servers on either host, for clients of both.
+const SERVERS_OF_HOSTS: &str = r#"
+[services.web]
+frontends = ["10.32.0.80:80/tcp", "[fd00:32::80]:80/tcp"]
+backends  = ["10.200.1.44:8080", "[fd00:201::44]:8080"]
+
+[services.web-a]
+frontends = ["10.32.0.81:80/tcp", "[fd00:32::81]:80/tcp"]
+backends  = ["10.200.0.44:8080", "[fd00:200::44]:8080"]
+
+[services.dns-a]
+frontends = ["10.32.0.12:53/udp", "10.32.0.12:53/tcp", "[fd00:32::12]:53/udp", "[fd00:32::12]:53/tcp"]
+backends  = ["10.200.0.44:53", "[fd00:200::44]:53"]
+
+[services.bulk]
+frontends = ["10.32.0.52:52/tcp", "10.32.0.52:52/udp", "[fd00:32::52]:52/tcp", "[fd00:32::52]:52/udp"]
+backends  = ["10.200.1.44:5201", "[fd00:201::44]:5201"]
+
+[policies.servers]
+subject = "kube-dns"
+ingress = [{ from = ["client"], ports = ["8080/tcp", "5201/tcp", "5201/udp"] }]
+"#;
+
+/// A lab, seen from one of its nodes. It goes down with the last of its views.
 pub struct Lab {
+    laid: Arc<Laid>,
+    node: &'static str,
+}
+
+struct Laid {
     name: String,
 }
 
@@ -52,6 +81,33 @@ impl Lab {
 
     /// A lab with dpd not started yet.
     pub fn laid() -> Lab {
+        let lab = Lab::up("one-node", "node", 1500);
+        lab.configure("config.toml", SERVERS);
+        lab
+    }
+
+    /// A lab of two hosts with dpd on both: node-a's view of it and node-b's. The router between them lets packets of
+    /// this many bytes through.
+    pub fn hosts(mtu: u16) -> (Lab, Lab) {
+        let (a, b) = Lab::hosts_laid(mtu);
+        a.start();
+        b.start();
+        (a, b)
+    }
+
+    /// The same with dpd not started yet.
+    pub fn hosts_laid(mtu: u16) -> (Lab, Lab) {
+        let a = Lab::up("two-hosts", "node-a", mtu);
+        let b = Lab {
+            laid: a.laid.clone(),
+            node: "node-b",
+        };
+        a.configure("two-hosts/node-a.toml", SERVERS_OF_HOSTS);
+        b.configure("two-hosts/node-b.toml", SERVERS_OF_HOSTS);
+        (a, b)
+    }
+
+    fn up(topology: &str, node: &'static str, mtu: u16) -> Lab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static CLEAR: Once = Once::new();
         assert!(
@@ -60,24 +116,60 @@ impl Lab {
         );
         CLEAR.call_once(clear_leftovers);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let lab = Lab {
-            name: format!("{PREFIX}{}-{count}", std::process::id()),
-        };
-        lab.must(&["up"]);
-        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/config.toml");
-        lab.save(&fs::read_to_string(example).expect("read the example"));
-        fs::write(lab.folder().join("config.d/servers.toml"), SERVERS).expect("write a drop-in");
-        lab
+        let name = format!("{PREFIX}{}-{count}", std::process::id());
+        let laid = Arc::new(Laid { name });
+        let output = script(&laid.name)
+            .arg("up")
+            .env("LAB_TOPOLOGY", topology)
+            .env("LAB_MTU", mtu.to_string())
+            .output()
+            .expect("run netns-lab/lab");
+        assert!(output.status.success(), "lab up: {}", text(&output));
+        Lab { laid, node }
+    }
+
+    /// A copy of the example, and the servers beside it.
+    fn configure(&self, example: &str, servers: &str) {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        self.save(&fs::read_to_string(examples.join(example)).expect("read the example"));
+        self.drop_in("servers", servers);
+    }
+
+    /// Puts a drop-in beside the configuration, as one act.
+    pub fn drop_in(&self, name: &str, text: &str) {
+        let folder = self.config().with_extension("d");
+        let new = folder.join("new");
+        fs::write(&new, text).expect("write a drop-in");
+        fs::rename(&new, folder.join(format!("{name}.toml"))).expect("put it in place");
+    }
+
+    /// Puts a drop-in beside the configuration and waits until it is live.
+    pub fn apply(&self, name: &str, text: &str) {
+        let revision = self.revision();
+        self.drop_in(name, text);
+        self.signal("HUP");
+        eventually(&format!("the drop-in {name} is live"), || {
+            if self.revision() > revision {
+                Ok(())
+            } else {
+                Err(self.tail())
+            }
+        });
+    }
+
+    /// `dpd` for `node`, `dpd-a` for `node-a`: what the lab calls what belongs to a node's dpd.
+    fn daemon(&self) -> String {
+        self.node.replacen("node", "dpd", 1)
     }
 
     /// Starts dpd and waits until it is ready.
     pub fn start(&self) {
-        self.must(&["start"]);
+        self.must(&["start", self.node]);
     }
 
     /// Ends dpd by SIGTERM and waits until it has gone.
     pub fn stop(&self) {
-        self.must(&["stop"]);
+        self.must(&["stop", self.node]);
     }
 
     /// Ends dpd by SIGKILL and waits until it has gone.
@@ -93,27 +185,29 @@ impl Lab {
 
     /// Sends dpd a signal; answers with its pid.
     pub fn signal(&self, signal: &str) -> String {
-        let pid = fs::read_to_string(self.folder().join("dpd.pid")).expect("dpd's pid");
+        let pid = fs::read_to_string(self.folder().join(format!("{}.pid", self.daemon())))
+            .expect("dpd's pid");
         let pid = pid.trim().to_owned();
         must(Command::new("kill").args(["-s", signal, &pid]));
         pid
     }
 
     pub fn folder(&self) -> PathBuf {
-        Path::new("/run/dpd-lab").join(&self.name)
+        Path::new("/run/dpd-lab").join(&self.laid.name)
     }
 
     pub fn config(&self) -> PathBuf {
-        self.folder().join("config.toml")
+        self.folder()
+            .join(format!("{}.toml", self.node.replacen("node", "config", 1)))
     }
 
     pub fn bpf_root(&self) -> PathBuf {
-        self.folder().join("bpf/dpd")
+        self.folder().join("bpf").join(self.daemon())
     }
 
     /// What dpd has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder().join("dpd.log")).unwrap_or_default()
+        fs::read_to_string(self.folder().join(format!("{}.log", self.daemon()))).unwrap_or_default()
     }
 
     /// Puts another configuration in the old one's place, as one act.
@@ -182,7 +276,7 @@ impl Lab {
 
     /// Asks dpd; it must succeed.
     pub fn dpd(&self, words: &str) -> String {
-        self.ok("node", &format!("{} {words}", env!("CARGO_BIN_EXE_dpd")))
+        self.ok(self.node, &format!("{} {words}", env!("CARGO_BIN_EXE_dpd")))
     }
 
     /// Asks dpd for JSON.
@@ -246,13 +340,13 @@ impl Lab {
     pub fn hooked(&self, programs: &[u64]) -> usize {
         let ours =
             |row: &&Value, key: &str| row[key].as_u64().is_some_and(|id| programs.contains(&id));
-        let links = self.ok("node", "bpftool -j link show");
+        let links = self.ok(self.node, "bpftool -j link show");
         let links: Vec<Value> = serde_json::from_str(&links).expect("links in JSON");
         let links = links.iter().filter(|row| ours(row, "prog_id")).count();
         if links > 0 {
             return links;
         }
-        let filters = self.ok("node", "bpftool -j net show");
+        let filters = self.ok(self.node, "bpftool -j net show");
         let filters: Value = serde_json::from_str(&filters).expect("filters in JSON");
         let filters = filters[0]["tc"].as_array().expect("filters of tc");
         filters.iter().filter(|row| ours(row, "id")).count()
@@ -289,7 +383,7 @@ impl Lab {
     }
 
     fn netns(&self, place: &str) -> PathBuf {
-        Path::new("/run/netns").join(format!("{}-{place}", self.name))
+        Path::new("/run/netns").join(format!("{}-{place}", self.laid.name))
     }
 
     fn tail(&self) -> String {
@@ -300,7 +394,10 @@ impl Lab {
     }
 
     fn must(&self, words: &[&str]) {
-        let output = script(&self.name, words);
+        let output = script(&self.laid.name)
+            .args(words)
+            .output()
+            .expect("run netns-lab/lab");
         let said = text(&output);
         assert!(
             output.status.success(),
@@ -313,12 +410,14 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", self.tail());
+            eprintln!("{}: {}", self.node, self.tail());
         }
-        let output = script(&self.name, &["down"]);
-        if !output.status.success() {
-            eprintln!("lab down of {}: {}", self.name, text(&output));
-        }
+    }
+}
+
+impl Drop for Laid {
+    fn drop(&mut self) {
+        down(&self.name);
     }
 }
 
@@ -346,16 +445,22 @@ fn must(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", text(&output));
 }
 
-fn script(lab: &str, words: &[&str]) -> Output {
+fn script(lab: &str) -> Command {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-lab/lab");
-    Command::new(script)
-        .args(words)
+    let mut command = Command::new(script);
+    command
         .env("LAB", lab)
         .env("DPD", env!("CARGO_BIN_EXE_dpd"))
         .env_remove("LAB_TOPOLOGY")
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("run netns-lab/lab")
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn down(lab: &str) {
+    let output = script(lab).arg("down").output().expect("run netns-lab/lab");
+    if !output.status.success() {
+        eprintln!("lab down of {lab}: {}", text(&output));
+    }
 }
 
 /// Takes down the labs of test processes that are no more.
@@ -366,7 +471,7 @@ fn clear_leftovers() {
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            script(&name, &["down"]);
+            down(&name);
         }
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod bulk;
 mod dns;
 mod follow;
+mod hosts;
 mod interfaces;
 mod lab;
 mod ping;

@@ -6,7 +6,12 @@ use crate::lab::Lab;
 
 /// nginx in the server's namespace, with a folder that takes uploads.
 pub fn serve(lab: &Lab) {
-    let folder = lab.folder().join("web");
+    serve_in(lab, "coredns", "10.200.0.44", "fd00:200::44", "web");
+}
+
+/// The same in any namespace, with a folder of its own.
+pub fn serve_in(lab: &Lab, workload: &str, address4: &str, address6: &str, folder: &str) {
+    let folder = lab.folder().join(folder);
     fs::create_dir_all(&folder).expect("make the web server's folder");
     let place = folder.display();
     let config = format!(
@@ -17,8 +22,8 @@ pub fn serve(lab: &Lab) {
             client_max_body_size 100m;
             client_body_temp_path {place}/body;
             server {{
-                listen 10.200.0.44:8080;
-                listen [fd00:200::44]:8080;
+                listen {address4}:8080;
+                listen [{address6}]:8080;
                 root {place};
                 dav_methods PUT;
                 location = /hello {{ return 200 \"hello $remote_addr\\n\"; }}
@@ -27,7 +32,7 @@ pub fn serve(lab: &Lab) {
     );
     fs::write(folder.join("nginx.conf"), config).expect("write nginx.conf");
     lab.serve(
-        "coredns",
+        workload,
         &format!("nginx -p {place} -e {place}/error.log -c {place}/nginx.conf"),
         8080,
     );

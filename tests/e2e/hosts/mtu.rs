@@ -1,0 +1,121 @@
+//! A router between the hosts that lets less through than the links: path-MTU discovery and traceroute.
+
+use std::fs;
+
+use crate::lab::Lab;
+use crate::web;
+
+#[test]
+fn large_transfers_find_the_narrow_way() {
+    let (a, b) = Lab::hosts(1300);
+    web::serve_in(&a, "coredns", "10.200.1.44", "fd00:201::44", "web-b");
+    web::serve_in(&a, "coredns-a", "10.200.0.44", "fd00:200::44", "web-a");
+    let sent: Vec<u8> = (0..4 << 20)
+        .map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let folder = a.folder();
+    fs::write(folder.join("sent"), &sent).expect("write a large file");
+    let place = folder.display();
+    for (client, address, server, frontend, web) in [
+        ("client", "10.200.0.64", "coredns", "10.32.0.80", "web-b"),
+        ("client", "fd00:200::64", "coredns", "fd00:32::80", "web-b"),
+        (
+            "client-b",
+            "10.200.1.64",
+            "coredns-a",
+            "10.32.0.81",
+            "web-a",
+        ),
+        (
+            "client-b",
+            "fd00:201::64",
+            "coredns-a",
+            "fd00:32::81",
+            "web-a",
+        ),
+    ] {
+        let host = match frontend.contains(':') {
+            true => format!("[{frontend}]"),
+            false => frontend.to_owned(),
+        };
+        let name = frontend.replace(':', "-");
+        a.ok(
+            client,
+            &format!("curl -fsS -m 30 -T {place}/sent 'http://{host}/{name}'"),
+        );
+        let arrived = fs::read(folder.join(web).join(&name)).expect("what was uploaded");
+        assert!(
+            arrived == sent,
+            "{client}, {host}: what arrives is what was sent"
+        );
+        let route = a.ok(client, &format!("ip route get {frontend}"));
+        assert!(
+            route.contains("mtu 1300"),
+            "{client} learnt it for the service: {route}"
+        );
+
+        // Who knows the way's MTU says so in its SYN: the server could learn nothing.
+        a.ok(client, "ip route flush cache; ip -6 route flush cache");
+        a.ok(
+            client,
+            &format!("curl -fsS -m 30 -o {place}/got 'http://{host}/{name}'"),
+        );
+        let back = fs::read(folder.join("got")).expect("what was downloaded");
+        assert!(
+            back == sent,
+            "{client}, {host}: what comes back is what was sent"
+        );
+        let route = a.ok(server, &format!("ip route get {address}"));
+        assert!(
+            route.contains("mtu 1300"),
+            "{server} learnt it for the client: {route}"
+        );
+    }
+    for lab in [&a, &b] {
+        assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
+    }
+}
+
+#[test]
+fn traceroute_sees_the_nodes_and_the_router() {
+    let (a, _b) = Lab::hosts(1500);
+    for (to, way) in [
+        (
+            "10.200.1.44",
+            ["192.0.2.1", "192.0.2.254", "198.51.100.2", "10.200.1.44"],
+        ),
+        (
+            "10.32.0.10",
+            ["192.0.2.1", "192.0.2.254", "198.51.100.2", "10.32.0.10"],
+        ),
+        (
+            "fd00:201::44",
+            [
+                "2001:db8:1::1",
+                "2001:db8:1::254",
+                "2001:db8:2::2",
+                "fd00:201::44",
+            ],
+        ),
+        (
+            "fd00:32::10",
+            [
+                "2001:db8:1::1",
+                "2001:db8:1::254",
+                "2001:db8:2::2",
+                "fd00:32::10",
+            ],
+        ),
+    ] {
+        let said = a.ok(
+            "client",
+            &format!("traceroute -n -q 1 -w 5 -m 6 -T -p 53 {to}"),
+        );
+        let hops: Vec<&str> = said
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().nth(1).unwrap_or("?"))
+            .collect();
+        assert_eq!(hops, way, "{to}: {said}");
+    }
+}
