@@ -33,7 +33,6 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 	if (walk.offset > ETH_HLEN + total)
 		return -REASON_INVALID_PACKET;
 	packet->transport = walk.offset;
-	packet->hop_by_hop = walk.hop_by_hop;
 	packet->fragment = walk.fragment;
 	packet->fragment_id = walk.fragment_id;
 	packet->tuple.protocol = walk.protocol;

@@ -88,10 +88,6 @@ impl Reconciler {
         self.generations.epoch()
     }
 
-    pub fn mechanism(&self) -> Mechanism {
-        self.mechanism
-    }
-
     /// What is live.
     pub fn live(&self) -> Option<&State> {
         self.live.as_ref()

@@ -69,6 +69,10 @@ static __always_inline __u32 answer_sum(struct __sk_buff *skb, __u32 offset, __u
 	return sum;
 }
 
+/*
+ * The sum of a pseudo header. IPv4's has no mapped prefix, but 0x0000ffff adds zero in one's complement (RFC 1071), so
+ * one sum serves both families.
+ */
 static __always_inline __u32 answer_pseudo_sum(const struct address *source,
 					       const struct address *destination, __u32 length, __u8 protocol)
 {
@@ -79,8 +83,6 @@ static __always_inline __u32 answer_pseudo_sum(const struct address *source,
 
 	return bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), 0);
 }
-
-/* The pseudo header of IPv4 has no mapped prefix: its 0x0000ffff would add zero (RFC 1071), so one sum serves both. */
 
 static __always_inline struct iphdr answer_ipv4(const struct address *source,
 						const struct address *destination, __u32 total, __u8 protocol,

@@ -13,8 +13,7 @@ struct ipv6_walk {
 	__u32 fragment_id;
 	__u8 protocol;
 	__u8 fragment; /* enum fragment_kind */
-	__u8 hop_by_hop;
-	__u8 pad;
+	__u8 pad[2];
 };
 
 static __always_inline int ipv6_is_extension(__u8 protocol)
@@ -50,7 +49,6 @@ static __noinline __must_check int ipv6_walk(struct __sk_buff *skb, struct ipv6_
 		} else if (walk->protocol == IPPROTO_AH) {
 			walk->offset += (header[1] + 2) * 4;
 		} else {
-			walk->hop_by_hop |= walk->protocol == IPPROTO_HOPOPTS;
 			walk->offset += (header[1] + 1) * 8;
 		}
 		walk->protocol = header[0];

@@ -46,7 +46,6 @@ struct packet {
 	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 hop_by_hop; /* an IPv6 hop-by-hop header came first */
 	__u8 answer;
 	__u8 found; /* connection holds an entry of the table */
 	__u8 unanswered; /* of the table of those that nobody has answered */
@@ -54,7 +53,7 @@ struct packet {
 	__u8 audit; /* the reason for which policy would have dropped it */
 	__u8 direction; /* the side of policy that it meets; the hook's, until the receiver's is asked */
 	__u8 may_fragment; /* IPv4 without DF: the kernel may cut it */
-	__u8 pad;
+	__u8 pad[2];
 	__u16 mtu; /* of the route that it is too big for */
 	__u16 segment; /* bytes from the network header to the payload, and of one segment's payload */
 	__s32 service_answer; /* why no backend can be chosen; 0: one was, or there is no service */

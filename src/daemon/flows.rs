@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::bpf::abi;
 use crate::bpf::events::Event;
 use crate::model::catalog::Catalog;
 use crate::model::drop_reason;
@@ -87,7 +88,7 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
 }
 
 /// `enum reason` in `bpf/abi.h`: no rule allows it.
-const REASON_POLICY: u8 = 133;
+const REASON_POLICY: u8 = abi::reason::REASON_POLICY.0 as u8;
 
 fn rule_label(catalog: &Catalog, number: u32) -> Option<String> {
     catalog.rules.get(&number).map(|rule| rule.label())
