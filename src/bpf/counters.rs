@@ -1,9 +1,10 @@
 //! Counters of what is no more are forgotten: numbers and indices are never given twice, so nobody would clear them.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libbpf_rs::MapCore;
 
 use super::abi::{self, Plain};
+use super::gate;
 use super::map;
 use super::pins::Pins;
 
@@ -32,8 +33,7 @@ fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) 
     let keys: Vec<Vec<u8>> = map.keys().collect();
     for key in keys {
         if K::from_bytes(&key).is_some_and(|key| !is_known(key)) {
-            map.delete(&key)
-                .with_context(|| format!("delete a row of {name}"))?;
+            gate::pass(format_args!("delete a row of {name}"), || map.delete(&key))?;
         }
     }
     Ok(())

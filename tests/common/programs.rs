@@ -182,6 +182,7 @@ impl Machine {
         let prepared = self.generations.prepare(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));
+        self.generations.forget_old();
         self.state = state;
     }
 
