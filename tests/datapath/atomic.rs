@@ -14,7 +14,7 @@ use crate::lab::*;
 const UPLINK: &str = "ens5";
 
 /// Judged packets; `DPD_TEST_PACKETS` asks for another number.
-const PACKETS: usize = 500_000;
+const PACKETS: usize = 1_000_000;
 /// Ports that one thread takes in turn: more than the tables of connections hold.
 const PORTS: u16 = 2048;
 

@@ -5,6 +5,7 @@
 mod common;
 
 mod foreign;
+mod grace;
 mod host;
 
 mod apply;
