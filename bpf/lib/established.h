@@ -217,7 +217,7 @@ static __always_inline __must_check int rewrite(struct __sk_buff *skb, const str
 }
 
 /* An action, minus a reason, or ACTION_CONTINUE: the packet is none of this path's, and untouched. */
-static __always_inline __must_check int established(struct __sk_buff *skb, __u8 hook)
+static __always_inline __must_check int established(struct __sk_buff *skb, __u8 hook, __u64 epoch)
 {
 	struct plain plain = {};
 
@@ -226,7 +226,6 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 
 	struct connection *connection = conntrack_find_answered(&plain.tuple);
 	__u32 ifindex = skb->ifindex;
-	__u64 epoch = live_epoch();
 
 	if (!connection || connection->epoch != epoch || !connection_fits(connection, hook, ifindex))
 		return ACTION_CONTINUE;
