@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::{Error, Result};
+use rustix::io::Errno;
 
 /// Hears of each operation before it is done; its error becomes the operation's.
 pub type Keeper = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
@@ -35,25 +36,24 @@ pub(super) fn pass<T, E: Into<Error>>(
 
 /// What to do about an answer of the kernel's that does not speak for itself.
 fn way_out(error: &Error) -> Option<&'static str> {
-    let system = error.downcast_ref().map(io::Error::kind);
-    let libbpf = error.downcast_ref().map(libbpf_rs::Error::kind);
-    match (system, libbpf) {
-        (Some(io::ErrorKind::OutOfMemory), _) | (_, Some(libbpf_rs::ErrorKind::OutOfMemory)) => {
-            Some(
-                "the kernel gives dpd no more memory: raise MemoryMax= of its unit, or ask for less, as with a smaller \
-                 conntrack.size",
-            )
-        }
-        (Some(io::ErrorKind::ArgumentListTooLong), _) | (_, Some(libbpf_rs::ErrorKind::TooBig)) => {
-            Some(
-                "that is more than the kernel can hold in one table: ask for less, as with a smaller conntrack.size",
-            )
-        }
-        (Some(io::ErrorKind::ReadOnlyFilesystem), _) => {
-            Some("make the bpffs writable, as with `mount -o remount,rw /sys/fs/bpf`")
-        }
+    match errno(error)? {
+        Errno::NOMEM => Some(
+            "the kernel gives dpd no more memory: raise MemoryMax= of its unit, or ask for less, as with a smaller \
+             conntrack.size",
+        ),
+        Errno::TOOBIG => Some(
+            "that is more than the kernel can hold in one table: ask for less, as with a smaller conntrack.size",
+        ),
+        Errno::ROFS => Some("make the bpffs writable, as with `mount -o remount,rw /sys/fs/bpf`"),
         _ => None,
     }
+}
+
+/// By the words of the innermost error: libbpf_rs keeps the number to itself.
+fn errno(error: &Error) -> Option<Errno> {
+    let words = error.root_cause().to_string();
+    let number = words.rsplit_once("(os error ")?.1.strip_suffix(')')?;
+    Some(Errno::from_raw_os_error(number.parse().ok()?))
 }
 
 fn keeper() -> Option<Keeper> {
@@ -88,8 +88,6 @@ impl Drop for Kept {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-
-    use rustix::io::Errno;
 
     use super::*;
 

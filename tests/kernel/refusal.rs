@@ -87,7 +87,7 @@ fn a_folder_that_is_no_bpffs() {
 fn a_read_only_bpffs() {
     on_host(|host| {
         let place = "/sys/fs/bpf";
-        let words = ["make the folder", place, "Read-only", "mount -o remount,rw"];
+        let words = [place, "Read-only", "mount -o remount,rw"];
         rustix::mount::mount_remount(place, MountFlags::RDONLY, "").unwrap();
         let error = refusal(&host.config(CONFIG));
         rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
