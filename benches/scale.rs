@@ -103,7 +103,10 @@ fn texts(size: &Size, root: &Path, socket: &Path) -> [String; 2] {
     let text = generate::config(size) + &daemon;
     let changed = text.replacen("weight = 1", "weight = 2", 1);
     let changed = match changed == text {
-        true => text.clone() + "\n[services.one-more]\nfrontends = [\"10.99.0.1:80/tcp\"]\nbackends = []\n",
+        true => {
+            text.clone()
+                + "\n[services.one-more]\nfrontends = [\"10.99.0.1:80/tcp\"]\nbackends = []\n"
+        }
         false => changed,
     };
     [text, changed]
@@ -156,7 +159,11 @@ fn daemon(node: &Namespace, size: &Size) {
         texts[0].clone()
     });
     line("the daemon: until it is ready", begun.elapsed());
-    println!("  {:44} {:8.1} MiB", "its memory (resident)", resident(daemon.pid()));
+    println!(
+        "  {:44} {:8.1} MiB",
+        "its memory (resident)",
+        resident(daemon.pid())
+    );
     let reader = Reader::open(daemon.root()).expect("read the datapath");
     let epoch = || reader.epoch().expect("read the epoch");
     let mut times = Vec::new();
@@ -167,13 +174,19 @@ fn daemon(node: &Namespace, size: &Size) {
         fs::rename(&new, daemon.config()).expect("put it in place");
         let begun = Instant::now();
         while epoch() == before {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it is not applied");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it is not applied"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         times.push(begun.elapsed());
     }
     times.sort();
-    line("from save to switch, 300 ms of them stillness", times[CHANGES / 2]);
+    line(
+        "from save to switch, 300 ms of them stillness",
+        times[CHANGES / 2],
+    );
     println!(
         "  {:44} {:8.1} MiB",
         format!("its memory after {CHANGES} changes"),

@@ -37,6 +37,8 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
+    /// Counters may be left of what is gone.
+    has_old_counters: bool,
     _lock: OwnedFd,
 }
 
@@ -79,6 +81,7 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
+            has_old_counters: true,
             _lock: lock,
         })
     }
@@ -145,9 +148,8 @@ impl Reconciler {
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
-        if self.live.as_ref() == Some(&state) && is_in_place {
-            self.settle();
+        if self.live.as_ref() == Some(&state) && self.attached == wanted {
+            self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -167,10 +169,8 @@ impl Reconciler {
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
-        self.detach_all_but(&wanted);
-        self.detach_xdp();
-        self.settle();
-        self.forget_counters();
+        self.has_old_counters = true;
+        self.tidy(&wanted);
         Ok(Applied { epoch, changes })
     }
 
@@ -191,11 +191,29 @@ impl Reconciler {
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+            return self.go_on(before);
         }
         std::mem::replace(&mut self.load, before.load).discard();
         self.sizes = before.sizes;
         self.attached = before.attached;
+    }
+
+    /// An interface would not go back to the load before. Each load has tables of connections of its own, so all
+    /// interfaces go on with the new one, under the configuration before, until the next look.
+    fn go_on(&mut self, before: Before) {
+        for (ifindex, role) in before.attached {
+            if self.attached.contains_key(&ifindex) {
+                continue;
+            }
+            match self.attach_again(ifindex, role) {
+                Ok(()) => drop(self.attached.insert(ifindex, role)),
+                Err(error) => {
+                    log::warn!("interface {ifindex} has programs of another load: {error:#}");
+                    return; // then the load before is still needed
+                }
+            }
+        }
+        self.settle();
     }
 
     /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
@@ -306,7 +324,10 @@ impl Reconciler {
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
-            if let Err(error) = undone {
+            // One that is gone has taken its programs with it.
+            if let Err(error) = undone
+                && net::is_there(ifindex)
+            {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 self.attached.insert(ifindex, role);
             }
@@ -350,21 +371,33 @@ impl Reconciler {
         }
     }
 
-    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    /// The switch is done. What can't be cleared away now is tried again with the next look.
+    fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
+        self.generations.forget_old();
+        self.detach_all_but(wanted);
+        self.detach_xdp();
+        self.settle();
+        self.forget_counters();
+    }
+
     fn settle(&mut self) {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
     }
 
-    fn forget_counters(&self) {
+    fn forget_counters(&mut self) {
         let Some(live) = &self.live else { return };
+        if !self.has_old_counters {
+            return;
+        }
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
+        self.has_old_counters = done.is_err();
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
         }
@@ -461,7 +494,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
         }
     }
     for folder in pins.versions() {
-        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+        Pins::remove(&folder)?;
         removed.push(format!("pinned maps and programs in {}", folder.display()));
     }
     drop(lock);

@@ -9,6 +9,8 @@
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
 //! policy. Everything lives in namespaces without names: nothing is left behind, however a bench ends.
 
+#![allow(dead_code, reason = "every bench compiles all of it and uses some")]
+
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -97,7 +99,8 @@ impl Lab {
     fn lay(setup: Setup) -> Lab {
         let (client, server, node) = (Namespace::new(), Namespace::new(), Namespace::new());
         node.sysctl("net.ipv4.ip_forward=1");
-        for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)] {
+        for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)]
+        {
             node.ip(&format!(
                 "link add lxc-{name} type veth peer name eth0 netns {}",
                 workload.pid()
@@ -344,7 +347,9 @@ impl Runs {
 }
 
 /// While it lives the kernel counts how long programs run, which itself costs each run some 60 ns.
-pub struct Stats(#[allow(dead_code, reason = "the kernel counts while it is open")] std::os::fd::OwnedFd);
+pub struct Stats(
+    #[allow(dead_code, reason = "the kernel counts while it is open")] std::os::fd::OwnedFd,
+);
 
 impl Stats {
     pub fn enable() -> Stats {

@@ -4,7 +4,6 @@
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +12,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::abi;
 use super::encode;
+use super::gate;
 use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
@@ -238,7 +238,7 @@ impl Generations {
     pub fn prepare(&self, state: &State, live: Option<&State>) -> Result<Prepared> {
         let epoch = self.epoch() + 1;
         let folder = self.pins.generation(epoch);
-        Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
+        Pins::remove(&folder)?;
         match self.write(state, live, epoch) {
             Ok(inner) => Ok(Prepared { epoch, inner }),
             Err(error) => {
@@ -252,27 +252,37 @@ impl Generations {
     pub fn commit(&mut self, prepared: Prepared) -> u64 {
         self.live.switch(prepared.epoch);
         self.inner = prepared.inner;
-        self.forget_all_but(prepared.epoch);
         prepared.epoch
     }
 
-    /// Lets go of a generation that was prepared or half written.
+    /// Lets go of a generation that was prepared or half written, and of the memory that it took.
     pub fn discard(&self, epoch: u64) {
-        let folder = self.pins.generation(epoch);
-        if let Err(left) = Pins::remove(&folder) {
-            log::warn!("{} stays behind: {left}", folder.display());
+        match self.wait_for_readers() {
+            Ok(()) => thread::scope(|scope| {
+                for index in 0..TABLES.len() {
+                    scope.spawn(gate::carried(move || self.empty_slot(index, epoch)));
+                }
+            }),
+            Err(error) => log::warn!("the memory of these tables is kept: {error:#}"),
+        }
+        if let Err(error) = Pins::remove(&self.pins.generation(epoch)) {
+            log::warn!("the tables that were not put into use stay behind: {error:#}");
         }
     }
 
     fn write(&self, state: &State, live: Option<&State>, epoch: u64) -> Result<Vec<MapHandle>> {
         let folder = self.pins.generation(epoch);
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Pins::make(&folder)?;
         self.wait_for_readers()?;
         write_catalog(&state.catalog, &folder.join(CATALOG))?;
         // A write to an outer slot waits for a grace period: the tables wait together.
         thread::scope(|scope| {
             let writers: Vec<_> = (0..TABLES.len())
-                .map(|index| scope.spawn(move || self.write_table(index, state, live, epoch)))
+                .map(|index| {
+                    scope.spawn(gate::carried(move || {
+                        self.write_table(index, state, live, epoch)
+                    }))
+                })
                 .collect();
             writers
                 .into_iter()
@@ -317,9 +327,32 @@ impl Generations {
     fn fill_slot(&self, index: usize, slot: u32, map: &MapHandle) -> Result<()> {
         use std::os::fd::{AsFd, AsRawFd};
         let fd = map.as_fd().as_raw_fd() as u32;
-        self.outer[index]
-            .update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-            .with_context(|| format!("put table {} into slot {slot}", TABLES[index].kind.name))
+        gate::pass(
+            format_args!("put table {} into slot {slot}", TABLES[index].kind.name),
+            || self.outer[index].update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY),
+        )
+    }
+
+    /// Puts the live map, if there is one, in the place of what was meant for an epoch that did not come.
+    fn empty_slot(&self, index: usize, epoch: u64) {
+        let slot = (epoch & 1) as u32;
+        let emptied = match self.inner.get(index) {
+            Some(map) => self.fill_slot(index, slot, map),
+            None => gate::pass(
+                format_args!("empty slot {slot} of table {}", TABLES[index].kind.name),
+                || {
+                    self.outer[index]
+                        .delete(&slot.to_ne_bytes())
+                        .or_else(|error| match error.kind() {
+                            libbpf_rs::ErrorKind::NotFound => Ok(()),
+                            _ => Err(error),
+                        })
+                },
+            ),
+        };
+        if let Err(error) = emptied {
+            log::warn!("the memory of a table that was not put into use is kept: {error:#}");
+        }
     }
 
     /// A program that read the epoch before the last switch may still be at work on the slot that is written next. An
@@ -333,12 +366,13 @@ impl Generations {
     }
 
     /// Unpins the generations that are not live. Their maps live on for as long as a slot holds them.
-    fn forget_all_but(&self, epoch: u64) {
+    pub fn forget_old(&self) {
+        let epoch = self.epoch();
         for old in Pins::numbers(&self.pins.generations()) {
             if old != epoch
                 && let Err(error) = Pins::remove(&self.pins.generation(old))
             {
-                log::warn!("generation {old} stays pinned: {error}");
+                log::warn!("generation {old} stays pinned: {error:#}");
             }
         }
     }

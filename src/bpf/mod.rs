@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod counters;
 mod encode;
 pub mod events;
+pub mod gate;
 pub mod generation;
 mod live;
 pub mod load;

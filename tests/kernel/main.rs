@@ -5,11 +5,13 @@
 mod common;
 
 mod foreign;
+mod grace;
 mod host;
 
 mod apply;
 mod clsact;
 mod failure;
 mod refusal;
+mod rollback;
 mod tcx;
 mod uplink;
