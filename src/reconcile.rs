@@ -2,7 +2,9 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+
+mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,12 +18,14 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -37,7 +41,9 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
-    _lock: OwnedFd,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -79,7 +85,9 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
-            _lock: lock,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -126,11 +134,14 @@ impl Reconciler {
         world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        self.mend(world)?;
         let before = self.resize(config)?;
         let done = self.change(config, world, announce);
         if let (Err(_), Some(before)) = (&done, before) {
             self.restore(before);
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(&self.pins, load, epoch);
         done
     }
 
@@ -140,13 +151,12 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
         let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
-        if self.live.as_ref() == Some(&state) && is_in_place {
+        if self.live.as_ref() == Some(&state) && is_in_place && !self.generations.is_burnt() {
             self.settle();
             return Ok(Applied {
                 epoch: self.epoch(),
@@ -158,10 +168,6 @@ impl Reconciler {
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
             return Err(error);
-        }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
         }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
@@ -195,23 +201,6 @@ impl Reconciler {
         std::mem::replace(&mut self.load, before.load).discard();
         self.sizes = before.sizes;
         self.attached = before.attached;
-    }
-
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.

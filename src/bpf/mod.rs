@@ -10,6 +10,7 @@ pub mod counters;
 mod encode;
 pub mod events;
 pub mod generation;
+pub mod kept;
 mod live;
 pub mod load;
 mod map;

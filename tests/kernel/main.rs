@@ -9,6 +9,7 @@ mod host;
 
 mod apply;
 mod clsact;
+mod drift;
 mod failure;
 mod refusal;
 mod tcx;
