@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, select, tick};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -45,6 +46,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
+    raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
@@ -67,6 +69,18 @@ pub fn run(path: &Path) -> Result<()> {
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
     Ok(())
+}
+
+/// Pinned objects are held open, three for each interface: more than the 1024 that a process begins with.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("raise the limit of open files: {error}");
+    }
 }
 
 /// Signals as they come. The one that stops us is not to be lost behind others, so there is room for a few.

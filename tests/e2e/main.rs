@@ -4,6 +4,7 @@
 mod bad_input;
 mod bulk;
 mod dns;
+mod drift;
 mod follow;
 mod hosts;
 mod interfaces;
