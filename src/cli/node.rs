@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{LogTarget, drop_in_folder};
+use crate::config::{LogTarget, drop_in_folder, read_lossy};
 
 /// The configuration that is taken if none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -41,7 +41,7 @@ impl Node {
         };
         let mut broken = Vec::new();
         for (path, text) in sources {
-            if !node.take(&text) {
+            if !text.is_some_and(|text| node.take(&text)) {
                 broken.push(path);
                 node.is_certain = false;
             }
@@ -73,7 +73,7 @@ impl Node {
     pub fn find_quietly(config: &Path) -> Node {
         let mut node = Node::default_of(config);
         for (_, text) in sources(config).unwrap_or_default() {
-            node.take(&text);
+            text.is_some_and(|text| node.take(&text));
         }
         node
     }
@@ -115,8 +115,8 @@ impl Node {
     }
 }
 
-/// The file and its drop-ins, in the order in which they are merged.
-fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
+/// The file and its drop-ins, in the order in which they are merged; `None` for what is no text of a configuration.
+fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut paths = vec![config.to_owned()];
     // A folder that can't be read is as good as none here.
     if let Some(Ok(folder)) = drop_in_folder(config).map(fs::read_dir) {
@@ -131,9 +131,9 @@ fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
     paths
         .into_iter()
         .map(|path| {
-            let text = fs::read(&path)
+            let text = read_lossy(&path)
                 .with_context(|| format!("read the configuration {}", path.display()))?;
-            Ok((path, String::from_utf8_lossy(&text).into_owned()))
+            Ok((path, text))
         })
         .collect()
 }
@@ -200,6 +200,38 @@ mod tests {
             assert_eq!(node.bpf_root, Path::new(bpf_root), "{sentence}");
             assert_eq!(node.socket, Path::new(socket), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_does_not_hide_what_its_drop_ins_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("node-a.toml");
+        fs::create_dir(folder.path().join("node-a.d")).unwrap();
+        let drop_in = folder.path().join("node-a.d/10-place.toml");
+        fs::write(drop_in, "[daemon]\nsocket = \"/run/a.sock\"\n").unwrap();
+        let find = |what: &str| {
+            let node = Node::find(&config).unwrap();
+            assert_eq!(node.socket, Path::new("/run/a.sock"), "{what}");
+            assert!(node.certain().is_err(), "{what}");
+            assert_eq!(Node::find_quietly(&config).socket, node.socket, "{what}");
+        };
+        fs::create_dir(&config).unwrap();
+        find("a folder");
+        fs::remove_dir(&config).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &config,
+            rustix::fs::FileType::Fifo,
+            mode,
+            0,
+        )
+        .unwrap();
+        find("a pipe that nobody writes to");
+        fs::remove_file(&config).unwrap();
+        let file = fs::File::create(&config).unwrap();
+        file.set_len(100 << 20).unwrap();
+        find("more than a configuration may be");
     }
 
     #[test]
