@@ -31,7 +31,7 @@ impl Node {
     /// The node of a configuration file. Where the file is only half understood that is said on stderr.
     ///
     /// Errors if the file can't be read; but if the one that is missing is that of everybody, then the node is,
-    /// too.
+    /// too, and one that has drop-ins was there a moment ago.
     pub fn find(config: &Path) -> Result<Node> {
         let mut node = Node::default_of(config);
         let sources = match sources(config) {
@@ -41,15 +41,18 @@ impl Node {
         };
         let mut broken = Vec::new();
         for (path, text) in sources {
-            if !text.is_some_and(|text| node.take(&text)) {
-                broken.push(path);
-                node.is_certain = false;
-            }
+            let what = match text {
+                Some(text) if node.take(&text) => continue,
+                Some(_) => "is not valid TOML (`dpd check` says where)",
+                None => "is no file that can be read (`dpd check` says why)",
+            };
+            broken.push((path, what));
+            node.is_certain = false;
         }
         // Only now, for a later file may have named the place.
-        for path in broken {
+        for (path, what) in broken {
             eprintln!(
-                "dpd: {} is not valid TOML (`dpd check` says where): reading {}",
+                "dpd: {} {what}: reading {}",
                 path.display(),
                 node.bpf_root.display()
             );
@@ -128,11 +131,16 @@ fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
         drop_ins.sort();
         paths.append(&mut drop_ins);
     }
+    let has_drop_ins = paths.len() > 1;
     paths
         .into_iter()
         .map(|path| {
-            let text = read_lossy(&path)
-                .with_context(|| format!("read the configuration {}", path.display()))?;
+            let text = match read_lossy(&path) {
+                Err(error) if has_drop_ins && error.kind() == ErrorKind::NotFound => None,
+                text => {
+                    text.with_context(|| format!("read the configuration {}", path.display()))?
+                }
+            };
             Ok((path, text))
         })
         .collect()
@@ -229,6 +237,7 @@ mod tests {
         .unwrap();
         find("a pipe that nobody writes to");
         fs::remove_file(&config).unwrap();
+        find("nothing at all");
         let file = fs::File::create(&config).unwrap();
         file.set_len(100 << 20).unwrap();
         find("more than a configuration may be");

@@ -274,7 +274,7 @@ fn each_way_to_save_is_applied_once() {
             "a link by way of another, as configuration managers make them",
             "mkdir v1 v2 && sed 's/20014/20015/' config.toml >v1/config.toml &&
             sed 's/20014/20016/' config.toml >v2/config.toml &&
-            ln -s v1 ..data && ln -s ..data/config.toml new && mv -T new config.toml",
+            ln -s v1 ..data && ln -s ..data/config.toml link && mv -T link config.toml",
         ),
         (
             "the link that is on the way swapped",
