@@ -75,8 +75,9 @@ impl Node {
     /// The same for the daemon, which reads the file again and says itself what is wrong with it.
     pub fn find_quietly(config: &Path) -> Node {
         let mut node = Node::default_of(config);
-        for (_, text) in sources(config).unwrap_or_default() {
-            text.is_some_and(|text| node.take(&text));
+        let sources = sources(config).unwrap_or_default();
+        for text in sources.into_iter().filter_map(|(_, text)| text) {
+            node.take(&text);
         }
         node
     }
