@@ -6,6 +6,7 @@
 //! A table is frozen once it is filled: nobody can write it any more, so what can drift is which table a slot holds, and
 //! the epoch. That is quickly looked at, however large the tables are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
@@ -19,7 +20,7 @@ use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
 use crate::model::catalog::Catalog;
-use crate::model::state::{PrefilterEntry, State};
+use crate::model::state::{Endpoint, PrefilterEntry, State};
 
 /// A table of a generation.
 struct Table {
@@ -493,6 +494,16 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
     state.slots.retain(|slot| slot.backend != 0);
     Ok(state)
+}
+
+/// The endpoints of a generation by ifindex, alone.
+pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
+    let map = map::open(&pins.generation(epoch).join("endpoints"))?;
+    let rows: Vec<(u32, abi::endpoint)> = map::read(&map)?;
+    let rows = rows.iter();
+    Ok(rows
+        .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+        .collect())
 }
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.
