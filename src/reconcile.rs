@@ -2,7 +2,9 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+
+mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,12 +18,14 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -39,7 +43,9 @@ pub struct Reconciler {
     attached: BTreeMap<u32, Role>,
     /// Counters may be left of what is gone.
     has_old_counters: bool,
-    _lock: OwnedFd,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -82,7 +88,9 @@ impl Reconciler {
             live,
             attached: BTreeMap::new(),
             has_old_counters: true,
-            _lock: lock,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -129,11 +137,14 @@ impl Reconciler {
         world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        self.mend(world)?;
         let before = self.resize(config)?;
         let done = self.change(config, world, announce);
         if let (Err(_), Some(before)) = (&done, before) {
             self.restore(before);
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(&self.pins, load, epoch);
         done
     }
 
@@ -143,12 +154,12 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        if self.live.as_ref() == Some(&state) && self.attached == wanted {
+        let is_in_place = self.attached == wanted && !self.generations.is_burnt();
+        if self.live.as_ref() == Some(&state) && is_in_place {
             self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
@@ -161,10 +172,6 @@ impl Reconciler {
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
             return Err(error);
-        }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
         }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
@@ -214,23 +221,6 @@ impl Reconciler {
             }
         }
         self.settle();
-    }
-
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.

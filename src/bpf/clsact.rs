@@ -155,11 +155,15 @@ pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
     unmark(&filters_mark(pins, ifindex))
 }
 
-pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
     if !filters_mark(pins, ifindex).exists() {
         return None;
     }
-    filter(ifindex, program, no_program()).query().ok()?;
+    filter(ifindex, program, no_program()).query().ok()
+}
+
+pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+    program_on(pins, ifindex, program)?;
     Some(Found {
         program,
         mechanism: Mechanism::Clsact,

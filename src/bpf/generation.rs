@@ -2,6 +2,9 @@
 //!
 //! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
+//!
+//! A table is frozen once it is filled: nobody can write it any more, so what can drift is which table a slot holds, and
+//! the epoch. That is quickly looked at, however large the tables are.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -169,6 +172,8 @@ const TABLES: [Table; 8] = [
 
 /// The catalog has no outer map: programs don't read it.
 const CATALOG: &str = "catalog";
+/// A foreign epoch that is farther ahead than this never comes.
+const REACHABLE: u64 = 1 << 32;
 const CATALOG_CHUNK: usize = 4096;
 /// The first bytes of the catalog's map: the length of the text.
 const CATALOG_HEAD: usize = 8;
@@ -192,6 +197,10 @@ pub struct Generations {
     outer: Vec<MapHandle>,
     /// The inner maps of the live generation, in the order of `TABLES`.
     inner: Vec<MapHandle>,
+    /// The epoch that was switched to last. Another one in the kernel is somebody else's doing.
+    epoch: u64,
+    /// The highest epoch that somebody else made packets meet: connections may bear it.
+    burnt: u64,
 }
 
 impl Generations {
@@ -205,20 +214,87 @@ impl Generations {
         let folder = pins.generation(live.epoch());
         let inner = TABLES
             .iter()
-            .map(|table| map::open(&folder.join(table.kind.name)))
+            .map(|table| {
+                let map = map::open(&folder.join(table.kind.name))?;
+                map::freeze(&map, table.kind.name)?;
+                Ok(map)
+            })
             .collect::<Result<_>>()
             .unwrap_or_default(); // before the first generation, or somebody unpinned them: all is written anew
         Ok(Generations {
             pins: pins.clone(),
+            epoch: live.epoch(),
+            burnt: 0,
             live,
             outer,
             inner,
         })
     }
 
-    /// The epoch that programs work under; 0 before the first.
+    /// The epoch that programs are to work under; 0 before the first.
     pub fn epoch(&self) -> u64 {
-        self.live.epoch()
+        self.epoch
+    }
+
+    /// Whether programs work under another epoch.
+    pub fn has_other_epoch(&self) -> bool {
+        self.live.epoch() != self.epoch
+    }
+
+    /// Makes programs work under our epoch again. Answers with the one that somebody else had put in its place, if any,
+    /// and if a later generation would come to bear it: connections may have been judged under it, so it is never used.
+    pub fn restore_epoch(&mut self) -> Option<u64> {
+        let other = self.live.epoch();
+        if other == self.epoch {
+            return None;
+        }
+        self.live.switch(self.epoch);
+        if other - self.epoch.min(other) < REACHABLE {
+            self.burnt = self.burnt.max(other);
+        }
+        Some(other)
+    }
+
+    /// Whether connections may bear an epoch that is still to come.
+    pub fn is_burnt(&self) -> bool {
+        self.burnt > self.epoch
+    }
+
+    /// The next epoch that no connection bears and whose slot is not the live one.
+    fn next_epoch(&self) -> u64 {
+        let next = self.epoch.max(self.burnt) + 1;
+        next + u64::from(next & 1 == self.epoch & 1)
+    }
+
+    /// The tables whose live slot does not hold what it should.
+    pub fn lost_slots(&self) -> Vec<&'static str> {
+        let slot = (self.epoch as u32 & 1).to_ne_bytes();
+        let is_lost = |index: &usize| {
+            let (Some(map), Some(outer)) = (self.inner.get(*index), self.outer.get(*index)) else {
+                return false;
+            };
+            let held = outer.lookup(&slot, MapFlags::ANY).ok().flatten();
+            let wanted = map.info().map(|info| info.info.id.to_ne_bytes().to_vec());
+            wanted.is_ok_and(|wanted| held != Some(wanted))
+        };
+        (0..TABLES.len())
+            .filter(is_lost)
+            .map(|index| TABLES[index].kind.name)
+            .collect()
+    }
+
+    /// Puts the tables back into the live slot; answers with those that were not there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn restore_slots(&self) -> Result<Vec<&'static str>> {
+        let lost = self.lost_slots();
+        for (index, map) in self.inner.iter().enumerate() {
+            if lost.contains(&TABLES[index].kind.name) {
+                self.fill_slot(index, (self.epoch & 1) as u32, map)?;
+            }
+        }
+        Ok(lost)
     }
 
     /// The live generation as the kernel holds it; `None` before the first, or if its pins are gone.
@@ -236,7 +312,7 @@ impl Generations {
     /// # Errors
     /// If the kernel refuses any step; then nothing of it is left.
     pub fn prepare(&self, state: &State, live: Option<&State>) -> Result<Prepared> {
-        let epoch = self.epoch() + 1;
+        let epoch = self.next_epoch();
         let folder = self.pins.generation(epoch);
         Pins::remove(&folder)?;
         match self.write(state, live, epoch) {
@@ -251,6 +327,7 @@ impl Generations {
     /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
     pub fn commit(&mut self, prepared: Prepared) -> u64 {
         self.live.switch(prepared.epoch);
+        self.epoch = prepared.epoch;
         self.inner = prepared.inner;
         prepared.epoch
     }
@@ -321,6 +398,7 @@ impl Generations {
         let rows = (table.rows)(state);
         let map = map::create(&table.kind, rows.count)?;
         map::write(&map, table.kind.name, &rows)?;
+        map::freeze(&map, table.kind.name)?;
         Ok(map)
     }
 
@@ -483,6 +561,7 @@ fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
     };
     let map = map::create(&kind, chunks)?;
     map::write(&map, CATALOG, &rows)?;
+    map::freeze(&map, CATALOG)?;
     map::pin(&map, path)
 }
 

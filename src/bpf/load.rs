@@ -15,6 +15,7 @@ use super::gate;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
+use super::program;
 
 /// Maps that every load has of its own; all others are kept.
 const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
@@ -237,6 +238,21 @@ impl Load {
             .with_context(|| format!("the object has no program {}", hook.name()))
     }
 
+    /// Its number in bpffs.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The kernel's number of a hook's program.
+    pub fn program_id(&self, hook: HookProgram) -> Option<u32> {
+        Some(program::info(self.programs.get(&hook)?).ok()?.id)
+    }
+
+    /// The same of the uplinks' XDP program.
+    pub fn xdp_program_id(&self) -> Option<u32> {
+        Some(program::info(self.xdp_program().ok()?).ok()?.id)
+    }
+
     /// The program of a hook in the newest load before this one, if there is one.
     pub fn program_before(&self, hook: HookProgram) -> Option<OwnedFd> {
         let before = self.number_before()?;
@@ -334,7 +350,7 @@ fn fill_chain(object: &Object) -> Result<()> {
             calls.update(&place.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
         })?;
     }
-    Ok(())
+    map::freeze(&calls, "dpd_calls")
 }
 
 /// The programs of the newest load, by name and path of their pins.

@@ -86,6 +86,22 @@ pub fn write(map: &MapHandle, name: &str, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
+/// From here on user space, we too, can't write the map: the kernel refuses it. One that is frozen already is left so.
+pub fn freeze(map: &impl MapCore, name: &str) -> Result<()> {
+    // SAFETY: the descriptor is open for the whole call.
+    let done = unsafe { libbpf_sys::bpf_map_freeze(map.as_fd().as_raw_fd()) };
+    // Kernels differ in how they refuse to freeze twice.
+    let is_frozen = || {
+        map.query_fdinfo()
+            .is_ok_and(|info| info.frozen == Some(true))
+    };
+    if done < 0 && !is_frozen() {
+        return Err(std::io::Error::from_raw_os_error(-done))
+            .with_context(|| format!("freeze map {name}"));
+    }
+    Ok(())
+}
+
 /// All rows of a map, in the kernel's order.
 pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
     let mut rows = Vec::new();

@@ -11,6 +11,7 @@ mod encode;
 pub mod events;
 pub mod gate;
 pub mod generation;
+pub mod kept;
 mod live;
 pub mod load;
 mod map;

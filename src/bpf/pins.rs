@@ -174,6 +174,14 @@ impl Pins {
         }
     }
 
+    /// Whether that is a lock on the folder that is the root now.
+    pub fn is_locked_by(&self, lock: &OwnedFd) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let root = fs::metadata(&self.root);
+        let locked = rustix::fs::fstat(lock);
+        root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
+    }
+
     /// The pid in `/proc/locks` of whoever holds the lock on the root.
     fn lock_holder(&self) -> Option<u32> {
         use std::os::unix::fs::MetadataExt;

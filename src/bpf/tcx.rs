@@ -112,6 +112,11 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
     Pins::unpin(&path)
 }
 
+pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+    let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
+    Some(info.prog_id)
+}
+
 pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
     let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
     let programs = hook_programs(ifindex, program).unwrap_or_default();

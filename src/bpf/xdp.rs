@@ -159,6 +159,11 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
     Pins::unpin(&path)
 }
 
+/// The kernel's number of the program in our place; `None`: there is none.
+pub fn program_on(pins: &Pins, ifindex: u32) -> Option<u32> {
+    Some(open(pins, ifindex)?.info().ok()?.prog_id)
+}
+
 /// How our program is attached to an interface; `None`: it is not.
 pub fn find(pins: &Pins, ifindex: u32) -> Option<Attached> {
     open(pins, ifindex).and_then(|_| attached(ifindex))

@@ -14,7 +14,8 @@ use super::output::{self, Format, span, table};
 use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
 use crate::model::status::{
-    Attachment, ConntrackCounts, DaemonStatus, EventLoss, MapStatus, Metric, ProgramStatus,
+    Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
+    ProgramStatus,
 };
 use crate::observe::client;
 
@@ -46,6 +47,8 @@ pub struct Status {
     prefilter: Prefilter,
     drops: Vec<Drops>,
     event_loss: Loss,
+    /// `None` without a daemon.
+    drift: Option<DriftCounts>,
     warnings: Vec<String>,
 }
 
@@ -134,6 +137,7 @@ impl Status {
             prefilter: Prefilter::default(),
             drops: Vec::new(),
             event_loss: Loss::default(),
+            drift: None,
             warnings: Vec::new(),
         };
         if let Ok(daemon) = daemon {
@@ -151,6 +155,7 @@ impl Status {
         self.config.applied_seconds_ago = Some(daemon.applied_seconds_ago);
         self.config.last_error = daemon.last_error;
         self.event_loss.observers = daemon.observers_lost;
+        self.drift = Some(daemon.drift);
         self.interfaces = waiting(daemon.waiting);
         self.warnings = daemon.warnings;
     }
@@ -236,7 +241,15 @@ impl Status {
             out,
             "event loss: {} ring full, {} over the rate, {} observers too slow",
             kernel.ring_full, kernel.rate_limited, observers
-        )
+        )?;
+        if let Some(drift) = &self.drift {
+            writeln!(
+                out,
+                "drift:      put back: {} attachments, {} tables, {} pins, {} times the revision",
+                drift.attachments, drift.tables, drift.pins, drift.epoch
+            )?;
+        }
+        Ok(())
     }
 
     fn write_interfaces(&self, out: &mut String) {
@@ -616,6 +629,12 @@ mod tests {
                 "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
             ],
             observers_lost: 3,
+            drift: DriftCounts {
+                attachments: 1,
+                epoch: 0,
+                pins: 2,
+                tables: 0,
+            },
         }
     }
 
@@ -698,6 +717,7 @@ last error: config.toml:3: unknown key
               ^^^^^^
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
 event loss: 1 ring full, 2 over the rate, 3 observers too slow
+drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
 INTERFACE   IFINDEX  ROLE      STATE     HOOK     BY      PROGRAM             FOREIGN AHEAD
 ens5        2        uplink    attached  xdp      native  dpd_xdp_entry       -
@@ -762,6 +782,7 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
                 "config",
                 "conntrack",
                 "daemon",
+                "drift",
                 "drops",
                 "event_loss",
                 "interfaces",

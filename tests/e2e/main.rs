@@ -5,6 +5,7 @@ mod atomic;
 mod bad_input;
 mod bulk;
 mod dns;
+mod drift;
 mod follow;
 mod hosts;
 mod interfaces;

@@ -10,6 +10,7 @@ mod host;
 
 mod apply;
 mod clsact;
+mod drift;
 mod failure;
 mod refusal;
 mod rollback;
