@@ -338,7 +338,8 @@ enum counter {
 	COUNTER_CT_INSERTED = 2, /* entries, two for each connection */
 	COUNTER_CT_DELETED = 3,
 	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, who alone writes it */
-	COUNTER_COUNT = 5,
+	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not read, and passed */
+	COUNTER_COUNT = 6,
 };
 
 /* Connections of an endpoint that are open: opened − closed. */

@@ -121,6 +121,13 @@ impl Datapath for Programs {
         self.ask(|machine| machine.neglect());
     }
 
+    fn xdp_malformed(&self) -> u64 {
+        self.ask(|machine| {
+            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
+            reader.xdp_malformed().expect("read the counter")
+        })
+    }
+
     fn programs(&self) -> Vec<ProgramStatus> {
         self.ask(|machine| {
             let reader = Reader::open(machine.pins.root()).expect("read the datapath");

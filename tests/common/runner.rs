@@ -59,6 +59,8 @@ pub trait Datapath {
     fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
     /// As if no daemon had run for a long time: nothing was swept, no count set right.
     fn neglect(&self);
+    /// Frames that XDP counted as malformed.
+    fn xdp_malformed(&self) -> u64;
     /// What the kernel says of the programs.
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
@@ -121,6 +123,10 @@ impl Node {
 
     pub fn neglect(&self) {
         self.datapath.neglect();
+    }
+
+    pub fn xdp_malformed(&self) -> u64 {
+        self.datapath.xdp_malformed()
     }
 
     pub fn programs(&self) -> Vec<ProgramStatus> {
