@@ -29,7 +29,7 @@ use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::namespace::Namespace;
-use super::runner::{Answer, Datapath, Verdict};
+use super::runner::{Answer, Datapath, Merged, Verdict};
 
 type Job = Box<dyn FnOnce(&mut Machine) + Send>;
 
@@ -84,24 +84,33 @@ impl Drop for Programs {
 }
 
 impl Datapath for Programs {
-    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame, merged))
     }
 
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToContainer, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(
+                HookProgram::ToContainer,
+                &interface,
+                &frame,
+                Merged::default(),
+            )
+        })
     }
 
-    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame, merged))
     }
 
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToNetdev, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(HookProgram::ToNetdev, &interface, &frame, Merged::default())
+        })
     }
 
     fn xdp_entry(&self, frame: &[u8]) -> Answer {
@@ -126,6 +135,14 @@ impl Datapath for Programs {
             let reader = Reader::open(machine.pins.root()).expect("read the datapath");
             reader.xdp_malformed().expect("read the counter")
         })
+    }
+
+    fn break_chain(&self, place: u32) {
+        self.ask(move |machine| machine.break_chain(place));
+    }
+
+    fn lose_settings(&self) {
+        self.ask(|machine| machine.lose_settings());
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {
@@ -192,7 +209,7 @@ impl Machine {
         self.state = state;
     }
 
-    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {
+    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let ifindex = *self
             .interfaces
             .get(interface)
@@ -200,7 +217,7 @@ impl Machine {
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
         self.observe(|| {
-            let (returned, packet) = test_run(&program, ifindex, frame);
+            let (returned, packet) = test_run(&program, ifindex, frame, merged);
             (verdict(returned), packet)
         })
     }
@@ -274,6 +291,24 @@ impl Machine {
         assert!(gone.contains(&true), "no entry from {src} to {dst}");
     }
 
+    fn break_chain(&self, place: u32) {
+        let load = Pins::numbers(&self.pins.loads())[0];
+        let calls = self.pins.load(load).join("dpd_calls");
+        let calls = MapHandle::from_pinned_path(calls).expect("open the chain");
+        calls
+            .delete(&place.to_ne_bytes())
+            .expect("take a step out of the chain");
+    }
+
+    fn lose_settings(&self) {
+        let tables = self.pins.map("dpd_settings");
+        let tables = MapHandle::from_pinned_path(tables).expect("open dpd_settings");
+        let slot = (self.generations.epoch() & 1) as u32;
+        tables
+            .delete(&slot.to_ne_bytes())
+            .expect("take the live settings away");
+    }
+
     fn neglect(&self) {
         let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
         for key in map.keys() {
@@ -339,11 +374,13 @@ fn xdp_verdict(returned: u32) -> Verdict {
 }
 
 /// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
-fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
-    // A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
-    // padding of a struct may be anything.
+fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8], merged: Merged) -> (u32, Vec<u8>) {
+    // A struct __sk_buff of nothing but its ifindex and its segments, as words: the kernel wants every other byte to be
+    // zero, and the padding of a struct may be anything.
     let mut context = [0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
+    context[std::mem::offset_of!(abi::__sk_buff, gso_segs) / 4] = merged.count.into();
+    context[std::mem::offset_of!(abi::__sk_buff, gso_size) / 4] = merged.size.into();
     test_run_in(program, &context, frame)
 }
 
