@@ -11,5 +11,6 @@ mod lab;
 mod ping;
 mod refused;
 mod side_by_side;
+mod stream;
 mod takeover;
 mod web;
