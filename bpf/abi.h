@@ -271,7 +271,6 @@ enum connection_flags {
 	CONNECTION_REWRITE = 2, /* addresses or ports change */
 	CONNECTION_FIN_HERE = 4, /* a FIN was seen in this direction */
 	CONNECTION_FIN_THERE = 8, /* and in the other */
-	CONNECTION_HAIRPIN = 16, /* a workload that reaches itself */
 	CONNECTION_WITH_HOST = 32, /* one end is the host: no packet of it comes from the network */
 };
 

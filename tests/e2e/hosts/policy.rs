@@ -21,7 +21,7 @@ fn the_receivers_host_decides() {
     let allowed = None;
     let no_rule = Some("policy denied: no rule of ingress kube-dns");
     let by_rule = Some("policy denied: rule table/ingress/1");
-    let rows: [(&str, &str, &str, Option<&str>); 16] = [
+    let rows: [(&str, &str, &str, Option<&str>); 19] = [
         (
             "a client, by its identity's prefix",
             "client",
@@ -63,6 +63,24 @@ fn the_receivers_host_decides() {
             "its identity is denied",
             "client",
             &format!(r#"{everybody}, {{ from = ["client"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "its label is denied",
+            "client",
+            &format!(r#"{everybody}, {{ from = ["label:app=client"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "the world is denied, and with it who is not of this host",
+            "client",
+            &format!(r#"{everybody}, {{ from = ["world"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "the other host is denied",
+            "node-a",
+            &format!(r#"{everybody}, {{ from = ["remote-node"], action = "deny" }}"#),
             by_rule,
         ),
         (
