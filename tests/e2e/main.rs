@@ -13,5 +13,6 @@ mod lab;
 mod ping;
 mod refused;
 mod side_by_side;
+mod stream;
 mod takeover;
 mod web;
