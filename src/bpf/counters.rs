@@ -1,7 +1,8 @@
-//! Counters of what is no more are forgotten: numbers and indices are never given twice, so nobody would clear them.
+//! The counters: those that belong to no interface are read, and what is no more is forgotten. Numbers and indices are
+//! never given twice, so nobody else would clear their rows.
 
 use anyhow::{Context, Result};
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
 
 use super::abi::{self, Plain};
 use super::map;
@@ -37,4 +38,16 @@ fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) 
         }
     }
     Ok(())
+}
+
+/// One of `dpd_counters`, over all CPUs.
+pub fn read(counters: &impl MapCore, counter: abi::counter) -> Result<u64> {
+    let values = counters
+        .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
+        .context("read a counter")?
+        .unwrap_or_default();
+    Ok(values
+        .iter()
+        .filter_map(|value| u64::from_bytes(value))
+        .sum())
 }

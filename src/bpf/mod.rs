@@ -17,5 +17,6 @@ pub mod messages;
 pub mod pins;
 mod program;
 pub mod reader;
+pub mod sweep;
 mod tcx;
 pub mod xdp;

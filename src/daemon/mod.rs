@@ -5,7 +5,9 @@
 
 mod events;
 pub mod flows;
+mod history;
 mod names;
+mod scrape;
 mod shared;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +20,9 @@ use crossbeam_channel::{Receiver, bounded, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bpf::reader::Reader;
 use crate::config::{self, Config};
+use crate::http;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
@@ -26,9 +30,10 @@ use crate::reconcile::Reconciler;
 use crate::systemd;
 use crate::watch::FileWatcher;
 use names::Names;
+use scrape::Scraper;
 use shared::Shared;
 
-/// How often connections are swept.
+/// How often connections are swept, and the counters sampled.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Lines of one change that the log is given; a first start with thousands of services has as many.
 const CHANGES_TOLD: usize = 200;
@@ -51,13 +56,17 @@ pub fn run(path: &Path) -> Result<()> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let mut daemon = Daemon::start(path, loaded.config)?;
+    // A port that is taken is known before anything is changed.
+    let port = scrape::open_new(None, loaded.config.daemon.metrics).context("daemon.metrics")?;
+    let mut daemon = Daemon::start(path, loaded.config, port)?;
     systemd::notify(systemd::READY);
     log::info!(
         "ready: the datapath matches {}, revision {}",
         path.display(),
         daemon.reconciler.epoch()
     );
+    // What a daemon before us could not know is known before the first is asked for it.
+    daemon.sweep();
     daemon.follow(&file_changes, &host_changes, &signals);
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
@@ -91,22 +100,27 @@ struct Daemon {
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
+    scraper: Arc<Scraper>,
+    /// Who answers Prometheus, if the file says where.
+    metrics: Option<http::Server>,
     _server: Arc<Server>,
     _events: events::Reader,
 }
 
 impl Daemon {
     /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Config) -> Result<Daemon> {
+    fn start(path: &Path, config: Config, port: Option<http::Port>) -> Result<Daemon> {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
             names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
         }
         let world = net::snapshot()?;
+        let started = Instant::now();
         let applied =
             reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(path, &config));
+        shared.compared(started.elapsed(), reconciler.live());
         shared.follows(&config);
         let server = {
             let shared = shared.clone();
@@ -123,6 +137,8 @@ impl Daemon {
             shared.clone(),
             FlowLog::open(config.daemon.log)?,
         )?;
+        let scraper = Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone());
+        let metrics = port.map(|port| scraper.serve(port)).transpose()?;
         let mut daemon = Daemon {
             path: path.to_owned(),
             config,
@@ -131,6 +147,8 @@ impl Daemon {
             shared,
             waiting: Vec::new(),
             warnings: Vec::new(),
+            scraper,
+            metrics,
             _server: server,
             _events: events,
         };
@@ -186,13 +204,20 @@ impl Daemon {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        if loaded.config.daemon != self.config.daemon {
-            log::warn!("[daemon] has changed: that counts from the next start on");
-            loaded.config.daemon = self.config.daemon.clone();
-        }
+        self.keep_places(&mut loaded.config.daemon);
+        let metrics = loaded.config.daemon.metrics;
+        let port = match scrape::open_new(self.metrics.as_ref(), metrics) {
+            Ok(port) => port,
+            Err(error) => {
+                let path = self.path.display();
+                self.fail(&format!("apply {path}: daemon.metrics: {error:#}"));
+                return false;
+            }
+        };
         let previous = std::mem::replace(&mut self.config, loaded.config);
         match self.apply() {
             Ok(()) => {
+                self.serve_metrics(port);
                 self.shared.follows(&self.config);
                 true
             }
@@ -201,6 +226,30 @@ impl Daemon {
                 self.fail(&format!("apply {}: {error:#}", self.path.display()));
                 false
             }
+        }
+    }
+
+    /// What a running daemon can't move stays where it is.
+    fn keep_places(&self, wanted: &mut config::Daemon) {
+        let kept = config::Daemon {
+            metrics: wanted.metrics,
+            ..self.config.daemon.clone()
+        };
+        if *wanted != kept {
+            log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
+            *wanted = kept;
+        }
+    }
+
+    /// Prometheus is answered where the file says: at the new port if there is one.
+    fn serve_metrics(&mut self, port: Option<http::Port>) {
+        if self.config.daemon.metrics.is_none() {
+            self.metrics = None;
+        }
+        match port.map(|port| self.scraper.serve(port)).transpose() {
+            Ok(None) => {}
+            Ok(server) => self.metrics = server,
+            Err(error) => log::error!("daemon.metrics: {error:#}"),
         }
     }
 
@@ -220,11 +269,14 @@ impl Daemon {
     fn apply(&mut self) -> Result<()> {
         let world = net::snapshot()?;
         let names = &self.names;
+        let started = Instant::now();
         let applied = self
             .reconciler
             .apply(&self.config, &world, |epoch, catalog| {
                 names.add(epoch, catalog)
             })?;
+        self.shared
+            .compared(started.elapsed(), self.reconciler.live());
         if !applied.changes.is_empty() {
             self.shared.applied();
         }
@@ -286,15 +338,23 @@ impl Daemon {
         let Some(live) = self.reconciler.live() else {
             return;
         };
+        let root = &self.config.daemon.bpf_root;
         let started = Instant::now();
-        match crate::sweep::sweep(&self.config.daemon.bpf_root, &live.settings) {
-            Ok(swept) => log::debug!(
-                "swept {} entries in {:?}: {} deleted",
-                swept.entries,
-                started.elapsed(),
-                swept.deleted
-            ),
-            Err(error) => log::warn!("sweep connections: {error:#}"),
+        match crate::sweep::sweep(root, &live.settings) {
+            Ok(swept) => {
+                let took = started.elapsed();
+                let (present, deleted) = (swept.counts.present, swept.deleted);
+                log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
+                self.shared.swept(took, swept);
+            }
+            Err(error) => {
+                log::warn!("sweep connections: {error:#}");
+                self.shared.sweep_failed();
+            }
+        }
+        match Reader::open(root).and_then(|reader| reader.metrics()) {
+            Ok(metrics) => self.shared.sample(&metrics),
+            Err(error) => log::warn!("sample the counters: {error:#}"),
         }
     }
 }

@@ -11,5 +11,6 @@ mod apply;
 mod clsact;
 mod failure;
 mod refusal;
+mod sweep;
 mod tcx;
 mod uplink;
