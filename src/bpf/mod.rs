@@ -13,6 +13,7 @@ pub mod generation;
 mod live;
 pub mod load;
 mod map;
+pub mod memory;
 pub mod messages;
 pub mod pins;
 mod program;

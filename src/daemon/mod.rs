@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, bounded, select, tick};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bpf::memory;
 use crate::bpf::reader::Reader;
 use crate::config::{self, Config};
 use crate::http;
@@ -154,6 +155,8 @@ impl Daemon {
         };
         daemon.say(&applied.changes);
         daemon.note_host(&world);
+        drop(applied);
+        memory::give_back();
         Ok(daemon)
     }
 
@@ -282,6 +285,8 @@ impl Daemon {
         }
         self.say(&applied.changes);
         self.note_host(&world);
+        drop(applied);
+        memory::give_back();
         Ok(())
     }
 
@@ -352,6 +357,7 @@ impl Daemon {
                 self.shared.sweep_failed();
             }
         }
+        self.names.forget_old(started);
         match Reader::open(root).and_then(|reader| reader.metrics()) {
             Ok(metrics) => self.shared.sample(&metrics),
             Err(error) => log::warn!("sample the counters: {error:#}"),

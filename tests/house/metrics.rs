@@ -150,8 +150,25 @@ fn dashboard_and_alerts_ask_for_what_is_served() {
 
 #[test]
 fn prometheus_takes_the_alert_rules() {
+    promtool(&["check", "rules", "docs/alerts.yml"]);
+}
+
+#[test]
+fn alerts_tell_what_is_amiss_and_nothing_else() {
+    const CASES: &str = include_str!("alerts.yml");
+    promtool(&["test", "rules", "tests/house/alerts.yml"]);
+    let names = ALERTS
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for name in names {
+        let is_tried = CASES.contains(&format!("alertname=\"{name}\""));
+        assert!(is_tried, "tests/house/alerts.yml does not try {name}");
+    }
+}
+
+fn promtool(words: &[&str]) {
     let output = Command::new("promtool")
-        .args(["check", "rules", "docs/alerts.yml"])
+        .args(words)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("run promtool (of the package prometheus)");
