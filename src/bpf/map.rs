@@ -186,6 +186,15 @@ pub fn read_percpu<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, Vec
     Ok(rows)
 }
 
+/// The values of one row of a per-CPU map, one for each CPU; none if the row is not there.
+pub fn lookup_percpu<V: Plain>(map: &impl MapCore, key: &impl Plain) -> Result<Vec<V>> {
+    let values = map.lookup_percpu(key.as_bytes(), MapFlags::ANY)?;
+    let values = values.iter().flatten();
+    Ok(values
+        .filter_map(|value| V::from_bytes(value.get(..size_of::<V>())?))
+        .collect())
+}
+
 /// The kernel rounds each CPU's value up to whole words.
 fn percpu_stride(map: &impl MapCore) -> usize {
     (map.value_size() as usize).next_multiple_of(size_of::<u64>())

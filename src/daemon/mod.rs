@@ -358,9 +358,9 @@ impl Daemon {
             }
         }
         self.names.forget_old(started);
-        match Reader::open(root).and_then(|reader| reader.metrics()) {
-            Ok(metrics) => self.shared.sample(&metrics),
-            Err(error) => log::warn!("sample the counters: {error:#}"),
+        match Reader::open(root).and_then(|reader| reader.drops()) {
+            Ok(drops) => self.shared.sample(&drops),
+            Err(error) => log::warn!("sample the counters of drops: {error:#}"),
         }
     }
 }

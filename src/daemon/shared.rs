@@ -141,9 +141,9 @@ impl Shared {
         self.facts().work.sweeps_failed += 1;
     }
 
-    /// The counters of packets, as they are now.
-    pub fn sample(&self, metrics: &[Metric]) {
-        self.history().sample(metrics, Instant::now());
+    /// The counters of drops, as they are now.
+    pub fn sample(&self, drops: &[Metric]) {
+        self.history().sample(drops, Instant::now());
     }
 
     /// An event was read.
@@ -171,11 +171,11 @@ impl Shared {
 
     /// What was dropped lately; the kernel is asked for what has come since the last sample.
     fn recent_drops(&self) -> Option<RecentDrops> {
-        let metrics = Reader::open(&self.bpf_root).and_then(|reader| reader.metrics());
-        let metrics = metrics
+        let drops = Reader::open(&self.bpf_root).and_then(|reader| reader.drops());
+        let drops = drops
             .map_err(|error| log::debug!("status: {error:#}"))
             .ok()?;
-        self.history().recent(&metrics, Instant::now())
+        self.history().recent(&drops, Instant::now())
     }
 
     pub fn status(&self) -> DaemonStatus {

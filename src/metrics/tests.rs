@@ -24,6 +24,7 @@ fn catalog(backends: u32) -> Catalog {
         ifindex: Some(11),
         identity: 20001,
         addresses: BTreeSet::new(),
+        row: 1,
     };
     let uplink = |ifindex| UplinkInfo {
         ifindex,

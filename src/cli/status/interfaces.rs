@@ -114,6 +114,7 @@ mod tests {
             ifindex,
             identity: 1,
             addresses: Default::default(),
+            row: 1,
         };
         let catalog = Catalog {
             endpoints: [("a", Some(1)), ("b", Some(2)), ("c", None)]

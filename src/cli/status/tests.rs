@@ -27,6 +27,7 @@ fn catalog() -> Catalog {
         ifindex: Some(11),
         identity: 20001,
         addresses: Default::default(),
+        row: 1,
     };
     let uplink = |ifindex| UplinkInfo {
         ifindex,
