@@ -2,7 +2,9 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+
+mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,12 +18,14 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -37,7 +41,11 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
-    _lock: OwnedFd,
+    /// Counters may be left of what is gone.
+    has_old_counters: bool,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -79,7 +87,10 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
-            _lock: lock,
+            has_old_counters: true,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -126,11 +137,14 @@ impl Reconciler {
         world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        self.mend(world)?;
         let before = self.resize(config)?;
         let done = self.change(config, world, announce);
         if let (Err(_), Some(before)) = (&done, before) {
             self.restore(before);
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(&self.pins, load, epoch);
         done
     }
 
@@ -140,14 +154,13 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
+        let is_in_place = self.attached == wanted && !self.generations.is_burnt();
         if self.live.as_ref() == Some(&state) && is_in_place {
-            self.settle();
+            self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -160,17 +173,11 @@ impl Reconciler {
             self.generations.discard(prepared.epoch());
             return Err(error);
         }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
-        }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
-        self.detach_all_but(&wanted);
-        self.detach_xdp();
-        self.settle();
-        self.forget_counters();
+        self.has_old_counters = true;
+        self.tidy(&wanted);
         Ok(Applied { epoch, changes })
     }
 
@@ -191,28 +198,29 @@ impl Reconciler {
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+            return self.go_on(before);
         }
         std::mem::replace(&mut self.load, before.load).discard();
         self.sizes = before.sizes;
         self.attached = before.attached;
     }
 
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
+    /// An interface would not go back to the load before. Each load has tables of connections of its own, so all
+    /// interfaces go on with the new one, under the configuration before, until the next look.
+    fn go_on(&mut self, before: Before) {
+        for (ifindex, role) in before.attached {
+            if self.attached.contains_key(&ifindex) {
+                continue;
+            }
+            match self.attach_again(ifindex, role) {
+                Ok(()) => drop(self.attached.insert(ifindex, role)),
+                Err(error) => {
+                    log::warn!("interface {ifindex} has programs of another load: {error:#}");
+                    return; // then the load before is still needed
+                }
+            }
+        }
+        self.settle();
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
@@ -306,7 +314,10 @@ impl Reconciler {
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
-            if let Err(error) = undone {
+            // One that is gone has taken its programs with it.
+            if let Err(error) = undone
+                && net::is_there(ifindex)
+            {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 self.attached.insert(ifindex, role);
             }
@@ -350,21 +361,33 @@ impl Reconciler {
         }
     }
 
-    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    /// The switch is done. What can't be cleared away now is tried again with the next look.
+    fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
+        self.generations.forget_old();
+        self.detach_all_but(wanted);
+        self.detach_xdp();
+        self.settle();
+        self.forget_counters();
+    }
+
     fn settle(&mut self) {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
     }
 
-    fn forget_counters(&self) {
+    fn forget_counters(&mut self) {
         let Some(live) = &self.live else { return };
+        if !self.has_old_counters {
+            return;
+        }
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
+        self.has_old_counters = done.is_err();
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
         }
@@ -461,7 +484,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
         }
     }
     for folder in pins.versions() {
-        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+        Pins::remove(&folder)?;
         removed.push(format!("pinned maps and programs in {}", folder.display()));
     }
     drop(lock);

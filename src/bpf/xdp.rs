@@ -1,17 +1,18 @@
 //! The XDP program on uplinks: a pinned link, native where the driver can, generic otherwise.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::LinkTypeInfo;
 use rustix::io::Errno;
 
+use super::gate;
+use super::load::XDP_PROGRAM;
 use super::map;
 use super::pins::{self, Pins};
 use crate::model::state::XdpMode;
@@ -68,13 +69,17 @@ pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> R
     if let Some(link) = open(pins, ifindex)
         && attached(ifindex).is_some_and(|now| now.suits(mode))
     {
-        // SAFETY: both descriptors are open for the whole call; null options are the defaults.
-        let done = unsafe {
-            libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), fd.as_raw_fd(), std::ptr::null())
-        };
-        return parse(done)
-            .map(drop)
-            .context("update the XDP link in place");
+        return gate::pass(format_args!("update the link {}", path.display()), || {
+            // SAFETY: both descriptors are open for the whole call; null options are the defaults.
+            let done = unsafe {
+                libbpf_sys::bpf_link_update(
+                    link.as_fd().as_raw_fd(),
+                    fd.as_raw_fd(),
+                    std::ptr::null(),
+                )
+            };
+            parse(done).map(drop)
+        });
     }
     detach(pins, ifindex)?;
     let link = match mode {
@@ -95,34 +100,38 @@ fn create(ifindex: u32, fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> {
         flags,
         ..Default::default()
     };
-    // SAFETY: the program's descriptor and the options live for the whole call.
-    let done = unsafe {
-        libbpf_sys::bpf_link_create(
-            fd.as_raw_fd(),
-            ifindex as i32,
-            libbpf_sys::BPF_XDP,
-            &options,
-        )
-    };
-    let link = parse(done).map_err(|error| {
-        let advice = advice(&error, flags);
-        anyhow::Error::new(error).context(advice)
-    })?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    gate::pass(format_args!("attach {XDP_PROGRAM}"), || {
+        // SAFETY: the program's descriptor and the options live for the whole call.
+        let done = unsafe {
+            libbpf_sys::bpf_link_create(
+                fd.as_raw_fd(),
+                ifindex as i32,
+                libbpf_sys::BPF_XDP,
+                &options,
+            )
+        };
+        // SAFETY: the kernel has just made this descriptor for us.
+        parse(done)
+            .map(|link| unsafe { OwnedFd::from_raw_fd(link) })
+            .map_err(|error| with_advice(error, flags))
+    })
 }
 
 /// What to do about an interface that refuses the program.
-fn advice(error: &io::Error, flags: u32) -> &'static str {
+fn with_advice(error: io::Error, flags: u32) -> anyhow::Error {
     let is_taken = [Errno::BUSY, Errno::EXIST]
         .iter()
         .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error());
     if is_taken {
-        "attach the XDP program: somebody else's is there; take it off, or set xdp = \"off\" for this interface"
+        anyhow::Error::new(error).context(
+            "somebody else's is there; take it off, or set xdp = \"off\" for this interface",
+        )
     } else if flags == DRV_MODE {
-        "attach the XDP program: the driver can't run it; set xdp = \"auto\" or \"generic\" for this interface"
+        anyhow::Error::new(error).context(
+            "the driver can't run it; set xdp = \"auto\" or \"generic\" for this interface",
+        )
     } else {
-        "attach the XDP program"
+        error.into()
     }
 }
 
@@ -143,13 +152,16 @@ fn open(pins: &Pins, ifindex: u32) -> Option<Link> {
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
     let path = path(pins, ifindex);
     if let Some(link) = open(pins, ifindex) {
-        link.detach().context("detach the XDP link")?;
+        gate::pass(format_args!("detach the link {}", path.display()), || {
+            link.detach()
+        })?;
     }
-    match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("unpin {}", path.display())),
-    }
+    Pins::unpin(&path)
+}
+
+/// The kernel's number of the program in our place; `None`: there is none.
+pub fn program_on(pins: &Pins, ifindex: u32) -> Option<u32> {
+    Some(open(pins, ifindex)?.info().ok()?.prog_id)
 }
 
 /// How our program is attached to an interface; `None`: it is not.

@@ -11,7 +11,7 @@ use crate::bpf::sweep::Swept;
 use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
 use crate::model::state::State;
-use crate::model::status::{DaemonStatus, Metric, RecentDrops};
+use crate::model::status::{DaemonStatus, Drift, DriftCounts, Metric, RecentDrops};
 use crate::observe::server::Server;
 
 pub struct Shared {
@@ -35,6 +35,7 @@ struct Facts {
     warnings: Vec<String>,
     work: Work,
     server: Weak<Server>,
+    drift: DriftCounts,
 }
 
 /// Seconds of Unix time.
@@ -60,6 +61,7 @@ impl Shared {
                 warnings: Vec::new(),
                 work: Work::default(),
                 server: Weak::new(),
+                drift: DriftCounts::default(),
             }),
             history: Mutex::default(),
         }
@@ -101,6 +103,12 @@ impl Shared {
         for backend in live.into_iter().flat_map(|live| live.backends.values()) {
             *work.backends.entry(backend.state).or_default() += 1;
         }
+    }
+
+    /// What something else had done was undone.
+    pub fn undone(&self, drift: &[Drift]) {
+        let mut facts = self.facts();
+        drift.iter().for_each(|drift| facts.drift.add(drift.kind));
     }
 
     /// The file was not applied, and nothing was changed.
@@ -163,6 +171,7 @@ impl Shared {
             file_failed: facts.file_error.is_some(),
             host_failed: facts.host_error.is_some(),
             warnings: facts.warnings.len(),
+            drift: facts.drift,
             events: self.events.load(Ordering::Relaxed),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             ..facts.work.clone()
@@ -192,6 +201,7 @@ impl Shared {
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             recent_drops,
+            drift: facts.drift,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::model::conntrack::Tally;
 use crate::model::process::Usage;
 use crate::model::service::BackendState;
 use crate::model::status::{
-    Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+    Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
 
 /// Everything that is known at one time. `None` is what could not be read just now: its series are left out, and
@@ -54,6 +54,8 @@ pub struct Work {
     /// The last sweep.
     pub sweep: Option<Sweep>,
     pub backends: BTreeMap<BackendState, u64>,
+    /// What something else did to the datapath and was undone.
+    pub drift: DriftCounts,
     /// Events that were read.
     pub events: u64,
     /// Flows that observers were too slow for.
@@ -77,7 +79,7 @@ impl Times {
 /// What a sweep over the connections found.
 #[derive(Clone, Debug)]
 pub struct Sweep {
-    /// When it began, in seconds of Unix time.
+    /// When it ended, in seconds of Unix time.
     pub at_seconds: f64,
     pub tally: Arc<Tally>,
     pub counts: ConntrackCounts,

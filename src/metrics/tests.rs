@@ -16,7 +16,7 @@ use crate::model::process::Usage;
 use crate::model::service::BackendState;
 use crate::model::state::XdpMode;
 use crate::model::status::{
-    Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+    Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
 
 fn catalog(backends: u32) -> Catalog {
@@ -118,6 +118,10 @@ fn work() -> Work {
             },
         }),
         backends: [(BackendState::Active, 2)].into(),
+        drift: DriftCounts {
+            pins: 6,
+            ..DriftCounts::default()
+        },
         events: 40,
         observers_lost: 5,
         ..Work::default()
@@ -263,6 +267,7 @@ fn what_is_known_stands_on_the_page() {
         (r#"dpd_config_reloads_total{result="failure"}"#, "1"),
         (r#"dpd_events_lost_total{cause="ring_full"}"#, "1"),
         (r#"dpd_events_lost_total{cause="observer"}"#, "5"),
+        (r#"dpd_drift_undone_total{kind="pins"}"#, "6"),
         (r#"dpd_backends{state="active"}"#, "2"),
         ("process_resident_memory_bytes", "12582912"),
         (r#"dpd_collector_success{collector="maps"}"#, "1"),

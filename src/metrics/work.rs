@@ -40,6 +40,11 @@ const WARNINGS: Family = gauge(
     &[],
     "Things that the host lacks for the file; dpd status names them.",
 );
+const DRIFT: Family = counter(
+    "dpd_drift_undone_total",
+    &["kind"],
+    "What something else did to the datapath and the daemon put back: attachments, tables, pins, or the epoch.",
+);
 const EVENTS: Family = counter(
     "dpd_events_read_total",
     &[],
@@ -52,7 +57,7 @@ const LOST: Family = counter(
 );
 
 pub(super) const FAMILIES: &[Family] = &[
-    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, EVENTS, LOST,
+    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, DRIFT, EVENTS, LOST,
 ];
 
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
@@ -69,6 +74,13 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     page.write_times(&APPLIES, work.applies)?;
     page.write_one(&HOST, f64::from(!work.host_failed))?;
     page.write_one(&WARNINGS, work.warnings as f64)?;
+    let drift = [
+        ("attachments", work.drift.attachments),
+        ("tables", work.drift.tables),
+        ("pins", work.drift.pins),
+        ("epoch", work.drift.epoch),
+    ];
+    page.write(&DRIFT, drift.map(named))?;
     write_events(page, facts)
 }
 

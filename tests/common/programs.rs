@@ -141,6 +141,37 @@ impl Datapath for Programs {
         let config = config.to_owned();
         self.ask(move |machine| machine.apply(&config));
     }
+
+    fn bench(&self) -> Bench {
+        self.ask(|machine| machine.bench())
+    }
+}
+
+/// The programs, run with nothing around them: for many packets, on any thread inside the node's namespace.
+pub struct Bench {
+    programs: BTreeMap<HookProgram, OwnedFd>,
+    xdp: OwnedFd,
+    interfaces: BTreeMap<String, u32>,
+    generations: Generations,
+}
+
+impl Bench {
+    /// The epoch that programs work under now.
+    pub fn epoch(&self) -> u64 {
+        self.generations.epoch()
+    }
+
+    pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let context = context(self.interfaces[interface]);
+        let Run {
+            returned, packet, ..
+        } = test_run(&self.programs[&hook], &context, frame);
+        (verdict(returned), packet)
+    }
+
+    pub fn run_xdp(&self, frame: &[u8]) -> Verdict {
+        xdp_verdict(test_run(&self.xdp, &[], frame).returned)
+    }
 }
 
 /// What the thread has.
@@ -192,7 +223,20 @@ impl Machine {
         let prepared = self.generations.prepare(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));
+        self.generations.forget_old();
         self.state = state;
+    }
+
+    fn bench(&self) -> Bench {
+        let program = |hook| self.load.program(hook).expect("the program is loaded");
+        Bench {
+            programs: HookProgram::ALL
+                .map(|hook| (hook, program(hook).try_clone().expect("keep the program")))
+                .into(),
+            xdp: self.load.xdp_program().expect("the program is loaded"),
+            interfaces: self.interfaces.clone(),
+            generations: Generations::open(&self.pins).expect("open the tables"),
+        }
     }
 
     fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::namespace::Namespace;
 use super::packet::Mac;
-use super::programs::Programs;
+use super::programs::{Bench, Programs};
 
 /// What a hook did with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub trait Datapath {
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
+    /// The programs for threads of the test's own, beside what the datapath is asked for here.
+    fn bench(&self) -> Bench;
 }
 
 /// A node with one veth pair for each interface of its configuration; an uplink leads everywhere.
@@ -145,6 +147,10 @@ impl Node {
         let path = self.config.path().join("config.toml");
         fs::write(&path, config_toml).expect("write the configuration");
         self.datapath.reload(&path);
+    }
+
+    pub fn bench(&self) -> Bench {
+        self.datapath.bench()
     }
 
     pub fn namespace(&self) -> &Namespace {

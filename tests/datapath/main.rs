@@ -7,6 +7,7 @@ mod common;
 mod lab;
 mod walk;
 
+mod atomic;
 mod conntrack;
 mod delivery;
 mod event;

@@ -183,11 +183,14 @@ impl Lab {
         });
     }
 
+    pub fn pid(&self) -> String {
+        let pid = fs::read_to_string(self.folder().join(format!("{}.pid", self.daemon())));
+        pid.expect("dpd's pid").trim().to_owned()
+    }
+
     /// Sends dpd a signal; answers with its pid.
     pub fn signal(&self, signal: &str) -> String {
-        let pid = fs::read_to_string(self.folder().join(format!("{}.pid", self.daemon())))
-            .expect("dpd's pid");
-        let pid = pid.trim().to_owned();
+        let pid = self.pid();
         must(Command::new("kill").args(["-s", signal, &pid]));
         pid
     }

@@ -15,7 +15,9 @@ use super::node::Node;
 use super::output::{self, Format};
 use crate::bpf::reader::Reader;
 use crate::model::conntrack::Tally;
-use crate::model::status::{ConntrackCounts, DaemonStatus, EventLoss, MapStatus, ProgramStatus};
+use crate::model::status::{
+    ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, ProgramStatus,
+};
 use crate::observe::client;
 use crate::observe::record::protocol_name;
 use daemon::{ConfigStatus, Daemon};
@@ -53,6 +55,8 @@ pub struct Status {
     /// How far the daemon's memory of drops reaches back, a minute at most; `None` without a daemon to remember.
     drops_recent_seconds: Option<u64>,
     event_loss: Loss,
+    /// `None` without a daemon.
+    drift: Option<DriftCounts>,
     warnings: Vec<String>,
 }
 
@@ -108,6 +112,7 @@ impl Status {
             drops: Vec::new(),
             drops_recent_seconds: None,
             event_loss: Loss::default(),
+            drift: None,
             warnings: Vec::new(),
         };
         let daemon = daemon.ok();
@@ -124,6 +129,7 @@ impl Status {
     fn take_daemon(&mut self, daemon: &DaemonStatus) {
         self.config.take(daemon);
         self.event_loss.observers = daemon.observers_lost;
+        self.drift = Some(daemon.drift);
         self.interfaces = interfaces::waiting(&daemon.waiting);
         self.drops_recent_seconds = daemon.recent_drops.as_ref().map(|drops| drops.seconds);
         self.warnings.clone_from(&daemon.warnings);

@@ -48,7 +48,15 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
         out,
         "event loss: {} ring full, {} over the rate, {} observers too slow",
         kernel.ring_full, kernel.rate_limited, observers
-    )
+    )?;
+    if let Some(drift) = &status.drift {
+        writeln!(
+            out,
+            "drift:      put back: {} attachments, {} tables, {} pins, {} times the revision",
+            drift.attachments, drift.tables, drift.pins, drift.epoch
+        )?;
+    }
+    Ok(())
 }
 
 /// The entries, and below them the connections: `tcp 12 established, 1 closing; udp 3 once`.
