@@ -104,12 +104,30 @@ impl Reconciler {
         self.live.as_ref()
     }
 
-    /// A sentence for each foreign program that sees packets before ours: it could wave them past policy. It is left
-    /// alone.
-    pub fn foreign_ahead(&self) -> Vec<String> {
+    /// A sentence for each program of somebody else that is in our way. It is left alone.
+    pub fn foreign(&self) -> Vec<String> {
         let Some(live) = &self.live else {
             return Vec::new();
         };
+        let mut sentences = self.foreign_ahead(live);
+        for (ifindex, mode) in xdp_modes(live) {
+            if mode != XdpMode::Auto {
+                continue; // then it was an error
+            }
+            if let Some(foreign) = xdp::find_foreign(&self.pins, ifindex) {
+                let interface = interface_name(&live.catalog, ifindex);
+                sentences.push(format!(
+                    "interface {interface}: the XDP program {foreign} of somebody else is there, and the prefilter \
+                     drops nothing on it: look at it with `bpftool net show dev {interface}` and take it off, or set \
+                     xdp = \"off\" for this interface"
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// Those that see packets before ours: they could wave them past policy.
+    fn foreign_ahead(&self, live: &State) -> Vec<String> {
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
             for found in attach::find(&self.pins, ifindex, role) {
@@ -256,9 +274,11 @@ impl Reconciler {
         if wanted.is_empty() {
             return Ok(());
         }
+        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
-            xdp::attach(&self.pins, ifindex, mode, program.as_fd()).with_context(|| {
+            let before = before.get(&ifindex).copied();
+            xdp::attach(&self.pins, ifindex, mode, before, program.as_fd()).with_context(|| {
                 format!("interface {}", interface_name(&state.catalog, ifindex))
             })?;
         }
@@ -268,9 +288,9 @@ impl Reconciler {
     /// What had XDP before gets it again, the rest has none.
     fn undo_xdp(&self, state: &State) {
         let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp_modes(state).into_keys() {
+        for (ifindex, tried) in xdp_modes(state) {
             let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode),
+                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
                 None => xdp::detach(&self.pins, ifindex).map(drop),
             };
             if let Err(error) = undone {
@@ -280,14 +300,14 @@ impl Reconciler {
         }
     }
 
-    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode) -> Result<()> {
+    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode, tried: XdpMode) -> Result<()> {
         let program = if self.attached.contains_key(&ifindex) {
             self.load.xdp_program()?
         } else {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(&self.pins, ifindex, mode, program.as_fd())
+        xdp::attach(&self.pins, ifindex, mode, Some(tried), program.as_fd())
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.

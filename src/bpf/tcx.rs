@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::query::{LinkInfo, LinkTypeInfo, ProgInfoIter, TcxLinkInfo};
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo, TcxLinkInfo};
 
 use super::attach::{Found, Hook, Mechanism};
 use super::gate;
 use super::load::HookProgram;
 use super::map;
 use super::pins::Pins;
+use super::program;
 
 /// `BPF_F_BEFORE` and `BPF_F_AFTER` without a relative: head and tail (include/uapi/linux/bpf.h).
 const AT_HEAD: u32 = 1 << 3;
@@ -124,7 +125,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
         Hook::Ingress => programs
             .into_iter()
             .take_while(|id| *id != info.prog_id)
-            .map(program_name)
+            .map(program::name)
             .collect(),
         // What stands before a to-hook at the tail is where it belongs.
         Hook::Egress => Vec::new(),
@@ -134,15 +135,6 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
         mechanism: Mechanism::Tcx,
         ahead,
     })
-}
-
-fn program_name(id: u32) -> String {
-    ProgInfoIter::default()
-        .find(|info| info.id == id)
-        .map_or_else(
-            || format!("program {id}"),
-            |info| info.name.to_string_lossy().into_owned(),
-        )
 }
 
 /// The ids of the programs on a hook, in the order in which they see packets.

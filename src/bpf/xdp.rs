@@ -15,6 +15,7 @@ use super::gate;
 use super::load::XDP_PROGRAM;
 use super::map;
 use super::pins::{self, Pins};
+use super::program;
 use crate::model::state::XdpMode;
 
 /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
@@ -38,9 +39,13 @@ impl Attached {
         }
     }
 
-    fn suits(self, mode: XdpMode) -> bool {
+    /// Whether it is what the file wants now; `before` is what it wanted when this was attached, if that is known.
+    /// `auto` has tried the driver already where it wanted the same before.
+    fn suits(self, mode: XdpMode, before: Option<XdpMode>) -> bool {
         match mode {
-            XdpMode::Auto => true,
+            XdpMode::Auto => {
+                self == Attached::Native || before.is_none_or(|before| before == XdpMode::Auto)
+            }
             XdpMode::Native => self == Attached::Native,
             XdpMode::Generic => self == Attached::Generic,
             XdpMode::Off => false,
@@ -60,14 +65,21 @@ pub fn held(pins: &Pins) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Attaches the program, or puts it in the place of the one that we have there.
+/// Attaches the program, or puts it in the place of the one that we have there, which the file wanted as `before` says.
+/// In the mode `auto` somebody else's program is left alone, and ours is not attached.
 ///
 /// # Errors
-/// If the mode is native and the driver can't, or somebody else's program is there.
-pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> Result<()> {
+/// If the mode is native and the driver can't, or the mode is not `auto` and somebody else's program is there.
+pub fn attach(
+    pins: &Pins,
+    ifindex: u32,
+    mode: XdpMode,
+    before: Option<XdpMode>,
+    fd: BorrowedFd<'_>,
+) -> Result<()> {
     let path = path(pins, ifindex);
     if let Some(link) = open(pins, ifindex)
-        && attached(ifindex).is_some_and(|now| now.suits(mode))
+        && attached(ifindex).is_some_and(|now| now.suits(mode, before))
     {
         return gate::pass(format_args!("update the link {}", path.display()), || {
             // SAFETY: both descriptors are open for the whole call; null options are the defaults.
@@ -82,6 +94,9 @@ pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> R
         });
     }
     detach(pins, ifindex)?;
+    if mode == XdpMode::Auto && attached(ifindex).is_some() {
+        return Ok(());
+    }
     let link = match mode {
         XdpMode::Native => create(ifindex, fd, DRV_MODE)?,
         XdpMode::Generic => create(ifindex, fd, SKB_MODE)?,
@@ -169,19 +184,38 @@ pub fn find(pins: &Pins, ifindex: u32) -> Option<Attached> {
     open(pins, ifindex).and_then(|_| attached(ifindex))
 }
 
+/// The name of somebody else's program on an interface; `None`: there is none.
+pub fn find_foreign(pins: &Pins, ifindex: u32) -> Option<String> {
+    let id = query(ifindex)?.prog_id;
+    match open(pins, ifindex) {
+        Some(_) => None,
+        None => Some(program::name(id)),
+    }
+}
+
+/// Whether our program could be where the file wants it, and is not.
+pub fn is_missing(pins: &Pins, ifindex: u32, mode: XdpMode) -> bool {
+    let is_left_to_them = mode == XdpMode::Auto && attached(ifindex).is_some();
+    open(pins, ifindex).is_none() && !is_left_to_them
+}
+
 /// How whatever is on an interface is attached.
 fn attached(ifindex: u32) -> Option<Attached> {
+    match query(ifindex)?.attach_mode {
+        ATTACHED_SKB => Some(Attached::Generic),
+        _ => Some(Attached::Native),
+    }
+}
+
+/// What the kernel says of the program on an interface; `None`: there is none.
+fn query(ifindex: u32) -> Option<libbpf_sys::bpf_xdp_query_opts> {
     let mut options = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
         ..Default::default()
     };
     // SAFETY: the options live for the whole call and say how long they are.
     let done = unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &mut options) };
-    match (done, options.attach_mode) {
-        (0, ATTACHED_SKB) => Some(Attached::Generic),
-        (0, mode) if mode != 0 => Some(Attached::Native),
-        _ => None,
-    }
+    (done == 0 && options.attach_mode != 0).then_some(options)
 }
 
 /// libbpf's answers: minus an errno, or a number.

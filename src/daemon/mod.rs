@@ -405,7 +405,7 @@ impl Daemon {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, world);
-        warnings.extend(self.reconciler.foreign_ahead());
+        warnings.extend(self.reconciler.foreign());
         for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
             log::info!("interface {name} is not there: waiting for it");
         }

@@ -82,6 +82,7 @@ impl Scraper {
             counters: told("counters", reader.metrics()),
             rule_hits: told("hits of rules", reader.rule_hits()),
             prefilter_hits: told("hits of the prefilter", reader.prefilter_hits()),
+            malformed: told("malformed frames", reader.xdp_malformed()),
             event_loss: told("event loss", reader.event_loss()),
             maps: told("maps", self.maps(&reader, revision, known)),
             programs: told("programs", reader.programs()),

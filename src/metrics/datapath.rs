@@ -49,6 +49,11 @@ const PREFIX_DROPS: Family = counter(
     &["table", "prefix"],
     "Packets that XDP dropped, by the denied prefix; one that has dropped nothing has no series.",
 );
+const MALFORMED: Family = counter(
+    "dpd_xdp_malformed_frames_total",
+    &[],
+    "Frames that XDP could not read as what they claim to be, and passed on.",
+);
 
 pub(super) const FAMILIES: &[Family] = &[
     FORWARDED_PACKETS,
@@ -59,6 +64,7 @@ pub(super) const FAMILIES: &[Family] = &[
     XDP,
     PREFIXES,
     PREFIX_DROPS,
+    MALFORMED,
 ];
 
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
@@ -71,6 +77,9 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
         &XDP,
         xdp.map(|at| (vec![at.interface.clone(), at.mechanism.clone()], 1.0)),
     )?;
+    if let Some(malformed) = page.take("xdp", &facts.malformed) {
+        page.write_one(&MALFORMED, *malformed as f64)?;
+    }
     write_prefilter(page, facts)
 }
 

@@ -26,6 +26,8 @@ pub struct Facts {
     pub rule_hits: Option<BTreeMap<u32, u64>>,
     /// By the prefix' number.
     pub prefilter_hits: Option<BTreeMap<u32, u64>>,
+    /// Frames that XDP could not read.
+    pub malformed: Option<u64>,
     pub event_loss: Option<EventLoss>,
     pub maps: Option<Vec<MapStatus>>,
     pub programs: Option<Vec<ProgramStatus>>,

@@ -144,6 +144,7 @@ fn facts(backends: u32) -> Facts {
         counters: Some(counters()),
         rule_hits: Some([(7, 70), (8, 80)].into()),
         prefilter_hits: Some([(3, 30), (4, 40)].into()),
+        malformed: Some(17),
         event_loss: Some(EventLoss {
             ring_full: 1,
             rate_limited: 2,
@@ -220,6 +221,7 @@ fn what_is_known_stands_on_the_page() {
         (r#"dpd_interfaces{role="uplink",state="waiting"}"#, "1"),
         (r#"dpd_xdp_attached{interface="ens5",mode="native"}"#, "1"),
         (r#"dpd_prefilter_prefixes{table="abusers"}"#, "1"),
+        ("dpd_xdp_malformed_frames_total", "17"),
         (
             r#"dpd_prefilter_dropped_packets_total{table="abusers",prefix="198.51.100.66/32"}"#,
             "30",

@@ -12,6 +12,7 @@ use super::{Reconciler, interface_name, xdp_modes};
 use crate::bpf::attach::{self, Role};
 use crate::bpf::load::HookProgram;
 use crate::bpf::xdp;
+use crate::model::state::XdpMode;
 use crate::model::status::{Drift, DriftKind};
 use crate::model::world::World;
 
@@ -97,11 +98,15 @@ impl Reconciler {
         };
         let programs = HookProgram::ALL.map(|hook| (hook, self.load.program_id(hook)));
         let programs = BTreeMap::from(programs);
+        let lacks_xdp = |ifindex: u32, mode: XdpMode| match xdp::program_on(&self.pins, ifindex) {
+            None => xdp::is_missing(&self.pins, ifindex, mode),
+            program => program != xdp_program,
+        };
         let is_lost = |ifindex: u32, role: Role| {
             let lacks = |hook| attach::program_on(&self.pins, ifindex, hook) != programs[&hook];
+            let xdp = with_xdp.get(&ifindex);
             role.programs().into_iter().any(lacks)
-                || with_xdp.contains_key(&ifindex)
-                    && xdp::program_on(&self.pins, ifindex) != xdp_program
+                || xdp.is_some_and(|mode| lacks_xdp(ifindex, *mode))
         };
         let attached = self.attached.iter();
         attached
@@ -114,7 +119,7 @@ impl Reconciler {
         self.attach_again(ifindex, role)?;
         let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         match with_xdp.get(&ifindex) {
-            Some(mode) => self.attach_xdp_before(ifindex, *mode),
+            Some(mode) => self.attach_xdp_before(ifindex, *mode, *mode),
             None => Ok(()),
         }
     }

@@ -29,7 +29,7 @@ use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::namespace::Namespace;
-use super::runner::{Answer, Datapath, Verdict};
+use super::runner::{Answer, Datapath, Merged, Verdict};
 
 type Job = Box<dyn FnOnce(&mut Machine) + Send>;
 
@@ -84,24 +84,33 @@ impl Drop for Programs {
 }
 
 impl Datapath for Programs {
-    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame, merged))
     }
 
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToContainer, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(
+                HookProgram::ToContainer,
+                &interface,
+                &frame,
+                Merged::default(),
+            )
+        })
     }
 
-    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame, merged))
     }
 
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToNetdev, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(HookProgram::ToNetdev, &interface, &frame, Merged::default())
+        })
     }
 
     fn xdp_entry(&self, frame: &[u8]) -> Answer {
@@ -128,6 +137,21 @@ impl Datapath for Programs {
 
     fn neglect(&self) {
         self.ask(|machine| machine.neglect());
+    }
+
+    fn xdp_malformed(&self) -> u64 {
+        self.ask(|machine| {
+            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
+            reader.xdp_malformed().expect("read the counter")
+        })
+    }
+
+    fn break_chain(&self, place: u32) {
+        self.ask(move |machine| machine.break_chain(place));
+    }
+
+    fn lose_settings(&self) {
+        self.ask(|machine| machine.lose_settings());
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {
@@ -162,7 +186,7 @@ impl Bench {
     }
 
     pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let context = context(self.interfaces[interface]);
+        let context = context(self.interfaces[interface], Merged::default());
         let Run {
             returned, packet, ..
         } = test_run(&self.programs[&hook], &context, frame);
@@ -239,8 +263,8 @@ impl Machine {
         }
     }
 
-    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {
-        let context = context(self.ifindex(interface));
+    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8], merged: Merged) -> Answer {
+        let context = context(self.ifindex(interface), merged);
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
         self.observe(|| {
@@ -259,7 +283,7 @@ impl Machine {
 
     /// How long each frame takes; nothing else is looked at meanwhile, but the ring is emptied.
     fn time(&mut self, hook: HookProgram, interface: &str, frames: &[Vec<u8>]) -> Vec<Duration> {
-        let context = context(self.ifindex(interface));
+        let context = context(self.ifindex(interface), Merged::default());
         let program = self.load.program(hook).expect("the program is loaded");
         let times = frames
             .iter()
@@ -350,6 +374,24 @@ impl Machine {
         assert!(gone.contains(&true), "no entry from {src} to {dst}");
     }
 
+    fn break_chain(&self, place: u32) {
+        let load = Pins::numbers(&self.pins.loads())[0];
+        let calls = self.pins.load(load).join("dpd_calls");
+        let calls = MapHandle::from_pinned_path(calls).expect("open the chain");
+        calls
+            .delete(&place.to_ne_bytes())
+            .expect("take a step out of the chain");
+    }
+
+    fn lose_settings(&self) {
+        let tables = self.pins.map("dpd_settings");
+        let tables = MapHandle::from_pinned_path(tables).expect("open dpd_settings");
+        let slot = (self.generations.epoch() & 1) as u32;
+        tables
+            .delete(&slot.to_ne_bytes())
+            .expect("take the live settings away");
+    }
+
     fn neglect(&self) {
         let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
         for key in map.keys() {
@@ -420,11 +462,13 @@ fn xdp_verdict(returned: u32) -> Verdict {
     }
 }
 
-/// A `struct __sk_buff` of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
-/// padding of a struct may be anything.
-fn context(ifindex: u32) -> Vec<u32> {
+/// A `struct __sk_buff` of nothing but its ifindex and its segments, as words: the kernel wants every other byte to be
+/// zero, and the padding of a struct may be anything.
+fn context(ifindex: u32, merged: Merged) -> Vec<u32> {
     let mut context = vec![0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
+    context[std::mem::offset_of!(abi::__sk_buff, gso_segs) / 4] = merged.count.into();
+    context[std::mem::offset_of!(abi::__sk_buff, gso_size) / 4] = merged.size.into();
     context
 }
 

@@ -87,7 +87,7 @@ impl Lab {
     }
 
     /// A lab of two hosts with dpd on both: node-a's view of it and node-b's. The router between them lets packets of
-    /// this many bytes through.
+    /// this many bytes through; with more than 1500 all links do.
     pub fn hosts(mtu: u16) -> (Lab, Lab) {
         let (a, b) = Lab::hosts_laid(mtu);
         a.start();
@@ -385,8 +385,13 @@ impl Lab {
             .ok_or(said)
     }
 
+    /// What `ip` calls one of the lab's namespaces.
+    pub fn netns_name(&self, place: &str) -> String {
+        format!("{}-{place}", self.laid.name)
+    }
+
     fn netns(&self, place: &str) -> PathBuf {
-        Path::new("/run/netns").join(format!("{}-{place}", self.laid.name))
+        Path::new("/run/netns").join(self.netns_name(place))
     }
 
     fn tail(&self) -> String {

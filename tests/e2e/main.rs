@@ -14,5 +14,6 @@ mod metrics;
 mod ping;
 mod refused;
 mod side_by_side;
+mod stream;
 mod takeover;
 mod web;

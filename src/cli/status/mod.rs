@@ -143,7 +143,12 @@ impl Status {
                 self.config.path.clone_from(&catalog.config);
             }
             let hits = self.read("counters of the prefilter", reader.prefilter_hits());
-            self.prefilter = Prefilter::new(&catalog, &hits.unwrap_or_default());
+            let malformed = self.read("count of malformed frames", reader.xdp_malformed());
+            self.prefilter = Prefilter::new(
+                &catalog,
+                &hits.unwrap_or_default(),
+                malformed.unwrap_or_default(),
+            );
             self.interfaces = interfaces::all(&catalog, reader.attachments_of(&catalog));
         }
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();

@@ -11,9 +11,11 @@ use crate::model::catalog::Catalog;
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Prefilter {
     /// How many prefixes are denied.
-    pub prefixes: usize,
+    pub prefixes: u64,
     /// Packets dropped for all of them.
     pub packets: u64,
+    /// Frames that it could not read, and left to tc.
+    pub malformed: u64,
     /// The prefixes that have dropped something, those that dropped most first.
     pub hits: Vec<PrefilterHits>,
 }
@@ -27,7 +29,7 @@ pub(super) struct PrefilterHits {
 }
 
 impl Prefilter {
-    pub fn new(catalog: &Catalog, packets: &BTreeMap<u32, u64>) -> Prefilter {
+    pub fn new(catalog: &Catalog, packets: &BTreeMap<u32, u64>, malformed: u64) -> Prefilter {
         let hits = catalog.prefilter.iter().filter_map(|(number, info)| {
             let packets = packets
                 .get(number)
@@ -42,8 +44,9 @@ impl Prefilter {
         let mut hits: Vec<PrefilterHits> = hits.collect();
         hits.sort_by_key(|hits| (Reverse(hits.packets), hits.prefix));
         Prefilter {
-            prefixes: catalog.prefilter.len(),
+            prefixes: catalog.prefilter.len() as u64,
             packets: hits.iter().map(|hits| hits.packets).sum(),
+            malformed,
             hits,
         }
     }

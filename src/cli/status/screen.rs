@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::daemon::ago;
-use super::{Conntrack, Loss, Status};
+use super::{Conntrack, Loss, Prefilter, Status};
 use crate::cli::output::{size, table};
 use crate::model::status::MapStatus;
 
@@ -187,31 +187,46 @@ fn write_maps(status: &Status, out: &mut String) {
 
 pub(super) fn write_prefilter(status: &Status, out: &mut String) {
     let prefilter = &status.prefilter;
-    let prefixes = match prefilter.prefixes {
-        0 => return,
-        1 => "1 prefix".to_owned(),
-        many => format!("{many} prefixes"),
-    };
-    if prefilter.hits.is_empty() {
-        let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
+    if prefilter.prefixes == 0 {
         return;
     }
-    let (shown, rest) = prefilter.hits.split_at(prefilter.hits.len().min(PREFIXES));
-    let mut lines: Vec<Vec<String>> = shown
+    if prefilter.hits.is_empty() {
+        let prefixes = count_of(prefilter.prefixes, "prefix", "prefixes");
+        let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
+    } else {
+        write_prefilter_hits(prefilter, out);
+    }
+    if prefilter.malformed > 0 {
+        let frames = count_of(prefilter.malformed, "malformed frame", "malformed frames");
+        let _ = writeln!(out, "prefilter: {frames} passed on");
+    }
+}
+
+fn write_prefilter_hits(prefilter: &Prefilter, out: &mut String) {
+    let line = |first: String, second: &str, packets: u64| {
+        vec![first, second.to_owned(), packets.to_string()]
+    };
+    let hits = &prefilter.hits;
+    let (shown, rest) = hits.split_at(hits.len().min(PREFIXES));
+    let mut lines: Vec<_> = shown
         .iter()
-        .map(|hits| {
-            let packets = hits.packets.to_string();
-            vec![hits.prefix.to_string(), hits.table.clone(), packets]
-        })
+        .map(|hits| line(hits.prefix.to_string(), &hits.table, hits.packets))
         .collect();
     if !rest.is_empty() {
-        let packets: u64 = rest.iter().map(|hits| hits.packets).sum();
-        let others = format!("{} others", rest.len());
-        lines.push(vec![others, String::new(), packets.to_string()]);
+        let packets = rest.iter().map(|hits| hits.packets).sum();
+        lines.push(line(format!("{} more", rest.len()), "", packets));
     }
-    let total = ["total".to_owned(), prefixes, prefilter.packets.to_string()];
-    lines.push(total.into());
+    let prefixes = count_of(prefilter.prefixes, "prefix", "prefixes");
+    lines.push(line("total".to_owned(), &prefixes, prefilter.packets));
     section(out, "prefilter", &["PREFILTER", "TABLE", "PACKETS"], lines);
+}
+
+/// `1 prefix`, `2 prefixes`.
+fn count_of(count: u64, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
 }
 
 fn write_drops(status: &Status, out: &mut String) {

@@ -54,30 +54,48 @@ fn catalog() -> Catalog {
 
 #[test]
 fn the_prefilters_lines() {
-    let prefilter = |catalog, hits: &[(u32, u64)]| {
+    let prefilter = |catalog, hits: &[(u32, u64)], malformed| {
         let mut status = Status::new(&node(), no_daemon(), no_datapath());
-        status.prefilter = Prefilter::new(&catalog, &hits.iter().copied().collect());
+        let hits = hits.iter().copied().collect();
+        status.prefilter = Prefilter::new(&catalog, &hits, malformed);
         let mut out = String::new();
         screen::write_prefilter(&status, &mut out);
         out
     };
     let rows = [
-        ("no prefilter", Catalog::default(), &[][..], ""),
+        ("no prefilter", Catalog::default(), &[][..], 0, ""),
         (
             "hits of a prefix that is gone",
             Catalog::default(),
             &[(7, 1)],
+            1,
             "",
         ),
         (
             "nothing dropped yet, a counter of zero included",
             catalog(),
             &[(1, 0)],
+            0,
             "\nprefilter: 3 prefixes, nothing dropped\n",
         ),
+        (
+            "nothing but what nobody can read",
+            catalog(),
+            &[],
+            2,
+            "\nprefilter: 3 prefixes, nothing dropped\nprefilter: 2 malformed frames passed on\n",
+        ),
+        (
+            "both",
+            catalog(),
+            &[(1, 4)],
+            1,
+            "\nPREFILTER         TABLE       PACKETS\n198.51.100.66/32  abusers     4\n\
+             total             3 prefixes  4\nprefilter: 1 malformed frame passed on\n",
+        ),
     ];
-    for (sentence, catalog, hits, text) in rows {
-        assert_eq!(prefilter(catalog, hits), text, "{sentence}");
+    for (sentence, catalog, hits, malformed, text) in rows {
+        assert_eq!(prefilter(catalog, hits, malformed), text, "{sentence}");
     }
 }
 
@@ -157,7 +175,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
             },
         ],
     );
-    status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into());
+    status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into(), 0);
     status.programs = vec![ProgramStatus {
         name: "dpd_from_container".to_owned(),
         id: 31,
@@ -357,7 +375,7 @@ fn crowded() -> Status {
         ..Catalog::default()
     };
     let hits = (1..=50_000).map(|number| (number, u64::from(number)));
-    status.prefilter = Prefilter::new(&catalog, &hits.collect());
+    status.prefilter = Prefilter::new(&catalog, &hits.collect(), 0);
     let reason = |reason: u8| drops::Drops {
         reason,
         reason_text: "some reason".to_owned(),
@@ -393,7 +411,7 @@ fn a_large_host_is_one_screen_too() {
         ("the other maps", "and 24 more, 23.0 MiB; 30.0 MiB in all"),
         (
             "the other prefixes",
-            "49996 others    -               1249825006",
+            "49996 more      -               1249825006",
         ),
         (
             "what is dropped now stands before what was dropped most",
