@@ -243,6 +243,7 @@ mod observers {
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
+            recent_drops: None,
             drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
