@@ -12,7 +12,20 @@
 struct arrival {
 	struct tuple tuple;
 	__u32 length;
+	__u8 tcp_flags;
 };
+
+/* Ports are there for whoever reads the report: nothing is decided by them. */
+static __always_inline void arrival_read_transport(struct arrival *arrival, const __u8 *transport,
+						   const __u8 *end)
+{
+	if (!protocol_has_ports(arrival->tuple.protocol) || transport + sizeof(struct udphdr) > end)
+		return;
+	arrival->tuple.source_port = *(__be16 *)transport;
+	arrival->tuple.destination_port = *(__be16 *)(transport + 2);
+	if (arrival->tuple.protocol == IPPROTO_TCP && transport + sizeof(struct tcphdr) <= end)
+		arrival->tcp_flags = transport[13];
+}
 
 /* Zero if it has no sender to ask about: no IP, or a header that contradicts itself or its frame. */
 static __always_inline int arrival_read(struct xdp_md *xdp, struct arrival *arrival)
@@ -33,6 +46,8 @@ static __always_inline int arrival_read(struct xdp_md *xdp, struct arrival *arri
 		arrival->tuple.destination = address_from_ipv4(ipv4->daddr);
 		arrival->tuple.protocol = ipv4->protocol;
 		arrival->length = bpf_ntohs(ipv4->tot_len);
+		if (!(ipv4->frag_off & bpf_htons(IP4_OFFSET)))
+			arrival_read_transport(arrival, (__u8 *)ipv4 + ipv4->ihl * 4, end);
 		return ipv4->version == 4 && ipv4->ihl >= 5 && arrival->length >= ipv4->ihl * 4 &&
 		       arrival->length <= left;
 	}
@@ -43,6 +58,7 @@ static __always_inline int arrival_read(struct xdp_md *xdp, struct arrival *arri
 		arrival->tuple.destination = address_from_ipv6(&ipv6->daddr);
 		arrival->tuple.protocol = ipv6->nexthdr;
 		arrival->length = sizeof(*ipv6) + bpf_ntohs(ipv6->payload_len);
+		arrival_read_transport(arrival, (__u8 *)(ipv6 + 1), end);
 		return ipv6->version == 6 && arrival->length <= left &&
 		       !address_is_mapped(&arrival->tuple.source);
 	}
@@ -63,26 +79,28 @@ static __noinline void report(const struct arrival *arrival, __u32 ifindex, __u6
 	if (!settings)
 		return;
 
-	__u32 repeats = drop_repeats(&key, now_ns, settings->report_interval_ns);
+	struct drop_log *log = drop_find(&key);
 
-	if (!repeats)
+	if (!log) {
+		counter_add(COUNTER_EVENTS_RING_FULL, 1);
 		return;
-
-	struct event *event = event_reserve(settings, now_ns);
-
-	if (!event)
-		return; /* user space is behind: losing a report beats losing time here */
+	}
 
 	struct report at = {
 		.ifindex = ifindex,
-		.repeats = repeats,
+		.repeats = drop_repeats(log, now_ns, settings->report_interval_ns),
 		.verdict = VERDICT_DROPPED,
 		.point = POINT_XDP,
 		.reason = REASON_PREFILTER,
 		.direction = DIRECTION_INGRESS,
 	};
+
+	if (!at.repeats)
+		return;
+
 	const struct identity *source = identity_find(live_slot(epoch), &arrival->tuple.source);
 	const struct identity *destination = identity_find(live_slot(epoch), &arrival->tuple.destination);
+	struct event *event = &log->event;
 
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time_ns = now_ns;
@@ -90,11 +108,12 @@ static __noinline void report(const struct arrival *arrival, __u32 ifindex, __u6
 	event->tuple = arrival->tuple;
 	event->rewritten = arrival->tuple;
 	event->length = arrival->length;
+	event->tcp_flags = arrival->tcp_flags;
 	event->source_identity = source ? source->id : 0;
 	event->destination_identity = destination ? destination->id : 0;
 	event->state = EVENT_NO_CONNECTION;
 	event_set_report(event, &at);
-	bpf_ringbuf_submit(event, 0);
+	drop_report(log, settings, now_ns);
 }
 
 /* Several buffers are welcome: an uplink with an MTU of 9000 may have them. */

@@ -226,6 +226,9 @@ mod observers {
             egress_rule: None,
             ingress_rule: None,
             denied_by: None,
+            enforced_by: Vec::new(),
+            rule_place: None,
+            revision: 1,
             interface: "lxc-client".to_owned(),
             bytes,
             repeats: 1,
@@ -243,6 +246,7 @@ mod observers {
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
+            journal_lost: 0,
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
     }

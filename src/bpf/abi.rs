@@ -55,7 +55,9 @@ plain!(
     metric_key,
     metric,
     usage,
-    event
+    event,
+    drop_key,
+    drop_log
 );
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}

@@ -115,6 +115,7 @@ struct Loss {
     #[serde(flatten)]
     kernel: EventLoss,
     observers: u64,
+    journal: u64,
 }
 
 impl Status {
@@ -151,6 +152,7 @@ impl Status {
         self.config.applied_seconds_ago = Some(daemon.applied_seconds_ago);
         self.config.last_error = daemon.last_error;
         self.event_loss.observers = daemon.observers_lost;
+        self.event_loss.journal = daemon.journal_lost;
         self.interfaces = waiting(daemon.waiting);
         self.warnings = daemon.warnings;
     }
@@ -231,11 +233,15 @@ impl Status {
                 counts.present, counts.inserted, counts.deleted, counts.evicted
             )?;
         }
-        let Loss { kernel, observers } = &self.event_loss;
+        let Loss {
+            kernel,
+            observers,
+            journal,
+        } = &self.event_loss;
         writeln!(
             out,
-            "event loss: {} ring full, {} over the rate, {} observers too slow",
-            kernel.ring_full, kernel.rate_limited, observers
+            "event loss: {} ring full, {} over the rate, {} observers too slow, {} not logged; {} drops told together",
+            kernel.ring_full, kernel.rate_limited, observers, journal, kernel.held_back
         )
     }
 
@@ -615,6 +621,7 @@ mod tests {
                 "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
             ],
             observers_lost: 3,
+            journal_lost: 5,
         }
     }
 
@@ -681,6 +688,7 @@ mod tests {
         status.event_loss.kernel = EventLoss {
             ring_full: 1,
             rate_limited: 2,
+            held_back: 4,
         };
         status
     }
@@ -696,7 +704,7 @@ last error: config.toml:3: unknown key
               colour = 1
               ^^^^^^
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
-event loss: 1 ring full, 2 over the rate, 3 observers too slow
+event loss: 1 ring full, 2 over the rate, 3 observers too slow, 5 not logged; 4 drops told together
 
 INTERFACE   IFINDEX  ROLE      STATE     HOOK     BY      PROGRAM             FOREIGN AHEAD
 ens5        2        uplink    attached  xdp      native  dpd_xdp_entry       -
@@ -783,6 +791,8 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
             serde_json::json!({"prefix": "203.0.113.0/24", "table": "bogons", "packets": 40})
         );
         assert_eq!(status["event_loss"]["observers"], 3);
+        assert_eq!(status["event_loss"]["held_back"], 4);
+        assert_eq!(status["event_loss"]["journal"], 5);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::config::{Config, JournalFlows};
 use crate::model::status::DaemonStatus;
+use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
 pub struct Shared {
@@ -24,6 +25,7 @@ struct Facts {
     waiting: Vec<String>,
     warnings: Vec<String>,
     server: Weak<Server>,
+    log: Option<Arc<FlowLog>>,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
                 waiting: Vec::new(),
                 warnings: Vec::new(),
                 server: Weak::new(),
+                log: None,
             }),
         }
     }
@@ -48,9 +51,11 @@ impl Shared {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server asks us for our status, and we it for what it lost.
-    pub fn serve(&self, server: &Arc<Server>) {
-        self.facts().server = Arc::downgrade(server);
+    /// The server asks us for our status, and we it and the log for what they lost.
+    pub fn serve(&self, server: &Arc<Server>, log: &Arc<FlowLog>) {
+        let mut facts = self.facts();
+        facts.server = Arc::downgrade(server);
+        facts.log = Some(log.clone());
     }
 
     /// The datapath matches the file.
@@ -99,6 +104,7 @@ impl Shared {
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
+            journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
         }
     }
 }

@@ -20,6 +20,9 @@ pub struct DaemonStatus {
     pub warnings: Vec<String>,
     /// Flows that observers were too slow for.
     pub observers_lost: u64,
+    /// Flows that should have gone to the journal and did not.
+    #[serde(default)]
+    pub journal_lost: u64,
 }
 
 /// A program on this host that is ours.
@@ -80,6 +83,8 @@ pub struct EventLoss {
     pub ring_full: u64,
     /// Over `events.rate`.
     pub rate_limited: u64,
+    /// Not lost: repeats of a drop, for which one report stands.
+    pub held_back: u64,
 }
 
 /// Counts of the conntrack tables since they were made.
