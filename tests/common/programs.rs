@@ -8,22 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dpd::bpf::abi::{self, Plain};
-use dpd::bpf::conntrack::{Sizes, Tables};
-use dpd::bpf::events::{Event, Events};
+use dpd::bpf::conntrack::{Sizes, Tables, now_ns};
+use dpd::bpf::events::{Event, Events, HeldBack};
 use dpd::bpf::generation::Generations;
 use dpd::bpf::load::{HookProgram, Load, load};
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
 use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
+use dpd::model::flow::Flow;
 use dpd::model::state::State;
-use dpd::model::status::ProgramStatus;
+use dpd::model::status::{EventLoss, ProgramStatus};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -122,15 +122,39 @@ impl Datapath for Programs {
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {
-        self.ask(|machine| {
-            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
-            reader.programs().expect("ask about the programs")
-        })
+        self.ask(|machine| machine.reader().programs().expect("ask about the programs"))
     }
 
     fn reload(&self, config: &Path) {
         let config = config.to_owned();
         self.ask(move |machine| machine.apply(&config));
+    }
+
+    fn rule_hits(&self) -> BTreeMap<String, u64> {
+        self.ask(|machine| {
+            let hits = machine.reader().rule_hits().expect("read the hits");
+            let rules = machine.state.catalog.rules.iter();
+            rules
+                .map(|(id, rule)| (rule.label(), hits.get(id).copied().unwrap_or_default()))
+                .collect()
+        })
+    }
+
+    fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
+        self.ask(move |machine| {
+            let held_back = HeldBack::open(&machine.pins).expect("open the log of drops");
+            let now = now_ns() + u64::try_from(later.as_nanos()).expect("a time that fits");
+            let events = held_back.take(now).expect("take what was held back");
+            machine.flows(&events)
+        })
+    }
+
+    fn state(&self) -> State {
+        self.ask(|machine| machine.reader().state().expect("read the tables"))
+    }
+
+    fn event_loss(&self) -> EventLoss {
+        self.ask(|machine| machine.reader().event_loss().expect("read the counters"))
     }
 }
 
@@ -209,20 +233,19 @@ impl Machine {
     /// Runs a program and looks at what it left in the tables.
     fn observe(&mut self, run: impl FnOnce() -> (Verdict, Vec<u8>)) -> Answer {
         let before = self.drops();
+        let held_back = self.held_back();
         let (verdict, packet) = run();
         let drops = self.drops();
+        let held_back = self.held_back() - held_back;
         self.events
             .poll(Duration::ZERO)
             .expect("read the ring of events");
-        let catalog = Arc::new(self.state.catalog.clone());
         let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
         Answer {
             verdict,
             packet,
-            events: events
-                .iter()
-                .map(|event| flows::flow(event, &catalog, Clock::read()))
-                .collect(),
+            events: self.flows(&events),
+            held_back,
             drops: drops
                 .iter()
                 .filter(|(reason, count)| before.get(reason) != Some(count))
@@ -231,9 +254,25 @@ impl Machine {
         }
     }
 
+    fn reader(&self) -> Reader {
+        Reader::open(self.pins.root()).expect("read the datapath")
+    }
+
+    fn flows(&self, events: &[Event]) -> Vec<Flow> {
+        let flow = |event| flows::flow(event, &self.state.catalog, Clock::read());
+        events.iter().map(flow).collect()
+    }
+
+    fn held_back(&self) -> u64 {
+        self.reader()
+            .event_loss()
+            .expect("read the counters")
+            .held_back
+    }
+
     /// Packets dropped so far, by reason.
     fn drops(&self) -> BTreeMap<u8, u64> {
-        let reader = Reader::open(self.pins.root()).expect("read the datapath");
+        let reader = self.reader();
         let mut drops = BTreeMap::new();
         for metric in reader.metrics().expect("read the counters") {
             if metric.reason != 0 {

@@ -5,13 +5,16 @@
     reason = "the hooks' names say where packets come from"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
-use dpd::model::status::ProgramStatus;
+use dpd::model::state::State;
+use dpd::model::status::{EventLoss, ProgramStatus};
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -38,6 +41,8 @@ pub struct Answer {
     pub events: Vec<Flow>,
     /// The reasons under which drops were counted, in rising order.
     pub drops: Vec<u8>,
+    /// Drops whose report was held back.
+    pub held_back: u64,
 }
 
 /// The datapath of one node, as a test drives it. Implemented over the real programs.
@@ -63,6 +68,13 @@ pub trait Datapath {
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
+    /// The hits of each rule, by its name.
+    fn rule_hits(&self) -> BTreeMap<String, u64>;
+    /// Takes the drops that were held back, as the daemon would so much later.
+    fn held_back_drops(&self, later: Duration) -> Vec<Flow>;
+    /// What the tables hold.
+    fn state(&self) -> State;
+    fn event_loss(&self) -> EventLoss;
 }
 
 /// A node with one veth pair for each interface of its configuration; an uplink leads everywhere.
@@ -125,6 +137,22 @@ impl Node {
 
     pub fn programs(&self) -> Vec<ProgramStatus> {
         self.datapath.programs()
+    }
+
+    pub fn rule_hits(&self) -> BTreeMap<String, u64> {
+        self.datapath.rule_hits()
+    }
+
+    pub fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
+        self.datapath.held_back_drops(later)
+    }
+
+    pub fn state(&self) -> State {
+        self.datapath.state()
+    }
+
+    pub fn event_loss(&self) -> EventLoss {
+        self.datapath.event_loss()
     }
 
     pub fn reload(&self, config_toml: &str) {

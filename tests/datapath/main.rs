@@ -14,6 +14,7 @@ mod fragment;
 mod hairpin;
 mod icmp;
 mod neighbour;
+mod oracle;
 mod parse;
 mod policy;
 mod prefilter;
