@@ -10,6 +10,7 @@ mod interfaces;
 mod lab;
 mod ping;
 mod refused;
+mod seeing;
 mod side_by_side;
 mod takeover;
 mod web;
