@@ -389,6 +389,25 @@ fn drops_are_records_of_the_journal() {
 }
 
 #[test]
+fn the_units_group_may_observe() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
+        printf '[Service]\\nGroup=adm\\n' >/etc/systemd/system/dpd.service.d/group.conf
+        systemctl daemon-reload && systemctl start dpd");
+    let socket = machine.ok("stat -c '%a %U %G' /run/dpd/dpd.sock");
+    assert_eq!(socket.trim(), "660 root adm");
+    let observe = "--clear-groups dpd observe --last 1";
+    machine.ok(&format!("setpriv --reuid 65534 --regid adm {observe}"));
+    let other = machine.run(&format!("setpriv --reuid 65534 --regid 65534 {observe}"));
+    assert_eq!(other.status.code(), Some(1), "{}", text(&other));
+    assert!(
+        text(&other).contains("Permission denied"),
+        "{}",
+        text(&other)
+    );
+}
+
+#[test]
 fn a_record_of_any_size_and_a_full_disk() {
     let machine = Machine::boot(REFUSED);
     machine.ok(WORKLOADS);

@@ -227,6 +227,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_of_several_lines_breaks_no_record() {
+        let name = "a\nMESSAGE=forged\u{1b}[2J \"b\" = \0";
+        let odd = Flow {
+            src: crate::observe::samples::peer("10.200.0.65", 1, 20002, name),
+            ..refusal()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        FlowLog::to(Some(Journal::open(&path).unwrap())).write(&odd);
+        let mut datagram = [0; 4096];
+        let length = socket.recv(&mut datagram).unwrap();
+        let record = &datagram[..length];
+        let message = "MESSAGE=10.200.0.65:1 (a\\nMESSAGE=forged\\u{1b}[2J \"b\" = \\u{0})";
+        assert!(record.starts_with(message.as_bytes()), "one line of prose");
+        let mut field = b"\nDPD_SRC_NAME\n".to_vec();
+        field.extend((name.len() as u64).to_le_bytes());
+        field.extend(name.as_bytes());
+        let has_field = record.windows(field.len()).any(|part| part == field);
+        assert!(
+            has_field,
+            "the field is as it is, with its length before it"
+        );
+    }
+
+    #[test]
     fn a_flood_is_cut_counted_and_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");

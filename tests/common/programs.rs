@@ -370,17 +370,39 @@ fn xdp_verdict(returned: u32) -> Verdict {
     }
 }
 
+/// Runs a tc program so often on one frame of an interface, which each run changes further; answers with the
+/// nanoseconds of a run.
+pub fn test_runs(program: &OwnedFd, ifindex: u32, frame: &[u8], times: u32) -> u32 {
+    let (options, _) = run_options(program, &context_of(ifindex), frame, times);
+    options.duration
+}
+
 /// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
 fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
-    // A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
-    // padding of a struct may be anything.
+    test_run_in(program, &context_of(ifindex), frame)
+}
+
+/// A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the padding
+/// of a struct may be anything.
+fn context_of(ifindex: u32) -> [u32; size_of::<abi::__sk_buff>() / 4] {
     let mut context = [0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
-    test_run_in(program, &context, frame)
+    context
 }
 
 /// Runs a program in a context, or in the kernel's own if it is empty.
 fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8>) {
+    let (options, mut out) = run_options(program, context, frame, 1);
+    out.truncate(options.data_size_out as usize);
+    (options.retval, out)
+}
+
+fn run_options(
+    program: &OwnedFd,
+    context: &[u32],
+    frame: &[u8],
+    times: u32,
+) -> (libbpf_sys::bpf_test_run_opts, Vec<u8>) {
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -394,7 +416,7 @@ fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8
             context.as_ptr().cast()
         },
         ctx_size_in: size_of_val(context) as u32,
-        repeat: 1,
+        repeat: times as i32,
         ..Default::default()
     };
     // SAFETY: all pointers lead to buffers of the lengths beside them, which live for the whole call.
@@ -405,6 +427,5 @@ fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8
         "the kernel refuses the test run of {} bytes",
         frame.len()
     );
-    out.truncate(options.data_size_out as usize);
-    (options.retval, out)
+    (options, out)
 }

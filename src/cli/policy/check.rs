@@ -19,6 +19,7 @@ use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
 use crate::model::state::{Enforcement, Place, State};
+use crate::observe::line::printable;
 use crate::plan::policy::{Decision, verdict};
 
 /// The exit status that says: denied.
@@ -356,26 +357,32 @@ impl fmt::Display for Case {
             Some(port) => format!("{port}/{}", self.protocol),
             None => self.protocol.clone(),
         };
-        write!(
-            f,
-            "{}: {} ({}) -> ",
-            self.verdict, self.src_ip, self.src_name
-        )?;
-        if let Some(service) = &self.service {
-            write!(f, "{service} ")?;
-        }
-        write!(f, "{} ({}) {traffic}", self.dst_ip, self.dst_name)?;
+        let service = self.service.iter().map(|service| format!("{service} "));
+        let mut lines = vec![format!(
+            "{}: {} ({}) -> {}{} ({}) {traffic}",
+            self.verdict,
+            self.src_ip,
+            self.src_name,
+            service.collect::<String>(),
+            self.dst_ip,
+            self.dst_name
+        )];
         for (direction, side) in [("egress", &self.egress), ("ingress", &self.ingress)] {
             let Some(side) = side else { continue };
-            write!(f, "\n  {direction} of {}: {}", side.subject, side.why)?;
-            if let Some((file, line)) = side.config_file.as_ref().zip(side.config_line) {
-                write!(f, " ({file}:{line})")?;
-            }
+            let place = side.config_file.iter().zip(side.config_line);
+            let place: String = place
+                .map(|(file, line)| format!(" ({file}:{line})"))
+                .collect();
+            lines.push(format!(
+                "  {direction} of {}: {}{place}",
+                side.subject, side.why
+            ));
         }
         if self.egress.is_none() && self.ingress.is_none() {
-            write!(f, "\n  no policy is asked here")?;
+            lines.push("  no policy is asked here".to_owned());
         }
-        Ok(())
+        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
