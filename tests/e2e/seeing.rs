@@ -1,5 +1,6 @@
 //! What a user sees of flows: by the names of their time, with what decided, and nobody's business if not in the group.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 /// The drops of the intruder that are told.
 fn drops(lab: &Lab) -> Vec<Value> {
-    let told = lab.dpd("observe --last 50 --verdict dropped --ip 10.200.0.65 -o json");
+    let told = lab.dpd("observe --last 100 --verdict dropped --ip 10.200.0.65 -o json");
     told.lines()
         .map(|line| serde_json::from_str(line).expect("a flow in JSON"))
         .collect()
@@ -75,6 +76,63 @@ fn a_flow_has_the_names_of_its_own_configuration() {
             }
         }
     }
+}
+
+#[test]
+fn names_hold_in_a_storm_of_changes() {
+    const CHANGES: usize = 20;
+    let lab = Lab::started();
+    let text = std::fs::read_to_string(lab.config()).expect("read the configuration");
+    for change in 0..CHANGES {
+        lab.save(
+            &text
+                .replace(
+                    "identities.intruder",
+                    &format!("identities.burglar-{change}"),
+                )
+                .replace("\"intruder\"", &format!("\"burglar-{change}\"")),
+        );
+        lab.signal("HUP");
+        // Some of these meet the configuration before, some this one: that is what the test is about.
+        let port = 7000 + change;
+        lab.ok(
+            "intruder",
+            &format!("bash -c 'for i in 1 2 3; do echo x >/dev/udp/10.200.0.44/{port}; done'"),
+        );
+    }
+    let last = format!("burglar-{}", CHANGES - 1);
+    eventually("the last change is live", || {
+        let rows = lab.json("identity list").to_string();
+        if rows.contains(&last) {
+            Ok(())
+        } else {
+            Err(rows)
+        }
+    });
+    let flows = eventually("every packet is told", || {
+        let flows = drops(&lab);
+        if flows.len() >= 3 * CHANGES {
+            Ok(flows)
+        } else {
+            Err(flows.len())
+        }
+    });
+    let mut names: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    for flow in &flows {
+        let revision = flow["config_revision"].as_u64().expect("a revision");
+        let name = flow["src_name"].as_str().expect("a name");
+        names.entry(revision).or_default().insert(name.to_owned());
+    }
+    assert!(
+        names.len() > 3,
+        "several configurations were met: {names:?}"
+    );
+    assert!(
+        names.values().all(|names| names.len() == 1),
+        "each has one name: {names:?}"
+    );
+    let distinct: BTreeSet<&String> = names.values().flatten().collect();
+    assert_eq!(distinct.len(), names.len(), "and its own: {names:?}");
 }
 
 #[test]
