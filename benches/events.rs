@@ -123,8 +123,8 @@ impl Bench {
         }
     }
 
-    /// Nanoseconds that a packet takes, the least of several rounds.
-    fn cost(&self) -> u32 {
+    /// Time that a packet takes, the least of several rounds.
+    fn cost(&self) -> Duration {
         let (program, frame) = (self.program(), question().build());
         let rounds = (0..300).map(|_| {
             sleep(Duration::from_millis(1)); // the daemon reads what the round before has made
@@ -254,7 +254,7 @@ fn main() {
     for level in ["medium", "low", "none"] {
         bench.aggregate(level);
         bench.talk();
-        println!("  {level:<8} {:>6} ns", bench.cost());
+        println!("  {level:<8} {:>6} ns", bench.cost().as_nanos());
     }
 
     println!("the daemon, journal off, one policy:");

@@ -16,6 +16,15 @@ struct {
 	__uint(max_entries, 4 * 1024 * 1024);
 } dpd_events __weak SEC(".maps");
 
+/* Not zero: the reader is awake and looks again soon, so that nobody need wake it. Written by the reader alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} dpd_reader __weak SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -82,6 +91,23 @@ static __always_inline struct event *event_reserve(const struct settings *settin
 	return event;
 }
 
+/*
+ * Waking the reader costs more than all the rest of an event (an interrupt to its own CPU, and a switch), and short
+ * connections have several events each: it is left alone while it is awake.
+ */
+static __always_inline __u64 event_wakeup(void)
+{
+	__u32 zero = 0;
+	const volatile __u64 *is_awake = bpf_map_lookup_elem(&dpd_reader, &zero);
+
+	return is_awake && *is_awake ? BPF_RB_NO_WAKEUP : 0;
+}
+
+static __always_inline void event_submit(struct event *event)
+{
+	bpf_ringbuf_submit(event, event_wakeup());
+}
+
 /* Fills in what a connection's entry knows; its identities are those of the side that began, the event's the packet's. */
 static __always_inline void event_set_connection(struct event *event, const struct connection *connection)
 {
@@ -137,7 +163,7 @@ static __noinline void event_report(struct packet *packet, const struct report *
 		return; /* user space is behind: losing a report beats losing a packet */
 	event_set_packet(event, packet);
 	event_set_report(event, report);
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 }
 
 /* The log of a drop, made if there is none. Null if the kernel has no room for it. */
@@ -181,7 +207,7 @@ static __always_inline __u32 drop_repeats(struct drop_log *log, __u64 now_ns, __
 static __always_inline void drop_report(struct drop_log *log, const struct settings *settings, __u64 now_ns)
 {
 	if (!event_is_limited(settings, now_ns)) {
-		if (!bpf_ringbuf_output(&dpd_events, &log->event, sizeof(log->event), 0))
+		if (!bpf_ringbuf_output(&dpd_events, &log->event, sizeof(log->event), event_wakeup()))
 			return;
 		counter_add(COUNTER_EVENTS_RING_FULL, 1);
 	}
