@@ -10,9 +10,12 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -258,13 +261,17 @@ fn main() {
     }
 
     println!("the daemon, journal off, one policy:");
-    println!("  observers  events/s  reached  CPU of it     lost");
+    println!("  observers  events/s  reached  CPU of it     lost  seen by the observer");
     for observers in [0, 1] {
-        let mut watching: Vec<Child> = (0..observers).map(|_| observe(&bench)).collect();
+        let seen = Arc::new(AtomicU64::new(0));
+        let mut watching: Vec<Child> = (0..observers).map(|_| observe(&bench, &seen)).collect();
         for rate in [10_000, 20_000, 50_000, 100_000, 200_000] {
+            let before = seen.load(Ordering::Relaxed);
             let (busy, reached, lost) = bench.load(rate, Duration::from_secs(3));
             let percent = busy * 100.0;
-            println!("  {observers:>9}  {rate:>8}  {reached:>7}  {percent:>7.1} %  {lost:>7}");
+            print!("  {observers:>9}  {rate:>8}  {reached:>7}  {percent:>7.1} %  {lost:>7}");
+            sleep(Duration::from_secs(1)); // the observer has read what it was sent
+            println!("  {:>7}", seen.load(Ordering::Relaxed) - before);
             if lost > 0 {
                 break;
             }
@@ -276,12 +283,23 @@ fn main() {
     }
 }
 
-fn observe(bench: &Bench) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_dpd"))
+/// An observer whose lines are counted.
+fn observe(bench: &Bench, seen: &Arc<AtomicU64>) -> Child {
+    let mut observer = Command::new(env!("CARGO_BIN_EXE_dpd"))
         .args(["observe", "-o", "json", "--config"])
         .arg(bench.folder.path().join("config.toml"))
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("start an observer")
+        .expect("start an observer");
+    let mut lines = observer.stdout.take().expect("its output is a pipe");
+    let seen = seen.clone();
+    std::thread::spawn(move || {
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = lines.read(&mut chunk) {
+            let ends = chunk[..length].iter().filter(|byte| **byte == b'\n');
+            seen.fetch_add(ends.count() as u64, Ordering::Relaxed);
+        }
+    });
+    observer
 }
