@@ -2,7 +2,9 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+
+mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,12 +18,14 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -37,7 +41,11 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
-    _lock: OwnedFd,
+    /// Counters may be left of what is gone.
+    has_old_counters: bool,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -79,7 +87,10 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
-            _lock: lock,
+            has_old_counters: true,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -93,12 +104,30 @@ impl Reconciler {
         self.live.as_ref()
     }
 
-    /// A sentence for each foreign program that sees packets before ours: it could wave them past policy. It is left
-    /// alone.
-    pub fn foreign_ahead(&self) -> Vec<String> {
+    /// A sentence for each program of somebody else that is in our way. It is left alone.
+    pub fn foreign(&self) -> Vec<String> {
         let Some(live) = &self.live else {
             return Vec::new();
         };
+        let mut sentences = self.foreign_ahead(live);
+        for (ifindex, mode) in xdp_modes(live) {
+            if mode != XdpMode::Auto {
+                continue; // then it was an error
+            }
+            if let Some(foreign) = xdp::find_foreign(&self.pins, ifindex) {
+                let interface = interface_name(&live.catalog, ifindex);
+                sentences.push(format!(
+                    "interface {interface}: the XDP program {foreign} of somebody else is there, and the prefilter \
+                     drops nothing on it: look at it with `bpftool net show dev {interface}` and take it off, or set \
+                     xdp = \"off\" for this interface"
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// Those that see packets before ours: they could wave them past policy.
+    fn foreign_ahead(&self, live: &State) -> Vec<String> {
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
             for found in attach::find(&self.pins, ifindex, role) {
@@ -126,11 +155,14 @@ impl Reconciler {
         world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        self.mend(world)?;
         let before = self.resize(config)?;
         let done = self.change(config, world, announce);
         if let (Err(_), Some(before)) = (&done, before) {
             self.restore(before);
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(&self.pins, load, epoch);
         done
     }
 
@@ -140,14 +172,13 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
+        let is_in_place = self.attached == wanted && !self.generations.is_burnt();
         if self.live.as_ref() == Some(&state) && is_in_place {
-            self.settle();
+            self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -160,17 +191,11 @@ impl Reconciler {
             self.generations.discard(prepared.epoch());
             return Err(error);
         }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
-        }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
-        self.detach_all_but(&wanted);
-        self.detach_xdp();
-        self.settle();
-        self.forget_counters();
+        self.has_old_counters = true;
+        self.tidy(&wanted);
         Ok(Applied { epoch, changes })
     }
 
@@ -191,28 +216,29 @@ impl Reconciler {
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+            return self.go_on(before);
         }
         std::mem::replace(&mut self.load, before.load).discard();
         self.sizes = before.sizes;
         self.attached = before.attached;
     }
 
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
+    /// An interface would not go back to the load before. Each load has tables of connections of its own, so all
+    /// interfaces go on with the new one, under the configuration before, until the next look.
+    fn go_on(&mut self, before: Before) {
+        for (ifindex, role) in before.attached {
+            if self.attached.contains_key(&ifindex) {
+                continue;
+            }
+            match self.attach_again(ifindex, role) {
+                Ok(()) => drop(self.attached.insert(ifindex, role)),
+                Err(error) => {
+                    log::warn!("interface {ifindex} has programs of another load: {error:#}");
+                    return; // then the load before is still needed
+                }
+            }
+        }
+        self.settle();
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
@@ -248,9 +274,11 @@ impl Reconciler {
         if wanted.is_empty() {
             return Ok(());
         }
+        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
-            xdp::attach(&self.pins, ifindex, mode, program.as_fd()).with_context(|| {
+            let before = before.get(&ifindex).copied();
+            xdp::attach(&self.pins, ifindex, mode, before, program.as_fd()).with_context(|| {
                 format!("interface {}", interface_name(&state.catalog, ifindex))
             })?;
         }
@@ -260,9 +288,9 @@ impl Reconciler {
     /// What had XDP before gets it again, the rest has none.
     fn undo_xdp(&self, state: &State) {
         let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp_modes(state).into_keys() {
+        for (ifindex, tried) in xdp_modes(state) {
             let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode),
+                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
                 None => xdp::detach(&self.pins, ifindex).map(drop),
             };
             if let Err(error) = undone {
@@ -272,14 +300,14 @@ impl Reconciler {
         }
     }
 
-    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode) -> Result<()> {
+    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode, tried: XdpMode) -> Result<()> {
         let program = if self.attached.contains_key(&ifindex) {
             self.load.xdp_program()?
         } else {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(&self.pins, ifindex, mode, program.as_fd())
+        xdp::attach(&self.pins, ifindex, mode, Some(tried), program.as_fd())
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
@@ -306,7 +334,10 @@ impl Reconciler {
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
-            if let Err(error) = undone {
+            // One that is gone has taken its programs with it.
+            if let Err(error) = undone
+                && net::is_there(ifindex)
+            {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 self.attached.insert(ifindex, role);
             }
@@ -350,21 +381,33 @@ impl Reconciler {
         }
     }
 
-    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    /// The switch is done. What can't be cleared away now is tried again with the next look.
+    fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
+        self.generations.forget_old();
+        self.detach_all_but(wanted);
+        self.detach_xdp();
+        self.settle();
+        self.forget_counters();
+    }
+
     fn settle(&mut self) {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
     }
 
-    fn forget_counters(&self) {
+    fn forget_counters(&mut self) {
         let Some(live) = &self.live else { return };
+        if !self.has_old_counters {
+            return;
+        }
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
+        self.has_old_counters = done.is_err();
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
         }
@@ -461,7 +504,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
         }
     }
     for folder in pins.versions() {
-        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+        Pins::remove(&folder)?;
         removed.push(format!("pinned maps and programs in {}", folder.display()));
     }
     drop(lock);

@@ -235,8 +235,10 @@ static __noinline void event_report_drop(struct packet *packet, __u8 reason)
 {
 	const struct settings *settings = settings_find(packet->epoch);
 
-	if (!settings)
+	if (!settings) {
+		counter_add(COUNTER_EVENTS_RING_FULL, 1); /* nobody says how much may be told */
 		return;
+	}
 	/* Broadcast is noise that every workload makes: its count is enough. */
 	if (reason == REASON_MULTICAST && settings->aggregation == AGGREGATION_MEDIUM)
 		return;

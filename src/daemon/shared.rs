@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::config::{Config, JournalFlows};
-use crate::model::status::DaemonStatus;
+use crate::model::status::{DaemonStatus, Drift, DriftCounts};
 use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
@@ -26,6 +26,7 @@ struct Facts {
     warnings: Vec<String>,
     server: Weak<Server>,
     log: Option<Arc<FlowLog>>,
+    drift: DriftCounts,
 }
 
 impl Shared {
@@ -43,6 +44,7 @@ impl Shared {
                 warnings: Vec::new(),
                 server: Weak::new(),
                 log: None,
+                drift: DriftCounts::default(),
             }),
         }
     }
@@ -69,6 +71,12 @@ impl Shared {
     /// The live configuration has changed.
     pub fn applied(&self) {
         self.facts().applied = Instant::now();
+    }
+
+    /// What something else had done was undone.
+    pub fn undone(&self, drift: &[Drift]) {
+        let mut facts = self.facts();
+        drift.iter().for_each(|drift| facts.drift.add(drift.kind));
     }
 
     /// The file was not applied, and nothing was changed.
@@ -105,6 +113,7 @@ impl Shared {
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
+            drift: facts.drift,
         }
     }
 }

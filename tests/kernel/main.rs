@@ -5,11 +5,14 @@
 mod common;
 
 mod foreign;
+mod grace;
 mod host;
 
 mod apply;
 mod clsact;
+mod drift;
 mod failure;
 mod refusal;
+mod rollback;
 mod tcx;
 mod uplink;
