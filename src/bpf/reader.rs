@@ -103,7 +103,7 @@ impl Reader {
         Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
-    /// How often each rule decided, by its number.
+    /// Connections that each rule let through, and packets that it refused; by its number.
     pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_rule_hits")
     }
@@ -173,6 +173,7 @@ impl Reader {
         Ok(EventLoss {
             ring_full: self.counter(abi::counter::COUNTER_EVENTS_RING_FULL)?,
             rate_limited: self.counter(abi::counter::COUNTER_EVENTS_RATE_LIMITED)?,
+            held_back: self.counter(abi::counter::COUNTER_EVENTS_HELD_BACK)?,
         })
     }
 

@@ -36,11 +36,17 @@ const WORLD: Owner = Owner {
 
 /// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
 pub fn find(state: &State, address: IpAddr) -> Option<&AddressEntry> {
+    find_row(state, address).map(|(_, entry)| entry)
+}
+
+/// The same with its prefix.
+pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &AddressEntry)> {
     let full = IpNet::from(address);
     (0..=full.prefix_len())
         .rev()
         .filter_map(|length| IpNet::new(address, length).ok())
-        .find_map(|prefix| state.addresses.get(&prefix.trunc()))
+        .map(|prefix| prefix.trunc())
+        .find_map(|prefix| Some((prefix, state.addresses.get(&prefix)?)))
 }
 
 /// Fills the table of addresses and names the classes.

@@ -13,6 +13,7 @@ mod lab;
 mod metrics;
 mod ping;
 mod refused;
+mod seeing;
 mod side_by_side;
 mod stream;
 mod takeover;
