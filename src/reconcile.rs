@@ -4,16 +4,18 @@
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
 //! and is undone if it does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::bpf::attach::{self, Mechanism, Role};
-use crate::bpf::conntrack::Sizes;
+use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
 use crate::bpf::load::{self, Load};
@@ -21,7 +23,8 @@ use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
-use crate::model::state::{State, XdpMode};
+use crate::model::conntrack::Conversation;
+use crate::model::state::{Settings, State, XdpMode};
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -127,9 +130,14 @@ impl Reconciler {
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let before = self.resize(config)?;
-        let done = self.change(config, world, announce);
-        if let (Err(_), Some(before)) = (&done, before) {
-            self.restore(before);
+        let size = before.as_ref().map(|before| before.sizes.connections);
+        let mut done = self.change(config, world, announce);
+        match &mut done {
+            Ok(applied) => {
+                let resized = size.and_then(|size| plan::resized(size, self.sizes.connections));
+                applied.changes.extend(resized);
+            }
+            Err(_) => before.into_iter().for_each(|before| self.restore(before)),
         }
         done
     }
@@ -153,7 +161,11 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let changes = plan::diff(before, &state);
+        let mut changes = plan::diff(before, &state);
+        let census = match changes.is_empty() {
+            true => None,
+            false => Census::begin(&self.pins, before),
+        };
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
@@ -165,11 +177,15 @@ impl Reconciler {
         }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
-        self.live = Some(state);
+        let switched = Instant::now();
+        let before = self.live.replace(state);
         self.detach_all_but(&wanted);
         self.detach_xdp();
         self.settle();
         self.forget_counters();
+        if let (Some(census), Some(before), Some(live)) = (census, &before, &self.live) {
+            census.count(switched, before, live, &mut changes);
+        }
         Ok(Applied { epoch, changes })
     }
 
@@ -375,6 +391,47 @@ impl Drop for Reconciler {
     fn drop(&mut self) {
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
+        }
+    }
+}
+
+/// The connections as they are before a switch, to tell what it does to them.
+///
+/// After it their next packets are judged anew, and those that end are gone within moments: the busiest first. So they
+/// are read before; but the switch does not wait for that. What is still being read then may lack some.
+struct Census {
+    reader: JoinHandle<Result<(HashMap<Conversation, u64>, Instant)>>,
+}
+
+impl Census {
+    /// Begins to read, unless there are none yet.
+    fn begin(pins: &Pins, before: &State) -> Option<Census> {
+        if before.settings == Settings::default() {
+            return None;
+        }
+        let (pins, settings) = (pins.clone(), before.settings.clone());
+        let read = move || {
+            let conversations = Tables::open(&pins)?.conversations(&settings)?;
+            Ok((conversations, Instant::now()))
+        };
+        let thread = thread::Builder::new().name("census".to_owned()).spawn(read);
+        let reader = thread
+            .inspect_err(|error| log::warn!("connections are not counted: {error}"))
+            .ok()?;
+        Some(Census { reader })
+    }
+
+    /// Adds to the changes what each did to the connections.
+    fn count(self, switched: Instant, old: &State, new: &State, changes: &mut Vec<Change>) {
+        match self.reader.join() {
+            Ok(Ok((conversations, read))) => {
+                plan::effect::count(old, new, changes, conversations);
+                for change in changes {
+                    change.effect.is_least = read > switched;
+                }
+            }
+            Ok(Err(error)) => log::warn!("connections are not counted: {error:#}"),
+            Err(_) => log::warn!("connections are not counted: the reader of them panicked"),
         }
     }
 }

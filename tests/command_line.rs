@@ -34,7 +34,7 @@ fn exit_statuses() {
     let idle = idle_node(folder.path());
     let missing = folder.path().join("missing.toml").display().to_string();
     // (sentence, words, exit status, what stderr or stdout says)
-    let rows: [(&str, &[&str], i32, &str); 16] = [
+    let rows: [(&str, &[&str], i32, &str); 20] = [
         ("nothing said is wrong use", &[], 2, "Usage: dpd"),
         (
             "an unknown command",
@@ -80,6 +80,30 @@ fn exit_statuses() {
             &["check", &missing],
             1,
             "missing.toml",
+        ),
+        (
+            "a missing file to plan for",
+            &["plan", &missing],
+            1,
+            "missing.toml",
+        ),
+        (
+            "a plan of a node that does not run: all is to come",
+            &["--config", &idle, "plan"],
+            3,
+            "+ setting conntrack.tcp 8000s",
+        ),
+        (
+            "the memory of a file's maps",
+            &["check", "--budget", &idle],
+            0,
+            "dpd_ct_tcp",
+        ),
+        (
+            "a format of what is no listing",
+            &["check", "-o", "json", &idle],
+            2,
+            "--budget",
         ),
         (
             "nothing runs",

@@ -101,7 +101,7 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
 ///
 /// A batch of a hash ends with a whole bucket: one that is not full need not be the last. The kernel says which is, so
 /// it is asked here and not through libbpf_rs, whose walk ends with the first that is not full.
-fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
+pub fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
     let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
     // Where the next batch begins: a key of the map, or the number of a bucket.
     let mut next = vec![0u8; key_size.max(size_of::<u32>())];

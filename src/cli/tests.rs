@@ -68,7 +68,9 @@ fn what_can_be_said() {
         ("status -o yaml", false),
         ("cleanup", true),
         ("cleanup now", false),
-        ("plan", false),
+        ("plan", true),
+        ("plan new.toml -o json", true),
+        ("plan one.toml two.toml", false),
         ("", false),
     ];
     for (words, expected) in rows {

@@ -9,6 +9,7 @@ mod hosts;
 mod interfaces;
 mod lab;
 mod ping;
+mod plan;
 mod refused;
 mod side_by_side;
 mod takeover;

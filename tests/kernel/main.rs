@@ -4,10 +4,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../../benches/generate/mod.rs"]
+mod generate;
+
 mod foreign;
 mod host;
 
 mod apply;
+mod budget;
 mod clsact;
 mod failure;
 mod refusal;
