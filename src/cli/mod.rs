@@ -112,7 +112,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(arguments) => return check::run(config, &arguments),
         Command::Plan { file, listing } => {
             logging::init(LogTarget::Stderr)?;
-            return plan::run(file.as_deref().unwrap_or(config), listing);
+            return plan::run(config, file.as_deref().unwrap_or(config), listing);
         }
         _ => logging::init(LogTarget::Stderr)?,
     }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::node::Node;
 use super::output::{self, Format};
 use super::{Listing, check};
 use crate::bpf::reader::Reader;
@@ -17,11 +18,12 @@ use crate::plan::{self, Change};
 /// What `dpd plan` ends with if it has changes to show.
 const HAS_CHANGES: u8 = 3;
 
-pub fn run(file: &Path, listing: Listing) -> Result<ExitCode> {
+/// `file` is what is to be applied, `config` names the node.
+pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
     let Some(loaded) = check::load(file) else {
         return Ok(ExitCode::FAILURE);
     };
-    let changes = changes(&loaded.config)?;
+    let changes = changes(&Node::find(config)?, &loaded.config)?;
     let text = match listing.output {
         Format::Json => output::json(&changes.iter().map(row).collect::<Vec<_>>())?,
         Format::Table if changes.is_empty() => {
@@ -36,9 +38,9 @@ pub fn run(file: &Path, listing: Listing) -> Result<ExitCode> {
     })
 }
 
-/// What the kernel holds of the file's own node against what it would hold.
-fn changes(config: &Config) -> Result<Vec<Change>> {
-    let reader = Reader::find(&config.daemon.bpf_root)?;
+/// What the kernel holds of a node against what it would hold.
+fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
+    let reader = Reader::find(&node.bpf_root)?;
     let live = reader.as_ref().map(Reader::find_state).transpose()?;
     let world = net::snapshot()?;
     let (Some(reader), Some(live)) = (reader, live.flatten()) else {

@@ -8,13 +8,18 @@ use serde_json::Value;
 use crate::lab::{DEADLINE, Lab, eventually, text};
 use crate::web;
 
-/// The plan of a file, which must end with this status.
+/// The plan of a file, which must end with this status; of one that is refused, why.
 fn plan(lab: &Lab, words: &str, status: i32) -> String {
     let line = format!("{} plan {words}", env!("CARGO_BIN_EXE_dpd"));
     let output = lab.run("node", &line);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(status), "plan {words}: {said}");
-    said
+    let of_plan = if status == 1 {
+        output.stderr
+    } else {
+        output.stdout
+    };
+    String::from_utf8(of_plan).expect("a plan in UTF-8")
 }
 
 /// The configuration and its drop-in as one file, with a change.
@@ -66,7 +71,6 @@ fn what_is_planned_is_what_happens() {
     let moved = candidate(&lab, "\"10.200.0.44:8080\"", "\"10.200.0.44:8081\"");
     let ends = "- backend 10.200.0.44:8080 of service web: 3 connections end";
     let comes = "+ backend 10.200.0.44:8081 of service web weight 1, state active";
-    let revision = lab.revision();
     lab.stop();
     assert_eq!(
         plan(&lab, &moved, 3),
@@ -74,6 +78,7 @@ fn what_is_planned_is_what_happens() {
         "also while the daemon is down"
     );
     lab.start();
+    let revision = lab.revision();
     let rows: Value =
         serde_json::from_str(&plan(&lab, &format!("{moved} -o json"), 3)).expect("a plan in JSON");
     assert_eq!(
