@@ -150,6 +150,33 @@ fn exit_statuses() {
 }
 
 #[test]
+fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &config, mode).unwrap();
+    let drop_ins = folder.path().join("with.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let with_device = folder.path().join("with.toml");
+    fs::write(&with_device, "[node]\nname = \"a\"\n").unwrap();
+    std::os::unix::fs::symlink("/dev/zero", drop_ins.join("10.toml")).unwrap();
+    for config in [config, with_device] {
+        let config = config.to_str().unwrap();
+        for words in ["run", "status", "check", "plan", "service list", "cleanup"] {
+            let mut command = Command::new("timeout");
+            command.args(["20", env!("CARGO_BIN_EXE_dpd"), "--config", config]);
+            let output = command.args(words.split(' ')).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{config} {words}: {said}");
+            assert!(
+                said.contains("this is not a regular file"),
+                "{config} {words}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
 fn status_is_json_also_when_nothing_runs() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(&[

@@ -3,7 +3,6 @@
 //! Someone who broke the file must still be able to read what runs, and why the new file was refused. So the
 //! keys are taken from whatever can be understood of it, without checking the rest.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{LogTarget, drop_in_folder};
+use crate::config::{self, LogTarget};
 
 /// The configuration that is taken if none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -116,26 +115,8 @@ impl Node {
 }
 
 /// The file and its drop-ins, in the order in which they are merged.
-fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let mut paths = vec![config.to_owned()];
-    // A folder that can't be read is as good as none here.
-    if let Some(Ok(folder)) = drop_in_folder(config).map(fs::read_dir) {
-        let mut drop_ins: Vec<PathBuf> = folder
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-            .collect();
-        drop_ins.sort();
-        paths.append(&mut drop_ins);
-    }
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = fs::read(&path)
-                .with_context(|| format!("read the configuration {}", path.display()))?;
-            Ok((path, String::from_utf8_lossy(&text).into_owned()))
-        })
-        .collect()
+fn sources(path: &Path) -> Result<Vec<(PathBuf, String)>> {
+    config::texts(path).context("read the configuration")
 }
 
 fn is_missing(error: &anyhow::Error) -> bool {
@@ -146,6 +127,8 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

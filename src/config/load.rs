@@ -9,10 +9,12 @@ use rustix::fs::OFlags;
 
 use super::problem::{Excerpt, Problem, Problems, Severity};
 use super::source::Source;
-use super::{Config, check_sources};
+use super::{Config, check_sources, name};
 
-/// Bytes that one file may have.
-const SIZE_MAX: u64 = 64 << 20;
+/// Bytes that one file may have: six times what ten thousand services with ten backends each take.
+const SIZE_MAX: u64 = 32 << 20;
+
+const NO_FILE: &str = "this is not a regular file";
 
 /// A configuration with what it was made of.
 #[derive(Clone, Debug)]
@@ -45,12 +47,12 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     })
 }
 
-/// The name that the kernel has for this host; `localhost` if it won't tell.
+/// The name that the kernel has for this host; `localhost` if it won't tell, or no node can be called so.
 pub(super) fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
+        name if name::name(name).is_ok() => name.to_owned(),
+        _ => "localhost".to_owned(), // the kernel takes any bytes
     }
 }
 
@@ -74,6 +76,28 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
         true => Ok(sources),
         false => Err(Problems(problems)),
     }
+}
+
+/// The texts of a file and its drop-ins, whatever is in them, for those who only look for a key or two.
+///
+/// # Errors
+/// If one of them can't be read.
+pub fn texts(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let drop_ins = drop_ins(path).unwrap_or_default();
+    let paths = std::iter::once(path.to_owned()).chain(drop_ins);
+    let read = |path: PathBuf| {
+        let bytes = open_file(&path)
+            .and_then(|file| file.ok_or_else(|| io::Error::other(NO_FILE)))
+            .and_then(read_bytes);
+        match bytes {
+            Ok(bytes) => Ok((path, String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) => {
+                let place = path.display();
+                Err(io::Error::new(error.kind(), format!("{place}: {error}")))
+            }
+        }
+    };
+    paths.map(read).collect()
 }
 
 /// The drop-ins of a file, in name order. Hidden files are editors' and package managers' own.
@@ -111,7 +135,7 @@ fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
 fn read_file(path: &Path) -> Reading<Source> {
     let bytes = match open(path)? {
         Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
-        None => return Err(problem(path, "this is not a regular file".into(), None)),
+        None => return Err(problem(path, NO_FILE.into(), None)),
     };
     if bytes.len() as u64 > SIZE_MAX {
         let message = format!("the file is larger than {} MiB", SIZE_MAX >> 20);
@@ -121,7 +145,11 @@ fn read_file(path: &Path) -> Reading<Source> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source {
             path: path.to_owned(),
-            text,
+            // The mark that some editors begin a file with is no part of its first line.
+            text: match text.strip_prefix('\u{feff}') {
+                Some(rest) => rest.to_owned(),
+                None => text,
+            },
         }),
         Err(error) => Err(not_utf8(
             path,
@@ -131,8 +159,12 @@ fn read_file(path: &Path) -> Reading<Source> {
     }
 }
 
-/// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
 fn open(path: &Path) -> Reading<Option<File>> {
+    open_file(path).map_err(|error| unreadable(path, &error))
+}
+
+/// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
+fn open_file(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -140,7 +172,7 @@ fn open(path: &Path) -> Reading<Option<File>> {
     match file.and_then(|file| kind(&file).map(|kind| (file, kind))) {
         Ok((file, kind)) => Ok(kind.is_file().then_some(file)),
         Err(_) if fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) => Ok(None),
-        Err(error) => Err(unreadable(path, &error)),
+        Err(error) => Err(error),
     }
 }
 
