@@ -166,6 +166,7 @@ impl Reconciler {
             true => None,
             false => Census::begin(&self.pins, before),
         };
+        counters::clear_traffic(&self.pins, new_rows(&before.catalog, &state.catalog))?;
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
@@ -434,6 +435,13 @@ impl Census {
             Err(_) => log::warn!("connections are not counted: the reader of them panicked"),
         }
     }
+}
+
+/// The rows of `dpd_traffic` that this change gives to endpoints that had none.
+fn new_rows<'a>(before: &'a Catalog, after: &'a Catalog) -> impl Iterator<Item = u32> + 'a {
+    let endpoints = after.endpoints.iter();
+    let new = endpoints.filter(|(name, _)| !before.endpoints.contains_key(*name));
+    new.map(|(_, info)| info.row)
 }
 
 /// What a change of size replaced.

@@ -94,8 +94,8 @@ fn most_entries(name: &str, state: &State) -> u64 {
         "dpd_rule_hits" => state.catalog.rules.len(),
         "dpd_prefilter_hits" => state.prefilter.len(),
         "dpd_usage" => state.catalog.endpoints.len(),
-        // Every reason both ways, and what was forwarded.
-        "dpd_metrics" => interfaces * (REASONS.len() + 1) * 2,
+        // Every reason, both ways.
+        "dpd_metrics" => interfaces * REASONS.len() * 2,
         _ => usize::MAX,
     };
     entries as u64
