@@ -168,14 +168,14 @@ const TABLES: [Table; 8] = [
 ];
 
 /// Each table with the entries that a state gives it.
-pub(super) fn sizes(state: &State) -> impl Iterator<Item = (Kind, u32)> {
+pub fn sizes(state: &State) -> impl Iterator<Item = (Kind, u32)> {
     TABLES
         .iter()
         .map(|table| (table.kind, (table.rows)(state).count))
 }
 
 /// What the catalog's map is made of, and its entries.
-pub(super) fn catalog_size(catalog: &Catalog) -> Result<(Kind, u32)> {
+pub fn catalog_size(catalog: &Catalog) -> Result<(Kind, u32)> {
     let rows = catalog_rows(catalog)?;
     Ok((CATALOG_KIND, rows.count))
 }
