@@ -33,14 +33,15 @@ static __always_inline __u32 first_call(struct __sk_buff *skb)
 SEC("tc")
 int dpd_from_container(struct __sk_buff *skb)
 {
-	int answer = established(skb, HOOK_FROM_CONTAINER);
+	__u64 epoch = live_epoch();
+	int answer = established(skb, HOOK_FROM_CONTAINER, epoch);
 
 	if (likely(answer == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
 	if (answer == ACTION_PASS)
 		return HOOK_NEXT;
 
-	struct packet *packet = chain_open(skb, HOOK_FROM_CONTAINER, live_epoch());
+	struct packet *packet = chain_open(skb, HOOK_FROM_CONTAINER, epoch);
 
 	if (!packet)
 		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */

@@ -2,32 +2,36 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod census;
+mod drift;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::bpf::attach::{self, Mechanism, Role};
-use crate::bpf::conntrack::{Sizes, Tables};
+use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::Generations;
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load};
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::Conversation;
-use crate::model::state::{Settings, State, XdpMode};
+use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
+use census::Census;
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
@@ -40,7 +44,11 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
-    _lock: OwnedFd,
+    /// Counters may be left of what is gone.
+    has_old_counters: bool,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -82,7 +90,10 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
-            _lock: lock,
+            has_old_counters: true,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -96,12 +107,30 @@ impl Reconciler {
         self.live.as_ref()
     }
 
-    /// A sentence for each foreign program that sees packets before ours: it could wave them past policy. It is left
-    /// alone.
-    pub fn foreign_ahead(&self) -> Vec<String> {
+    /// A sentence for each program of somebody else that is in our way. It is left alone.
+    pub fn foreign(&self) -> Vec<String> {
         let Some(live) = &self.live else {
             return Vec::new();
         };
+        let mut sentences = self.foreign_ahead(live);
+        for (ifindex, mode) in xdp_modes(live) {
+            if mode != XdpMode::Auto {
+                continue; // then it was an error
+            }
+            if let Some(foreign) = xdp::find_foreign(&self.pins, ifindex) {
+                let interface = interface_name(&live.catalog, ifindex);
+                sentences.push(format!(
+                    "interface {interface}: the XDP program {foreign} of somebody else is there, and the prefilter \
+                     drops nothing on it: look at it with `bpftool net show dev {interface}` and take it off, or set \
+                     xdp = \"off\" for this interface"
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// Those that see packets before ours: they could wave them past policy.
+    fn foreign_ahead(&self, live: &State) -> Vec<String> {
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
             for found in attach::find(&self.pins, ifindex, role) {
@@ -129,6 +158,7 @@ impl Reconciler {
         world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        self.mend(world)?;
         let before = self.resize(config)?;
         let size = before.as_ref().map(|before| before.sizes.connections);
         let mut done = self.change(config, world, announce);
@@ -139,6 +169,8 @@ impl Reconciler {
             }
             Err(_) => before.into_iter().for_each(|before| self.restore(before)),
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(&self.pins, load, epoch);
         done
     }
 
@@ -148,14 +180,13 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
+        let is_in_place = self.attached == wanted && !self.generations.is_burnt();
         if self.live.as_ref() == Some(&state) && is_in_place {
-            self.settle();
+            self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -172,18 +203,12 @@ impl Reconciler {
             self.generations.discard(prepared.epoch());
             return Err(error);
         }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
-        }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         let switched = Instant::now();
         let before = self.live.replace(state);
-        self.detach_all_but(&wanted);
-        self.detach_xdp();
-        self.settle();
-        self.forget_counters();
+        self.has_old_counters = true;
+        self.tidy(&wanted);
         if let (Some(census), Some(before), Some(live)) = (census, &before, &self.live) {
             census.count(switched, before, live, &mut changes);
         }
@@ -207,28 +232,29 @@ impl Reconciler {
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+            return self.go_on(before);
         }
         std::mem::replace(&mut self.load, before.load).discard();
         self.sizes = before.sizes;
         self.attached = before.attached;
     }
 
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
+    /// An interface would not go back to the load before. Each load has tables of connections of its own, so all
+    /// interfaces go on with the new one, under the configuration before, until the next look.
+    fn go_on(&mut self, before: Before) {
+        for (ifindex, role) in before.attached {
+            if self.attached.contains_key(&ifindex) {
+                continue;
+            }
+            match self.attach_again(ifindex, role) {
+                Ok(()) => drop(self.attached.insert(ifindex, role)),
+                Err(error) => {
+                    log::warn!("interface {ifindex} has programs of another load: {error:#}");
+                    return; // then the load before is still needed
+                }
+            }
+        }
+        self.settle();
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
@@ -264,9 +290,11 @@ impl Reconciler {
         if wanted.is_empty() {
             return Ok(());
         }
+        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
-            xdp::attach(&self.pins, ifindex, mode, program.as_fd()).with_context(|| {
+            let before = before.get(&ifindex).copied();
+            xdp::attach(&self.pins, ifindex, mode, before, program.as_fd()).with_context(|| {
                 format!("interface {}", interface_name(&state.catalog, ifindex))
             })?;
         }
@@ -276,9 +304,9 @@ impl Reconciler {
     /// What had XDP before gets it again, the rest has none.
     fn undo_xdp(&self, state: &State) {
         let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp_modes(state).into_keys() {
+        for (ifindex, tried) in xdp_modes(state) {
             let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode),
+                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
                 None => xdp::detach(&self.pins, ifindex).map(drop),
             };
             if let Err(error) = undone {
@@ -288,14 +316,14 @@ impl Reconciler {
         }
     }
 
-    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode) -> Result<()> {
+    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode, tried: XdpMode) -> Result<()> {
         let program = if self.attached.contains_key(&ifindex) {
             self.load.xdp_program()?
         } else {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(&self.pins, ifindex, mode, program.as_fd())
+        xdp::attach(&self.pins, ifindex, mode, Some(tried), program.as_fd())
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
@@ -322,7 +350,10 @@ impl Reconciler {
             } else {
                 take_off(&self.pins, ifindex).map(drop)
             };
-            if let Err(error) = undone {
+            // One that is gone has taken its programs with it.
+            if let Err(error) = undone
+                && net::is_there(ifindex)
+            {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 self.attached.insert(ifindex, role);
             }
@@ -366,21 +397,33 @@ impl Reconciler {
         }
     }
 
-    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    /// The switch is done. What can't be cleared away now is tried again with the next look.
+    fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
+        self.generations.forget_old();
+        self.detach_all_but(wanted);
+        self.detach_xdp();
+        self.settle();
+        self.forget_counters();
+    }
+
     fn settle(&mut self) {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
     }
 
-    fn forget_counters(&self) {
+    fn forget_counters(&mut self) {
         let Some(live) = &self.live else { return };
+        if !self.has_old_counters {
+            return;
+        }
         let done = counters::forget(
             &self.pins,
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
+        self.has_old_counters = done.is_err();
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
         }
@@ -392,47 +435,6 @@ impl Drop for Reconciler {
     fn drop(&mut self) {
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
-        }
-    }
-}
-
-/// The connections as they are before a switch, to tell what it does to them.
-///
-/// After it their next packets are judged anew, and those that end are gone within moments: the busiest first. So they
-/// are read before; but the switch does not wait for that. What is still being read then may lack some.
-struct Census {
-    reader: JoinHandle<Result<(HashMap<Conversation, u64>, Instant)>>,
-}
-
-impl Census {
-    /// Begins to read, unless there are none yet.
-    fn begin(pins: &Pins, before: &State) -> Option<Census> {
-        if before.settings == Settings::default() {
-            return None;
-        }
-        let (pins, settings) = (pins.clone(), before.settings.clone());
-        let read = move || {
-            let conversations = Tables::open(&pins)?.conversations(&settings)?;
-            Ok((conversations, Instant::now()))
-        };
-        let thread = thread::Builder::new().name("census".to_owned()).spawn(read);
-        let reader = thread
-            .inspect_err(|error| log::warn!("connections are not counted: {error}"))
-            .ok()?;
-        Some(Census { reader })
-    }
-
-    /// Adds to the changes what each did to the connections.
-    fn count(self, switched: Instant, old: &State, new: &State, changes: &mut Vec<Change>) {
-        match self.reader.join() {
-            Ok(Ok((conversations, read))) => {
-                plan::effect::count(old, new, changes, conversations);
-                for change in changes {
-                    change.effect.is_least = read > switched;
-                }
-            }
-            Ok(Err(error)) => log::warn!("connections are not counted: {error:#}"),
-            Err(_) => log::warn!("connections are not counted: the reader of them panicked"),
         }
     }
 }
@@ -518,7 +520,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
         }
     }
     for folder in pins.versions() {
-        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+        Pins::remove(&folder)?;
         removed.push(format!("pinned maps and programs in {}", folder.display()));
     }
     drop(lock);

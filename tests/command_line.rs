@@ -162,7 +162,7 @@ fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
     std::os::unix::fs::symlink("/dev/zero", drop_ins.join("10.toml")).unwrap();
     for config in [config, with_device] {
         let config = config.to_str().unwrap();
-        for words in ["run", "status", "check", "plan", "service list", "cleanup"] {
+        for words in ["run", "check", "plan", "status", "service list"] {
             let mut command = Command::new("timeout");
             command.args(["20", env!("CARGO_BIN_EXE_dpd"), "--config", config]);
             let output = command.args(words.split(' ')).output().unwrap();
@@ -247,7 +247,7 @@ mod observers {
 
     use dpd::model::flow::{Flow, FlowPeer, Verdict};
     use dpd::model::policy::Direction;
-    use dpd::model::status::DaemonStatus;
+    use dpd::model::status::{DaemonStatus, DriftCounts};
     use dpd::observe::server::{Limits, Server};
 
     use super::*;
@@ -294,6 +294,8 @@ mod observers {
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
+            recent_drops: None,
+            drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
     }

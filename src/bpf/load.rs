@@ -11,9 +11,11 @@ use libbpf_rs::{
 
 use super::abi;
 use super::conntrack::Sizes;
+use super::gate;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
+use super::program;
 
 /// Maps that every load has of its own; all others are kept.
 const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
@@ -115,8 +117,10 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
         }
     }
     let object = messages::quote(|| {
-        open.load()
-            .context("load the eBPF programs (as root, on a kernel from 6.1 on)")
+        gate::pass(
+            format_args!("load the eBPF programs (as root, on a kernel from 6.1 on)"),
+            || open.load(),
+        )
     })?;
     let load = Load {
         pins: pins.clone(),
@@ -164,20 +168,22 @@ fn adopt(
             before: pinned,
         });
         let after = &resized.last().context("it was pushed")?.after;
-        map.reuse_fd(after.as_fd())
-            .with_context(|| format!("use the resized map {name}"))?;
+        gate::pass(format_args!("use the resized map {name}"), || {
+            map.reuse_fd(after.as_fd())
+        })?;
         return Ok(true);
     }
-    map.reuse_fd(pinned.as_fd())
-        .with_context(|| format!("adopt map {name}"))?;
+    gate::pass(format_args!("adopt map {name}"), || {
+        map.reuse_fd(pinned.as_fd())
+    })?;
     Ok(true)
 }
 
 impl Load {
     fn finish(mut self, object: Object, fresh: &[String], resized: Vec<Resized>) -> Result<Load> {
         let folder = self.pins.load(self.number);
-        Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Pins::remove(&folder)?;
+        Pins::make(&folder)?;
         // Entries that packets make from here on are copied once more when the old programs are gone.
         let done = self
             .pin(&object, fresh)
@@ -222,12 +228,10 @@ impl Load {
             let removed = if path.is_dir() {
                 Pins::remove(&path)
             } else {
-                fs::remove_file(&path)
+                Pins::unpin(&path).map(drop)
             };
-            if let Err(error) = removed
-                && path.exists()
-            {
-                log::warn!("{} stays behind: {error}", path.display());
+            if let Err(error) = removed {
+                log::warn!("a load that failed stays behind: {error:#}");
             }
         }
     }
@@ -237,6 +241,21 @@ impl Load {
         self.programs
             .get(&hook)
             .with_context(|| format!("the object has no program {}", hook.name()))
+    }
+
+    /// Its number in bpffs.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The kernel's number of a hook's program.
+    pub fn program_id(&self, hook: HookProgram) -> Option<u32> {
+        Some(program::info(self.programs.get(&hook)?).ok()?.id)
+    }
+
+    /// The same of the uplinks' XDP program.
+    pub fn xdp_program_id(&self) -> Option<u32> {
+        Some(program::info(self.xdp_program().ok()?).ok()?.id)
     }
 
     /// The program of a hook in the newest load before this one, if there is one.
@@ -274,8 +293,7 @@ impl Load {
         }
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
-                let folder = self.pins.load(old);
-                Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+                Pins::remove(&self.pins.load(old))?;
             }
         }
         self.is_settled = true;
@@ -290,25 +308,27 @@ impl Load {
     fn pin_instead(&self, table: &Resized) -> Result<()> {
         let path = self.pins.map(&table.name);
         let beside = self.pins.map(&format!("{}-resized", table.name));
-        if beside.exists() {
-            fs::remove_file(&beside).with_context(|| format!("unpin {}", beside.display()))?;
-        }
+        Pins::unpin(&beside)?;
         map::pin(table.after.as_fd(), &beside)?;
-        fs::rename(&beside, &path).with_context(|| format!("pin at {}", path.display()))
+        gate::pass(format_args!("pin at {}", path.display()), || {
+            fs::rename(&beside, &path)
+        })
     }
 
     /// Lets go of this load, to which no link leads. The tables that it made stay for the next.
     pub fn discard(&self) {
-        let folder = self.pins.load(self.number);
-        if let Err(error) = Pins::remove(&folder) {
-            log::warn!("{} stays behind: {error}", folder.display());
+        if let Err(error) = Pins::remove(&self.pins.load(self.number)) {
+            log::warn!("programs that were not put into use stay behind: {error:#}");
         }
     }
 }
 
 /// Copies what is not in the table after its change of size.
 fn copy_entries(table: &Resized) -> Result<()> {
-    let rows: Vec<(abi::tuple, abi::connection)> = map::read(&table.before)?;
+    let rows: Vec<(abi::tuple, abi::connection)> =
+        gate::pass(format_args!("read table {}", table.name), || {
+            map::read(&table.before)
+        })?;
     for (key, value) in rows {
         use super::abi::Plain;
         // An entry that is there already is newer.
@@ -331,11 +351,11 @@ fn fill_chain(object: &Object) -> Result<()> {
             .find(|program| program.name() == name)
             .with_context(|| format!("the object has no program {name}"))?;
         let fd = program.as_fd().as_raw_fd() as u32;
-        calls
-            .update(&place.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-            .with_context(|| format!("put {name} into the chain"))?;
+        gate::pass(format_args!("put {name} into the chain"), || {
+            calls.update(&place.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+        })?;
     }
-    Ok(())
+    map::freeze(&calls, "dpd_calls")
 }
 
 /// The programs of the newest load, by name and path of their pins.

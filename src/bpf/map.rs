@@ -8,6 +8,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::abi::Plain;
+use super::gate;
 
 /// Entries that one system call reads or writes.
 const BATCH: u32 = 4096;
@@ -46,15 +47,19 @@ pub fn create(kind: &Kind, entries: u32) -> Result<MapHandle> {
         map_flags: kind.flags,
         ..Default::default()
     };
-    MapHandle::create(
-        kind.map_type,
-        Some(kind.name),
-        kind.key_size,
-        kind.value_size,
-        entries.max(1),
-        &options,
+    gate::pass(
+        format_args!("make map {} for {entries} entries", kind.name),
+        || {
+            MapHandle::create(
+                kind.map_type,
+                Some(kind.name),
+                kind.key_size,
+                kind.value_size,
+                entries.max(1),
+                &options,
+            )
+        },
     )
-    .with_context(|| format!("make map {} for {entries} entries", kind.name))
 }
 
 /// Writes rows, in as few system calls as there are batches.
@@ -64,15 +69,35 @@ pub fn write(map: &MapHandle, name: &str, rows: &Rows) -> Result<()> {
     while written < rows.count {
         let batch = (rows.count - written).min(BATCH);
         let (from, to) = (written as usize, (written + batch) as usize);
-        map.update_batch(
-            &rows.keys[from * key_size..to * key_size],
-            &rows.values[from * value_size..to * value_size],
-            batch,
-            MapFlags::ANY,
-            MapFlags::ANY,
-        )
-        .with_context(|| format!("table {name}: write rows {from} to {to} of {}", rows.count))?;
+        gate::pass(
+            format_args!("table {name}: write rows {from} to {to} of {}", rows.count),
+            || {
+                map.update_batch(
+                    &rows.keys[from * key_size..to * key_size],
+                    &rows.values[from * value_size..to * value_size],
+                    batch,
+                    MapFlags::ANY,
+                    MapFlags::ANY,
+                )
+            },
+        )?;
         written += batch;
+    }
+    Ok(())
+}
+
+/// From here on user space, we too, can't write the map: the kernel refuses it. One that is frozen already is left so.
+pub fn freeze(map: &impl MapCore, name: &str) -> Result<()> {
+    // SAFETY: the descriptor is open for the whole call.
+    let done = unsafe { libbpf_sys::bpf_map_freeze(map.as_fd().as_raw_fd()) };
+    // Kernels differ in how they refuse to freeze twice.
+    let is_frozen = || {
+        map.query_fdinfo()
+            .is_ok_and(|info| info.frozen == Some(true))
+    };
+    if done < 0 && !is_frozen() {
+        return Err(std::io::Error::from_raw_os_error(-done))
+            .with_context(|| format!("freeze map {name}"));
     }
     Ok(())
 }
@@ -91,9 +116,28 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
         }
         return Ok(rows);
     }
-    read_batches(map, |key, value| {
-        rows.extend(K::from_bytes(key).zip(V::from_bytes(value)));
-    })?;
+    for_each(map, |key, value| rows.push((key, value)))?;
+    Ok(rows)
+}
+
+/// Calls `take` with each row of a hash or array, many read at a time: memory for one batch, however many rows there are.
+pub fn for_each<K: Plain, V: Plain>(map: &impl MapCore, mut take: impl FnMut(K, V)) -> Result<()> {
+    read_batches(map, map.value_size() as usize, |key, value| {
+        if let Some((key, value)) = K::from_bytes(key).zip(V::from_bytes(value)) {
+            take(key, value);
+        }
+    })
+}
+
+/// How many rows a hash, per-CPU hash or trie has.
+pub fn count(map: &impl MapCore) -> Result<u64> {
+    let value_size = match map.map_type() {
+        MapType::LpmTrie => return Ok(map.keys().count() as u64),
+        MapType::PercpuHash | MapType::LruPercpuHash => percpu_size(map)?,
+        _ => map.value_size() as usize,
+    };
+    let mut rows = 0;
+    read_batches(map, value_size, |_, _| rows += 1)?;
     Ok(rows)
 }
 
@@ -101,8 +145,12 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
 ///
 /// A batch of a hash ends with a whole bucket: one that is not full need not be the last. The kernel says which is, so
 /// it is asked here and not through libbpf_rs, whose walk ends with the first that is not full.
-pub fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
-    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+fn read_batches(
+    map: &impl MapCore,
+    value_size: usize,
+    mut take: impl FnMut(&[u8], &[u8]),
+) -> Result<()> {
+    let key_size = map.key_size() as usize;
     // Where the next batch begins: a key of the map, or the number of a bucket.
     let mut next = vec![0u8; key_size.max(size_of::<u32>())];
     let mut begun = false;
@@ -150,47 +198,56 @@ pub fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> R
     }
 }
 
-/// The rows of a per-CPU map, each CPU's value apart.
+/// The rows of a per-CPU hash, each CPU's value apart.
 pub fn read_percpu<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, Vec<V>)>> {
     let mut rows = Vec::new();
-    for key in map.keys() {
-        let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? else {
-            continue; // deleted while we walked
-        };
-        if let Some(key) = K::from_bytes(&key) {
-            rows.push((key, percpu_values(&values)));
+    read_batches(map, percpu_size(map)?, |key, values| {
+        let values = values.chunks_exact(percpu_stride(map));
+        let values = values.filter_map(|value| V::from_bytes(value.get(..size_of::<V>())?));
+        if let Some(key) = K::from_bytes(key) {
+            rows.push((key, values.collect()));
         }
-    }
+    })?;
     Ok(rows)
 }
 
 /// The values of one row of a per-CPU map, one for each CPU; none if the row is not there.
 pub fn lookup_percpu<V: Plain>(map: &impl MapCore, key: &impl Plain) -> Result<Vec<V>> {
     let values = map.lookup_percpu(key.as_bytes(), MapFlags::ANY)?;
-    Ok(percpu_values(&values.unwrap_or_default()))
+    let values = values.iter().flatten();
+    Ok(values
+        .filter_map(|value| V::from_bytes(value.get(..size_of::<V>())?))
+        .collect())
 }
 
-fn percpu_values<V: Plain>(values: &[Vec<u8>]) -> Vec<V> {
-    let values = values.iter();
-    values
-        .filter_map(|value| V::from_bytes(&value[..size_of::<V>().min(value.len())]))
-        .collect()
+/// The kernel rounds each CPU's value up to whole words.
+fn percpu_stride(map: &impl MapCore) -> usize {
+    (map.value_size() as usize).next_multiple_of(size_of::<u64>())
+}
+
+/// What all CPUs' values of one row take.
+fn percpu_size(map: &impl MapCore) -> Result<usize> {
+    let cpus = libbpf_rs::num_possible_cpus().context("ask how many CPUs there can be")?;
+    Ok(percpu_stride(map) * cpus)
 }
 
 /// Pins an object that has a file descriptor.
 pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
     let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
         .with_context(|| format!("pin at {}", path.display()))?;
-    // SAFETY: the descriptor is open and the path ends in a zero byte, both for the whole call.
-    let done = unsafe { libbpf_sys::bpf_obj_pin(object.as_fd().as_raw_fd(), text.as_ptr()) };
-    if done < 0 {
-        return Err(std::io::Error::from_raw_os_error(-done))
-            .with_context(|| format!("pin at {}", path.display()));
-    }
-    Ok(())
+    gate::pass(format_args!("pin at {}", path.display()), || {
+        // SAFETY: the descriptor is open and the path ends in a zero byte, both for the whole call.
+        let done = unsafe { libbpf_sys::bpf_obj_pin(object.as_fd().as_raw_fd(), text.as_ptr()) };
+        match done {
+            0.. => Ok(()),
+            errno => Err(std::io::Error::from_raw_os_error(-errno)),
+        }
+    })
 }
 
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapHandle> {
-    MapHandle::from_pinned_path(path).with_context(|| format!("open map {}", path.display()))
+    gate::pass(format_args!("open map {}", path.display()), || {
+        MapHandle::from_pinned_path(path)
+    })
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
-use super::abi::{self, Plain};
+use super::abi;
 use super::attach::{self, Role};
-use super::conntrack::Tables;
+use super::conntrack::{Tables, now_ns};
+use super::counters;
 use super::generation;
 use super::live::Live;
 use super::load;
@@ -17,7 +18,8 @@ use super::messages;
 use super::pins::{self, Pins};
 use super::program;
 use super::xdp;
-use crate::model::conntrack::{Connection, Conversation};
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::{Connection, Conversation, Tally};
 use crate::model::drop_reason;
 use crate::model::state::{Settings, State};
 use crate::model::status::{
@@ -80,6 +82,11 @@ impl Reader {
         }
     }
 
+    /// What the numbers in the live tables mean.
+    pub fn catalog(&self) -> Result<Catalog> {
+        self.of_generation(generation::catalog)
+    }
+
     /// Something of the live generation, and of one alone.
     fn of_generation<T>(&self, read: impl Fn(&Pins, u64) -> Result<T>) -> Result<T> {
         let mut epoch = self.live.epoch();
@@ -99,7 +106,7 @@ impl Reader {
     }
 
     pub fn connections(&self) -> Result<Vec<Connection>> {
-        Tables::open(&self.pins)?.connections(&self.state()?.settings)
+        Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
     }
 
     /// How many connections each conversation has that is not expired by these settings.
@@ -117,17 +124,10 @@ impl Reader {
         Tables::open(&self.pins)?.flush()
     }
 
-    pub fn conntrack_counts(&self) -> Result<ConntrackCounts> {
-        let inserted = self.counter(abi::counter::COUNTER_CT_INSERTED)?;
-        let deleted = self.counter(abi::counter::COUNTER_CT_DELETED)?
-            + self.counter(abi::counter::COUNTER_CT_SWEPT)?;
-        let present = Tables::open(&self.pins)?.present()?;
-        Ok(ConntrackCounts {
-            inserted,
-            deleted,
-            present,
-            evicted: inserted.saturating_sub(deleted).saturating_sub(present),
-        })
+    /// What is in the tables of connections, and what has been.
+    pub fn conntrack(&self) -> Result<(Tally, ConntrackCounts)> {
+        let settings = self.of_generation(generation::settings)?;
+        Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
     /// How often each rule decided, by its number.
@@ -138,6 +138,11 @@ impl Reader {
     /// How many packets each prefix of the prefilter dropped, by its number.
     pub fn prefilter_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_prefilter_hits")
+    }
+
+    /// How many frames XDP could not read as what they claim to be, and passed to tc.
+    pub fn xdp_malformed(&self) -> Result<u64> {
+        self.counter(abi::counter::COUNTER_XDP_MALFORMED)
     }
 
     fn hits(&self, map: &str) -> Result<BTreeMap<u32, u64>> {
@@ -183,7 +188,8 @@ impl Reader {
         Ok(metrics)
     }
 
-    fn drops(&self) -> Result<Vec<Metric>> {
+    /// Drops by reason, direction and interface, alone.
+    pub fn drops(&self) -> Result<Vec<Metric>> {
         let map = self.open_map("dpd_metrics")?;
         let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
         let rows = rows.into_iter();
@@ -198,15 +204,7 @@ impl Reader {
     }
 
     fn counter(&self, counter: abi::counter) -> Result<u64> {
-        use libbpf_rs::MapFlags;
-        let map = self.open_map("dpd_counters")?;
-        let values = map
-            .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)?
-            .unwrap_or_default();
-        Ok(values
-            .iter()
-            .filter_map(|value| u64::from_bytes(value))
-            .sum())
+        counters::read(&self.open_map("dpd_counters")?, counter)
     }
 
     fn open_map(&self, name: &str) -> Result<MapHandle> {
@@ -239,6 +237,11 @@ impl Reader {
 
     /// The kept maps and the live tables, with their fill.
     pub fn maps(&self) -> Result<Vec<MapStatus>> {
+        self.maps_with(|_| None)
+    }
+
+    /// The same; a map of whose entries `known` knows the number is not walked.
+    pub fn maps_with(&self, known: impl Fn(&str) -> Option<u64>) -> Result<Vec<MapStatus>> {
         let mut maps = Vec::new();
         let generation = self.pins.generation(self.live.epoch());
         for folder in [self.pins.maps(), generation] {
@@ -248,7 +251,7 @@ impl Reader {
                 };
                 maps.push(MapStatus {
                     kind: format!("{:?}", map.map_type()),
-                    entries: fill(&map),
+                    entries: known(&name).or_else(|| fill(&map)),
                     max_entries: map.max_entries(),
                     memory_bytes: map
                         .query_fdinfo()
@@ -264,9 +267,12 @@ impl Reader {
 
     /// Where our programs are, by interface.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        let state = self.state()?;
+        Ok(self.attachments_of(&self.catalog()?))
+    }
+
+    /// Where our programs are on the interfaces of this catalog.
+    pub fn attachments_of(&self, catalog: &Catalog) -> Vec<Attachment> {
         let mut attachments = Vec::new();
-        let catalog = &state.catalog;
         let endpoints = catalog
             .endpoints
             .iter()
@@ -279,16 +285,7 @@ impl Reader {
             let Some(ifindex) = ifindex else {
                 continue;
             };
-            if let Some(attached) = xdp::find(&self.pins, ifindex) {
-                attachments.push(Attachment {
-                    interface: interface.clone(),
-                    ifindex,
-                    hook: "xdp".to_owned(),
-                    mechanism: attached.name().to_owned(),
-                    program: load::XDP_PROGRAM.to_owned(),
-                    ahead: Vec::new(),
-                });
-            }
+            attachments.extend(self.xdp(interface, ifindex));
             for found in attach::find(&self.pins, ifindex, role) {
                 attachments.push(Attachment {
                     interface: interface.clone(),
@@ -300,7 +297,19 @@ impl Reader {
                 });
             }
         }
-        Ok(attachments)
+        attachments
+    }
+
+    /// The XDP program of an interface.
+    pub fn xdp(&self, interface: &str, ifindex: u32) -> Option<Attachment> {
+        xdp::find(&self.pins, ifindex).map(|attached| Attachment {
+            interface: interface.to_owned(),
+            ifindex,
+            hook: "xdp".to_owned(),
+            mechanism: attached.name().to_owned(),
+            program: load::XDP_PROGRAM.to_owned(),
+            ahead: Vec::new(),
+        })
     }
 }
 
@@ -336,7 +345,7 @@ fn reason_text(reason: u8) -> &'static str {
 fn fill(map: &MapHandle) -> Option<u64> {
     match map.map_type() {
         MapType::Hash | MapType::LruHash | MapType::LpmTrie | MapType::PercpuHash => {
-            Some(map.keys().count() as u64)
+            map::count(map).ok()
         }
         _ => None,
     }

@@ -14,8 +14,6 @@ use super::{Config, check_sources, name};
 /// Bytes that one file may have: six times what ten thousand services with ten backends each take.
 const SIZE_MAX: u64 = 32 << 20;
 
-const NO_FILE: &str = "this is not a regular file";
-
 /// A configuration with what it was made of.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -78,28 +76,6 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
     }
 }
 
-/// The texts of a file and its drop-ins, whatever is in them, for those who only look for a key or two.
-///
-/// # Errors
-/// If one of them can't be read.
-pub fn texts(path: &Path) -> io::Result<Vec<(PathBuf, String)>> {
-    let drop_ins = drop_ins(path).unwrap_or_default();
-    let paths = std::iter::once(path.to_owned()).chain(drop_ins);
-    let read = |path: PathBuf| {
-        let bytes = open_file(&path)
-            .and_then(|file| file.ok_or_else(|| io::Error::other(NO_FILE)))
-            .and_then(read_bytes);
-        match bytes {
-            Ok(bytes) => Ok((path, String::from_utf8_lossy(&bytes).into_owned())),
-            Err(error) => {
-                let place = path.display();
-                Err(io::Error::new(error.kind(), format!("{place}: {error}")))
-            }
-        }
-    };
-    paths.map(read).collect()
-}
-
 /// The drop-ins of a file, in name order. Hidden files are editors' and package managers' own.
 fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     let Some(folder) = drop_in_folder(path) else {
@@ -132,10 +108,25 @@ fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The text of one file for those who take what they can understand of it; `None` if it is no regular file, or larger
+/// than a configuration may be. Never waits, as opening a pipe would.
+///
+/// # Errors
+/// If the file can't be opened or read.
+pub fn read_lossy(path: &Path) -> io::Result<Option<String>> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    let bytes = read_bytes(file)?;
+    let is_small = bytes.len() as u64 <= SIZE_MAX;
+    Ok(is_small.then(|| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 fn read_file(path: &Path) -> Reading<Source> {
-    let bytes = match open(path)? {
+    let file = open(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = match file {
         Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
-        None => return Err(problem(path, NO_FILE.into(), None)),
+        None => return Err(problem(path, "this is not a regular file".into(), None)),
     };
     if bytes.len() as u64 > SIZE_MAX {
         let message = format!("the file is larger than {} MiB", SIZE_MAX >> 20);
@@ -159,12 +150,8 @@ fn read_file(path: &Path) -> Reading<Source> {
     }
 }
 
-fn open(path: &Path) -> Reading<Option<File>> {
-    open_file(path).map_err(|error| unreadable(path, &error))
-}
-
 /// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
-fn open_file(path: &Path) -> io::Result<Option<File>> {
+fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);

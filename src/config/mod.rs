@@ -15,7 +15,7 @@ mod source;
 mod tree;
 mod value;
 
-pub use load::{Loaded, drop_in_folder, load, texts};
+pub use load::{Loaded, drop_in_folder, load, read_lossy};
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;
@@ -88,6 +88,8 @@ pub struct Daemon {
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
     pub log: LogTarget,
+    /// Where Prometheus reads; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,6 +42,7 @@ impl Reader {
             .name("events".to_owned())
             .spawn(move || {
                 let take = move |event: Event| {
+                    shared.count_event();
                     let catalog = names.of(event.epoch);
                     let flow = Arc::new(flows::flow(&event, &catalog, Clock::read()));
                     if journal::is_wanted(&flow, shared.journal()) {

@@ -5,7 +5,9 @@
 
 mod events;
 pub mod flows;
+mod history;
 mod names;
+mod scrape;
 mod shared;
 
 use std::path::{Path, PathBuf};
@@ -15,10 +17,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, select, tick};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bpf::memory;
+use crate::bpf::reader::Reader;
 use crate::config::{self, Config};
+use crate::http;
+use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
@@ -26,12 +33,17 @@ use crate::reconcile::Reconciler;
 use crate::systemd;
 use crate::watch::FileWatcher;
 use names::Names;
+use scrape::Scraper;
 use shared::Shared;
 
-/// How often connections are swept.
+/// How often connections are swept, counters sampled, and what something else did is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Lines of one change that the log is given; a first start with thousands of services has as many.
 const CHANGES_TOLD: usize = 200;
+/// What the log tells of that something else did at one time; all is counted.
+const DRIFT_TOLD: usize = 8;
+/// How often a change is tried again on a host that changes meanwhile.
+const LOOKS_AGAIN: usize = 5;
 /// How often the host is looked at though nothing has called.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -40,6 +52,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
+    raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
@@ -51,17 +64,33 @@ pub fn run(path: &Path) -> Result<()> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let mut daemon = Daemon::start(path, loaded.config)?;
+    // A port that is taken is known before anything is changed.
+    let port = scrape::open_new(None, loaded.config.daemon.metrics).context("daemon.metrics")?;
+    let mut daemon = Daemon::start(path, loaded.config, port)?;
     systemd::notify(systemd::READY);
     log::info!(
         "ready: the datapath matches {}, revision {}",
         path.display(),
         daemon.reconciler.epoch()
     );
+    // What a daemon before us could not know is known before the first is asked for it.
+    daemon.sweep();
     daemon.follow(&file_changes, &host_changes, &signals);
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
     Ok(())
+}
+
+/// Pinned objects are held open, three for each interface: more than the 1024 that a process begins with.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("raise the limit of open files: {error}");
+    }
 }
 
 /// Signals as they come. The one that stops us is not to be lost behind others, so there is room for a few.
@@ -91,22 +120,31 @@ struct Daemon {
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
+    scraper: Arc<Scraper>,
+    /// Who answers Prometheus, if the file says where.
+    metrics: Option<http::Server>,
+    /// What the datapath was made to match last; `None` after a failure.
+    followed: Option<World>,
+    /// Why the host could not be followed, as it was said last.
+    host_error: Option<String>,
     _server: Arc<Server>,
     _events: events::Reader,
 }
 
 impl Daemon {
     /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Config) -> Result<Daemon> {
+    fn start(path: &Path, config: Config, port: Option<http::Port>) -> Result<Daemon> {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
             names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
         }
         let world = net::snapshot()?;
+        let started = Instant::now();
         let applied =
             reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(path, &config));
+        shared.compared(started.elapsed(), reconciler.live());
         shared.follows(&config);
         let server = {
             let shared = shared.clone();
@@ -123,6 +161,8 @@ impl Daemon {
             shared.clone(),
             FlowLog::open(config.daemon.log)?,
         )?;
+        let scraper = Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone());
+        let metrics = port.map(|port| scraper.serve(port)).transpose()?;
         let mut daemon = Daemon {
             path: path.to_owned(),
             config,
@@ -131,11 +171,19 @@ impl Daemon {
             shared,
             waiting: Vec::new(),
             warnings: Vec::new(),
+            scraper,
+            metrics,
+            followed: None,
+            host_error: None,
             _server: server,
             _events: events,
         };
         daemon.say(&applied.changes);
+        daemon.say_undone();
         daemon.note_host(&world);
+        daemon.followed = Some(world);
+        drop(applied);
+        memory::give_back();
         Ok(daemon)
     }
 
@@ -186,14 +234,22 @@ impl Daemon {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        if loaded.config.daemon != self.config.daemon {
-            log::warn!("[daemon] has changed: that counts from the next start on");
-            loaded.config.daemon = self.config.daemon.clone();
-        }
+        self.keep_places(&mut loaded.config.daemon);
+        let metrics = loaded.config.daemon.metrics;
+        let port = match scrape::open_new(self.metrics.as_ref(), metrics) {
+            Ok(port) => port,
+            Err(error) => {
+                let path = self.path.display();
+                self.fail(&format!("apply {path}: daemon.metrics: {error:#}"));
+                return false;
+            }
+        };
         let previous = std::mem::replace(&mut self.config, loaded.config);
         match self.apply() {
             Ok(()) => {
+                self.serve_metrics(port);
                 self.shared.follows(&self.config);
+                self.host_error = None;
                 true
             }
             Err(error) => {
@@ -204,33 +260,115 @@ impl Daemon {
         }
     }
 
-    /// The host is not as it was: the same configuration may mean something else now.
-    fn follow_host(&mut self) {
-        match self.apply() {
-            Ok(()) => self.shared.host_failed(None),
-            Err(error) => {
-                let error = format!("follow the host's interfaces: {error:#}");
-                log::error!("{error}");
-                self.shared.host_failed(Some(error));
-            }
+    /// What a running daemon can't move stays where it is.
+    fn keep_places(&self, wanted: &mut config::Daemon) {
+        let kept = config::Daemon {
+            metrics: wanted.metrics,
+            ..self.config.daemon.clone()
+        };
+        if *wanted != kept {
+            log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
+            *wanted = kept;
         }
+    }
+
+    /// Prometheus is answered where the file says: at the new port if there is one.
+    fn serve_metrics(&mut self, port: Option<http::Port>) {
+        if self.config.daemon.metrics.is_none() {
+            self.metrics = None;
+        }
+        match port.map(|port| self.scraper.serve(port)).transpose() {
+            Ok(None) => {}
+            Ok(server) => self.metrics = server,
+            Err(error) => log::error!("daemon.metrics: {error:#}"),
+        }
+    }
+
+    /// The host may not be as it was: the same configuration may mean something else now.
+    fn follow_host(&mut self) {
+        let error = match self.look_at_host() {
+            Ok(()) => None,
+            Err(error) => Some(format!("follow the host's interfaces: {error:#}")),
+        };
+        if let Some(error) = &error
+            && self.host_error != Some(error.clone())
+        {
+            log::error!("{error}");
+        }
+        self.host_error.clone_from(&error);
+        self.shared.host_failed(error);
+    }
+
+    /// A host that is as it was costs no more than the look.
+    fn look_at_host(&mut self) -> Result<()> {
+        let world = net::snapshot()?;
+        if self.followed.as_ref() == Some(&world) && !self.reconciler.has_drifted() {
+            self.note_host(&world);
+            return Ok(());
+        }
+        self.apply_in(world)
     }
 
     /// Makes the datapath match the configuration that was read last.
     fn apply(&mut self) -> Result<()> {
-        let world = net::snapshot()?;
+        self.apply_in(net::snapshot()?)
+    }
+
+    /// Looks again if the host changes meanwhile: an interface that has just gone is refused by the kernel.
+    fn apply_in(&mut self, mut world: World) -> Result<()> {
+        self.followed = None;
+        let mut looks = LOOKS_AGAIN;
+        while let Err(error) = self.apply_once(&world) {
+            let now = net::snapshot()?;
+            if looks == 0 || now == world {
+                return Err(error);
+            }
+            log::debug!("the host has changed meanwhile: {error:#}");
+            (world, looks) = (now, looks - 1);
+        }
+        self.followed = Some(world);
+        Ok(())
+    }
+
+    fn apply_once(&mut self, world: &World) -> Result<()> {
         let names = &self.names;
+        let started = Instant::now();
         let applied = self
             .reconciler
-            .apply(&self.config, &world, |epoch, catalog| {
+            .apply(&self.config, world, |epoch, catalog| {
                 names.add(epoch, catalog)
-            })?;
+            });
+        self.say_undone();
+        let applied = applied?;
+        self.shared
+            .compared(started.elapsed(), self.reconciler.live());
         if !applied.changes.is_empty() {
             self.shared.applied();
         }
         self.say(&applied.changes);
-        self.note_host(&world);
+        self.note_host(world);
+        drop(applied);
+        memory::give_back();
         Ok(())
+    }
+
+    /// What something else did to the datapath, in one line.
+    fn say_undone(&mut self) {
+        let undone = self.reconciler.take_undone();
+        if undone.is_empty() {
+            return;
+        }
+        self.shared.undone(&undone);
+        let (told, rest) = undone.split_at(undone.len().min(DRIFT_TOLD));
+        let told: Vec<&str> = told.iter().map(|drift| drift.what.as_str()).collect();
+        let rest = match rest.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        log::warn!(
+            "something else changed the datapath: {}{rest}: all is as it was again",
+            told.join(", ")
+        );
     }
 
     /// The file is not what the datapath does.
@@ -257,7 +395,7 @@ impl Daemon {
     }
 
     /// What the host lacks is said when it changes.
-    fn note_host(&mut self, world: &crate::model::world::World) {
+    fn note_host(&mut self, world: &World) {
         let waiting: Vec<String> = self
             .reconciler
             .live()
@@ -267,7 +405,7 @@ impl Daemon {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, world);
-        warnings.extend(self.reconciler.foreign_ahead());
+        warnings.extend(self.reconciler.foreign());
         for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
             log::info!("interface {name} is not there: waiting for it");
         }
@@ -282,19 +420,31 @@ impl Daemon {
         self.warnings = warnings;
     }
 
-    fn sweep(&self) {
+    fn sweep(&mut self) {
+        if self.reconciler.has_drifted() {
+            self.follow_host();
+        }
         let Some(live) = self.reconciler.live() else {
             return;
         };
+        let root = &self.config.daemon.bpf_root;
         let started = Instant::now();
-        match crate::sweep::sweep(&self.config.daemon.bpf_root, &live.settings) {
-            Ok(swept) => log::debug!(
-                "swept {} entries in {:?}: {} deleted",
-                swept.entries,
-                started.elapsed(),
-                swept.deleted
-            ),
-            Err(error) => log::warn!("sweep connections: {error:#}"),
+        match crate::sweep::sweep(root, &live.settings) {
+            Ok(swept) => {
+                let took = started.elapsed();
+                let (present, deleted) = (swept.counts.present, swept.deleted);
+                log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
+                self.shared.swept(took, swept);
+            }
+            Err(error) => {
+                log::warn!("sweep connections: {error:#}");
+                self.shared.sweep_failed();
+            }
+        }
+        self.names.forget_old(started);
+        match Reader::open(root).and_then(|reader| reader.drops()) {
+            Ok(drops) => self.shared.sample(&drops),
+            Err(error) => log::warn!("sample the counters of drops: {error:#}"),
         }
     }
 }

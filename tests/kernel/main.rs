@@ -8,12 +8,16 @@ mod common;
 mod generate;
 
 mod foreign;
+mod grace;
 mod host;
 
 mod apply;
 mod budget;
 mod clsact;
+mod drift;
 mod failure;
 mod refusal;
+mod rollback;
+mod sweep;
 mod tcx;
 mod uplink;

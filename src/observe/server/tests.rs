@@ -29,6 +29,8 @@ fn status() -> DaemonStatus {
         waiting: Vec::new(),
         warnings: Vec::new(),
         observers_lost: 0,
+        recent_drops: None,
+        drift: crate::model::status::DriftCounts::default(),
     }
 }
 
