@@ -167,11 +167,12 @@ fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
             command.args(["20", env!("CARGO_BIN_EXE_dpd"), "--config", config]);
             let output = command.args(words.split(' ')).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{config} {words}: {said}");
-            assert!(
-                said.contains("this is not a regular file"),
-                "{config} {words}: {said}"
-            );
+            assert_ne!(output.status.code(), Some(124), "{config} {words}: {said}");
+            if ["run", "check", "plan"].contains(&words) {
+                assert_eq!(output.status.code(), Some(1), "{config} {words}: {said}");
+                let reason = "this is not a regular file";
+                assert!(said.contains(reason), "{config} {words}: {said}");
+            }
         }
     }
 }
