@@ -10,7 +10,8 @@ use super::abi::{self, Plain};
 use super::encode;
 use super::map::{self, Kind};
 use super::pins::Pins;
-use crate::model::conntrack::Connection;
+use crate::model::conntrack::{Connection, ConntrackState, Conversation};
+use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 
 /// In the order of [`Tables::maps`].
@@ -179,6 +180,31 @@ impl Tables {
         Ok(connections)
     }
 
+    /// How many connections each conversation has; closing ones are over. One pass, and memory for the conversations
+    /// alone: the half of the side that began speaks for both, since what renews one half renews the other.
+    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
+        let now = now_ns();
+        let mut conversations = HashMap::new();
+        for (map, name) in self.maps.iter().zip(TABLES) {
+            let take = |tuple: abi::tuple, entry: abi::connection| {
+                let is_closing = encode::connection_state(entry.state) == ConntrackState::Closing;
+                let is_live = expires_ns(settings, tuple.protocol, &entry) > now && !is_closing;
+                if is_live && !is_reply(&entry) {
+                    *conversations
+                        .entry(conversation(&tuple, &entry))
+                        .or_default() += 1;
+                }
+            };
+            map::for_each(map, take).with_context(|| format!("read {name}"))?;
+        }
+        Ok(conversations)
+    }
+
+    /// How many connections the tables were made for: `conntrack.size`.
+    pub fn size(&self) -> u32 {
+        self.maps[0].max_entries() / 2
+    }
+
     /// Forgets every connection; answers how many entries there were in all tables.
     pub fn flush(&self) -> Result<u64> {
         let mut connections = 0;
@@ -192,6 +218,21 @@ impl Tables {
         self.count_deleted(deleted)?;
         self.set_usage(&HashMap::new())?;
         Ok(connections)
+    }
+}
+
+/// Of the entry of the side that began.
+fn conversation(tuple: &abi::tuple, entry: &abi::connection) -> Conversation {
+    let has_ports = Protocol::from_number(tuple.protocol).is_some_and(Protocol::has_ports);
+    let port = |port| if has_ports { port } else { 0 };
+    let to = &entry.rewritten;
+    Conversation {
+        protocol: tuple.protocol,
+        src: encode::socket(&tuple.source, 0).ip(),
+        dst: encode::socket(&tuple.destination, port(tuple.destination_port)),
+        backend: encode::socket(&to.destination, port(to.destination_port)),
+        service: entry.service,
+        backend_id: entry.backend,
     }
 }
 

@@ -170,6 +170,19 @@ const TABLES: [Table; 8] = [
     },
 ];
 
+/// Each table with the entries that a state gives it.
+pub fn sizes(state: &State) -> impl Iterator<Item = (Kind, u32)> {
+    TABLES
+        .iter()
+        .map(|table| (table.kind, (table.rows)(state).count))
+}
+
+/// What the catalog's map is made of, and its entries.
+pub fn catalog_size(catalog: &Catalog) -> Result<(Kind, u32)> {
+    let rows = catalog_rows(catalog)?;
+    Ok((CATALOG_KIND, rows.count))
+}
+
 /// The catalog has no outer map: programs don't read it.
 const CATALOG: &str = "catalog";
 /// A foreign epoch that is farther ahead than this never comes.
@@ -539,6 +552,14 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     Ok(state)
 }
 
+const CATALOG_KIND: Kind = Kind {
+    name: CATALOG,
+    map_type: MapType::Array,
+    key_size: 4,
+    value_size: CATALOG_CHUNK as u32,
+    flags: BPF_F_RDONLY_PROG,
+};
+
 /// The endpoints of a generation by ifindex, alone.
 pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
     let map = map::open(&pins.generation(epoch).join("endpoints"))?;
@@ -551,27 +572,24 @@ pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.
 fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
+    let rows = catalog_rows(catalog)?;
+    let map = map::create(&CATALOG_KIND, rows.count)?;
+    map::write(&map, CATALOG, &rows)?;
+    map::freeze(&map, CATALOG)?;
+    map::pin(&map, path)
+}
+
+fn catalog_rows(catalog: &Catalog) -> Result<Rows> {
     let text = serde_json::to_vec(catalog).context("write the catalog as text")?;
     let mut bytes = (text.len() as u64).to_ne_bytes().to_vec();
     bytes.extend_from_slice(&text);
     bytes.resize(bytes.len().next_multiple_of(CATALOG_CHUNK), 0);
     let chunks = (bytes.len() / CATALOG_CHUNK) as u32;
-    let kind = Kind {
-        name: CATALOG,
-        map_type: MapType::Array,
-        key_size: 4,
-        value_size: CATALOG_CHUNK as u32,
-        flags: BPF_F_RDONLY_PROG,
-    };
-    let rows = Rows {
+    Ok(Rows {
         keys: (0..chunks).flat_map(u32::to_ne_bytes).collect(),
         values: bytes,
         count: chunks,
-    };
-    let map = map::create(&kind, chunks)?;
-    map::write(&map, CATALOG, &rows)?;
-    map::freeze(&map, CATALOG)?;
-    map::pin(&map, path)
+    })
 }
 
 fn read_catalog(map: &MapHandle) -> Result<Catalog> {

@@ -102,7 +102,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
     let mut resized = Vec::new();
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if !name.starts_with("dpd_") || name.contains('.') {
+        if !is_map_of_ours(&name) {
             // Globals that exist to name types: no program reads them.
             map.set_autocreate(false)
                 .with_context(|| format!("leave out map {name}"))?;
@@ -130,6 +130,11 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
         is_settled: false,
     };
     load.finish(object, &fresh, resized)
+}
+
+/// Whether a map of the object is one that programs read, and not a section of globals.
+pub(super) fn is_map_of_ours(name: &str) -> bool {
+    name.starts_with("dpd_") && !name.contains('.')
 }
 
 /// Takes the pinned map in the place of one that would be made; false if there is none.

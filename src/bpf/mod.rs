@@ -4,6 +4,7 @@
 
 pub mod abi;
 pub mod attach;
+pub mod budget;
 mod clsact;
 pub mod conntrack;
 pub mod counters;

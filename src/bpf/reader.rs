@@ -1,6 +1,6 @@
 //! What the kernel holds, for those who only look: listings, status, metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -19,9 +19,9 @@ use super::pins::{self, Pins};
 use super::program;
 use super::xdp;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::{Connection, Tally};
+use crate::model::conntrack::{Connection, Conversation, Tally};
 use crate::model::drop_reason;
-use crate::model::state::State;
+use crate::model::state::{Settings, State};
 use crate::model::status::{
     Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
@@ -37,22 +37,31 @@ impl Reader {
     /// # Errors
     /// If there is no datapath of this version, or no right to look at it.
     pub fn open(root: &Path) -> Result<Reader> {
+        let found = Reader::find(root)?;
+        found.with_context(|| {
+            format!(
+                "no datapath of dpd at {}: start it with `dpd run` or `systemctl start dpd`",
+                root.display()
+            )
+        })
+    }
+
+    /// `None`: there is no datapath of this version.
+    ///
+    /// # Errors
+    /// If there is no right to look.
+    pub fn find(root: &Path) -> Result<Option<Reader>> {
         messages::to_log();
         let pins = Pins::new(root);
         let path = pins.map("dpd_live");
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => bail!(
-                "no datapath of dpd at {}: start it with `dpd run` or `systemctl start dpd`",
-                root.display()
-            ),
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("look at {} (as root?)", root.display()));
-            }
+        let is_there = path
+            .try_exists()
+            .with_context(|| format!("look at {} (as root?)", root.display()))?;
+        if !is_there {
+            return Ok(None);
         }
         let live = Live::map(map::open(&path)?)?;
-        Ok(Reader { pins, live })
+        Ok(Some(Reader { pins, live }))
     }
 
     /// The live epoch, which is the configuration's revision.
@@ -63,6 +72,14 @@ impl Reader {
     /// The live generation.
     pub fn state(&self) -> Result<State> {
         self.of_generation(generation::read)
+    }
+
+    /// The live generation; `None` before the first.
+    pub fn find_state(&self) -> Result<Option<State>> {
+        match self.live.epoch() {
+            0 => Ok(None),
+            _ => self.state().map(Some),
+        }
     }
 
     /// What the numbers in the live tables mean.
@@ -90,6 +107,16 @@ impl Reader {
 
     pub fn connections(&self) -> Result<Vec<Connection>> {
         Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
+    }
+
+    /// How many connections each conversation has that is not expired by these settings.
+    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
+        Tables::open(&self.pins)?.conversations(settings)
+    }
+
+    /// How many connections the tables were made for: `conntrack.size`.
+    pub fn conntrack_size(&self) -> Result<u32> {
+        Ok(Tables::open(&self.pins)?.size())
     }
 
     /// Forgets every connection; answers how many went.

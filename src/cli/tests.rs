@@ -80,7 +80,9 @@ fn what_can_be_said() {
         ("policy check --from client --to kube-dns 53/ftp", false),
         ("cleanup", true),
         ("cleanup now", false),
-        ("plan", false),
+        ("plan", true),
+        ("plan new.toml -o json", true),
+        ("plan one.toml two.toml", false),
         ("", false),
     ];
     for (words, expected) in rows {

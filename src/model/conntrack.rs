@@ -1,7 +1,7 @@
 //! A connection as listings show it: both entries of the kernel's table put together.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +61,27 @@ pub struct Connection {
     pub remaining_ns: u64,
     /// Nanoseconds since it was made.
     pub age_ns: u64,
+}
+
+/// Who speaks to whom: connections that differ in the client's port alone, and meet the same fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conversation {
+    /// IP protocol number.
+    pub protocol: u8,
+    pub src: IpAddr,
+    /// Where the client sends to: the frontend, if a service was asked. Port 0 for protocols without.
+    pub dst: SocketAddr,
+    /// Where that goes; `dst`, if nothing is translated.
+    pub backend: SocketAddr,
+    /// Service number; 0: none.
+    pub service: u32,
+    pub backend_id: u32,
+}
+
+impl Conversation {
+    pub fn is_translated(&self) -> bool {
+        self.dst != self.backend
+    }
 }
 
 /// What a walk over the tables of connections found.

@@ -1,5 +1,6 @@
 //! Plain data that every layer speaks: no kernel, no files, host byte order.
 
+pub mod budget;
 pub mod catalog;
 pub mod conntrack;
 pub mod drop_reason;

@@ -12,6 +12,7 @@ mod interfaces;
 mod lab;
 mod metrics;
 mod ping;
+mod plan;
 mod refused;
 mod seeing;
 mod side_by_side;

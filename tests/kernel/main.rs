@@ -4,11 +4,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../../benches/generate/mod.rs"]
+mod generate;
+
 mod foreign;
 mod grace;
 mod host;
 
 mod apply;
+mod budget;
 mod clsact;
 mod drift;
 mod failure;
