@@ -247,6 +247,7 @@ mod observers {
             warnings: Vec::new(),
             observers_lost: 0,
             journal_lost: 0,
+            recent_drops: None,
             drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()

@@ -326,16 +326,6 @@ frontends = []
 fn what_is_not_built_yet() {
     check(&[
         (
-            "metrics",
-            r#"
-[daemon]
-metrics = "127.0.0.1:9964"
-"#,
-            &[
-                "2:1..8 `daemon.metrics` is not built yet in this version of dpd (take it out of the file)",
-            ],
-        ),
-        (
             "maglev",
             r#"
 [services.s]
@@ -429,6 +419,50 @@ socket = "/sys/fs/bpf/a/s"
 socket = "/ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"
 "#,
             &["2:10..121 the path of a socket can't be longer than 107 bytes"],
+        ),
+        (
+            "metrics at a port alone",
+            r#"
+[daemon]
+metrics = "9964"
+"#,
+            &[
+                r#"2:11..17 "9964" is no address with a port (write it as 127.0.0.1:9964 or [::1]:9964)"#,
+            ],
+        ),
+        (
+            "metrics at an address alone",
+            r#"
+[daemon]
+metrics = "127.0.0.1"
+"#,
+            &[r#"2:11..22 "127.0.0.1" lacks its port (write it as 127.0.0.1:9964 or [::1]:9964)"#],
+        ),
+        (
+            "metrics at any port",
+            r#"
+[daemon]
+metrics = "127.0.0.1:0"
+"#,
+            &[
+                r#"2:11..24 "127.0.0.1:0" has port 0, which nothing can have (ports are 1 to 65535)"#,
+            ],
+        ),
+        (
+            "metrics at an address that no host has",
+            r#"
+[daemon]
+metrics = "224.0.0.1:9964"
+"#,
+            &["2:11..27 224.0.0.1 is a multicast address, which is nobody's own"],
+        ),
+        (
+            "metrics at an IPv4 address in IPv6's clothes",
+            r#"
+[daemon]
+metrics = "[::ffff:127.0.0.1]:9964"
+"#,
+            &["2:11..36 ::ffff:127.0.0.1 is an IPv4 address written as IPv6"],
         ),
         (
             "an unknown word",

@@ -1,10 +1,10 @@
-//! The tables of connections: their sizes, their entries as connections, and the sweep.
+//! The tables of connections: their sizes, and their entries as connections.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, OpenMapMut};
+use libbpf_rs::{MapCore, MapHandle, MapType, OpenMapMut};
 
 use super::abi::{self, Plain};
 use super::encode;
@@ -13,10 +13,8 @@ use super::pins::Pins;
 use crate::model::conntrack::Connection;
 use crate::model::state::Settings;
 
-/// How long an expired pair stays before the sweeper takes it away, in nanoseconds.
-const GRACE_NS: u64 = 10_000_000_000;
-
-const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
+/// In the order of [`Tables::maps`].
+pub(super) const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
 
 /// How many connections the tables are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +67,9 @@ impl Sizes {
 /// The pinned tables.
 #[derive(Debug)]
 pub struct Tables {
-    maps: [MapHandle; 3],
-    usage: MapHandle,
-    counters: MapHandle,
+    pub(super) maps: [MapHandle; 3],
+    pub(super) usage: MapHandle,
+    pub(super) counters: MapHandle,
 }
 
 /// One direction's entry where it was found.
@@ -80,20 +78,13 @@ struct Entry {
     value: abi::connection,
 }
 
-/// What a sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub entries: u64,
-    pub deleted: u64,
-}
-
 /// The kernel's monotonic clock as programs read it, in nanoseconds.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-fn reverse(tuple: &abi::tuple) -> abi::tuple {
+pub(super) fn reverse(tuple: &abi::tuple) -> abi::tuple {
     abi::tuple {
         source: tuple.destination,
         destination: tuple.source,
@@ -119,7 +110,7 @@ fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
 }
 
 /// When an entry is expired, on the kernel's monotonic clock.
-fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
+pub(super) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
     entry
         .seen_ns
         .saturating_add(lifetime_ns(settings, protocol, entry.state))
@@ -136,7 +127,7 @@ fn find_twin<'a>(
         .filter(|twin| reverse(&twin.value.rewritten).as_bytes() == key)
 }
 
-fn is_reply(entry: &abi::connection) -> bool {
+pub(super) fn is_reply(entry: &abi::connection) -> bool {
     u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
 }
 
@@ -188,94 +179,6 @@ impl Tables {
         Ok(connections)
     }
 
-    /// Deletes pairs that have been expired for ten seconds, and sets the endpoints' counts of connections right.
-    pub fn sweep(&self, settings: &Settings) -> Result<Swept> {
-        let now = now_ns();
-        let entries = self.entries()?;
-        let mut swept = Swept {
-            entries: entries.len() as u64,
-            deleted: 0,
-        };
-        let mut open: HashMap<u32, u64> = HashMap::new();
-        for (key, entry) in &entries {
-            let Some(tuple) = abi::tuple::from_bytes(key) else {
-                continue;
-            };
-            let twin = find_twin(&entries, key, &entry.value);
-            let over = |entry: &abi::connection| {
-                expires_ns(settings, tuple.protocol, entry).saturating_add(GRACE_NS) < now
-            };
-            if over(&entry.value) && twin.is_none_or(|twin| over(&twin.value)) {
-                swept.deleted += u64::from(self.delete_if_still_over(key, entry, settings, now)?);
-            } else if !is_reply(&entry.value) && entry.value.from_ifindex != 0 {
-                *open.entry(entry.value.from_ifindex).or_default() += 1;
-            }
-        }
-        self.count_deleted(swept.deleted)?;
-        self.set_usage(&open)?;
-        Ok(swept)
-    }
-
-    /// Looks again first: a packet may have come since the table was read.
-    fn delete_if_still_over(
-        &self,
-        key: &[u8],
-        entry: &Entry,
-        settings: &Settings,
-        now: u64,
-    ) -> Result<bool> {
-        let map = &self.maps[entry.table];
-        let Some(value) = map.lookup(key, MapFlags::ANY)? else {
-            return Ok(false);
-        };
-        let Some(value) = abi::connection::from_bytes(&value) else {
-            return Ok(false);
-        };
-        let protocol = value.rewritten.protocol;
-        if expires_ns(settings, protocol, &value).saturating_add(GRACE_NS) >= now {
-            return Ok(false);
-        }
-        Ok(map.delete(key).is_ok())
-    }
-
-    /// Counts in the one counter that is the daemon's: the programs count what they delete themselves.
-    fn count_deleted(&self, deleted: u64) -> Result<()> {
-        if deleted == 0 {
-            return Ok(());
-        }
-        let key = abi::counter::COUNTER_CT_SWEPT.0.to_ne_bytes();
-        let Some(mut values) = self.counters.lookup_percpu(&key, MapFlags::ANY)? else {
-            return Ok(());
-        };
-        if let Some(first) = values.first_mut()
-            && let Some(count) = u64::from_bytes(first)
-        {
-            *first = (count + deleted).to_ne_bytes().to_vec();
-        }
-        self.counters
-            .update_percpu(&key, &values, MapFlags::ANY)
-            .context("count the swept connections")
-    }
-
-    /// What evictions hid from the programs' counts is put right; programs trust the counts for a minute from then on.
-    fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
-        let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
-        for (ifindex, usage) in rows {
-            let open = open.get(&ifindex).copied().unwrap_or_default();
-            let opened = usage.opened.max(open);
-            let exact = abi::usage {
-                opened,
-                closed: opened - open,
-                right_ns: now_ns(),
-            };
-            // Gone in the meantime: then there is nothing to put right.
-            let _ = self
-                .usage
-                .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
-        }
-        Ok(())
-    }
-
     /// Forgets every connection; answers how many entries there were in all tables.
     pub fn flush(&self) -> Result<u64> {
         let mut connections = 0;
@@ -289,15 +192,6 @@ impl Tables {
         self.count_deleted(deleted)?;
         self.set_usage(&HashMap::new())?;
         Ok(connections)
-    }
-
-    /// How many entries there are now.
-    pub fn present(&self) -> Result<u64> {
-        let mut present = 0;
-        for map in &self.maps {
-            present += map.keys().count() as u64;
-        }
-        Ok(present)
     }
 }
 

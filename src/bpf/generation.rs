@@ -20,7 +20,7 @@ use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
 use crate::model::catalog::Catalog;
-use crate::model::state::{Endpoint, PrefilterEntry, State};
+use crate::model::state::{Endpoint, PrefilterEntry, Settings, State};
 
 /// A table of a generation.
 struct Table {
@@ -469,11 +469,25 @@ impl Prepared {
     }
 }
 
+/// The switches and durations of a generation.
+pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
+    let map = map::open(&pins.generation(epoch).join("settings"))?;
+    let rows: Vec<(u32, abi::settings)> = map::read(&map)?;
+    let row = rows.first();
+    Ok(row
+        .map(|(_, settings)| encode::decode_settings(settings))
+        .unwrap_or_default())
+}
+
+/// What the numbers in a generation's tables mean.
+pub fn catalog(pins: &Pins, epoch: u64) -> Result<Catalog> {
+    read_catalog(&map::open(&pins.generation(epoch).join(CATALOG))?)
+}
+
 /// The contents of a generation's tables.
 pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
-    let settings: Vec<(u32, abi::settings)> = map::read(&open("settings")?)?;
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
     let slots = open("slots")?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
@@ -481,13 +495,8 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let identities: Vec<(abi::identity_key, abi::identity)> = map::read(&open("identities")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
     let prefilter: Vec<(abi::identity_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
-    let catalog = read_catalog(&open(CATALOG)?)?;
-
     let mut state = State {
-        settings: settings
-            .first()
-            .map(|(_, settings)| encode::decode_settings(settings))
-            .unwrap_or_default(),
+        settings: settings(pins, epoch)?,
         services: services
             .iter()
             .filter_map(|(key, row)| {
@@ -516,7 +525,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .iter()
             .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
             .collect(),
-        catalog,
+        catalog: catalog(pins, epoch)?,
         prefilter: prefilter
             .iter()
             .filter_map(|(key, row)| {

@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
-use super::abi::{self, Plain};
+use super::abi;
 use super::attach::{self, Role};
-use super::conntrack::Tables;
+use super::conntrack::{Tables, now_ns};
+use super::counters;
 use super::generation;
 use super::live::Live;
 use super::load;
@@ -17,7 +18,8 @@ use super::messages;
 use super::pins::{self, Pins};
 use super::program;
 use super::xdp;
-use crate::model::conntrack::Connection;
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::{Connection, Tally};
 use crate::model::drop_reason;
 use crate::model::state::State;
 use crate::model::status::{
@@ -63,6 +65,11 @@ impl Reader {
         self.of_generation(generation::read)
     }
 
+    /// What the numbers in the live tables mean.
+    pub fn catalog(&self) -> Result<Catalog> {
+        self.of_generation(generation::catalog)
+    }
+
     /// Something of the live generation, and of one alone.
     fn of_generation<T>(&self, read: impl Fn(&Pins, u64) -> Result<T>) -> Result<T> {
         let mut epoch = self.live.epoch();
@@ -82,7 +89,7 @@ impl Reader {
     }
 
     pub fn connections(&self) -> Result<Vec<Connection>> {
-        Tables::open(&self.pins)?.connections(&self.state()?.settings)
+        Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
     }
 
     /// Forgets every connection; answers how many went.
@@ -90,17 +97,10 @@ impl Reader {
         Tables::open(&self.pins)?.flush()
     }
 
-    pub fn conntrack_counts(&self) -> Result<ConntrackCounts> {
-        let inserted = self.counter(abi::counter::COUNTER_CT_INSERTED)?;
-        let deleted = self.counter(abi::counter::COUNTER_CT_DELETED)?
-            + self.counter(abi::counter::COUNTER_CT_SWEPT)?;
-        let present = Tables::open(&self.pins)?.present()?;
-        Ok(ConntrackCounts {
-            inserted,
-            deleted,
-            present,
-            evicted: inserted.saturating_sub(deleted).saturating_sub(present),
-        })
+    /// What is in the tables of connections, and what has been.
+    pub fn conntrack(&self) -> Result<(Tally, ConntrackCounts)> {
+        let settings = self.of_generation(generation::settings)?;
+        Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
     /// Connections that each rule let through, and packets that it refused; by its number.
@@ -161,7 +161,8 @@ impl Reader {
         Ok(metrics)
     }
 
-    fn drops(&self) -> Result<Vec<Metric>> {
+    /// Drops by reason, direction and interface, alone.
+    pub fn drops(&self) -> Result<Vec<Metric>> {
         let map = self.open_map("dpd_metrics")?;
         let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
         let rows = rows.into_iter();
@@ -177,15 +178,7 @@ impl Reader {
     }
 
     fn counter(&self, counter: abi::counter) -> Result<u64> {
-        use libbpf_rs::MapFlags;
-        let map = self.open_map("dpd_counters")?;
-        let values = map
-            .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)?
-            .unwrap_or_default();
-        Ok(values
-            .iter()
-            .filter_map(|value| u64::from_bytes(value))
-            .sum())
+        counters::read(&self.open_map("dpd_counters")?, counter)
     }
 
     fn open_map(&self, name: &str) -> Result<MapHandle> {
@@ -218,6 +211,11 @@ impl Reader {
 
     /// The kept maps and the live tables, with their fill.
     pub fn maps(&self) -> Result<Vec<MapStatus>> {
+        self.maps_with(|_| None)
+    }
+
+    /// The same; a map of whose entries `known` knows the number is not walked.
+    pub fn maps_with(&self, known: impl Fn(&str) -> Option<u64>) -> Result<Vec<MapStatus>> {
         let mut maps = Vec::new();
         let generation = self.pins.generation(self.live.epoch());
         for folder in [self.pins.maps(), generation] {
@@ -227,7 +225,7 @@ impl Reader {
                 };
                 maps.push(MapStatus {
                     kind: format!("{:?}", map.map_type()),
-                    entries: fill(&map),
+                    entries: known(&name).or_else(|| fill(&map)),
                     max_entries: map.max_entries(),
                     memory_bytes: map
                         .query_fdinfo()
@@ -243,9 +241,12 @@ impl Reader {
 
     /// Where our programs are, by interface.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        let state = self.state()?;
+        Ok(self.attachments_of(&self.catalog()?))
+    }
+
+    /// Where our programs are on the interfaces of this catalog.
+    pub fn attachments_of(&self, catalog: &Catalog) -> Vec<Attachment> {
         let mut attachments = Vec::new();
-        let catalog = &state.catalog;
         let endpoints = catalog
             .endpoints
             .iter()
@@ -258,16 +259,7 @@ impl Reader {
             let Some(ifindex) = ifindex else {
                 continue;
             };
-            if let Some(attached) = xdp::find(&self.pins, ifindex) {
-                attachments.push(Attachment {
-                    interface: interface.clone(),
-                    ifindex,
-                    hook: "xdp".to_owned(),
-                    mechanism: attached.name().to_owned(),
-                    program: load::XDP_PROGRAM.to_owned(),
-                    ahead: Vec::new(),
-                });
-            }
+            attachments.extend(self.xdp(interface, ifindex));
             for found in attach::find(&self.pins, ifindex, role) {
                 attachments.push(Attachment {
                     interface: interface.clone(),
@@ -279,7 +271,19 @@ impl Reader {
                 });
             }
         }
-        Ok(attachments)
+        attachments
+    }
+
+    /// The XDP program of an interface.
+    pub fn xdp(&self, interface: &str, ifindex: u32) -> Option<Attachment> {
+        xdp::find(&self.pins, ifindex).map(|attached| Attachment {
+            interface: interface.to_owned(),
+            ifindex,
+            hook: "xdp".to_owned(),
+            mechanism: attached.name().to_owned(),
+            program: load::XDP_PROGRAM.to_owned(),
+            ahead: Vec::new(),
+        })
     }
 }
 
@@ -315,7 +319,7 @@ fn reason_text(reason: u8) -> &'static str {
 fn fill(map: &MapHandle) -> Option<u64> {
     match map.map_type() {
         MapType::Hash | MapType::LruHash | MapType::LpmTrie | MapType::PercpuHash => {
-            Some(map.keys().count() as u64)
+            map::count(map).ok()
         }
         _ => None,
     }

@@ -42,6 +42,7 @@ pub struct Audience {
 
 impl Audience {
     fn tell(&self, event: &Event) {
+        self.shared.count_event();
         let catalog = self.names.of(event.epoch);
         let flow = Arc::new(flows::flow(event, &catalog, Clock::read()));
         if journal::is_wanted(&flow, self.shared.journal()) {

@@ -1,5 +1,6 @@
 //! A connection as listings show it: both entries of the kernel's table put together.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Where a connection stands.
@@ -15,6 +16,13 @@ pub enum ConntrackState {
 }
 
 impl ConntrackState {
+    pub const ALL: [ConntrackState; 4] = [
+        ConntrackState::Unanswered,
+        ConntrackState::Once,
+        ConntrackState::Established,
+        ConntrackState::Closing,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             ConntrackState::Unanswered => "unanswered",
@@ -53,4 +61,15 @@ pub struct Connection {
     pub remaining_ns: u64,
     /// Nanoseconds since it was made.
     pub age_ns: u64,
+}
+
+/// What a walk over the tables of connections found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries by the table's name, two for each connection, the expired ones too.
+    pub entries: BTreeMap<&'static str, u64>,
+    /// Connections that are not expired, by IP protocol number and state.
+    pub by_state: BTreeMap<(u8, ConntrackState), u64>,
+    /// Connections through services that are not expired, by the service's and the backend's number.
+    pub by_backend: BTreeMap<(u32, u32), u64>,
 }

@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod drop_reason;
 pub mod flow;
 pub mod policy;
+pub mod process;
 pub mod protocol;
 pub mod service;
 pub mod state;

@@ -10,6 +10,7 @@ mod follow;
 mod hosts;
 mod interfaces;
 mod lab;
+mod metrics;
 mod ping;
 mod refused;
 mod seeing;

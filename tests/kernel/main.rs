@@ -14,5 +14,6 @@ mod drift;
 mod failure;
 mod refusal;
 mod rollback;
+mod sweep;
 mod tcx;
 mod uplink;

@@ -30,6 +30,7 @@ fn status() -> DaemonStatus {
         warnings: Vec::new(),
         observers_lost: 0,
         journal_lost: 0,
+        recent_drops: None,
         drift: crate::model::status::DriftCounts::default(),
     }
 }
