@@ -200,13 +200,13 @@ pub struct Bench {
     programs: BTreeMap<HookProgram, OwnedFd>,
     xdp: OwnedFd,
     interfaces: BTreeMap<String, u32>,
-    generations: Generations,
+    reader: Reader,
 }
 
 impl Bench {
     /// The epoch that programs work under now.
     pub fn epoch(&self) -> u64 {
-        self.generations.epoch()
+        self.reader.epoch().expect("the live epoch")
     }
 
     pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
@@ -283,7 +283,7 @@ impl Machine {
                 .into(),
             xdp: self.load.xdp_program().expect("the program is loaded"),
             interfaces: self.interfaces.clone(),
-            generations: Generations::open(&self.pins).expect("open the tables"),
+            reader: self.reader(),
         }
     }
 
