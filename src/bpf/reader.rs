@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
 use super::abi;
 use super::attach::{self, Role};
+use super::chain;
 use super::conntrack::{Tables, now_ns};
 use super::counters;
 use super::generation;
@@ -215,7 +216,7 @@ impl Reader {
     /// The programs of the newest load: hooks first, then the chain in its order.
     pub fn programs(&self) -> Result<Vec<ProgramStatus>> {
         let order = |name: &str| {
-            load::CHAIN
+            chain::CHAIN
                 .iter()
                 .position(|(step, _)| *step == name)
                 .map_or(0, |place| place + 1)
