@@ -278,6 +278,9 @@ mod observers {
             egress_rule: None,
             ingress_rule: None,
             denied_by: None,
+            enforced_by: Vec::new(),
+            rule_place: None,
+            revision: 1,
             interface: "lxc-client".to_owned(),
             bytes,
             repeats: 1,
@@ -296,6 +299,7 @@ mod observers {
             warnings: Vec::new(),
             observers_lost: 0,
             recent_drops: None,
+            journal_lost: 0,
             drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()

@@ -10,6 +10,7 @@ use libbpf_rs::{
 };
 
 use super::abi;
+use super::chain::Chain;
 use super::conntrack::Sizes;
 use super::gate;
 use super::map;
@@ -51,25 +52,13 @@ impl HookProgram {
     }
 }
 
-/// The steps of the chain and their places in `dpd_calls`.
-pub const CHAIN: [(&str, abi::call); 9] = [
-    ("tail_handle_ipv4", abi::call::CALL_HANDLE_IPV4),
-    ("tail_handle_ipv6", abi::call::CALL_HANDLE_IPV6),
-    ("tail_neighbour", abi::call::CALL_NEIGHBOUR),
-    ("tail_lb", abi::call::CALL_LB),
-    ("tail_ct", abi::call::CALL_CT),
-    ("tail_policy", abi::call::CALL_POLICY),
-    ("tail_deliver", abi::call::CALL_DELIVER),
-    ("tail_icmp_error", abi::call::CALL_ICMP_ERROR),
-    ("tail_answer", abi::call::CALL_ANSWER),
-];
-
 /// One load of the programs, pinned, not attached yet.
 #[derive(Debug)]
 pub struct Load {
     pins: Pins,
     number: u64,
     programs: BTreeMap<HookProgram, OwnedFd>,
+    chain: Option<Chain>,
     /// Conntrack tables that were made with another size: the ones before.
     resized: Vec<Resized>,
     /// It is the only one left.
@@ -126,6 +115,7 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
         pins: pins.clone(),
         number,
         programs: BTreeMap::new(),
+        chain: None,
         resized: Vec::new(),
         is_settled: false,
     };
@@ -217,7 +207,18 @@ impl Load {
                 }
             }
         }
-        fill_chain(object)
+        self.chain = Some(Chain::fill(object)?);
+        Ok(())
+    }
+
+    /// Whether something else made a hole in the chain.
+    pub fn is_broken(&self) -> bool {
+        self.chain.as_ref().is_some_and(Chain::is_broken)
+    }
+
+    /// Closes the holes; answers which steps were missing.
+    pub fn mend(&self) -> Result<Vec<&'static str>> {
+        self.chain.as_ref().map_or(Ok(Vec::new()), Chain::mend)
     }
 
     /// What a failed load pinned goes again.
@@ -337,25 +338,6 @@ fn copy_entries(table: &Resized) -> Result<()> {
             .update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST);
     }
     Ok(())
-}
-
-fn fill_chain(object: &Object) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let calls = object
-        .maps()
-        .find(|map| map.name() == "dpd_calls")
-        .context("the object has no map dpd_calls")?;
-    for (name, place) in CHAIN {
-        let program = object
-            .progs()
-            .find(|program| program.name() == name)
-            .with_context(|| format!("the object has no program {name}"))?;
-        let fd = program.as_fd().as_raw_fd() as u32;
-        gate::pass(format_args!("put {name} into the chain"), || {
-            calls.update(&place.0.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-        })?;
-    }
-    map::freeze(&calls, "dpd_calls")
 }
 
 /// The programs of the newest load, by name and path of their pins.

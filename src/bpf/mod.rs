@@ -5,6 +5,7 @@
 pub mod abi;
 pub mod attach;
 pub mod budget;
+pub mod chain;
 mod clsact;
 pub mod conntrack;
 pub mod counters;

@@ -8,6 +8,7 @@ use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
 use super::abi;
 use super::attach::{self, Role};
+use super::chain;
 use super::conntrack::{Tables, now_ns};
 use super::counters;
 use super::generation;
@@ -130,7 +131,7 @@ impl Reader {
         Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
-    /// How often each rule decided, by its number.
+    /// Connections that each rule let through, and packets that it refused; by its number.
     pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_rule_hits")
     }
@@ -200,6 +201,7 @@ impl Reader {
         Ok(EventLoss {
             ring_full: self.counter(abi::counter::COUNTER_EVENTS_RING_FULL)?,
             rate_limited: self.counter(abi::counter::COUNTER_EVENTS_RATE_LIMITED)?,
+            held_back: self.counter(abi::counter::COUNTER_EVENTS_HELD_BACK)?,
         })
     }
 
@@ -214,7 +216,7 @@ impl Reader {
     /// The programs of the newest load: hooks first, then the chain in its order.
     pub fn programs(&self) -> Result<Vec<ProgramStatus>> {
         let order = |name: &str| {
-            load::CHAIN
+            chain::CHAIN
                 .iter()
                 .position(|(step, _)| *step == name)
                 .map_or(0, |place| place + 1)

@@ -123,7 +123,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Service(command) => service::run(&node, &command)?,
         Command::Endpoint(command) => endpoint::run(&node, &command)?,
         Command::Identity(command) => identity::run(&node, &command)?,
-        Command::Policy(command) => policy::run(&node, &command)?,
+        Command::Policy(command) => return policy::run(&node, &command),
         Command::Ct(command) => conntrack::run(&node, &command)?,
         Command::Observe(arguments) => observe::run(&node, *arguments)?,
         Command::Cleanup => {

@@ -153,14 +153,15 @@ impl Daemon {
             })?
         };
         let server = Arc::new(server);
-        shared.serve(&server);
-        let events = events::Reader::start(
-            &config.daemon.bpf_root,
-            names.clone(),
-            server.clone(),
-            shared.clone(),
-            FlowLog::open(config.daemon.log)?,
-        )?;
+        let log = Arc::new(FlowLog::open(config.daemon.log)?);
+        shared.serve(&server, &log);
+        let audience = events::Audience {
+            names: names.clone(),
+            server: server.clone(),
+            shared: shared.clone(),
+            log,
+        };
+        let events = events::Reader::start(&config.daemon.bpf_root, audience)?;
         let scraper = Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone());
         let metrics = port.map(|port| scraper.serve(port)).transpose()?;
         let mut daemon = Daemon {

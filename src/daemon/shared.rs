@@ -12,6 +12,7 @@ use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
 use crate::model::state::State;
 use crate::model::status::{DaemonStatus, Drift, DriftCounts, Metric, RecentDrops};
+use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
 pub struct Shared {
@@ -35,6 +36,7 @@ struct Facts {
     warnings: Vec<String>,
     work: Work,
     server: Weak<Server>,
+    log: Option<Arc<FlowLog>>,
     drift: DriftCounts,
 }
 
@@ -61,6 +63,7 @@ impl Shared {
                 warnings: Vec::new(),
                 work: Work::default(),
                 server: Weak::new(),
+                log: None,
                 drift: DriftCounts::default(),
             }),
             history: Mutex::default(),
@@ -75,9 +78,11 @@ impl Shared {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server asks us for our status, and we it for what it lost.
-    pub fn serve(&self, server: &Arc<Server>) {
-        self.facts().server = Arc::downgrade(server);
+    /// The server asks us for our status, and we it and the log for what they lost.
+    pub fn serve(&self, server: &Arc<Server>, log: &Arc<FlowLog>) {
+        let mut facts = self.facts();
+        facts.server = Arc::downgrade(server);
+        facts.log = Some(log.clone());
     }
 
     /// The datapath matches the file.
@@ -174,6 +179,7 @@ impl Shared {
             drift: facts.drift,
             events: self.events.load(Ordering::Relaxed),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
+            journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
             ..facts.work.clone()
         }
     }
@@ -201,6 +207,7 @@ impl Shared {
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             recent_drops,
+            journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
             drift: facts.drift,
         }
     }

@@ -62,6 +62,8 @@ pub struct Work {
     pub events: u64,
     /// Flows that observers were too slow for.
     pub observers_lost: u64,
+    /// Flows that should have gone to the journal and did not.
+    pub journal_lost: u64,
 }
 
 /// How often something was done, and how long that took in all.

@@ -9,7 +9,7 @@ const RULES: Family = gauge("dpd_policy_rules", &[], "Rules of all policies.");
 const HITS: Family = counter(
     "dpd_policy_rule_hits_total",
     &["rule", "action"],
-    "How often a rule decided: once for each connection, and again after a change of the configuration.",
+    "Connections that a rule let through, each once, and packets that it refused.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[RULES, HITS];

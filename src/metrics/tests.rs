@@ -124,6 +124,7 @@ fn work() -> Work {
         },
         events: 40,
         observers_lost: 5,
+        journal_lost: 6,
         ..Work::default()
     }
 }
@@ -148,6 +149,7 @@ fn facts(backends: u32) -> Facts {
         event_loss: Some(EventLoss {
             ring_full: 1,
             rate_limited: 2,
+            held_back: 7,
         }),
         maps: Some(vec![
             map("dpd_ct_tcp", Some(6), 262_144),

@@ -86,7 +86,10 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
 
 fn write_events(page: &mut Page, facts: &Facts) -> Result<()> {
     page.write_one(&EVENTS, facts.work.events as f64)?;
-    let mut lost = vec![("observer", facts.work.observers_lost)];
+    let mut lost = vec![
+        ("observer", facts.work.observers_lost),
+        ("journal", facts.work.journal_lost),
+    ];
     if let Some(loss) = page.take("events", &facts.event_loss) {
         lost.push(("ring_full", loss.ring_full));
         lost.push(("rate_limited", loss.rate_limited));

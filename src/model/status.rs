@@ -25,6 +25,9 @@ pub struct DaemonStatus {
     /// What was dropped lately. A daemon of before does not tell.
     #[serde(default)]
     pub recent_drops: Option<RecentDrops>,
+    /// Flows that should have gone to the journal and did not.
+    #[serde(default)]
+    pub journal_lost: u64,
     pub drift: DriftCounts,
 }
 
@@ -150,6 +153,8 @@ pub struct EventLoss {
     pub ring_full: u64,
     /// Over `events.rate`.
     pub rate_limited: u64,
+    /// Not lost: repeats of a drop, for which one report stands.
+    pub held_back: u64,
 }
 
 /// Counts of the conntrack tables since they were made.

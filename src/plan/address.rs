@@ -36,7 +36,12 @@ const WORLD: Owner = Owner {
 
 /// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
 pub fn find(state: &State, address: IpAddr) -> Option<&AddressEntry> {
-    covering(address).find_map(|prefix| state.addresses.get(&prefix))
+    find_row(state, address).map(|(_, entry)| entry)
+}
+
+/// The same with its prefix.
+pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &AddressEntry)> {
+    covering(address).find_map(|prefix| Some((prefix, state.addresses.get(&prefix)?)))
 }
 
 /// The prefixes that hold an address, the longest first.

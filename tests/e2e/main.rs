@@ -14,6 +14,7 @@ mod metrics;
 mod ping;
 mod plan;
 mod refused;
+mod seeing;
 mod side_by_side;
 mod stream;
 mod takeover;

@@ -81,6 +81,7 @@ struct Loss {
     #[serde(flatten)]
     kernel: EventLoss,
     observers: u64,
+    journal: u64,
 }
 
 impl Conntrack {
@@ -129,6 +130,7 @@ impl Status {
     fn take_daemon(&mut self, daemon: &DaemonStatus) {
         self.config.take(daemon);
         self.event_loss.observers = daemon.observers_lost;
+        self.event_loss.journal = daemon.journal_lost;
         self.drift = Some(daemon.drift);
         self.interfaces = interfaces::waiting(&daemon.waiting);
         self.drops_recent_seconds = daemon.recent_drops.as_ref().map(|drops| drops.seconds);

@@ -43,11 +43,15 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
     if let Some(conntrack) = &status.conntrack {
         writeln!(out, "conntrack:  {}", conntrack_text(conntrack))?;
     }
-    let Loss { kernel, observers } = &status.event_loss;
+    let Loss {
+        kernel,
+        observers,
+        journal,
+    } = &status.event_loss;
     writeln!(
         out,
-        "event loss: {} ring full, {} over the rate, {} observers too slow",
-        kernel.ring_full, kernel.rate_limited, observers
+        "event loss: {} ring full, {} over the rate, {} observers too slow, {} not logged; {} drops told together",
+        kernel.ring_full, kernel.rate_limited, observers, journal, kernel.held_back
     )?;
     if let Some(drift) = &status.drift {
         writeln!(

@@ -124,6 +124,7 @@ fn daemon() -> DaemonStatus {
             "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
         ],
         observers_lost: 3,
+        journal_lost: 5,
         drift: DriftCounts {
             attachments: 1,
             epoch: 0,
@@ -222,6 +223,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
     status.event_loss.kernel = EventLoss {
         ring_full: 1,
         rate_limited: 2,
+        held_back: 4,
     };
     status
 }
@@ -238,7 +240,7 @@ last error: config.toml:3: unknown key
               ^^^^^^
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
             tcp 120 established, 3 closing; udp 4 once
-event loss: 1 ring full, 2 over the rate, 3 observers too slow
+event loss: 1 ring full, 2 over the rate, 3 observers too slow, 5 not logged; 4 drops told together
 drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
 INTERFACE   IFINDEX  ROLE      STATE     BY                       FOREIGN AHEAD
@@ -322,6 +324,8 @@ fn json_has_every_key_always() {
     let status = serde_json::to_value(with_datapath(Ok(daemon()))).unwrap();
     assert_eq!(status["config"]["revision"], 12);
     assert_eq!(status["event_loss"]["ring_full"], 1);
+    assert_eq!(status["event_loss"]["held_back"], 4);
+    assert_eq!(status["event_loss"]["journal"], 5);
     assert_eq!(status["interfaces"][0]["role"], "uplink");
     assert_eq!(status["interfaces"][0]["xdp"], "auto");
     assert_eq!(status["prefilter"]["packets"], 42);
