@@ -193,7 +193,7 @@ fn what_can_stand_in_the_files_place_is_survived() {
                     .set_len(100_000_000)
                     .expect("make it large");
             },
-            "larger than 64 MiB",
+            "larger than 32 MiB",
         ),
         (
             "a line of 20 MB",

@@ -55,7 +55,7 @@ fn the_rows_of_a_table_can_not_be_written_by_anybody() {
         let _reconciler = host.start(Mechanism::Tcx);
         let epoch = host.reader().epoch().unwrap();
         let generation = host.pins().generation(epoch);
-        let mut paths: Vec<_> = pins::names(&generation)
+        let paths: Vec<_> = pins::names(&generation)
             .iter()
             .map(|name| generation.join(name))
             .collect();
