@@ -24,7 +24,11 @@ int dpd_to_container(struct __sk_buff *skb)
 	if (likely(answer == ACTION_PASS))
 		return HOOK_NEXT;
 
-	struct packet *packet = chain_open(skb, HOOK_TO_CONTAINER, live_epoch());
+	__u64 epoch = live_epoch();
+
+	former_lead(skb, HOOK_TO_CONTAINER, epoch);
+
+	struct packet *packet = chain_open(skb, HOOK_TO_CONTAINER, epoch);
 
 	if (!packet)
 		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */

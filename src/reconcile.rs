@@ -15,9 +15,10 @@ use anyhow::{Context, Result};
 use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
-use crate::bpf::generation::Generations;
-use crate::bpf::load::{self, Load};
-use crate::bpf::pins::Pins;
+use crate::bpf::generation::{self, Generations};
+use crate::bpf::load::{self, Load, Release};
+use crate::bpf::pins::{self, Pins};
+use crate::bpf::place::{self, Place};
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
@@ -28,9 +29,8 @@ use crate::plan::{self, Change};
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
-    pins: Pins,
     mechanism: Mechanism,
-    sizes: Sizes,
+    release: Release<'static>,
     load: Load,
     generations: Generations,
     /// What the live tables hold; `None` before the first configuration.
@@ -61,20 +61,26 @@ impl Reconciler {
     /// # Errors
     /// As `start`.
     pub fn start_with(config: &Config, mechanism: Mechanism) -> Result<Reconciler> {
-        let pins = Pins::new(&config.daemon.bpf_root);
-        pins.prepare()?;
-        let lock = pins.lock()?;
-        let sizes = sizes(config);
-        let load = load::load(&pins, &sizes)?;
-        let generations = Generations::open(&pins)?;
-        let live = generations.read().unwrap_or_else(|error| {
-            log::warn!("the live tables can't be read, and are written anew: {error:#}");
-            None
-        });
+        Reconciler::start_as(config, mechanism, Release::own())
+    }
+
+    /// As `start_with`, with the programs given: those of another version of dpd.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_as(
+        config: &Config,
+        mechanism: Mechanism,
+        release: Release<'static>,
+    ) -> Result<Reconciler> {
+        let root = &config.daemon.bpf_root;
+        let lock = pins::lock(root)?;
+        let place = Place::find(root, release.version)?;
+        let load = load::load_at(&place, &release, &sizes(config))?;
+        let (generations, live) = take_over(&load)?;
         Ok(Reconciler {
             mechanism,
-            pins,
-            sizes,
+            release,
             load,
             generations,
             live,
@@ -101,7 +107,7 @@ impl Reconciler {
         };
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
-            for found in attach::find(&self.pins, ifindex, role) {
+            for found in attach::find(self.load.pins(), ifindex, role) {
                 let interface = interface_name(&live.catalog, ifindex);
                 let ours = found.program.name();
                 sentences.extend(found.ahead.iter().map(|foreign| {
@@ -146,7 +152,7 @@ impl Reconciler {
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
         let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
-        if self.live.as_ref() == Some(&state) && is_in_place {
+        if self.live.as_ref() == Some(&state) && is_in_place && self.generations.is_live() {
             self.settle();
             return Ok(Applied {
                 epoch: self.epoch(),
@@ -177,13 +183,18 @@ impl Reconciler {
     /// with what was there before.
     fn resize(&mut self, config: &Config) -> Result<Option<Before>> {
         let sizes = sizes(config);
-        if sizes == self.sizes {
-            return Ok(None);
+        if sizes == self.load.sizes() || !self.load.is_settled() {
+            return Ok(None); // or not yet: one takeover at a time
         }
-        let load = load::load(&self.pins, &sizes)?;
+        let place = Place {
+            pins: self.load.pins().clone(),
+            former: None,
+        };
+        let load = load::load_at(&place, &self.release, &sizes)?;
+        let (generations, _) = take_over(&load)?;
         Ok(Some(Before {
             load: std::mem::replace(&mut self.load, load),
-            sizes: std::mem::replace(&mut self.sizes, sizes),
+            generations: std::mem::replace(&mut self.generations, generations),
             attached: std::mem::take(&mut self.attached),
         }))
     }
@@ -193,13 +204,13 @@ impl Reconciler {
             return; // a link that would not go back: the new load stays, and the next apply goes on with it
         }
         std::mem::replace(&mut self.load, before.load).discard();
-        self.sizes = before.sizes;
+        self.generations = before.generations;
         self.attached = before.attached;
     }
 
     /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
     fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = &self.pins;
+        let pins = self.load.pins();
         let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let is_lost = |ifindex: u32, role: Role| {
             let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
@@ -216,7 +227,7 @@ impl Reconciler {
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
     fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
-        let held = attach::held(&self.pins);
+        let held = attach::held(self.load.pins());
         let mut tried = Vec::new();
         for (&ifindex, &role) in wanted {
             if self.attached.get(&ifindex) == Some(&role) {
@@ -225,7 +236,7 @@ impl Reconciler {
             tried.push((ifindex, role));
             for hook in role.programs() {
                 let program = self.load.program(hook)?;
-                let done = attach::attach(&self.pins, self.mechanism, ifindex, hook, program);
+                let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
                 if let Err(error) = done {
                     self.undo_attach(&tried, &held);
                     let name = interface_name(&state.catalog, ifindex);
@@ -249,7 +260,7 @@ impl Reconciler {
         }
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
-            xdp::attach(&self.pins, ifindex, mode, program.as_fd()).with_context(|| {
+            xdp::attach(self.load.pins(), ifindex, mode, program.as_fd()).with_context(|| {
                 format!("interface {}", interface_name(&state.catalog, ifindex))
             })?;
         }
@@ -262,7 +273,7 @@ impl Reconciler {
         for ifindex in xdp_modes(state).into_keys() {
             let undone = match before.get(&ifindex) {
                 Some(mode) => self.attach_xdp_before(ifindex, *mode),
-                None => xdp::detach(&self.pins, ifindex).map(drop),
+                None => xdp::detach(self.load.pins(), ifindex).map(drop),
             };
             if let Err(error) = undone {
                 let name = interface_name(&state.catalog, ifindex);
@@ -278,15 +289,15 @@ impl Reconciler {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(&self.pins, ifindex, mode, program.as_fd())
+        xdp::attach(self.load.pins(), ifindex, mode, program.as_fd())
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
     fn detach_xdp(&self) {
         let wanted = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp::held(&self.pins) {
+        for ifindex in xdp::held(self.load.pins()) {
             if !wanted.contains_key(&ifindex)
-                && let Err(error) = xdp::detach(&self.pins, ifindex)
+                && let Err(error) = xdp::detach(self.load.pins(), ifindex)
             {
                 log::warn!("interface {ifindex} keeps its XDP program: {error:#}");
             }
@@ -303,7 +314,7 @@ impl Reconciler {
                 let had = before.get(&ifindex).copied().unwrap_or(role);
                 self.attach_before(ifindex, had)
             } else {
-                take_off(&self.pins, ifindex).map(drop)
+                take_off(self.load.pins(), ifindex).map(drop)
             };
             if let Err(error) = undone {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
@@ -316,7 +327,7 @@ impl Reconciler {
     fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
         for hook in role.programs() {
             let program = self.load.program(hook)?;
-            attach::attach(&self.pins, self.mechanism, ifindex, hook, program)?;
+            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
         }
         Ok(())
     }
@@ -326,14 +337,14 @@ impl Reconciler {
         for hook in role.programs() {
             let program = self.load.program_before(hook);
             let program = program.context("there are no programs from before")?;
-            attach::attach(&self.pins, self.mechanism, ifindex, hook, &program)?;
+            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, &program)?;
         }
         Ok(())
     }
 
     /// Interfaces that have programs of ours and should not.
     fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
-        let mut found = attach::held(&self.pins);
+        let mut found = attach::held(self.load.pins());
         found.extend(self.attached.keys());
         found.retain(|ifindex| !wanted.contains_key(ifindex));
         found
@@ -342,7 +353,7 @@ impl Reconciler {
     fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
         for ifindex in self.stale(wanted) {
             // One that is gone has taken its programs with it.
-            if let Err(error) = take_off(&self.pins, ifindex) {
+            if let Err(error) = take_off(self.load.pins(), ifindex) {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
             }
             self.attached.remove(&ifindex);
@@ -354,12 +365,13 @@ impl Reconciler {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
+        self.generations.moved(self.load.pins());
     }
 
     fn forget_counters(&self) {
         let Some(live) = &self.live else { return };
         let done = counters::forget(
-            &self.pins,
+            self.load.pins(),
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
@@ -382,8 +394,25 @@ impl Drop for Reconciler {
 /// What a change of size replaced.
 struct Before {
     load: Load,
-    sizes: Sizes,
+    generations: Generations,
     attached: BTreeMap<u32, Role>,
+}
+
+/// The tables of a load, and what is live before anything is applied: its own, or that of the datapath which it takes over
+/// from.
+fn take_over(load: &Load) -> Result<(Generations, Option<State>)> {
+    let generations = Generations::open_after(load.pins(), load.epoch_before())?;
+    let live = match load.former() {
+        Some(former) if !generations.is_live() => {
+            generation::read_former(former, generations.epoch(), load.pins()).map(Some)
+        }
+        _ => generations.read(),
+    };
+    let live = live.unwrap_or_else(|error| {
+        log::warn!("the live tables can't be read, and are written anew: {error:#}");
+        None
+    });
+    Ok((generations, live))
 }
 
 fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
@@ -400,10 +429,8 @@ fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
 
 /// What the interfaces of a state are for.
 fn roles(state: &State) -> BTreeMap<u32, Role> {
-    let endpoints = state
-        .endpoints
-        .keys()
-        .map(|ifindex| (*ifindex, Role::Endpoint));
+    let endpoints = state.catalog.endpoints.values();
+    let endpoints = endpoints.filter_map(|endpoint| Some((endpoint.ifindex?, Role::Endpoint)));
     let uplinks = state.catalog.uplinks.values();
     let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
     endpoints.chain(uplinks).collect()
@@ -412,7 +439,7 @@ fn roles(state: &State) -> BTreeMap<u32, Role> {
 /// The uplinks that have XDP, and how. It stands there while a prefilter has prefixes, not always: native XDP on a veth
 /// turns its peer's segmentation offload off.
 fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
-    if state.prefilter.is_empty() {
+    if state.catalog.prefilter.is_empty() {
         return BTreeMap::new();
     }
     let uplinks = state.catalog.uplinks.values();
@@ -433,7 +460,6 @@ fn sizes(config: &Config) -> Sizes {
 /// # Errors
 /// If a daemon is at work on it, the root is on no bpffs, or the kernel refuses.
 pub fn cleanup(root: &Path) -> Result<Vec<String>> {
-    let pins = Pins::new(root);
     // Whoever may not look must not hear that nothing is there.
     let is_there = root
         .try_exists()
@@ -441,20 +467,25 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     if !is_there {
         return Ok(Vec::new());
     }
-    pins.check_bpffs()?;
-    let lock = pins.lock()?;
+    let lock = pins::lock(root)?;
     let mut removed = Vec::new();
-    for ifindex in attach::held(&pins) {
-        if let Some(mechanism) = take_off(&pins, ifindex)? {
-            removed.push(format!(
-                "programs of interface {ifindex} ({})",
-                mechanism.name()
-            ));
+    let all = Pins::all(root);
+    for pins in &all {
+        for ifindex in attach::held(pins) {
+            if let Some(mechanism) = take_off(pins, ifindex)? {
+                removed.push(format!(
+                    "programs of interface {ifindex} ({})",
+                    mechanism.name()
+                ));
+            }
         }
     }
-    for folder in pins.versions() {
-        Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
-        removed.push(format!("pinned maps and programs in {}", folder.display()));
+    for pins in all {
+        place::forget(&pins)?;
+        removed.push(format!(
+            "pinned maps and programs in {}",
+            pins.version().display()
+        ));
     }
     drop(lock);
     match std::fs::remove_dir(root) {

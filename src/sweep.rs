@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::bpf::conntrack::{Swept, Tables};
-use crate::bpf::pins::Pins;
+use crate::bpf::place;
 use crate::model::state::Settings;
 
 /// One walk over all entries.
 pub fn sweep(root: &Path, settings: &Settings) -> Result<Swept> {
-    Tables::open(&Pins::new(root))?.sweep(settings)
+    Tables::open(&place::readable(root))?.sweep(settings)
 }

@@ -228,7 +228,8 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	__u32 ifindex = skb->ifindex;
 	__u64 epoch = live_epoch();
 
-	if (!connection || connection->epoch != epoch || !connection_fits(connection, hook, ifindex))
+	if (!connection || !epoch || connection->epoch != epoch ||
+	    !connection_fits(connection, hook, ifindex))
 		return ACTION_CONTINUE;
 
 	__u64 now_ns = bpf_ktime_get_coarse_ns();

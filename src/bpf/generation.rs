@@ -188,6 +188,8 @@ fn service_rows(state: &State) -> Rows {
 pub struct Generations {
     pins: Pins,
     live: Live,
+    /// The epoch that packets work under while ours is none yet: of the datapath that this one takes over from.
+    before: u64,
     outer: Vec<MapHandle>,
     /// The inner maps of the live generation, in the order of `TABLES`.
     inner: Vec<MapHandle>,
@@ -196,6 +198,11 @@ pub struct Generations {
 impl Generations {
     /// Opens the pinned outer maps and, if one is live, the generation's inner maps.
     pub fn open(pins: &Pins) -> Result<Generations> {
+        Generations::open_after(pins, 0)
+    }
+
+    /// The same, to go on from an epoch of another datapath.
+    pub fn open_after(pins: &Pins, before: u64) -> Result<Generations> {
         let live = Live::map(map::open(&pins.map("dpd_live"))?)?;
         let outer = TABLES
             .iter()
@@ -210,6 +217,7 @@ impl Generations {
         Ok(Generations {
             pins: pins.clone(),
             live,
+            before,
             outer,
             inner,
         })
@@ -217,12 +225,25 @@ impl Generations {
 
     /// The epoch that programs work under; 0 before the first.
     pub fn epoch(&self) -> u64 {
-        self.live.epoch()
+        match self.live.epoch() {
+            0 => self.before,
+            epoch => epoch,
+        }
+    }
+
+    /// Whether packets meet these tables, not none yet nor those of another datapath.
+    pub fn is_live(&self) -> bool {
+        self.live.epoch() != 0
+    }
+
+    /// The pins have moved to another folder.
+    pub fn moved(&mut self, pins: &Pins) {
+        self.pins = pins.clone();
     }
 
     /// The live generation as the kernel holds it; `None` before the first, or if its pins are gone.
     pub fn read(&self) -> Result<Option<State>> {
-        let epoch = self.epoch();
+        let epoch = self.live.epoch();
         if epoch == 0 || self.inner.is_empty() {
             return Ok(None);
         }
@@ -294,7 +315,12 @@ impl Generations {
         let map = self.table(index, state, live)?;
         let path = self.pins.generation(epoch).join(TABLES[index].kind.name);
         map::pin(&map, &path)?;
-        self.fill_slot(index, (epoch & 1) as u32, &map)?;
+        let slot = (epoch & 1) as u32;
+        self.fill_slot(index, slot, &map)?;
+        if self.before != 0 && !self.is_live() {
+            // Programs may ask before the switch, which is under epoch 0.
+            self.fill_slot(index, slot ^ 1, &map)?;
+        }
         Ok(map)
     }
 
@@ -415,6 +441,18 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
     state.slots.retain(|slot| slot.backend != 0);
     Ok(state)
+}
+
+/// What is live in a datapath that another takes over from. Of another version only what the numbers mean is known: its
+/// tables are of its own layout, and are written anew anyway.
+pub fn read_former(former: &Pins, epoch: u64, by: &Pins) -> Result<State> {
+    if former.number() == by.number() {
+        return read(former, epoch);
+    }
+    Ok(State {
+        catalog: read_catalog(&map::open(&former.generation(epoch).join(CATALOG))?)?,
+        ..State::default()
+    })
 }
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.

@@ -7,6 +7,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::map;
+use super::pins::Pins;
+
+/// The name of the map.
+pub const MAP: &str = "dpd_live";
+
+/// The epoch that is live in a folder of pins; `None` before the first.
+pub fn epoch_of(pins: &Pins) -> Option<u64> {
+    let array = map::open(&pins.map(MAP)).ok()?;
+    let epoch = Live::map(array).ok()?.epoch();
+    (epoch != 0).then_some(epoch)
+}
+
+/// Whether a folder of pins surely is no datapath that runs: it has no epoch, or one that was never switched to.
+pub fn is_idle(pins: &Pins) -> bool {
+    let path = pins.map(MAP);
+    let epoch = map::open(&path).and_then(Live::map);
+    epoch.map_or_else(|_| !path.exists(), |live| live.epoch() == 0)
+}
+
 /// The page of `dpd_live`.
 #[derive(Debug)]
 pub struct Live {

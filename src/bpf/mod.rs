@@ -3,18 +3,23 @@
 //! `unsafe` and byte order live here and nowhere else.
 
 pub mod abi;
+mod adopt;
 pub mod attach;
+mod btf;
+mod carry;
 mod clsact;
 pub mod conntrack;
 pub mod counters;
 mod encode;
 pub mod events;
 pub mod generation;
+mod layout;
 mod live;
 pub mod load;
 mod map;
 pub mod messages;
 pub mod pins;
+pub mod place;
 mod program;
 pub mod reader;
 mod tcx;

@@ -10,11 +10,12 @@ use super::abi::{self, Plain};
 use super::attach::{self, Role};
 use super::conntrack::Tables;
 use super::generation;
-use super::live::Live;
+use super::live::{self, Live};
 use super::load;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
+use super::place;
 use super::program;
 use super::xdp;
 use crate::model::conntrack::Connection;
@@ -36,14 +37,11 @@ impl Reader {
     /// If there is no datapath of this version, or no right to look at it.
     pub fn open(root: &Path) -> Result<Reader> {
         messages::to_log();
-        let pins = Pins::new(root);
-        let path = pins.map("dpd_live");
+        let pins = place::readable(root);
+        let path = pins.map(live::MAP);
         match path.try_exists() {
             Ok(true) => {}
-            Ok(false) => bail!(
-                "no datapath of dpd at {}: start it with `dpd run` or `systemctl start dpd`",
-                root.display()
-            ),
+            Ok(false) => bail!("{}", nothing_to_read(root)),
             Err(error) => {
                 return Err(error)
                     .with_context(|| format!("look at {} (as root?)", root.display()));
@@ -248,6 +246,28 @@ impl Reader {
             }
         }
         Ok(attachments)
+    }
+}
+
+/// Why there is nothing to read, and what to do about it.
+fn nothing_to_read(root: &Path) -> String {
+    let at = root.display();
+    let own = Pins::new(root);
+    match place::find_live(root) {
+        None => {
+            format!("no datapath of dpd at {at}: start it with `dpd run` or `systemctl start dpd`")
+        }
+        Some(other) if other.number() < own.number() => format!(
+            "the datapath at {at} is of an older version of dpd ({}; this one reads {}), and goes on as it was: restart \
+             the daemon, which takes it over, or ask the dpd that it was made by",
+            other.name(),
+            own.name()
+        ),
+        Some(other) => format!(
+            "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): ask that one",
+            other.name(),
+            own.name()
+        ),
     }
 }
 

@@ -13,7 +13,7 @@ use super::flows::{self, Clock};
 use super::names::Names;
 use super::shared::Shared;
 use crate::bpf::events::{Event, Events};
-use crate::bpf::pins::Pins;
+use crate::bpf::place;
 use crate::observe::journal::{self, FlowLog};
 use crate::observe::server::Server;
 
@@ -36,7 +36,7 @@ impl Reader {
     ) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let pins = Pins::new(root);
+        let pins = place::readable(root);
         let (opened, outcome) = bounded(1);
         let thread = thread::Builder::new()
             .name("events".to_owned())

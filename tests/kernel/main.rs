@@ -12,4 +12,5 @@ mod clsact;
 mod failure;
 mod refusal;
 mod tcx;
+mod upgrade;
 mod uplink;
