@@ -72,7 +72,7 @@ enum direction {
 
 /* Why a packet was dropped. Cilium's numbers (pkg/monitor/api/drop.go), our own from 220. */
 enum reason {
-	REASON_FORWARDED = 0, /* not a drop: the row that counts what went through */
+	REASON_FORWARDED = 0, /* not a drop */
 	REASON_INVALID_SOURCE = 132,
 	REASON_POLICY = 133, /* no rule allows it */
 	REASON_INVALID_PACKET = 134,
@@ -211,6 +211,7 @@ struct endpoint {
 	__u8 ingress; /* enum enforcement */
 	__u8 egress;
 	__u8 pad;
+	__u32 row; /* of dpd_traffic */
 };
 
 /* The family is part of every prefix: ::/0 must not answer for IPv4. prefix_length counts it and its padding. */
@@ -295,6 +296,8 @@ struct connection {
 	__u64 bytes;
 	__u32 from_ifindex; /* where its packets come from; 0: the host */
 	__u32 to_ifindex; /* where they go; 0: the host's stack */
+	__u32 from_row; /* of dpd_traffic, where from_ifindex is a workload's */
+	__u32 to_row; /* the same for to_ifindex */
 	__u8 mac[6];
 	__u8 host_mac[6];
 	__u8 delivery;
@@ -326,17 +329,24 @@ struct fragment {
 	__be16 destination_port;
 };
 
-/* Counted by reason, direction and interface, on each CPU. */
+struct metric {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* What a workload sent and was given, on each CPU: one row for each, by the number that its endpoint has. */
+struct traffic {
+	struct metric direction[2]; /* enum direction */
+};
+
+enum traffic_rows { TRAFFIC_ROWS = 16384 }; /* row 0 is nobody's */
+
+/* Drops, counted by reason, direction and interface, on each CPU. */
 struct metric_key {
 	__u32 ifindex;
 	__u8 reason;
 	__u8 direction;
 	__u16 pad;
-};
-
-struct metric {
-	__u64 packets;
-	__u64 bytes;
 };
 
 /* An index into dpd_counters. */

@@ -178,7 +178,7 @@ static __always_inline __must_check int answer_echo(struct __sk_buff *skb, struc
 		    bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addresses, 32, 0))
 			return ACTION_DROP;
 	}
-	metric_count(packet->ifindex, REASON_FORWARDED, DIRECTION_EGRESS, packet->length);
+	traffic_count(packet->row, DIRECTION_EGRESS, packet->length);
 	return answer_send(skb, packet);
 }
 

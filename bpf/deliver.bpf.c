@@ -18,6 +18,7 @@ static __always_inline __must_check int set_way(struct packet *packet)
 	if (packet->source.identity.place == PLACE_HOST || packet->destination.identity.place == PLACE_HOST)
 		connection->flags |= CONNECTION_WITH_HOST;
 	connection->from_ifindex = packet->hook == HOOK_FROM_CONTAINER ? packet->ifindex : 0;
+	connection->from_row = packet->row;
 	connection_set_way(connection, to);
 	if (packet->hook != HOOK_TO_CONTAINER)
 		return 0;
@@ -141,7 +142,7 @@ int tail_deliver(struct __sk_buff *skb)
 	else if (settings)
 		answer = deliver(skb, packet, settings, &route, &delivery);
 	if (!answer) {
-		delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
+		delivery_count(&packet->connection, packet->row, packet->length);
 		answer = deliver_send(skb, &packet->connection, &route, delivery);
 	}
 	return finish(skb, packet, answer, CALL_COUNT);

@@ -20,6 +20,7 @@ struct abi_records {
 	struct connection connection;
 	struct metric_key metric_key;
 	struct metric metric;
+	struct traffic traffic;
 	struct usage usage;
 	struct budget budget;
 	struct event event;
@@ -47,6 +48,7 @@ struct abi_numbers {
 	enum identity_key_bits identity_key_bits;
 	enum policy_key_bits policy_key_bits;
 	enum event_state event_state;
+	enum traffic_rows traffic_rows;
 };
 
 const struct abi_records *dpd_abi_records;

@@ -51,8 +51,10 @@ int dpd_from_container(struct __sk_buff *skb)
 
 	const struct endpoint *endpoint = endpoint_find(packet->slot, packet->ifindex);
 
-	if (endpoint)
+	if (endpoint) {
 		packet->connection.source_identity = endpoint->identity;
+		packet->row = endpoint->row;
+	}
 	if (!answer)
 		answer = check_ethertype(skb);
 	return finish(skb, packet, answer, first_call(skb));

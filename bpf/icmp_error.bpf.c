@@ -295,7 +295,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	if (answer)
 		return answer;
 	report_error(packet, delivery);
-	delivery_count(&packet->connection, packet->ifindex, packet->length, packet->hook);
+	delivery_count(&packet->connection, packet->row, packet->length);
 	return deliver_send(skb, &packet->connection, &route, delivery);
 }
 

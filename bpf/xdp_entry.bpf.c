@@ -94,7 +94,7 @@ static __noinline void report(const struct arrival *arrival, __u32 ifindex, __u6
 	event->destination_identity = destination ? destination->id : 0;
 	event->state = EVENT_NO_CONNECTION;
 	event_set_report(event, &at);
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 }
 
 /* Several buffers are welcome: an uplink with an MTU of 9000 may have them. */

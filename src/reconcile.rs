@@ -160,6 +160,7 @@ impl Reconciler {
             });
         }
         let changes = plan::diff(before, &state);
+        counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
@@ -389,6 +390,13 @@ impl Drop for Reconciler {
             self.load.discard();
         }
     }
+}
+
+/// The rows of `dpd_traffic` that this change gives to endpoints that had none.
+fn new_rows<'a>(before: &'a Catalog, after: &'a Catalog) -> impl Iterator<Item = u32> + 'a {
+    let endpoints = after.endpoints.iter();
+    let new = endpoints.filter(|(name, _)| !before.endpoints.contains_key(*name));
+    new.map(|(_, info)| info.row)
 }
 
 /// What a change of size replaced.

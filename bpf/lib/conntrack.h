@@ -239,6 +239,8 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->bytes = 0;
 	mirror->from_ifindex = connection->to_ifindex;
 	mirror->to_ifindex = connection->from_ifindex;
+	mirror->from_row = connection->to_row;
+	mirror->to_row = connection->from_row;
 	mirror->delivery = DELIVERY_PASS;
 	mirror->flags =
 		(connection->flags ^ CONNECTION_REPLY) & ~(CONNECTION_FIN_HERE | CONNECTION_FIN_THERE);
@@ -249,7 +251,7 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->tcp_flags = 0;
 	mirror->rewritten = tuple_reverse(tuple);
 	mirror->address_sum = ~connection->address_sum; /* minus, in one's complement */
-	mirror->port_sum = ~connection->port_sum;
+	mirror->port_sum = connection->port_sum ? ~connection->port_sum : 0; /* zero: ports stay as they are */
 }
 
 /* A twin that was pushed out, made again; due for another look, since only the packet that takes it knows its way. */

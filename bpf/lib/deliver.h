@@ -43,9 +43,8 @@ static __always_inline int transport_checksum_offset(__u8 protocol)
 	return -1;
 }
 
-/* The transport header: checksum first, since the helper may move the packet, then the ports. */
-static __always_inline __must_check int
-rewrite_transport(struct __sk_buff *skb, const struct connection *connection, __u32 transport)
+static __always_inline __must_check int rewrite_checksum(struct __sk_buff *skb,
+							 const struct connection *connection, __u32 transport)
 {
 	__u8 protocol = connection->rewritten.protocol;
 	int checksum = transport_checksum_offset(protocol);
@@ -59,10 +58,19 @@ rewrite_transport(struct __sk_buff *skb, const struct connection *connection, __
 		    bpf_l4_csum_replace(skb, transport + checksum, 0, connection->port_sum, flags))
 			return -REASON_INVALID_PACKET;
 	}
-	if (connection->port_sum &&
-	    bpf_skb_store_bytes(skb, transport, &connection->rewritten.source_port, 4, 0))
-		return -REASON_INVALID_PACKET;
 	return 0;
+}
+
+/* The transport header, wherever it is: checksum first, since the helper may move the packet, then the ports. */
+static __always_inline __must_check int
+rewrite_transport(struct __sk_buff *skb, const struct connection *connection, __u32 transport)
+{
+	int answer = rewrite_checksum(skb, connection, transport);
+
+	if (!answer && connection->port_sum &&
+	    bpf_skb_store_bytes(skb, transport, &connection->rewritten.source_port, 4, 0))
+		answer = -REASON_INVALID_PACKET;
+	return answer;
 }
 
 /* Ethernet and network header of a packet of either family, at `network` = ETH_HLEN. */

@@ -13,6 +13,7 @@ static __always_inline void connection_set_way(struct connection *connection, co
 	if (to->identity.place != PLACE_ENDPOINT)
 		return;
 	connection->to_ifindex = to->identity.ifindex;
+	connection->to_row = to->endpoint.row;
 	connection->delivery = to->endpoint.delivery;
 	__builtin_memcpy(connection->mac, to->endpoint.mac, sizeof(connection->mac));
 	__builtin_memcpy(connection->host_mac, to->endpoint.host_mac, sizeof(connection->host_mac));
@@ -32,6 +33,7 @@ static __always_inline void enter_make_twin(struct packet *packet)
 	connection_mirror(twin, &packet->connection, &packet->tuple);
 	twin->epoch = packet->epoch;
 	twin->from_ifindex = end_ifindex(&packet->destination);
+	twin->from_row = packet->destination.endpoint.row;
 	connection_set_way(twin, &packet->source);
 }
 

@@ -163,7 +163,7 @@ static __noinline void established_report(const struct plain *plain, struct conn
 	event->tcp_flags = plain->tcp_flags;
 	event_set_connection(event, connection);
 	event_set_report(event, &report);
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 }
 
 /*
@@ -171,8 +171,9 @@ static __noinline void established_report(const struct plain *plain, struct conn
  * is to be reported. Zero if the connection has expired: then it is not this one's.
  */
 static __noinline int established_attend(const struct plain *plain, struct connection *connection,
-					 __u64 epoch, __u32 ifindex, __u8 hook)
+					 __u32 ifindex, __u8 hook)
 {
+	__u64 epoch = connection->epoch;
 	const struct settings *settings = settings_find(epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
@@ -194,14 +195,27 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	return 1;
 }
 
-/* Counts a delivered packet: at the workload that sent it and the one that gets it. */
-static __always_inline void delivery_count(const struct connection *connection, __u32 ifindex, __u32 length,
-					   __u8 hook)
+/* Counts a delivered packet: at the workload that sent it, if that is one of ours, and the one that gets it. */
+static __always_inline void delivery_count(const struct connection *connection, __u32 from_row, __u32 length)
 {
-	if (hook == HOOK_FROM_CONTAINER)
-		metric_count(ifindex, REASON_FORWARDED, DIRECTION_EGRESS, length);
+	if (from_row)
+		traffic_count(from_row, DIRECTION_EGRESS, length);
 	if (connection->to_ifindex)
-		metric_count(connection->to_ifindex, REASON_FORWARDED, DIRECTION_INGRESS, length);
+		traffic_count(connection->to_row, DIRECTION_INGRESS, length);
+}
+
+/* The ports of a plain packet: behind a header of known length, and in the linear part, so that no helper is needed. */
+static __always_inline __must_check int rewrite_ports(struct __sk_buff *skb,
+						      const struct connection *connection, int family)
+{
+	__u8 *data = (void *)(long)skb->data;
+	__u8 *ports = data + ETH_HLEN + (family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+
+	if (ports + 4 > (__u8 *)(long)skb->data_end)
+		return -REASON_INVALID_PACKET;
+	*(__be16 *)ports = connection->rewritten.source_port;
+	*(__be16 *)(ports + 2) = connection->rewritten.destination_port;
+	return 0;
 }
 
 static __always_inline __must_check int rewrite(struct __sk_buff *skb, const struct connection *connection,
@@ -210,10 +224,58 @@ static __always_inline __must_check int rewrite(struct __sk_buff *skb, const str
 	int answer = 0;
 
 	if (connection->flags & CONNECTION_REWRITE)
-		answer = rewrite_transport(skb, connection, transport);
+		answer = rewrite_checksum(skb, connection, transport);
+	if (!answer && connection->flags & CONNECTION_REWRITE && connection->port_sum)
+		answer = rewrite_ports(skb, connection, family);
 	if (!answer)
 		answer = rewrite_network(skb, connection, family, delivery);
 	return answer;
+}
+
+/* The packet moves its connection to the answered ones, which the chain does. */
+static __always_inline int connection_is_first_answer(const struct connection *connection)
+{
+	return connection->state == CONNECTION_UNANSWERED && connection->flags & CONNECTION_REPLY;
+}
+
+/* Any packet takes the connection out of such a state. */
+static __always_inline int connection_is_passing(const struct connection *connection)
+{
+	return connection->state == CONNECTION_ONCE || connection->state == CONNECTION_CLOSING;
+}
+
+/*
+ * Sends a packet on its connection's way; the answer is as that of established(). Global: it is verified once, not once
+ * for each table that the connection may lie in.
+ */
+__weak __noinline int established_send(struct __sk_buff *skb, struct plain *plain,
+				       struct connection *connection, __u8 hook)
+{
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
+	struct route route = {};
+
+	if (!plain || !connection)
+		return ACTION_CONTINUE; /* for the verifier, which does not know who calls */
+
+	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
+
+	if (delivery == DELIVERY_ROUTE &&
+	    route_find(skb, &connection->rewritten, route_length(skb, plain->length, plain->headers), &route))
+		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can, and reports it */
+	if (unlikely(plain->tcp_flags & TCP_NOTED || connection_is_passing(connection) ||
+		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
+		     now_ns >= connection->report_ns) &&
+	    !established_attend(plain, connection, skb->ifindex, hook))
+		return ACTION_CONTINUE;
+
+	int answer = rewrite(skb, connection, plain->transport, plain->family, delivery);
+
+	if (answer)
+		return answer;
+	__sync_fetch_and_add(&connection->packets, 1);
+	__sync_fetch_and_add(&connection->bytes, plain->length);
+	delivery_count(connection, connection->from_row, plain->length);
+	return deliver_send(skb, connection, &route, delivery);
 }
 
 /* An action, minus a reason, or ACTION_CONTINUE: the packet is none of this path's, and untouched. */
@@ -224,37 +286,13 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	if (!plain_parse(skb, &plain))
 		return ACTION_CONTINUE;
 
-	struct connection *connection = conntrack_find_answered(&plain.tuple);
-	__u32 ifindex = skb->ifindex;
-	__u64 epoch = live_epoch();
+	struct connection *connection = conntrack_find(&plain.tuple);
 
-	if (!connection || !epoch || connection->epoch != epoch ||
-	    !connection_fits(connection, hook, ifindex))
+	if (!connection || !connection->epoch || connection->epoch != live_epoch() ||
+	    !connection_fits(connection, hook, skb->ifindex) || connection_is_first_answer(connection) ||
+	    plain.tcp_flags & TCP_SYN)
 		return ACTION_CONTINUE;
-
-	__u64 now_ns = bpf_ktime_get_coarse_ns();
-	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
-	struct route route = {};
-
-	if (unlikely(plain.tcp_flags & TCP_SYN))
-		return ACTION_CONTINUE;
-	if (delivery == DELIVERY_ROUTE &&
-	    route_find(skb, &connection->rewritten, route_length(skb, plain.length, plain.headers), &route))
-		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can, and reports it */
-	if (unlikely(plain.tcp_flags & TCP_NOTED || connection->state != CONNECTION_ESTABLISHED ||
-		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
-		     now_ns >= connection->report_ns) &&
-	    !established_attend(&plain, connection, epoch, ifindex, hook))
-		return ACTION_CONTINUE;
-
-	int answer = rewrite(skb, connection, plain.transport, plain.family, delivery);
-
-	if (answer)
-		return answer;
-	__sync_fetch_and_add(&connection->packets, 1);
-	__sync_fetch_and_add(&connection->bytes, plain.length);
-	delivery_count(connection, ifindex, plain.length, hook);
-	return deliver_send(skb, connection, &route, delivery);
+	return established_send(skb, &plain, connection, hook);
 }
 
 #endif

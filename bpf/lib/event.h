@@ -16,6 +16,15 @@ struct {
 	__uint(max_entries, 4 * 1024 * 1024);
 } dpd_events __weak SEC(".maps");
 
+/* Not zero: the reader is awake and looks again soon, so that nobody need wake it. Written by the reader alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} dpd_reader __weak SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -64,6 +73,18 @@ static __always_inline struct event *event_reserve(const struct settings *settin
 	if (!event)
 		counter_add(COUNTER_EVENTS_RING_FULL, 1);
 	return event;
+}
+
+/*
+ * Waking the reader costs more than all the rest of an event (an interrupt to its own CPU, and a switch), and short
+ * connections have several events each: it is left alone while it is awake.
+ */
+static __always_inline void event_submit(struct event *event)
+{
+	__u32 zero = 0;
+	const volatile __u64 *is_awake = bpf_map_lookup_elem(&dpd_reader, &zero);
+
+	bpf_ringbuf_submit(event, is_awake && *is_awake ? BPF_RB_NO_WAKEUP : 0);
 }
 
 /* Fills in what a connection's entry knows; its identities are those of the side that began, the event's the packet's. */
@@ -117,7 +138,7 @@ static __noinline void event_report(struct packet *packet, const struct report *
 		event->state = EVENT_NO_CONNECTION;
 	}
 	event_set_report(event, report);
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 }
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Counters: packets by reason, direction and interface, and the few that belong to no interface. */
+/* Counters: what workloads send and get, drops by reason, direction and interface, and the few of no interface. */
 #ifndef DPD_METRIC_H
 #define DPD_METRIC_H
 
@@ -13,12 +13,30 @@ struct {
 	__type(value, struct metric);
 } dpd_metrics __weak SEC(".maps");
 
+/* An array, for it is counted for every packet: a row of it is found without a hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TRAFFIC_ROWS);
+	__type(key, __u32);
+	__type(value, struct traffic);
+} dpd_traffic __weak SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTER_COUNT);
 	__type(key, __u32);
 	__type(value, __u64);
 } dpd_counters __weak SEC(".maps");
+
+static __always_inline void traffic_count(__u32 row, __u8 direction, __u32 bytes)
+{
+	struct traffic *traffic = bpf_map_lookup_elem(&dpd_traffic, &row);
+
+	if (traffic) {
+		traffic->direction[direction].packets++;
+		traffic->direction[direction].bytes += bytes;
+	}
+}
 
 static __always_inline void metric_count(__u32 ifindex, __u8 reason, __u8 direction, __u32 bytes)
 {

@@ -35,6 +35,7 @@ struct packet {
 	__u64 epoch;
 	__u32 slot;
 	__u32 ifindex;
+	__u32 row; /* of the workload that sent it, in dpd_traffic; 0: it came from elsewhere */
 	__u32 length; /* from the network header on */
 	__u16 network; /* offset of the network header */
 	__u16 transport; /* and of what it carries */

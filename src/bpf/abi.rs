@@ -54,9 +54,13 @@ plain!(
     connection,
     metric_key,
     metric,
+    traffic,
     usage,
     event
 );
+/// Each endpoint has a row of its own.
+const _: () = assert!(traffic_rows::TRAFFIC_ROWS.0 == crate::model::catalog::MAX_ENDPOINTS + 1);
+
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
 // SAFETY: an integer.

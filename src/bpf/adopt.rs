@@ -74,7 +74,7 @@ impl Types {
         };
         let records = match (key, value) {
             (0, _) | (_, 0) => None,
-            _ if !is_programs(map.map_type(), &name) => None,
+            _ if map.map_type() == MapType::ArrayOfMaps => None,
             _ => Some(Records {
                 key: self.types.layout(key)?,
                 value: self.types.layout(value)?,
@@ -93,10 +93,16 @@ impl Types {
     }
 }
 
-/// Whether it is a table that programs write, and so one that is worth keeping. The daemon's own are written anew, and
-/// what stands in a ring is read or lost.
-fn is_programs(map_type: MapType, name: &str) -> bool {
-    !matches!(map_type, MapType::ArrayOfMaps | MapType::RingBuf) && name != live::MAP
+/// Whether its rows are worth carrying over: those that programs make. The daemon's own are written anew.
+fn is_carried(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::Hash
+            | MapType::LruHash
+            | MapType::PercpuHash
+            | MapType::LruPercpuHash
+            | MapType::PercpuArray
+    )
 }
 
 impl Wanted {
@@ -128,7 +134,7 @@ impl Wanted {
         if !self.is_like(pinned)? || self.max_entries != pinned.max_entries() {
             return Ok(false);
         }
-        if !is_programs(self.map_type, &self.name) {
+        if self.records.is_none() {
             return Ok(true);
         }
         Ok(self.records_of(pinned, of, types)? == self.records)
@@ -220,7 +226,7 @@ fn keep(place: &Place, wanted: &Wanted, types: &mut KernelTypes) -> Result<Kept>
     if is_same {
         return Ok(Kept::adopted(Some(former)));
     }
-    if wanted.map_type == MapType::RingBuf {
+    if !is_carried(wanted.map_type) {
         return Ok(Kept::adopted(own));
     }
     Ok(Kept {
@@ -234,10 +240,14 @@ fn find(pins: &Pins, wanted: &Wanted) -> Result<Option<MapHandle>> {
     path.exists().then(|| map::open(&path)).transpose()
 }
 
-/// A ring's records are only known to be ours by the version.
+/// The former programs have their own switch and their own configuration, and a ring's records are only known to be ours
+/// by the version.
 fn may_keep(place: &Place, wanted: &Wanted, former: &Pins) -> bool {
-    is_programs(wanted.map_type, &wanted.name)
-        || wanted.map_type == MapType::RingBuf && former.number() == place.pins.number()
+    match wanted.map_type {
+        MapType::ArrayOfMaps => false,
+        MapType::RingBuf => former.number() == place.pins.number(),
+        _ => wanted.name != live::MAP,
+    }
 }
 
 /// # Errors

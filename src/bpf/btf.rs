@@ -163,7 +163,7 @@ impl Btf {
         }
     }
 
-    /// An array of integers is one member; of structs it would be many, and no record has one.
+    /// An array of integers is one member; of one of structs each element has its own.
     fn walk_array(
         &self,
         of: &Type<'_>,
@@ -174,16 +174,20 @@ impl Btf {
     ) -> Result<usize> {
         // SAFETY: behind an array stands what it is an array of.
         let array: libbpf_sys::btf_array = unsafe { of.behind::<libbpf_sys::btf_array>().read() };
+        let count = array.nelems as usize;
         let mut element = Layout::default();
         element.size = self.walk(array.type_, "", 0, "", &mut element, depth + 1)?;
-        let Some(member) = element.members.remove("") else {
-            bail!("{path} is an array of more than integers");
-        };
-        let (size, kind) = (
-            member.size * array.nelems as usize,
-            format!("{}[{}]", member.kind, array.nelems),
-        );
-        layout.add(path.to_owned(), Member { offset, size, kind });
-        Ok(size)
+        if let Some(member) = element.members.get("") {
+            let kind = format!("{}[{count}]", member.kind);
+            let size = member.size * count;
+            layout.add(path.to_owned(), Member { offset, size, kind });
+            return Ok(size);
+        }
+        for index in 0..count {
+            let path = format!("{path}[{index}]");
+            let offset = offset + index * element.size;
+            self.walk(array.type_, &path, offset, "", layout, depth + 1)?;
+        }
+        Ok(element.size * count)
     }
 }

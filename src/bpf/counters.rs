@@ -1,7 +1,10 @@
-//! Counters of what is no more are forgotten: numbers and indices are never given twice, so nobody would clear them.
+//! Counters of what is no more are forgotten.
+//!
+//! Most numbers are never given twice, so nobody else would clear what was counted under them. A row of `dpd_traffic` is
+//! given again: it is cleared before its new owner's first packet.
 
 use anyhow::{Context, Result};
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
 
 use super::abi::{self, Plain};
 use super::map;
@@ -24,6 +27,18 @@ pub fn forget(
     forget_rows(pins, "dpd_metrics", |key: abi::metric_key| {
         is_interface(key.ifindex)
     })
+}
+
+/// Clears rows of `dpd_traffic`, which nobody may have in the live configuration.
+pub fn clear_traffic(pins: &Pins, rows: impl IntoIterator<Item = u32>) -> Result<()> {
+    let map = map::open(&pins.map("dpd_traffic"))?;
+    let cpus = libbpf_rs::num_possible_cpus().context("ask for the number of CPUs")?;
+    let nothing = vec![abi::traffic::default().as_bytes().to_vec(); cpus];
+    for row in rows {
+        map.update_percpu(row.as_bytes(), &nothing, MapFlags::EXIST)
+            .with_context(|| format!("clear row {row} of dpd_traffic"))?;
+    }
+    Ok(())
 }
 
 fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) -> Result<()> {

@@ -227,6 +227,7 @@ pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
         ingress: enforcement(endpoint.ingress),
         egress: enforcement(endpoint.egress),
         pad: 0,
+        row: endpoint.row,
     }
 }
 
@@ -242,6 +243,7 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
         mac: endpoint.mac,
         ingress: decode_enforcement(endpoint.ingress),
         egress: decode_enforcement(endpoint.egress),
+        row: endpoint.row,
     }
 }
 
@@ -572,6 +574,7 @@ mod tests {
             mac: n.mac(),
             ingress: n.of(&ENFORCEMENTS),
             egress: n.of(&ENFORCEMENTS),
+            row: n.u32(),
         };
         comes_back(make, endpoint, decode_endpoint);
     }

@@ -1,12 +1,13 @@
 //! The ring buffer: events as the programs made them, in host order.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 
 use super::abi::{self, Plain};
+use super::live::Awake;
 use super::pins::Pins;
 use super::{encode, map};
 use crate::model::flow::Verdict;
@@ -102,9 +103,16 @@ pub fn point(number: u8) -> &'static str {
     }
 }
 
+/// How long the reader rests between two looks while there are events. The ring has room for 20,000, which is what two
+/// CPUs may make in a second.
+const REST: Duration = Duration::from_millis(10);
+/// How long it does so at a stretch.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// The reading end. Dropping it stops nothing: programs go on, and what finds no room is counted.
 pub struct Events {
     ring: RingBuffer<'static>,
+    awake: Awake,
 }
 
 impl Events {
@@ -121,16 +129,58 @@ impl Events {
                 0
             })
             .context("read the ring of events")?;
+        let awake = Awake::map(map::open(&pins.map("dpd_reader"))?)?;
+        awake.set(false); // whatever became of the reader before
         Ok(Events {
             ring: builder.build().context("read the ring of events")?,
+            awake,
         })
     }
 
-    /// Takes what is there, or waits so long for something.
+    /// Takes what is there, or waits so long for something. Where there is something it goes on until a short rest
+    /// brings nothing new, since an event that need not wake anybody costs the packet a fraction.
+    ///
+    /// An event that is being written just when the reader falls asleep may wake nobody: then it is taken with the next
+    /// one, or when the time is up.
     pub fn poll(&self, timeout: Duration) -> Result<()> {
-        match self.ring.poll(timeout) {
-            Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => Ok(()),
-            done => done.context("poll the ring of events"),
+        if !self.take()? && taken(self.ring.poll_raw(timeout))? == 0 {
+            return Ok(());
         }
+        self.awake.set(true);
+        let done = self.take_while_they_come();
+        self.awake.set(false);
+        done
+    }
+
+    /// What is there now.
+    pub fn consume(&self) -> Result<()> {
+        self.take().map(drop)
+    }
+
+    /// Not for longer than a moment, so that whoever polls sees that it is to end.
+    fn take_while_they_come(&self) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < MOMENT {
+            std::thread::sleep(REST);
+            if !self.take()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there was something.
+    fn take(&self) -> Result<bool> {
+        Ok(taken(self.ring.consume_raw())? > 0)
+    }
+}
+
+/// How many events libbpf took, or its error; a signal is none.
+fn taken(answer: i32) -> Result<i32> {
+    let error = std::io::Error::from_raw_os_error(-answer);
+    match answer {
+        0.. => Ok(answer),
+        _ if error.kind() == std::io::ErrorKind::Interrupted => Ok(0),
+        _ => Err(error).context("read the ring of events"),
     }
 }

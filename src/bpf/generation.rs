@@ -3,6 +3,7 @@
 //! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
@@ -16,7 +17,7 @@ use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
 use crate::model::catalog::Catalog;
-use crate::model::state::{PrefilterEntry, State};
+use crate::model::state::{Endpoint, PrefilterEntry, State};
 
 /// A table of a generation.
 struct Table {
@@ -453,6 +454,16 @@ pub fn read_former(former: &Pins, epoch: u64, by: &Pins) -> Result<State> {
         catalog: read_catalog(&map::open(&former.generation(epoch).join(CATALOG))?)?,
         ..State::default()
     })
+}
+
+/// The endpoints of a generation by ifindex, alone.
+pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
+    let map = map::open(&pins.generation(epoch).join("endpoints"))?;
+    let rows: Vec<(u32, abi::endpoint)> = map::read(&map)?;
+    let rows = rows.iter();
+    Ok(rows
+        .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+        .collect())
 }
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.

@@ -1,4 +1,4 @@
-//! The live epoch: one 64-bit word that programs read and one store switches.
+//! Words that programs read and one store changes: each is the one value of an array that is mapped into memory.
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -27,21 +27,21 @@ pub fn is_idle(pins: &Pins) -> bool {
     epoch.map_or_else(|_| !path.exists(), |live| live.epoch() == 0)
 }
 
-/// The page of `dpd_live`.
+/// The page of such an array.
 #[derive(Debug)]
-pub struct Live {
+struct Word {
     page: NonNull<AtomicU64>,
     length: usize,
 }
 
 // SAFETY: the page is only ever read and written through an atomic.
-unsafe impl Send for Live {}
+unsafe impl Send for Word {}
 // SAFETY: as above.
-unsafe impl Sync for Live {}
+unsafe impl Sync for Word {}
 
-impl Live {
-    /// Maps the array `dpd_live`, which is `BPF_F_MMAPABLE`.
-    pub fn map(array: impl AsFd) -> Result<Live> {
+impl Word {
+    /// Maps the array, which is `BPF_F_MMAPABLE`.
+    fn map(array: impl AsFd, name: &str) -> Result<Word> {
         let length = rustix::param::page_size();
         // SAFETY: a new mapping at an address of the kernel's choice disturbs none that exists.
         let page = unsafe {
@@ -54,31 +54,57 @@ impl Live {
                 0,
             )
         }
-        .context("map dpd_live into memory")?;
-        let page = NonNull::new(page.cast()).context("map dpd_live into memory: at address 0")?;
-        Ok(Live { page, length })
+        .with_context(|| format!("map {name} into memory"))?;
+        let page = NonNull::new(page.cast());
+        let page = page.with_context(|| format!("map {name} into memory: at address 0"))?;
+        Ok(Word { page, length })
     }
 
-    fn word(&self) -> &AtomicU64 {
+    fn get(&self) -> &AtomicU64 {
         // SAFETY: the mapping is as long as `self`, starts at a page and so is aligned, and holds the array's first
         // value, 8 bytes.
         unsafe { self.page.as_ref() }
     }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nobody has a reference into it any more. That it fails can't be helped.
+        let _ = unsafe { rustix::mm::munmap(self.page.as_ptr().cast(), self.length) };
+    }
+}
+
+/// `dpd_live`: the live epoch.
+#[derive(Debug)]
+pub struct Live(Word);
+
+impl Live {
+    pub fn map(array: impl AsFd) -> Result<Live> {
+        Word::map(array, MAP).map(Live)
+    }
 
     /// The epoch that programs work under.
     pub fn epoch(&self) -> u64 {
-        self.word().load(Ordering::Acquire)
+        self.0.get().load(Ordering::Acquire)
     }
 
     /// The switch: from the next packet on, this epoch's tables count.
     pub fn switch(&self, epoch: u64) {
-        self.word().store(epoch, Ordering::Release);
+        self.0.get().store(epoch, Ordering::Release);
     }
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nobody has a reference into it any more. That it fails can't be helped.
-        let _ = unsafe { rustix::mm::munmap(self.page.as_ptr().cast(), self.length) };
+/// `dpd_reader`: whether the reader of events is awake.
+#[derive(Debug)]
+pub struct Awake(Word);
+
+impl Awake {
+    pub fn map(array: impl AsFd) -> Result<Awake> {
+        Word::map(array, "dpd_reader").map(Awake)
+    }
+
+    /// While it is awake no event wakes it.
+    pub fn set(&self, is_awake: bool) {
+        self.0.get().store(is_awake.into(), Ordering::SeqCst);
     }
 }

@@ -157,15 +157,24 @@ pub fn read_percpu<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, Vec
         let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? else {
             continue; // deleted while we walked
         };
-        let values = values
-            .iter()
-            .filter_map(|value| V::from_bytes(&value[..size_of::<V>().min(value.len())]))
-            .collect();
         if let Some(key) = K::from_bytes(&key) {
-            rows.push((key, values));
+            rows.push((key, percpu_values(&values)));
         }
     }
     Ok(rows)
+}
+
+/// The values of one row of a per-CPU map, one for each CPU; none if the row is not there.
+pub fn lookup_percpu<V: Plain>(map: &impl MapCore, key: &impl Plain) -> Result<Vec<V>> {
+    let values = map.lookup_percpu(key.as_bytes(), MapFlags::ANY)?;
+    Ok(percpu_values(&values.unwrap_or_default()))
+}
+
+fn percpu_values<V: Plain>(values: &[Vec<u8>]) -> Vec<V> {
+    let values = values.iter();
+    values
+        .filter_map(|value| V::from_bytes(&value[..size_of::<V>().min(value.len())]))
+        .collect()
 }
 
 /// Pins an object that has a file descriptor.

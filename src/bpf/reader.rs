@@ -58,13 +58,18 @@ impl Reader {
 
     /// The live generation.
     pub fn state(&self) -> Result<State> {
+        self.of_generation(generation::read)
+    }
+
+    /// Something of the live generation, and of one alone.
+    fn of_generation<T>(&self, read: impl Fn(&Pins, u64) -> Result<T>) -> Result<T> {
         let mut epoch = self.live.epoch();
         loop {
             if epoch == 0 {
                 bail!("the datapath has no configuration yet");
             }
-            match generation::read(&self.pins, epoch) {
-                Ok(state) => return Ok(state),
+            match read(&self.pins, epoch) {
+                Ok(found) => return Ok(found),
                 // It may have been replaced while we read: then its successor is there.
                 Err(_) if self.live.epoch() != epoch => epoch = self.live.epoch(),
                 Err(error) => {
@@ -115,24 +120,45 @@ impl Reader {
             .collect())
     }
 
+    /// What workloads sent and were given, and drops by reason, direction and interface.
     pub fn metrics(&self) -> Result<Vec<Metric>> {
-        let map = self.open_map("dpd_metrics")?;
-        let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
-        let mut metrics: Vec<Metric> = rows
-            .into_iter()
-            .map(|(key, values)| Metric {
-                ifindex: key.ifindex,
-                direction: direction_name(key.direction).to_owned(),
-                reason: key.reason,
-                reason_text: reason_text(key.reason).to_owned(),
-                packets: values.iter().map(|value| value.packets).sum(),
-                bytes: values.iter().map(|value| value.bytes).sum(),
-            })
-            .collect();
+        let mut metrics = self.traffic()?;
+        metrics.extend(self.drops()?);
         metrics.sort_by(|a, b| {
             (a.ifindex, &a.direction, a.reason).cmp(&(b.ifindex, &b.direction, b.reason))
         });
         Ok(metrics)
+    }
+
+    /// A row of `dpd_traffic` for each endpoint whose interface is there, both ways.
+    fn traffic(&self) -> Result<Vec<Metric>> {
+        let map = self.open_map("dpd_traffic")?;
+        let mut metrics = Vec::new();
+        for (ifindex, endpoint) in self.of_generation(generation::read_endpoints)? {
+            let values: Vec<abi::traffic> = map::lookup_percpu(&map, &endpoint.row)?;
+            for direction in [
+                abi::direction::DIRECTION_EGRESS.0,
+                abi::direction::DIRECTION_INGRESS.0,
+            ] {
+                let key = abi::metric_key {
+                    ifindex,
+                    direction: direction as u8,
+                    ..Default::default()
+                };
+                let counts = values
+                    .iter()
+                    .map(|value| value.direction[direction as usize]);
+                metrics.push(metric(key, counts));
+            }
+        }
+        Ok(metrics)
+    }
+
+    fn drops(&self) -> Result<Vec<Metric>> {
+        let map = self.open_map("dpd_metrics")?;
+        let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
+        let rows = rows.into_iter();
+        Ok(rows.map(|(key, values)| metric(key, values)).collect())
     }
 
     pub fn event_loss(&self) -> Result<EventLoss> {
@@ -268,6 +294,20 @@ fn nothing_to_read(root: &Path) -> String {
             other.name(),
             own.name()
         ),
+    }
+}
+
+/// The counts of all CPUs together.
+fn metric(key: abi::metric_key, counts: impl IntoIterator<Item = abi::metric>) -> Metric {
+    let sum = |sum: (u64, u64), count: abi::metric| (sum.0 + count.packets, sum.1 + count.bytes);
+    let (packets, bytes) = counts.into_iter().fold((0, 0), sum);
+    Metric {
+        ifindex: key.ifindex,
+        direction: direction_name(key.direction).to_owned(),
+        reason: key.reason,
+        reason_text: reason_text(key.reason).to_owned(),
+        packets,
+        bytes,
     }
 }
 

@@ -537,6 +537,7 @@ mod tests {
             ifindex: Some(11),
             identity: 20001,
             addresses: Default::default(),
+            row: 1,
         };
         let uplink = |ifindex| UplinkInfo {
             ifindex,
@@ -797,6 +798,7 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
             ifindex,
             identity: 1,
             addresses: Default::default(),
+            row: 1,
         };
         let catalog = Catalog {
             endpoints: [("a", Some(1)), ("b", Some(2)), ("c", None)]

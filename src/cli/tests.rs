@@ -114,6 +114,7 @@ fn catalog() -> Catalog {
         ifindex,
         identity,
         addresses: set(addresses),
+        row: ifindex.unwrap_or(1),
     };
     Catalog {
         config: "/etc/dpd/config.toml".to_owned(),
@@ -211,6 +212,7 @@ fn state() -> State {
         mac: [0; 6],
         ingress,
         egress: Enforcement::Off,
+        row: 1,
     };
     let policy = |port| PolicyKey {
         subject: 18203,

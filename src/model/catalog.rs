@@ -13,6 +13,9 @@ use super::policy::{Action, Direction};
 use super::service::Frontend;
 use super::state::XdpMode;
 
+/// How many endpoints a host may have: each has a row of its own in the table of what was sent.
+pub const MAX_ENDPOINTS: u32 = 16383;
+
 /// Names and numbers of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
@@ -82,6 +85,9 @@ pub struct EndpointInfo {
     pub ifindex: Option<u32>,
     pub identity: u32,
     pub addresses: BTreeSet<IpNet>,
+    /// Where its packets are counted, from 1: the one number that is given again once its endpoint has gone.
+    #[serde(default)]
+    pub row: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +256,7 @@ mod tests {
             ifindex,
             identity: 20001,
             addresses: BTreeSet::new(),
+            row: 1,
         };
         let uplink = |ifindex| UplinkInfo {
             ifindex,

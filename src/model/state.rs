@@ -112,6 +112,8 @@ pub struct Endpoint {
     pub mac: Mac,
     pub ingress: Enforcement,
     pub egress: Enforcement,
+    /// Where its packets are counted; the catalog's.
+    pub row: u32,
 }
 
 /// How XDP is attached to an uplink.

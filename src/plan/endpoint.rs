@@ -1,9 +1,11 @@
 //! Endpoints: the workloads behind local interfaces, and how a packet reaches each.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use crate::config::{Config, Interface};
-use crate::model::catalog::EndpointInfo;
+use crate::model::catalog::{Catalog, EndpointInfo};
 use crate::model::policy::Direction;
 use crate::model::state::{Delivery, Endpoint, Place, State};
 use crate::model::world::{Link, Mac, World};
@@ -79,14 +81,49 @@ fn attach(link: &Link) -> Option<Attachment> {
     })
 }
 
-/// Fills the table of endpoints.
-pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
+/// The rows in which packets are counted. An endpoint that was there keeps its own; a new one gets the lowest that
+/// nobody had in the generation before, so that no packet under way counts for another.
+struct Rows<'a> {
+    known: &'a Catalog,
+    taken: BTreeSet<u32>,
+    lowest: u32,
+}
+
+impl<'a> Rows<'a> {
+    fn new(known: &'a Catalog) -> Rows<'a> {
+        Rows {
+            known,
+            taken: known.endpoints.values().map(|info| info.row).collect(),
+            lowest: 1,
+        }
+    }
+
+    fn row(&mut self, interface: &str) -> u32 {
+        // 0 is what a catalog says that knew no rows yet.
+        if let Some(known) = self.known.endpoints.get(interface)
+            && known.row != 0
+        {
+            return known.row;
+        }
+        while self.taken.contains(&self.lowest) {
+            self.lowest += 1;
+        }
+        self.taken.insert(self.lowest);
+        self.lowest
+    }
+}
+
+/// Fills the table of endpoints. `known` is the catalog of the generation before.
+pub fn compile(config: &Config, workloads: &[Workload<'_>], known: &Catalog, state: &mut State) {
     let enforcements = Enforcements::new(config);
+    let mut rows = Rows::new(known);
     for workload in workloads {
+        let row = rows.row(workload.interface);
         let info = EndpointInfo {
             ifindex: workload.attachment.map(|attachment| attachment.ifindex),
             identity: workload.identity,
             addresses: workload.addresses.iter().copied().collect(),
+            row,
         };
         state
             .catalog
@@ -102,6 +139,7 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], state: &mut State) {
             mac: attachment.mac,
             ingress: enforcements.of(workload.identity_name, Direction::Ingress),
             egress: enforcements.of(workload.identity_name, Direction::Egress),
+            row,
         };
         state.endpoints.insert(attachment.ifindex, endpoint);
     }
@@ -224,6 +262,37 @@ mod tests {
         assert_eq!(endpoint.identity, 300);
         let both = (endpoint.ingress, endpoint.egress);
         assert_eq!(both, (Enforcement::On, Enforcement::DenyOnly));
+    }
+
+    #[test]
+    fn an_endpoint_keeps_its_row_and_a_new_one_gets_a_free_one() {
+        let lab = |names: &[&str]| {
+            names
+                .iter()
+                .fold(Lab::new().identity("web", 300, ""), |lab, name| {
+                    lab.endpoint(name, "web", &format!("10.1.1.{}", name.len()))
+                })
+        };
+        let rows = |state: &State| -> Vec<(String, u32)> {
+            let endpoints = state.catalog.endpoints.iter();
+            endpoints
+                .map(|(name, info)| (name.clone(), info.row))
+                .collect()
+        };
+        let first = lab(&["b", "dd"]).compile();
+        assert_eq!(
+            rows(&first),
+            [("lxc-b".to_owned(), 1), ("lxc-dd".to_owned(), 2)]
+        );
+        let second = lab(&["aaa", "dd"]).compile_after(&first);
+        assert_eq!(
+            rows(&second),
+            [("lxc-aaa".to_owned(), 3), ("lxc-dd".to_owned(), 2)],
+            "packets may still count for the row of one that has just gone"
+        );
+        let third = lab(&["aaa", "cccc", "dd"]).compile_after(&second);
+        assert_eq!(third.catalog.endpoints["lxc-cccc"].row, 1);
+        assert_eq!(third.endpoints.values().map(|e| e.row).max(), Some(3));
     }
 
     #[test]

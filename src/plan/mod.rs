@@ -45,7 +45,7 @@ pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
     let workloads = endpoint::workloads(config, world);
     let stand_ins = StandIns::new(config);
     address::compile(config, world, &workloads, &stand_ins, known, &mut state);
-    endpoint::compile(config, &workloads, &mut state);
+    endpoint::compile(config, &workloads, known, &mut state);
     uplink::compile(config, world, &mut state);
     policy::compile(config, &stand_ins, known, &mut state);
     prefilter::compile(config, known, &mut state);

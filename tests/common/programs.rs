@@ -109,6 +109,15 @@ impl Datapath for Programs {
         self.ask(move |machine| machine.run_xdp(&frame))
     }
 
+    fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+        let interface = interface.to_owned();
+        self.ask(move |machine| machine.time(hook, &interface, &frames))
+    }
+
+    fn time_xdp(&self, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+        self.ask(move |machine| machine.time_xdp(&frames))
+    }
+
     fn connections(&self) -> Vec<Connection> {
         self.ask(|machine| machine.connections())
     }
@@ -149,7 +158,9 @@ impl Machine {
     fn new(config: &Path) -> Machine {
         let pins = Pins::new(&own_bpffs());
         pins.prepare().expect("make the folders for pins");
-        let sizes = Sizes { connections: 1024 };
+        let sizes = Sizes {
+            connections: read(config).conntrack.size,
+        };
         let load = load(&pins, &sizes).expect("load the programs");
         let generations = Generations::open(&pins).expect("open the tables");
         let seen = Rc::new(RefCell::new(Vec::new()));
@@ -170,15 +181,14 @@ impl Machine {
     }
 
     fn apply(&mut self, config: &Path) {
-        let loaded = dpd::config::load(config)
-            .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
+        let config = read(config);
         let world = dpd::net::snapshot().expect("look at the interfaces");
         self.interfaces = world
             .links
             .iter()
             .map(|(name, link)| (name.clone(), link.ifindex))
             .collect();
-        let state = dpd::plan::compile(&loaded.config, &world, &self.state.catalog);
+        let state = dpd::plan::compile(&config, &world, &self.state.catalog);
         let prepared = self.generations.prepare(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));
@@ -186,24 +196,55 @@ impl Machine {
     }
 
     fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {
-        let ifindex = *self
-            .interfaces
-            .get(interface)
-            .unwrap_or_else(|| panic!("the node has no interface {interface}"));
+        let context = context(self.ifindex(interface));
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
         self.observe(|| {
-            let (returned, packet) = test_run(&program, ifindex, frame);
-            (verdict(returned), packet)
+            let run = test_run(&program, &context, frame);
+            (verdict(run.returned), run.packet)
         })
     }
 
     fn run_xdp(&mut self, frame: &[u8]) -> Answer {
         let program = self.load.xdp_program().expect("the program is loaded");
         self.observe(|| {
-            let (returned, packet) = test_run_in(&program, &[], frame);
-            (xdp_verdict(returned), packet)
+            let run = test_run(&program, &[], frame);
+            (xdp_verdict(run.returned), run.packet)
         })
+    }
+
+    /// How long each frame takes; nothing else is looked at meanwhile, but the ring is emptied.
+    fn time(&mut self, hook: HookProgram, interface: &str, frames: &[Vec<u8>]) -> Vec<Duration> {
+        let context = context(self.ifindex(interface));
+        let program = self.load.program(hook).expect("the program is loaded");
+        let times = frames
+            .iter()
+            .map(|frame| test_run(program, &context, frame).time)
+            .collect();
+        self.forget_events();
+        times
+    }
+
+    fn time_xdp(&mut self, frames: &[Vec<u8>]) -> Vec<Duration> {
+        let program = self.load.xdp_program().expect("the program is loaded");
+        let times = frames
+            .iter()
+            .map(|frame| test_run(&program, &[], frame).time)
+            .collect();
+        self.forget_events();
+        times
+    }
+
+    fn forget_events(&mut self) {
+        self.events.consume().expect("read the ring of events");
+        self.seen.borrow_mut().clear();
+    }
+
+    fn ifindex(&self, interface: &str) -> u32 {
+        *self
+            .interfaces
+            .get(interface)
+            .unwrap_or_else(|| panic!("the node has no interface {interface}"))
     }
 
     /// Runs a program and looks at what it left in the tables.
@@ -211,9 +252,7 @@ impl Machine {
         let before = self.drops();
         let (verdict, packet) = run();
         let drops = self.drops();
-        self.events
-            .poll(Duration::ZERO)
-            .expect("read the ring of events");
+        self.events.consume().expect("read the ring of events");
         let catalog = Arc::new(self.state.catalog.clone());
         let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
         Answer {
@@ -291,6 +330,12 @@ impl Machine {
     }
 }
 
+fn read(config: &Path) -> dpd::config::Config {
+    let loaded = dpd::config::load(config)
+        .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
+    loaded.config
+}
+
 /// A bpffs that only this thread and its children see, and that goes with them.
 pub fn own_bpffs() -> PathBuf {
     // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
@@ -331,17 +376,25 @@ fn xdp_verdict(returned: u32) -> Verdict {
     }
 }
 
-/// Runs a tc program on a frame of an interface; answers with what it returned and the frame as it left it.
-fn test_run(program: &OwnedFd, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
-    // A struct __sk_buff of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
-    // padding of a struct may be anything.
-    let mut context = [0u32; size_of::<abi::__sk_buff>() / 4];
+/// A `struct __sk_buff` of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
+/// padding of a struct may be anything.
+fn context(ifindex: u32) -> Vec<u32> {
+    let mut context = vec![0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
-    test_run_in(program, &context, frame)
+    context
 }
 
-/// Runs a program in a context, or in the kernel's own if it is empty.
-fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8>) {
+/// What one run of a program gave.
+struct Run {
+    returned: u32,
+    /// The frame as the program left it.
+    packet: Vec<u8>,
+    /// As the kernel measured it.
+    time: Duration,
+}
+
+/// Runs a program on a frame in a context, or in the kernel's own if it is empty.
+fn test_run(program: &OwnedFd, context: &[u32], frame: &[u8]) -> Run {
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -367,5 +420,9 @@ fn test_run_in(program: &OwnedFd, context: &[u32], frame: &[u8]) -> (u32, Vec<u8
         frame.len()
     );
     out.truncate(options.data_size_out as usize);
-    (options.retval, out)
+    Run {
+        returned: options.retval,
+        packet: out,
+        time: Duration::from_nanos(options.duration.into()),
+    }
 }

@@ -8,7 +8,9 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use dpd::bpf::load::HookProgram;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::status::ProgramStatus;
@@ -52,6 +54,10 @@ pub trait Datapath {
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_xdp_entry`. It comes in by `lo`, since the kernel wants an interface with XDP memory.
     fn xdp_entry(&self, frame: &[u8]) -> Answer;
+    /// How long each of these frames takes, one after the other, at a hook of this interface.
+    fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration>;
+    /// The same in `dpd_xdp_entry`.
+    fn time_xdp(&self, frames: Vec<Vec<u8>>) -> Vec<Duration>;
     /// The connections that the tables hold, oldest first.
     fn connections(&self) -> Vec<Connection>;
     /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
@@ -109,6 +115,14 @@ impl Node {
 
     pub fn xdp_entry(&self, frame: &[u8]) -> Answer {
         self.datapath.xdp_entry(frame)
+    }
+
+    pub fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+        self.datapath.time(hook, interface, frames)
+    }
+
+    pub fn time_xdp(&self, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+        self.datapath.time_xdp(frames)
     }
 
     pub fn connections(&self) -> Vec<Connection> {

@@ -102,6 +102,7 @@ fn state(rows: u32) -> State {
                         mac,
                         ingress,
                         egress,
+                        row: n,
                     },
                 )
             })

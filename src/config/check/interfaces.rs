@@ -7,6 +7,7 @@ use super::identities;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{Interface, XdpMode, name, value};
+use crate::model::catalog::MAX_ENDPOINTS;
 
 #[derive(Clone, Copy)]
 enum Role {
@@ -39,6 +40,22 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
         interfaces.insert(interface.name.to_owned(), checked);
     }
     interfaces
+}
+
+/// Reports the first endpoint that is one too many.
+pub(super) fn check_count(root: &Table, report: &mut Report) {
+    let mut endpoints = root.named("interfaces").filter(|interface| {
+        let role = interface.table.text("role");
+        role.is_some_and(|role| role.value == "endpoint")
+    });
+    if let Some(beyond) = endpoints.nth(MAX_ENDPOINTS as usize) {
+        report
+            .error(
+                beyond.key,
+                format!("a host has at most {MAX_ENDPOINTS} endpoints, and this is one more"),
+            )
+            .help("move workloads to another host");
+    }
 }
 
 /// Warns of tables that mean nothing without an uplink.

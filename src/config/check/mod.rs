@@ -33,6 +33,7 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         events: settings::events(root, report),
     };
     addresses::check(root, report);
+    interfaces::check_count(root, report);
     interfaces::check_uplinks(root, report);
     config
 }

@@ -1,0 +1,348 @@
+//! The same small network three times, so that what differs is what stands on the node:
+//!
+//! ```text
+//!   client 10.200.0.64 ──eth0│lxc-client─┐
+//!                                        ├ node
+//!   server 10.200.0.44 ──eth0│lxc-server─┘
+//! ```
+//!
+//! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
+//! policy. Everything lives in namespaces without names: nothing is left behind, however a bench ends.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use libbpf_rs::query::ProgInfoIter;
+use tempfile::TempDir;
+
+use crate::common::namespace::Namespace;
+
+pub const CLIENT: &str = "10.200.0.64";
+pub const SERVER: &str = "10.200.0.44";
+/// The service's address, where there is one.
+const FRONTEND: &str = "10.32.0.10";
+
+/// Ports that the servers have.
+pub mod port {
+    pub const ECHO: u16 = 7000;
+    pub const SINK: u16 = 7001;
+    pub const IPERF: u16 = 5201;
+    pub const DNS: u16 = 53;
+}
+
+const PORTS: [u16; 4] = [port::ECHO, port::SINK, port::IPERF, port::DNS];
+
+/// What the node does with packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setup {
+    /// Routes, nothing else: the client asks the server itself.
+    Plain,
+    /// DNAT of the service address and a stateful filter that lets the client through.
+    Nftables,
+    /// A service and a policy that lets the client through.
+    Dpd,
+}
+
+impl Setup {
+    pub const ALL: [Setup; 3] = [Setup::Plain, Setup::Nftables, Setup::Dpd];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Setup::Plain => "plain",
+            Setup::Nftables => "nftables",
+            Setup::Dpd => "dpd",
+        }
+    }
+}
+
+/// One of the three networks.
+pub struct Lab {
+    pub setup: Setup,
+    pub client: Namespace,
+    pub server: Namespace,
+    pub node: Namespace,
+    daemon: Option<Daemon>,
+}
+
+struct Daemon {
+    process: Child,
+    folder: TempDir,
+    root: PathBuf,
+}
+
+impl Lab {
+    /// Lays it. `more` is added to dpd's configuration.
+    pub fn new(setup: Setup, more: &str) -> Lab {
+        let lab = Lab::lay(setup);
+        match setup {
+            Setup::Plain => lab,
+            Setup::Nftables => {
+                nftables(&lab.node);
+                lab
+            }
+            Setup::Dpd => Lab {
+                daemon: Some(Daemon::start(&lab.node, more)),
+                ..lab
+            },
+        }
+    }
+
+    fn lay(setup: Setup) -> Lab {
+        let (client, server, node) = (Namespace::new(), Namespace::new(), Namespace::new());
+        node.sysctl("net.ipv4.ip_forward=1");
+        for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)] {
+            node.ip(&format!(
+                "link add lxc-{name} type veth peer name eth0 netns {}",
+                workload.pid()
+            ));
+            node.ip(&format!("link set lxc-{name} up"));
+            node.ip(&format!("address add 10.200.0.1/32 dev lxc-{name}"));
+            node.ip(&format!("route add {address}/32 dev lxc-{name}"));
+            workload.ip("link set eth0 up");
+            workload.ip(&format!("address add {address}/32 dev eth0"));
+            workload.ip("route add 10.200.0.1 dev eth0");
+            workload.ip("route add default via 10.200.0.1");
+        }
+        Lab {
+            setup,
+            client,
+            server,
+            node,
+            daemon: None,
+        }
+    }
+
+    /// Whom the client asks.
+    pub fn service(&self, port: u16) -> SocketAddr {
+        let address = match self.setup {
+            Setup::Plain => SERVER,
+            Setup::Nftables | Setup::Dpd => FRONTEND,
+        };
+        at(address, port)
+    }
+
+    /// Where dpd's maps and links are pinned.
+    pub fn root(&self) -> &Path {
+        &self.daemon().root
+    }
+
+    /// The file that dpd follows.
+    pub fn config(&self) -> PathBuf {
+        self.daemon().folder.path().join("config.toml")
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("there is dpd on the node")
+    }
+}
+
+/// The server itself.
+pub fn server(port: u16) -> SocketAddr {
+    at(SERVER, port)
+}
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    let address: IpAddr = address.parse().expect("an address");
+    SocketAddr::new(address, port)
+}
+
+/// What one would write by hand for the same: the service address is translated, the client may ask, nobody else.
+fn nftables(node: &Namespace) {
+    let ports = PORTS.map(|port| port.to_string()).join(", ");
+    let rules = format!(
+        "table ip bench {{
+            chain service {{
+                type nat hook prerouting priority dstnat
+                ip daddr {FRONTEND} tcp dport {{ {ports} }} dnat to {SERVER}
+                ip daddr {FRONTEND} udp dport {{ {ports} }} dnat to {SERVER}
+            }}
+            chain filter {{
+                type filter hook forward priority filter; policy drop
+                ct state established,related accept
+                ct state invalid drop
+                iifname lxc-client ip saddr {CLIENT} ip daddr {SERVER} tcp dport {{ {ports} }} accept
+                iifname lxc-client ip saddr {CLIENT} ip daddr {SERVER} udp dport {{ {ports} }} accept
+            }}
+        }}"
+    );
+    let mut nft = inside(node, "nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start nft (of the package nftables)");
+    nft.stdin
+        .take()
+        .expect("nft's input is a pipe")
+        .write_all(rules.as_bytes())
+        .expect("give nft its rules");
+    assert!(nft.wait().expect("wait for nft").success(), "nft failed");
+}
+
+/// A command inside a namespace.
+pub fn inside(namespace: &Namespace, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/proc/{}/ns/net", namespace.pid()))
+        .args(["--", program]);
+    command
+}
+
+impl Daemon {
+    fn start(node: &Namespace, more: &str) -> Daemon {
+        let folder = TempDir::new().expect("make a folder");
+        let socket = folder.path().join("dpd.sock");
+        // A bpffs takes no name with a dot.
+        let root = Path::new("/sys/fs/bpf").join(format!("node-{}", node.pid()));
+        let config = folder.path().join("config.toml");
+        let text = configuration(&root, &socket);
+        fs::write(&config, text + more).expect("write the configuration");
+        let log = fs::File::create(folder.path().join("log")).expect("make the log");
+        let process = inside(node, env!("CARGO_BIN_EXE_dpd"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .env("RUST_LOG", "warn")
+            .stderr(log)
+            .spawn()
+            .expect("start dpd");
+        let mut daemon = Daemon {
+            process,
+            folder,
+            root,
+        };
+        daemon.wait_for(&socket);
+        daemon
+    }
+
+    fn wait_for(&mut self, socket: &Path) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !socket.exists() {
+            let ended = self.process.try_wait().expect("look at dpd");
+            let is_late = Instant::now() > deadline;
+            if ended.is_some() || is_late {
+                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+                panic!("dpd does not start: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It has ended already where that fails.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn configuration(root: &Path, socket: &Path) -> String {
+    let frontends = |protocol| PORTS.map(|port| format!("\"{FRONTEND}:{port}/{protocol}\""));
+    let ports = |protocol| PORTS.map(|port| format!("\"{port}/{protocol}\""));
+    let mut text = format!(
+        r#"
+[daemon]
+bpf_root = "{}"
+socket = "{}"
+log = "stderr"
+
+[interfaces.lxc-client]
+role = "endpoint"
+addresses = ["{CLIENT}"]
+identity = "client"
+
+[interfaces.lxc-server]
+role = "endpoint"
+addresses = ["{SERVER}"]
+identity = "server"
+
+[identities]
+client = {{ id = 20001 }}
+server = {{ id = 20002 }}
+
+[policies.clients]
+subject = "server"
+ingress = [{{ from = ["client"], ports = [{}, {}] }}]
+"#,
+        root.display(),
+        socket.display(),
+        ports("udp").join(", "),
+        ports("tcp").join(", "),
+    );
+    for port in PORTS {
+        let of_port = |list: [String; 4]| {
+            let mut list = list.into_iter();
+            list.find(|text| text.contains(&format!(":{port}/")))
+                .expect("a port of the list")
+        };
+        text.push_str(&format!(
+            "\n[services.port-{port}]\nfrontends = [{}, {}]\nbackends = [\"{SERVER}:{port}\"]\n",
+            of_port(frontends("udp")),
+            of_port(frontends("tcp"))
+        ));
+    }
+    text
+}
+
+/// A bpffs of our own, and this process's alone.
+pub fn own_bpffs() {
+    crate::common::programs::own_bpffs();
+}
+
+/// What the kernel counts of one program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    pub time: Duration,
+    pub count: u64,
+}
+
+impl Runs {
+    /// Since an earlier look.
+    pub fn since(self, before: Runs) -> Runs {
+        Runs {
+            time: self.time - before.time,
+            count: self.count - before.count,
+        }
+    }
+
+    /// Nanoseconds a run.
+    pub fn ns(self) -> f64 {
+        self.time.as_nanos() as f64 / self.count.max(1) as f64
+    }
+}
+
+/// While it lives the kernel counts how long programs run, which itself costs each run some 60 ns.
+pub struct Stats(#[allow(dead_code, reason = "the kernel counts while it is open")] std::os::fd::OwnedFd);
+
+impl Stats {
+    pub fn enable() -> Stats {
+        use std::os::fd::{FromRawFd, OwnedFd};
+        // SAFETY: it takes a number, and gives a descriptor that is nobody else's or an error.
+        let fd = unsafe {
+            libbpf_rs::libbpf_sys::bpf_enable_stats(libbpf_rs::libbpf_sys::BPF_STATS_RUN_TIME)
+        };
+        assert!(fd >= 0, "the kernel does not count the time of programs");
+        // SAFETY: see above.
+        Stats(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// The runs of our program of this name, below this folder of pins.
+pub fn runs(root: &Path, name: &str) -> Runs {
+    let reader = dpd::bpf::reader::Reader::open(root).expect("read the datapath");
+    let programs = reader.programs().expect("ask about the programs");
+    let ids: Vec<u32> = programs
+        .iter()
+        .filter(|program| program.name == name)
+        .map(|program| program.id)
+        .collect();
+    let mut sum = Runs::default();
+    for info in ProgInfoIter::default().filter(|info| ids.contains(&info.id)) {
+        sum.time += Duration::from_nanos(info.run_time_ns);
+        sum.count += info.run_cnt;
+    }
+    sum
+}
