@@ -1,6 +1,10 @@
 //! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
+#[path = "../common/release.rs"]
+#[allow(dead_code, reason = "shared with other test programs")]
+mod release;
+
 mod bad_input;
 mod bulk;
 mod dns;
@@ -8,8 +12,10 @@ mod follow;
 mod hosts;
 mod interfaces;
 mod lab;
+mod load;
 mod ping;
 mod refused;
 mod side_by_side;
 mod takeover;
+mod upgrade;
 mod web;
