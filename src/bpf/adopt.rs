@@ -330,8 +330,10 @@ pub fn mirror_links(place: &Place) -> Result<()> {
                     _ => continue,
                 }
             }
-            let link = Link::open(&from).with_context(|| format!("open {}", from.display()))?;
-            map::pin(&link, &to)?;
+            match Link::open(&from) {
+                Ok(link) => map::pin(&link, &to)?,
+                Err(error) => log::warn!("{} is no link, and is left out: {error}", from.display()),
+            }
         }
     }
     Ok(())

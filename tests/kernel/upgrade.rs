@@ -361,6 +361,9 @@ fn what_an_upgrade_left_that_came_to_nothing_is_cleared_away() {
         for strange in ["abi-x", "abi-07", "abi--next", "theirs"] {
             fs::create_dir_all(host.root().join(strange)).unwrap();
         }
+        let no_link = host.root().join("abi-7/links/9-ingress");
+        let mut counters = MapHandle::from_pinned_path(host.pins().map("dpd_counters")).unwrap();
+        counters.pin(&no_link).unwrap();
         let second = host.start(Mechanism::Tcx);
         assert_eq!(
             second.epoch(),
