@@ -280,7 +280,6 @@ enum connection_flags {
 	CONNECTION_REWRITE = 2, /* addresses or ports change */
 	CONNECTION_FIN_HERE = 4, /* a FIN was seen in this direction */
 	CONNECTION_FIN_THERE = 8, /* and in the other */
-	CONNECTION_HAIRPIN = 16, /* a workload that reaches itself */
 	CONNECTION_WITH_HOST = 32, /* one end is the host: no packet of it comes from the network */
 };
 
@@ -356,7 +355,8 @@ enum counter {
 	COUNTER_CT_INSERTED = 2, /* entries, two for each connection */
 	COUNTER_CT_DELETED = 3,
 	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, who alone writes it */
-	COUNTER_COUNT = 5,
+	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not read, and passed */
+	COUNTER_COUNT = 6,
 };
 
 /* Connections of an endpoint that are open: opened − closed. */

@@ -33,14 +33,13 @@ static __always_inline __u32 first_call(struct __sk_buff *skb)
 SEC("tc")
 int dpd_from_container(struct __sk_buff *skb)
 {
-	int answer = established(skb, HOOK_FROM_CONTAINER);
+	__u64 epoch = live_epoch();
+	int answer = established(skb, HOOK_FROM_CONTAINER, epoch);
 
 	if (likely(answer == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
 	if (answer == ACTION_PASS)
 		return HOOK_NEXT;
-
-	__u64 epoch = live_epoch();
 
 	former_lead(skb, HOOK_FROM_CONTAINER, epoch);
 

@@ -49,8 +49,8 @@ int dpd_from_netdev(struct __sk_buff *skb)
 	if (!is_ours_to_read(skb))
 		return HOOK_NEXT;
 
-	int answer = established(skb, HOOK_FROM_NETDEV);
 	__u64 epoch = live_epoch();
+	int answer = established(skb, HOOK_FROM_NETDEV, epoch);
 
 	if (likely(answer == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;

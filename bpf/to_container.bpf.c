@@ -19,12 +19,11 @@ int dpd_to_container(struct __sk_buff *skb)
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return HOOK_NEXT;
 
-	int answer = established(skb, HOOK_TO_CONTAINER);
+	__u64 epoch = live_epoch();
+	int answer = established(skb, HOOK_TO_CONTAINER, epoch);
 
 	if (likely(answer == ACTION_PASS))
 		return HOOK_NEXT;
-
-	__u64 epoch = live_epoch();
 
 	former_lead(skb, HOOK_TO_CONTAINER, epoch);
 

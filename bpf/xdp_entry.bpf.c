@@ -3,7 +3,8 @@
  * The earliest look at what comes from the network: XDP of an uplink, attached while a prefilter has prefixes.
  *
  *	NIC -> dpd_xdp_entry -+- from a denied prefix: drop, before an skb exists
- *			      +- else, whatever it is: on to tc, which names what is wrong with it
+ *			      +- malformed: counted, and on to tc, which names what is wrong with it
+ *			      +- else: on to tc
  */
 #include "lib/event.h"
 #include "lib/prefilter.h"
@@ -14,39 +15,55 @@ struct arrival {
 	__u32 length;
 };
 
-/* Zero if it has no sender to ask about: no IP, or a header that contradicts itself or its frame. */
-static __always_inline int arrival_read(struct xdp_md *xdp, struct arrival *arrival)
+/* What a frame turns out to be. */
+enum arrival_kind {
+	ARRIVAL_IP = 0,
+	ARRIVAL_OTHER = 1, /* no IP, or no sender that a prefix could name */
+	ARRIVAL_MALFORMED = 2, /* a header that is cut short, or contradicts itself or its frame */
+};
+
+static __always_inline enum arrival_kind arrival_read_ipv4(const struct iphdr *ip, const void *end,
+							   __u64 left, struct arrival *arrival)
+{
+	if ((void *)(ip + 1) > end)
+		return ARRIVAL_MALFORMED;
+	arrival->tuple.source = address_from_ipv4(ip->saddr);
+	arrival->tuple.destination = address_from_ipv4(ip->daddr);
+	arrival->tuple.protocol = ip->protocol;
+	arrival->length = bpf_ntohs(ip->tot_len);
+	if (ip->version != 4 || ip->ihl < 5 || arrival->length < ip->ihl * 4 || arrival->length > left)
+		return ARRIVAL_MALFORMED;
+	return ARRIVAL_IP;
+}
+
+static __always_inline enum arrival_kind arrival_read_ipv6(const struct ipv6hdr *ip, const void *end,
+							   __u64 left, struct arrival *arrival)
+{
+	if ((void *)(ip + 1) > end)
+		return ARRIVAL_MALFORMED;
+	arrival->tuple.source = address_from_ipv6(&ip->saddr);
+	arrival->tuple.destination = address_from_ipv6(&ip->daddr);
+	arrival->tuple.protocol = ip->nexthdr;
+	arrival->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (ip->version != 6 || arrival->length > left)
+		return ARRIVAL_MALFORMED;
+	return address_is_mapped(&arrival->tuple.source) ? ARRIVAL_OTHER : ARRIVAL_IP;
+}
+
+static __always_inline enum arrival_kind arrival_read(struct xdp_md *xdp, struct arrival *arrival)
 {
 	const __u8 *data = (void *)(long)xdp->data;
 	const __u8 *end = (void *)(long)xdp->data_end;
 	const struct ethhdr *eth = (void *)data;
-	const struct iphdr *ipv4 = (void *)(eth + 1);
-	const struct ipv6hdr *ipv6 = (void *)(eth + 1);
 	__u64 left = bpf_xdp_get_buff_len(xdp) - sizeof(*eth);
 
 	if ((void *)(eth + 1) > (void *)end)
-		return 0;
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
-		if ((void *)(ipv4 + 1) > (void *)end)
-			return 0;
-		arrival->tuple.source = address_from_ipv4(ipv4->saddr);
-		arrival->tuple.destination = address_from_ipv4(ipv4->daddr);
-		arrival->tuple.protocol = ipv4->protocol;
-		arrival->length = bpf_ntohs(ipv4->tot_len);
-		return ipv4->version == 4 && ipv4->ihl >= 5 && arrival->length >= ipv4->ihl * 4 &&
-		       arrival->length <= left;
-	}
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
-		if ((void *)(ipv6 + 1) > (void *)end)
-			return 0;
-		arrival->tuple.source = address_from_ipv6(&ipv6->saddr);
-		arrival->tuple.destination = address_from_ipv6(&ipv6->daddr);
-		arrival->tuple.protocol = ipv6->nexthdr;
-		arrival->length = sizeof(*ipv6) + bpf_ntohs(ipv6->payload_len);
-		return ipv6->version == 6 && arrival->length <= left &&
-		       !address_is_mapped(&arrival->tuple.source);
-	}
-	return 0;
+		return ARRIVAL_MALFORMED;
+	if (eth->h_proto == bpf_htons(ETH_P_IP))
+		return arrival_read_ipv4((void *)(eth + 1), end, left, arrival);
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return arrival_read_ipv6((void *)(eth + 1), end, left, arrival);
+	return ARRIVAL_OTHER;
 }
 
 /* One report for each sender in an interval stands for the rest. */
@@ -104,8 +121,11 @@ int dpd_xdp_entry(struct xdp_md *xdp)
 	struct arrival arrival = {};
 	__u64 epoch = live_epoch();
 	__u32 ifindex = xdp->ingress_ifindex;
+	enum arrival_kind kind = arrival_read(xdp, &arrival);
 
-	if (!arrival_read(xdp, &arrival))
+	if (kind == ARRIVAL_MALFORMED)
+		counter_add(COUNTER_XDP_MALFORMED, 1);
+	if (kind != ARRIVAL_IP)
 		return XDP_PASS;
 
 	const struct prefilter *denied = prefilter_find(live_slot(epoch), &arrival.tuple.source);

@@ -16,7 +16,7 @@
 # behind which node a workload is; a dpd runs on each node. Of a service address it knows nothing.
 #
 # LAB_MTU makes the ways to both nodes narrow, not the links: only the router finds a packet too
-# large, and tells its sender.
+# large, and tells its sender. Above 1500 it is the MTU of every link.
 
 nodes=(node-a node-b)
 workloads=(client intruder coredns-a client-b coredns)
@@ -37,8 +37,8 @@ declare -A address6=(
 mtu=${LAB_MTU:-1500}
 
 topology_up() {
-	[[ $mtu =~ ^1[0-9]{3}$ ]] && ((mtu >= 1280 && mtu <= 1500)) || # IPv6 needs 1280
-		die "LAB_MTU='$mtu': what the router lets through is 1280 to 1500 bytes"
+	[[ $mtu =~ ^[1-9][0-9]{3}$ ]] && ((mtu >= 1280 && mtu <= 9000)) || # IPv6 needs 1280
+		die "LAB_MTU='$mtu': what the router lets through is 1280 to 9000 bytes"
 
 	node_add router
 	node_add node-a
@@ -56,6 +56,7 @@ topology_up() {
 	workload node-b coredns
 	workload_prefixes node-a node-b 10.200.1.0/24 fd00:201::/64
 	workload_prefixes node-b node-a 10.200.0.0/24 fd00:200::/64
+	((mtu <= 1500)) || widen_links
 
 	resolver_is_the_service
 	dns_server_start coredns
@@ -90,6 +91,16 @@ router_link() {
 	ip -n "$router" route add "$net6::/64" dev "to-$name" mtu lock "$mtu"
 
 	ip -n "$host" route add default via "$net6::254" dev "$interface"
+}
+
+# widen_links: every link but the loopback ones, on both of its sides, gets the MTU.
+widen_links() {
+	local name link
+	for name in "${namespaces[@]}"; do
+		for link in $(ip -n "$(netns "$name")" -brief link show type veth | sed 's/[@ ].*//'); do
+			ip -n "$(netns "$name")" link set "$link" mtu "$mtu"
+		done
+	done
 }
 
 # workload_prefixes NODE OTHER IPV4 IPV6: how NODE and the router reach the workloads behind OTHER.

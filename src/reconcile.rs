@@ -2,7 +2,9 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does.
+//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+
+mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -16,6 +18,7 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
 use crate::bpf::generation::{self, Generations};
+use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load, Release};
 use crate::bpf::pins::{self, Pins};
 use crate::bpf::place::{self, Place};
@@ -23,6 +26,7 @@ use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
+use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
@@ -37,7 +41,11 @@ pub struct Reconciler {
     live: Option<State>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
-    _lock: OwnedFd,
+    /// Counters may be left of what is gone.
+    has_old_counters: bool,
+    kept: Kept,
+    undone: Vec<Drift>,
+    lock: OwnedFd,
 }
 
 /// What a change did.
@@ -85,7 +93,10 @@ impl Reconciler {
             generations,
             live,
             attached: BTreeMap::new(),
-            _lock: lock,
+            has_old_counters: true,
+            kept: Kept::default(),
+            undone: Vec::new(),
+            lock,
         })
     }
 
@@ -99,12 +110,30 @@ impl Reconciler {
         self.live.as_ref()
     }
 
-    /// A sentence for each foreign program that sees packets before ours: it could wave them past policy. It is left
-    /// alone.
-    pub fn foreign_ahead(&self) -> Vec<String> {
+    /// A sentence for each program of somebody else that is in our way. It is left alone.
+    pub fn foreign(&self) -> Vec<String> {
         let Some(live) = &self.live else {
             return Vec::new();
         };
+        let mut sentences = self.foreign_ahead(live);
+        for (ifindex, mode) in xdp_modes(live) {
+            if mode != XdpMode::Auto {
+                continue; // then it was an error
+            }
+            if let Some(foreign) = xdp::find_foreign(self.load.pins(), ifindex) {
+                let interface = interface_name(&live.catalog, ifindex);
+                sentences.push(format!(
+                    "interface {interface}: the XDP program {foreign} of somebody else is there, and the prefilter \
+                     drops nothing on it: look at it with `bpftool net show dev {interface}` and take it off, or set \
+                     xdp = \"off\" for this interface"
+                ));
+            }
+        }
+        sentences
+    }
+
+    /// Those that see packets before ours: they could wave them past policy.
+    fn foreign_ahead(&self, live: &State) -> Vec<String> {
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
             for found in attach::find(self.load.pins(), ifindex, role) {
@@ -130,6 +159,21 @@ impl Reconciler {
         &mut self,
         config: &Config,
         world: &World,
+        mut announce: impl FnMut(u64, Arc<Catalog>),
+    ) -> Result<Applied> {
+        self.mend(world)?;
+        let mut applied = self.apply_mended(config, world, &mut announce)?;
+        if self.load.is_settled() && self.load.sizes() != sizes(config) {
+            // A takeover that was broken off had to be finished first.
+            applied.epoch = self.apply_mended(config, world, &mut announce)?.epoch;
+        }
+        Ok(applied)
+    }
+
+    fn apply_mended(
+        &mut self,
+        config: &Config,
+        world: &World,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let before = self.resize(config)?;
@@ -137,6 +181,8 @@ impl Reconciler {
         if let (Err(_), Some(before)) = (&done, before) {
             self.restore(before);
         }
+        let (load, epoch) = (self.load.number(), self.epoch());
+        self.kept.hold(self.load.pins(), load, epoch);
         done
     }
 
@@ -146,14 +192,13 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let lost = self.look_for_losses();
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
-        let is_in_place = self.attached == wanted && self.stale(&wanted).is_empty();
+        let is_in_place = self.attached == wanted && !self.generations.is_burnt();
         if self.live.as_ref() == Some(&state) && is_in_place && self.generations.is_live() {
-            self.settle();
+            self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
                 changes: Vec::new(),
@@ -166,17 +211,11 @@ impl Reconciler {
             self.generations.discard(prepared.epoch());
             return Err(error);
         }
-        for ifindex in lost.iter().filter(|lost| wanted.contains_key(lost)) {
-            let name = interface_name(&state.catalog, *ifindex);
-            log::warn!("interface {name} had lost programs of ours: they are attached again");
-        }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
         self.live = Some(state);
-        self.detach_all_but(&wanted);
-        self.detach_xdp();
-        self.settle();
-        self.forget_counters();
+        self.has_old_counters = true;
+        self.tidy(&wanted);
         Ok(Applied { epoch, changes })
     }
 
@@ -202,28 +241,13 @@ impl Reconciler {
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return; // a link that would not go back: the new load stays, and the next apply goes on with it
+            // A link that would not go back. Until the switch the new programs leave all to the former: the next apply goes
+            // on from here.
+            return;
         }
         std::mem::replace(&mut self.load, before.load).discard();
         self.generations = before.generations;
         self.attached = before.attached;
-    }
-
-    /// The interfaces whose programs somebody else took off their hooks, or that are gone: not attached any more.
-    fn look_for_losses(&mut self) -> BTreeSet<u32> {
-        let pins = self.load.pins();
-        let with_xdp = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let is_lost = |ifindex: u32, role: Role| {
-            let lacks_xdp = with_xdp.contains_key(&ifindex) && xdp::find(pins, ifindex).is_none();
-            lacks_xdp || attach::find(pins, ifindex, role).len() < role.programs().len()
-        };
-        let attached = self.attached.iter();
-        let lost: BTreeSet<u32> = attached
-            .filter(|(ifindex, role)| is_lost(**ifindex, **role))
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        self.attached.retain(|ifindex, _| !lost.contains(ifindex));
-        lost
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
@@ -259,11 +283,13 @@ impl Reconciler {
         if wanted.is_empty() {
             return Ok(());
         }
+        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
-            xdp::attach(self.load.pins(), ifindex, mode, program.as_fd()).with_context(|| {
-                format!("interface {}", interface_name(&state.catalog, ifindex))
-            })?;
+            let before = before.get(&ifindex).copied();
+            xdp::attach(self.load.pins(), ifindex, mode, before, program.as_fd()).with_context(
+                || format!("interface {}", interface_name(&state.catalog, ifindex)),
+            )?;
         }
         Ok(())
     }
@@ -271,9 +297,9 @@ impl Reconciler {
     /// What had XDP before gets it again, the rest has none.
     fn undo_xdp(&self, state: &State) {
         let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp_modes(state).into_keys() {
+        for (ifindex, tried) in xdp_modes(state) {
             let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode),
+                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
                 None => xdp::detach(self.load.pins(), ifindex).map(drop),
             };
             if let Err(error) = undone {
@@ -283,14 +309,20 @@ impl Reconciler {
         }
     }
 
-    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode) -> Result<()> {
+    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode, tried: XdpMode) -> Result<()> {
         let program = if self.attached.contains_key(&ifindex) {
             self.load.xdp_program()?
         } else {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(self.load.pins(), ifindex, mode, program.as_fd())
+        xdp::attach(
+            self.load.pins(),
+            ifindex,
+            mode,
+            Some(tried),
+            program.as_fd(),
+        )
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
@@ -317,7 +349,10 @@ impl Reconciler {
             } else {
                 take_off(self.load.pins(), ifindex).map(drop)
             };
-            if let Err(error) = undone {
+            // One that is gone has taken its programs with it.
+            if let Err(error) = undone
+                && net::is_there(ifindex)
+            {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 self.attached.insert(ifindex, role);
             }
@@ -361,7 +396,15 @@ impl Reconciler {
         }
     }
 
-    /// The switch is done: what can't be cleared away now is tried again with the next look.
+    /// The switch is done. What can't be cleared away now is tried again with the next look.
+    fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
+        self.generations.forget_old();
+        self.detach_all_but(wanted);
+        self.detach_xdp();
+        self.settle();
+        self.forget_counters();
+    }
+
     fn settle(&mut self) {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
@@ -369,14 +412,18 @@ impl Reconciler {
         self.generations.moved(self.load.pins());
     }
 
-    fn forget_counters(&self) {
+    fn forget_counters(&mut self) {
         let Some(live) = &self.live else { return };
+        if !self.has_old_counters {
+            return;
+        }
         let done = counters::forget(
             self.load.pins(),
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
         );
+        self.has_old_counters = done.is_err();
         if let Err(error) = done {
             log::warn!("counters of what is gone are kept: {error:#}");
         }
@@ -409,7 +456,7 @@ struct Before {
 /// The tables of a load, and what is live before anything is applied: its own, or that of the datapath which it takes over
 /// from.
 fn take_over(load: &Load) -> Result<(Generations, Option<State>)> {
-    let generations = Generations::open_after(load.pins(), load.epoch_before())?;
+    let generations = Generations::open_after(load.pins(), load.epoch_before()?)?;
     let live = match load.former() {
         Some(former) if !generations.is_live() => {
             generation::read_former(former, generations.epoch(), load.pins()).map(Some)

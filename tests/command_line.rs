@@ -196,7 +196,7 @@ mod observers {
 
     use dpd::model::flow::{Flow, FlowPeer, Verdict};
     use dpd::model::policy::Direction;
-    use dpd::model::status::DaemonStatus;
+    use dpd::model::status::{DaemonStatus, DriftCounts};
     use dpd::observe::server::{Limits, Server};
 
     use super::*;
@@ -243,6 +243,7 @@ mod observers {
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
+            drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
     }

@@ -336,6 +336,113 @@ fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
     assert!(news.is_empty(), "no news while nothing changes");
 }
 
+/// Waits until the host is seen so, as often as there is news.
+fn wait_until(netns: &Netns, news: &Receiver<()>, seen: impl Fn(&World) -> bool, what: &str) {
+    while !seen(&look(netns)) {
+        assert!(news.recv_timeout(DEADLINE).is_ok(), "no news when {what}");
+    }
+}
+
+#[test]
+fn a_workloads_interface_is_followed_into_other_namespaces() {
+    let (node, workload, other) = (Netns::new(), Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| {
+        let watcher = Watcher::start(wake).unwrap();
+        snapshot().unwrap();
+        watcher
+    });
+    let peer = |world: &World| world.links["lxc-a"].peer.clone();
+    let is_here = |world: &World| peer(world).is_some_and(|peer| peer.same_namespace);
+    wait_for_quiet(&news);
+    let rows: [(&Netns, &Netns, bool, &str); 4] = [
+        (&workload, &node, true, "it comes to its host's"),
+        (&node, &other, false, "it goes into another"),
+        (&other, &workload, false, "it goes back to its first"),
+        (&workload, &other, false, "it goes into one that is known"),
+    ];
+    for (from, to, expected, what) in rows {
+        from.ip(&format!(
+            "link set eth0 address 02:00:00:00:00:0{} netns {}",
+            1 + u8::from(expected),
+            to.name()
+        ));
+        wait_until(&node, &news, |world| is_here(world) == expected, what);
+        let mac = Some(to.mac("eth0"));
+        let is_known = |world: &World| peer(world).is_some_and(|peer| peer.mac == mac);
+        wait_until(&node, &news, is_known, what);
+    }
+}
+
+#[test]
+fn the_watcher_wakes_for_filters_that_go_and_not_for_those_that_come() {
+    let node = Netns::new();
+    node.ip("link add bridge0 type bridge");
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| Watcher::start(wake).unwrap());
+    wait_for_quiet(&news);
+    let rows = [
+        ("qdisc add dev bridge0 clsact", false),
+        (
+            "filter add dev bridge0 ingress prio 7 bpf bytecode 1,6~0~0~0",
+            false,
+        ),
+        ("filter del dev bridge0 ingress prio 7", true),
+        (
+            "filter add dev bridge0 egress prio 7 bpf bytecode 1,6~0~0~0",
+            false,
+        ),
+        ("filter del dev bridge0 egress", true),
+        ("qdisc del dev bridge0 clsact", true),
+    ];
+    for (words, expected) in rows {
+        // A program's text is one word.
+        let words: Vec<String> = words
+            .split_whitespace()
+            .map(|word| word.replace('~', " "))
+            .collect();
+        let done = node.command("tc").args(&words).status();
+        assert!(done.is_ok_and(|status| status.success()), "tc {words:?}");
+        match expected {
+            true => assert!(
+                news.recv_timeout(DEADLINE).is_ok(),
+                "no news of tc {words:?}"
+            ),
+            false => assert!(
+                news.recv_timeout(Duration::from_millis(100)).is_err(),
+                "news of tc {words:?}"
+            ),
+        }
+    }
+}
+
+/// Messages that the kernel could not give to the sockets of a namespace.
+fn lost_messages(netns: &Netns) -> u64 {
+    let table = netns.run("cat", "/proc/net/netlink");
+    let lost = |line: &str| line.split_whitespace().nth(8)?.parse::<u64>().ok();
+    table.lines().filter_map(lost).sum()
+}
+
+#[test]
+fn the_last_change_is_seen_though_the_news_of_it_were_too_many() {
+    let node = Netns::new();
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| Watcher::start(wake).unwrap());
+    let changes: String = (0..4000)
+        .map(|n| format!("link set lo mtu {}\n", 40_000 + n))
+        .collect();
+    batch(&node, &changes);
+    let is_last = |world: &World| world.links["lo"].mtu == 43_999;
+    assert!(lost_messages(&node) > 0, "the kernel's queue was full");
+    // The queue was full when the last change came, or not: either way there is news after it.
+    assert!(news.recv_timeout(DEADLINE).is_ok(), "no news");
+    assert!(is_last(&look(&node)));
+    wait_for_quiet(&news);
+    node.ip("link set lo mtu 50000");
+    assert!(news.recv_timeout(DEADLINE).is_ok(), "no news after it");
+}
+
 #[test]
 fn the_watcher_ends_when_nobody_listens_or_holds_it() {
     let node = Netns::new();

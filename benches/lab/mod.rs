@@ -9,6 +9,8 @@
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
 //! policy. Everything lives in namespaces without names: nothing is left behind, however a bench ends.
 
+#![allow(dead_code, reason = "every bench compiles all of it and uses some")]
+
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -68,7 +70,8 @@ pub struct Lab {
     daemon: Option<Daemon>,
 }
 
-struct Daemon {
+/// A running dpd; it ends with the value.
+pub struct Daemon {
     process: Child,
     folder: TempDir,
     root: PathBuf,
@@ -85,7 +88,9 @@ impl Lab {
                 lab
             }
             Setup::Dpd => Lab {
-                daemon: Some(Daemon::start(&lab.node, more)),
+                daemon: Some(Daemon::start(&lab.node, |root, socket| {
+                    configuration(root, socket) + more
+                })),
                 ..lab
             },
         }
@@ -94,7 +99,8 @@ impl Lab {
     fn lay(setup: Setup) -> Lab {
         let (client, server, node) = (Namespace::new(), Namespace::new(), Namespace::new());
         node.sysctl("net.ipv4.ip_forward=1");
-        for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)] {
+        for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)]
+        {
             node.ip(&format!(
                 "link add lxc-{name} type veth peer name eth0 netns {}",
                 workload.pid()
@@ -125,17 +131,8 @@ impl Lab {
         at(address, port)
     }
 
-    /// Where dpd's maps and links are pinned.
-    pub fn root(&self) -> &Path {
-        &self.daemon().root
-    }
-
-    /// The file that dpd follows.
-    pub fn config(&self) -> PathBuf {
-        self.daemon().folder.path().join("config.toml")
-    }
-
-    fn daemon(&self) -> &Daemon {
+    /// The dpd on the node.
+    pub fn daemon(&self) -> &Daemon {
         self.daemon.as_ref().expect("there is dpd on the node")
     }
 }
@@ -192,14 +189,14 @@ pub fn inside(namespace: &Namespace, program: &str) -> Command {
 }
 
 impl Daemon {
-    fn start(node: &Namespace, more: &str) -> Daemon {
+    /// Starts it in this namespace with the configuration that names these pins and this socket.
+    pub fn start(node: &Namespace, text: impl FnOnce(&Path, &Path) -> String) -> Daemon {
         let folder = TempDir::new().expect("make a folder");
         let socket = folder.path().join("dpd.sock");
         // A bpffs takes no name with a dot.
         let root = Path::new("/sys/fs/bpf").join(format!("node-{}", node.pid()));
         let config = folder.path().join("config.toml");
-        let text = configuration(&root, &socket);
-        fs::write(&config, text + more).expect("write the configuration");
+        fs::write(&config, text(&root, &socket)).expect("write the configuration");
         let log = fs::File::create(folder.path().join("log")).expect("make the log");
         let process = inside(node, env!("CARGO_BIN_EXE_dpd"))
             .args(["run", "--config"])
@@ -215,6 +212,21 @@ impl Daemon {
         };
         daemon.wait_for(&socket);
         daemon
+    }
+
+    /// `nsenter` becomes dpd, so this is its own.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Where its maps and links are pinned.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file that it follows.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
     }
 
     fn wait_for(&mut self, socket: &Path) {
@@ -292,6 +304,26 @@ pub fn own_bpffs() {
     crate::common::programs::own_bpffs();
 }
 
+/// Ends with a sentence where the bench can't run.
+pub fn need_root() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("this bench makes network namespaces and loads eBPF programs: run it as root");
+        std::process::exit(1);
+    }
+}
+
+/// CPU time that a process has used, in hundredths of a second.
+pub fn ticks(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("look at the process");
+    // The name may hold anything, so count from its end: utime and stime are the fields 14 and 15 (proc(5)).
+    let (_, rest) = text.rsplit_once(')').expect("a name in brackets");
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    [fields[11], fields[12]]
+        .iter()
+        .map(|field| field.parse::<u64>().expect("a number"))
+        .sum()
+}
+
 /// What the kernel counts of one program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runs {
@@ -315,7 +347,9 @@ impl Runs {
 }
 
 /// While it lives the kernel counts how long programs run, which itself costs each run some 60 ns.
-pub struct Stats(#[allow(dead_code, reason = "the kernel counts while it is open")] std::os::fd::OwnedFd);
+pub struct Stats(
+    #[allow(dead_code, reason = "the kernel counts while it is open")] std::os::fd::OwnedFd,
+);
 
 impl Stats {
     pub fn enable() -> Stats {

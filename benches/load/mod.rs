@@ -7,6 +7,8 @@
 //! | [`tcp_connect`] | connect, 64 bytes there and back, close |
 //! | [`udp_stream`] | packets of 64 bytes in one direction, nobody answers |
 
+#![allow(dead_code, reason = "every bench compiles all of it and uses some")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;

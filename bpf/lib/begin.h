@@ -59,11 +59,8 @@ static __always_inline int begin_aim(struct packet *packet, __u32 id)
 	rewritten->destination = backend->address;
 	rewritten->destination_port = backend->port;
 	rewritten->source = packet->tuple.source;
-	packet->connection.flags &= ~CONNECTION_HAIRPIN;
-	if (packet_is_own(packet, &backend->address)) {
-		packet->connection.flags |= CONNECTION_HAIRPIN;
+	if (packet_is_own(packet, &backend->address))
 		rewritten->source = packet->family == 4 ? address_from_ipv4(HAIRPIN_IPV4) : HAIRPIN_IPV6;
-	}
 	return 1;
 }
 

@@ -251,7 +251,8 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	mirror->tcp_flags = 0;
 	mirror->rewritten = tuple_reverse(tuple);
 	mirror->address_sum = ~connection->address_sum; /* minus, in one's complement */
-	mirror->port_sum = connection->port_sum ? ~connection->port_sum : 0; /* zero: ports stay as they are */
+	mirror->port_sum =
+		connection->port_sum ? ~connection->port_sum : 0; /* zero: ports stay as they are */
 }
 
 /* A twin that was pushed out, made again; due for another look, since only the packet that takes it knows its way. */

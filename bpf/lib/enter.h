@@ -41,7 +41,8 @@ enum { ENTRY_EXISTS = -17 }; /* -EEXIST */
 
 /*
  * Another CPU entered this very connection first: its word counts. `key` is where our own reply's half would be; what
- * stands there and is not the winner's goes.
+ * stands there and is not the winner's goes. But a winner of the configuration before has no say in what this one has
+ * decided otherwise: its entry goes, and the next packet enters the connection.
  */
 static __noinline __must_check int enter_follow(struct packet *packet, const struct tuple *key)
 {
@@ -49,6 +50,12 @@ static __noinline __must_check int enter_follow(struct packet *packet, const str
 
 	if (!winner)
 		return -REASON_TUPLE_COLLISION;
+
+	if (winner->epoch < packet->epoch &&
+	    !tuple_equals(&winner->rewritten, &packet->connection.rewritten)) {
+		conntrack_delete_pair(&packet->tuple, winner);
+		return 0;
+	}
 
 	struct tuple twin = tuple_reverse(&winner->rewritten);
 	const struct connection *reply = bpf_map_lookup_elem(&dpd_ct_unanswered, key);

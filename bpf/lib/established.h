@@ -279,7 +279,7 @@ __weak __noinline int established_send(struct __sk_buff *skb, struct plain *plai
 }
 
 /* An action, minus a reason, or ACTION_CONTINUE: the packet is none of this path's, and untouched. */
-static __always_inline __must_check int established(struct __sk_buff *skb, __u8 hook)
+static __always_inline __must_check int established(struct __sk_buff *skb, __u8 hook, __u64 epoch)
 {
 	struct plain plain = {};
 
@@ -288,7 +288,7 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 
 	struct connection *connection = conntrack_find(&plain.tuple);
 
-	if (!connection || !connection->epoch || connection->epoch != live_epoch() ||
+	if (!connection || !epoch || connection->epoch != epoch ||
 	    !connection_fits(connection, hook, skb->ifindex) || connection_is_first_answer(connection) ||
 	    plain.tcp_flags & TCP_SYN)
 		return ACTION_CONTINUE;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use libbpf_rs::{AsRawLibbpf, Link, MapCore, MapHandle, MapType, OpenMapMut, libbpf_sys};
 
 use super::btf::Btf;
@@ -144,18 +144,29 @@ impl Wanted {
     fn carry(&self, before: MapHandle, of: &Pins, types: &mut KernelTypes) -> Result<Carry> {
         let name = &self.name;
         let was = self.records_of(&before, of, types)?;
-        let was =
-            was.with_context(|| format!("nobody knows what {name} holds: it has no types"))?;
-        let is = self.records.as_ref();
-        let is = is.with_context(|| format!("nobody knows what {name} is to hold"))?;
+        let (Some(was), Some(is)) = (was, &self.records) else {
+            return Err(Unlike(format!("nobody knows what {name} holds: it has no types")).into());
+        };
         if self.map_type != before.map_type() {
-            bail!("{name} has become a map of another kind");
+            return Err(Unlike(format!("{name} has become a map of another kind")).into());
         }
-        let carry = Carry::new(name, before, &was, is)?;
+        let carry = Carry::new(name, before, &was, is).map_err(Unlike)?;
         Ok(match Sizes::is_conntrack(name) {
             true => carry.with_companion(was.value.pick(&was.key, conntrack::twin_member)),
             false => carry,
         })
+    }
+}
+
+/// A map that can't be kept, with the reason.
+#[derive(Debug)]
+struct Unlike(String);
+
+impl std::error::Error for Unlike {}
+
+impl std::fmt::Display for Unlike {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -167,16 +178,19 @@ impl Wanted {
 pub fn decide(place: &Place, wanted: &[Wanted]) -> Result<Adoption> {
     let mut types = KernelTypes::default();
     let place = make_room(place, wanted, &mut types)?;
-    let is_live = live::epoch_of(&place.pins).is_some();
+    let is_live = live::epoch_of(&place.pins)?.is_some();
     if !is_live && place.former.is_some() {
         // What links lead to there has tables of its own by now, and is asked for nothing but to lead on.
         let maps = place.pins.maps();
-        Pins::remove(&maps).with_context(|| format!("clear {}", maps.display()))?;
+        Pins::remove(&maps)?;
     }
     let is_new = !is_live && pins::names(&place.pins.loads()).is_empty();
     let mut kept = BTreeMap::new();
     for map in wanted {
-        let what = keep(&place, map, &mut types).with_context(|| refusal(&place))?;
+        let what = keep(&place, map, &mut types).map_err(|error| match error.is::<Unlike>() {
+            true => error.context(refusal(&place)),
+            false => error,
+        })?;
         kept.insert(map.name.clone(), what);
     }
     Ok(Adoption {
@@ -189,7 +203,7 @@ pub fn decide(place: &Place, wanted: &[Wanted]) -> Result<Adoption> {
 /// Maps of another size or layout take over in a folder of their own.
 fn make_room(place: &Place, wanted: &[Wanted], types: &mut KernelTypes) -> Result<Place> {
     let pins = &place.pins;
-    if place.former.is_some() || live::epoch_of(pins).is_none() {
+    if place.former.is_some() || live::epoch_of(pins)?.is_none() {
         return Ok(place.clone());
     }
     for map in wanted {
@@ -263,7 +277,7 @@ fn check_own(
         place.former.is_some() && Sizes::is_conntrack(&wanted.name) && wanted.is_like(own)?;
     if !is_resized && !wanted.fits(own, &place.pins, types)? {
         let path = place.pins.map(&wanted.name);
-        bail!("{} is of another layout", path.display());
+        return Err(Unlike(format!("{} is of another layout", path.display())).into());
     }
     Ok(())
 }

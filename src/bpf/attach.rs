@@ -138,6 +138,11 @@ pub struct Found {
     pub ahead: Vec<String>,
 }
 
+/// The kernel's number of the program in our place on a hook; `None`: there is none.
+pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+    tcx::program_on(pins, ifindex, program).or_else(|| clsact::program_on(pins, ifindex, program))
+}
+
 /// What of ours is on an interface of this role.
 pub fn find(pins: &Pins, ifindex: u32, role: Role) -> Vec<Found> {
     role.programs()

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::btf::Btf;
@@ -62,14 +62,19 @@ pub struct Carry {
 
 impl Carry {
     /// # Errors
-    /// If records of the one can't become records of the other, with the members.
-    pub fn new(name: &str, before: MapHandle, was: &Records, is: &Records) -> Result<Carry> {
+    /// Why records of the one can't become records of the other.
+    pub fn new(
+        name: &str,
+        before: MapHandle,
+        was: &Records,
+        is: &Records,
+    ) -> Result<Carry, String> {
         let convert = |what: &str, was: &Layout, is: &Layout| {
             let conversion = was.convert_to(is);
-            conversion.map_err(|changed| anyhow!("{what} of {name}: {}", changed.join(", ")))
+            conversion.map_err(|changed| format!("{what} of {name}: {}", changed.join(", ")))
         };
         if !is.key.members.keys().eq(was.key.members.keys()) {
-            bail!("the keys of {name} have other members");
+            return Err(format!("the keys of {name} have other members"));
         }
         Ok(Carry {
             name: name.to_owned(),

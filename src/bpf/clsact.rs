@@ -8,11 +8,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
+use rustix::io::Errno;
 
 use super::attach::{Found, Hook, Mechanism};
+use super::gate;
 use super::load::HookProgram;
 use super::pins::Pins;
 
@@ -31,17 +33,23 @@ fn qdisc_mark(pins: &Pins, ifindex: u32) -> PathBuf {
 }
 
 fn mark(path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done.with_context(|| format!("make {}", path.display())),
-    }
+    gate::pass(
+        format_args!("make {}", path.display()),
+        || match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        },
+    )
 }
 
 fn unmark(path: &Path) -> Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.with_context(|| format!("remove {}", path.display())),
-    }
+    gate::pass(
+        format_args!("remove {}", path.display()),
+        || match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        },
+    )
 }
 
 fn filter(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> TcHook {
@@ -71,22 +79,55 @@ fn qdisc(ifindex: u32) -> libbpf_sys::bpf_tc_hook {
 pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
     make_qdisc(pins, ifindex)?;
     mark(&filters_mark(pins, ifindex))?;
-    filter(ifindex, program, fd)
-        .attach()
-        .context("put a filter into the clsact qdisc")?;
-    Ok(())
+    gate::pass(
+        format_args!(
+            "put a filter into the clsact qdisc at {}",
+            program.hook().name()
+        ),
+        || filter(ifindex, program, fd).attach().map(drop),
+    )
 }
 
 fn make_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
     let mut qdisc = qdisc(ifindex);
-    // SAFETY: the hook lives for the whole call.
-    match unsafe { libbpf_sys::bpf_tc_hook_create(&mut qdisc) } {
-        0 => mark(&qdisc_mark(pins, ifindex)),
-        done => match io::Error::from_raw_os_error(-done) {
-            error if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            error => Err(error).context("make the clsact qdisc"),
-        },
+    let is_new = gate::pass(format_args!("make the clsact qdisc"), || {
+        // SAFETY: the hook lives for the whole call.
+        match unsafe { libbpf_sys::bpf_tc_hook_create(&mut qdisc) } {
+            0 => Ok(true),
+            done => match io::Error::from_raw_os_error(-done) {
+                error if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                error => Err(error),
+            },
+        }
+    })?;
+    if !is_new {
+        return Ok(());
     }
+    mark(&qdisc_mark(pins, ifindex)).inspect_err(|_| {
+        // Without its mark nobody would know that it is of our making.
+        if let Err(error) = remove_qdisc(ifindex) {
+            log::warn!("interface {ifindex} keeps a clsact qdisc of our making: {error:#}");
+        }
+    })
+}
+
+/// What is not there any more, as with its interface, is no error.
+fn remove_qdisc(ifindex: u32) -> Result<()> {
+    let mut qdisc = qdisc(ifindex);
+    gate::pass(format_args!("remove the clsact qdisc"), || {
+        // SAFETY: the hook lives for the whole call.
+        let done = unsafe { libbpf_sys::bpf_tc_hook_destroy(&mut qdisc) };
+        let error = io::Error::from_raw_os_error(-done);
+        let is_gone = matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::NOENT | Errno::INVAL | Errno::NODEV)
+        );
+        if done >= 0 || is_gone {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Takes a filter off its hook; answers whether there was one.
@@ -94,9 +135,13 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
     if find(pins, ifindex, program).is_none() {
         return Ok(false);
     }
-    filter(ifindex, program, no_program())
-        .detach()
-        .context("take a filter off the clsact qdisc")?;
+    gate::pass(
+        format_args!(
+            "take a filter off the clsact qdisc at {}",
+            program.hook().name()
+        ),
+        || filter(ifindex, program, no_program()).detach(),
+    )?;
     Ok(true)
 }
 
@@ -104,19 +149,21 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
 pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
     let made = qdisc_mark(pins, ifindex);
     if made.exists() && !qdisc_is_used {
-        let mut qdisc = qdisc(ifindex);
-        // SAFETY: the hook lives for the whole call. It fails if the qdisc is gone, as with its interface: fine.
-        let _ = unsafe { libbpf_sys::bpf_tc_hook_destroy(&mut qdisc) };
+        remove_qdisc(ifindex)?;
     }
     unmark(&made)?;
     unmark(&filters_mark(pins, ifindex))
 }
 
-pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
     if !filters_mark(pins, ifindex).exists() {
         return None;
     }
-    filter(ifindex, program, no_program()).query().ok()?;
+    filter(ifindex, program, no_program()).query().ok()
+}
+
+pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+    program_on(pins, ifindex, program)?;
     Some(Found {
         program,
         mechanism: Mechanism::Clsact,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::abi::{self, Plain};
+use super::gate;
 use super::map;
 use super::pins::Pins;
 
@@ -35,8 +36,9 @@ pub fn clear_traffic(pins: &Pins, rows: impl IntoIterator<Item = u32>) -> Result
     let cpus = libbpf_rs::num_possible_cpus().context("ask for the number of CPUs")?;
     let nothing = vec![abi::traffic::default().as_bytes().to_vec(); cpus];
     for row in rows {
-        map.update_percpu(row.as_bytes(), &nothing, MapFlags::EXIST)
-            .with_context(|| format!("clear row {row} of dpd_traffic"))?;
+        gate::pass(format_args!("clear row {row} of dpd_traffic"), || {
+            map.update_percpu(row.as_bytes(), &nothing, MapFlags::EXIST)
+        })?;
     }
     Ok(())
 }
@@ -47,8 +49,7 @@ fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) 
     let keys: Vec<Vec<u8>> = map.keys().collect();
     for key in keys {
         if K::from_bytes(&key).is_some_and(|key| !is_known(key)) {
-            map.delete(&key)
-                .with_context(|| format!("delete a row of {name}"))?;
+            gate::pass(format_args!("delete a row of {name}"), || map.delete(&key))?;
         }
     }
     Ok(())

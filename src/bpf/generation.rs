@@ -2,9 +2,11 @@
 //!
 //! Each table is an outer map of two slots. The new contents go into the slot that is not live; then the epoch, whose
 //! lowest bit is the slot, is stored. A table without a change puts its live inner map into the other slot too.
+//!
+//! A table is frozen once it is filled: nobody can write it any more, so what can drift is which table a slot holds, and
+//! the epoch. That is quickly looked at, however large the tables are.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,6 +15,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::abi;
 use super::encode;
+use super::gate;
 use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
@@ -169,6 +172,8 @@ const TABLES: [Table; 8] = [
 
 /// The catalog has no outer map: programs don't read it.
 const CATALOG: &str = "catalog";
+/// A foreign epoch that is farther ahead than this never comes.
+const REACHABLE: u64 = 1 << 32;
 const CATALOG_CHUNK: usize = 4096;
 /// The first bytes of the catalog's map: the length of the text.
 const CATALOG_HEAD: usize = 8;
@@ -194,6 +199,10 @@ pub struct Generations {
     outer: Vec<MapHandle>,
     /// The inner maps of the live generation, in the order of `TABLES`.
     inner: Vec<MapHandle>,
+    /// The epoch that was switched to last. Another one in the kernel is somebody else's doing.
+    epoch: u64,
+    /// The highest epoch that somebody else made packets meet: connections may bear it.
+    burnt: u64,
 }
 
 impl Generations {
@@ -212,11 +221,17 @@ impl Generations {
         let folder = pins.generation(live.epoch());
         let inner = TABLES
             .iter()
-            .map(|table| map::open(&folder.join(table.kind.name)))
+            .map(|table| {
+                let map = map::open(&folder.join(table.kind.name))?;
+                map::freeze(&map, table.kind.name)?;
+                Ok(map)
+            })
             .collect::<Result<_>>()
             .unwrap_or_default(); // before the first generation, or somebody unpinned them: all is written anew
         Ok(Generations {
             pins: pins.clone(),
+            epoch: live.epoch(),
+            burnt: 0,
             live,
             before,
             outer,
@@ -224,9 +239,9 @@ impl Generations {
         })
     }
 
-    /// The epoch that programs work under; 0 before the first.
+    /// The epoch that programs are to work under; 0 before the first.
     pub fn epoch(&self) -> u64 {
-        match self.live.epoch() {
+        match self.epoch {
             0 => self.before,
             epoch => epoch,
         }
@@ -234,12 +249,73 @@ impl Generations {
 
     /// Whether packets meet these tables, not none yet nor those of another datapath.
     pub fn is_live(&self) -> bool {
-        self.live.epoch() != 0
+        self.epoch != 0
     }
 
     /// The pins have moved to another folder.
     pub fn moved(&mut self, pins: &Pins) {
         self.pins = pins.clone();
+    }
+
+    /// Whether programs work under another epoch.
+    pub fn has_other_epoch(&self) -> bool {
+        self.live.epoch() != self.epoch
+    }
+
+    /// Makes programs work under our epoch again. Answers with the one that somebody else had put in its place, if any,
+    /// and if a later generation would come to bear it: connections may have been judged under it, so it is never used.
+    pub fn restore_epoch(&mut self) -> Option<u64> {
+        let other = self.live.epoch();
+        if other == self.epoch {
+            return None;
+        }
+        self.live.switch(self.epoch);
+        if other - self.epoch.min(other) < REACHABLE {
+            self.burnt = self.burnt.max(other);
+        }
+        Some(other)
+    }
+
+    /// Whether connections may bear an epoch that is still to come.
+    pub fn is_burnt(&self) -> bool {
+        self.burnt > self.epoch
+    }
+
+    /// The next epoch that no connection bears and whose slot is not the live one.
+    fn next_epoch(&self) -> u64 {
+        let next = self.epoch().max(self.burnt) + 1;
+        next + u64::from(next & 1 == self.epoch() & 1)
+    }
+
+    /// The tables whose live slot does not hold what it should.
+    pub fn lost_slots(&self) -> Vec<&'static str> {
+        let slot = (self.epoch as u32 & 1).to_ne_bytes();
+        let is_lost = |index: &usize| {
+            let (Some(map), Some(outer)) = (self.inner.get(*index), self.outer.get(*index)) else {
+                return false;
+            };
+            let held = outer.lookup(&slot, MapFlags::ANY).ok().flatten();
+            let wanted = map.info().map(|info| info.info.id.to_ne_bytes().to_vec());
+            wanted.is_ok_and(|wanted| held != Some(wanted))
+        };
+        (0..TABLES.len())
+            .filter(is_lost)
+            .map(|index| TABLES[index].kind.name)
+            .collect()
+    }
+
+    /// Puts the tables back into the live slot; answers with those that were not there.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn restore_slots(&self) -> Result<Vec<&'static str>> {
+        let lost = self.lost_slots();
+        for (index, map) in self.inner.iter().enumerate() {
+            if lost.contains(&TABLES[index].kind.name) {
+                self.fill_slot(index, (self.epoch & 1) as u32, map)?;
+            }
+        }
+        Ok(lost)
     }
 
     /// The live generation as the kernel holds it; `None` before the first, or if its pins are gone.
@@ -257,9 +333,9 @@ impl Generations {
     /// # Errors
     /// If the kernel refuses any step; then nothing of it is left.
     pub fn prepare(&self, state: &State, live: Option<&State>) -> Result<Prepared> {
-        let epoch = self.epoch() + 1;
+        let epoch = self.next_epoch();
         let folder = self.pins.generation(epoch);
-        Pins::remove(&folder).with_context(|| format!("clear {}", folder.display()))?;
+        Pins::remove(&folder)?;
         match self.write(state, live, epoch) {
             Ok(inner) => Ok(Prepared { epoch, inner }),
             Err(error) => {
@@ -272,28 +348,39 @@ impl Generations {
     /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
     pub fn commit(&mut self, prepared: Prepared) -> u64 {
         self.live.switch(prepared.epoch);
+        self.epoch = prepared.epoch;
         self.inner = prepared.inner;
-        self.forget_all_but(prepared.epoch);
         prepared.epoch
     }
 
-    /// Lets go of a generation that was prepared or half written.
+    /// Lets go of a generation that was prepared or half written, and of the memory that it took.
     pub fn discard(&self, epoch: u64) {
-        let folder = self.pins.generation(epoch);
-        if let Err(left) = Pins::remove(&folder) {
-            log::warn!("{} stays behind: {left}", folder.display());
+        match self.wait_for_readers() {
+            Ok(()) => thread::scope(|scope| {
+                for index in 0..TABLES.len() {
+                    scope.spawn(gate::carried(move || self.empty_slot(index, epoch)));
+                }
+            }),
+            Err(error) => log::warn!("the memory of these tables is kept: {error:#}"),
+        }
+        if let Err(error) = Pins::remove(&self.pins.generation(epoch)) {
+            log::warn!("the tables that were not put into use stay behind: {error:#}");
         }
     }
 
     fn write(&self, state: &State, live: Option<&State>, epoch: u64) -> Result<Vec<MapHandle>> {
         let folder = self.pins.generation(epoch);
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Pins::make(&folder)?;
         self.wait_for_readers()?;
         write_catalog(&state.catalog, &folder.join(CATALOG))?;
         // A write to an outer slot waits for a grace period: the tables wait together.
         thread::scope(|scope| {
             let writers: Vec<_> = (0..TABLES.len())
-                .map(|index| scope.spawn(move || self.write_table(index, state, live, epoch)))
+                .map(|index| {
+                    scope.spawn(gate::carried(move || {
+                        self.write_table(index, state, live, epoch)
+                    }))
+                })
                 .collect();
             writers
                 .into_iter()
@@ -337,15 +424,39 @@ impl Generations {
         let rows = (table.rows)(state);
         let map = map::create(&table.kind, rows.count)?;
         map::write(&map, table.kind.name, &rows)?;
+        map::freeze(&map, table.kind.name)?;
         Ok(map)
     }
 
     fn fill_slot(&self, index: usize, slot: u32, map: &MapHandle) -> Result<()> {
         use std::os::fd::{AsFd, AsRawFd};
         let fd = map.as_fd().as_raw_fd() as u32;
-        self.outer[index]
-            .update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-            .with_context(|| format!("put table {} into slot {slot}", TABLES[index].kind.name))
+        gate::pass(
+            format_args!("put table {} into slot {slot}", TABLES[index].kind.name),
+            || self.outer[index].update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY),
+        )
+    }
+
+    /// Puts the live map, if there is one, in the place of what was meant for an epoch that did not come.
+    fn empty_slot(&self, index: usize, epoch: u64) {
+        let slot = (epoch & 1) as u32;
+        let emptied = match self.inner.get(index) {
+            Some(map) => self.fill_slot(index, slot, map),
+            None => gate::pass(
+                format_args!("empty slot {slot} of table {}", TABLES[index].kind.name),
+                || {
+                    self.outer[index]
+                        .delete(&slot.to_ne_bytes())
+                        .or_else(|error| match error.kind() {
+                            libbpf_rs::ErrorKind::NotFound => Ok(()),
+                            _ => Err(error),
+                        })
+                },
+            ),
+        };
+        if let Err(error) = emptied {
+            log::warn!("the memory of a table that was not put into use is kept: {error:#}");
+        }
     }
 
     /// A program that read the epoch before the last switch may still be at work on the slot that is written next. An
@@ -359,12 +470,13 @@ impl Generations {
     }
 
     /// Unpins the generations that are not live. Their maps live on for as long as a slot holds them.
-    fn forget_all_but(&self, epoch: u64) {
+    pub fn forget_old(&self) {
+        let epoch = self.epoch();
         for old in Pins::numbers(&self.pins.generations()) {
             if old != epoch
                 && let Err(error) = Pins::remove(&self.pins.generation(old))
             {
-                log::warn!("generation {old} stays pinned: {error}");
+                log::warn!("generation {old} stays pinned: {error:#}");
             }
         }
     }
@@ -487,6 +599,7 @@ fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
     };
     let map = map::create(&kind, chunks)?;
     map::write(&map, CATALOG, &rows)?;
+    map::freeze(&map, CATALOG)?;
     map::pin(&map, path)
 }
 

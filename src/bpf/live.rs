@@ -13,18 +13,17 @@ use super::pins::Pins;
 /// The name of the map.
 pub const MAP: &str = "dpd_live";
 
-/// The epoch that is live in a folder of pins; `None` before the first.
-pub fn epoch_of(pins: &Pins) -> Option<u64> {
-    let array = map::open(&pins.map(MAP)).ok()?;
-    let epoch = Live::map(array).ok()?.epoch();
-    (epoch != 0).then_some(epoch)
-}
-
-/// Whether a folder of pins surely is no datapath that runs: it has no epoch, or one that was never switched to.
-pub fn is_idle(pins: &Pins) -> bool {
+/// The epoch that is live in a folder of pins; `None` if it was never switched to one.
+///
+/// # Errors
+/// If there is one and it can't be read: then nobody knows whether packets depend on it.
+pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
     let path = pins.map(MAP);
-    let epoch = map::open(&path).and_then(Live::map);
-    epoch.map_or_else(|_| !path.exists(), |live| live.epoch() == 0)
+    if !path.exists() {
+        return Ok(None);
+    }
+    let epoch = Live::map(map::open(&path)?)?.epoch();
+    Ok((epoch != 0).then_some(epoch))
 }
 
 /// The page of such an array.

@@ -1,7 +1,6 @@
 //! Loading the programs: kept maps are adopted or carried over, the chain is filled before any packet can reach it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -11,11 +10,13 @@ use super::abi;
 use super::adopt::{self, Adoption};
 use super::carry::{self, Carried, Carry};
 use super::conntrack::{self, Sizes};
+use super::gate;
 use super::live;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
 use super::place::{self, Place};
+use super::program;
 
 /// Maps that every load has of its own; all others are kept.
 const OWN: [&str; 4] = [
@@ -163,7 +164,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
     };
     if let Err(error) = load.make(open, &adoption) {
         if let Err(left) = Pins::remove(&load.pins.load(number)) {
-            log::warn!("{} stays behind: {left}", load.pins.load(number).display());
+            log::warn!("a load that failed stays behind: {left:#}");
         }
         adoption.undo();
         return Err(error);
@@ -221,16 +222,18 @@ impl Load {
                 .get(&name)
                 .and_then(|kept| kept.adopted.as_ref())
             {
-                map.reuse_fd(pinned.as_fd())
-                    .with_context(|| format!("adopt map {name}"))?;
+                gate::pass(format_args!("adopt map {name}"), || {
+                    map.reuse_fd(pinned.as_fd())
+                })?;
             }
         }
         let object = messages::quote(|| {
-            open.load()
-                .context("load the eBPF programs (as root, on a kernel from 6.1 on)")
+            gate::pass(
+                format_args!("load the eBPF programs (as root, on a kernel from 6.1 on)"),
+                || open.load(),
+            )
         })?;
-        let folder = self.pins.load(self.number);
-        fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        Pins::make(&self.pins.load(self.number))?;
         self.pin_maps(&object, adoption)?;
         if let Some(former) = &adoption.place.former {
             lead_to_former(&object, former, adoption.carries())?;
@@ -281,8 +284,12 @@ impl Load {
     }
 
     /// The epoch of what it takes over from; 0: there is none.
-    pub fn epoch_before(&self) -> u64 {
-        self.former().and_then(live::epoch_of).unwrap_or_default()
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn epoch_before(&self) -> Result<u64> {
+        let epoch = self.former().map_or(Ok(None), live::epoch_of);
+        Ok(epoch?.unwrap_or_default())
     }
 
     /// The sizes of its tables.
@@ -295,6 +302,21 @@ impl Load {
         self.programs
             .get(&hook)
             .with_context(|| format!("the object has no program {}", hook.name()))
+    }
+
+    /// Its number in bpffs.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The kernel's number of a hook's program.
+    pub fn program_id(&self, hook: HookProgram) -> Option<u32> {
+        Some(program::info(self.programs.get(&hook)?).ok()?.id)
+    }
+
+    /// The same of the uplinks' XDP program.
+    pub fn xdp_program_id(&self) -> Option<u32> {
+        Some(program::info(self.xdp_program().ok()?).ok()?.id)
     }
 
     /// The program of a hook that packets met before this load, if there is one.
@@ -325,7 +347,8 @@ impl Load {
     }
 
     fn is_live(&self) -> bool {
-        live::epoch_of(&self.pins).is_some()
+        // Of what can't be read the worst is thought.
+        !matches!(live::epoch_of(&self.pins), Ok(None))
     }
 
     /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there.
@@ -337,13 +360,15 @@ impl Load {
             return Ok(());
         }
         if let Some(crossing) = &self.crossing {
+            if !self.is_live() {
+                return Ok(()); // the former serves on
+            }
             crossing.complete(&self.pins.load(self.number))?;
             self.crossing = None;
         }
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
-                let folder = self.pins.load(old);
-                Pins::remove(&folder).with_context(|| format!("unpin {}", folder.display()))?;
+                Pins::remove(&self.pins.load(old))?;
             }
         }
         self.pins = place::clear(&self.pins)?;
@@ -360,10 +385,10 @@ impl Load {
     pub fn discard(&self) {
         let done = match &self.crossing {
             Some(_) if !self.is_live() => place::forget(&self.pins),
-            _ => Pins::remove(&self.pins.load(self.number)).map_err(Into::into),
+            _ => Pins::remove(&self.pins.load(self.number)),
         };
         if let Err(error) = done {
-            log::warn!("{} stays behind: {error:#}", self.pins.version().display());
+            log::warn!("programs that were not put into use stay behind: {error:#}");
         }
     }
 }
@@ -398,8 +423,8 @@ fn lead_to_former<'a>(
     let programs = find_map(object, FORMER_PROGRAMS)?;
     for hook in HookProgram::ALL {
         if let Some(program) = settled_program(former, hook.name()) {
-            put(&programs, hook.number().0, &program)
-                .with_context(|| format!("lead to the former {}", hook.name()))?;
+            let what = format_args!("lead to the former {}", hook.name());
+            gate::pass(what, || put(&programs, hook.number().0, &program))?;
         }
     }
     show_connections(&find_map(object, FORMER_CONNECTIONS)?, carries)
@@ -417,8 +442,8 @@ fn show_connections<'a>(
 ) -> Result<()> {
     for carry in carries.filter(|carry| is_shown(carry)) {
         let place = conntrack::former_place(&carry.name).context("it has a place")?;
-        put(places, place.0, &carry.before)
-            .with_context(|| format!("lead to the former {}", carry.name))?;
+        let what = format_args!("lead to the former {}", carry.name);
+        gate::pass(what, || put(places, place.0, &carry.before))?;
     }
     Ok(())
 }
@@ -440,10 +465,9 @@ fn find_map(object: &Object, name: &str) -> Result<MapHandle> {
 }
 
 /// Puts a program or map into its place in a map of such.
-fn put(map: &MapHandle, place: u32, object: &impl AsFd) -> Result<()> {
+fn put(map: &MapHandle, place: u32, object: &impl AsFd) -> libbpf_rs::Result<()> {
     let fd = object.as_fd().as_raw_fd() as u32;
     map.update(&place.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
-        .context("put it there")
 }
 
 /// Empties a map of programs or maps.
@@ -466,10 +490,11 @@ fn fill_chain(object: &Object) -> Result<()> {
             .progs()
             .find(|program| program.name() == name)
             .with_context(|| format!("the object has no program {name}"))?;
-        put(&calls, place.0, &program.as_fd())
-            .with_context(|| format!("put {name} into the chain"))?;
+        gate::pass(format_args!("put {name} into the chain"), || {
+            put(&calls, place.0, &program.as_fd())
+        })?;
     }
-    Ok(())
+    map::freeze(&calls, "dpd_calls")
 }
 
 /// The programs of the newest load, by name and path of their pins.

@@ -8,6 +8,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
 use super::abi::Plain;
+use super::gate;
 
 /// Entries that one system call reads or writes.
 const BATCH: u32 = 4096;
@@ -46,15 +47,19 @@ pub fn create(kind: &Kind, entries: u32) -> Result<MapHandle> {
         map_flags: kind.flags,
         ..Default::default()
     };
-    MapHandle::create(
-        kind.map_type,
-        Some(kind.name),
-        kind.key_size,
-        kind.value_size,
-        entries.max(1),
-        &options,
+    gate::pass(
+        format_args!("make map {} for {entries} entries", kind.name),
+        || {
+            MapHandle::create(
+                kind.map_type,
+                Some(kind.name),
+                kind.key_size,
+                kind.value_size,
+                entries.max(1),
+                &options,
+            )
+        },
     )
-    .with_context(|| format!("make map {} for {entries} entries", kind.name))
 }
 
 /// Writes rows, in as few system calls as there are batches.
@@ -64,15 +69,35 @@ pub fn write(map: &MapHandle, name: &str, rows: &Rows) -> Result<()> {
     while written < rows.count {
         let batch = (rows.count - written).min(BATCH);
         let (from, to) = (written as usize, (written + batch) as usize);
-        map.update_batch(
-            &rows.keys[from * key_size..to * key_size],
-            &rows.values[from * value_size..to * value_size],
-            batch,
-            MapFlags::ANY,
-            MapFlags::ANY,
-        )
-        .with_context(|| format!("table {name}: write rows {from} to {to} of {}", rows.count))?;
+        gate::pass(
+            format_args!("table {name}: write rows {from} to {to} of {}", rows.count),
+            || {
+                map.update_batch(
+                    &rows.keys[from * key_size..to * key_size],
+                    &rows.values[from * value_size..to * value_size],
+                    batch,
+                    MapFlags::ANY,
+                    MapFlags::ANY,
+                )
+            },
+        )?;
         written += batch;
+    }
+    Ok(())
+}
+
+/// From here on user space, we too, can't write the map: the kernel refuses it. One that is frozen already is left so.
+pub fn freeze(map: &impl MapCore, name: &str) -> Result<()> {
+    // SAFETY: the descriptor is open for the whole call.
+    let done = unsafe { libbpf_sys::bpf_map_freeze(map.as_fd().as_raw_fd()) };
+    // Kernels differ in how they refuse to freeze twice.
+    let is_frozen = || {
+        map.query_fdinfo()
+            .is_ok_and(|info| info.frozen == Some(true))
+    };
+    if done < 0 && !is_frozen() {
+        return Err(std::io::Error::from_raw_os_error(-done))
+            .with_context(|| format!("freeze map {name}"));
     }
     Ok(())
 }
@@ -181,13 +206,14 @@ fn percpu_values<V: Plain>(values: &[Vec<u8>]) -> Vec<V> {
 pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
     let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
         .with_context(|| format!("pin at {}", path.display()))?;
-    // SAFETY: the descriptor is open and the path ends in a zero byte, both for the whole call.
-    let done = unsafe { libbpf_sys::bpf_obj_pin(object.as_fd().as_raw_fd(), text.as_ptr()) };
-    if done < 0 {
-        return Err(std::io::Error::from_raw_os_error(-done))
-            .with_context(|| format!("pin at {}", path.display()));
-    }
-    Ok(())
+    gate::pass(format_args!("pin at {}", path.display()), || {
+        // SAFETY: the descriptor is open and the path ends in a zero byte, both for the whole call.
+        let done = unsafe { libbpf_sys::bpf_obj_pin(object.as_fd().as_raw_fd(), text.as_ptr()) };
+        match done {
+            0.. => Ok(()),
+            errno => Err(std::io::Error::from_raw_os_error(-errno)),
+        }
+    })
 }
 
 /// What a map is, as the kernel tells it.
@@ -221,5 +247,7 @@ pub fn keys(map: &impl MapCore) -> Result<Vec<Vec<u8>>> {
 
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapHandle> {
-    MapHandle::from_pinned_path(path).with_context(|| format!("open map {}", path.display()))
+    gate::pass(format_args!("open map {}", path.display()), || {
+        MapHandle::from_pinned_path(path)
+    })
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::abi;
+use super::{abi, gate};
 
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -151,22 +151,53 @@ impl Pins {
     pub fn prepare(&self) -> Result<()> {
         check_bpffs(&self.root)?;
         for folder in [self.maps(), self.generations(), self.loads(), self.links()] {
-            fs::create_dir_all(&folder).with_context(|| {
-                format!(
+            gate::pass(
+                format_args!(
                     "make the folder {} for pinned objects (as root?)",
                     folder.display()
-                )
-            })?;
+                ),
+                || fs::create_dir_all(&folder),
+            )?;
         }
         Ok(())
     }
 
+    /// Whether that is a lock on the folder that is the root now.
+    pub fn is_locked_by(&self, lock: &OwnedFd) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let root = fs::metadata(&self.root);
+        let locked = rustix::fs::fstat(lock);
+        root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
+    }
+
+    /// Makes one folder.
+    pub(super) fn make(folder: &Path) -> Result<()> {
+        gate::pass(format_args!("make the folder {}", folder.display()), || {
+            fs::create_dir(folder)
+        })
+    }
+
     /// Unpins a folder with all that is in it; one that is not there is no error.
-    pub fn remove(folder: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
+    pub fn remove(folder: &Path) -> Result<()> {
+        gate::pass(format_args!("unpin {}", folder.display()), || {
+            or_not_there(fs::remove_dir_all(folder)).map(drop)
+        })
+    }
+
+    /// Unpins one object; answers whether there was one.
+    pub(super) fn unpin(path: &Path) -> Result<bool> {
+        gate::pass(format_args!("unpin {}", path.display()), || {
+            or_not_there(fs::remove_file(path))
+        })
+    }
+}
+
+/// Whether there was anything to take away.
+fn or_not_there(removed: io::Result<()>) -> io::Result<bool> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -177,12 +208,13 @@ impl Pins {
 /// where the kernel tells it.
 pub fn lock(root: &Path) -> Result<OwnedFd> {
     check_bpffs(root)?;
-    fs::create_dir_all(root).with_context(|| {
-        format!(
+    gate::pass(
+        format_args!(
             "make the folder {} for pinned objects (as root?)",
             root.display()
-        )
-    })?;
+        ),
+        || fs::create_dir_all(root),
+    )?;
     let folder = rustix::fs::open(
         root,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,

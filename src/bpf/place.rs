@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::live;
 use super::pins::Pins;
+use super::{gate, live};
 
 /// Where the datapath is, or is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ impl Place {
     /// Finds out what a daemon of this version of the layout has to do with what is pinned below the root.
     ///
     /// # Errors
-    /// If the datapath is of a newer version, with the ways out.
+    /// If the datapath is of a newer version, with the ways out; or if nobody can tell.
     pub fn find(root: &Path, version: u32) -> Result<Place> {
         let own = Pins::of_version(root, version);
-        check_newer(&own)?;
-        let mut live = live_folders(root);
+        let mut live = live_folders(root)?;
+        check_newer(&own, &live)?;
         let Some((_, newest)) = live.pop() else {
             return Ok(Place {
                 pins: own,
@@ -46,35 +46,34 @@ impl Place {
     }
 }
 
-fn check_newer(own: &Pins) -> Result<()> {
-    let root = own.root();
-    let newer = Pins::all(root).into_iter();
-    let mut newer = newer.filter(|pins| pins.number() > own.number() && !live::is_idle(pins));
-    let Some(newer) = newer.next() else {
+fn check_newer(own: &Pins, live: &[(u64, Pins)]) -> Result<()> {
+    let newer = live.iter().find(|(_, pins)| pins.number() > own.number());
+    let Some((_, newer)) = newer else {
         return Ok(());
     };
     bail!(
         "{} holds the datapath of a newer version of dpd ({}; this one is {}): start the newer version again, or take \
          its datapath away with `dpd cleanup`, which ends its connections, and start this one then",
-        root.display(),
+        own.root().display(),
         newer.name(),
         own.name()
     )
 }
 
 /// The live folders of any version, by epoch.
-fn live_folders(root: &Path) -> Vec<(u64, Pins)> {
-    let mut live: Vec<(u64, Pins)> = Pins::all(root)
-        .into_iter()
-        .filter_map(|pins| Some((live::epoch_of(&pins)?, pins)))
-        .collect();
+fn live_folders(root: &Path) -> Result<Vec<(u64, Pins)>> {
+    let mut live = Vec::new();
+    for pins in Pins::all(root) {
+        live.extend(live::epoch_of(&pins)?.map(|epoch| (epoch, pins)));
+    }
     live.sort_by_key(|(epoch, _)| *epoch);
-    live
+    Ok(live)
 }
 
 /// The live datapath below a root, of whatever version.
 pub fn find_live(root: &Path) -> Option<Pins> {
-    live_folders(root).pop().map(|(_, pins)| pins)
+    let live = live_folders(root).unwrap_or_default().pop();
+    live.map(|(_, pins)| pins)
 }
 
 /// Where readers of this version look: what is live, or what will be.
@@ -100,15 +99,8 @@ pub fn clear(pins: &Pins) -> Result<Pins> {
 
 /// Unpins a folder. Its epoch goes first: what is half gone is not taken for a datapath.
 pub fn forget(pins: &Pins) -> Result<()> {
-    let folder = pins.version();
-    let say = || format!("unpin {}", folder.display());
-    match fs::remove_file(pins.map(live::MAP)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(say);
-        }
-        _ => {}
-    }
-    Pins::remove(&folder).with_context(say)
+    Pins::unpin(&pins.map(live::MAP))?;
+    Pins::remove(&pins.version())
 }
 
 /// The place of what took over is free now.
@@ -117,8 +109,8 @@ fn settle(pins: &Pins) -> Result<Pins> {
     if settled != *pins {
         forget(&settled)?;
         let (from, to) = (pins.version(), settled.version());
-        fs::rename(&from, &to)
-            .with_context(|| format!("move {} to {}", from.display(), to.display()))?;
+        let what = format_args!("move {} to {}", from.display(), to.display());
+        gate::pass(what, || fs::rename(&from, &to))?;
     }
     Ok(settled)
 }

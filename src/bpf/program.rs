@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
+use libbpf_rs::query::ProgInfoIter;
 
 /// The facts of `bpf_prog_info` that we show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,4 +36,14 @@ pub fn info(program: impl AsFd) -> Result<Info> {
         verified_instructions: info.verified_insns,
         jited_bytes: info.jited_prog_len,
     })
+}
+
+/// The name of whosever program has this number, as `bpftool prog` shows it.
+pub fn name(id: u32) -> String {
+    ProgInfoIter::default()
+        .find(|info| info.id == id)
+        .map_or_else(
+            || format!("program {id}"),
+            |info| info.name.to_string_lossy().into_owned(),
+        )
 }

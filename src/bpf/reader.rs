@@ -111,6 +111,11 @@ impl Reader {
         self.hits("dpd_prefilter_hits")
     }
 
+    /// How many frames XDP could not read as what they claim to be, and passed to tc.
+    pub fn xdp_malformed(&self) -> Result<u64> {
+        self.counter(abi::counter::COUNTER_XDP_MALFORMED)
+    }
+
     fn hits(&self, map: &str) -> Result<BTreeMap<u32, u64>> {
         let map = self.open_map(map)?;
         let rows: Vec<(u32, Vec<u64>)> = map::read_percpu(&map)?;

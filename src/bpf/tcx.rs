@@ -1,6 +1,5 @@
 //! Programs on tcx hooks. A link is pinned under the interface's index, so it outlives the daemon and is updated in place.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::query::{LinkInfo, LinkTypeInfo, ProgInfoIter, TcxLinkInfo};
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo, TcxLinkInfo};
 
 use super::attach::{Found, Hook, Mechanism};
+use super::gate;
 use super::load::HookProgram;
 use super::map;
 use super::pins::Pins;
+use super::program;
 
 /// `BPF_F_BEFORE` and `BPF_F_AFTER` without a relative: head and tail (include/uapi/linux/bpf.h).
 const AT_HEAD: u32 = 1 << 3;
@@ -41,15 +42,21 @@ fn path(pins: &Pins, ifindex: u32, program: HookProgram) -> PathBuf {
 pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
     let path = path(pins, ifindex, program);
     if let Some((link, _)) = open(&path, ifindex) {
-        // SAFETY: both descriptors are open for the whole call; null options are the defaults.
-        let done = unsafe {
-            libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), fd.as_raw_fd(), std::ptr::null())
-        };
-        return parse(done).map(drop).context("update the link in place");
+        return gate::pass(format_args!("update the link {}", path.display()), || {
+            // SAFETY: both descriptors are open for the whole call; null options are the defaults.
+            let done = unsafe {
+                libbpf_sys::bpf_link_update(
+                    link.as_fd().as_raw_fd(),
+                    fd.as_raw_fd(),
+                    std::ptr::null(),
+                )
+            };
+            parse(done).map(drop)
+        });
     }
     // One that is there all the same was taken off its hook by somebody else, or its interface is gone and another
     // has the number.
-    unpin(&path)?;
+    Pins::unpin(&path)?;
     let link = create(ifindex, program, fd)?;
     map::pin(&link, &path)
 }
@@ -76,18 +83,22 @@ fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<Owne
         },
         ..Default::default()
     };
-    // SAFETY: the program's descriptor and the options live for the whole call.
-    let done = unsafe {
-        libbpf_sys::bpf_link_create(
-            fd.as_raw_fd(),
-            ifindex as i32,
-            attach_type(program),
-            &options,
-        )
-    };
-    let link = parse(done).context("create a tcx link")?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    gate::pass(
+        format_args!("create a tcx link at {}", program.hook().name()),
+        || {
+            // SAFETY: the program's descriptor and the options live for the whole call.
+            let done = unsafe {
+                libbpf_sys::bpf_link_create(
+                    fd.as_raw_fd(),
+                    ifindex as i32,
+                    attach_type(program),
+                    &options,
+                )
+            };
+            // SAFETY: the kernel has just made this descriptor for us.
+            parse(done).map(|link| unsafe { OwnedFd::from_raw_fd(link) })
+        },
+    )
 }
 
 /// Takes a program off its hook; answers whether there was one.
@@ -95,17 +106,16 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
     let path = path(pins, ifindex, program);
     if let Some((link, _)) = open(&path, ifindex) {
         // Without this it would go a moment after the last reference.
-        link.detach().context("detach the tcx link")?;
+        gate::pass(format_args!("detach the link {}", path.display()), || {
+            link.detach()
+        })?;
     }
-    unpin(&path)
+    Pins::unpin(&path)
 }
 
-fn unpin(path: &Path) -> Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("unpin {}", path.display())),
-    }
+pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+    let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
+    Some(info.prog_id)
 }
 
 pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
@@ -115,7 +125,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
         Hook::Ingress => programs
             .into_iter()
             .take_while(|id| *id != info.prog_id)
-            .map(program_name)
+            .map(program::name)
             .collect(),
         // What stands before a to-hook at the tail is where it belongs.
         Hook::Egress => Vec::new(),
@@ -125,15 +135,6 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
         mechanism: Mechanism::Tcx,
         ahead,
     })
-}
-
-fn program_name(id: u32) -> String {
-    ProgInfoIter::default()
-        .find(|info| info.id == id)
-        .map_or_else(
-            || format!("program {id}"),
-            |info| info.name.to_string_lossy().into_owned(),
-        )
 }
 
 /// The ids of the programs on a hook, in the order in which they see packets.

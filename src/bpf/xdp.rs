@@ -1,19 +1,21 @@
 //! The XDP program on uplinks: a pinned link, native where the driver can, generic otherwise.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::LinkTypeInfo;
 use rustix::io::Errno;
 
+use super::gate;
+use super::load::XDP_PROGRAM;
 use super::map;
 use super::pins::{self, Pins};
+use super::program;
 use crate::model::state::XdpMode;
 
 /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
@@ -37,9 +39,13 @@ impl Attached {
         }
     }
 
-    fn suits(self, mode: XdpMode) -> bool {
+    /// Whether it is what the file wants now; `before` is what it wanted when this was attached, if that is known.
+    /// `auto` has tried the driver already where it wanted the same before.
+    fn suits(self, mode: XdpMode, before: Option<XdpMode>) -> bool {
         match mode {
-            XdpMode::Auto => true,
+            XdpMode::Auto => {
+                self == Attached::Native || before.is_none_or(|before| before == XdpMode::Auto)
+            }
             XdpMode::Native => self == Attached::Native,
             XdpMode::Generic => self == Attached::Generic,
             XdpMode::Off => false,
@@ -59,24 +65,38 @@ pub fn held(pins: &Pins) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Attaches the program, or puts it in the place of the one that we have there.
+/// Attaches the program, or puts it in the place of the one that we have there, which the file wanted as `before` says.
+/// In the mode `auto` somebody else's program is left alone, and ours is not attached.
 ///
 /// # Errors
-/// If the mode is native and the driver can't, or somebody else's program is there.
-pub fn attach(pins: &Pins, ifindex: u32, mode: XdpMode, fd: BorrowedFd<'_>) -> Result<()> {
+/// If the mode is native and the driver can't, or the mode is not `auto` and somebody else's program is there.
+pub fn attach(
+    pins: &Pins,
+    ifindex: u32,
+    mode: XdpMode,
+    before: Option<XdpMode>,
+    fd: BorrowedFd<'_>,
+) -> Result<()> {
     let path = path(pins, ifindex);
     if let Some(link) = open(pins, ifindex)
-        && attached(ifindex).is_some_and(|now| now.suits(mode))
+        && attached(ifindex).is_some_and(|now| now.suits(mode, before))
     {
-        // SAFETY: both descriptors are open for the whole call; null options are the defaults.
-        let done = unsafe {
-            libbpf_sys::bpf_link_update(link.as_fd().as_raw_fd(), fd.as_raw_fd(), std::ptr::null())
-        };
-        return parse(done)
-            .map(drop)
-            .context("update the XDP link in place");
+        return gate::pass(format_args!("update the link {}", path.display()), || {
+            // SAFETY: both descriptors are open for the whole call; null options are the defaults.
+            let done = unsafe {
+                libbpf_sys::bpf_link_update(
+                    link.as_fd().as_raw_fd(),
+                    fd.as_raw_fd(),
+                    std::ptr::null(),
+                )
+            };
+            parse(done).map(drop)
+        });
     }
     detach(pins, ifindex)?;
+    if mode == XdpMode::Auto && attached(ifindex).is_some() {
+        return Ok(());
+    }
     let link = match mode {
         XdpMode::Native => create(ifindex, fd, DRV_MODE)?,
         XdpMode::Generic => create(ifindex, fd, SKB_MODE)?,
@@ -95,34 +115,38 @@ fn create(ifindex: u32, fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> {
         flags,
         ..Default::default()
     };
-    // SAFETY: the program's descriptor and the options live for the whole call.
-    let done = unsafe {
-        libbpf_sys::bpf_link_create(
-            fd.as_raw_fd(),
-            ifindex as i32,
-            libbpf_sys::BPF_XDP,
-            &options,
-        )
-    };
-    let link = parse(done).map_err(|error| {
-        let advice = advice(&error, flags);
-        anyhow::Error::new(error).context(advice)
-    })?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    gate::pass(format_args!("attach {XDP_PROGRAM}"), || {
+        // SAFETY: the program's descriptor and the options live for the whole call.
+        let done = unsafe {
+            libbpf_sys::bpf_link_create(
+                fd.as_raw_fd(),
+                ifindex as i32,
+                libbpf_sys::BPF_XDP,
+                &options,
+            )
+        };
+        // SAFETY: the kernel has just made this descriptor for us.
+        parse(done)
+            .map(|link| unsafe { OwnedFd::from_raw_fd(link) })
+            .map_err(|error| with_advice(error, flags))
+    })
 }
 
 /// What to do about an interface that refuses the program.
-fn advice(error: &io::Error, flags: u32) -> &'static str {
+fn with_advice(error: io::Error, flags: u32) -> anyhow::Error {
     let is_taken = [Errno::BUSY, Errno::EXIST]
         .iter()
         .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error());
     if is_taken {
-        "attach the XDP program: somebody else's is there; take it off, or set xdp = \"off\" for this interface"
+        anyhow::Error::new(error).context(
+            "somebody else's is there; take it off, or set xdp = \"off\" for this interface",
+        )
     } else if flags == DRV_MODE {
-        "attach the XDP program: the driver can't run it; set xdp = \"auto\" or \"generic\" for this interface"
+        anyhow::Error::new(error).context(
+            "the driver can't run it; set xdp = \"auto\" or \"generic\" for this interface",
+        )
     } else {
-        "attach the XDP program"
+        error.into()
     }
 }
 
@@ -143,13 +167,16 @@ fn open(pins: &Pins, ifindex: u32) -> Option<Link> {
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
     let path = path(pins, ifindex);
     if let Some(link) = open(pins, ifindex) {
-        link.detach().context("detach the XDP link")?;
+        gate::pass(format_args!("detach the link {}", path.display()), || {
+            link.detach()
+        })?;
     }
-    match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("unpin {}", path.display())),
-    }
+    Pins::unpin(&path)
+}
+
+/// The kernel's number of the program in our place; `None`: there is none.
+pub fn program_on(pins: &Pins, ifindex: u32) -> Option<u32> {
+    Some(open(pins, ifindex)?.info().ok()?.prog_id)
 }
 
 /// How our program is attached to an interface; `None`: it is not.
@@ -157,19 +184,38 @@ pub fn find(pins: &Pins, ifindex: u32) -> Option<Attached> {
     open(pins, ifindex).and_then(|_| attached(ifindex))
 }
 
+/// The name of somebody else's program on an interface; `None`: there is none.
+pub fn find_foreign(pins: &Pins, ifindex: u32) -> Option<String> {
+    let id = query(ifindex)?.prog_id;
+    match open(pins, ifindex) {
+        Some(_) => None,
+        None => Some(program::name(id)),
+    }
+}
+
+/// Whether our program could be where the file wants it, and is not.
+pub fn is_missing(pins: &Pins, ifindex: u32, mode: XdpMode) -> bool {
+    let is_left_to_them = mode == XdpMode::Auto && attached(ifindex).is_some();
+    open(pins, ifindex).is_none() && !is_left_to_them
+}
+
 /// How whatever is on an interface is attached.
 fn attached(ifindex: u32) -> Option<Attached> {
+    match query(ifindex)?.attach_mode {
+        ATTACHED_SKB => Some(Attached::Generic),
+        _ => Some(Attached::Native),
+    }
+}
+
+/// What the kernel says of the program on an interface; `None`: there is none.
+fn query(ifindex: u32) -> Option<libbpf_sys::bpf_xdp_query_opts> {
     let mut options = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
         ..Default::default()
     };
     // SAFETY: the options live for the whole call and say how long they are.
     let done = unsafe { libbpf_sys::bpf_xdp_query(ifindex as i32, 0, &mut options) };
-    match (done, options.attach_mode) {
-        (0, ATTACHED_SKB) => Some(Attached::Generic),
-        (0, mode) if mode != 0 => Some(Attached::Native),
-        _ => None,
-    }
+    (done == 0 && options.attach_mode != 0).then_some(options)
 }
 
 /// libbpf's answers: minus an errno, or a number.

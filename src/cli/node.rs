@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{LogTarget, drop_in_folder};
+use crate::config::{LogTarget, drop_in_folder, read_lossy};
 
 /// The configuration that is taken if none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -31,7 +31,7 @@ impl Node {
     /// The node of a configuration file. Where the file is only half understood that is said on stderr.
     ///
     /// Errors if the file can't be read; but if the one that is missing is that of everybody, then the node is,
-    /// too.
+    /// too, and one that has drop-ins was there a moment ago.
     pub fn find(config: &Path) -> Result<Node> {
         let mut node = Node::default_of(config);
         let sources = match sources(config) {
@@ -41,15 +41,18 @@ impl Node {
         };
         let mut broken = Vec::new();
         for (path, text) in sources {
-            if !node.take(&text) {
-                broken.push(path);
-                node.is_certain = false;
-            }
+            let what = match text {
+                Some(text) if node.take(&text) => continue,
+                Some(_) => "is not valid TOML (`dpd check` says where)",
+                None => "is no file that can be read (`dpd check` says why)",
+            };
+            broken.push((path, what));
+            node.is_certain = false;
         }
         // Only now, for a later file may have named the place.
-        for path in broken {
+        for (path, what) in broken {
             eprintln!(
-                "dpd: {} is not valid TOML (`dpd check` says where): reading {}",
+                "dpd: {} {what}: reading {}",
                 path.display(),
                 node.bpf_root.display()
             );
@@ -72,7 +75,8 @@ impl Node {
     /// The same for the daemon, which reads the file again and says itself what is wrong with it.
     pub fn find_quietly(config: &Path) -> Node {
         let mut node = Node::default_of(config);
-        for (_, text) in sources(config).unwrap_or_default() {
+        let sources = sources(config).unwrap_or_default();
+        for text in sources.into_iter().filter_map(|(_, text)| text) {
             node.take(&text);
         }
         node
@@ -115,8 +119,8 @@ impl Node {
     }
 }
 
-/// The file and its drop-ins, in the order in which they are merged.
-fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
+/// The file and its drop-ins, in the order in which they are merged; `None` for what is no text of a configuration.
+fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut paths = vec![config.to_owned()];
     // A folder that can't be read is as good as none here.
     if let Some(Ok(folder)) = drop_in_folder(config).map(fs::read_dir) {
@@ -128,12 +132,17 @@ fn sources(config: &Path) -> Result<Vec<(PathBuf, String)>> {
         drop_ins.sort();
         paths.append(&mut drop_ins);
     }
+    let has_drop_ins = paths.len() > 1;
     paths
         .into_iter()
         .map(|path| {
-            let text = fs::read(&path)
-                .with_context(|| format!("read the configuration {}", path.display()))?;
-            Ok((path, String::from_utf8_lossy(&text).into_owned()))
+            let text = match read_lossy(&path) {
+                Err(error) if has_drop_ins && error.kind() == ErrorKind::NotFound => None,
+                text => {
+                    text.with_context(|| format!("read the configuration {}", path.display()))?
+                }
+            };
+            Ok((path, text))
         })
         .collect()
 }
@@ -200,6 +209,39 @@ mod tests {
             assert_eq!(node.bpf_root, Path::new(bpf_root), "{sentence}");
             assert_eq!(node.socket, Path::new(socket), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_does_not_hide_what_its_drop_ins_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("node-a.toml");
+        fs::create_dir(folder.path().join("node-a.d")).unwrap();
+        let drop_in = folder.path().join("node-a.d/10-place.toml");
+        fs::write(drop_in, "[daemon]\nsocket = \"/run/a.sock\"\n").unwrap();
+        let find = |what: &str| {
+            let node = Node::find(&config).unwrap();
+            assert_eq!(node.socket, Path::new("/run/a.sock"), "{what}");
+            assert!(node.certain().is_err(), "{what}");
+            assert_eq!(Node::find_quietly(&config).socket, node.socket, "{what}");
+        };
+        fs::create_dir(&config).unwrap();
+        find("a folder");
+        fs::remove_dir(&config).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &config,
+            rustix::fs::FileType::Fifo,
+            mode,
+            0,
+        )
+        .unwrap();
+        find("a pipe that nobody writes to");
+        fs::remove_file(&config).unwrap();
+        find("nothing at all");
+        let file = fs::File::create(&config).unwrap();
+        file.set_len(100 << 20).unwrap();
+        find("more than a configuration may be");
     }
 
     #[test]

@@ -14,9 +14,13 @@ use super::output::{self, Format, span, table};
 use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
 use crate::model::status::{
-    Attachment, ConntrackCounts, DaemonStatus, EventLoss, MapStatus, Metric, ProgramStatus,
+    Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
+    ProgramStatus,
 };
 use crate::observe::client;
+
+/// Prefixes of the prefilter that the screen names; it sums up the rest.
+const PREFIXES_SHOWN: usize = 10;
 
 pub fn run(node: &Node, format: Format) -> Result<ExitCode> {
     let daemon = client::status(&node.socket);
@@ -46,6 +50,8 @@ pub struct Status {
     prefilter: Prefilter,
     drops: Vec<Drops>,
     event_loss: Loss,
+    /// `None` without a daemon.
+    drift: Option<DriftCounts>,
     warnings: Vec<String>,
 }
 
@@ -86,9 +92,11 @@ struct InterfaceStatus {
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Prefilter {
     /// How many prefixes are denied.
-    prefixes: usize,
+    prefixes: u64,
     /// Packets dropped for all of them.
     packets: u64,
+    /// Frames that it could not read, and left to tc.
+    malformed: u64,
     /// The prefixes that have dropped something, those that dropped most first.
     hits: Vec<PrefilterHits>,
 }
@@ -134,6 +142,7 @@ impl Status {
             prefilter: Prefilter::default(),
             drops: Vec::new(),
             event_loss: Loss::default(),
+            drift: None,
             warnings: Vec::new(),
         };
         if let Ok(daemon) = daemon {
@@ -151,6 +160,7 @@ impl Status {
         self.config.applied_seconds_ago = Some(daemon.applied_seconds_ago);
         self.config.last_error = daemon.last_error;
         self.event_loss.observers = daemon.observers_lost;
+        self.drift = Some(daemon.drift);
         self.interfaces = waiting(daemon.waiting);
         self.warnings = daemon.warnings;
     }
@@ -168,7 +178,12 @@ impl Status {
                 self.config.path.clone_from(&catalog.config);
             }
             let hits = self.read("counters of the prefilter", reader.prefilter_hits());
-            self.prefilter = Prefilter::new(&catalog, &hits.unwrap_or_default());
+            let malformed = self.read("count of malformed frames", reader.xdp_malformed());
+            self.prefilter = Prefilter::new(
+                &catalog,
+                &hits.unwrap_or_default(),
+                malformed.unwrap_or_default(),
+            );
             self.interfaces = interfaces(&catalog, attachments);
         }
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();
@@ -236,7 +251,15 @@ impl Status {
             out,
             "event loss: {} ring full, {} over the rate, {} observers too slow",
             kernel.ring_full, kernel.rate_limited, observers
-        )
+        )?;
+        if let Some(drift) = &self.drift {
+            writeln!(
+                out,
+                "drift:      put back: {} attachments, {} tables, {} pins, {} times the revision",
+                drift.attachments, drift.tables, drift.pins, drift.epoch
+            )?;
+        }
+        Ok(())
     }
 
     fn write_interfaces(&self, out: &mut String) {
@@ -316,28 +339,41 @@ impl Status {
         let Prefilter {
             prefixes,
             packets,
+            malformed,
             hits,
         } = &self.prefilter;
         if *prefixes == 0 {
             return;
         }
-        let prefixes = match prefixes {
-            1 => "1 prefix".to_owned(),
-            many => format!("{many} prefixes"),
-        };
         if hits.is_empty() {
+            let prefixes = count_of(*prefixes, "prefix", "prefixes");
             let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
-            return;
+        } else {
+            self.write_prefilter_hits(out, *packets);
         }
-        let total = ["total".to_owned(), prefixes, packets.to_string()];
-        let lines = hits.iter().map(|hits| {
-            vec![
-                hits.prefix.to_string(),
-                hits.table.clone(),
-                hits.packets.to_string(),
-            ]
-        });
-        let lines = lines.chain([total.to_vec()]).collect();
+        if *malformed > 0 {
+            let frames = count_of(*malformed, "malformed frame", "malformed frames");
+            let _ = writeln!(out, "prefilter: {frames} passed on");
+        }
+    }
+
+    /// Those that drop most; a list of tens of thousands must not push the rest off the screen.
+    fn write_prefilter_hits(&self, out: &mut String, packets: u64) {
+        let Prefilter { prefixes, hits, .. } = &self.prefilter;
+        let line = |first: String, second: &str, packets: u64| {
+            vec![first, second.to_owned(), packets.to_string()]
+        };
+        let (shown, rest) = hits.split_at(hits.len().min(PREFIXES_SHOWN));
+        let mut lines: Vec<_> = shown
+            .iter()
+            .map(|hits| line(hits.prefix.to_string(), &hits.table, hits.packets))
+            .collect();
+        if !rest.is_empty() {
+            let packets = rest.iter().map(|hits| hits.packets).sum();
+            lines.push(line(format!("{} more", rest.len()), "", packets));
+        }
+        let prefixes = count_of(*prefixes, "prefix", "prefixes");
+        lines.push(line("total".to_owned(), &prefixes, packets));
         section(out, "prefilter", &["PREFILTER", "TABLE", "PACKETS"], lines);
     }
 
@@ -402,7 +438,7 @@ impl Daemon {
 }
 
 impl Prefilter {
-    fn new(catalog: &Catalog, packets: &BTreeMap<u32, u64>) -> Prefilter {
+    fn new(catalog: &Catalog, packets: &BTreeMap<u32, u64>, malformed: u64) -> Prefilter {
         let hits = catalog.prefilter.iter().filter_map(|(number, info)| {
             let packets = packets
                 .get(number)
@@ -417,8 +453,9 @@ impl Prefilter {
         let mut hits: Vec<PrefilterHits> = hits.collect();
         hits.sort_by_key(|hits| (std::cmp::Reverse(hits.packets), hits.prefix));
         Prefilter {
-            prefixes: catalog.prefilter.len(),
+            prefixes: catalog.prefilter.len() as u64,
             packets: hits.iter().map(|hits| hits.packets).sum(),
+            malformed,
             hits,
         }
     }
@@ -506,6 +543,14 @@ fn section(out: &mut String, what: &str, header: &[&str], lines: Vec<Vec<String>
     }
 }
 
+/// `1 prefix`, `2 prefixes`.
+fn count_of(count: u64, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
 /// What has several lines stays in one column.
 fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n            ")
@@ -564,31 +609,81 @@ mod tests {
 
     #[test]
     fn the_prefilters_lines() {
-        let prefilter = |catalog, hits: &[(u32, u64)]| {
+        let prefilter = |catalog, hits: &[(u32, u64)], malformed| {
             let mut status = Status::new(&node(), no_daemon(), no_datapath());
-            status.prefilter = Prefilter::new(&catalog, &hits.iter().copied().collect());
+            let hits = hits.iter().copied().collect();
+            status.prefilter = Prefilter::new(&catalog, &hits, malformed);
             let mut out = String::new();
             status.write_prefilter(&mut out);
             out
         };
         let rows = [
-            ("no prefilter", Catalog::default(), &[][..], ""),
+            ("no prefilter", Catalog::default(), &[][..], 0, ""),
             (
                 "hits of a prefix that is gone",
                 Catalog::default(),
                 &[(7, 1)],
+                1,
                 "",
             ),
             (
                 "nothing dropped yet, a counter of zero included",
                 catalog(),
                 &[(1, 0)],
+                0,
                 "\nprefilter: 3 prefixes, nothing dropped\n",
             ),
+            (
+                "nothing but what nobody can read",
+                catalog(),
+                &[],
+                2,
+                "\nprefilter: 3 prefixes, nothing dropped\nprefilter: 2 malformed frames passed on\n",
+            ),
+            (
+                "both",
+                catalog(),
+                &[(1, 4)],
+                1,
+                "\nPREFILTER         TABLE       PACKETS\n198.51.100.66/32  abusers     4\n\
+                 total             3 prefixes  4\nprefilter: 1 malformed frame passed on\n",
+            ),
         ];
-        for (sentence, catalog, hits, text) in rows {
-            assert_eq!(prefilter(catalog, hits), text, "{sentence}");
+        for (sentence, catalog, hits, malformed, text) in rows {
+            assert_eq!(prefilter(catalog, hits, malformed), text, "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_long_prefilter_is_summed_up() {
+        use crate::model::catalog::PrefilterInfo;
+        let denied = |number: u32| PrefilterInfo {
+            table: "abusers".to_owned(),
+            prefix: IpNet::from(std::net::IpAddr::from(number.to_be_bytes())),
+        };
+        let catalog = Catalog {
+            prefilter: (1..=30_000)
+                .map(|number| (number, denied(number)))
+                .collect(),
+            ..Catalog::default()
+        };
+        let hits = (1..=12).map(|number| (number, u64::from(number))).collect();
+        let mut status = Status::new(&node(), no_daemon(), no_datapath());
+        status.prefilter = Prefilter::new(&catalog, &hits, 0);
+        let mut out = String::new();
+        status.write_prefilter(&mut out);
+        let lines: Vec<Vec<&str>> = out
+            .lines()
+            .skip(1)
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines.len(), 13, "{out}");
+        assert_eq!(lines[1], ["0.0.0.12/32", "abusers", "12"]);
+        assert_eq!(lines[10], ["0.0.0.3/32", "abusers", "3"]);
+        assert_eq!(lines[11], ["2", "more", "-", "3"]);
+        assert_eq!(lines[12], ["total", "30000", "prefixes", "78"]);
+        let json = serde_json::to_value(&status.prefilter).unwrap();
+        assert_eq!(json["hits"].as_array().unwrap().len(), 12, "JSON has all");
     }
 
     fn no_daemon() -> Result<DaemonStatus> {
@@ -616,6 +711,12 @@ mod tests {
                 "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
             ],
             observers_lost: 3,
+            drift: DriftCounts {
+                attachments: 1,
+                epoch: 0,
+                pins: 2,
+                tables: 0,
+            },
         }
     }
 
@@ -646,7 +747,7 @@ mod tests {
                 },
             ],
         );
-        status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into());
+        status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into(), 0);
         status.programs = vec![ProgramStatus {
             name: "dpd_from_container".to_owned(),
             id: 31,
@@ -698,6 +799,7 @@ last error: config.toml:3: unknown key
               ^^^^^^
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
 event loss: 1 ring full, 2 over the rate, 3 observers too slow
+drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
 INTERFACE   IFINDEX  ROLE      STATE     HOOK     BY      PROGRAM             FOREIGN AHEAD
 ens5        2        uplink    attached  xdp      native  dpd_xdp_entry       -
@@ -762,6 +864,7 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
                 "config",
                 "conntrack",
                 "daemon",
+                "drift",
                 "drops",
                 "event_loss",
                 "interfaces",

@@ -108,8 +108,23 @@ fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The text of one file for those who take what they can understand of it; `None` if it is no regular file, or larger
+/// than a configuration may be. Never waits, as opening a pipe would.
+///
+/// # Errors
+/// If the file can't be opened or read.
+pub fn read_lossy(path: &Path) -> io::Result<Option<String>> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    let bytes = read_bytes(file)?;
+    let is_small = bytes.len() as u64 <= SIZE_MAX;
+    Ok(is_small.then(|| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 fn read_file(path: &Path) -> Reading<Source> {
-    let bytes = match open(path)? {
+    let file = open(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = match file {
         Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
         None => return Err(problem(path, "this is not a regular file".into(), None)),
     };
@@ -132,7 +147,7 @@ fn read_file(path: &Path) -> Reading<Source> {
 }
 
 /// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
-fn open(path: &Path) -> Reading<Option<File>> {
+fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -140,7 +155,7 @@ fn open(path: &Path) -> Reading<Option<File>> {
     match file.and_then(|file| kind(&file).map(|kind| (file, kind))) {
         Ok((file, kind)) => Ok(kind.is_file().then_some(file)),
         Err(_) if fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) => Ok(None),
-        Err(error) => Err(unreadable(path, &error)),
+        Err(error) => Err(error),
     }
 }
 

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, bounded, select, tick};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{self, Config};
+use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
@@ -28,10 +30,14 @@ use crate::watch::FileWatcher;
 use names::Names;
 use shared::Shared;
 
-/// How often connections are swept.
+/// How often connections are swept, and what something else did is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Lines of one change that the log is given; a first start with thousands of services has as many.
 const CHANGES_TOLD: usize = 200;
+/// What the log tells of that something else did at one time; all is counted.
+const DRIFT_TOLD: usize = 8;
+/// How often a change is tried again on a host that changes meanwhile.
+const LOOKS_AGAIN: usize = 5;
 /// How often the host is looked at though nothing has called.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -40,6 +46,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
+    raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
@@ -62,6 +69,18 @@ pub fn run(path: &Path) -> Result<()> {
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
     Ok(())
+}
+
+/// Pinned objects are held open, three for each interface: more than the 1024 that a process begins with.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("raise the limit of open files: {error}");
+    }
 }
 
 /// Signals as they come. The one that stops us is not to be lost behind others, so there is room for a few.
@@ -91,6 +110,10 @@ struct Daemon {
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
+    /// What the datapath was made to match last; `None` after a failure.
+    followed: Option<World>,
+    /// Why the host could not be followed, as it was said last.
+    host_error: Option<String>,
     _server: Arc<Server>,
     _events: events::Reader,
 }
@@ -131,11 +154,15 @@ impl Daemon {
             shared,
             waiting: Vec::new(),
             warnings: Vec::new(),
+            followed: None,
+            host_error: None,
             _server: server,
             _events: events,
         };
         daemon.say(&applied.changes);
+        daemon.say_undone();
         daemon.note_host(&world);
+        daemon.followed = Some(world);
         Ok(daemon)
     }
 
@@ -194,6 +221,7 @@ impl Daemon {
         match self.apply() {
             Ok(()) => {
                 self.shared.follows(&self.config);
+                self.host_error = None;
                 true
             }
             Err(error) => {
@@ -204,33 +232,86 @@ impl Daemon {
         }
     }
 
-    /// The host is not as it was: the same configuration may mean something else now.
+    /// The host may not be as it was: the same configuration may mean something else now.
     fn follow_host(&mut self) {
-        match self.apply() {
-            Ok(()) => self.shared.host_failed(None),
-            Err(error) => {
-                let error = format!("follow the host's interfaces: {error:#}");
-                log::error!("{error}");
-                self.shared.host_failed(Some(error));
-            }
+        let error = match self.look_at_host() {
+            Ok(()) => None,
+            Err(error) => Some(format!("follow the host's interfaces: {error:#}")),
+        };
+        if let Some(error) = &error
+            && self.host_error != Some(error.clone())
+        {
+            log::error!("{error}");
         }
+        self.host_error.clone_from(&error);
+        self.shared.host_failed(error);
+    }
+
+    /// A host that is as it was costs no more than the look.
+    fn look_at_host(&mut self) -> Result<()> {
+        let world = net::snapshot()?;
+        if self.followed.as_ref() == Some(&world) && !self.reconciler.has_drifted() {
+            self.note_host(&world);
+            return Ok(());
+        }
+        self.apply_in(world)
     }
 
     /// Makes the datapath match the configuration that was read last.
     fn apply(&mut self) -> Result<()> {
-        let world = net::snapshot()?;
+        self.apply_in(net::snapshot()?)
+    }
+
+    /// Looks again if the host changes meanwhile: an interface that has just gone is refused by the kernel.
+    fn apply_in(&mut self, mut world: World) -> Result<()> {
+        self.followed = None;
+        let mut looks = LOOKS_AGAIN;
+        while let Err(error) = self.apply_once(&world) {
+            let now = net::snapshot()?;
+            if looks == 0 || now == world {
+                return Err(error);
+            }
+            log::debug!("the host has changed meanwhile: {error:#}");
+            (world, looks) = (now, looks - 1);
+        }
+        self.followed = Some(world);
+        Ok(())
+    }
+
+    fn apply_once(&mut self, world: &World) -> Result<()> {
         let names = &self.names;
         let applied = self
             .reconciler
-            .apply(&self.config, &world, |epoch, catalog| {
+            .apply(&self.config, world, |epoch, catalog| {
                 names.add(epoch, catalog)
-            })?;
+            });
+        self.say_undone();
+        let applied = applied?;
         if !applied.changes.is_empty() {
             self.shared.applied();
         }
         self.say(&applied.changes);
-        self.note_host(&world);
+        self.note_host(world);
         Ok(())
+    }
+
+    /// What something else did to the datapath, in one line.
+    fn say_undone(&mut self) {
+        let undone = self.reconciler.take_undone();
+        if undone.is_empty() {
+            return;
+        }
+        self.shared.undone(&undone);
+        let (told, rest) = undone.split_at(undone.len().min(DRIFT_TOLD));
+        let told: Vec<&str> = told.iter().map(|drift| drift.what.as_str()).collect();
+        let rest = match rest.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        log::warn!(
+            "something else changed the datapath: {}{rest}: all is as it was again",
+            told.join(", ")
+        );
     }
 
     /// The file is not what the datapath does.
@@ -257,7 +338,7 @@ impl Daemon {
     }
 
     /// What the host lacks is said when it changes.
-    fn note_host(&mut self, world: &crate::model::world::World) {
+    fn note_host(&mut self, world: &World) {
         let waiting: Vec<String> = self
             .reconciler
             .live()
@@ -267,7 +348,7 @@ impl Daemon {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, world);
-        warnings.extend(self.reconciler.foreign_ahead());
+        warnings.extend(self.reconciler.foreign());
         for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
             log::info!("interface {name} is not there: waiting for it");
         }
@@ -282,7 +363,10 @@ impl Daemon {
         self.warnings = warnings;
     }
 
-    fn sweep(&self) {
+    fn sweep(&mut self) {
+        if self.reconciler.has_drifted() {
+            self.follow_host();
+        }
         let Some(live) = self.reconciler.live() else {
             return;
         };

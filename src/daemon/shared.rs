@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::config::{Config, JournalFlows};
-use crate::model::status::DaemonStatus;
+use crate::model::status::{DaemonStatus, Drift, DriftCounts};
 use crate::observe::server::Server;
 
 pub struct Shared {
@@ -24,6 +24,7 @@ struct Facts {
     waiting: Vec<String>,
     warnings: Vec<String>,
     server: Weak<Server>,
+    drift: DriftCounts,
 }
 
 impl Shared {
@@ -40,6 +41,7 @@ impl Shared {
                 waiting: Vec::new(),
                 warnings: Vec::new(),
                 server: Weak::new(),
+                drift: DriftCounts::default(),
             }),
         }
     }
@@ -64,6 +66,12 @@ impl Shared {
     /// The live configuration has changed.
     pub fn applied(&self) {
         self.facts().applied = Instant::now();
+    }
+
+    /// What something else had done was undone.
+    pub fn undone(&self, drift: &[Drift]) {
+        let mut facts = self.facts();
+        drift.iter().for_each(|drift| facts.drift.add(drift.kind));
     }
 
     /// The file was not applied, and nothing was changed.
@@ -99,6 +107,7 @@ impl Shared {
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
+            drift: facts.drift,
         }
     }
 }

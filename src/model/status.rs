@@ -20,6 +20,48 @@ pub struct DaemonStatus {
     pub warnings: Vec<String>,
     /// Flows that observers were too slow for.
     pub observers_lost: u64,
+    pub drift: DriftCounts,
+}
+
+/// What something else did to the datapath and the daemon undid, since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriftCounts {
+    /// Interfaces whose hooks had lost programs, or had others in their place.
+    pub attachments: u64,
+    /// Times that packets were led to another revision.
+    pub epoch: u64,
+    /// Pins that were gone or led elsewhere.
+    pub pins: u64,
+    /// Tables that were not in their slot.
+    pub tables: u64,
+}
+
+impl DriftCounts {
+    pub fn add(&mut self, kind: DriftKind) {
+        *match kind {
+            DriftKind::Attachment => &mut self.attachments,
+            DriftKind::Epoch => &mut self.epoch,
+            DriftKind::Pin => &mut self.pins,
+            DriftKind::Table => &mut self.tables,
+        } += 1;
+    }
+}
+
+/// What something else can do to the datapath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DriftKind {
+    Attachment,
+    Epoch,
+    Pin,
+    Table,
+}
+
+/// One thing that something else did and that was undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    pub kind: DriftKind,
+    /// What was found, as a clause.
+    pub what: String,
 }
 
 /// A program on this host that is ours.

@@ -9,5 +9,5 @@ mod watcher;
 
 pub use checks::checks;
 pub use filter::has_filters;
-pub use snapshot::snapshot;
+pub use snapshot::{is_there, snapshot};
 pub use watcher::Watcher;

@@ -49,6 +49,19 @@ pub fn snapshot() -> Result<World> {
     Ok(World { links, addresses })
 }
 
+/// Whether the calling thread's network namespace has an interface of this number now.
+pub fn is_there(ifindex: u32) -> bool {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    let name = socket.and_then(|socket| netdevice::index_to_name(socket, ifindex));
+    name != Err(rustix::io::Errno::NODEV)
+}
+
 /// A link as one message tells it.
 #[derive(Default)]
 struct LinkFacts {

@@ -1,4 +1,4 @@
-//! Hears that interfaces or addresses have changed, and says: look again.
+//! Hears that interfaces or addresses have changed, or that filters were taken away, and says: look again.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,8 +13,16 @@ use crate::worker::{Sleeper, Wake, Worker};
 
 /// Multicast groups of rtnetlink (`linux/rtnetlink.h`).
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+
+/// News of traffic control that take nothing away: new qdiscs, classes, filters and chains, and classes that go. Where
+/// others shape traffic there are many of them.
+const NOTHING_GONE: [u16; 5] = [36, 40, 41, 44, 100];
+
+/// Where a message of netlink has its kind (`struct nlmsghdr`).
+const KIND: std::ops::Range<usize> = 4..6;
 
 /// What comes within this time of a first message is one change with it: interfaces are made by the hundred.
 const GATHER: Duration = Duration::from_millis(20);
@@ -29,8 +37,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, and of
-    /// veth peers in other namespaces. `wake` is a channel of one: a full one already says "look again".
+    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, of veth peers
+    /// in other namespaces, and when a filter or a qdisc has gone. `wake` is a channel of one: a full one already says "look again".
     ///
     /// To miss nothing, start it before the first [`snapshot`](super::snapshot).
     pub fn start(wake: Sender<()>) -> Result<Watcher> {
@@ -50,7 +58,12 @@ fn subscribe() -> io::Result<Socket> {
              noticed late; give dpd CAP_NET_BROADCAST"
         );
     }
-    for group in [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR] {
+    for group in [
+        RTNLGRP_LINK,
+        RTNLGRP_TC,
+        RTNLGRP_IPV4_IFADDR,
+        RTNLGRP_IPV6_IFADDR,
+    ] {
         socket.add_membership(group)?;
     }
     Ok(socket)
@@ -64,21 +77,34 @@ fn follow(sleeper: &Sleeper, socket: &Socket, wake: &Sender<()>) {
         {
             return;
         }
-        drain(socket, &mut buffer);
+        if !drain(socket, &mut buffer) {
+            continue;
+        }
         if let Err(TrySendError::Disconnected(())) = wake.try_send(()) {
             return;
         }
     }
 }
 
-/// Takes what has come. What it says is no matter: the answer is always to look again, and so it is to
-/// `ENOBUFS`, by which the kernel says that there was too much of it.
-fn drain(socket: &Socket, buffer: &mut [u8]) {
+/// Takes what has come; answers whether that is a reason to look again. So is `ENOBUFS`, by which the kernel says that
+/// there was too much of it.
+fn drain(socket: &Socket, buffer: &mut [u8]) -> bool {
+    let mut is_reason = false;
     for _ in 0..BURST {
         match socket.recv(&mut &mut *buffer, 0) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => log::debug!("read the news of interfaces: {error}"),
+            Ok(length) => is_reason |= may_concern(&buffer[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_reason,
+            Err(error) => {
+                log::debug!("read the news of interfaces: {error}");
+                is_reason = true;
+            }
         }
     }
+    is_reason
+}
+
+/// The kernel sends each piece of news by itself.
+fn may_concern(message: &[u8]) -> bool {
+    let kind = message.get(KIND).and_then(|bytes| bytes.try_into().ok());
+    kind.is_none_or(|kind| !NOTHING_GONE.contains(&u16::from_ne_bytes(kind)))
 }

@@ -62,23 +62,26 @@ pub fn compile(config: &Config, stand_ins: &StandIns, known: &Catalog, state: &m
     let numbered = number_rules(&infos, known, state);
     let peers = PeerClasses::new(config, stand_ins, &state.catalog);
 
-    // Denies first: then an allow can see what covers it.
-    for action in [Action::Deny, Action::Allow] {
-        for ((rule, info), number) in rules.clone().zip(&infos).zip(&numbered) {
-            if rule.action != action {
-                continue;
-            }
-            let entry = PolicyEntry {
-                action,
-                rule: *number,
-            };
-            for key in rows(rule, info, &peers) {
-                if action == Action::Deny || !is_denied(state, key) {
-                    state.policy.entry(key).or_insert(entry);
-                }
-            }
-        }
+    let numbered_rules = || rules.clone().zip(&infos).zip(&numbered);
+    let denies = Denies::of(
+        numbered_rules()
+            .filter(|((rule, _), _)| rule.action == Action::Deny)
+            .flat_map(|((rule, info), _)| rows(rule, info, &peers)),
+    );
+    let mut table = Vec::new();
+    for ((rule, info), number) in numbered_rules() {
+        let entry = PolicyEntry {
+            action: rule.action,
+            rule: *number,
+        };
+        let keys = rows(rule, info, &peers).into_iter();
+        let counts = |key: &PolicyKey| rule.action == Action::Deny || !denies.cover(key);
+        table.extend(keys.filter(counts).map(|key| (key, entry)));
     }
+    // The sort keeps the order of what is alike: the first rule wins.
+    table.sort_by_key(|(key, _)| *key);
+    table.dedup_by_key(|(key, _)| *key);
+    state.policy = table.into_iter().collect();
     state.catalog.rules = numbered.into_iter().zip(infos).collect();
 }
 
@@ -207,11 +210,27 @@ pub(super) fn covering(key: PolicyKey) -> impl Iterator<Item = PolicyKey> {
     }))
 }
 
-fn is_denied(state: &State, key: PolicyKey) -> bool {
-    covering(key).any(|key| {
-        let found = state.policy.get(&key);
-        found.is_some_and(|entry| entry.action == Action::Deny)
-    })
+/// What is denied, by subject, peer's class and direction: few of those have any deny at all.
+struct Denies(HashMap<(u32, u32, Direction), Vec<PolicyKey>>);
+
+impl Denies {
+    fn of(keys: impl Iterator<Item = PolicyKey>) -> Denies {
+        let mut denies: HashMap<_, Vec<PolicyKey>> = HashMap::new();
+        for key in keys {
+            denies.entry(Self::place(&key)).or_default().push(key);
+        }
+        Denies(denies)
+    }
+
+    fn place(key: &PolicyKey) -> (u32, u32, Direction) {
+        (key.subject, key.class, key.direction)
+    }
+
+    /// Whether all that this row matches is denied.
+    fn cover(&self, key: &PolicyKey) -> bool {
+        let denies = self.0.get(&Self::place(key));
+        denies.is_some_and(|denies| covering(*key).any(|key| denies.contains(&key)))
+    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,10 @@ fn lay_out(top: &Path) {
     write(&top.join("v2/config.toml"), "two");
     symlink("v1", top.join("current")).unwrap();
     symlink("../current/config.toml", top.join("links/config.toml")).unwrap();
+    // As a configuration manager lays it out, that swaps many files at once.
+    fs::create_dir(top.join("mounted")).unwrap();
+    symlink("../v1", top.join("mounted/..data")).unwrap();
+    symlink("..data/config.toml", top.join("mounted/config.toml")).unwrap();
 }
 
 type Change = fn(&Path);
@@ -79,6 +83,15 @@ const CHANGES: &[(&str, &str, Change)] = &[
     }),
     ("plain/config.toml", "a rename over the file", |top| {
         replace(&top.join("plain/config.toml"), "two");
+    }),
+    ("plain/config.toml", "a save as vim does it", |top| {
+        let (file, backup) = (
+            top.join("plain/config.toml"),
+            top.join("plain/config.toml~"),
+        );
+        fs::rename(&file, &backup).unwrap();
+        write(&file, "two");
+        fs::remove_file(&backup).unwrap();
     }),
     ("plain/config.toml", "a new modification time", |top| {
         let file = File::options()
@@ -138,6 +151,15 @@ const CHANGES: &[(&str, &str, Change)] = &[
         "the file's own symlink is swapped",
         |top| {
             relink("../v2/config.toml", &top.join("links/config.toml"));
+        },
+    ),
+    (
+        "mounted/config.toml",
+        "the folder's link beside the file's is swapped",
+        |top| {
+            let beside = top.join("mounted/..data_tmp");
+            symlink("../v2", &beside).unwrap();
+            fs::rename(&beside, top.join("mounted/..data")).unwrap();
         },
     ),
     (
@@ -273,6 +295,64 @@ fn a_file_that_vanishes_and_returns_at_once_is_one_change() {
     changes.recv_timeout(DEADLINE).unwrap();
     assert_eq!(fs::read_to_string(&config).unwrap(), "two");
     assert!(changes.recv_timeout(SILENCE).is_err());
+}
+
+#[test]
+fn a_writer_that_pauses_in_the_middle_is_waited_for() {
+    let top = tempfile::tempdir().unwrap();
+    lay_out(top.path());
+    let config = top.path().join("plain/config.toml");
+    let (_watcher, changes) = start(By::Notify, &config);
+    let mut file = File::create(&config).unwrap();
+    let pause = STILL / 3;
+    let mut last = Instant::now();
+    for piece in ["[no", "de]\n", "name = ", "\"a\"", "\n"] {
+        file.write_all(piece.as_bytes()).unwrap();
+        let told = changes.recv_timeout(pause).is_ok();
+        // On a busy machine a pause may be as long as stillness.
+        assert!(!told || last.elapsed() >= STILL, "told of a part");
+        last = Instant::now();
+    }
+    changes.recv_timeout(DEADLINE).unwrap();
+}
+
+/// Inotify's limits belong to a user namespace: in one of its own, a process can be refused without harm to others.
+#[test]
+fn a_change_is_noticed_where_no_watch_is_left() {
+    let body = "watch::tests::a_change_is_noticed_by_the_slow_look_of_a_whole_watcher";
+    let script = "echo 0 >/proc/sys/user/$1 && exec \"$0\" --exact --ignored \"$2\"";
+    for limit in ["max_inotify_watches", "max_inotify_instances"] {
+        let output = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .args([limit, body])
+            .output()
+            .expect("start unshare (of the package util-linux)");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{limit}: {said}{output:?}");
+    }
+}
+
+#[test]
+#[ignore = "the test above runs it where inotify is refused"]
+fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
+    let top = tempfile::tempdir().unwrap();
+    lay_out(top.path());
+    let refused = notify::recommended_watcher(|_| {}).and_then(|mut watcher| {
+        notify::Watcher::watch(
+            &mut watcher,
+            top.path(),
+            notify::RecursiveMode::NonRecursive,
+        )
+    });
+    assert!(refused.is_err(), "inotify is to be refused here");
+    let config = top.path().join("plain/config.toml");
+    let (changed, changes) = crossbeam_channel::bounded(1);
+    let _watcher = FileWatcher::start(&config, changed).unwrap();
+    for text in ["two", "three"] {
+        replace(&config, text);
+        changes.recv_timeout(DEADLINE).unwrap();
+    }
 }
 
 #[test]

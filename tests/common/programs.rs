@@ -29,7 +29,7 @@ use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::namespace::Namespace;
-use super::runner::{Answer, Datapath, Verdict};
+use super::runner::{Answer, Datapath, Merged, Verdict};
 
 type Job = Box<dyn FnOnce(&mut Machine) + Send>;
 
@@ -84,24 +84,33 @@ impl Drop for Programs {
 }
 
 impl Datapath for Programs {
-    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame, merged))
     }
 
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToContainer, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(
+                HookProgram::ToContainer,
+                &interface,
+                &frame,
+                Merged::default(),
+            )
+        })
     }
 
-    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
+    fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame))
+        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame, merged))
     }
 
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::ToNetdev, &interface, &frame))
+        self.ask(move |machine| {
+            machine.run(HookProgram::ToNetdev, &interface, &frame, Merged::default())
+        })
     }
 
     fn xdp_entry(&self, frame: &[u8]) -> Answer {
@@ -130,6 +139,21 @@ impl Datapath for Programs {
         self.ask(|machine| machine.neglect());
     }
 
+    fn xdp_malformed(&self) -> u64 {
+        self.ask(|machine| {
+            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
+            reader.xdp_malformed().expect("read the counter")
+        })
+    }
+
+    fn break_chain(&self, place: u32) {
+        self.ask(move |machine| machine.break_chain(place));
+    }
+
+    fn lose_settings(&self) {
+        self.ask(|machine| machine.lose_settings());
+    }
+
     fn programs(&self) -> Vec<ProgramStatus> {
         self.ask(|machine| {
             let reader = Reader::open(machine.pins.root()).expect("read the datapath");
@@ -140,6 +164,37 @@ impl Datapath for Programs {
     fn reload(&self, config: &Path) {
         let config = config.to_owned();
         self.ask(move |machine| machine.apply(&config));
+    }
+
+    fn bench(&self) -> Bench {
+        self.ask(|machine| machine.bench())
+    }
+}
+
+/// The programs, run with nothing around them: for many packets, on any thread inside the node's namespace.
+pub struct Bench {
+    programs: BTreeMap<HookProgram, OwnedFd>,
+    xdp: OwnedFd,
+    interfaces: BTreeMap<String, u32>,
+    generations: Generations,
+}
+
+impl Bench {
+    /// The epoch that programs work under now.
+    pub fn epoch(&self) -> u64 {
+        self.generations.epoch()
+    }
+
+    pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let context = context(self.interfaces[interface], Merged::default());
+        let Run {
+            returned, packet, ..
+        } = test_run(&self.programs[&hook], &context, frame);
+        (verdict(returned), packet)
+    }
+
+    pub fn run_xdp(&self, frame: &[u8]) -> Verdict {
+        xdp_verdict(test_run(&self.xdp, &[], frame).returned)
     }
 }
 
@@ -192,11 +247,24 @@ impl Machine {
         let prepared = self.generations.prepare(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));
+        self.generations.forget_old();
         self.state = state;
     }
 
-    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8]) -> Answer {
-        let context = context(self.ifindex(interface));
+    fn bench(&self) -> Bench {
+        let program = |hook| self.load.program(hook).expect("the program is loaded");
+        Bench {
+            programs: HookProgram::ALL
+                .map(|hook| (hook, program(hook).try_clone().expect("keep the program")))
+                .into(),
+            xdp: self.load.xdp_program().expect("the program is loaded"),
+            interfaces: self.interfaces.clone(),
+            generations: Generations::open(&self.pins).expect("open the tables"),
+        }
+    }
+
+    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8], merged: Merged) -> Answer {
+        let context = context(self.ifindex(interface), merged);
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
         self.observe(|| {
@@ -215,7 +283,7 @@ impl Machine {
 
     /// How long each frame takes; nothing else is looked at meanwhile, but the ring is emptied.
     fn time(&mut self, hook: HookProgram, interface: &str, frames: &[Vec<u8>]) -> Vec<Duration> {
-        let context = context(self.ifindex(interface));
+        let context = context(self.ifindex(interface), Merged::default());
         let program = self.load.program(hook).expect("the program is loaded");
         let times = frames
             .iter()
@@ -306,6 +374,24 @@ impl Machine {
         assert!(gone.contains(&true), "no entry from {src} to {dst}");
     }
 
+    fn break_chain(&self, place: u32) {
+        let load = Pins::numbers(&self.pins.loads())[0];
+        let calls = self.pins.load(load).join("dpd_calls");
+        let calls = MapHandle::from_pinned_path(calls).expect("open the chain");
+        calls
+            .delete(&place.to_ne_bytes())
+            .expect("take a step out of the chain");
+    }
+
+    fn lose_settings(&self) {
+        let tables = self.pins.map("dpd_settings");
+        let tables = MapHandle::from_pinned_path(tables).expect("open dpd_settings");
+        let slot = (self.generations.epoch() & 1) as u32;
+        tables
+            .delete(&slot.to_ne_bytes())
+            .expect("take the live settings away");
+    }
+
     fn neglect(&self) {
         let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
         for key in map.keys() {
@@ -376,11 +462,13 @@ fn xdp_verdict(returned: u32) -> Verdict {
     }
 }
 
-/// A `struct __sk_buff` of nothing but its ifindex, as words: the kernel wants every other byte to be zero, and the
-/// padding of a struct may be anything.
-fn context(ifindex: u32) -> Vec<u32> {
+/// A `struct __sk_buff` of nothing but its ifindex and its segments, as words: the kernel wants every other byte to be
+/// zero, and the padding of a struct may be anything.
+fn context(ifindex: u32, merged: Merged) -> Vec<u32> {
     let mut context = vec![0u32; size_of::<abi::__sk_buff>() / 4];
     context[std::mem::offset_of!(abi::__sk_buff, ifindex) / 4] = ifindex;
+    context[std::mem::offset_of!(abi::__sk_buff, gso_segs) / 4] = merged.count.into();
+    context[std::mem::offset_of!(abi::__sk_buff, gso_size) / 4] = merged.size.into();
     context
 }
 

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::namespace::Namespace;
 use super::packet::Mac;
-use super::programs::Programs;
+use super::programs::{Bench, Programs};
 
 /// What a hook did with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,14 @@ pub enum Verdict {
     /// On to whatever stands behind us on the hook.
     Pass,
     Drop,
+}
+
+/// How many segments a packet stands for, which the kernel has merged into one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    pub count: u16,
+    /// Bytes of payload in each but the last.
+    pub size: u16,
 }
 
 /// The outcome of one packet.
@@ -45,11 +53,11 @@ pub struct Answer {
 /// The datapath of one node, as a test drives it. Implemented over the real programs.
 pub trait Datapath {
     /// Runs a frame through `dpd_from_container` as if the workload behind `interface` had sent it.
-    fn from_container(&self, interface: &str, frame: &[u8]) -> Answer;
+    fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer;
     /// Runs a frame through `dpd_to_container` as if the host's stack had sent it to the workload.
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_from_netdev` as if it had come from the network.
-    fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
+    fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer;
     /// Runs a frame through `dpd_to_netdev` as if it left for the network.
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_xdp_entry`. It comes in by `lo`, since the kernel wants an interface with XDP memory.
@@ -65,10 +73,18 @@ pub trait Datapath {
     fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
     /// As if no daemon had run for a long time: nothing was swept, no count set right.
     fn neglect(&self);
+    /// Frames that XDP counted as malformed.
+    fn xdp_malformed(&self) -> u64;
+    /// Takes the step at this place out of the chain.
+    fn break_chain(&self, place: u32);
+    /// Takes the live table of settings away.
+    fn lose_settings(&self);
     /// What the kernel says of the programs.
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
+    /// The programs for threads of the test's own, beside what the datapath is asked for here.
+    fn bench(&self) -> Bench;
 }
 
 /// A node with one veth pair for each interface of its configuration; an uplink leads everywhere.
@@ -98,7 +114,11 @@ impl Node {
     }
 
     pub fn from_container(&self, interface: &str, frame: &[u8]) -> Answer {
-        self.datapath.from_container(interface, frame)
+        self.from_container_merged(interface, frame, Merged::default())
+    }
+
+    pub fn from_container_merged(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
+        self.datapath.from_container(interface, frame, merged)
     }
 
     pub fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
@@ -106,7 +126,11 @@ impl Node {
     }
 
     pub fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
-        self.datapath.from_netdev(interface, frame)
+        self.from_netdev_merged(interface, frame, Merged::default())
+    }
+
+    pub fn from_netdev_merged(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
+        self.datapath.from_netdev(interface, frame, merged)
     }
 
     pub fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
@@ -137,6 +161,18 @@ impl Node {
         self.datapath.neglect();
     }
 
+    pub fn break_chain(&self, place: u32) {
+        self.datapath.break_chain(place);
+    }
+
+    pub fn lose_settings(&self) {
+        self.datapath.lose_settings();
+    }
+
+    pub fn xdp_malformed(&self) -> u64 {
+        self.datapath.xdp_malformed()
+    }
+
     pub fn programs(&self) -> Vec<ProgramStatus> {
         self.datapath.programs()
     }
@@ -145,6 +181,10 @@ impl Node {
         let path = self.config.path().join("config.toml");
         fs::write(&path, config_toml).expect("write the configuration");
         self.datapath.reload(&path);
+    }
+
+    pub fn bench(&self) -> Bench {
+        self.datapath.bench()
     }
 
     pub fn namespace(&self) -> &Namespace {

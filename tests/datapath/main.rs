@@ -7,10 +7,13 @@ mod common;
 mod lab;
 mod walk;
 
+mod atomic;
 mod conntrack;
 mod delivery;
 mod event;
+mod fault;
 mod fragment;
+mod from_network;
 mod hairpin;
 mod icmp;
 mod neighbour;

@@ -73,9 +73,9 @@ fn of_many_drops_one_is_reported() {
     walk.end();
 }
 
-/// What is wrong with it, tc and the kernel say.
+/// What is wrong with it, tc and the kernel say; here it is counted.
 #[test]
-fn malformed_frames_pass() {
+fn malformed_frames_are_counted_and_pass() {
     let mut walk = Walk::new("both", &config());
     for (source, host, header) in [
         ("198.51.100.66", "192.0.2.1", 20),
@@ -83,28 +83,35 @@ fn malformed_frames_pass() {
     ] {
         let whole = from_to(source, host).build();
         for length in 14..14 + header {
-            walk.wire(&format!("{length} bytes"), &whole[..length], Passed);
+            malformed(&mut walk, &format!("{length} bytes"), &whole[..length]);
         }
-        walk.wire("cut behind its header", &whole[..14 + header], Passed);
+        malformed(&mut walk, "cut behind its header", &whole[..14 + header]);
         let long = from_to(source, host).ip_length(4000).build();
-        walk.wire("longer than its frame", &long, Passed);
+        malformed(&mut walk, "longer than its frame", &long);
         let version = from_to(source, host).version(5).build();
-        walk.wire("of another version", &version, Passed);
+        malformed(&mut walk, "of another version", &version);
         let padded = from_to(source, host).pad(9).build();
         walk.wire("padding is no fault", &padded, Dropped(DENIED));
     }
     let short = from_to("198.51.100.66", "192.0.2.1");
-    walk.wire(
-        "a header of 16 bytes",
-        &short.clone().ihl(4).build(),
-        Passed,
-    );
-    walk.wire(
-        "shorter than its header",
-        &short.ip_length(19).build(),
-        Passed,
-    );
+    let rows = [
+        ("a header of 16 bytes", short.clone().ihl(4)),
+        ("a header of none", short.clone().ihl(0)),
+        ("shorter than its header", short.clone().ip_length(19)),
+        ("shorter than its options", short.ihl(15).ip_length(59)),
+    ];
+    for (says, packet) in rows {
+        malformed(&mut walk, says, &packet.build());
+    }
     walk.end();
+}
+
+/// One such frame; nothing else is counted for it.
+fn malformed(walk: &mut Walk, says: &str, frame: &[u8]) {
+    let before = walk.node().xdp_malformed();
+    walk.wire(says, frame, Passed);
+    let counted = walk.node().xdp_malformed() - before;
+    walk.check(&format!("{says}: counted once"), counted == 1, counted);
 }
 
 #[test]
@@ -114,6 +121,10 @@ fn what_is_no_ip_passes() {
     walk.wire("ARP", &arp.build(), Passed);
     let tagged = from_to("198.51.100.66", "192.0.2.1").vlan(100).build();
     walk.wire("in a VLAN", &tagged, Passed);
+    let other = from_to("198.51.100.67", "192.0.2.1").build();
+    walk.wire("from nobody's prefix", &other, Passed);
+    let counted = walk.node().xdp_malformed();
+    walk.check("nothing is wrong with them", counted == 0, counted);
     walk.end();
 }
 

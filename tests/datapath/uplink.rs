@@ -9,11 +9,11 @@ use crate::common::runner::workload_mac;
 use crate::lab::*;
 use crate::walk::{Expect::*, Walk};
 
-const UPLINK: &str = "ens5";
+pub const UPLINK: &str = "ens5";
 const INVALID_SOURCE: u8 = 132;
 
 /// The lab with an uplink, another host with its workloads, and a web service whose backend is over there.
-fn config() -> String {
+pub fn config() -> String {
     let uplink = r#"
 [interfaces.ens5]
 role = "uplink"
@@ -31,20 +31,23 @@ backends = ["10.200.1.45:8080", "[fd00:201::45]:8080"]
 }
 
 /// Addresses beyond the uplink.
-struct Far {
-    /// Another host, a workload behind it, and the service whose backend that is.
-    node: IpAddr,
-    backend: IpAddr,
-    service: IpAddr,
+pub struct Far {
+    /// Another host, and two workloads behind it, of which no identity ever names the second.
+    pub node: IpAddr,
+    pub backend: IpAddr,
+    pub unnamed: IpAddr,
+    /// A service whose backend is the first.
+    pub service: IpAddr,
     /// On the way.
-    router: IpAddr,
+    pub router: IpAddr,
 }
 
-fn far(family: &Family) -> Far {
+pub fn far(family: &Family) -> Far {
     let address = |v4: &str, v6: &str| ip(if family.is_v4() { v4 } else { v6 });
     Far {
         node: address("192.0.2.2", "2001:db8::2"),
         backend: address("10.200.1.45", "fd00:201::45"),
+        unnamed: address("10.200.1.99", "fd00:201::99"),
         service: address("10.32.0.40", "fd00:32::40"),
         router: address("192.0.2.254", "2001:db8::fe"),
     }
@@ -256,8 +259,9 @@ fn the_receiver_asks_who_sent_it() {
             format!("[policies.web]\nsubject = \"web\"\ningress = [{ingress}]\n\n[conntrack]");
         changed(&config, "[conntrack]", &policy)
     };
+    // Whom no identity names is of the world, also behind another host.
     let [all, friend, node, nobody] = [
-        &["friend", "node", "world"][..],
+        &["friend", "node", "unnamed", "world"][..],
         &["friend"],
         &["node"],
         &[],
@@ -269,20 +273,20 @@ fn the_receiver_asks_who_sent_it() {
         (
             "the world",
             r#"{ from = ["world"] }"#,
-            &["friend", "world"],
+            &["friend", "unnamed", "world"],
             133,
         ),
         ("any", r#"{ from = ["any"] }"#, all, 133),
         (
             "a prefix",
             r#"{ from = ["cidr:10.200.1.0/24", "cidr:fd00:201::/64"] }"#,
-            friend,
+            &["friend", "unnamed"],
             133,
         ),
         (
             "a prefix but for one",
             r#"{ from = ["any"] }, { from = ["cidr:10.200.1.45/32", "cidr:fd00:201::45/128"], action = "deny" }"#,
-            &["node", "world"],
+            &["node", "unnamed", "world"],
             181,
         ),
         (
@@ -309,6 +313,7 @@ fn the_receiver_asks_who_sent_it() {
         let senders = [
             ("friend", far.backend),
             ("node", far.node),
+            ("unnamed", far.unnamed),
             ("world", family.world),
         ];
         for (says, ingress, allowed, reason) in rows {
@@ -318,7 +323,11 @@ fn the_receiver_asks_who_sent_it() {
                 let expect = if allowed.contains(&sender) {
                     Delivered(WEB, packet.clone())
                 } else if reason == 0 {
-                    Dropped(if sender == "friend" { 181 } else { 133 })
+                    Dropped(if address == far.node || address == family.world {
+                        133
+                    } else {
+                        181
+                    })
                 } else {
                     Dropped(reason)
                 };

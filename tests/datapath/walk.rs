@@ -7,7 +7,7 @@
 use dpd::model::flow::{Flow, Verdict as FlowVerdict};
 
 use crate::common::packet::{Packet, diff, parse, summary, verify};
-use crate::common::runner::{Answer, Node, Verdict, host_mac, workload_mac};
+use crate::common::runner::{Answer, Merged, Node, Verdict, host_mac, workload_mac};
 
 /// What is to become of a packet.
 #[derive(Clone, Debug)]
@@ -74,6 +74,47 @@ impl Walk {
         expect: Expect,
     ) -> Answer {
         self.step(says, Hook::FromContainer, interface, frame, &expect)
+    }
+
+    /// As `from`, of a packet that stands for many segments.
+    pub fn from_merged(
+        &mut self,
+        says: &str,
+        interface: &str,
+        packet: &Packet,
+        merged: Merged,
+        expect: Expect,
+    ) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(workload_mac(interface), host_mac(interface))
+            .build();
+        let answer = self.node.from_container_merged(interface, &frame, merged);
+        self.judge(
+            says,
+            Hook::FromContainer,
+            interface,
+            &frame,
+            &expect,
+            answer,
+        )
+    }
+
+    /// As `net`, of a packet that stands for many segments.
+    pub fn net_merged(
+        &mut self,
+        says: &str,
+        interface: &str,
+        packet: &Packet,
+        merged: Merged,
+        expect: Expect,
+    ) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(workload_mac(interface), host_mac(interface))
+            .build();
+        let answer = self.node.from_netdev_merged(interface, &frame, merged);
+        self.judge(says, Hook::FromNetdev, interface, &frame, &expect, answer)
     }
 
     /// The host's stack sends a packet to the workload.
@@ -166,6 +207,19 @@ impl Walk {
             Hook::ToNetdev => self.node.to_netdev(interface, frame),
             Hook::Xdp => self.node.xdp_entry(frame),
         };
+        self.judge(says, hook, interface, frame, expect, answer)
+    }
+
+    /// Notes what is wrong with an answer.
+    fn judge(
+        &mut self,
+        says: &str,
+        hook: Hook,
+        interface: &str,
+        frame: &[u8],
+        expect: &Expect,
+        answer: Answer,
+    ) -> Answer {
         if let Err(problem) = compare(frame, interface, hook, expect, &answer) {
             let hook = match hook {
                 Hook::FromContainer => "from",

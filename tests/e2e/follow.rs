@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,184 @@ fn a_wrong_file_changes_nothing() {
         let error = lab.json("status")["config"]["last_error"].clone();
         if error.is_null() { Ok(()) } else { Err(error) }
     });
+}
+
+#[test]
+fn what_can_stand_in_the_files_place_is_survived() {
+    let lab = Lab::started();
+    let config = lab.config();
+    let good = fs::read_to_string(&config).expect("read the configuration");
+    let revision = lab.revision();
+    type Put = fn(&Path, &str);
+    let rows: [(&str, Put, &str); 9] = [
+        (
+            "a folder",
+            |config, _| fs::create_dir(config).expect("make a folder"),
+            "not a regular file",
+        ),
+        (
+            "a pipe that nobody writes to",
+            |config, _| {
+                let mode = rustix::fs::Mode::RUSR;
+                rustix::fs::mknodat(rustix::fs::CWD, config, rustix::fs::FileType::Fifo, mode, 0)
+                    .expect("make a pipe");
+            },
+            "not a regular file",
+        ),
+        ("nothing", |_, _| {}, "there is no such file"),
+        (
+            "an empty file",
+            |config, _| fs::write(config, "").expect("write"),
+            "dpd cleanup",
+        ),
+        (
+            "a link to nowhere",
+            |config, _| std::os::unix::fs::symlink("nowhere", config).expect("make a link"),
+            "there is no such file",
+        ),
+        (
+            "100 MB",
+            |config, good| {
+                fs::write(config, good).expect("write");
+                let file = fs::OpenOptions::new().append(true).open(config);
+                file.expect("open it")
+                    .set_len(100_000_000)
+                    .expect("make it large");
+            },
+            "larger than 64 MiB",
+        ),
+        (
+            "a line of 20 MB",
+            |config, good| {
+                let line = "x".repeat(20_000_000);
+                fs::write(config, format!("{good}\n{line}\n")).expect("write");
+            },
+            "config.toml",
+        ),
+        (
+            "no UTF-8",
+            |config, _| fs::write(config, b"[node]\nname = \"\xff\"\n").expect("write"),
+            "not UTF-8",
+        ),
+        (
+            "half of a file",
+            |config, good| fs::write(config, &good[..good.len() - 60]).expect("write"),
+            "config.toml",
+        ),
+    ];
+    for (what, put, words) in rows {
+        let _ = fs::remove_file(&config);
+        put(&config, &good);
+        eventually(&format!("{what} is said"), || {
+            let error = lab.json("status")["config"]["last_error"].clone();
+            let is_said = error.as_str().is_some_and(|error| error.contains(words));
+            is_said.then_some(()).ok_or(error)
+        });
+        assert_eq!(lab.revision(), revision, "{what} changes nothing");
+        lab.ask("client", "10.32.0.10").expect(what);
+        let _ = fs::remove_dir(&config);
+        let _ = fs::remove_file(&config);
+        lab.save(&good);
+        eventually(&format!("the right file counts after {what}"), || {
+            let error = lab.json("status")["config"]["last_error"].clone();
+            if error.is_null() { Ok(()) } else { Err(error) }
+        });
+    }
+    assert_eq!(lab.revision(), revision, "it was the same file all along");
+    let log = lab.log();
+    let longest = log.lines().map(str::len).max();
+    assert!(longest.is_some_and(|longest| longest < 1000), "{longest:?}");
+
+    lab.drop_in("one", "[identities.more]\nid = 300\n");
+    lab.drop_in("two", "[identities.more]\nid = 301\n");
+    eventually("drop-ins that contradict each other are both named", || {
+        let error = lab.json("status")["config"]["last_error"].clone();
+        let text = error.as_str().unwrap_or_default();
+        (text.contains("one.toml") && text.contains("two.toml"))
+            .then_some(())
+            .ok_or(error)
+    });
+    fs::remove_file(config.with_extension("d").join("two.toml")).expect("remove one");
+    eventually("the one that is left counts", || {
+        let now = lab.dpd("identity list");
+        now.contains("more").then_some(()).ok_or(now)
+    });
+}
+
+#[test]
+fn each_way_to_save_is_applied_once() {
+    let lab = Lab::started();
+    let saves = [
+        ("sed -i", "sed -i 's/20001/20011/' config.toml"),
+        (
+            "a write in place",
+            "sed 's/20011/20012/' config.toml >new && cat new >config.toml",
+        ),
+        (
+            "as vim does: the old one renamed, a new one written, the old one removed",
+            "mv config.toml config.toml~ && sed 's/20012/20013/' config.toml~ >config.toml && rm config.toml~",
+        ),
+        (
+            "as emacs does: the old one kept under another name",
+            "mv config.toml config.toml~ && sed 's/20013/20014/' config.toml~ >config.toml",
+        ),
+        (
+            "a link by way of another, as configuration managers make them",
+            "mkdir v1 v2 && sed 's/20014/20015/' config.toml >v1/config.toml &&
+            sed 's/20014/20016/' config.toml >v2/config.toml &&
+            ln -s v1 ..data && ln -s ..data/config.toml link && mv -T link config.toml",
+        ),
+        (
+            "the link that is on the way swapped",
+            "ln -s v2 ..new && mv -T ..new ..data",
+        ),
+        (
+            "many saves one after the other",
+            "for id in 1 2 3 4 5 6 7 8 9; do sed 's/20016/2002'$id'/' v2/config.toml >new; cp new config.toml; cp new v2/n; done; rm v2/n",
+        ),
+        (
+            "a drop-in folder that comes back",
+            "mv config.d away && mv away config.d && sed -i 's/2002[0-9]/20030/' v2/config.toml",
+        ),
+    ];
+    for (what, line) in saves {
+        let revision = lab.revision();
+        lab.ok("node", &format!("cd {} && {line}", lab.folder().display()));
+        let saved = Instant::now();
+        eventually(&format!("{what} is applied"), || {
+            let now = lab.revision();
+            if now > revision { Ok(()) } else { Err(now) }
+        });
+        assert!(
+            saved.elapsed() < APPLIED,
+            "{what}: only after {:?}",
+            saved.elapsed()
+        );
+        lab.signal("HUP");
+        eventually("a reload of the same file is done", || {
+            let log = lab.log();
+            let done = format!("reload: done, revision {}", revision + 1);
+            log.contains(&done).then_some(()).ok_or(log)
+        });
+        assert_eq!(lab.revision(), revision + 1, "{what} is applied once");
+    }
+}
+
+#[test]
+fn reloads_on_top_of_each_other_end_with_the_last_file() {
+    let lab = Lab::started();
+    let mut id = 20001;
+    for next in 20002..20010 {
+        lab.edit(&format!("= {id} "), &format!("= {} ", next + 1000));
+        id = next + 1000;
+        (0..5).for_each(|_| drop(lab.signal("HUP")));
+    }
+    eventually("the last file counts", || {
+        let now = lab.dpd("identity get client");
+        now.contains(&id.to_string()).then_some(()).ok_or(now)
+    });
+    assert!(!lab.log().contains("ERROR"), "{}", lab.log());
+    lab.ask("client", "10.32.0.10").expect("all is well");
 }
 
 #[test]

@@ -24,12 +24,16 @@ fn becomes(lab: &Lab, interface: &str, state: &str) -> Value {
     })
 }
 
+/// What `ip` calls one of the lab's namespaces.
+fn netns(lab: &Lab, place: &str) -> String {
+    let folder = lab.folder();
+    let name = folder.file_name().expect("the lab's name");
+    format!("{}-{place}", name.display())
+}
+
 /// Makes the client's veth pair, as the lab does, under the name that is waited for.
 fn plug(lab: &Lab) {
-    let peer = format!(
-        "{}-client",
-        lab.folder().file_name().unwrap().to_string_lossy()
-    );
+    let peer = netns(lab, "client");
     lab.ok(
         "node",
         &format!(
@@ -42,21 +46,32 @@ fn plug(lab: &Lab) {
             ip route add fd00:200::64/128 dev lxc-late src fd00:200::1"
         ),
     );
+    address_workload(lab, "client", "eth0");
+}
+
+/// Gives an interface that has come into a workload's namespace what the client's has.
+fn address_workload(lab: &Lab, place: &str, interface: &str) {
     lab.ok(
-        "client",
-        "set -e
-        ip address add 10.200.0.64/32 dev eth0
-        ip address add fd00:200::64/128 dev eth0 nodad
-        ip link set eth0 up
-        ip route add default via 169.254.1.1 dev eth0 onlink src 10.200.0.64
-        ip route add default via fe80::1:1 dev eth0 src fd00:200::64",
+        place,
+        &format!(
+            "set -e
+            ip address add 10.200.0.64/32 dev {interface}
+            ip address add fd00:200::64/128 dev {interface} nodad
+            ip link set {interface} up
+            ip route replace default via 169.254.1.1 dev {interface} onlink src 10.200.0.64
+            ip route replace default via fe80::1:1 dev {interface} src fd00:200::64"
+        ),
     );
 }
 
 fn ask_both(lab: &Lab, sentence: &str) {
+    ask_both_from(lab, "client", sentence);
+}
+
+fn ask_both_from(lab: &Lab, place: &str, sentence: &str) {
     for server in ["10.32.0.10", "fd00:32::10"] {
         eventually(&format!("{sentence}: {server} answers"), || {
-            lab.ask("client", server)
+            lab.ask(place, server)
         });
     }
 }
@@ -117,4 +132,201 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
         .filter(|row| row.starts_with("lxc-late "))
         .count();
     assert_eq!(of_client, 2, "one program each way: {attached:?}");
+}
+
+#[test]
+fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
+    let lab = Lab::laid();
+    lab.edit("lxc-client", "lxc-late");
+    lab.start();
+    assert_eq!(endpoint(&lab, "lxc-late")["state"], "waiting");
+
+    lab.ok("node", "ip link set lxc-client name lxc-late");
+    let first = becomes(&lab, "lxc-late", "attached");
+    ask_both(&lab, "renamed to a name of the file");
+
+    lab.ok("node", "ip link set lxc-late name lxc-away");
+    becomes(&lab, "lxc-late", "waiting");
+    let links = lab.ok(
+        "node",
+        &format!("ls {}/abi-1/links", lab.bpf_root().display()),
+    );
+    let of_it = format!("{}-", first["ifindex"]);
+    assert!(
+        links.lines().all(|link| !link.starts_with(&of_it)),
+        "its links are gone: {links}"
+    );
+    lab.ok("node", "ip link set lxc-away name lxc-late");
+    becomes(&lab, "lxc-late", "attached");
+    ask_both(&lab, "renamed back");
+
+    let (node, elsewhere) = (netns(&lab, "node"), netns(&lab, "intruder"));
+    lab.ok("node", &format!("ip link set lxc-late netns {elsewhere}"));
+    becomes(&lab, "lxc-late", "waiting");
+    lab.ok("intruder", &format!("ip link set lxc-late netns {node}"));
+    becomes(&lab, "lxc-late", "attached");
+    lab.ok(
+        "node",
+        "set -e
+        ip address add 169.254.1.1/32 dev lxc-late
+        ip address add fe80::1:1/64 dev lxc-late nodad
+        ip link set lxc-late up
+        ip route add 10.200.0.64/32 dev lxc-late src 10.200.0.1
+        ip route add fd00:200::64/128 dev lxc-late src fd00:200::1",
+    );
+    let defaults = "ip route replace default via 169.254.1.1 dev eth0 onlink src 10.200.0.64
+        ip route replace default via fe80::1:1 dev eth0 src fd00:200::64";
+    lab.ok("client", defaults);
+    ask_both(&lab, "moved to another namespace and back");
+
+    // The workload's end, to where packets go: redirect_peer would lose them where it shares the host's namespace.
+    lab.ok(
+        "client",
+        &format!("ip link set eth0 name eth9 netns {elsewhere}"),
+    );
+    address_workload(&lab, "intruder", "eth9");
+    ask_both_from(&lab, "intruder", "the workload's end in another namespace");
+    lab.ok("intruder", &format!("ip link set eth9 netns {node}"));
+    lab.ok("node", "ip link set eth9 up");
+    lab.ok(
+        "node",
+        "ip link add lab-br type bridge && ip link set lab-br up",
+    );
+    lab.ok("node", "ip link set eth9 master lab-br");
+    eventually(
+        "what the workload's end in the host's namespace is sent comes there",
+        || {
+            lab.ok("coredns", "ping -c1 -W1 10.200.0.64 || true");
+            let link = lab.ok("node", "ip -j -s link show dev eth9");
+            let link: Value = serde_json::from_str(&link).expect("a link in JSON");
+            let received = link[0]["stats64"]["rx"]["packets"]
+                .as_u64()
+                .unwrap_or_default();
+            (received > 0).then_some(()).ok_or(received)
+        },
+    );
+    lab.ok(
+        "node",
+        &format!(
+            "ip link set eth9 nomaster && ip link set eth9 name eth0 netns {}",
+            netns(&lab, "client")
+        ),
+    );
+    address_workload(&lab, "client", "eth0");
+    ask_both(&lab, "the workload's end where it was");
+
+    lab.ok("node", "ip link set lxc-late master lab-br");
+    ask_both(&lab, "a port of a bridge");
+    lab.ok(
+        "node",
+        "ip link set lxc-late nomaster && ip link del lab-br",
+    );
+    ask_both(&lab, "a port no more");
+
+    lab.ok("node", "ip address add 192.0.2.77/32 dev lo");
+    let hosts = |lab: &Lab| lab.json("identity get host")[0]["addresses"].to_string();
+    eventually("an address of the host's is the host", || {
+        let now = hosts(&lab);
+        now.contains("192.0.2.77").then_some(()).ok_or(now)
+    });
+    lab.ok("node", "ip address del 192.0.2.77/32 dev lo");
+    eventually("and no more when it goes", || {
+        let now = hosts(&lab);
+        (!now.contains("192.0.2.77")).then_some(()).ok_or(now)
+    });
+    let drift = lab.json("status")["drift"].clone();
+    assert_eq!(drift["attachments"], 0, "nobody else did anything: {drift}");
+    assert!(!lab.log().contains("ERROR"), "{}", lab.log());
+}
+
+/// What the daemon has in its hands: descriptors, what is pinned, memory in KiB.
+#[derive(Debug)]
+struct Holding {
+    descriptors: usize,
+    pins: Vec<String>,
+    memory: u64,
+}
+
+fn holding(lab: &Lab) -> Holding {
+    let pid = lab.pid();
+    let memory = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let memory = memory
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .expect("its memory");
+    let memory = memory.split_whitespace().nth(1).expect("a number");
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+    let pins = lab.ok(
+        "node",
+        &format!("cd {} && find . -type f", lab.bpf_root().display()),
+    );
+    // A generation and an interface have other numbers each time.
+    let unnumbered = |pin: &str| pin.replace(|letter: char| letter.is_ascii_digit(), "");
+    let mut pins: Vec<String> = pins.lines().map(unnumbered).collect();
+    pins.sort();
+    Holding {
+        descriptors: descriptors.count(),
+        pins,
+        memory: memory.parse().expect("a number"),
+    }
+}
+
+/// DPD_TURNS=10000 makes it a long one.
+#[test]
+fn interfaces_that_come_and_go_leave_nothing_behind() {
+    let turns = std::env::var("DPD_TURNS").map_or(40u64, |turns| turns.parse().expect("a number"));
+    let lab = Lab::laid();
+    lab.edit("lxc-client", "lxc-late");
+    lab.start();
+    lab.ok("node", "ip link del lxc-client");
+    becomes(&lab, "lxc-late", "waiting");
+    let (before, revision) = (holding(&lab), lab.revision());
+    let peer = netns(&lab, "client");
+    let come = format!("ip link add lxc-late type veth peer name turn netns {peer}");
+    let links = lab.bpf_root().join("abi-1/links");
+    let pinned = || std::fs::read_dir(&links).expect("the links").count();
+    let others = pinned();
+    for turn in 0..turns {
+        lab.ok("node", &come);
+        eventually("it is attached", || {
+            let now = pinned();
+            (now == others + 2).then_some(()).ok_or((turn, now))
+        });
+        lab.ok("node", "ip link del lxc-late");
+        // Of some that go and come at once the daemon sees only that there is another.
+        if turn % 2 == 0 {
+            lab.ok(
+                "node",
+                &format!("{come} && ip link del lxc-late && {come} && ip link del lxc-late"),
+            );
+        }
+    }
+    becomes(&lab, "lxc-late", "waiting");
+    let after = eventually("it holds what it held before", || {
+        let after = holding(&lab);
+        // Some descriptors are those of clients that it is answering.
+        let few = after.descriptors < before.descriptors + turns as usize / 4;
+        let is_same = few && after.pins == before.pins;
+        if is_same { Ok(after) } else { Err(after) }
+    });
+    let followed = lab.revision() - revision;
+    assert!(
+        followed >= turns,
+        "it followed: {followed} revisions in {turns} turns"
+    );
+    println!(
+        "{turns} turns, {followed} revisions: {} descriptors, {} pins, {} KiB before, {} KiB after",
+        after.descriptors,
+        after.pins.len(),
+        before.memory,
+        after.memory
+    );
+    let grown = after.memory.saturating_sub(before.memory);
+    assert!(grown < 16 * 1024, "{grown} KiB more memory");
+    assert!(!lab.log().contains("ERROR"), "{}", lab.log());
+    let drift = lab.json("status")["drift"].clone();
+    assert_eq!(drift["attachments"], 0, "nobody else did anything: {drift}");
+    plug(&lab);
+    becomes(&lab, "lxc-late", "attached");
+    ask_both(&lab, "after all turns");
 }

@@ -87,7 +87,7 @@ impl Lab {
     }
 
     /// A lab of two hosts with dpd on both: node-a's view of it and node-b's. The router between them lets packets of
-    /// this many bytes through.
+    /// this many bytes through; with more than 1500 all links do.
     pub fn hosts(mtu: u16) -> (Lab, Lab) {
         let (a, b) = Lab::hosts_laid(mtu);
         a.start();
@@ -183,11 +183,14 @@ impl Lab {
         });
     }
 
+    pub fn pid(&self) -> String {
+        let pid = fs::read_to_string(self.folder().join(format!("{}.pid", self.daemon())));
+        pid.expect("dpd's pid").trim().to_owned()
+    }
+
     /// Sends dpd a signal; answers with its pid.
     pub fn signal(&self, signal: &str) -> String {
-        let pid = fs::read_to_string(self.folder().join(format!("{}.pid", self.daemon())))
-            .expect("dpd's pid");
-        let pid = pid.trim().to_owned();
+        let pid = self.pid();
         must(Command::new("kill").args(["-s", signal, &pid]));
         pid
     }
@@ -382,8 +385,13 @@ impl Lab {
             .ok_or(said)
     }
 
+    /// What `ip` calls one of the lab's namespaces.
+    pub fn netns_name(&self, place: &str) -> String {
+        format!("{}-{place}", self.laid.name)
+    }
+
     fn netns(&self, place: &str) -> PathBuf {
-        Path::new("/run/netns").join(format!("{}-{place}", self.laid.name))
+        Path::new("/run/netns").join(self.netns_name(place))
     }
 
     fn tail(&self) -> String {

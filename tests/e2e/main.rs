@@ -5,9 +5,11 @@
 #[allow(dead_code, reason = "shared with other test programs")]
 mod release;
 
+mod atomic;
 mod bad_input;
 mod bulk;
 mod dns;
+mod drift;
 mod follow;
 mod hosts;
 mod interfaces;
@@ -16,6 +18,7 @@ mod load;
 mod ping;
 mod refused;
 mod side_by_side;
+mod stream;
 mod takeover;
 mod upgrade;
 mod web;

@@ -6,32 +6,7 @@ use dpd::config::Config;
 use dpd::model::world::World;
 use rustix::mount::MountFlags;
 
-use crate::host::{CONFIG, Host, on_host};
-
-/// Everything that a failed change must leave alone.
-#[derive(Debug, PartialEq)]
-struct Picture {
-    epoch: u64,
-    tables: Vec<(String, u32)>,
-    maps: Vec<(String, u32)>,
-    links: Vec<(String, u32, u32)>,
-    loads: Vec<u64>,
-    generations: Vec<u64>,
-}
-
-impl Picture {
-    fn of(host: &Host) -> Picture {
-        let pins = host.pins();
-        Picture {
-            epoch: host.reader().epoch().unwrap(),
-            tables: host.table_ids().into_iter().collect(),
-            maps: host.map_ids(&pins.maps()).into_iter().collect(),
-            links: host.link_ids(),
-            loads: Pins::numbers(&pins.loads()),
-            generations: Pins::numbers(&pins.generations()),
-        }
-    }
-}
+use crate::host::{CONFIG, Host, Picture, on_host};
 
 /// A second name for an interface that is not there, last of all that are attached.
 pub fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
@@ -90,7 +65,7 @@ fn check_failures(host: &Host, mechanism: Mechanism) {
         for word in words {
             assert!(error.contains(word), "{what}: {error}");
         }
-        assert_eq!(Picture::of(host), before, "{what}");
+        Picture::of(host).assert_still(&before, what);
         assert!(host.asks(), "{what}: the service answers");
         let found = attach::find(&host.pins(), host.ifindex("lxc-client"), Role::Endpoint);
         assert_eq!(found.len(), 2, "{what}: both hooks are there");
@@ -135,7 +110,7 @@ fn a_bpffs_that_became_read_only() {
             rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
             assert!(error.contains(place), "{what} says where: {error}");
             assert!(error.contains("Read-only"), "{what}: {error}");
-            assert_eq!(Picture::of(host), before, "{what}");
+            Picture::of(host).assert_still(&before, what);
         }
         host.apply(&mut reconciler, &config);
         assert_eq!(host.reader().epoch().unwrap(), before.epoch + 1);
@@ -154,7 +129,7 @@ fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
                 let mut second = host.take_over(&config, mechanism);
                 host.refused(&mut second, &config, &world);
                 drop(second);
-                assert_eq!(Picture::of(host), before, "attempt {attempt}");
+                Picture::of(host).assert_still(&before, &format!("attempt {attempt}"));
                 assert!(host.asks(), "attempt {attempt}: the service answers");
             }
             let _third = host.start(mechanism);

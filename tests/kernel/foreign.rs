@@ -74,6 +74,18 @@ pub fn filter(ifindex: u32, program: &OwnedFd) -> TcHook {
     hook
 }
 
+/// Puts it into our own filter on the clsact ingress of an interface.
+pub fn replace_ours(ifindex: u32, program: &OwnedFd) {
+    TcHookBuilder::new(program.as_fd())
+        .ifindex(ifindex as i32)
+        .replace(true)
+        .handle(0xd9d)
+        .priority(1)
+        .hook(TC_INGRESS)
+        .attach()
+        .expect("replace our filter");
+}
+
 /// The ids of the programs on a tcx hook of an interface, in their order.
 pub fn order(ifindex: u32, attach_type: u32) -> Vec<u32> {
     let mut ids = [0u32; 64];

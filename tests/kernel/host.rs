@@ -20,7 +20,7 @@ use dpd::model::conntrack::Connection;
 use dpd::model::world::World;
 use dpd::reconcile::{Applied, Reconciler};
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, MapInfoIter, ProgInfoIter};
-use libbpf_rs::{Link, MapCore, MapHandle};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
@@ -299,10 +299,24 @@ impl Host {
 
     /// A question from the client through the service; whether the server's answer came back from the service.
     pub fn asks(&self) -> bool {
-        let (server, client) = (&self.server_socket, &self.client_socket);
+        self.asks_at(SERVICE)
+    }
+
+    /// The same through any service of the server.
+    pub fn asks_at(&self, service: &str) -> bool {
+        self.is_answered(&self.client_socket, service)
+    }
+
+    /// The same by a connection that there was not yet.
+    pub fn asks_anew(&self) -> bool {
+        self.is_answered(&udp_socket(&self.client, "10.200.0.64:0"), SERVICE)
+    }
+
+    fn is_answered(&self, client: &UdpSocket, service: &str) -> bool {
+        let server = &self.server_socket;
         let mut bytes = [0; 16];
         client
-            .send_to(b"question", SERVICE)
+            .send_to(b"question", service)
             .expect("send the question");
         let asked = match server.recv_from(&mut bytes) {
             Ok((_, from)) => from,
@@ -311,7 +325,7 @@ impl Host {
         };
         server.send_to(b"answer", asked).expect("send the answer");
         let (length, from) = client.recv_from(&mut bytes).expect("receive the answer");
-        let service: SocketAddr = SERVICE.parse().expect("an address");
+        let service: SocketAddr = service.parse().expect("an address");
         &bytes[..length] == b"answer" && from == service
     }
 
@@ -365,6 +379,20 @@ impl Host {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tc {words}: {error}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Every filter and qdisc on the hooks of the host's interfaces.
+    fn filters(&self) -> String {
+        let world = self.world();
+        let lines = world.links.keys().flat_map(|name| {
+            ["ingress", "egress"]
+                .map(|hook| format!("filter show dev {name} {hook}\n"))
+                .into_iter()
+                .chain([format!("qdisc show dev {name}\n")])
+        });
+        let script = self.files.path().join("tc");
+        fs::write(&script, lines.collect::<String>()).expect("write lines for tc");
+        self.tc(&format!("-batch {}", script.display()))
     }
 
     pub fn has_clsact(&self, interface: &str) -> bool {
@@ -426,6 +454,86 @@ fn ask(socket: &UdpSocket, number: u64) -> std::io::Result<u16> {
         if asked == question {
             return Ok(u16::from_ne_bytes(port.try_into().expect("a port")));
         }
+    }
+}
+
+/// Everything that a failed change must leave alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    pub epoch: u64,
+    tables: Vec<(String, u32)>,
+    /// What the live slots of the outer maps hold, and what of the other slots' is not the same.
+    live: BTreeMap<String, u32>,
+    idle: BTreeMap<String, u32>,
+    maps: Vec<(String, u32)>,
+    links: Vec<(String, u32, u32)>,
+    /// Links and marks, of clsact too.
+    marks: Vec<String>,
+    /// Filters and their qdiscs, as tc prints them.
+    filters: String,
+    loads: Vec<u64>,
+    generations: Vec<u64>,
+}
+
+impl Picture {
+    pub fn of(host: &Host) -> Picture {
+        let pins = host.pins();
+        let epoch = host.reader().epoch().expect("read the epoch");
+        let outer = dpd::bpf::pins::names(&pins.maps());
+        let slot = |slot: u64| {
+            let held = outer.iter().filter_map(|name| {
+                let map = MapHandle::from_pinned_path(pins.map(name)).ok()?;
+                (map.map_type() == MapType::ArrayOfMaps).then_some(())?;
+                let slot = (slot as u32 & 1).to_ne_bytes();
+                let id = map.lookup(&slot, MapFlags::ANY).expect("read a slot")?;
+                Some((name.clone(), u32::from_ne_bytes(id.try_into().ok()?)))
+            });
+            held.collect::<BTreeMap<String, u32>>()
+        };
+        let (live, mut idle) = (slot(epoch), slot(epoch + 1));
+        // What is held there by the live slot too takes no memory.
+        idle.retain(|name, id| live.get(name) != Some(id));
+        Picture {
+            epoch,
+            tables: host.table_ids().into_iter().collect(),
+            live,
+            idle,
+            maps: host.map_ids(&pins.maps()).into_iter().collect(),
+            links: host.link_ids(),
+            marks: dpd::bpf::pins::names(&pins.links()),
+            filters: host.filters(),
+            loads: Pins::numbers(&pins.loads()),
+            generations: Pins::numbers(&pins.generations()),
+        }
+    }
+
+    /// The same but for what a failed change may take away: what the slots that are not live have held for nothing.
+    pub fn assert_still(&self, before: &Picture, what: &str) {
+        let held: Vec<_> = self
+            .idle
+            .iter()
+            .filter(|held| before.idle.get(held.0) != Some(held.1))
+            .collect();
+        assert!(
+            held.is_empty(),
+            "{what}: tables that were not put into use are held: {held:?}"
+        );
+        let idle = before.idle.clone();
+        assert_eq!(
+            Picture {
+                idle,
+                ..self.clone()
+            },
+            *before,
+            "{what}"
+        );
+    }
+
+    /// What hangs on the host's interfaces and its traces, and nothing is left but what is in use.
+    pub fn tidy(&self, what: &str) -> (Vec<String>, usize) {
+        assert_eq!(self.generations, [self.epoch], "{what}: pinned generations");
+        assert_eq!(self.loads.len(), 1, "{what}: loads {:?}", self.loads);
+        (self.marks.clone(), self.filters.lines().count())
     }
 }
 

@@ -5,12 +5,15 @@
 mod common;
 
 mod foreign;
+mod grace;
 mod host;
 
 mod apply;
 mod clsact;
+mod drift;
 mod failure;
 mod refusal;
+mod rollback;
 mod tcx;
 mod upgrade;
 mod uplink;

@@ -5,6 +5,7 @@ use std::fs;
 use dpd::bpf::attach::Mechanism;
 use dpd::config::Config;
 use dpd::reconcile::{Reconciler, cleanup};
+use rustix::mount::MountFlags;
 
 use crate::host::{CONFIG, Host, on_host};
 
@@ -67,6 +68,24 @@ fn a_folder_that_is_no_bpffs() {
         config.daemon.bpf_root = folder.path().join("deep/er");
         assert_says(&refusal(&config), &words);
         assert!(!folder.path().join("deep").exists(), "nothing was made");
+    });
+}
+
+#[test]
+fn a_read_only_bpffs() {
+    on_host(|host| {
+        let place = "/sys/fs/bpf";
+        let words = [place, "Read-only", "mount -o remount,rw"];
+        rustix::mount::mount_remount(place, MountFlags::RDONLY, "").unwrap();
+        let error = refusal(&host.config(CONFIG));
+        rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
+        assert_says(&error, &words);
+        drop(host.start(Mechanism::Tcx));
+        rustix::mount::mount_remount(place, MountFlags::RDONLY, "").unwrap();
+        let error = refusal(&host.config(CONFIG));
+        rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
+        assert_says(&error, &words);
+        assert!(host.asks(), "what was there goes on");
     });
 }
 

@@ -64,9 +64,18 @@ fn xdp_of(host: &Host) -> Option<Attached> {
 
 /// Whether the host answers a ping from one of the neighbour's addresses.
 fn answers(neighbour: &Namespace, source: &str) -> bool {
+    ping(neighbour, source, "1")
+}
+
+/// Whether a ping from the denied address is not answered.
+fn denies(neighbour: &Namespace) -> bool {
+    !ping(neighbour, DENIED, "0.2")
+}
+
+fn ping(neighbour: &Namespace, source: &str, wait: &str) -> bool {
     let output = Command::new("nsenter")
         .arg(format!("--net=/proc/{}/ns/net", neighbour.pid()))
-        .args(["ping", "-n", "-c1", "-W1", "-I", source, "192.0.2.1"])
+        .args(["ping", "-n", "-c1", "-W", wait, "-I", source, "192.0.2.1"])
         .output()
         .expect("start ping (of the package iputils-ping)");
     output.status.success()
@@ -151,14 +160,20 @@ fn xdp_is_attached_as_the_file_and_the_driver_say() {
     let rows = [
         ("auto", Some(Native), Some(Generic)),
         ("generic", Some(Generic), Some(Generic)),
-        ("auto", Some(Generic), Some(Generic)), // what is there suits
+        ("auto", Some(Native), Some(Generic)), // the driver is tried again
+        ("generic", Some(Generic), Some(Generic)),
         ("native", Some(Native), None),
-        ("auto", Some(Native), Some(Generic)),
+        ("generic", Some(Generic), Some(Generic)),
+        ("native", Some(Native), None),
+        ("auto", Some(Native), Some(Generic)), // what is there suits
         ("off", None, None),
+        ("native", Some(Native), None),
+        ("off", None, None),
+        ("generic", Some(Generic), Some(Generic)),
     ];
     for is_veth in [true, false] {
         on_host(|host| {
-            let _neighbour = match is_veth {
+            let neighbour = match is_veth {
                 true => Some(lay_veth(host)),
                 false => {
                     lay_bridge(host);
@@ -174,6 +189,10 @@ fn xdp_is_attached_as_the_file_and_the_driver_say() {
                 let config = host.config(&with_uplink(word, PREFILTER));
                 host.apply(&mut reconciler, &config);
                 assert_eq!(xdp_of(host), expected, "{word}, veth: {is_veth}");
+                if let Some(neighbour) = &neighbour {
+                    assert_eq!(denies(neighbour), expected.is_some(), "{word}");
+                    assert!(answers(neighbour, "192.0.2.2"), "{word}");
+                }
                 let shown = host.reader().attachments().expect("look at the hooks");
                 let shown = shown.iter().find(|shown| shown.hook == "xdp");
                 let shown = shown.map(|shown| (&shown.interface[..], &shown.mechanism[..]));
@@ -219,33 +238,124 @@ fn native_where_the_driver_can_not_is_an_error_that_says_so() {
     });
 }
 
+/// What has fallen back to the kernel's own receive path stays there: trying the driver would leave a gap.
 #[test]
-fn somebody_elses_xdp_program_is_left_alone() {
+fn auto_that_fell_back_is_not_tried_again_with_every_change() {
     on_host(|host| {
-        let _neighbour = lay_veth(host);
+        lay_bridge(host);
         let mut reconciler = host.start(Mechanism::Tcx);
+        let more = PREFILTER.replace("deny = [", "deny = [\"198.51.100.0/24\", ");
+        let mut link = None;
+        for prefilter in [PREFILTER, &more, PREFILTER] {
+            let config = host.config(&with_uplink("auto", prefilter));
+            host.apply(&mut reconciler, &config);
+            let ifindex = host.ifindex("uplink0");
+            let now = host.links()[&format!("{ifindex}-xdp")].id;
+            assert_eq!(xdp_of(host), Some(Attached::Generic));
+            assert_eq!(*link.get_or_insert(now), now, "the link that it was");
+        }
+    });
+}
+
+/// Somebody else's XDP program on the uplink, until `detach`.
+struct Foreign {
+    pins: Pins,
+    ifindex: u32,
+}
+
+impl Foreign {
+    /// It is one of ours, but its link is not pinned where ours are.
+    fn attach(host: &Host) -> Foreign {
         let load = Pins::numbers(&host.pins().loads())[0];
         let program = host.pins().load(load).join(XDP_PROGRAM);
         let program = Program::fd_from_pinned_path(program).expect("open a program");
-        // Theirs, for its link is not pinned where ours are.
-        let theirs = Pins::new(&host.root().join("theirs"));
-        std::fs::create_dir_all(theirs.links()).unwrap();
+        let pins = Pins::new(&host.root().join("theirs"));
+        std::fs::create_dir_all(pins.links()).unwrap();
         let ifindex = host.ifindex("uplink0");
         let fd = std::os::fd::AsFd::as_fd(&program);
-        xdp::attach(&theirs, ifindex, XdpMode::Native, fd).expect("attach theirs");
-        for word in ["auto", "native", "generic"] {
+        xdp::attach(&pins, ifindex, XdpMode::Native, None, fd).expect("attach theirs");
+        Foreign { pins, ifindex }
+    }
+
+    fn is_there(&self) -> bool {
+        xdp::find(&self.pins, self.ifindex) == Some(Attached::Native)
+    }
+
+    fn detach(self) {
+        xdp::detach(&self.pins, self.ifindex).expect("detach theirs");
+    }
+}
+
+#[test]
+fn somebody_elses_xdp_program_is_left_alone() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let theirs = Foreign::attach(host);
+        for word in ["native", "generic"] {
             let config = host.config(&with_uplink(word, PREFILTER));
+            let epoch = reconciler.epoch();
             let error = host.refused(&mut reconciler, &config, &host.world());
             assert!(error.contains("interface uplink0"), "{error}");
             assert!(error.contains("somebody else's is there"), "{error}");
-            assert_eq!(xdp::find(&theirs, ifindex), Some(Attached::Native));
+            assert!(theirs.is_there(), "{word}");
+            assert_eq!(reconciler.epoch(), epoch, "{word}: nothing has changed");
         }
-        host.apply(
-            &mut reconciler,
-            &host.config(&with_uplink("off", PREFILTER)),
-        );
-        assert_eq!(xdp::find(&theirs, ifindex), Some(Attached::Native));
-        xdp::detach(&theirs, ifindex).expect("detach theirs");
+        let config = host.config(&with_uplink("off", PREFILTER));
+        host.apply(&mut reconciler, &config);
+        assert_eq!(reconciler.foreign(), Vec::<String>::new(), "as asked for");
+
+        let config = host.config(&with_uplink("auto", PREFILTER));
+        host.apply(&mut reconciler, &config);
+        assert!(theirs.is_there());
+        let found = attach::find(&host.pins(), theirs.ifindex, Role::Uplink);
+        assert_eq!(found.len(), 2, "the tc hooks are ours");
+        let said = reconciler.foreign();
+        assert_eq!(said.len(), 1, "{said:?}");
+        for words in ["uplink0", XDP_PROGRAM, "drops nothing", "xdp = \"off\""] {
+            assert!(said[0].contains(words), "{words}: {said:?}");
+        }
+        // While it stays, another look changes nothing; another change is applied.
+        let epoch = reconciler.epoch();
+        host.apply(&mut reconciler, &config);
+        assert_eq!(reconciler.epoch(), epoch);
+        let more = PREFILTER.replace("deny = [", "deny = [\"198.51.100.0/24\", ");
+        let config = host.config(&with_uplink("auto", &more));
+        host.apply(&mut reconciler, &config);
+        assert_eq!(reconciler.epoch(), epoch + 1);
+        assert!(theirs.is_there());
+        assert!(host.asks(), "the service answers");
+
+        theirs.detach();
+        host.apply(&mut reconciler, &config);
+        assert_eq!(xdp_of(host), Some(Attached::Native), "the next look");
+        assert!(denies(&neighbour));
+        assert!(answers(&neighbour, "192.0.2.2"));
+        assert_eq!(reconciler.foreign(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_daemon_that_starts_beside_somebody_elses_xdp_program_applies_the_rest() {
+    on_host(|host| {
+        let _neighbour = lay_veth(host);
+        let first = host.start(Mechanism::Tcx);
+        let theirs = Foreign::attach(host);
+        drop(first);
+        for word in ["native", "auto"] {
+            let config = host.config(&with_uplink(word, PREFILTER));
+            let mut next = host.take_over(&config, Mechanism::Tcx);
+            if word == "native" {
+                host.refused(&mut next, &config, &host.world());
+                assert_eq!(next.foreign(), Vec::<String>::new());
+            } else {
+                host.apply(&mut next, &config);
+                assert_eq!(next.foreign().len(), 1);
+            }
+            assert!(theirs.is_there(), "{word}");
+            assert!(host.asks(), "{word}: the service answers");
+        }
+        theirs.detach();
     });
 }
 
@@ -256,10 +366,10 @@ fn a_daemon_that_takes_over_keeps_the_links_and_the_counts() {
         let mut first = host.start(Mechanism::Tcx);
         let config = host.config(&with_uplink("auto", PREFILTER));
         host.apply(&mut first, &config);
-        assert!(!answers(&neighbour, DENIED));
+        assert!(denies(&neighbour));
         let links = host.links();
         drop(first); // a crash: nothing is taken away
-        assert!(!answers(&neighbour, DENIED), "denied without a daemon, too");
+        assert!(denies(&neighbour), "denied without a daemon, too");
         assert!(answers(&neighbour, "192.0.2.2"));
         let mut second = host.take_over(&config, Mechanism::Tcx);
         host.apply(&mut second, &config);
@@ -298,7 +408,7 @@ fn programs_that_somebody_took_off_an_uplink_come_back() {
             let found = attach::find(&host.pins(), ifindex, Role::Uplink);
             assert_eq!(found.len(), 2, "without {hook}");
         }
-        assert!(!answers(&neighbour, DENIED));
+        assert!(denies(&neighbour));
         assert!(answers(&neighbour, "192.0.2.2"));
     });
 }
@@ -313,7 +423,7 @@ fn drops_are_counted_by_prefix_and_forgotten_with_it() {
             &host.config(&with_uplink("auto", PREFILTER)),
         );
         assert!(host.reader().prefilter_hits().unwrap().is_empty());
-        assert!(!answers(&neighbour, DENIED));
+        assert!(denies(&neighbour));
         let catalog = host.reader().state().unwrap().catalog;
         let hits = host.reader().prefilter_hits().unwrap();
         let (number, packets) = hits.first_key_value().expect("it is counted");
@@ -335,7 +445,7 @@ fn drops_are_counted_by_prefix_and_forgotten_with_it() {
             host.reader().prefilter_hits().unwrap().is_empty(),
             "a new prefix, a new count"
         );
-        assert!(!answers(&neighbour, DENIED));
+        assert!(denies(&neighbour));
         assert_eq!(host.reader().prefilter_hits().unwrap().len(), 1);
         host.apply(&mut reconciler, &host.config(&with_uplink("auto", "")));
         assert!(answers(&neighbour, DENIED), "nothing is denied any more");

@@ -29,6 +29,7 @@ fn status() -> DaemonStatus {
         waiting: Vec::new(),
         warnings: Vec::new(),
         observers_lost: 0,
+        drift: crate::model::status::DriftCounts::default(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Two hosts with a router between them, a dpd on each, and a host of the world behind the router.
 
 mod foreign;
+mod jumbo;
 mod mtu;
 mod policy;
 mod prefilter;
 mod routes;
 mod service;
+mod uplinks;
 mod world;

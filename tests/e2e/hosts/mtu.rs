@@ -78,44 +78,72 @@ fn large_transfers_find_the_narrow_way() {
 
 #[test]
 fn traceroute_sees_the_nodes_and_the_router() {
-    let (a, _b) = Lab::hosts(1500);
-    for (to, way) in [
-        (
-            "10.200.1.44",
-            ["192.0.2.1", "192.0.2.254", "198.51.100.2", "10.200.1.44"],
-        ),
-        (
-            "10.32.0.10",
-            ["192.0.2.1", "192.0.2.254", "198.51.100.2", "10.32.0.10"],
-        ),
-        (
-            "fd00:201::44",
-            [
-                "2001:db8:1::1",
-                "2001:db8:1::254",
-                "2001:db8:2::2",
-                "fd00:201::44",
-            ],
-        ),
-        (
-            "fd00:32::10",
-            [
-                "2001:db8:1::1",
-                "2001:db8:1::254",
-                "2001:db8:2::2",
-                "fd00:32::10",
-            ],
-        ),
-    ] {
-        let said = a.ok(
-            "client",
-            &format!("traceroute -n -q 1 -w 5 -m 6 -T -p 53 {to}"),
+    let (a, b) = Lab::hosts(1500);
+    b.apply(
+        "table",
+        "[policies.table]\nsubject = \"kube-dns\"\ningress = [{ from = [\"client\"] }]\n",
+    );
+    for place in ["router", "coredns"] {
+        a.ok(
+            place,
+            "sysctl -w net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0",
         );
-        let hops: Vec<&str> = said
-            .lines()
-            .skip(1)
-            .map(|line| line.split_whitespace().nth(1).unwrap_or("?"))
-            .collect();
-        assert_eq!(hops, way, "{to}: {said}");
+    }
+    let four = ["192.0.2.1", "192.0.2.254", "198.51.100.2"];
+    let six = ["2001:db8:1::1", "2001:db8:1::254", "2001:db8:2::2"];
+    let rows = [
+        ("TCP", "-T -p 53", "10.200.1.44", "fd00:201::44", true),
+        (
+            "TCP, a service",
+            "-T -p 53",
+            "10.32.0.10",
+            "fd00:32::10",
+            true,
+        ),
+        ("UDP", "-U -p 33434", "10.200.1.44", "fd00:201::44", true),
+        (
+            "UDP, one port after the other",
+            "",
+            "10.200.1.44",
+            "fd00:201::44",
+            true,
+        ),
+        // Nobody listens there: the backend says so, in the service's name.
+        (
+            "UDP, a service",
+            "-U -p 52",
+            "10.32.0.52",
+            "fd00:32::52",
+            true,
+        ),
+        ("ICMP", "-I", "10.200.1.44", "fd00:201::44", true),
+        (
+            "ICMP, a service: dpd answers",
+            "-I",
+            "10.32.0.10",
+            "fd00:32::10",
+            false,
+        ),
+        (
+            "UDP, no service's port: dpd answers",
+            "",
+            "10.32.0.10",
+            "fd00:32::10",
+            false,
+        ),
+    ];
+    for (sentence, options, v4, v6, is_far) in rows {
+        for (to, between) in [(v4, four), (v6, six)] {
+            let line = format!("traceroute -n -q 1 -w 5 -m 6 {options} {to}");
+            let said = a.ok("client", &line);
+            let hops: Vec<&str> = said
+                .lines()
+                .skip(1)
+                .map(|line| line.split_whitespace().nth(1).unwrap_or("?"))
+                .collect();
+            let mut way = if is_far { between.to_vec() } else { Vec::new() };
+            way.push(to);
+            assert_eq!(hops, way, "{sentence}: {said}");
+        }
     }
 }

@@ -21,7 +21,7 @@ fn the_receivers_host_decides() {
     let allowed = None;
     let no_rule = Some("policy denied: no rule of ingress kube-dns");
     let by_rule = Some("policy denied: rule table/ingress/1");
-    let rows: [(&str, &str, &str, Option<&str>); 16] = [
+    let rows: [(&str, &str, &str, Option<&str>); 19] = [
         (
             "a client, by its identity's prefix",
             "client",
@@ -63,6 +63,24 @@ fn the_receivers_host_decides() {
             "its identity is denied",
             "client",
             &format!(r#"{everybody}, {{ from = ["client"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "its label is denied",
+            "client",
+            &format!(r#"{everybody}, {{ from = ["label:app=client"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "the world is denied, and with it who is not of this host",
+            "client",
+            &format!(r#"{everybody}, {{ from = ["world"], action = "deny" }}"#),
+            by_rule,
+        ),
+        (
+            "the other host is denied",
+            "node-a",
+            &format!(r#"{everybody}, {{ from = ["remote-node"], action = "deny" }}"#),
             by_rule,
         ),
         (
@@ -143,4 +161,75 @@ fn a_deny_rule_keeps_the_host_out_and_audit_lets_pass() {
     });
     b.apply("audit", "[policy]\naudit = false\n");
     echo(&b, "intruder", false).expect("established, and refused all the same");
+}
+
+#[test]
+fn an_address_of_the_host_on_any_interface_is_the_hosts() {
+    let (_a, b) = Lab::hosts(1500);
+    let pairs = [
+        ("192.0.2.77", "10.200.1.44"),
+        ("2001:db8:77::77", "fd00:201::44"),
+    ];
+    b.ok(
+        "node-b",
+        "ip link add inner type bridge && ip link set inner up
+        ip address add 192.0.2.77/32 dev inner && ip address add 2001:db8:77::77/128 dev inner nodad",
+    );
+    for (source, _) in pairs {
+        eventually("it is known", || {
+            let rows = b.json("identity list");
+            let host = rows.as_array().expect("an array").iter();
+            let found = host
+                .filter(|row| row["name"] == "host")
+                .any(|row| row["addresses"].to_string().contains(source));
+            if found { Ok(()) } else { Err(rows) }
+        });
+    }
+    for (action, answers) in [("allow", true), ("deny", false)] {
+        b.apply("table", &format!("[policies.table]\nsubject = \"kube-dns\"\ningress = [{{ from = [\"host\"], action = \"{action}\" }}]\n"));
+        for (source, to) in pairs {
+            let wait = if answers { 5 } else { 1 };
+            let output = b.run(
+                "node-b",
+                &format!("ping -n -c 1 -W {wait} -I {source} {to}"),
+            );
+            let said = text(&output);
+            assert_eq!(
+                output.status.success(),
+                answers,
+                "{action}: {source}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_nodes_workload_that_no_identity_names_is_of_the_world() {
+    let (a, b) = Lab::hosts_laid(1500);
+    // node-a's file no longer names the client behind node-b, whose prefix `nodes` still holds it.
+    a.edit(
+        "cidrs  = [\"10.200.1.64\", \"fd00:201::64\"]",
+        "cidrs  = []",
+    );
+    a.start();
+    b.start();
+    for (from, answers) in [("world", true), ("client", false), ("remote-node", false)] {
+        a.apply(
+            "table",
+            &format!(
+                "[policies.table]\nsubject = \"kube-dns\"\ningress = [{{ from = [\"{from}\"] }}]\n"
+            ),
+        );
+        for to in ["10.200.0.44", "fd00:200::44"] {
+            let wait = if answers { 5 } else { 1 };
+            let output = a.run("client-b", &format!("ping -n -c 1 -W {wait} {to}"));
+            let said = text(&output);
+            assert_eq!(output.status.success(), answers, "{from}: {to}: {said}");
+        }
+    }
+    let flows = a.flows();
+    let dropped = flows.iter().filter(|flow| flow["verdict"] == "dropped");
+    let names: Vec<_> = dropped.map(|flow| flow["src_name"].clone()).collect();
+    assert!(names.len() >= 2, "{flows:?}");
+    assert!(names.iter().all(|name| name == "world"), "{names:?}");
 }

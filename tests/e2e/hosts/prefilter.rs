@@ -1,6 +1,9 @@
 //! Packets that XDP drops before the kernel makes anything of them.
 
-use crate::lab::{Lab, eventually};
+use std::fmt::Write;
+
+use crate::lab::{Lab, eventually, text};
+use crate::stream::Streams;
 
 /// The hooks of the uplink.
 fn hooks(lab: &Lab) -> Vec<String> {
@@ -61,4 +64,161 @@ fn abusers_are_dropped_and_nobody_else() {
     for to in ["10.200.0.64", "fd00:200::64", "192.0.2.1", "2001:db8:1::1"] {
         a.ok("world", &format!("ping -n -c 1 -W 5 {to}"));
     }
+}
+
+/// Both families, half each: addresses, and prefixes of several lengths.
+fn many(count: u32) -> String {
+    let mut list = String::from("[prefilter.many]\ndeny = [\n");
+    for number in 0..count / 2 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let length = 29 + number % 4;
+        // Writing into a string can't fail.
+        let _ = writeln!(
+            list,
+            "\"100.{}.{low}.{}/{length}\", \"2001:db9:{high:x}:{low:x}::/{}\",",
+            64 + high,
+            if length == 32 { 7 } else { 0 },
+            64 + length
+        );
+    }
+    list + "]\n"
+}
+
+/// Sends echo requests in the name of the world's addresses, which a prefix holds or not.
+fn echo(lab: &Lab, source: &str, is_denied: bool) {
+    let to = if source.contains(':') {
+        "fd00:200::64"
+    } else {
+        "10.200.0.64"
+    };
+    let wait = if is_denied { "0.3" } else { "5" };
+    let output = lab.run(
+        "world",
+        &format!("ping -n -c 2 -i 0.2 -W {wait} -I {source} {to}"),
+    );
+    assert_eq!(
+        output.status.success(),
+        !is_denied,
+        "{source}: {}",
+        text(&output)
+    );
+}
+
+#[test]
+fn tens_of_thousands_of_prefixes_come_and_go_under_traffic() {
+    let (a, _b) = Lab::hosts(1500);
+    let denied = ["100.65.8.7", "2001:db9:1:8::9"];
+    a.ok(
+        "world",
+        "ip address add 100.65.8.7/32 dev lo && ip address add 2001:db9:1:8::9/128 dev lo nodad",
+    );
+    a.ok(
+        "router",
+        "ip route add 100.64.0.0/10 via 203.0.113.9 && ip route add 2001:db9::/32 via 2001:db8:3::9",
+    );
+    let streams = Streams::start(
+        &a,
+        "client",
+        &["10.32.0.52:52", "[fd00:32::52]:52"],
+        "coredns",
+        &["10.200.1.44:5201", "[fd00:201::44]:5201"],
+    );
+    for source in denied {
+        echo(&a, source, false);
+    }
+    let all = many(30_000);
+    // The two prefixes that hold them.
+    let held = ["100.65.8.", "2001:db9:1:8::"];
+    let without = {
+        let is_other = |line: &&str| !line.contains(held[0]) && !line.contains(held[1]);
+        let lines: Vec<&str> = all.lines().filter(is_other).collect();
+        lines.join("\n") + "\n"
+    };
+    let packets = |prefixes: u64| {
+        let status = a.json("status");
+        assert_eq!(status["prefilter"]["prefixes"], prefixes);
+        let hits = status["prefilter"]["hits"]
+            .as_array()
+            .expect("an array")
+            .clone();
+        let mut hits: Vec<_> = hits
+            .iter()
+            .map(|row| {
+                (
+                    row["prefix"].to_string(),
+                    row["packets"].as_u64().expect("packets"),
+                )
+            })
+            .collect();
+        hits.sort();
+        hits
+    };
+    let lines = |screen: &str| screen.lines().count();
+    let screen_before = lines(&a.dpd("status"));
+    let is_held = |when: &str| {
+        for source in denied {
+            echo(&a, source, true);
+        }
+        let hits = packets(30_000);
+        let counted = hits.iter().map(|(_, packets)| *packets).collect::<Vec<_>>();
+        assert_eq!(counted, [2, 2], "{when}: {hits:?}");
+        let is_named = std::iter::zip(&hits, held).all(|((prefix, _), held)| prefix.contains(held));
+        assert!(is_named, "{when}: {hits:?}");
+    };
+    a.apply("prefilter", &all);
+    streams.more_without_loss("with them all", 0);
+    is_held("with them all");
+    let screen = a.dpd("status");
+    // A line for the hook, five for what dropped something, one for the reason.
+    assert!(lines(&screen) <= screen_before + 7, "{screen}");
+
+    a.apply("prefilter", &without);
+    streams.more_without_loss("without the two", 0);
+    for source in denied {
+        echo(&a, source, false);
+    }
+    assert_eq!(packets(29_998), [], "nothing else was dropped");
+    a.apply("prefilter", &all);
+    streams.more_without_loss("with them all again", 0);
+    is_held("with them all again");
+}
+
+/// XDP that another tool has put on the uplink.
+#[test]
+fn somebody_elses_xdp_program_is_left_alone_and_said() {
+    let (a, _b) = Lab::hosts(1500);
+    // Any XDP program does; this one is at hand.
+    let pinned = a.ok(
+        "node-a",
+        &format!("find {} -name dpd_xdp_entry", a.bpf_root().display()),
+    );
+    let theirs = format!(
+        "bpftool net attach xdpgeneric pinned {} dev uplink0",
+        pinned.trim()
+    );
+    a.ok("node-a", &theirs);
+    a.apply(
+        "prefilter",
+        "[prefilter.abusers]\ndeny = [\"203.0.113.0/24\"]\n",
+    );
+    let words = "the XDP program dpd_xdp_entry of somebody else is there";
+    let warnings = a.json("status")["warnings"].to_string();
+    assert!(warnings.contains(words), "{warnings}");
+    let logged = || a.log().lines().filter(|line| line.contains(words)).count();
+    assert_eq!(logged(), 1);
+    a.apply("identity", "[identities.other]\nid = 4711\n");
+    assert_eq!(logged(), 1, "said once");
+    assert_eq!(hooks(&a).len(), 2, "the tc hooks");
+    for to in ["10.32.0.10", "fd00:32::10"] {
+        a.ask("client", to).expect("the rest is applied");
+    }
+    a.ok("node-a", "bpftool net detach xdpgeneric dev uplink0");
+    eventually("ours takes its place", || {
+        let hooks = hooks(&a);
+        if hooks.len() == 3 { Ok(()) } else { Err(hooks) }
+    });
+    let output = a.run("world", "ping -n -c 1 -W 1 192.0.2.1");
+    assert!(!output.status.success(), "and drops");
+    let warnings = a.json("status")["warnings"].to_string();
+    assert!(!warnings.contains(words), "{warnings}");
 }

@@ -1,0 +1,212 @@
+//! How long it takes to apply a large file, and a change of one line in it: the steps apart, then a real daemon, with
+//! its memory. The node has all the interfaces that the file names.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+mod generate;
+mod lab;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::namespace::Namespace;
+use dpd::bpf::reader::Reader;
+use dpd::config::Config;
+use dpd::model::catalog::Catalog;
+use dpd::plan;
+use dpd::reconcile::Reconciler;
+use generate::Size;
+use lab::Daemon;
+
+/// What a large host may have.
+const LARGE: Size = Size {
+    services: 10_000,
+    backends_per_service: 10,
+    endpoints: 1_000,
+    identities: 5_000,
+    rules: 20_000,
+    prefixes: 10_000,
+};
+
+/// As much as the lab.
+const SMALL: Size = Size {
+    services: 1,
+    backends_per_service: 1,
+    endpoints: 3,
+    identities: 3,
+    rules: 10,
+    prefixes: 3,
+};
+
+/// Changes that are measured; the median counts.
+const CHANGES: usize = 9;
+
+fn main() {
+    lab::need_root();
+    lab::own_bpffs();
+    for (name, size) in [("small", SMALL), ("large", LARGE)] {
+        println!("{name}: {size:?}");
+        let node = Namespace::new();
+        let workloads = Namespace::new();
+        lay_endpoints(&node, &workloads, size.endpoints);
+        steps(&node, &size);
+        daemon(&node, &size);
+    }
+}
+
+/// As many links as endpoints, made in one go.
+fn lay_endpoints(node: &Namespace, workloads: &Namespace, count: usize) {
+    let mut ip = lab::inside(node, "ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start ip");
+    let mut words = ip.stdin.take().expect("ip's input is a pipe");
+    for number in 0..count {
+        writeln!(
+            words,
+            "link add gen{number} up type veth peer name w{number} netns {}",
+            workloads.pid()
+        )
+        .expect("tell ip");
+    }
+    drop(words);
+    assert!(ip.wait().expect("wait for ip").success(), "ip failed");
+}
+
+fn line(what: &str, time: Duration) {
+    println!("  {what:44} {:8.1} ms", time.as_secs_f64() * 1e3);
+}
+
+fn timed<T>(what: &str, job: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = job();
+    line(what, begun.elapsed());
+    done
+}
+
+fn load(path: &Path) -> Config {
+    let loaded = dpd::config::load(path).unwrap_or_else(|problems| panic!("{problems}"));
+    loaded.config
+}
+
+/// A file of this size, and the same with one line changed.
+fn texts(size: &Size, root: &Path, socket: &Path) -> [String; 2] {
+    let daemon = format!(
+        "\n[daemon]\nbpf_root = \"{}\"\nsocket = \"{}\"\nlog = \"stderr\"\n",
+        root.display(),
+        socket.display()
+    );
+    let text = generate::config(size) + &daemon;
+    let changed = text.replacen("weight = 1", "weight = 2", 1);
+    let changed = match changed == text {
+        true => {
+            text.clone()
+                + "\n[services.one-more]\nfrontends = [\"10.99.0.1:80/tcp\"]\nbackends = []\n"
+        }
+        false => changed,
+    };
+    [text, changed]
+}
+
+/// The steps of a change, in this process.
+fn steps(node: &Namespace, size: &Size) {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let root = Path::new("/sys/fs/bpf").join(format!("steps-{}", node.pid()));
+    let texts = texts(size, &root, &folder.path().join("dpd.sock"));
+    let path = folder.path().join("config.toml");
+    fs::write(&path, &texts[0]).expect("write the configuration");
+    let config = timed("read and check the file", || load(&path));
+    node.run(|| {
+        let world = timed("look at the host", || dpd::net::snapshot().expect("look"));
+        timed("compile", || {
+            drop(plan::compile(&config, &world, &Catalog::default()))
+        });
+        let mut reconciler = timed("load the programs", || {
+            Reconciler::start(&config).expect("load the programs")
+        });
+        timed("first apply, all told", || {
+            reconciler.apply(&config, &world, |_, _| {}).expect("apply")
+        });
+        let mut times = Vec::new();
+        for change in 1..=CHANGES {
+            fs::write(&path, &texts[change % 2]).expect("write the configuration");
+            let begun = Instant::now();
+            let config = load(&path);
+            let world = dpd::net::snapshot().expect("look");
+            let read = begun.elapsed();
+            let applied = reconciler.apply(&config, &world, |_, _| {}).expect("apply");
+            assert_eq!(applied.changes.len(), 1, "{:?}", applied.changes);
+            times.push((read, begun.elapsed() - read));
+        }
+        times.sort();
+        let (read, apply) = times[CHANGES / 2];
+        line("a change of one line: read", read);
+        line("a change of one line: apply", apply);
+    });
+    let _ = dpd::reconcile::cleanup(&root);
+}
+
+/// A daemon: until it is ready, from save to switch, and its memory.
+fn daemon(node: &Namespace, size: &Size) {
+    let mut texts = [String::new(), String::new()];
+    let begun = Instant::now();
+    let daemon = Daemon::start(node, |root, socket| {
+        texts = self::texts(size, root, socket);
+        texts[0].clone()
+    });
+    line("the daemon: until it is ready", begun.elapsed());
+    println!(
+        "  {:44} {:8.1} MiB",
+        "its memory (resident)",
+        resident(daemon.pid())
+    );
+    let reader = Reader::open(daemon.root()).expect("read the datapath");
+    let epoch = || reader.epoch().expect("read the epoch");
+    let mut times = Vec::new();
+    for change in 1..=CHANGES {
+        let before = epoch();
+        let new = daemon.config().with_extension("new");
+        fs::write(&new, &texts[change % 2]).expect("write the configuration");
+        fs::rename(&new, daemon.config()).expect("put it in place");
+        let begun = Instant::now();
+        while epoch() == before {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "it is not applied"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    line(
+        "from save to switch, 300 ms of them stillness",
+        times[CHANGES / 2],
+    );
+    println!(
+        "  {:44} {:8.1} MiB",
+        format!("its memory after {CHANGES} changes"),
+        resident(daemon.pid())
+    );
+    let ticks = || lab::ticks(daemon.pid());
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(10));
+    println!(
+        "  {:44} {:8.1} % of a core",
+        "while nothing happens",
+        (ticks() - before) as f64 / 10.0
+    );
+}
+
+/// Resident memory of a process in MiB.
+fn resident(pid: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("look at the daemon");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    let kibibytes: f64 = kibibytes.and_then(|word| word.parse().ok()).expect("VmRSS");
+    kibibytes / 1024.0
+}
