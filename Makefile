@@ -1,10 +1,12 @@
 # make           build dpd; installs from Debian what is missing
 # make demo      see it work: a DNS query through a service, in a lab of network namespaces
 # make test      every check and test
+# make fuzz      throw made-up configurations at the parser for FUZZ_SECONDS (60)
 # make install   put dpd, its unit and an example configuration on this host
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
+FUZZ_SECONDS ?= 60
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Rustup's cargo is often missing from root's PATH.
@@ -13,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
 # In the kernel's own style: .clang-format
 C_SOURCES = $(shell find bpf tests -name "*.[ch]")
 
-.PHONY: build demo test lab-up lab-down install clean packages test-packages cargo
+.PHONY: build demo test fuzz lab-up lab-down install clean packages test-packages cargo
 
 build: packages cargo
 	cargo build --release --locked
@@ -30,6 +32,14 @@ test: test-packages cargo
 	$(if $(C_SOURCES),clang-format-19 --dry-run -Werror $(C_SOURCES))
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
+
+# What it finds lies in fuzz/artifacts: mend it, and put the text into fuzz/corpus/config, which 'make test' replays. What
+# is only new goes to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is needed.
+fuzz: packages cargo
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@mkdir -p $(TARGET)/fuzz-corpus
+	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz nice cargo fuzz run --sanitizer none config \
+		$(abspath $(TARGET))/fuzz-corpus fuzz/corpus/config -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10
 
 lab-up: build
 	netns-lab/lab up

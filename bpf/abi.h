@@ -356,7 +356,8 @@ enum counter {
 	COUNTER_CT_DELETED = 3,
 	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, who alone writes it */
 	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not read, and passed */
-	COUNTER_COUNT = 6,
+	COUNTER_EVENTS_HELD_BACK = 6, /* drops that a later report stands for */
+	COUNTER_COUNT = 7,
 };
 
 /* Connections of an endpoint that are open: opened − closed. */
@@ -372,19 +373,6 @@ struct budget {
 	__u64 spent;
 };
 
-/* A drop is reported once in an interval; the rest are counted here. */
-struct drop_key {
-	struct tuple tuple;
-	__u32 ifindex;
-	__u8 reason;
-	__u8 pad[3];
-};
-
-struct drop_log {
-	__u64 report_ns;
-	__u64 held_back;
-};
-
 /* -- Events --------------------------------------------------------------------------------------------------------- */
 
 struct event {
@@ -392,7 +380,7 @@ struct event {
 	__u64 epoch;
 	struct tuple tuple; /* as the packet came */
 	struct tuple rewritten; /* as it went; the same where nothing was translated */
-	__u32 ifindex; /* of the workload that the point is at */
+	__u32 ifindex; /* of the interface that the point is at */
 	__u32 length; /* from the network header on */
 	__u32 source_identity; /* of the packet's own source */
 	__u32 destination_identity;
@@ -412,6 +400,22 @@ struct event {
 };
 
 enum event_state { EVENT_NO_CONNECTION = 255 }; /* where event.state has no connection_state */
+
+/* The same drop is reported once in an interval. */
+struct drop_key {
+	struct tuple tuple;
+	__u32 ifindex;
+	__u8 reason;
+	__u8 pad[3];
+};
+
+/* What is held back is told by the next report, or by the daemon if none comes. */
+struct drop_log {
+	__u64 report_ns; /* when the next one is reported; CLOCK_MONOTONIC */
+	__u64 held_back; /* since the last report */
+	__u64 seen_ns; /* the last that was held back */
+	struct event event; /* the last report */
+};
 
 #pragma clang diagnostic pop
 

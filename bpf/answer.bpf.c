@@ -179,6 +179,7 @@ static __always_inline __must_check int answer_echo(struct __sk_buff *skb, struc
 			return ACTION_DROP;
 	}
 	traffic_count(packet->row, DIRECTION_EGRESS, packet->length);
+	event_report_single(packet, POINT_TO_HOST);
 	return answer_send(skb, packet);
 }
 

@@ -102,6 +102,8 @@ static __noinline __must_check int orphan(struct packet *packet, const struct se
 	__u32 source_identity = packet->connection.source_identity;
 
 	packet->found = 0;
+	packet->counted_egress_rule = 0;
+	packet->counted_ingress_rule = 0;
 	__builtin_memset(&packet->connection, 0, sizeof(packet->connection));
 	packet->connection.source_identity = source_identity;
 	return begin(packet, settings);
@@ -124,6 +126,8 @@ static __always_inline __must_check int find_connection(struct packet *packet,
 		return begin(packet, settings);
 	packet->found = 1;
 	packet->connection = *connection;
+	packet->counted_egress_rule = connection->egress_rule;
+	packet->counted_ingress_rule = connection->ingress_rule;
 	packet->current = is_current(packet);
 	if (packet->current)
 		return 0;

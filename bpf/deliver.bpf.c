@@ -5,6 +5,7 @@
  */
 #include "lib/chain.h"
 #include "lib/enter.h"
+#include "lib/policy.h"
 
 /* Settles where this direction's packets come from and go, for an entry that does not say it of this configuration. */
 static __always_inline __must_check int set_way(struct packet *packet)
@@ -50,21 +51,47 @@ static __always_inline __must_check int enter_new(struct packet *packet, const s
 	return enter_pair(packet);
 }
 
+/* Whether the other half has been judged under this configuration: then that has counted for both. */
+static __always_inline int is_twin_current(const struct packet *packet)
+{
+	struct tuple key = tuple_reverse(&packet->connection.rewritten);
+	const struct connection *twin = conntrack_find(&key);
+
+	return twin && twin->epoch == packet->epoch;
+}
+
+/*
+ * The packet's connection has been entered, or its new verdict: the rules count it that have not. Global: it is verified
+ * once, not once for each way to it.
+ */
+__weak __noinline int count_rules(void)
+{
+	const struct packet *packet = packet_record();
+
+	if (packet && !(packet->found && is_twin_current(packet)))
+		policy_count_connection(packet);
+	return 0;
+}
+
 /*
  * An entry that exists: judged anew if it had to be, renewed, counted, and moved if this is the first answer. Not zero
  * if the packet is to be reported.
  */
 static __always_inline int renew(struct packet *packet, const struct settings *settings)
 {
-	if (!packet->current && enter_verdict(packet))
-		return 1; /* pushed out a moment ago; the next packet begins anew */
+	if (!packet->current) {
+		if (enter_verdict(packet))
+			return 1; /* pushed out a moment ago; the next packet begins anew */
+		count_rules();
+	}
 
 	struct connection *entry = conntrack_find(&packet->tuple);
 
 	if (!entry)
 		return 1; /* the same */
 
-	int due = packet->now_ns >= entry->report_ns || !packet->current;
+	int due = packet->now_ns >= entry->report_ns || packet->audit ||
+		  settings->aggregation != AGGREGATION_MEDIUM;
 
 	if (connection_advance(entry, &packet->tuple, packet->tcp_flags, packet->now_ns))
 		due = 1;
@@ -78,7 +105,9 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 	return due;
 }
 
-static __always_inline void report(struct packet *packet, const struct settings *settings, int delivery)
+/* `out_ifindex` is where the kernel's routes lead. */
+static __always_inline void report(struct packet *packet, const struct settings *settings, int delivery,
+				   __u32 out_ifindex)
 {
 	const struct connection *connection = &packet->connection;
 	struct report at = {
@@ -94,8 +123,8 @@ static __always_inline void report(struct packet *packet, const struct settings 
 		event_report(packet, &at);
 	at.point = delivery_point(connection, delivery);
 	at.direction = packet->audit ? packet->direction : established_direction(connection);
-	if (connection->to_ifindex)
-		at.ifindex = connection->to_ifindex;
+	at.ifindex =
+		delivery_ifindex(connection, delivery == DELIVERY_ROUTE ? out_ifindex : 0, packet->ifindex);
 	event_report(packet, &at);
 }
 
@@ -114,8 +143,10 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 		return answer;
 	if (packet->found)
 		due = renew(packet, settings);
+	else
+		count_rules();
 	if (due)
-		report(packet, settings, *delivery);
+		report(packet, settings, *delivery, route->ifindex);
 	if (packet->connection.flags & CONNECTION_REWRITE && packet->fragment != FRAGMENT_LATER)
 		answer = rewrite_transport(skb, &packet->connection, packet->transport);
 	if (!answer)

@@ -239,18 +239,43 @@ static __always_inline __must_check int set_way(struct packet *packet)
 	return 0;
 }
 
-static __always_inline void report_error(struct packet *packet, int delivery)
+/* Whether the error is to be reported: at `medium` it is its connection's packet of this interval, or held back. */
+static __always_inline void set_due(struct packet *packet, struct connection *of,
+				    const struct settings *settings)
 {
+	if (settings->aggregation != AGGREGATION_MEDIUM) {
+		packet->due = 1;
+	} else if (packet->now_ns >= of->report_ns) {
+		of->report_ns = packet->now_ns + settings->report_interval_ns;
+		packet->due = 1;
+	}
+}
+
+/* Global: it is verified once, not once for each way to it. */
+__weak __noinline int report_error(int delivery, __u32 out_ifindex)
+{
+	struct packet *packet = packet_record();
+	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
+
+	if (!settings || !packet->due)
+		return 0;
+
 	struct report at = {
-		.ifindex = packet->connection.to_ifindex ? packet->connection.to_ifindex : packet->ifindex,
+		.ifindex = packet->ifindex,
 		.repeats = 1,
 		.verdict = VERDICT_FORWARDED,
-		.point = delivery_point(&packet->connection, delivery),
-		.direction = established_direction(&packet->connection),
+		.point = hook_point(packet->hook),
+		.direction = packet->hook == HOOK_FROM_CONTAINER ? DIRECTION_EGRESS : DIRECTION_INGRESS,
 	};
 
-	if (packet->now_ns >= packet->connection.report_ns)
+	if (settings->aggregation == AGGREGATION_NONE && packet->hook != HOOK_TO_CONTAINER)
 		event_report(packet, &at);
+	at.point = delivery_point(&packet->connection, delivery);
+	at.direction = established_direction(&packet->connection);
+	at.ifindex = delivery_ifindex(&packet->connection, delivery == DELIVERY_ROUTE ? out_ifindex : 0,
+				      packet->ifindex);
+	event_report(packet, &at);
+	return 0;
 }
 
 static __always_inline __must_check int translate(struct __sk_buff *skb, struct packet *packet)
@@ -264,13 +289,15 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		return ACTION_CONTINUE;
 
 	struct tuple key = tuple_reverse(&quoted.tuple);
-	const struct connection *of = conntrack_find(&key);
+	struct connection *of = conntrack_find(&key);
 
 	if (!of)
 		former_serve(skb, packet, &key);
 	if (!of || !is_credible(packet, of, &key) ||
 	    connection_is_expired(of, &key, packet->now_ns, settings))
 		return ACTION_CONTINUE;
+
+	set_due(packet, of, settings);
 
 	int rewrites = of->flags & CONNECTION_REWRITE;
 	int answer = judge_connection(packet, of, &key, settings);
@@ -294,7 +321,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		answer = rewrite_network(skb, &packet->connection, packet->family, delivery);
 	if (answer)
 		return answer;
-	report_error(packet, delivery);
+	report_error(delivery, route.ifindex);
 	delivery_count(&packet->connection, packet->row, packet->length);
 	return deliver_send(skb, &packet->connection, &route, delivery);
 }

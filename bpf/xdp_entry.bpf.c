@@ -13,7 +13,20 @@
 struct arrival {
 	struct tuple tuple;
 	__u32 length;
+	__u8 tcp_flags;
 };
+
+/* Ports are there for whoever reads the report: nothing is decided by them. */
+static __always_inline void arrival_read_transport(struct arrival *arrival, const __u8 *transport,
+						   const __u8 *end)
+{
+	if (!protocol_has_ports(arrival->tuple.protocol) || transport + sizeof(struct udphdr) > end)
+		return;
+	arrival->tuple.source_port = *(__be16 *)transport;
+	arrival->tuple.destination_port = *(__be16 *)(transport + 2);
+	if (arrival->tuple.protocol == IPPROTO_TCP && transport + sizeof(struct tcphdr) <= end)
+		arrival->tcp_flags = transport[13];
+}
 
 /* What a frame turns out to be. */
 enum arrival_kind {
@@ -33,6 +46,8 @@ static __always_inline enum arrival_kind arrival_read_ipv4(const struct iphdr *i
 	arrival->length = bpf_ntohs(ip->tot_len);
 	if (ip->version != 4 || ip->ihl < 5 || arrival->length < ip->ihl * 4 || arrival->length > left)
 		return ARRIVAL_MALFORMED;
+	if (!(ip->frag_off & bpf_htons(IP4_OFFSET)))
+		arrival_read_transport(arrival, (__u8 *)ip + ip->ihl * 4, end);
 	return ARRIVAL_IP;
 }
 
@@ -47,6 +62,7 @@ static __always_inline enum arrival_kind arrival_read_ipv6(const struct ipv6hdr 
 	arrival->length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	if (ip->version != 6 || arrival->length > left)
 		return ARRIVAL_MALFORMED;
+	arrival_read_transport(arrival, (__u8 *)(ip + 1), end);
 	return address_is_mapped(&arrival->tuple.source) ? ARRIVAL_OTHER : ARRIVAL_IP;
 }
 
@@ -80,26 +96,28 @@ static __noinline void report(const struct arrival *arrival, __u32 ifindex, __u6
 	if (!settings)
 		return;
 
-	__u32 repeats = drop_repeats(&key, now_ns, settings->report_interval_ns);
+	struct drop_log *log = drop_find(&key);
 
-	if (!repeats)
+	if (!log) {
+		counter_add(COUNTER_EVENTS_RING_FULL, 1);
 		return;
-
-	struct event *event = event_reserve(settings, now_ns);
-
-	if (!event)
-		return; /* user space is behind: losing a report beats losing time here */
+	}
 
 	struct report at = {
 		.ifindex = ifindex,
-		.repeats = repeats,
+		.repeats = drop_repeats(log, now_ns, settings->report_interval_ns),
 		.verdict = VERDICT_DROPPED,
 		.point = POINT_XDP,
 		.reason = REASON_PREFILTER,
 		.direction = DIRECTION_INGRESS,
 	};
+
+	if (!at.repeats)
+		return;
+
 	const struct identity *source = identity_find(live_slot(epoch), &arrival->tuple.source);
 	const struct identity *destination = identity_find(live_slot(epoch), &arrival->tuple.destination);
+	struct event *event = &log->event;
 
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time_ns = now_ns;
@@ -107,11 +125,12 @@ static __noinline void report(const struct arrival *arrival, __u32 ifindex, __u6
 	event->tuple = arrival->tuple;
 	event->rewritten = arrival->tuple;
 	event->length = arrival->length;
+	event->tcp_flags = arrival->tcp_flags;
 	event->source_identity = source ? source->id : 0;
 	event->destination_identity = destination ? destination->id : 0;
 	event->state = EVENT_NO_CONNECTION;
 	event_set_report(event, &at);
-	event_submit(event);
+	drop_report(log, settings, now_ns);
 }
 
 /* Several buffers are welcome: an uplink with an MTU of 9000 may have them. */

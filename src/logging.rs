@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::LogTarget;
 use crate::journal::{self, Journal, Priority};
@@ -47,6 +50,8 @@ struct Logger {
     /// Filters for both ways.
     stderr: env_logger::Logger,
     journal: Option<Journal>,
+    /// Lines that nobody took and that were not told of yet.
+    lost: AtomicU64,
 }
 
 impl Logger {
@@ -61,8 +66,34 @@ impl Logger {
                 writeln!(out, "{time} {:<5} {}", record.level(), record.args())
             })
             .build();
-        Logger { stderr, journal }
+        Logger {
+            stderr,
+            journal,
+            lost: AtomicU64::new(0),
+        }
     }
+
+    /// A journal that is away must not swallow what the daemon has to say; but stderr may lead to the same journal, or
+    /// to a terminal that somebody has stopped, and the daemon waits for neither.
+    fn deliver(&self, record: &Record) -> bool {
+        if let Some(journal) = &self.journal
+            && journal.send(&entry(record))
+        {
+            return true;
+        }
+        let has_room = has_room(std::io::stderr());
+        if has_room {
+            self.stderr.log(record);
+        }
+        has_room
+    }
+}
+
+/// Whether a line can be written without waiting. A reader that has gone takes it too: writing fails at once.
+fn has_room(stream: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&stream, PollFlags::OUT)];
+    let now = rustix::time::Timespec::default();
+    !matches!(poll(&mut fds, Some(&now)), Ok(0))
 }
 
 impl Log for Logger {
@@ -71,13 +102,26 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record) {
-        let is_in_journal = self.journal.as_ref().is_some_and(|journal| {
-            // What the filter holds back is done with, too.
-            !self.stderr.matches(record) || journal.send(&entry(record))
-        });
-        // A journal that is away must not swallow what the daemon has to say.
-        if !is_in_journal {
-            self.stderr.log(record);
+        if !self.stderr.matches(record) {
+            return;
+        }
+        if !self.deliver(record) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let is_untold = lost > 0
+            && !self.deliver(
+                &Record::builder()
+                    .level(Level::Warn)
+                    .target(module_path!())
+                    .args(format_args!(
+                        "{lost} lines of the log were lost before this one: nobody read it"
+                    ))
+                    .build(),
+            );
+        if is_untold {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
 
@@ -153,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_nobody_reads_is_not_waited_for() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(has_room(&writer), "an empty pipe");
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while (&writer).write(&[0; 4096]).is_ok() {}
+        assert!(!has_room(&writer), "a full one");
+        drop(reader);
+        assert!(
+            has_room(&writer),
+            "one that will never be read: writing fails at once"
+        );
+        assert!(has_room(std::fs::File::create("/dev/null").unwrap()));
+    }
+
+    #[test]
     fn the_crate_that_watches_files_is_not_heard() {
         let logger = Logger::new(None);
         for (target, expected) in [("notify::inotify", false), ("dpd::watch", true)] {
@@ -175,6 +234,7 @@ mod tests {
                 .filter_level(log::LevelFilter::Info)
                 .build(),
             journal: Some(Journal::open(&path).unwrap()),
+            lost: AtomicU64::new(0),
         };
         for level in [Level::Debug, Level::Info] {
             logger.log(

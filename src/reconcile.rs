@@ -4,6 +4,7 @@
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
 //! and is undone if it does. Before that, what something else did to the datapath is undone too.
 
+mod census;
 mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -30,6 +32,7 @@ use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
+use census::Census;
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
@@ -177,9 +180,17 @@ impl Reconciler {
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let before = self.resize(config)?;
-        let done = self.change(config, world, announce);
-        if let (Err(_), Some(before)) = (&done, before) {
-            self.restore(before);
+        let size = before
+            .as_ref()
+            .map(|before| before.load.sizes().connections);
+        let mut done = self.change(config, world, announce);
+        match &mut done {
+            Ok(applied) => {
+                let resized =
+                    size.and_then(|size| plan::resized(size, self.load.sizes().connections));
+                applied.changes.extend(resized);
+            }
+            Err(_) => before.into_iter().for_each(|before| self.restore(before)),
         }
         let (load, epoch) = (self.load.number(), self.epoch());
         self.kept.hold(self.load.pins(), load, epoch);
@@ -204,7 +215,11 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let changes = plan::diff(before, &state);
+        let mut changes = plan::diff(before, &state);
+        let census = match changes.is_empty() {
+            true => None,
+            false => Census::begin(self.load.pins(), before),
+        };
         counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
         if let Err(error) = self.attach(&state, &wanted) {
@@ -213,9 +228,13 @@ impl Reconciler {
         }
         announce(prepared.epoch(), Arc::new(state.catalog.clone()));
         let epoch = self.generations.commit(prepared);
-        self.live = Some(state);
+        let switched = Instant::now();
+        let before = self.live.replace(state);
         self.has_old_counters = true;
         self.tidy(&wanted);
+        if let (Some(census), Some(before), Some(live)) = (census, &before, &self.live) {
+            census.count(switched, before, live, &mut changes);
+        }
         Ok(Applied { epoch, changes })
     }
 

@@ -34,7 +34,7 @@ fn exit_statuses() {
     let idle = idle_node(folder.path());
     let missing = folder.path().join("missing.toml").display().to_string();
     // (sentence, words, exit status, what stderr or stdout says)
-    let rows: [(&str, &[&str], i32, &str); 16] = [
+    let rows: [(&str, &[&str], i32, &str); 20] = [
         ("nothing said is wrong use", &[], 2, "Usage: dpd"),
         (
             "an unknown command",
@@ -82,6 +82,30 @@ fn exit_statuses() {
             "missing.toml",
         ),
         (
+            "a missing file to plan for",
+            &["plan", &missing],
+            1,
+            "missing.toml",
+        ),
+        (
+            "a plan of a node that does not run: all is to come",
+            &["--config", &idle, "plan"],
+            3,
+            "+ setting conntrack.tcp 8000s",
+        ),
+        (
+            "the memory of a file's maps",
+            &["check", "--budget", &idle],
+            0,
+            "dpd_ct_tcp",
+        ),
+        (
+            "a format of what is no listing",
+            &["check", "-o", "json", &idle],
+            2,
+            "--budget",
+        ),
+        (
             "nothing runs",
             &["--config", &idle, "status"],
             1,
@@ -121,6 +145,34 @@ fn exit_statuses() {
         assert!(text.contains(said), "{sentence}: {text}");
         if status == 0 {
             assert!(output.stderr.is_empty(), "{sentence}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &config, mode).unwrap();
+    let drop_ins = folder.path().join("with.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let with_device = folder.path().join("with.toml");
+    fs::write(&with_device, "[node]\nname = \"a\"\n").unwrap();
+    std::os::unix::fs::symlink("/dev/zero", drop_ins.join("10.toml")).unwrap();
+    for config in [config, with_device] {
+        let config = config.to_str().unwrap();
+        for words in ["run", "check", "plan", "status", "service list"] {
+            let mut command = Command::new("timeout");
+            command.args(["20", env!("CARGO_BIN_EXE_dpd"), "--config", config]);
+            let output = command.args(words.split(' ')).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_ne!(output.status.code(), Some(124), "{config} {words}: {said}");
+            if ["run", "check", "plan"].contains(&words) {
+                assert_eq!(output.status.code(), Some(1), "{config} {words}: {said}");
+                let reason = "this is not a regular file";
+                assert!(said.contains(reason), "{config} {words}: {said}");
+            }
         }
     }
 }
@@ -226,6 +278,9 @@ mod observers {
             egress_rule: None,
             ingress_rule: None,
             denied_by: None,
+            enforced_by: Vec::new(),
+            rule_place: None,
+            revision: 1,
             interface: "lxc-client".to_owned(),
             bytes,
             repeats: 1,
@@ -243,6 +298,8 @@ mod observers {
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
+            recent_drops: None,
+            journal_lost: 0,
             drift: DriftCounts::default(),
         };
         Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()

@@ -14,10 +14,12 @@ fn blocks(language: &str) -> Vec<&'static str> {
     parts.filter_map(|part| part.split("```").next()).collect()
 }
 
-/// The keys that open a row of a table.
+/// The keys that open a row of a table of keys.
 fn documented_keys() -> Vec<&'static str> {
-    let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.filter_map(|row| row.split('`').next()).collect()
+    let tables = PAGE.split("\n| key | default | meaning |\n").skip(1);
+    let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with('|')));
+    rows.filter_map(|row| row.strip_prefix("| `")?.split('`').next())
+        .collect()
 }
 
 #[test]

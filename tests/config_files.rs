@@ -127,6 +127,34 @@ error: the file is not UTF-8 from here on
 }
 
 #[test]
+fn the_mark_and_the_line_ends_of_other_systems_are_no_part_of_the_text() {
+    let written = folder(&[("config.toml", b"\xef\xbb\xbf[node]\r\nname = \"a\"\r\n")]);
+    let loaded = load(&written.path().join("config.toml"));
+    let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.node.name, "a");
+    let wrong = folder(&[("config.toml", b"\xef\xbb\xbfnodes = 1\r\n")]);
+    let said = text(&wrong);
+    assert!(said.contains(" --> /config.toml:1:9\n"), "{said}");
+}
+
+#[test]
+fn a_drop_in_of_any_name_breaks_no_line() {
+    let folder = folder(&[
+        ("config.toml", b"[node]\nname = \"a\"\n"),
+        ("config.d/a\nb\x1b[2J.toml", b"[node]\nname = \"b\"\n"),
+    ]);
+    let said = text(&folder);
+    assert!(
+        said.contains(r" --> /config.d/a\nb\u{1b}[2J.toml:2:1"),
+        "{said}"
+    );
+    assert!(
+        said.contains(" ::: /config.toml:2:1"),
+        "both places: {said}"
+    );
+}
+
+#[test]
 fn what_is_no_file() {
     type Make = fn(&Path);
     let rows: [(&str, Make, &str); 6] = [
@@ -183,8 +211,8 @@ fn a_file_that_is_too_large() {
         .write(true)
         .open(folder.path().join("config.toml"))
         .unwrap();
-    file.set_len((64 << 20) + 1).unwrap();
-    assert!(text(&folder).starts_with("error: the file is larger than 64 MiB\n"));
+    file.set_len((32 << 20) + 1).unwrap();
+    assert!(text(&folder).starts_with("error: the file is larger than 32 MiB\n"));
 }
 
 #[test]

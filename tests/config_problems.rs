@@ -326,16 +326,6 @@ frontends = []
 fn what_is_not_built_yet() {
     check(&[
         (
-            "metrics",
-            r#"
-[daemon]
-metrics = "127.0.0.1:9964"
-"#,
-            &[
-                "2:1..8 `daemon.metrics` is not built yet in this version of dpd (take it out of the file)",
-            ],
-        ),
-        (
             "maglev",
             r#"
 [services.s]
@@ -429,6 +419,50 @@ socket = "/sys/fs/bpf/a/s"
 socket = "/ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"
 "#,
             &["2:10..121 the path of a socket can't be longer than 107 bytes"],
+        ),
+        (
+            "metrics at a port alone",
+            r#"
+[daemon]
+metrics = "9964"
+"#,
+            &[
+                r#"2:11..17 "9964" is no address with a port (write it as 127.0.0.1:9964 or [::1]:9964)"#,
+            ],
+        ),
+        (
+            "metrics at an address alone",
+            r#"
+[daemon]
+metrics = "127.0.0.1"
+"#,
+            &[r#"2:11..22 "127.0.0.1" lacks its port (write it as 127.0.0.1:9964 or [::1]:9964)"#],
+        ),
+        (
+            "metrics at any port",
+            r#"
+[daemon]
+metrics = "127.0.0.1:0"
+"#,
+            &[
+                r#"2:11..24 "127.0.0.1:0" has port 0, which nothing can have (ports are 1 to 65535)"#,
+            ],
+        ),
+        (
+            "metrics at an address that no host has",
+            r#"
+[daemon]
+metrics = "224.0.0.1:9964"
+"#,
+            &["2:11..27 224.0.0.1 is a multicast address, which is nobody's own"],
+        ),
+        (
+            "metrics at an IPv4 address in IPv6's clothes",
+            r#"
+[daemon]
+metrics = "[::ffff:127.0.0.1]:9964"
+"#,
+            &["2:11..36 ::ffff:127.0.0.1 is an IPv4 address written as IPv6"],
         ),
         (
             "an unknown word",
@@ -2395,6 +2429,84 @@ fn a_long_line_is_shown_round_the_place() {
     assert_eq!((place.line, place.column), (5, 7022));
     assert_eq!(marked, "\"nobody\"");
     assert!(place.text.chars().count() <= 120, "{place:?}");
+}
+
+#[test]
+fn no_name_breaks_a_line_or_hides_what_it_is() {
+    let tables = [
+        ("an identity", "[identities.NAME]\nid = 300\n"),
+        (
+            "a service",
+            "[services.NAME]\nfrontends = [\"10.0.0.1:1/tcp\"]\nbackends = [\"10.0.0.2:1\"]\n",
+        ),
+        (
+            "a policy",
+            "[identities.a]\nid = 300\n[policies.NAME]\nsubject = \"a\"\ningress = []\n",
+        ),
+        (
+            "a node",
+            "[interfaces.up]\nrole = \"uplink\"\n[nodes.NAME]\naddresses = [\"192.0.2.2\"]\n",
+        ),
+        ("an interface", "[interfaces.NAME]\nrole = \"uplink\"\n"),
+        (
+            "a table of the prefilter",
+            "[interfaces.up]\nrole = \"uplink\"\n[prefilter.NAME]\ndeny = []\n",
+        ),
+        ("this node", "[node]\nname = NAME\n"),
+        ("a label", "[identities.a]\nid = 300\nlabels = [NAME]\n"),
+    ];
+    // As TOML writes them.
+    let names = [
+        r#""a b=""#,
+        r#""a\"b=""#,
+        r#""a'b=""#,
+        r#""a\nb=""#,
+        r#""a\tb=""#,
+        r#""a\u0000b=""#,
+        r#""a\u001b[2Jb=""#,
+        r#""a\u007fb=""#,
+        r#""a\u0085b=""#,
+        r#""a\u00a0b=""#,
+        r#""a\u2028b=""#,
+        r#""a\u200bb=""#,
+        r#""a\u202eb=""#,
+        r#""a\ufeffb=""#,
+        r#""a\\b=""#,
+        "\"a\u{202e}b=\"",
+    ];
+    for (what, table) in tables {
+        for name in names {
+            let file = table.replace("NAME", name);
+            let text = problems_of(&file).to_string();
+            assert!(
+                text.contains("are not allowed here"),
+                "{what} called {name}: {text}"
+            );
+            let hides =
+                |c: char| c != '\n' && (c.is_control() || c == '\u{202e}' || c == '\u{feff}');
+            assert!(!text.contains(hides), "{what} called {name}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_problems_are_told_and_the_rest_is_counted() {
+    let slips: String = (0..1500).map(|n| format!("[colour{n}]\n")).collect();
+    let problems = problems_of(&slips);
+    assert_eq!(problems.0.len(), 1001);
+    let last = problems.0.last().map(brief);
+    assert_eq!(
+        last.as_deref(),
+        Some("there are more errors than are told here: 500 more")
+    );
+
+    // What is over the bound still counts, though all that is told are warnings.
+    let twice = "\"any\", ".repeat(1500);
+    let file = format!(
+        "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\ningress = [{{ from = [{twice}] }}]\negress = 1\n"
+    );
+    let problems = problems_of(&file);
+    assert_eq!((problems.0.len(), problems.error_count()), (1002, 1));
 }
 
 /// Half-written files are met in practice: none of them may stop the daemon.

@@ -64,6 +64,7 @@ fn the_defaults() {
             bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
+            metrics: None,
         },
         interfaces: BTreeMap::new(),
         identities: BTreeMap::new(),
@@ -108,6 +109,7 @@ addresses = ["192.0.2.1", "2001:db8::1"]
 bpf_root = "/sys/fs/bpf/b"
 socket = "/run/b.sock"
 log = "journald"
+metrics = "[::]:9964"
 [policy]
 enforcement = "always"
 audit = true
@@ -136,6 +138,8 @@ journal = "off"
     assert_eq!(config.daemon.bpf_root, Path::new("/sys/fs/bpf/b"));
     assert_eq!(config.daemon.socket, Path::new("/run/b.sock"));
     assert_eq!(config.daemon.log, LogTarget::Journald);
+    let everywhere = "[::]:9964".parse().expect("an address and port");
+    assert_eq!(config.daemon.metrics, Some(everywhere));
     assert_eq!(config.policy.enforcement, EnforcementMode::Always);
     assert!(config.policy.audit && !config.policy.allow_host);
     let conntrack = Conntrack {

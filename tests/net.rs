@@ -479,6 +479,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
             bpf_root: "/sys/fs/bpf/dpd".into(),
             socket: "/run/dpd/dpd.sock".into(),
             log: LogTarget::Stderr,
+            metrics: None,
         },
         interfaces: endpoints.iter().map(interface).collect(),
         identities: BTreeMap::new(),

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 const FIRST: &str = r#"
@@ -214,5 +216,229 @@ fn the_killed_daemon_comes_back() {
     machine.eventually(
         "systemd starts it again",
         "systemctl show -p NRestarts dpd | grep -qx NRestarts=1 && systemctl is-active dpd",
+    );
+}
+
+/// Two workloads inside the machine, and a policy that lets nobody in.
+const REFUSED: &str = r#"
+[events]
+interval = "1h"
+
+[interfaces.lxc-intruder]
+role = "endpoint"
+addresses = ["10.200.0.65"]
+identity = "intruder"
+
+[interfaces.lxc-coredns]
+role = "endpoint"
+addresses = ["10.200.0.44"]
+identity = "kube-dns"
+
+[identities]
+intruder = { id = 20002 }
+kube-dns = { id = 18203 }
+
+[policies.nobody]
+subject = "kube-dns"
+ingress = []
+
+[policies.not-them]
+subject = "kube-dns"
+ingress = [{ from = ["intruder"], ports = ["54/udp"], action = "deny" }]
+"#;
+
+const WORKLOADS: &str = r"set -e
+for row in intruder:10.200.0.65 coredns:10.200.0.44; do
+    name=${row%%:*} address=${row#*:}
+    ip netns add $name
+    ip link add lxc-$name type veth peer name eth0 netns $name
+    ip link set lxc-$name up
+    ip -n $name address add $address/32 dev eth0
+    ip -n $name link set eth0 up
+    ip -n $name route add default dev eth0
+done";
+
+impl Machine {
+    /// The intruder sends a packet from each of these ports to one of the DNS server's.
+    fn intrude(&self, ports: std::ops::Range<u16>, to: u16) {
+        let script = format!(
+            "import socket\n\
+             for port in range({}, {}):\n    \
+                 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n    \
+                 s.bind((\"10.200.0.65\", port))\n    \
+                 s.sendto(b\"x\", (\"10.200.0.44\", {to}))\n    \
+                 s.close()",
+            ports.start, ports.end
+        );
+        self.ok(&format!("ip netns exec intruder python3 -c '{script}'"));
+    }
+
+    /// Records of the journal that match, as JSON.
+    fn records(&self, matches: &str) -> Vec<Value> {
+        let lines = self.ok(&format!("journalctl -q -u dpd -o json --all {matches}"));
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a record in JSON"))
+            .collect()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ok("dpd status -o json")).expect("the status in JSON")
+    }
+}
+
+#[test]
+fn drops_are_records_of_the_journal() {
+    let machine = Machine::boot(REFUSED);
+    machine.ok(WORKLOADS);
+    machine.ok("systemctl start dpd");
+    machine.intrude(4000..4001, 53);
+    machine.intrude(4001..4002, 54);
+    let drops = "DPD_VERDICT=dropped DPD_SRC_NAME=intruder";
+    machine.eventually(
+        "both drops are in the journal",
+        &format!("test $(journalctl -q -u dpd {drops} -o json | wc -l) = 2"),
+    );
+    let records = machine.records(drops);
+    let fields = |record: &Value, names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| record[*name].clone()).collect()
+    };
+    let names = [
+        "MESSAGE",
+        "PRIORITY",
+        "SYSLOG_IDENTIFIER",
+        "DPD_POINT",
+        "DPD_DROP_REASON",
+        "DPD_SRC_PORT",
+        "DPD_RULE",
+        "DPD_CONFIG_FILE",
+        "DPD_CONFIG_LINE",
+        "DPD_CONFIG_REVISION",
+        "DPD_ENFORCED_BY",
+        "DPD_INTERFACE",
+    ];
+    assert_eq!(
+        fields(&records[0], &names),
+        [
+            json!(
+                "10.200.0.65:4000 (intruder) -> 10.200.0.44:53 (kube-dns) \
+                 DROPPED (policy denied: no rule of ingress kube-dns) (UDP)"
+            ),
+            json!("4"),
+            json!("dpd"),
+            json!("from-endpoint"),
+            json!("policy denied"),
+            json!("4000"),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+            json!("1"),
+            json!("nobody"),
+            json!("lxc-intruder"),
+        ]
+    );
+    let line = 1 + REFUSED
+        .lines()
+        .position(|line| line.contains("54/udp"))
+        .expect("the rule");
+    assert_eq!(
+        fields(
+            &records[1],
+            &[
+                "DPD_RULE",
+                "DPD_CONFIG_FILE",
+                "DPD_CONFIG_LINE",
+                "DPD_ENFORCED_BY"
+            ]
+        ),
+        [
+            json!("not-them/ingress/0"),
+            json!("/etc/dpd/config.toml"),
+            json!(line.to_string()),
+            Value::Null
+        ]
+    );
+
+    // A journald that is stopped holds up nobody, and one that comes back is spoken to again.
+    machine.ok("systemctl kill --signal=STOP systemd-journald");
+    machine.intrude(5000..6000, 53);
+    machine.eventually(
+        "observers see every drop meanwhile",
+        "test $(dpd observe --last 8000 --verdict dropped -o json | wc -l) = 1002",
+    );
+    assert!(machine.status()["event_loss"]["journal"].as_u64() > Some(0));
+    machine
+        .ok("systemctl kill --signal=CONT systemd-journald && systemctl restart systemd-journald");
+    machine.eventually(
+        "what was lost is said",
+        "journalctl -q -u dpd | grep -q 'flows were not logged'",
+    );
+    machine.intrude(6000..6001, 53);
+    machine.eventually(
+        "the journal has the next drop",
+        "test -n \"$(journalctl -q -u dpd DPD_SRC_PORT=6000 -o json)\"",
+    );
+    assert_eq!(
+        machine
+            .records("MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e")
+            .len(),
+        0,
+        "journald had nothing to suppress"
+    );
+    machine.ok("systemctl is-active dpd");
+}
+
+#[test]
+fn the_units_group_may_observe() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
+        printf '[Service]\\nGroup=adm\\n' >/etc/systemd/system/dpd.service.d/group.conf
+        systemctl daemon-reload && systemctl start dpd");
+    let socket = machine.ok("stat -c '%a %U %G' /run/dpd/dpd.sock");
+    assert_eq!(socket.trim(), "660 root adm");
+    let observe = "--clear-groups dpd observe --last 1";
+    machine.ok(&format!("setpriv --reuid 65534 --regid adm {observe}"));
+    let other = machine.run(&format!("setpriv --reuid 65534 --regid 65534 {observe}"));
+    assert_eq!(other.status.code(), Some(1), "{}", text(&other));
+    assert!(
+        text(&other).contains("Permission denied"),
+        "{}",
+        text(&other)
+    );
+}
+
+#[test]
+fn a_record_of_any_size_and_a_full_disk() {
+    let machine = Machine::boot(REFUSED);
+    machine.ok(WORKLOADS);
+    machine.ok("systemctl start dpd");
+    // Each table is a problem of its own: together they are more than a datagram holds.
+    machine.ok("cp /etc/dpd/config.toml /etc/dpd/right
+        for n in $(seq 4000); do printf '[services.s%s]\nnonsense = 1\n' $n; done >/etc/dpd/new
+        mv /etc/dpd/new /etc/dpd/config.toml");
+    machine.eventually(
+        "all that is wrong is one record",
+        "journalctl -q -u dpd -o json --all PRIORITY=3 | grep 's1\\b' | grep -q 's4000\\b'",
+    );
+    machine.ok("mv /etc/dpd/right /etc/dpd/config.toml && systemctl reload dpd");
+
+    machine.ok(
+        "mount -t tmpfs -o size=6m full /run/log/journal && systemctl restart systemd-journald
+        dd if=/dev/zero of=/run/log/journal/fill bs=64k 2>/dev/null; test -e /run/log/journal/fill",
+    );
+    machine.intrude(5000..5900, 53);
+    machine.eventually(
+        "a full disk holds up nobody",
+        "test $(dpd observe --last 8000 --verdict dropped -o json | wc -l) = 900",
+    );
+    machine.ok("systemctl is-active dpd && rm /run/log/journal/fill");
+    let next = "ip netns exec intruder python3 -c 'import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
+    machine.eventually(
+        "where there is room again, drops are logged again",
+        &format!(
+            "{next}; test -n \"$(journalctl -q -u dpd DPD_VERDICT=dropped --since -2s -o json)\""
+        ),
     );
 }

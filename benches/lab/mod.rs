@@ -312,6 +312,72 @@ pub fn need_root() {
     }
 }
 
+/// Ends with a sentence where programs are missing that the bench runs.
+pub fn need_programs(programs: &[&str]) {
+    let is_missing = |program: &&&str| {
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {program}")])
+            .output();
+        !found.is_ok_and(|found| found.status.success())
+    };
+    let missing: Vec<&str> = programs.iter().filter(is_missing).copied().collect();
+    if !missing.is_empty() {
+        eprintln!(
+            "this bench runs programs that are missing here: {}. Run tools/install-packages bench",
+            missing.join(", ")
+        );
+        std::process::exit(1);
+    }
+}
+
+/// Says so if others use the machine: figures are worth little then.
+pub fn warn_if_busy() {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load
+        .split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0.0);
+    if load > 1.0 {
+        println!("NOTE: the machine is busy (load {load}): these figures say little");
+    }
+}
+
+/// Waits until something listens there.
+pub fn wait_for_tcp(from: &Namespace, to: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let connects =
+        || from.run(|| std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1)));
+    while connects().is_err() {
+        assert!(Instant::now() < deadline, "nothing listens at {to}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A DNS server with one name, at the server's address.
+pub fn dns_server(lab: &Lab, folder: &Path) -> Child {
+    fs::create_dir(folder).expect("make a folder");
+    let zone = "$ORIGIN example.\n$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 192.0.2.53\nhost A 192.0.2.1\n";
+    fs::write(folder.join("example.zone"), zone).expect("write the zone");
+    let place = folder.display();
+    let config = format!(
+        "server:\n  listen: {SERVER}@{}\n  rundir: {place}\n  udp-workers: 1\n\
+         database:\n  storage: {place}\n\
+         template:\n  - id: default\n    storage: {place}\n    file: \"%s.zone\"\n\
+         zone:\n  - domain: example\n",
+        port::DNS
+    );
+    let path = folder.join("knot.conf");
+    fs::write(&path, config).expect("write the server's configuration");
+    inside(&lab.server, "knotd")
+        .arg("-c")
+        .arg(path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start knotd (of the package knot)")
+}
+
 /// CPU time that a process has used, in hundredths of a second.
 pub fn ticks(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("look at the process");

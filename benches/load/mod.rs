@@ -149,7 +149,9 @@ pub fn udp_ping_pong(to: SocketAddr, time: Duration) -> Turns {
     let mut bytes = [0; SIZE];
     turns(time, || {
         socket.send(&[0; SIZE]).expect("send");
-        socket.recv(&mut bytes).expect("no answer to a question by UDP");
+        socket
+            .recv(&mut bytes)
+            .expect("no answer to a question by UDP");
     })
 }
 
@@ -161,12 +163,33 @@ pub fn tcp_ping_pong(to: SocketAddr, time: Duration) -> Turns {
     turns(time, || ask(&mut stream, &question))
 }
 
-/// A new connection for each question.
+/// A new connection for each question. The server closes first: a port of the client's that waits for stray segments
+/// would slow down its search for a free one, which is not what is measured.
 pub fn tcp_connect(to: SocketAddr, time: Duration) -> Turns {
     turns(time, || {
         let mut stream = tcp_client(to);
         ask(&mut stream, &[0; SIZE]);
+        let mut end = [0; 1];
+        let read = stream.read(&mut end).expect("the server does not close");
+        assert_eq!(read, 0, "the server says too much");
     })
+}
+
+/// Bytes toward the server over one connection, in small segments; its answers are read and forgotten.
+pub fn tcp_send(to: SocketAddr, time: Duration) {
+    let mut stream = tcp_client(to);
+    let mut question = [0; SIZE];
+    question[0] = STREAM;
+    ask(&mut stream, &question);
+    let mut reader = stream.try_clone().expect("a second handle");
+    let answers = thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while reader.read(&mut bytes).is_ok_and(|read| read > 0) {}
+    });
+    send_for(time, || stream.write(&question));
+    // The server ends with us where that fails.
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = answers.join();
 }
 
 /// Packets toward the server over one flow, as fast as they go: a second. The server must not answer: it is one of
@@ -200,14 +223,18 @@ pub fn sink(address: SocketAddr) -> UdpSocket {
 fn udp_client(to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((unspecified(to), 0)).expect("make a UDP socket");
     socket.connect(to).expect("name the server");
-    socket.set_read_timeout(Some(PATIENCE)).expect("set a bound");
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a bound");
     socket
 }
 
 fn tcp_client(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&to, PATIENCE).expect("connect to the server");
     stream.set_nodelay(true).expect("send at once");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set a bound");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("set a bound");
     stream
 }
 
@@ -263,4 +290,3 @@ pub fn busy_time() -> Duration {
     let busy = ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6];
     Duration::from_millis(busy * 10)
 }
-

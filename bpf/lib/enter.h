@@ -61,6 +61,8 @@ static __noinline __must_check int enter_follow(struct packet *packet, const str
 	const struct connection *reply = bpf_map_lookup_elem(&dpd_ct_unanswered, key);
 
 	packet->connection = *winner;
+	packet->counted_egress_rule = winner->egress_rule;
+	packet->counted_ingress_rule = winner->ingress_rule;
 	if (reply && connection_is_twin(reply, &packet->tuple) && !tuple_equals(&twin, key))
 		conntrack_delete(key);
 	return 0;

@@ -7,6 +7,7 @@
 #define DPD_ENTRANCE_H
 
 #include "deliver.h"
+#include "event.h"
 #include "fragment.h"
 
 /* RFC 2131, 4.1; RFC 8415, 7.2 */
@@ -110,7 +111,7 @@ static __always_inline int host_needs(const struct packet *packet)
 	       address_is_link_local(&packet->tuple.source) || (source && source->place == PLACE_HOST);
 }
 
-static __noinline __must_check int entrance_needs(struct __sk_buff *skb, const struct packet *packet)
+static __noinline __must_check int entrance_needs(struct __sk_buff *skb, struct packet *packet)
 {
 	int needed;
 
@@ -122,7 +123,10 @@ static __noinline __must_check int entrance_needs(struct __sk_buff *skb, const s
 		needed = workload_needs_ipv4(packet) && packet_stays_on_link(packet);
 	else
 		needed = workload_needs_ipv6(skb, packet) && packet_stays_on_link(packet);
-	return needed ? ACTION_PASS : 0;
+	if (!needed)
+		return 0;
+	event_report_single(packet, packet->hook == HOOK_TO_CONTAINER ? POINT_TO_ENDPOINT : POINT_TO_STACK);
+	return ACTION_PASS;
 }
 
 static __always_inline __must_check int entrance_check_destination(const struct packet *packet)

@@ -19,6 +19,7 @@ struct plain {
 	__u32 transport;
 	__u32 length;
 	__u32 headers; /* bytes from the network header to the payload */
+	__u32 out_ifindex; /* where the kernel's routes lead, if it goes by them */
 	__u8 family;
 	__u8 tcp_flags;
 };
@@ -132,6 +133,15 @@ static __always_inline __u8 delivery_point(const struct connection *connection, 
 	return receiver == host ? POINT_TO_HOST : POINT_TO_STACK;
 }
 
+/* The interface at which a delivered packet is reported: that by which it leaves, else that by which it came. */
+static __always_inline __u32 delivery_ifindex(const struct connection *connection, __u32 out_ifindex,
+					      __u32 ifindex)
+{
+	if (connection->to_ifindex)
+		return connection->to_ifindex;
+	return out_ifindex ? out_ifindex : ifindex;
+}
+
 /* Reports a packet of the established path at a point. */
 static __noinline void established_report(const struct plain *plain, struct connection *connection,
 					  __u64 epoch, __u32 ifindex, __u8 point)
@@ -190,7 +200,7 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 	if (settings->aggregation == AGGREGATION_NONE && hook != HOOK_TO_CONTAINER)
 		established_report(plain, connection, epoch, ifindex, hook_point(hook));
 	established_report(plain, connection, epoch,
-			   connection->to_ifindex ? connection->to_ifindex : ifindex,
+			   delivery_ifindex(connection, plain->out_ifindex, ifindex),
 			   delivery_point(connection, connection->delivery));
 	return 1;
 }
@@ -262,6 +272,7 @@ __weak __noinline int established_send(struct __sk_buff *skb, struct plain *plai
 	if (delivery == DELIVERY_ROUTE &&
 	    route_find(skb, &connection->rewritten, route_length(skb, plain->length, plain->headers), &route))
 		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can, and reports it */
+	plain->out_ifindex = route.ifindex;
 	if (unlikely(plain->tcp_flags & TCP_NOTED || connection_is_passing(connection) ||
 		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
 		     now_ns >= connection->report_ns) &&

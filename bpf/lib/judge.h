@@ -27,6 +27,16 @@ static __always_inline __must_check int judge_policy(struct packet *packet, cons
 	return answer;
 }
 
+/* The rule that refuses the packet counts it; what is let through counts once it is a connection. */
+static __always_inline void judge_count_refusal(const struct packet *packet)
+{
+	__u32 rule = packet->direction == DIRECTION_EGRESS ? packet->connection.egress_rule
+							   : packet->connection.ingress_rule;
+
+	if (rule)
+		policy_count_hit(rule);
+}
+
 /* Judges packet->beginning and notes both identities, rules and places; 0, or minus a reason. */
 static __noinline __must_check int judge(struct packet *packet, const struct settings *settings)
 {
@@ -45,6 +55,8 @@ static __noinline __must_check int judge(struct packet *packet, const struct set
 		packet->audit = -answer;
 		return 0;
 	}
+	if (answer)
+		judge_count_refusal(packet);
 	return answer;
 }
 

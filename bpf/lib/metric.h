@@ -51,8 +51,11 @@ static __always_inline void metric_count(__u32 ifindex, __u8 reason, __u8 direct
 
 	struct metric first = { .packets = 1, .bytes = bytes };
 
-	/* Full only with thousands of interfaces; then this row is missing and no packet is harmed. */
-	bpf_map_update_elem(&dpd_metrics, &key, &first, BPF_NOEXIST);
+	/*
+	 * Whether or not another CPU has made the row meanwhile, this one's value is still zero. Full only with
+	 * thousands of interfaces; then the row is missing and no packet is harmed.
+	 */
+	bpf_map_update_elem(&dpd_metrics, &key, &first, BPF_ANY);
 }
 
 static __always_inline void counter_add(__u32 counter, __u64 amount)

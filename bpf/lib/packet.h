@@ -54,7 +54,8 @@ struct packet {
 	__u8 audit; /* the reason for which policy would have dropped it */
 	__u8 direction; /* the side of policy that it meets; the hook's, until the receiver's is asked */
 	__u8 may_fragment; /* IPv4 without DF: the kernel may cut it */
-	__u8 pad[2];
+	__u8 due; /* it is to be reported */
+	__u8 pad;
 	__u16 mtu; /* of the route that it is too big for */
 	__u16 segment; /* bytes from the network header to the payload, and of one segment's payload */
 	__s32 service_answer; /* why no backend can be chosen; 0: one was, or there is no service */
@@ -63,6 +64,8 @@ struct packet {
 	__u32 slot_count;
 	__u32 drawn_slot;
 	__u32 drawn_backend;
+	__u32 counted_egress_rule; /* the connection is one of their hits already */
+	__u32 counted_ingress_rule;
 	struct tuple tuple; /* as it came */
 	struct tuple beginning; /* client to backend, as policy sees it: whichever side sent this packet */
 	struct connection connection; /* a copy of this direction's entry, or the entry to be made */

@@ -24,7 +24,10 @@ struct {
 	__array(values, struct policy_table);
 } dpd_policy __weak SEC(".maps");
 
-/* How often each rule decided, by its number. */
+/*
+ * Hits of each rule, by its number: connections that it let through, each once however often it is judged again, and
+ * packets that it refused.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -44,7 +47,18 @@ static __always_inline void policy_count_hit(__u32 rule)
 
 	__u64 first = 1;
 
-	bpf_map_update_elem(&dpd_rule_hits, &rule, &first, BPF_NOEXIST);
+	bpf_map_update_elem(&dpd_rule_hits, &rule, &first, BPF_ANY);
+}
+
+/* A connection has been entered under these rules: those that it had before have counted it. */
+static __always_inline void policy_count_connection(const struct packet *packet)
+{
+	const struct connection *connection = &packet->connection;
+
+	if (connection->egress_rule && connection->egress_rule != packet->counted_egress_rule)
+		policy_count_hit(connection->egress_rule);
+	if (connection->ingress_rule && connection->ingress_rule != packet->counted_ingress_rule)
+		policy_count_hit(connection->ingress_rule);
 }
 
 /* One direction of one subject. */
@@ -91,7 +105,6 @@ static __noinline __must_check int policy_ask(const struct policy_question *ques
 		decides = of_any;
 	if (decides) {
 		*rule = decides->rule;
-		policy_count_hit(decides->rule);
 		return decides->deny ? -REASON_POLICY_DENY : 0;
 	}
 	if (question->enforcement == ENFORCEMENT_DENY_ONLY || question->from_host)

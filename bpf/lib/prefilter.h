@@ -50,7 +50,7 @@ static __always_inline void prefilter_count(__u32 number)
 	if (hits)
 		*hits += 1;
 	else
-		bpf_map_update_elem(&dpd_prefilter_hits, &number, &first, BPF_NOEXIST);
+		bpf_map_update_elem(&dpd_prefilter_hits, &number, &first, BPF_ANY);
 }
 
 #endif

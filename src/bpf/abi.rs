@@ -56,7 +56,9 @@ plain!(
     metric,
     traffic,
     usage,
-    event
+    event,
+    drop_key,
+    drop_log
 );
 /// Each endpoint has a row of its own.
 const _: () = assert!(traffic_rows::TRAFFIC_ROWS.0 == crate::model::catalog::MAX_ENDPOINTS + 1);

@@ -1,21 +1,20 @@
-//! The tables of connections: their sizes, their entries as connections, and the sweep.
+//! The tables of connections: their sizes, and their entries as connections.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenMapMut};
+use libbpf_rs::{MapCore, MapHandle, OpenMapMut};
 
 use super::abi::{self, Plain};
 use super::encode;
 use super::map;
 use super::pins::Pins;
-use crate::model::conntrack::Connection;
+use crate::model::conntrack::{Connection, ConntrackState, Conversation};
+use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 
-/// How long an expired pair stays before the sweeper takes it away, in nanoseconds.
-const GRACE_NS: u64 = 10_000_000_000;
-
+/// In the order of [`Tables::maps`].
 pub(super) const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
 
 /// How many connections the tables are made for.
@@ -86,9 +85,9 @@ pub(super) fn twin_member(of_key: &str) -> String {
 /// The pinned tables.
 #[derive(Debug)]
 pub struct Tables {
-    maps: [MapHandle; 3],
-    usage: MapHandle,
-    counters: MapHandle,
+    pub(super) maps: [MapHandle; 3],
+    pub(super) usage: MapHandle,
+    pub(super) counters: MapHandle,
 }
 
 /// One direction's entry where it was found.
@@ -97,20 +96,13 @@ struct Entry {
     value: abi::connection,
 }
 
-/// What a sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub entries: u64,
-    pub deleted: u64,
-}
-
 /// The kernel's monotonic clock as programs read it, in nanoseconds.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-fn reverse(tuple: &abi::tuple) -> abi::tuple {
+pub(super) fn reverse(tuple: &abi::tuple) -> abi::tuple {
     abi::tuple {
         source: tuple.destination,
         destination: tuple.source,
@@ -136,7 +128,7 @@ fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
 }
 
 /// When an entry is expired, on the kernel's monotonic clock.
-fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
+pub(super) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
     entry
         .seen_ns
         .saturating_add(lifetime_ns(settings, protocol, entry.state))
@@ -153,7 +145,7 @@ fn find_twin<'a>(
         .filter(|twin| reverse(&twin.value.rewritten).as_bytes() == key)
 }
 
-fn is_reply(entry: &abi::connection) -> bool {
+pub(super) fn is_reply(entry: &abi::connection) -> bool {
     u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
 }
 
@@ -205,92 +197,29 @@ impl Tables {
         Ok(connections)
     }
 
-    /// Deletes pairs that have been expired for ten seconds, and sets the endpoints' counts of connections right.
-    pub fn sweep(&self, settings: &Settings) -> Result<Swept> {
+    /// How many connections each conversation has; closing ones are over. One pass, and memory for the conversations
+    /// alone: the half of the side that began speaks for both, since what renews one half renews the other.
+    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
         let now = now_ns();
-        let entries = self.entries()?;
-        let mut swept = Swept {
-            entries: entries.len() as u64,
-            deleted: 0,
-        };
-        let mut open: HashMap<u32, u64> = HashMap::new();
-        for (key, entry) in &entries {
-            let Some(tuple) = abi::tuple::from_bytes(key) else {
-                continue;
+        let mut conversations = HashMap::new();
+        for (map, name) in self.maps.iter().zip(TABLES) {
+            let take = |tuple: abi::tuple, entry: abi::connection| {
+                let is_closing = encode::connection_state(entry.state) == ConntrackState::Closing;
+                let is_live = expires_ns(settings, tuple.protocol, &entry) > now && !is_closing;
+                if is_live && !is_reply(&entry) {
+                    *conversations
+                        .entry(conversation(&tuple, &entry))
+                        .or_default() += 1;
+                }
             };
-            let twin = find_twin(&entries, key, &entry.value);
-            let over = |entry: &abi::connection| {
-                expires_ns(settings, tuple.protocol, entry).saturating_add(GRACE_NS) < now
-            };
-            if over(&entry.value) && twin.is_none_or(|twin| over(&twin.value)) {
-                swept.deleted += u64::from(self.delete_if_still_over(key, entry, settings, now)?);
-            } else if !is_reply(&entry.value) && entry.value.from_ifindex != 0 {
-                *open.entry(entry.value.from_ifindex).or_default() += 1;
-            }
+            map::for_each(map, take).with_context(|| format!("read {name}"))?;
         }
-        self.count_deleted(swept.deleted)?;
-        self.set_usage(&open)?;
-        Ok(swept)
+        Ok(conversations)
     }
 
-    /// Looks again first: a packet may have come since the table was read.
-    fn delete_if_still_over(
-        &self,
-        key: &[u8],
-        entry: &Entry,
-        settings: &Settings,
-        now: u64,
-    ) -> Result<bool> {
-        let map = &self.maps[entry.table];
-        let Some(value) = map.lookup(key, MapFlags::ANY)? else {
-            return Ok(false);
-        };
-        let Some(value) = abi::connection::from_bytes(&value) else {
-            return Ok(false);
-        };
-        let protocol = value.rewritten.protocol;
-        if expires_ns(settings, protocol, &value).saturating_add(GRACE_NS) >= now {
-            return Ok(false);
-        }
-        Ok(map.delete(key).is_ok())
-    }
-
-    /// Counts in the one counter that is the daemon's: the programs count what they delete themselves.
-    fn count_deleted(&self, deleted: u64) -> Result<()> {
-        if deleted == 0 {
-            return Ok(());
-        }
-        let key = abi::counter::COUNTER_CT_SWEPT.0.to_ne_bytes();
-        let Some(mut values) = self.counters.lookup_percpu(&key, MapFlags::ANY)? else {
-            return Ok(());
-        };
-        if let Some(first) = values.first_mut()
-            && let Some(count) = u64::from_bytes(first)
-        {
-            *first = (count + deleted).to_ne_bytes().to_vec();
-        }
-        self.counters
-            .update_percpu(&key, &values, MapFlags::ANY)
-            .context("count the swept connections")
-    }
-
-    /// What evictions hid from the programs' counts is put right; programs trust the counts for a minute from then on.
-    fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
-        let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
-        for (ifindex, usage) in rows {
-            let open = open.get(&ifindex).copied().unwrap_or_default();
-            let opened = usage.opened.max(open);
-            let exact = abi::usage {
-                opened,
-                closed: opened - open,
-                right_ns: now_ns(),
-            };
-            // Gone in the meantime: then there is nothing to put right.
-            let _ = self
-                .usage
-                .update(ifindex.as_bytes(), exact.as_bytes(), MapFlags::EXIST);
-        }
-        Ok(())
+    /// How many connections the tables were made for: `conntrack.size`.
+    pub fn size(&self) -> u32 {
+        self.maps[0].max_entries() / 2
     }
 
     /// Forgets every connection; answers how many entries there were in all tables.
@@ -307,14 +236,20 @@ impl Tables {
         self.set_usage(&HashMap::new())?;
         Ok(connections)
     }
+}
 
-    /// How many entries there are now.
-    pub fn present(&self) -> Result<u64> {
-        let mut present = 0;
-        for map in &self.maps {
-            present += map.keys().count() as u64;
-        }
-        Ok(present)
+/// Of the entry of the side that began.
+fn conversation(tuple: &abi::tuple, entry: &abi::connection) -> Conversation {
+    let has_ports = Protocol::from_number(tuple.protocol).is_some_and(Protocol::has_ports);
+    let port = |port| if has_ports { port } else { 0 };
+    let to = &entry.rewritten;
+    Conversation {
+        protocol: tuple.protocol,
+        src: encode::socket(&tuple.source, 0).ip(),
+        dst: encode::socket(&tuple.destination, port(tuple.destination_port)),
+        backend: encode::socket(&to.destination, port(to.destination_port)),
+        service: entry.service,
+        backend_id: entry.backend,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Counters of what is no more are forgotten.
+//! The counters: those that belong to no interface are read, and those of what is no more forgotten.
 //!
 //! Most numbers are never given twice, so nobody else would clear what was counted under them. A row of `dpd_traffic` is
 //! given again: it is cleared before its new owner's first packet.
@@ -53,4 +53,16 @@ fn forget_rows<K: Plain>(pins: &Pins, name: &str, is_known: impl Fn(K) -> bool) 
         }
     }
     Ok(())
+}
+
+/// One of `dpd_counters`, over all CPUs.
+pub fn read(counters: &impl MapCore, counter: abi::counter) -> Result<u64> {
+    let values = counters
+        .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)
+        .context("read a counter")?
+        .unwrap_or_default();
+    Ok(values
+        .iter()
+        .filter_map(|value| u64::from_bytes(value))
+        .sum())
 }

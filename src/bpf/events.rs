@@ -1,10 +1,10 @@
-//! The ring buffer: events as the programs made them, in host order.
+//! The ring buffer: events as the programs made them, in host order; and drops that no event has told of yet.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder};
 
 use super::abi::{self, Plain};
 use super::live::Awake;
@@ -182,5 +182,43 @@ fn taken(answer: i32) -> Result<i32> {
         0.. => Ok(answer),
         _ if error.kind() == std::io::ErrorKind::Interrupted => Ok(0),
         _ => Err(error).context("read the ring of events"),
+    }
+}
+
+/// Drops that the programs held back: the next report of the same drop tells them, but there may be none.
+pub struct HeldBack {
+    drops: MapHandle,
+}
+
+impl HeldBack {
+    pub fn open(pins: &Pins) -> Result<HeldBack> {
+        let drops = map::open(&pins.map("dpd_drops"))?;
+        Ok(HeldBack { drops })
+    }
+
+    /// Takes those whose interval is over at `now_ns` (CLOCK_MONOTONIC): the last report of each again, with the time of
+    /// the last packet that it stands for, and how many those are. Their next packet is reported at once.
+    pub fn take(&self, now_ns: u64) -> Result<Vec<Event>> {
+        let rows: Vec<(abi::drop_key, abi::drop_log)> = map::read(&self.drops)?;
+        let mut events = Vec::new();
+        for (key, log) in rows {
+            if log.held_back == 0 || log.report_ns > now_ns {
+                continue;
+            }
+            let taken = self
+                .drops
+                .lookup_and_delete(key.as_bytes())
+                .context("take a row of dpd_drops")?;
+            // The kernel may have pushed it out, or a packet may have told it, since it was read.
+            let taken = taken.and_then(|bytes| abi::drop_log::from_bytes(&bytes));
+            if let Some(log) = taken.filter(|log| log.held_back > 0) {
+                events.push(Event {
+                    time_ns: log.seen_ns,
+                    repeats: u32::try_from(log.held_back).unwrap_or(u32::MAX),
+                    ..Event::from_abi(&log.event)
+                });
+            }
+        }
+        Ok(events)
     }
 }

@@ -20,7 +20,7 @@ use super::live::Live;
 use super::map::{self, Kind, Rows};
 use super::pins::Pins;
 use crate::model::catalog::Catalog;
-use crate::model::state::{Endpoint, PrefilterEntry, State};
+use crate::model::state::{Endpoint, PrefilterEntry, Settings, State};
 
 /// A table of a generation.
 struct Table {
@@ -169,6 +169,19 @@ const TABLES: [Table; 8] = [
         same: |a, b| a.prefilter == b.prefilter,
     },
 ];
+
+/// Each table with the entries that a state gives it.
+pub fn sizes(state: &State) -> impl Iterator<Item = (Kind, u32)> {
+    TABLES
+        .iter()
+        .map(|table| (table.kind, (table.rows)(state).count))
+}
+
+/// What the catalog's map is made of, and its entries.
+pub fn catalog_size(catalog: &Catalog) -> Result<(Kind, u32)> {
+    let rows = catalog_rows(catalog)?;
+    Ok((CATALOG_KIND, rows.count))
+}
 
 /// The catalog has no outer map: programs don't read it.
 const CATALOG: &str = "catalog";
@@ -495,11 +508,25 @@ impl Prepared {
     }
 }
 
+/// The switches and durations of a generation.
+pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
+    let map = map::open(&pins.generation(epoch).join("settings"))?;
+    let rows: Vec<(u32, abi::settings)> = map::read(&map)?;
+    let row = rows.first();
+    Ok(row
+        .map(|(_, settings)| encode::decode_settings(settings))
+        .unwrap_or_default())
+}
+
+/// What the numbers in a generation's tables mean.
+pub fn catalog(pins: &Pins, epoch: u64) -> Result<Catalog> {
+    read_catalog(&map::open(&pins.generation(epoch).join(CATALOG))?)
+}
+
 /// The contents of a generation's tables.
 pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
-    let settings: Vec<(u32, abi::settings)> = map::read(&open("settings")?)?;
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
     let slots = open("slots")?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
@@ -507,13 +534,8 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let identities: Vec<(abi::identity_key, abi::identity)> = map::read(&open("identities")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
     let prefilter: Vec<(abi::identity_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
-    let catalog = read_catalog(&open(CATALOG)?)?;
-
     let mut state = State {
-        settings: settings
-            .first()
-            .map(|(_, settings)| encode::decode_settings(settings))
-            .unwrap_or_default(),
+        settings: settings(pins, epoch)?,
         services: services
             .iter()
             .filter_map(|(key, row)| {
@@ -542,7 +564,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .iter()
             .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
             .collect(),
-        catalog,
+        catalog: catalog(pins, epoch)?,
         prefilter: prefilter
             .iter()
             .filter_map(|(key, row)| {
@@ -568,6 +590,14 @@ pub fn read_former(former: &Pins, epoch: u64, by: &Pins) -> Result<State> {
     })
 }
 
+const CATALOG_KIND: Kind = Kind {
+    name: CATALOG,
+    map_type: MapType::Array,
+    key_size: 4,
+    value_size: CATALOG_CHUNK as u32,
+    flags: BPF_F_RDONLY_PROG,
+};
+
 /// The endpoints of a generation by ifindex, alone.
 pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
     let map = map::open(&pins.generation(epoch).join("endpoints"))?;
@@ -580,27 +610,24 @@ pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.
 fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
+    let rows = catalog_rows(catalog)?;
+    let map = map::create(&CATALOG_KIND, rows.count)?;
+    map::write(&map, CATALOG, &rows)?;
+    map::freeze(&map, CATALOG)?;
+    map::pin(&map, path)
+}
+
+fn catalog_rows(catalog: &Catalog) -> Result<Rows> {
     let text = serde_json::to_vec(catalog).context("write the catalog as text")?;
     let mut bytes = (text.len() as u64).to_ne_bytes().to_vec();
     bytes.extend_from_slice(&text);
     bytes.resize(bytes.len().next_multiple_of(CATALOG_CHUNK), 0);
     let chunks = (bytes.len() / CATALOG_CHUNK) as u32;
-    let kind = Kind {
-        name: CATALOG,
-        map_type: MapType::Array,
-        key_size: 4,
-        value_size: CATALOG_CHUNK as u32,
-        flags: BPF_F_RDONLY_PROG,
-    };
-    let rows = Rows {
+    Ok(Rows {
         keys: (0..chunks).flat_map(u32::to_ne_bytes).collect(),
         values: bytes,
         count: chunks,
-    };
-    let map = map::create(&kind, chunks)?;
-    map::write(&map, CATALOG, &rows)?;
-    map::freeze(&map, CATALOG)?;
-    map::pin(&map, path)
+    })
 }
 
 fn read_catalog(map: &MapHandle) -> Result<Catalog> {

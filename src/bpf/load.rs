@@ -9,6 +9,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject,
 use super::abi;
 use super::adopt::{self, Adoption};
 use super::carry::{self, Carried, Carry};
+use super::chain::Chain;
 use super::conntrack::{self, Sizes};
 use super::gate;
 use super::live;
@@ -71,19 +72,6 @@ impl HookProgram {
     }
 }
 
-/// The steps of the chain and their places in `dpd_calls`.
-pub const CHAIN: [(&str, abi::call); 9] = [
-    ("tail_handle_ipv4", abi::call::CALL_HANDLE_IPV4),
-    ("tail_handle_ipv6", abi::call::CALL_HANDLE_IPV6),
-    ("tail_neighbour", abi::call::CALL_NEIGHBOUR),
-    ("tail_lb", abi::call::CALL_LB),
-    ("tail_ct", abi::call::CALL_CT),
-    ("tail_policy", abi::call::CALL_POLICY),
-    ("tail_deliver", abi::call::CALL_DELIVER),
-    ("tail_icmp_error", abi::call::CALL_ICMP_ERROR),
-    ("tail_answer", abi::call::CALL_ANSWER),
-];
-
 /// The programs that a daemon brings, and the version of the layout that they are written for.
 #[derive(Clone, Copy, Debug)]
 pub struct Release<'a> {
@@ -109,6 +97,7 @@ pub struct Load {
     pins: Pins,
     number: u64,
     programs: BTreeMap<HookProgram, OwnedFd>,
+    chain: Option<Chain>,
     sizes: Sizes,
     crossing: Option<Crossing>,
     /// It is the only one left.
@@ -158,6 +147,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
         pins: pins.clone(),
         number,
         programs: BTreeMap::new(),
+        chain: None,
         sizes: *sizes,
         crossing: None,
         is_settled: false,
@@ -193,7 +183,7 @@ fn wanted(
     let types = adopt::Types::of(release)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
-        if !name.starts_with("dpd_") || name.contains('.') {
+        if !is_map_of_ours(&name) {
             // Globals that exist to name types: no program reads them.
             map.set_autocreate(false)
                 .with_context(|| format!("leave out map {name}"))?;
@@ -205,6 +195,11 @@ fn wanted(
         }
     }
     Ok(kept)
+}
+
+/// Whether a map of the object is one that programs read, and not a section of globals.
+pub(super) fn is_map_of_ours(name: &str) -> bool {
+    name.starts_with("dpd_") && !name.contains('.')
 }
 
 impl Load {
@@ -240,7 +235,7 @@ impl Load {
         }
         adopt::mirror_links(&adoption.place)?;
         // A load whose programs are pinned is complete.
-        fill_chain(&object)?;
+        self.chain = Some(Chain::fill(&object)?);
         self.pin_programs(&object)
     }
 
@@ -272,6 +267,16 @@ impl Load {
             }
         }
         Ok(())
+    }
+
+    /// Whether something else made a hole in the chain.
+    pub fn is_broken(&self) -> bool {
+        self.chain.as_ref().is_some_and(Chain::is_broken)
+    }
+
+    /// Closes the holes; answers which steps were missing.
+    pub fn mend(&self) -> Result<Vec<&'static str>> {
+        self.chain.as_ref().map_or(Ok(Vec::new()), Chain::mend)
     }
 
     pub fn pins(&self) -> &Pins {
@@ -481,20 +486,6 @@ fn clear_map(map: &MapHandle) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn fill_chain(object: &Object) -> Result<()> {
-    let calls = find_map(object, "dpd_calls")?;
-    for (name, place) in CHAIN {
-        let program = object
-            .progs()
-            .find(|program| program.name() == name)
-            .with_context(|| format!("the object has no program {name}"))?;
-        gate::pass(format_args!("put {name} into the chain"), || {
-            put(&calls, place.0, &program.as_fd())
-        })?;
-    }
-    map::freeze(&calls, "dpd_calls")
 }
 
 /// The programs of the newest load, by name and path of their pins.

@@ -116,9 +116,28 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
         }
         return Ok(rows);
     }
-    read_batches(map, |key, value| {
-        rows.extend(K::from_bytes(key).zip(V::from_bytes(value)));
-    })?;
+    for_each(map, |key, value| rows.push((key, value)))?;
+    Ok(rows)
+}
+
+/// Calls `take` with each row of a hash or array, many read at a time: memory for one batch, however many rows there are.
+pub fn for_each<K: Plain, V: Plain>(map: &impl MapCore, mut take: impl FnMut(K, V)) -> Result<()> {
+    read_batches(map, map.value_size() as usize, |key, value| {
+        if let Some((key, value)) = K::from_bytes(key).zip(V::from_bytes(value)) {
+            take(key, value);
+        }
+    })
+}
+
+/// How many rows a hash, per-CPU hash or trie has.
+pub fn count(map: &impl MapCore) -> Result<u64> {
+    let value_size = match map.map_type() {
+        MapType::LpmTrie => return Ok(map.keys().count() as u64),
+        MapType::PercpuHash | MapType::LruPercpuHash => percpu_size(map)?,
+        _ => map.value_size() as usize,
+    };
+    let mut rows = 0;
+    read_batches(map, value_size, |_, _| rows += 1)?;
     Ok(rows)
 }
 
@@ -126,8 +145,12 @@ pub fn read<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, V)>> {
 ///
 /// A batch of a hash ends with a whole bucket: one that is not full need not be the last. The kernel says which is, so
 /// it is asked here and not through libbpf_rs, whose walk ends with the first that is not full.
-fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
-    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+fn read_batches(
+    map: &impl MapCore,
+    value_size: usize,
+    mut take: impl FnMut(&[u8], &[u8]),
+) -> Result<()> {
+    let key_size = map.key_size() as usize;
     // Where the next batch begins: a key of the map, or the number of a bucket.
     let mut next = vec![0u8; key_size.max(size_of::<u32>())];
     let mut begun = false;
@@ -175,31 +198,37 @@ fn read_batches(map: &impl MapCore, mut take: impl FnMut(&[u8], &[u8])) -> Resul
     }
 }
 
-/// The rows of a per-CPU map, each CPU's value apart.
+/// The rows of a per-CPU hash, each CPU's value apart.
 pub fn read_percpu<K: Plain, V: Plain>(map: &impl MapCore) -> Result<Vec<(K, Vec<V>)>> {
     let mut rows = Vec::new();
-    for key in map.keys() {
-        let Some(values) = map.lookup_percpu(&key, MapFlags::ANY)? else {
-            continue; // deleted while we walked
-        };
-        if let Some(key) = K::from_bytes(&key) {
-            rows.push((key, percpu_values(&values)));
+    read_batches(map, percpu_size(map)?, |key, values| {
+        let values = values.chunks_exact(percpu_stride(map));
+        let values = values.filter_map(|value| V::from_bytes(value.get(..size_of::<V>())?));
+        if let Some(key) = K::from_bytes(key) {
+            rows.push((key, values.collect()));
         }
-    }
+    })?;
     Ok(rows)
 }
 
 /// The values of one row of a per-CPU map, one for each CPU; none if the row is not there.
 pub fn lookup_percpu<V: Plain>(map: &impl MapCore, key: &impl Plain) -> Result<Vec<V>> {
     let values = map.lookup_percpu(key.as_bytes(), MapFlags::ANY)?;
-    Ok(percpu_values(&values.unwrap_or_default()))
+    let values = values.iter().flatten();
+    Ok(values
+        .filter_map(|value| V::from_bytes(value.get(..size_of::<V>())?))
+        .collect())
 }
 
-fn percpu_values<V: Plain>(values: &[Vec<u8>]) -> Vec<V> {
-    let values = values.iter();
-    values
-        .filter_map(|value| V::from_bytes(&value[..size_of::<V>().min(value.len())]))
-        .collect()
+/// The kernel rounds each CPU's value up to whole words.
+fn percpu_stride(map: &impl MapCore) -> usize {
+    (map.value_size() as usize).next_multiple_of(size_of::<u64>())
+}
+
+/// What all CPUs' values of one row take.
+fn percpu_size(map: &impl MapCore) -> Result<usize> {
+    let cpus = libbpf_rs::num_possible_cpus().context("ask how many CPUs there can be")?;
+    Ok(percpu_stride(map) * cpus)
 }
 
 /// Pins an object that has a file descriptor.
@@ -241,7 +270,8 @@ pub fn facts(map: &MapHandle) -> Result<Facts> {
 /// The keys of a map that has batches, in the kernel's order.
 pub fn keys(map: &impl MapCore) -> Result<Vec<Vec<u8>>> {
     let mut keys = Vec::new();
-    read_batches(map, |key, _| keys.push(key.to_vec()))?;
+    let value_size = map.value_size() as usize;
+    read_batches(map, value_size, |key, _| keys.push(key.to_vec()))?;
     Ok(keys)
 }
 

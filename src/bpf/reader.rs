@@ -1,14 +1,16 @@
 //! What the kernel holds, for those who only look: listings, status, metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
-use super::abi::{self, Plain};
+use super::abi;
 use super::attach::{self, Role};
-use super::conntrack::Tables;
+use super::chain;
+use super::conntrack::{Tables, now_ns};
+use super::counters;
 use super::generation;
 use super::live::{self, Live};
 use super::load;
@@ -18,9 +20,10 @@ use super::pins::{self, Pins};
 use super::place;
 use super::program;
 use super::xdp;
-use crate::model::conntrack::Connection;
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::{Connection, Conversation, Tally};
 use crate::model::drop_reason;
-use crate::model::state::State;
+use crate::model::state::{Settings, State};
 use crate::model::status::{
     Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
@@ -36,19 +39,34 @@ impl Reader {
     /// # Errors
     /// If there is no datapath of this version, or no right to look at it.
     pub fn open(root: &Path) -> Result<Reader> {
+        let found = Reader::find(root)?;
+        found.with_context(|| {
+            format!(
+                "no datapath of dpd at {}: start it with `dpd run` or `systemctl start dpd`",
+                root.display()
+            )
+        })
+    }
+
+    /// `None`: there is no datapath.
+    ///
+    /// # Errors
+    /// If it is another version's, or there is no right to look.
+    pub fn find(root: &Path) -> Result<Option<Reader>> {
         messages::to_log();
         let pins = place::readable(root);
         let path = pins.map(live::MAP);
-        match path.try_exists() {
-            Ok(true) => {}
-            Ok(false) => bail!("{}", nothing_to_read(root)),
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("look at {} (as root?)", root.display()));
-            }
+        let is_there = path
+            .try_exists()
+            .with_context(|| format!("look at {} (as root?)", root.display()))?;
+        if !is_there {
+            return match place::find_live(root) {
+                Some(other) => bail!("{}", of_another_version(root, &other)),
+                None => Ok(None),
+            };
         }
         let live = Live::map(map::open(&path)?)?;
-        Ok(Reader { pins, live })
+        Ok(Some(Reader { pins, live }))
     }
 
     /// The live epoch, which is the configuration's revision.
@@ -59,6 +77,19 @@ impl Reader {
     /// The live generation.
     pub fn state(&self) -> Result<State> {
         self.of_generation(generation::read)
+    }
+
+    /// The live generation; `None` before the first.
+    pub fn find_state(&self) -> Result<Option<State>> {
+        match self.live.epoch() {
+            0 => Ok(None),
+            _ => self.state().map(Some),
+        }
+    }
+
+    /// What the numbers in the live tables mean.
+    pub fn catalog(&self) -> Result<Catalog> {
+        self.of_generation(generation::catalog)
     }
 
     /// Something of the live generation, and of one alone.
@@ -80,7 +111,17 @@ impl Reader {
     }
 
     pub fn connections(&self) -> Result<Vec<Connection>> {
-        Tables::open(&self.pins)?.connections(&self.state()?.settings)
+        Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
+    }
+
+    /// How many connections each conversation has that is not expired by these settings.
+    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
+        Tables::open(&self.pins)?.conversations(settings)
+    }
+
+    /// How many connections the tables were made for: `conntrack.size`.
+    pub fn conntrack_size(&self) -> Result<u32> {
+        Ok(Tables::open(&self.pins)?.size())
     }
 
     /// Forgets every connection; answers how many went.
@@ -88,20 +129,13 @@ impl Reader {
         Tables::open(&self.pins)?.flush()
     }
 
-    pub fn conntrack_counts(&self) -> Result<ConntrackCounts> {
-        let inserted = self.counter(abi::counter::COUNTER_CT_INSERTED)?;
-        let deleted = self.counter(abi::counter::COUNTER_CT_DELETED)?
-            + self.counter(abi::counter::COUNTER_CT_SWEPT)?;
-        let present = Tables::open(&self.pins)?.present()?;
-        Ok(ConntrackCounts {
-            inserted,
-            deleted,
-            present,
-            evicted: inserted.saturating_sub(deleted).saturating_sub(present),
-        })
+    /// What is in the tables of connections, and what has been.
+    pub fn conntrack(&self) -> Result<(Tally, ConntrackCounts)> {
+        let settings = self.of_generation(generation::settings)?;
+        Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
-    /// How often each rule decided, by its number.
+    /// Connections that each rule let through, and packets that it refused; by its number.
     pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_rule_hits")
     }
@@ -159,7 +193,8 @@ impl Reader {
         Ok(metrics)
     }
 
-    fn drops(&self) -> Result<Vec<Metric>> {
+    /// Drops by reason, direction and interface, alone.
+    pub fn drops(&self) -> Result<Vec<Metric>> {
         let map = self.open_map("dpd_metrics")?;
         let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
         let rows = rows.into_iter();
@@ -170,19 +205,12 @@ impl Reader {
         Ok(EventLoss {
             ring_full: self.counter(abi::counter::COUNTER_EVENTS_RING_FULL)?,
             rate_limited: self.counter(abi::counter::COUNTER_EVENTS_RATE_LIMITED)?,
+            held_back: self.counter(abi::counter::COUNTER_EVENTS_HELD_BACK)?,
         })
     }
 
     fn counter(&self, counter: abi::counter) -> Result<u64> {
-        use libbpf_rs::MapFlags;
-        let map = self.open_map("dpd_counters")?;
-        let values = map
-            .lookup_percpu(&counter.0.to_ne_bytes(), MapFlags::ANY)?
-            .unwrap_or_default();
-        Ok(values
-            .iter()
-            .filter_map(|value| u64::from_bytes(value))
-            .sum())
+        counters::read(&self.open_map("dpd_counters")?, counter)
     }
 
     fn open_map(&self, name: &str) -> Result<MapHandle> {
@@ -192,7 +220,7 @@ impl Reader {
     /// The programs of the newest load: hooks first, then the chain in its order.
     pub fn programs(&self) -> Result<Vec<ProgramStatus>> {
         let order = |name: &str| {
-            load::CHAIN
+            chain::CHAIN
                 .iter()
                 .position(|(step, _)| *step == name)
                 .map_or(0, |place| place + 1)
@@ -215,6 +243,11 @@ impl Reader {
 
     /// The kept maps and the live tables, with their fill.
     pub fn maps(&self) -> Result<Vec<MapStatus>> {
+        self.maps_with(|_| None)
+    }
+
+    /// The same; a map of whose entries `known` knows the number is not walked.
+    pub fn maps_with(&self, known: impl Fn(&str) -> Option<u64>) -> Result<Vec<MapStatus>> {
         let mut maps = Vec::new();
         let generation = self.pins.generation(self.live.epoch());
         for folder in [self.pins.maps(), generation] {
@@ -224,7 +257,7 @@ impl Reader {
                 };
                 maps.push(MapStatus {
                     kind: format!("{:?}", map.map_type()),
-                    entries: fill(&map),
+                    entries: known(&name).or_else(|| fill(&map)),
                     max_entries: map.max_entries(),
                     memory_bytes: map
                         .query_fdinfo()
@@ -240,9 +273,12 @@ impl Reader {
 
     /// Where our programs are, by interface.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        let state = self.state()?;
+        Ok(self.attachments_of(&self.catalog()?))
+    }
+
+    /// Where our programs are on the interfaces of this catalog.
+    pub fn attachments_of(&self, catalog: &Catalog) -> Vec<Attachment> {
         let mut attachments = Vec::new();
-        let catalog = &state.catalog;
         let endpoints = catalog
             .endpoints
             .iter()
@@ -255,16 +291,7 @@ impl Reader {
             let Some(ifindex) = ifindex else {
                 continue;
             };
-            if let Some(attached) = xdp::find(&self.pins, ifindex) {
-                attachments.push(Attachment {
-                    interface: interface.clone(),
-                    ifindex,
-                    hook: "xdp".to_owned(),
-                    mechanism: attached.name().to_owned(),
-                    program: load::XDP_PROGRAM.to_owned(),
-                    ahead: Vec::new(),
-                });
-            }
+            attachments.extend(self.xdp(interface, ifindex));
             for found in attach::find(&self.pins, ifindex, role) {
                 attachments.push(Attachment {
                     interface: interface.clone(),
@@ -276,30 +303,39 @@ impl Reader {
                 });
             }
         }
-        Ok(attachments)
+        attachments
+    }
+
+    /// The XDP program of an interface.
+    pub fn xdp(&self, interface: &str, ifindex: u32) -> Option<Attachment> {
+        xdp::find(&self.pins, ifindex).map(|attached| Attachment {
+            interface: interface.to_owned(),
+            ifindex,
+            hook: "xdp".to_owned(),
+            mechanism: attached.name().to_owned(),
+            program: load::XDP_PROGRAM.to_owned(),
+            ahead: Vec::new(),
+        })
     }
 }
 
-/// Why there is nothing to read, and what to do about it.
-fn nothing_to_read(root: &Path) -> String {
+/// Whose datapath it is, and what to do about it.
+fn of_another_version(root: &Path, other: &Pins) -> String {
     let at = root.display();
     let own = Pins::new(root);
-    match place::find_live(root) {
-        None => {
-            format!("no datapath of dpd at {at}: start it with `dpd run` or `systemctl start dpd`")
-        }
-        Some(other) if other.number() < own.number() => format!(
+    if other.number() < own.number() {
+        return format!(
             "the datapath at {at} is of an older version of dpd ({}; this one reads {}), and goes on as it was: restart \
              the daemon, which takes it over, or ask the dpd that it was made by",
             other.name(),
             own.name()
-        ),
-        Some(other) => format!(
-            "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): ask that one",
-            other.name(),
-            own.name()
-        ),
+        );
     }
+    format!(
+        "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): ask that one",
+        other.name(),
+        own.name()
+    )
 }
 
 /// The counts of all CPUs together.
@@ -334,7 +370,7 @@ fn reason_text(reason: u8) -> &'static str {
 fn fill(map: &MapHandle) -> Option<u64> {
     match map.map_type() {
         MapType::Hash | MapType::LruHash | MapType::LpmTrie | MapType::PercpuHash => {
-            Some(map.keys().count() as u64)
+            map::count(map).ok()
         }
         _ => None,
     }

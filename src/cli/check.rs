@@ -1,38 +1,122 @@
-//! `dpd check`: whether a file is valid, and what the host lacks for it.
+//! `dpd check`: whether a file is valid, what the host lacks for it, and what its maps take in memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Args;
 
-use super::output;
-use crate::config::{self, Config, Interface};
+use super::output::{self, Format};
+use crate::bpf::budget;
+use crate::bpf::conntrack::Sizes;
+use crate::config::{self, Config, Interface, Loaded};
+use crate::model::budget::Budget;
+use crate::model::catalog::Catalog;
 use crate::net;
+use crate::plan;
 
-pub fn run(file: &Path) -> Result<ExitCode> {
-    let loaded = match config::load(file) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            // The problems are whole blocks of text, with the file's name in each.
-            eprintln!("{}", problems.to_string().trim_end());
-            return Ok(ExitCode::FAILURE);
-        }
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The file to check; without it the one of --config.
+    file: Option<PathBuf>,
+    /// Print what the maps of the file take in memory, instead of what the host lacks for it.
+    #[arg(long)]
+    budget: bool,
+    /// How to print the budget.
+    #[arg(short, long, value_enum, default_value_t = Format::Table, requires = "budget")]
+    output: Format,
+}
+
+pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
+    let file = arguments.file.as_deref().unwrap_or(config);
+    let Some(loaded) = load(file) else {
+        return Ok(ExitCode::FAILURE);
     };
-    let host = net::snapshot().map(|world| net::checks(&loaded.config, &world));
+    match arguments.budget {
+        true => print_budget(&loaded.config, arguments.output)?,
+        false => print_host(file, &loaded.config)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_host(file: &Path, config: &Config) -> Result<()> {
+    let host = net::snapshot().map(|world| net::checks(config, &world));
     let host =
         host.unwrap_or_else(|error| vec![format!("this host can't be looked at: {error:#}")]);
-    for warning in &loaded.warnings {
-        eprintln!("{warning}\n");
-    }
     for warning in host {
         eprintln!("warning: {warning}");
     }
-    output::print(&format!(
-        "{}: ok ({})\n",
-        file.display(),
-        counts(&loaded.config)
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))
+}
+
+fn print_budget(config: &Config, format: Format) -> Result<()> {
+    let world = plan::imagined(config);
+    let state = plan::compile(config, &world, &Catalog::default());
+    let connections = config.conntrack.size;
+    let budget = budget::budget(Sizes { connections }, &state)?;
+    output::print(&match format {
+        Format::Json => output::json(&budget)?,
+        Format::Table => table(&budget),
+    })
+}
+
+fn table(budget: &Budget) -> String {
+    let header = [
+        "MAP", "KIND", "ENTRIES", "KEY", "VALUE", "MEMORY", "COPIES", "PEAK",
+    ];
+    let maps = budget.maps.iter().map(|map| {
+        vec![
+            map.name.clone(),
+            map.kind.clone(),
+            map.entries.to_string(),
+            map.key_size.to_string(),
+            map.value_size.to_string(),
+            size(map.bytes),
+            map.copies.to_string(),
+            size(map.peak_bytes),
+        ]
+    });
+    format!(
+        "{}\nin all {}, and {} while a change is made ({} CPUs)\n",
+        output::table(&header, maps),
+        size(budget.bytes),
+        size(budget.peak_bytes),
+        budget.cpus
+    )
+}
+
+/// `13.4 MiB`
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
+    let mut rest = bytes as f64 / 1024.0;
+    let mut units = UNITS.into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        // Below, not at: 1023.96 would be printed as 1024.0.
+        if rest < 1023.95 {
+            break;
+        }
+        rest /= 1024.0;
+        unit = larger;
+    }
+    format!("{rest:.1} {unit}")
+}
+
+/// A valid configuration, with its warnings on stderr; `None`: it is not valid, and stderr says where.
+pub fn load(file: &Path) -> Option<Loaded> {
+    match config::load(file) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("{warning}\n");
+            }
+            Some(loaded)
+        }
+        Err(problems) => {
+            // The problems are whole blocks of text, with the file's name in each.
+            eprintln!("{}", problems.to_string().trim_end());
+            None
+        }
+    }
 }
 
 /// `3 endpoints, 1 uplink, 1 node, 2 identities, 1 service, 1 policy`
@@ -52,4 +136,46 @@ fn counts(config: &Config) -> String {
     ]
     .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
     .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::documented;
+    use crate::model::budget::MapBudget;
+
+    #[test]
+    fn sizes_are_read_at_a_glance() {
+        let rows = [
+            (0, "0.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1 << 20, "1.0 MiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (5 << 39, "2560.0 GiB"),
+        ];
+        for (bytes, text) in rows {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_keys_are_those_of_the_page() {
+        let map = MapBudget {
+            name: "policy".to_owned(),
+            kind: "LpmTrie".to_owned(),
+            entries: 4,
+            key_size: 16,
+            value_size: 8,
+            bytes: 176,
+            copies: 3,
+            peak_bytes: 528,
+        };
+        let budget = Budget {
+            cpus: 2,
+            maps: vec![map],
+            bytes: 176,
+            peak_bytes: 528,
+        };
+        documented::check("check", &budget);
+    }
 }

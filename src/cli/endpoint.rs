@@ -127,7 +127,8 @@ pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Ve
         .collect()
 }
 
-fn enforcement(enforcement: Enforcement) -> &'static str {
+/// Its name in listings.
+pub fn enforcement(enforcement: Enforcement) -> &'static str {
     match enforcement {
         Enforcement::Off => "off",
         Enforcement::DenyOnly => "deny-only",

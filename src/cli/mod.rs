@@ -7,6 +7,7 @@ mod identity;
 mod node;
 mod observe;
 mod output;
+mod plan;
 mod policy;
 mod service;
 mod status;
@@ -46,9 +47,13 @@ enum Command {
     /// Run the daemon in the foreground: make the datapath match the file, and follow the file.
     Run,
     /// Check a configuration; touches nothing and needs no root.
-    Check {
-        /// The file to check; without it the one of --config.
+    Check(check::Arguments),
+    /// Show what applying a file would change on this host, and which connections that ends; changes nothing.
+    Plan {
+        /// The file; without it the one of --config.
         file: Option<PathBuf>,
+        #[command(flatten)]
+        listing: Listing,
     },
     /// Show the daemon, the interfaces, programs and maps, and what was dropped and why.
     Status(Listing),
@@ -104,17 +109,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
             crate::daemon::run(config)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Check { file } => return check::run(file.as_deref().unwrap_or(config)),
+        Command::Check(arguments) => return check::run(config, &arguments),
+        Command::Plan { file, listing } => {
+            logging::init(LogTarget::Stderr)?;
+            return plan::run(config, file.as_deref().unwrap_or(config), listing);
+        }
         _ => logging::init(LogTarget::Stderr)?,
     }
     let node = Node::find(config)?;
     match cli.command {
-        Command::Run | Command::Check { .. } => {}
+        Command::Run | Command::Check(_) | Command::Plan { .. } => {}
         Command::Status(listing) => return status::run(&node, listing.output),
         Command::Service(command) => service::run(&node, &command)?,
         Command::Endpoint(command) => endpoint::run(&node, &command)?,
         Command::Identity(command) => identity::run(&node, &command)?,
-        Command::Policy(command) => policy::run(&node, &command)?,
+        Command::Policy(command) => return policy::run(&node, &command),
         Command::Ct(command) => conntrack::run(&node, &command)?,
         Command::Observe(arguments) => observe::run(&node, *arguments)?,
         Command::Cleanup => {

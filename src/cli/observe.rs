@@ -1,7 +1,8 @@
 //! `dpd observe`: flows as they are seen, or as they were.
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
-use std::{io, process, thread};
+use std::{env, io, process, thread};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -15,7 +16,7 @@ use super::output;
 use crate::model::protocol::Protocol;
 use crate::observe::client;
 use crate::observe::filter::{Filter, PeerTerm, Terms, parse_prefix};
-use crate::observe::line::line;
+use crate::observe::line::{Colours, line};
 use crate::observe::protocol::{Observe, Reply};
 
 /// A filter that is given several times means any of its values; different filters must all hold.
@@ -30,6 +31,9 @@ pub struct Arguments {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = FlowFormat::Compact)]
     output: FlowFormat,
+    /// Colour what was done with the packet; `auto`: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    color: When,
 
     /// The packet's sender: an identity's name or number, an address or a prefix.
     #[arg(long, value_name = "PEER", help_heading = "Filters")]
@@ -84,6 +88,30 @@ enum FlowFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+impl When {
+    /// `auto` asks whether stdout is a terminal that knows colours, and whether the user wants none (no-color.org).
+    fn colours(self) -> Colours {
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_wanted = match self {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb(),
+        };
+        match is_wanted {
+            true => Colours::Ansi,
+            false => Colours::None,
+        }
+    }
+}
+
 const VERDICTS: [&str; 3] = ["forwarded", "dropped", "audit"];
 
 fn parse_protocol(text: &str) -> Result<String, String> {
@@ -96,6 +124,7 @@ fn parse_protocol(text: &str) -> Result<String, String> {
 
 pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
     let format = arguments.output;
+    let colours = arguments.color.colours();
     let zone = TimeZone::system();
     let request = arguments.into_request();
     let is_endless = request.follow;
@@ -105,7 +134,7 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
     client::observe(&node.socket, request, |reply| {
         match reply {
             Reply::Flow(flow) => match format {
-                FlowFormat::Compact => output::print(&(line(&flow, &zone) + "\n"))?,
+                FlowFormat::Compact => output::print(&(line(&flow, &zone, colours) + "\n"))?,
                 FlowFormat::Json => output::print(&(serde_json::to_string(&flow)? + "\n"))?,
             },
             Reply::Lost(count) => {

@@ -85,6 +85,21 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
+/// A number of bytes as one reads it at a glance.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut rest = bytes as f64 / 1024.0;
+    if rest < 1.0 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    while rest >= 1023.95 && unit + 1 < UNITS.len() {
+        rest /= 1024.0;
+        unit += 1;
+    }
+    format!("{rest:.1} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +120,23 @@ mod tests {
         ];
         for (milliseconds, text) in rows {
             assert_eq!(span(Duration::from_millis(milliseconds)), text);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let rows = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (100 << 20, "100.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (4096 << 40, "4096.0 TiB"),
+        ];
+        for (bytes, text) in rows {
+            assert_eq!(size(bytes), text);
         }
     }
 

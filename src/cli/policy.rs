@@ -1,6 +1,10 @@
-//! `dpd policy`: the rules as the kernel holds them.
+//! `dpd policy`: the rules as the kernel holds them, and what they say of a connection.
+
+mod check;
+mod party;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,13 +23,25 @@ pub enum Command {
         /// Only those that protect this identity (name or number).
         #[arg(long, value_name = "NAME")]
         identity: Option<String>,
+        /// Only those that never let a connection through nor refused a packet.
+        #[arg(long)]
+        unused: bool,
         #[command(flatten)]
         listing: Listing,
     },
+    /// Whether policy lets a connection be made, and the rule that says so; the status is 4 if not.
+    Check(check::Arguments),
 }
 
-pub fn run(node: &Node, command: &Command) -> Result<()> {
-    let Command::List { identity, listing } = command;
+pub fn run(node: &Node, command: &Command) -> Result<ExitCode> {
+    let (identity, unused, listing) = match command {
+        Command::Check(arguments) => return check::run(node, arguments),
+        Command::List {
+            identity,
+            unused,
+            listing,
+        } => (identity, *unused, listing),
+    };
     let reader = node.reader()?;
     let state = reader.state()?;
     let mut rows = rows(&state, &reader.rule_hits()?);
@@ -33,7 +49,9 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
         let subject = find(&state.catalog, name)?;
         rows.retain(|row| row.subject_identity == subject);
     }
-    output::print(&output::render(listing.output, &rows)?)
+    rows.retain(|row| !unused || row.hits == 0);
+    output::print(&output::render(listing.output, &rows)?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Debug, Serialize)]

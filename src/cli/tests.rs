@@ -66,9 +66,23 @@ fn what_can_be_said() {
         ("observe --verdict dropped --not-verdict audit", true),
         ("observe --verdict lost", false),
         ("status -o yaml", false),
+        ("observe --color always", true),
+        ("observe --color sometimes", false),
+        ("policy list --unused --identity kube-dns", true),
+        ("policy check --from client --to kube-dns 53/udp", true),
+        ("policy check --from client --to any icmp -o json", true),
+        ("policy check --from client --to kube-dns", false),
+        ("policy check --from client 53/udp", false),
+        ("policy check --from client --to kube-dns 53", false),
+        ("policy check --from client --to kube-dns udp", false),
+        ("policy check --from client --to kube-dns 53-54/udp", false),
+        ("policy check --from client --to kube-dns 8/icmp", false),
+        ("policy check --from client --to kube-dns 53/ftp", false),
         ("cleanup", true),
         ("cleanup now", false),
-        ("plan", false),
+        ("plan", true),
+        ("plan new.toml -o json", true),
+        ("plan one.toml two.toml", false),
         ("", false),
     ];
     for (words, expected) in rows {
@@ -94,6 +108,7 @@ fn catalog() -> Catalog {
         name: name.to_owned(),
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         addresses: set(addresses),
+        ..IdentityInfo::default()
     };
     let dns_labels = [
         "k8s-app=kube-dns",

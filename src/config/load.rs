@@ -9,10 +9,10 @@ use rustix::fs::OFlags;
 
 use super::problem::{Excerpt, Problem, Problems, Severity};
 use super::source::Source;
-use super::{Config, check_sources};
+use super::{Config, check_sources, name};
 
-/// Bytes that one file may have.
-const SIZE_MAX: u64 = 64 << 20;
+/// Bytes that one file may have: six times what ten thousand services with ten backends each take.
+const SIZE_MAX: u64 = 32 << 20;
 
 /// A configuration with what it was made of.
 #[derive(Clone, Debug)]
@@ -45,12 +45,12 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     })
 }
 
-/// The name that the kernel has for this host; `localhost` if it won't tell.
+/// The name that the kernel has for this host; `localhost` if it won't tell, or no node can be called so.
 pub(super) fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
-        "" => "localhost".to_owned(),
-        name => name.to_owned(),
+        name if name::name(name).is_ok() => name.to_owned(),
+        _ => "localhost".to_owned(), // the kernel takes any bytes
     }
 }
 
@@ -136,7 +136,11 @@ fn read_file(path: &Path) -> Reading<Source> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source {
             path: path.to_owned(),
-            text,
+            // The mark that some editors begin a file with is no part of its first line.
+            text: match text.strip_prefix('\u{feff}') {
+                Some(rest) => rest.to_owned(),
+                None => text,
+            },
         }),
         Err(error) => Err(not_utf8(
             path,

@@ -88,6 +88,8 @@ pub struct Daemon {
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
     pub log: LogTarget,
+    /// Where Prometheus reads; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

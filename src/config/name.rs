@@ -53,7 +53,7 @@ pub(super) fn interface_name(text: &str) -> Parsed<()> {
 /// Refuses what would break a listing, a log line or a command that somebody copies.
 pub(super) fn plain(text: &str, what: &str, max: usize) -> Parsed<()> {
     let is_bad =
-        |c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '\\');
+        |c: char| is_unseen(c) || c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '\\');
     if text.is_empty() {
         return Err(Wrong::new(format!("{what} is empty")));
     }
@@ -68,6 +68,14 @@ pub(super) fn plain(text: &str, what: &str, max: usize) -> Parsed<()> {
         Some(bad) => Err(Wrong::new(format!("{what} {text:?} has {bad:?} in it"))
             .help("spaces, quotes, backslashes and control characters are not allowed here")),
     }
+}
+
+/// Characters that a terminal does not show, or that change how it shows others: controls, joiners, marks of direction.
+pub(super) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `KEY=VALUE`; the value may be empty.

@@ -3,7 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::name::is_unseen;
+use super::report::printable;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,9 +67,7 @@ impl Excerpt {
             false => 0,
         };
         let shown = text.chars().skip(skipped).take(Self::WIDTH);
-        let text: String = shown
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let text: String = shown.map(|c| if is_unseen(c) { ' ' } else { c }).collect();
         let first = before - skipped;
         let room = text.chars().count().saturating_sub(first);
         Excerpt {
@@ -142,13 +143,13 @@ impl fmt::Display for Problem {
         let edge = " ".repeat(gutter);
         match &self.excerpt {
             Some(excerpt) => {
-                let head = format!("--> {}", self.file.display());
+                let head = format!("--> {}", path(&self.file));
                 excerpt.fmt_block(f, gutter, &head, ('^', ""))?;
             }
-            None => write!(f, "\n{edge}--> {}", self.file.display())?,
+            None => write!(f, "\n{edge}--> {}", path(&self.file))?,
         }
         for note in &self.notes {
-            let head = format!("::: {}", note.file.display());
+            let head = format!("::: {}", path(&note.file));
             note.excerpt
                 .fmt_block(f, gutter, &head, ('-', &note.message))?;
         }
@@ -157,4 +158,9 @@ impl fmt::Display for Problem {
             None => Ok(()),
         }
     }
+}
+
+/// A drop-in may be called anything.
+fn path(path: &Path) -> String {
+    printable(&path.display().to_string())
 }

@@ -1,12 +1,20 @@
 //! Gathers what the checks find, so that all of it is told at once.
 
+use super::name;
 use super::problem::{Excerpt, Note, Problem, Severity};
 use super::source::{Files, Span};
+
+/// Errors that are told at once, and warnings: a file of eight million slips is to be answered too.
+const FINDINGS_MAX: usize = 1000;
 
 /// What has been found so far.
 #[derive(Default)]
 pub(super) struct Report {
     findings: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+    /// What is over the bound is written here, and forgotten.
+    spare: Option<Finding>,
 }
 
 /// A problem whose places are still spans.
@@ -60,7 +68,12 @@ impl Report {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.findings.iter().any(|f| f.severity == Severity::Error)
+        self.errors > 0
+    }
+
+    /// Whether one error more would not be told: then nothing costly needs to be found out about it.
+    pub fn is_full(&self) -> bool {
+        self.errors >= FINDINGS_MAX
     }
 
     /// The problems in the order of their places.
@@ -81,18 +94,44 @@ impl Report {
                 help: finding.help.as_deref().map(printable),
             }
         };
-        self.findings.into_iter().map(resolve).collect()
+        let untold = [
+            (Severity::Error, "errors", self.errors),
+            (Severity::Warning, "warnings", self.warnings),
+        ];
+        let untold = untold.into_iter().filter_map(|(severity, what, found)| {
+            let more = found.checked_sub(FINDINGS_MAX).filter(|more| *more > 0)?;
+            Some(Problem {
+                severity,
+                message: format!("there are more {what} than are told here: {more} more"),
+                file: files.main_path(),
+                excerpt: None,
+                notes: Vec::new(),
+                help: None,
+            })
+        });
+        let told = self.findings.into_iter().map(resolve);
+        told.chain(untold).collect()
     }
 
     fn add(&mut self, severity: Severity, span: Span, message: String) -> &mut Finding {
-        let index = self.findings.len();
-        self.findings.push(Finding {
+        let found = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *found += 1;
+        let is_told = *found <= FINDINGS_MAX;
+        let finding = Finding {
             severity,
             span,
             message,
             notes: Vec::new(),
             help: None,
-        });
+        };
+        if !is_told {
+            return self.spare.insert(finding);
+        }
+        let index = self.findings.len();
+        self.findings.push(finding);
         &mut self.findings[index]
     }
 }
@@ -112,8 +151,8 @@ impl Finding {
 }
 
 /// Names of the file stand in messages, with whatever is in them.
-fn printable(text: &str) -> String {
-    let escape = |c: char| match c.is_control() {
+pub(super) fn printable(text: &str) -> String {
+    let escape = |c: char| match name::is_unseen(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };

@@ -1,6 +1,4 @@
 //! Every key that a file may have, once: what it takes, and whether it must be there.
-//!
-//! To turn a feature on, change its row from `later` to `optional` and read the key in `check`.
 
 use Shape::{List, Named, Number, Switch, Table, Text, TextOr};
 
@@ -26,8 +24,6 @@ pub(super) struct Key {
 pub(super) enum Need {
     Required,
     Optional,
-    /// The feature is not built yet.
-    Later,
     /// A key that belongs elsewhere, and what to do instead.
     Never(&'static str),
 }
@@ -45,14 +41,6 @@ const fn optional(name: &'static str, shape: Shape) -> Key {
         name,
         shape,
         need: Need::Optional,
-    }
-}
-
-const fn later(name: &'static str) -> Key {
-    Key {
-        name,
-        shape: Text,
-        need: Need::Later,
     }
 }
 
@@ -87,7 +75,7 @@ const DAEMON: &[Key] = &[
     optional("bpf_root", Text),
     optional("socket", Text),
     optional("log", Text),
-    later("metrics"),
+    optional("metrics", Text),
 ];
 
 /// What an interface must and can have beside its role is asked for once the role is known.
@@ -166,7 +154,7 @@ const EVENTS: &[Key] = &[
     optional("journal", Text),
 ];
 
-/// The path of every key that takes a value, those of later versions too: `services.*.backends[].weight`.
+/// The path of every key that takes a value: `services.*.backends[].weight`.
 pub fn keys() -> Vec<String> {
     let mut paths = Vec::new();
     collect(ROOT, "", &mut paths);

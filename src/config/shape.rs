@@ -35,11 +35,6 @@ fn field(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Repor
     };
     match key.need {
         Need::Required | Need::Optional => value(&key.shape, &path_of_key, &entry.value, report),
-        Need::Later => {
-            report
-                .error(entry.key, not_built(&path_of_key))
-                .help("take it out of the file");
-        }
         Need::Never(instead) => {
             report
                 .error(entry.key, format!("`{path}` can't have the key `{name}`"))

@@ -148,7 +148,7 @@ pub(super) fn read(sources: &[Source], report: &mut Report) -> Option<Table> {
 fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut is_toml = true;
-    let mut last_line = None;
+    let mut last = None;
     for error in errors {
         let end = source.text.len();
         let span = Span::new(file, error.span().unwrap_or(end..end));
@@ -159,17 +159,18 @@ fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
         }
         is_toml = false;
         // What follows on the same line is mostly an echo of the first error.
-        let line = source
-            .text
-            .bytes()
-            .take(span.start)
-            .filter(|b| *b == b'\n')
-            .count();
-        if last_line.replace(line) != Some(line) {
+        let is_echo = last.is_some_and(|last| is_one_line(&source.text, last, span.start));
+        if !is_echo {
             report.error(span, format!("this is not TOML: {}", error.message()));
         }
+        last = Some(span.start);
     }
     is_toml.then(|| own_table(file, table.into_inner()))
+}
+
+fn is_one_line(text: &str, one: usize, other: usize) -> bool {
+    let between = text.as_bytes().get(one.min(other)..one.max(other));
+    between.is_some_and(|between| !between.contains(&b'\n'))
 }
 
 /// A file that holds nothing is one that somebody is writing just now, or has cut off. A drop-in may be all comments.
@@ -191,8 +192,12 @@ fn refuse_empty(file: usize, source: &Source, table: &Table, report: &mut Report
 fn report_duplicate(source: &Source, span: Span, report: &mut Report) {
     let text = &source.text;
     let name = text.get(span.start..span.end).unwrap_or_default();
+    let is_told = !report.is_full();
     let finding = report.error(span, format!("`{name}` is given twice"));
     finding.help("keep one of the two, or give one of them another name");
+    if !is_told {
+        return;
+    }
     if let Some(first) = first_line_like(text, span.start) {
         finding.note(Span::new(span.file, first), "first given here");
     }

@@ -137,7 +137,25 @@ pub(super) fn backend(text: &str) -> Parsed<SocketAddr> {
     socket_address(text, form)
 }
 
+/// Where a port is opened on this host: also a loopback address, or all that the host has.
+pub(super) fn listen_address(text: &str) -> Parsed<SocketAddr> {
+    let socket = address_with_port(text, "write it as 127.0.0.1:9964 or [::1]:9964")?;
+    let trouble = match socket.ip() {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address written as IPv6",
+        IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
+        ip if ip.is_multicast() => "is a multicast address, which is nobody's own",
+        _ => return Ok(socket),
+    };
+    Err(Wrong::new(format!("{} {trouble}", socket.ip())))
+}
+
 fn socket_address(text: &str, form: &str) -> Parsed<SocketAddr> {
+    let socket = address_with_port(text, form)?;
+    usable(socket.ip())?;
+    Ok(socket)
+}
+
+fn address_with_port(text: &str, form: &str) -> Parsed<SocketAddr> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(Wrong::new(format!("{text:?} lacks its port")).help(form));
     }
@@ -149,7 +167,6 @@ fn socket_address(text: &str, form: &str) -> Parsed<SocketAddr> {
     };
     let socket = socket
         .ok_or_else(|| Wrong::new(format!("{text:?} is no address with a port")).help(form))?;
-    usable(socket.ip())?;
     if socket.port() == 0 {
         return Err(
             Wrong::new(format!("{text:?} has port 0, which nothing can have"))

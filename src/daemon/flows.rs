@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::bpf::abi;
 use crate::bpf::events::Event;
-use crate::model::catalog::Catalog;
+use crate::model::catalog::{Catalog, RuleInfo};
 use crate::model::drop_reason;
 use crate::model::flow::{Flow, FlowPeer};
 use crate::model::policy::{Direction, reserved};
@@ -43,21 +42,20 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
     let (src, dst) = (event.src, event.new_dst);
     let is_translated = !event.reply && event.dst != dst;
     let orig_dst = is_translated.then_some((event.dst.ip(), event.dst.port()));
-    let rule = |number: u32| rule_label(catalog, number);
-    let (egress_rule, ingress_rule) = (rule(event.egress_rule), rule(event.ingress_rule));
-    let decided = match event.direction {
-        Direction::Egress => egress_rule.clone(),
-        Direction::Ingress => ingress_rule.clone(),
-    };
     let src_peer = peer(catalog, src.ip(), src.port(), event.src_identity);
     let dst_peer = peer(catalog, dst.ip(), dst.port(), event.dst_identity);
     // Policy is asked about the connection: its egress is that of the side that began, also where a reply was dropped.
     let subject = match (event.direction, event.reply) {
-        (Direction::Egress, false) | (Direction::Ingress, true) => &src_peer.name,
-        (Direction::Ingress, false) | (Direction::Egress, true) => &dst_peer.name,
+        (Direction::Egress, false) | (Direction::Ingress, true) => &src_peer,
+        (Direction::Ingress, false) | (Direction::Egress, true) => &dst_peer,
     };
-    let denied_by = (event.reason == REASON_POLICY && decided.is_none())
-        .then(|| format!("{} {subject}", event.direction));
+    let rule = deciding_rule(event, catalog);
+    let lacks_rule = event.reason == drop_reason::POLICY && rule.is_none();
+    let denied_by = lacks_rule.then(|| format!("{} {}", event.direction, subject.name));
+    let enforced_by = match lacks_rule {
+        true => catalog.enforced_by(subject.identity, event.direction),
+        false => &[],
+    };
     Flow {
         time: clock.time(event.time_ns),
         verdict: event.verdict,
@@ -73,10 +71,13 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
         protocol: event.protocol,
         tcp_flags: event.tcp_flags,
         ct_state: event.ct_state,
-        rule: decided,
-        egress_rule,
-        ingress_rule,
+        rule: rule.map(RuleInfo::label),
+        egress_rule: catalog.rules.get(&event.egress_rule).map(RuleInfo::label),
+        ingress_rule: catalog.rules.get(&event.ingress_rule).map(RuleInfo::label),
         denied_by,
+        enforced_by: enforced_by.to_vec(),
+        rule_place: rule.map(|rule| (rule.file.clone(), rule.line)),
+        revision: event.epoch,
         interface: catalog
             .interface_name(event.ifindex)
             .map_or_else(|| event.ifindex.to_string(), str::to_owned),
@@ -87,11 +88,21 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
     }
 }
 
-/// `enum reason` in `bpf/abi.h`: no rule allows it.
-const REASON_POLICY: u8 = abi::reason::REASON_POLICY.0 as u8;
-
-fn rule_label(catalog: &Catalog, number: u32) -> Option<String> {
-    catalog.rules.get(&number).map(|rule| rule.label())
+/// The rule by which the packet was let through or refused. What passes both sides was let through by the one that it
+/// met last, or by the other where that one asks nothing; and a packet may be dropped for what no rule has to do with.
+fn deciding_rule<'a>(event: &Event, catalog: &'a Catalog) -> Option<&'a RuleInfo> {
+    let (met_last, other) = match event.direction {
+        Direction::Egress => (event.egress_rule, event.ingress_rule),
+        Direction::Ingress => (event.ingress_rule, event.egress_rule),
+    };
+    match event.reason {
+        0 => catalog
+            .rules
+            .get(&met_last)
+            .or_else(|| catalog.rules.get(&other)),
+        drop_reason::POLICY | drop_reason::POLICY_DENY => catalog.rules.get(&met_last),
+        _ => None,
+    }
 }
 
 fn peer(catalog: &Catalog, ip: IpAddr, port: u16, identity: u32) -> FlowPeer {

@@ -5,7 +5,9 @@
 
 mod events;
 pub mod flows;
+mod history;
 mod names;
+mod scrape;
 mod shared;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +21,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bpf::memory;
+use crate::bpf::reader::Reader;
 use crate::config::{self, Config};
+use crate::http;
 use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
@@ -28,9 +33,10 @@ use crate::reconcile::Reconciler;
 use crate::systemd;
 use crate::watch::FileWatcher;
 use names::Names;
+use scrape::Scraper;
 use shared::Shared;
 
-/// How often connections are swept, and what something else did is looked for.
+/// How often connections are swept, counters sampled, and what something else did is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Lines of one change that the log is given; a first start with thousands of services has as many.
 const CHANGES_TOLD: usize = 200;
@@ -58,13 +64,17 @@ pub fn run(path: &Path) -> Result<()> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let mut daemon = Daemon::start(path, loaded.config)?;
+    // A port that is taken is known before anything is changed.
+    let port = scrape::open_new(None, loaded.config.daemon.metrics).context("daemon.metrics")?;
+    let mut daemon = Daemon::start(path, loaded.config, port)?;
     systemd::notify(systemd::READY);
     log::info!(
         "ready: the datapath matches {}, revision {}",
         path.display(),
         daemon.reconciler.epoch()
     );
+    // What a daemon before us could not know is known before the first is asked for it.
+    daemon.sweep();
     daemon.follow(&file_changes, &host_changes, &signals);
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
@@ -110,6 +120,9 @@ struct Daemon {
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
+    scraper: Arc<Scraper>,
+    /// Who answers Prometheus, if the file says where.
+    metrics: Option<http::Server>,
     /// What the datapath was made to match last; `None` after a failure.
     followed: Option<World>,
     /// Why the host could not be followed, as it was said last.
@@ -120,16 +133,18 @@ struct Daemon {
 
 impl Daemon {
     /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Config) -> Result<Daemon> {
+    fn start(path: &Path, config: Config, port: Option<http::Port>) -> Result<Daemon> {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
             names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
         }
         let world = net::snapshot()?;
+        let started = Instant::now();
         let applied =
             reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
-        let shared = Arc::new(Shared::new(path));
+        let shared = Arc::new(Shared::new(path, &config));
+        shared.compared(started.elapsed(), reconciler.live());
         shared.follows(&config);
         let server = {
             let shared = shared.clone();
@@ -138,14 +153,17 @@ impl Daemon {
             })?
         };
         let server = Arc::new(server);
-        shared.serve(&server);
-        let events = events::Reader::start(
-            &config.daemon.bpf_root,
-            names.clone(),
-            server.clone(),
-            shared.clone(),
-            FlowLog::open(config.daemon.log)?,
-        )?;
+        let log = Arc::new(FlowLog::open(config.daemon.log)?);
+        shared.serve(&server, &log);
+        let audience = events::Audience {
+            names: names.clone(),
+            server: server.clone(),
+            shared: shared.clone(),
+            log,
+        };
+        let events = events::Reader::start(&config.daemon.bpf_root, audience)?;
+        let scraper = Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone());
+        let metrics = port.map(|port| scraper.serve(port)).transpose()?;
         let mut daemon = Daemon {
             path: path.to_owned(),
             config,
@@ -154,6 +172,8 @@ impl Daemon {
             shared,
             waiting: Vec::new(),
             warnings: Vec::new(),
+            scraper,
+            metrics,
             followed: None,
             host_error: None,
             _server: server,
@@ -163,6 +183,8 @@ impl Daemon {
         daemon.say_undone();
         daemon.note_host(&world);
         daemon.followed = Some(world);
+        drop(applied);
+        memory::give_back();
         Ok(daemon)
     }
 
@@ -213,13 +235,20 @@ impl Daemon {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        if loaded.config.daemon != self.config.daemon {
-            log::warn!("[daemon] has changed: that counts from the next start on");
-            loaded.config.daemon = self.config.daemon.clone();
-        }
+        self.keep_places(&mut loaded.config.daemon);
+        let metrics = loaded.config.daemon.metrics;
+        let port = match scrape::open_new(self.metrics.as_ref(), metrics) {
+            Ok(port) => port,
+            Err(error) => {
+                let path = self.path.display();
+                self.fail(&format!("apply {path}: daemon.metrics: {error:#}"));
+                return false;
+            }
+        };
         let previous = std::mem::replace(&mut self.config, loaded.config);
         match self.apply() {
             Ok(()) => {
+                self.serve_metrics(port);
                 self.shared.follows(&self.config);
                 self.host_error = None;
                 true
@@ -229,6 +258,30 @@ impl Daemon {
                 self.fail(&format!("apply {}: {error:#}", self.path.display()));
                 false
             }
+        }
+    }
+
+    /// What a running daemon can't move stays where it is.
+    fn keep_places(&self, wanted: &mut config::Daemon) {
+        let kept = config::Daemon {
+            metrics: wanted.metrics,
+            ..self.config.daemon.clone()
+        };
+        if *wanted != kept {
+            log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
+            *wanted = kept;
+        }
+    }
+
+    /// Prometheus is answered where the file says: at the new port if there is one.
+    fn serve_metrics(&mut self, port: Option<http::Port>) {
+        if self.config.daemon.metrics.is_none() {
+            self.metrics = None;
+        }
+        match port.map(|port| self.scraper.serve(port)).transpose() {
+            Ok(None) => {}
+            Ok(server) => self.metrics = server,
+            Err(error) => log::error!("daemon.metrics: {error:#}"),
         }
     }
 
@@ -280,6 +333,7 @@ impl Daemon {
 
     fn apply_once(&mut self, world: &World) -> Result<()> {
         let names = &self.names;
+        let started = Instant::now();
         let applied = self
             .reconciler
             .apply(&self.config, world, |epoch, catalog| {
@@ -287,11 +341,15 @@ impl Daemon {
             });
         self.say_undone();
         let applied = applied?;
+        self.shared
+            .compared(started.elapsed(), self.reconciler.live());
         if !applied.changes.is_empty() {
             self.shared.applied();
         }
         self.say(&applied.changes);
         self.note_host(world);
+        drop(applied);
+        memory::give_back();
         Ok(())
     }
 
@@ -370,15 +428,24 @@ impl Daemon {
         let Some(live) = self.reconciler.live() else {
             return;
         };
+        let root = &self.config.daemon.bpf_root;
         let started = Instant::now();
-        match crate::sweep::sweep(&self.config.daemon.bpf_root, &live.settings) {
-            Ok(swept) => log::debug!(
-                "swept {} entries in {:?}: {} deleted",
-                swept.entries,
-                started.elapsed(),
-                swept.deleted
-            ),
-            Err(error) => log::warn!("sweep connections: {error:#}"),
+        match crate::sweep::sweep(root, &live.settings) {
+            Ok(swept) => {
+                let took = started.elapsed();
+                let (present, deleted) = (swept.counts.present, swept.deleted);
+                log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
+                self.shared.swept(took, swept);
+            }
+            Err(error) => {
+                log::warn!("sweep connections: {error:#}");
+                self.shared.sweep_failed();
+            }
+        }
+        self.names.forget_old(started);
+        match Reader::open(root).and_then(|reader| reader.drops()) {
+            Ok(drops) => self.shared.sample(&drops),
+            Err(error) => log::warn!("sample the counters of drops: {error:#}"),
         }
     }
 }

@@ -1,24 +1,38 @@
 //! The catalogs of the latest generations: an event is read with the names of the configuration that made it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
 
 /// Events wait in the ring for a moment at most; more reloads than this don't fit into it.
 const KEPT: usize = 16;
+/// Nor do they wait for so long. A catalog of ten thousand services takes some 30 MB.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// Catalogs by epoch, the latest last.
 #[derive(Debug, Default)]
 pub struct Names {
-    catalogs: Mutex<VecDeque<(u64, Arc<Catalog>)>>,
+    catalogs: Mutex<VecDeque<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    epoch: u64,
+    catalog: Arc<Catalog>,
+    added: Instant,
 }
 
 impl Names {
     pub fn add(&self, epoch: u64, catalog: Arc<Catalog>) {
         let mut catalogs = self.lock();
-        catalogs.retain(|(known, _)| *known != epoch);
-        catalogs.push_back((epoch, catalog));
+        catalogs.retain(|known| known.epoch != epoch);
+        catalogs.push_back(Known {
+            epoch,
+            catalog,
+            added: Instant::now(),
+        });
         while catalogs.len() > KEPT {
             catalogs.pop_front();
         }
@@ -28,12 +42,21 @@ impl Names {
     pub fn of(&self, epoch: u64) -> Arc<Catalog> {
         self.lock()
             .iter()
-            .min_by_key(|(known, _)| known.abs_diff(epoch))
-            .map(|(_, catalog)| catalog.clone())
+            .min_by_key(|known| known.epoch.abs_diff(epoch))
+            .map(|known| known.catalog.clone())
             .unwrap_or_default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, Arc<Catalog>)>> {
+    /// Lets go of those that were replaced some time before `now`.
+    pub fn forget_old(&self, now: Instant) {
+        let mut catalogs = self.lock();
+        let is_old = |next: &Known| now.saturating_duration_since(next.added) > KEPT_FOR;
+        while catalogs.get(1).is_some_and(is_old) {
+            catalogs.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {
         self.catalogs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,6 +88,21 @@ mod tests {
         for (what, epoch, expected) in rows {
             assert_eq!(names.of(epoch).node, expected, "{what}");
         }
+    }
+
+    #[test]
+    fn only_the_latest_is_kept_for_long() {
+        let names = Names::default();
+        for epoch in 1..=3 {
+            names.add(epoch, catalog(&epoch.to_string()));
+        }
+        let now = Instant::now();
+        names.forget_old(now);
+        assert_eq!(names.of(1).node, "1", "an event may still wait for it");
+        names.forget_old(now + KEPT_FOR + Duration::from_secs(1));
+        assert_eq!(names.of(1).node, "3", "those that were replaced are gone");
+        names.forget_old(now + 100 * KEPT_FOR);
+        assert_eq!(names.of(3).node, "3", "the live one never goes");
     }
 
     #[test]

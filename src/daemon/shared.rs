@@ -1,17 +1,28 @@
-//! What the socket's threads may know of the daemon.
+//! What the socket's and the metrics' threads may know of the daemon.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::history::History;
+use crate::bpf::reader::Reader;
+use crate::bpf::sweep::Swept;
 use crate::config::{Config, JournalFlows};
-use crate::model::status::{DaemonStatus, Drift, DriftCounts};
+use crate::metrics::{Sweep, Work};
+use crate::model::state::State;
+use crate::model::status::{DaemonStatus, Drift, DriftCounts, Metric, RecentDrops};
+use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
 pub struct Shared {
     started: Instant,
     config: String,
+    bpf_root: PathBuf,
+    /// Events that were read.
+    events: AtomicU64,
     facts: Mutex<Facts>,
+    history: Mutex<History>,
 }
 
 struct Facts {
@@ -23,16 +34,26 @@ struct Facts {
     host_error: Option<String>,
     waiting: Vec<String>,
     warnings: Vec<String>,
+    work: Work,
     server: Weak<Server>,
+    log: Option<Arc<FlowLog>>,
     drift: DriftCounts,
 }
 
+/// Seconds of Unix time.
+fn unix_seconds() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+}
+
 impl Shared {
-    pub fn new(config: &Path) -> Shared {
+    pub fn new(path: &Path, config: &Config) -> Shared {
         let now = Instant::now();
         Shared {
             started: now,
-            config: config.display().to_string(),
+            config: path.display().to_string(),
+            bpf_root: config.daemon.bpf_root.clone(),
+            events: AtomicU64::new(0),
             facts: Mutex::new(Facts {
                 applied: now,
                 journal: JournalFlows::Drops,
@@ -40,9 +61,12 @@ impl Shared {
                 host_error: None,
                 waiting: Vec::new(),
                 warnings: Vec::new(),
+                work: Work::default(),
                 server: Weak::new(),
+                log: None,
                 drift: DriftCounts::default(),
             }),
+            history: Mutex::default(),
         }
     }
 
@@ -50,9 +74,15 @@ impl Shared {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server asks us for our status, and we it for what it lost.
-    pub fn serve(&self, server: &Arc<Server>) {
-        self.facts().server = Arc::downgrade(server);
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server asks us for our status, and we it and the log for what they lost.
+    pub fn serve(&self, server: &Arc<Server>, log: &Arc<FlowLog>) {
+        let mut facts = self.facts();
+        facts.server = Arc::downgrade(server);
+        facts.log = Some(log.clone());
     }
 
     /// The datapath matches the file.
@@ -61,11 +91,23 @@ impl Shared {
         facts.journal = config.events.journal;
         facts.file_error = None;
         facts.host_error = None;
+        facts.work.reloads_done += 1;
+        facts.work.file_applied_seconds = unix_seconds();
     }
 
     /// The live configuration has changed.
     pub fn applied(&self) {
         self.facts().applied = Instant::now();
+    }
+
+    /// The datapath was compared with what is wanted, and now is `live`.
+    pub fn compared(&self, took: Duration, live: Option<&State>) {
+        let work = &mut self.facts().work;
+        work.applies.add(took);
+        work.backends.clear();
+        for backend in live.into_iter().flat_map(|live| live.backends.values()) {
+            *work.backends.entry(backend.state).or_default() += 1;
+        }
     }
 
     /// What something else had done was undone.
@@ -76,7 +118,9 @@ impl Shared {
 
     /// The file was not applied, and nothing was changed.
     pub fn file_failed(&self, error: &str) {
-        self.facts().file_error = Some(error.to_owned());
+        let mut facts = self.facts();
+        facts.file_error = Some(error.to_owned());
+        facts.work.reloads_failed += 1;
     }
 
     /// Whether the host's interfaces could be followed.
@@ -90,12 +134,67 @@ impl Shared {
         facts.warnings = warnings.to_vec();
     }
 
+    /// The connections were swept.
+    pub fn swept(&self, took: Duration, swept: Swept) {
+        let work = &mut self.facts().work;
+        work.sweeps.add(took);
+        let mut counts = swept.counts;
+        // A walk while packets come may find some of what was pushed out before to be there: a counter never shrinks.
+        if let Some(last) = &work.sweep {
+            counts.evicted = counts.evicted.max(last.counts.evicted);
+        }
+        work.sweep = Some(Sweep {
+            at_seconds: unix_seconds(),
+            tally: Arc::new(swept.tally),
+            counts,
+        });
+    }
+
+    pub fn sweep_failed(&self) {
+        self.facts().work.sweeps_failed += 1;
+    }
+
+    /// The counters of drops, as they are now.
+    pub fn sample(&self, drops: &[Metric]) {
+        self.history().sample(drops, Instant::now());
+    }
+
+    /// An event was read.
+    pub fn count_event(&self) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Which flows go to the journal now.
     pub fn journal(&self) -> JournalFlows {
         self.facts().journal
     }
 
+    /// What the daemon has done.
+    pub fn work(&self) -> Work {
+        let facts = self.facts();
+        Work {
+            file_failed: facts.file_error.is_some(),
+            host_failed: facts.host_error.is_some(),
+            warnings: facts.warnings.len(),
+            drift: facts.drift,
+            events: self.events.load(Ordering::Relaxed),
+            observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
+            journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
+            ..facts.work.clone()
+        }
+    }
+
+    /// What was dropped lately; the kernel is asked for what has come since the last sample.
+    fn recent_drops(&self) -> Option<RecentDrops> {
+        let drops = Reader::open(&self.bpf_root).and_then(|reader| reader.drops());
+        let drops = drops
+            .map_err(|error| log::debug!("status: {error:#}"))
+            .ok()?;
+        self.history().recent(&drops, Instant::now())
+    }
+
     pub fn status(&self) -> DaemonStatus {
+        let recent_drops = self.recent_drops();
         let facts = self.facts();
         DaemonStatus {
             pid: std::process::id(),
@@ -107,6 +206,8 @@ impl Shared {
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
+            recent_drops,
+            journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
             drift: facts.drift,
         }
     }

@@ -77,6 +77,12 @@ pub struct IdentityInfo {
     pub labels: Vec<String>,
     /// The prefixes that carry it.
     pub addresses: BTreeSet<IpNet>,
+    /// The policies that put its ingress under enforcement, in name order.
+    #[serde(default)]
+    pub ingress_enforced_by: Vec<String>,
+    /// And its egress.
+    #[serde(default)]
+    pub egress_enforced_by: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,13 +212,14 @@ impl Catalog {
             .map(|(id, _)| *id)
     }
 
-    /// The policies that put a direction of a subject under enforcement or take from it, in name order.
-    pub fn policies_of(&self, subject: u32, direction: Direction) -> BTreeSet<&str> {
-        self.rules
-            .values()
-            .filter(|rule| rule.subject == subject && rule.direction == direction)
-            .map(|rule| rule.policy.as_str())
-            .collect()
+    /// The policies that put a direction of a subject under enforcement, in name order. None although it is: then
+    /// `policy.enforcement` does.
+    pub fn enforced_by(&self, subject: u32, direction: Direction) -> &[String] {
+        let info = self.identities.get(&subject);
+        info.map_or(&[], |info| match direction {
+            Direction::Ingress => &info.ingress_enforced_by,
+            Direction::Egress => &info.egress_enforced_by,
+        })
     }
 
     /// The address' identity by the prefixes in the catalog.

@@ -1,6 +1,7 @@
 //! A connection as listings show it: both entries of the kernel's table put together.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +16,13 @@ pub enum ConntrackState {
 }
 
 impl ConntrackState {
+    pub const ALL: [ConntrackState; 4] = [
+        ConntrackState::Unanswered,
+        ConntrackState::Once,
+        ConntrackState::Established,
+        ConntrackState::Closing,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             ConntrackState::Unanswered => "unanswered",
@@ -53,4 +61,36 @@ pub struct Connection {
     pub remaining_ns: u64,
     /// Nanoseconds since it was made.
     pub age_ns: u64,
+}
+
+/// Who speaks to whom: connections that differ in the client's port alone, and meet the same fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conversation {
+    /// IP protocol number.
+    pub protocol: u8,
+    pub src: IpAddr,
+    /// Where the client sends to: the frontend, if a service was asked. Port 0 for protocols without.
+    pub dst: SocketAddr,
+    /// Where that goes; `dst`, if nothing is translated.
+    pub backend: SocketAddr,
+    /// Service number; 0: none.
+    pub service: u32,
+    pub backend_id: u32,
+}
+
+impl Conversation {
+    pub fn is_translated(&self) -> bool {
+        self.dst != self.backend
+    }
+}
+
+/// What a walk over the tables of connections found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Entries by the table's name, two for each connection, the expired ones too.
+    pub entries: BTreeMap<&'static str, u64>,
+    /// Connections that are not expired, by IP protocol number and state.
+    pub by_state: BTreeMap<(u8, ConntrackState), u64>,
+    /// Connections through services that are not expired, by the service's and the backend's number.
+    pub by_backend: BTreeMap<(u32, u32), u64>,
 }

@@ -1,9 +1,14 @@
 //! The sentences of drop reasons. The numbers are those of `enum reason` in `bpf/abi.h`.
 
+/// No rule allows it.
+pub const POLICY: u8 = 133;
+/// A rule denies it.
+pub const POLICY_DENY: u8 = 181;
+
 /// (number, name in words), Cilium's numbers where it has one (`api/v1/flow/flow.proto`), ours from 220.
 pub const REASONS: &[(u8, &str)] = &[
     (132, "invalid source"),
-    (133, "policy denied"),
+    (POLICY, "policy denied"),
     (134, "invalid packet"),
     (137, "unknown L4 protocol"),
     (139, "unsupported L3 protocol"),
@@ -15,7 +20,7 @@ pub const REASONS: &[(u8, &str)] = &[
     (169, "no route"),
     (175, "fragment without first"),
     (177, "outside the source range"),
-    (181, "policy denied"),
+    (POLICY_DENY, "policy denied"),
     (196, "TTL exceeded"),
     (198, "rate limited"),
     (220, "no service on this address"),

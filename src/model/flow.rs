@@ -45,6 +45,12 @@ pub struct Flow {
     pub ingress_rule: Option<String>,
     /// For a policy drop without a rule: `ingress kube-dns`, the direction and subject that has none.
     pub denied_by: Option<String>,
+    /// And the policies that put it under enforcement; none if `policy.enforcement` does.
+    pub enforced_by: Vec<String>,
+    /// File and line of `rule`.
+    pub rule_place: Option<(String, usize)>,
+    /// Of the configuration that the packet met.
+    pub revision: u64,
     pub interface: String,
     /// Length of the packet from its network header on.
     pub bytes: u32,

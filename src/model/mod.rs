@@ -1,10 +1,12 @@
 //! Plain data that every layer speaks: no kernel, no files, host byte order.
 
+pub mod budget;
 pub mod catalog;
 pub mod conntrack;
 pub mod drop_reason;
 pub mod flow;
 pub mod policy;
+pub mod process;
 pub mod protocol;
 pub mod service;
 pub mod state;

@@ -181,7 +181,7 @@ pub struct AddressEntry {
 }
 
 /// Where the addresses of a prefix are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Behind a local interface.
     Endpoint { ifindex: u32 },

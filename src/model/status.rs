@@ -1,5 +1,7 @@
 //! What the host's datapath is doing: the facts behind `dpd status`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What the daemon says of itself over its socket.
@@ -20,7 +22,36 @@ pub struct DaemonStatus {
     pub warnings: Vec<String>,
     /// Flows that observers were too slow for.
     pub observers_lost: u64,
+    /// What was dropped lately. A daemon of before does not tell.
+    #[serde(default)]
+    pub recent_drops: Option<RecentDrops>,
+    /// Flows that should have gone to the journal and did not.
+    #[serde(default)]
+    pub journal_lost: u64,
     pub drift: DriftCounts,
+}
+
+/// Drops of the last minute, or since the start if that is less long ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecentDrops {
+    /// Seconds that they are of.
+    pub seconds: u64,
+    /// By the reason's number.
+    pub by_reason: BTreeMap<u8, Amount>,
+}
+
+/// So many packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Amount {
+    fn add_assign(&mut self, more: Amount) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
 }
 
 /// What something else did to the datapath and the daemon undid, since it was started.
@@ -122,6 +153,8 @@ pub struct EventLoss {
     pub ring_full: u64,
     /// Over `events.rate`.
     pub rate_limited: u64,
+    /// Not lost: repeats of a drop, for which one report stands.
+    pub held_back: u64,
 }
 
 /// Counts of the conntrack tables since they were made.

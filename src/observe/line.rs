@@ -13,25 +13,43 @@ use jiff::tz::TimeZone;
 
 use super::record::Record;
 
+/// Whether what was done with the packet stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colours {
+    /// By the escapes of a terminal (ECMA-48).
+    Ansi,
+    None,
+}
+
+impl Colours {
+    /// What goes before and after a verdict.
+    fn around(self, verdict: &str) -> (&'static str, &'static str) {
+        match (self, verdict) {
+            (Colours::None, _) => ("", ""),
+            (Colours::Ansi, "forwarded") => ("\x1b[32m", "\x1b[0m"),
+            (Colours::Ansi, "dropped") => ("\x1b[31m", "\x1b[0m"),
+            (Colours::Ansi, _) => ("\x1b[33m", "\x1b[0m"),
+        }
+    }
+}
+
 /// The whole line, its time told in `zone`; without a newline.
-pub fn line(record: &Record, zone: &TimeZone) -> String {
+pub fn line(record: &Record, zone: &TimeZone, colours: Colours) -> String {
     let time = record.time.to_zoned(zone.clone());
-    format!(
-        "{} {}",
-        time.strftime("%b %e %H:%M:%S%.3f"),
-        message(record)
-    )
+    let mut text = time.strftime("%b %e %H:%M:%S%.3f ").to_string();
+    // Writing into a string can't fail.
+    let _ = write_message(&mut text, record, colours);
+    text
 }
 
 /// The line without its time.
 pub fn message(record: &Record) -> String {
     let mut text = String::new();
-    // Writing into a string can't fail.
-    let _ = write_message(&mut text, record);
+    let _ = write_message(&mut text, record, Colours::None);
     text
 }
 
-fn write_message(out: &mut String, record: &Record) -> fmt::Result {
+fn write_message(out: &mut String, record: &Record, colours: Colours) -> fmt::Result {
     let src = Side::new(record.src_ip, record.src_port, &record.src_name);
     let dst = Side::new(record.dst_ip, record.dst_port, &record.dst_name);
     // The client stays on the left, so that question and answer stand under each other.
@@ -45,9 +63,10 @@ fn write_message(out: &mut String, record: &Record) -> fmt::Result {
         write!(out, "{} ", printable(service))?;
     }
     write!(out, "{right} ")?;
+    let (on, off) = colours.around(&record.verdict);
     match &*record.verdict {
-        "forwarded" => write!(out, "{} FORWARDED", printable(&record.point))?,
-        verdict => write!(out, "{}{}", verdict.to_uppercase(), Why(record))?,
+        "forwarded" => write!(out, "{} {on}FORWARDED{off}", printable(&record.point))?,
+        verdict => write!(out, "{on}{}{off}{}", verdict.to_uppercase(), Why(record))?,
     }
     write!(out, " ({}", Packet(record))?;
     if record.reply {
@@ -188,10 +207,32 @@ mod tests {
         ];
         for (sentence, flow, text) in rows {
             assert_eq!(
-                line(&Record::from(&flow), &TimeZone::UTC),
+                line(&Record::from(&flow), &TimeZone::UTC, Colours::None),
                 text,
                 "{sentence}"
             );
+        }
+    }
+
+    #[test]
+    fn colours_are_about_the_verdict() {
+        let audit = Flow {
+            verdict: Verdict::Audit,
+            ..refusal()
+        };
+        let rows = [
+            (question(), "to-endpoint \x1b[32mFORWARDED\x1b[0m (UDP)"),
+            (refusal(), "\x1b[31mDROPPED\x1b[0m (policy denied:"),
+            (audit, "\x1b[33mAUDIT\x1b[0m (policy denied:"),
+        ];
+        for (flow, part) in rows {
+            let record = Record::from(&flow);
+            let coloured = line(&record, &TimeZone::UTC, Colours::Ansi);
+            assert!(coloured.contains(part), "{coloured}");
+            let plain = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"]
+                .iter()
+                .fold(coloured.clone(), |text, escape| text.replace(escape, ""));
+            assert_eq!(plain, line(&record, &TimeZone::UTC, Colours::None));
         }
     }
 

@@ -45,6 +45,13 @@ pub struct Record<'a> {
     pub bytes: u32,
     /// For a policy drop without a rule: the direction and subject that has none.
     pub denied_by: Option<Cow<'a, str>>,
+    /// The policies that put that direction under enforcement.
+    pub enforced_by: Vec<Cow<'a, str>>,
+    /// Where `rule` stands.
+    pub config_file: Option<Cow<'a, str>>,
+    pub config_line: Option<usize>,
+    /// Number of the configuration that the packet met.
+    pub config_revision: u64,
     /// How many packets it stands for.
     pub repeats: u32,
 }
@@ -54,6 +61,7 @@ impl<'a> From<&'a Flow> for Record<'a> {
         let text = |field: &'a Option<String>| field.as_deref().map(Cow::from);
         let has_ports = has_ports(flow);
         let port = |port: u16| has_ports.then_some(port);
+        let place = flow.rule_place.as_ref();
         Record {
             // A clock that stands outside of the calendar is no reason to lose a flow.
             time: Timestamp::try_from(flow.time).unwrap_or(Timestamp::UNIX_EPOCH),
@@ -82,6 +90,10 @@ impl<'a> From<&'a Flow> for Record<'a> {
             interface: flow.interface.as_str().into(),
             bytes: flow.bytes,
             denied_by: text(&flow.denied_by),
+            enforced_by: flow.enforced_by.iter().map(Cow::from).collect(),
+            config_file: place.map(|(file, _)| file.as_str().into()),
+            config_line: place.map(|(_, line)| *line),
+            config_revision: flow.revision,
             repeats: flow.repeats,
         }
     }
@@ -90,12 +102,9 @@ impl<'a> From<&'a Flow> for Record<'a> {
 impl Record<'_> {
     /// Whether it was policy that refused the packet, or would have.
     pub fn is_policy_denied(&self) -> bool {
-        self.drop_reason.as_deref() == Some(drop_reason::words(POLICY_DENIED))
+        self.drop_reason.as_deref() == Some(drop_reason::words(drop_reason::POLICY))
     }
 }
-
-/// The drop reason of a packet that no rule allows.
-const POLICY_DENIED: u8 = 133;
 
 /// The verdict as JSON and filters spell it.
 pub fn verdict_name(verdict: Verdict) -> &'static str {
@@ -181,7 +190,8 @@ mod tests {
                     r#""orig_dst_ip":"10.32.0.10","orig_dst_port":53,"service":"kube-dns","protocol":"udp","#,
                     r#""tcp_flags":null,"ct_state":"unanswered","rule":"dns-clients/ingress/0","egress_rule":null,"#,
                     r#""ingress_rule":"dns-clients/ingress/0","interface":"lxc-coredns","bytes":72,"#,
-                    r#""denied_by":null,"repeats":1}"#
+                    r#""denied_by":null,"enforced_by":[],"config_file":"/etc/dpd/config.toml","config_line":42,"#,
+                    r#""config_revision":7,"repeats":1}"#
                 ),
             ),
             (
@@ -195,7 +205,8 @@ mod tests {
                     r#""orig_dst_ip":null,"orig_dst_port":null,"service":null,"protocol":"tcp","#,
                     r#""tcp_flags":"SYN","ct_state":null,"rule":null,"egress_rule":null,"#,
                     r#""ingress_rule":null,"interface":"lxc-intruder","bytes":60,"#,
-                    r#""denied_by":"ingress kube-dns","repeats":1}"#
+                    r#""denied_by":"ingress kube-dns","enforced_by":["dns-clients","lock-down"],"#,
+                    r#""config_file":null,"config_line":null,"config_revision":7,"repeats":1}"#
                 ),
             ),
         ];

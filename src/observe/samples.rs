@@ -28,6 +28,9 @@ pub fn question() -> Flow {
         egress_rule: None,
         ingress_rule: Some("dns-clients/ingress/0".to_owned()),
         denied_by: None,
+        enforced_by: Vec::new(),
+        rule_place: Some(("/etc/dpd/config.toml".to_owned(), 42)),
+        revision: 7,
         interface: "lxc-coredns".to_owned(),
         bytes: 72,
         repeats: 1,
@@ -66,6 +69,8 @@ pub fn refusal() -> Flow {
         rule: None,
         ingress_rule: None,
         denied_by: Some("ingress kube-dns".to_owned()),
+        enforced_by: vec!["dns-clients".to_owned(), "lock-down".to_owned()],
+        rule_place: None,
         interface: "lxc-intruder".to_owned(),
         bytes: 60,
         ..question()

@@ -30,12 +30,14 @@ const REQUEST_MAX: usize = 64 * 1024;
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Flows that are written together when many wait.
 const BATCH: usize = 256;
+/// Connections beside those of observers, so that `dpd status` has an answer though all of those are taken.
+const SPARE: usize = 16;
 
 /// What one server allows itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Clients at once; one more is told so and closed.
-    pub clients: usize,
+    /// Observers at once; one more is told so and closed.
+    pub observers: usize,
     /// How long a client may take to ask.
     pub request_timeout: Duration,
     pub sizes: Sizes,
@@ -44,7 +46,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            clients: 64,
+            observers: 64,
             request_timeout: Duration::from_secs(5),
             sizes: Sizes::default(),
         }
@@ -73,6 +75,7 @@ struct Shared {
 struct Clients {
     open: BTreeMap<u64, UnixStream>,
     next: u64,
+    observers: usize,
     is_closing: bool,
 }
 
@@ -256,9 +259,8 @@ fn register(stream: &UnixStream, shared: &Shared) -> Result<u64, String> {
     if clients.is_closing {
         return Err("the daemon is ending".to_owned());
     }
-    if clients.open.len() >= shared.limits.clients {
-        let count = shared.limits.clients;
-        return Err(format!("{count} observers are connected already"));
+    if clients.open.len() >= shared.limits.observers + SPARE {
+        return Err("too many are connected already".to_owned());
     }
     let id = clients.next;
     clients.next += 1;
@@ -307,7 +309,32 @@ fn read_request(mut stream: &UnixStream, timeout: Duration) -> io::Result<Vec<u8
     }
 }
 
+/// An observer's place among those that there may be; free again when it is dropped.
+struct Place<'a>(&'a Shared);
+
+impl<'a> Place<'a> {
+    fn take(shared: &'a Shared) -> Option<Place<'a>> {
+        let mut clients = shared.clients();
+        if clients.observers >= shared.limits.observers {
+            return None;
+        }
+        clients.observers += 1;
+        Some(Place(shared))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.clients().observers -= 1;
+    }
+}
+
 fn observe(stream: &UnixStream, shared: &Shared, request: Observe) -> io::Result<()> {
+    let Some(_place) = Place::take(shared) else {
+        let count = shared.limits.observers;
+        let error = format!("{count} observers are connected already");
+        return send(stream, &Reply::Error(error.into()));
+    };
     let (last, watch) = shared.hub.observe(request);
     for batch in last.chunks(BATCH) {
         send_flows(stream, batch)?;

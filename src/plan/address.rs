@@ -36,11 +36,20 @@ const WORLD: Owner = Owner {
 
 /// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
 pub fn find(state: &State, address: IpAddr) -> Option<&AddressEntry> {
-    let full = IpNet::from(address);
-    (0..=full.prefix_len())
-        .rev()
-        .filter_map(|length| IpNet::new(address, length).ok())
-        .find_map(|prefix| state.addresses.get(&prefix.trunc()))
+    find_row(state, address).map(|(_, entry)| entry)
+}
+
+/// The same with its prefix.
+pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &AddressEntry)> {
+    covering(address).find_map(|prefix| Some((prefix, state.addresses.get(&prefix)?)))
+}
+
+/// The prefixes that hold an address, the longest first.
+pub(super) fn covering(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let lengths = (0..=IpNet::from(address).prefix_len()).rev();
+    lengths
+        .filter_map(move |length| IpNet::new(address, length).ok())
+        .map(|prefix| prefix.trunc())
 }
 
 /// Fills the table of addresses and names the classes.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::effect::Effect;
 use crate::model::catalog::Catalog;
 use crate::model::policy::reserved;
-use crate::model::state::{Aggregation, Delivery, Endpoint, Enforcement, Settings, State};
+use crate::model::service::Frontend;
+use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
 use crate::model::world::Mac;
 
 /// One line of a plan.
@@ -16,17 +18,79 @@ use crate::model::world::Mac;
 pub struct Change {
     /// `+` comes, `~` becomes another, `-` goes.
     pub sign: char,
-    pub text: String,
+    pub thing: Thing,
+    /// The thing's properties as they will be, or how they change; empty where there is nothing to say.
+    pub detail: String,
+    /// What it does to connections that are there, where they have been counted.
+    pub effect: Effect,
+}
+
+impl Change {
+    /// The line without its sign and its effect.
+    pub fn text(&self) -> String {
+        words(&[self.thing.kind, &self.thing.name, &self.detail])
+    }
 }
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.sign, self.text)
+        write!(f, "{} {}", self.sign, self.text())?;
+        match self.effect.is_nothing() {
+            true => Ok(()),
+            false => write!(f, ": {}", self.effect),
+        }
     }
 }
 
-/// What a state holds, by name.
-type Things = BTreeMap<String, Properties>;
+/// What can change, as the file calls it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Thing {
+    /// `address`, `backend`, `endpoint`, `identity`, `node`, `policy`, `prefilter`, `rule`, `service`, `setting` or
+    /// `uplink`.
+    pub kind: &'static str,
+    pub name: String,
+}
+
+impl Thing {
+    pub(super) fn backend(backend: &Backend, catalog: &Catalog) -> Thing {
+        let service = catalog.services.get(&backend.service);
+        let service = service.map_or("", |info| info.name.as_str());
+        Thing::new(
+            "backend",
+            format!("{} of service {service}", backend.address),
+        )
+    }
+
+    pub(super) fn endpoint(interface: &str) -> Thing {
+        Thing::new("endpoint", interface)
+    }
+
+    pub(super) fn identity(name: &str) -> Thing {
+        Thing::new("identity", name)
+    }
+
+    pub(super) fn prefilter(prefix: &IpNet, table: &str) -> Thing {
+        Thing::new("prefilter", format!("{} of {table}", address(prefix)))
+    }
+
+    pub(super) fn service(name: &str, frontend: &Frontend) -> Thing {
+        Thing::new("service", format!("{name} {frontend}"))
+    }
+
+    pub(super) fn setting(key: &str) -> Thing {
+        Thing::new("setting", key)
+    }
+
+    pub(super) fn new(kind: &'static str, name: impl Into<String>) -> Thing {
+        Thing {
+            kind,
+            name: name.into(),
+        }
+    }
+}
+
+/// What a state holds.
+type Things = BTreeMap<Thing, Properties>;
 
 /// (what, value), in the same order for all things of a kind; only the last ones may be missing.
 type Properties = Vec<(&'static str, String)>;
@@ -36,14 +100,24 @@ type Properties = Vec<(&'static str, String)>;
 /// A rule that only moves within its list is no change. An `old` of `State::default()` is an empty host.
 pub fn diff(old: &State, new: &State) -> Vec<Change> {
     let (old, new) = (things(old), things(new));
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&Thing> = old.keys().chain(new.keys()).collect();
     names
         .into_iter()
-        .filter_map(|name| compare(name, old.get(name), new.get(name)))
+        .filter_map(|thing| compare(thing, old.get(thing), new.get(thing)))
         .collect()
 }
 
-fn compare(name: &str, old: Option<&Properties>, new: Option<&Properties>) -> Option<Change> {
+/// The change of `conntrack.size`, which no table of a generation holds.
+pub fn resized(old: u32, new: u32) -> Option<Change> {
+    (old != new).then(|| Change {
+        sign: '~',
+        thing: Thing::setting("conntrack.size"),
+        detail: format!("{old} → {new}"),
+        effect: Effect::default(),
+    })
+}
+
+fn compare(thing: &Thing, old: Option<&Properties>, new: Option<&Properties>) -> Option<Change> {
     let (sign, properties) = match (old, new) {
         (Some(old), Some(new)) => ('~', turned(old, new)),
         (None, Some(new)) => ('+', given(new)),
@@ -52,8 +126,12 @@ fn compare(name: &str, old: Option<&Properties>, new: Option<&Properties>) -> Op
     if sign == '~' && properties.is_empty() {
         return None;
     }
-    let text = words(&[name, &properties.join(", ")]);
-    Some(Change { sign, text })
+    Some(Change {
+        sign,
+        thing: thing.clone(),
+        detail: properties.join(", "),
+        effect: Effect::default(),
+    })
 }
 
 fn given(properties: &Properties) -> Vec<String> {
@@ -93,8 +171,7 @@ fn things(state: &State) -> Things {
     name_identities(&state.catalog, &mut things);
     name_rules(&state.catalog, &mut things);
     for info in state.catalog.prefilter.values() {
-        let name = format!("prefilter {} of {}", address(&info.prefix), info.table);
-        things.insert(name, Vec::new());
+        things.insert(Thing::prefilter(&info.prefix, &info.table), Vec::new());
     }
     if state.settings != Settings::default() {
         name_settings(&state.settings, &mut things);
@@ -103,22 +180,17 @@ fn things(state: &State) -> Things {
 }
 
 fn name_services(state: &State, things: &mut Things) {
-    let services = &state.catalog.services;
-    for info in services.values() {
+    for info in state.catalog.services.values() {
         for frontend in &info.frontends {
-            things.insert(format!("service {} {frontend}", info.name), Vec::new());
+            things.insert(Thing::service(&info.name, frontend), Vec::new());
         }
     }
     for backend in state.backends.values() {
-        let service = services.get(&backend.service).map_or("", |info| &info.name);
         let properties = vec![
             ("weight", backend.weight.to_string()),
             ("state", backend.state.to_string()),
         ];
-        things.insert(
-            format!("backend {} of {service}", backend.address),
-            properties,
-        );
+        things.insert(Thing::backend(backend, &state.catalog), properties);
     }
 }
 
@@ -137,7 +209,7 @@ fn name_endpoints(state: &State, things: &mut Things) {
             ("ifindex", ifindex(info.ifindex)),
         ];
         properties.extend(endpoint.into_iter().flat_map(attachment));
-        things.insert(format!("endpoint {interface}"), properties);
+        things.insert(Thing::endpoint(interface), properties);
     }
 }
 
@@ -158,7 +230,7 @@ fn name_uplinks(catalog: &Catalog, things: &mut Things) {
             ("xdp", info.xdp.name().to_owned()),
             ("ifindex", ifindex(info.ifindex)),
         ];
-        things.insert(format!("uplink {interface}"), properties);
+        things.insert(Thing::new("uplink", interface), properties);
     }
 }
 
@@ -169,7 +241,7 @@ fn name_nodes(catalog: &Catalog, things: &mut Things) {
             ("addresses", addresses(&own)),
             ("cidrs", addresses(&info.cidrs)),
         ];
-        things.insert(format!("node {name}"), properties);
+        things.insert(Thing::new("node", name), properties);
     }
 }
 
@@ -188,28 +260,42 @@ fn name_identities(catalog: &Catalog, things: &mut Things) {
                 ("labels", info.labels.join(" ")),
                 ("cidrs", addresses(&cidrs)),
             ];
-            things.insert(format!("identity {}", info.name), properties);
+            things.insert(Thing::identity(&info.name), properties);
         }
     }
     let host = catalog.identities.get(&reserved::HOST);
     for prefix in host.into_iter().flat_map(|info| &info.addresses) {
-        things.insert(format!("address {} of host", address(prefix)), Vec::new());
+        let name = format!("{} of host", address(prefix));
+        things.insert(Thing::new("address", name), Vec::new());
     }
 }
 
 fn name_rules(catalog: &Catalog, things: &mut Things) {
-    let mut rules: Vec<_> = catalog.rules.values().collect();
-    rules.sort_by_key(|rule| (&rule.policy, rule.direction, rule.index));
-    for rule in rules {
-        let name = format!("rule {}/{} {}", rule.policy, rule.direction, rule.text());
-        let subject = catalog.identity_name(rule.subject).unwrap_or_default();
-        // A second rule of the same words is a thing of its own.
-        let same = (2..).map(|nth| format!("{name} ({nth})"));
-        let mut free = std::iter::once(name.clone()).chain(same);
-        if let Some(name) = free.find(|name| !things.contains_key(name)) {
-            things.insert(name, vec![("subject", subject.to_owned())]);
-        }
+    for (number, thing) in rules(catalog) {
+        let subject = catalog.rules.get(&number).map(|rule| rule.subject);
+        let subject = subject.and_then(|subject| catalog.identity_name(subject));
+        let properties = vec![("subject", subject.unwrap_or_default().to_owned())];
+        things.insert(thing, properties);
     }
+}
+
+/// The rules by number.
+pub(super) fn rules(catalog: &Catalog) -> BTreeMap<u32, Thing> {
+    let mut rules: Vec<_> = catalog.rules.iter().collect();
+    rules.sort_by_key(|(_, rule)| (&rule.policy, rule.direction, rule.index));
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let named = rules.into_iter().map(|(number, rule)| {
+        let name = format!("{}/{} {}", rule.policy, rule.direction, rule.text());
+        // A second rule of the same words is a thing of its own.
+        let nth = taken.entry(name.clone()).or_default();
+        *nth += 1;
+        let name = match nth {
+            1 => name,
+            nth => format!("{name} ({nth})"),
+        };
+        (*number, Thing::new("rule", name))
+    });
+    named.collect()
 }
 
 fn name_settings(settings: &Settings, things: &mut Things) {
@@ -235,7 +321,7 @@ fn name_settings(settings: &Settings, things: &mut Things) {
         ("policy.allow_host", settings.allow_host.to_string()),
     ];
     for (key, value) in values {
-        things.insert(format!("setting {key}"), vec![("", value)]);
+        things.insert(Thing::setting(key), vec![("", value)]);
     }
 }
 
@@ -332,7 +418,7 @@ mod tests {
             (
                 "a backend less",
                 |lab| lab.service("kube-dns", "10.32.0.10:53/udp", "10.200.0.44:53"),
-                &["- backend 10.200.0.45:53 of kube-dns"],
+                &["- backend 10.200.0.45:53 of service kube-dns"],
             ),
             (
                 "a backend that drains",
@@ -343,7 +429,9 @@ mod tests {
                         "10.200.0.44:53*5!draining 10.200.0.45:53",
                     )
                 },
-                &["~ backend 10.200.0.44:53 of kube-dns weight 1 → 5, state active → draining"],
+                &[
+                    "~ backend 10.200.0.44:53 of service kube-dns weight 1 → 5, state active → draining",
+                ],
             ),
             (
                 "a service of another name",
@@ -353,10 +441,10 @@ mod tests {
                     lab
                 },
                 &[
-                    "+ backend 10.200.0.44:53 of dns weight 1, state active",
-                    "- backend 10.200.0.44:53 of kube-dns",
-                    "+ backend 10.200.0.45:53 of dns weight 1, state active",
-                    "- backend 10.200.0.45:53 of kube-dns",
+                    "+ backend 10.200.0.44:53 of service dns weight 1, state active",
+                    "- backend 10.200.0.44:53 of service kube-dns",
+                    "+ backend 10.200.0.45:53 of service dns weight 1, state active",
+                    "- backend 10.200.0.45:53 of service kube-dns",
                     "+ service dns 10.32.0.10:53/udp",
                     "- service kube-dns 10.32.0.10:53/udp",
                 ],

@@ -6,7 +6,9 @@
 pub mod address;
 mod cidr;
 mod diff;
+pub mod effect;
 mod endpoint;
+mod imagined;
 mod numbers;
 mod peer;
 pub mod policy;
@@ -28,7 +30,9 @@ use crate::model::state::State;
 use crate::model::world::World;
 
 use cidr::StandIns;
-pub use diff::{Change, diff};
+pub use diff::{Change, Thing, diff, resized};
+pub use effect::Effect;
+pub use imagined::imagined;
 
 /// Computes the whole wanted state.
 ///

@@ -26,13 +26,7 @@ impl<'a> Enforcements<'a> {
     pub fn new(config: &'a Config) -> Self {
         let mut named = HashMap::new();
         for (_, subject, direction, rules) in lists(config) {
-            let takes_only =
-                !rules.is_empty() && rules.iter().all(|rule| rule.action == Action::Deny);
-            let wanted = if takes_only {
-                Enforcement::DenyOnly
-            } else {
-                Enforcement::On
-            };
+            let wanted = enforcement_of(rules);
             let found = named.entry((subject, direction)).or_insert(wanted);
             *found = wanted.max(*found);
         }
@@ -83,6 +77,33 @@ pub fn compile(config: &Config, stand_ins: &StandIns, known: &Catalog, state: &m
     table.dedup_by_key(|(key, _)| *key);
     state.policy = table.into_iter().collect();
     state.catalog.rules = numbered.into_iter().zip(infos).collect();
+    name_enforcers(config, &mut state.catalog);
+}
+
+/// What a list asks for: one of nothing but denies takes those away and leaves the rest as it was.
+fn enforcement_of(rules: &[Rule]) -> Enforcement {
+    let takes_only = !rules.is_empty() && rules.iter().all(|rule| rule.action == Action::Deny);
+    match takes_only {
+        true => Enforcement::DenyOnly,
+        false => Enforcement::On,
+    }
+}
+
+/// Notes which policies put an identity under enforcement.
+fn name_enforcers(config: &Config, catalog: &mut Catalog) {
+    for (policy, subject, direction, rules) in lists(config) {
+        if enforcement_of(rules) != Enforcement::On {
+            continue;
+        }
+        let subject = config.identities.get(subject).map(|identity| identity.id);
+        let Some(info) = subject.and_then(|subject| catalog.identities.get_mut(&subject)) else {
+            continue;
+        };
+        match direction {
+            Direction::Ingress => info.ingress_enforced_by.push(policy.to_owned()),
+            Direction::Egress => info.egress_enforced_by.push(policy.to_owned()),
+        }
+    }
 }
 
 /// The lists of rules as (policy, subject, direction, rules), in the order in which the first rule wins.

@@ -33,6 +33,7 @@ impl Lab {
                 bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
                 socket: PathBuf::from("/run/dpd/dpd.sock"),
                 log: LogTarget::Auto,
+                metrics: None,
             },
             interfaces: Default::default(),
             identities: Default::default(),

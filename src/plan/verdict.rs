@@ -52,6 +52,17 @@ impl Verdict {
 /// there has no side to ask.
 pub fn verdict(state: &State, src: IpAddr, dst: IpAddr, protocol: u8, port: u16) -> Verdict {
     let (from, to) = (address::find(state, src), address::find(state, dst));
+    verdict_between(state, from, to, protocol, port)
+}
+
+/// The same of addresses that have been looked up.
+pub(super) fn verdict_between(
+    state: &State,
+    from: Option<&AddressEntry>,
+    to: Option<&AddressEntry>,
+    protocol: u8,
+    port: u16,
+) -> Verdict {
     let (sender, receiver) = (ifindex(from), ifindex(to));
     if sender.is_some() && sender == receiver {
         return Verdict {

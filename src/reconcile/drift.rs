@@ -1,7 +1,7 @@
 //! What something else did to our datapath: found by a look that costs little, undone, and told.
 //!
-//! Tables are frozen, so no row of theirs can drift. What can: the live epoch, which table a slot holds, a pin, and a
-//! program's place on its hook.
+//! Tables are frozen, so no row of theirs can drift. What can: the live epoch, which table a slot holds, a step's place
+//! in the chain, a pin, and a program's place on its hook.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,6 +22,7 @@ impl Reconciler {
     pub fn has_drifted(&self) -> bool {
         self.generations.has_other_epoch()
             || !self.generations.lost_slots().is_empty()
+            || self.load.is_broken()
             || !self.kept.lost().is_empty()
             || !self.lost_programs().is_empty()
     }
@@ -45,6 +46,9 @@ impl Reconciler {
         for table in slots.context("put a table back into its slot")? {
             let what = format!("the table {table} was not in its slot");
             self.tell(DriftKind::Table, what);
+        }
+        for step in self.load.mend().context("close a hole in the chain")? {
+            self.tell(DriftKind::Table, format!("{step} was not in the chain"));
         }
         // Before the hooks: a link without its pin still holds on, and is not to be made twice.
         for pin in self.restore_pins()? {

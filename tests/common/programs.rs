@@ -8,22 +8,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dpd::bpf::abi::{self, Plain};
-use dpd::bpf::conntrack::{Sizes, Tables};
-use dpd::bpf::events::{Event, Events};
+use dpd::bpf::conntrack::{Sizes, Tables, now_ns};
+use dpd::bpf::events::{Event, Events, HeldBack};
 use dpd::bpf::generation::Generations;
 use dpd::bpf::load::{HookProgram, Load, load};
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
 use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
+use dpd::model::flow::Flow;
 use dpd::model::state::State;
-use dpd::model::status::ProgramStatus;
+use dpd::model::status::{EventLoss, ProgramStatus};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -155,15 +155,39 @@ impl Datapath for Programs {
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {
-        self.ask(|machine| {
-            let reader = Reader::open(machine.pins.root()).expect("read the datapath");
-            reader.programs().expect("ask about the programs")
-        })
+        self.ask(|machine| machine.reader().programs().expect("ask about the programs"))
     }
 
     fn reload(&self, config: &Path) {
         let config = config.to_owned();
         self.ask(move |machine| machine.apply(&config));
+    }
+
+    fn rule_hits(&self) -> BTreeMap<String, u64> {
+        self.ask(|machine| {
+            let hits = machine.reader().rule_hits().expect("read the hits");
+            let rules = machine.state.catalog.rules.iter();
+            rules
+                .map(|(id, rule)| (rule.label(), hits.get(id).copied().unwrap_or_default()))
+                .collect()
+        })
+    }
+
+    fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
+        self.ask(move |machine| {
+            let held_back = HeldBack::open(&machine.pins).expect("open the log of drops");
+            let now = now_ns() + u64::try_from(later.as_nanos()).expect("a time that fits");
+            let events = held_back.take(now).expect("take what was held back");
+            machine.flows(&events)
+        })
+    }
+
+    fn state(&self) -> State {
+        self.ask(|machine| machine.reader().state().expect("read the tables"))
+    }
+
+    fn event_loss(&self) -> EventLoss {
+        self.ask(|machine| machine.reader().event_loss().expect("read the counters"))
     }
 
     fn bench(&self) -> Bench {
@@ -176,13 +200,13 @@ pub struct Bench {
     programs: BTreeMap<HookProgram, OwnedFd>,
     xdp: OwnedFd,
     interfaces: BTreeMap<String, u32>,
-    generations: Generations,
+    reader: Reader,
 }
 
 impl Bench {
     /// The epoch that programs work under now.
     pub fn epoch(&self) -> u64 {
-        self.generations.epoch()
+        self.reader.epoch().expect("the live epoch")
     }
 
     pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
@@ -259,7 +283,7 @@ impl Machine {
                 .into(),
             xdp: self.load.xdp_program().expect("the program is loaded"),
             interfaces: self.interfaces.clone(),
-            generations: Generations::open(&self.pins).expect("open the tables"),
+            reader: self.reader(),
         }
     }
 
@@ -318,18 +342,17 @@ impl Machine {
     /// Runs a program and looks at what it left in the tables.
     fn observe(&mut self, run: impl FnOnce() -> (Verdict, Vec<u8>)) -> Answer {
         let before = self.drops();
+        let held_back = self.held_back();
         let (verdict, packet) = run();
         let drops = self.drops();
+        let held_back = self.held_back() - held_back;
         self.events.consume().expect("read the ring of events");
-        let catalog = Arc::new(self.state.catalog.clone());
         let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
         Answer {
             verdict,
             packet,
-            events: events
-                .iter()
-                .map(|event| flows::flow(event, &catalog, Clock::read()))
-                .collect(),
+            events: self.flows(&events),
+            held_back,
             drops: drops
                 .iter()
                 .filter(|(reason, count)| before.get(reason) != Some(count))
@@ -338,9 +361,23 @@ impl Machine {
         }
     }
 
+    fn reader(&self) -> Reader {
+        Reader::open(self.pins.root()).expect("read the datapath")
+    }
+
+    fn flows(&self, events: &[Event]) -> Vec<Flow> {
+        let flow = |event| flows::flow(event, &self.state.catalog, Clock::read());
+        events.iter().map(flow).collect()
+    }
+
+    fn held_back(&self) -> u64 {
+        let loss = self.reader().event_loss().expect("read the counters");
+        loss.held_back + loss.ring_full + loss.rate_limited
+    }
+
     /// Packets dropped so far, by reason.
     fn drops(&self) -> BTreeMap<u8, u64> {
-        let reader = Reader::open(self.pins.root()).expect("read the datapath");
+        let reader = self.reader();
         let mut drops = BTreeMap::new();
         for metric in reader.metrics().expect("read the counters") {
             if metric.reason != 0 {
@@ -462,6 +499,12 @@ fn xdp_verdict(returned: u32) -> Verdict {
     }
 }
 
+/// Runs a tc program so often on one frame of an interface, which each run changes further; answers with the time of a
+/// run.
+pub fn test_runs(program: &OwnedFd, ifindex: u32, frame: &[u8], times: u32) -> Duration {
+    run(program, &context(ifindex, Merged::default()), frame, times).time
+}
+
 /// A `struct __sk_buff` of nothing but its ifindex and its segments, as words: the kernel wants every other byte to be
 /// zero, and the padding of a struct may be anything.
 fn context(ifindex: u32, merged: Merged) -> Vec<u32> {
@@ -477,12 +520,16 @@ struct Run {
     returned: u32,
     /// The frame as the program left it.
     packet: Vec<u8>,
-    /// As the kernel measured it.
+    /// As the kernel measured it, of several runs on average.
     time: Duration,
 }
 
 /// Runs a program on a frame in a context, or in the kernel's own if it is empty.
 fn test_run(program: &OwnedFd, context: &[u32], frame: &[u8]) -> Run {
+    run(program, context, frame, 1)
+}
+
+fn run(program: &OwnedFd, context: &[u32], frame: &[u8], times: u32) -> Run {
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -496,7 +543,7 @@ fn test_run(program: &OwnedFd, context: &[u32], frame: &[u8]) -> Run {
             context.as_ptr().cast()
         },
         ctx_size_in: size_of_val(context) as u32,
-        repeat: 1,
+        repeat: times as i32,
         ..Default::default()
     };
     // SAFETY: all pointers lead to buffers of the lengths beside them, which live for the whole call.

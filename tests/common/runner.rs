@@ -5,6 +5,7 @@
     reason = "the hooks' names say where packets come from"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use dpd::bpf::load::HookProgram;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
-use dpd::model::status::ProgramStatus;
+use dpd::model::state::State;
+use dpd::model::status::{EventLoss, ProgramStatus};
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -48,6 +50,8 @@ pub struct Answer {
     pub events: Vec<Flow>,
     /// The reasons under which drops were counted, in rising order.
     pub drops: Vec<u8>,
+    /// Drops whose report was held back, or lost and counted.
+    pub held_back: u64,
 }
 
 /// The datapath of one node, as a test drives it. Implemented over the real programs.
@@ -83,6 +87,13 @@ pub trait Datapath {
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
     fn reload(&self, config: &Path);
+    /// The hits of each rule, by its name.
+    fn rule_hits(&self) -> BTreeMap<String, u64>;
+    /// Takes the drops that were held back, as the daemon would so much later.
+    fn held_back_drops(&self, later: Duration) -> Vec<Flow>;
+    /// What the tables hold.
+    fn state(&self) -> State;
+    fn event_loss(&self) -> EventLoss;
     /// The programs for threads of the test's own, beside what the datapath is asked for here.
     fn bench(&self) -> Bench;
 }
@@ -175,6 +186,22 @@ impl Node {
 
     pub fn programs(&self) -> Vec<ProgramStatus> {
         self.datapath.programs()
+    }
+
+    pub fn rule_hits(&self) -> BTreeMap<String, u64> {
+        self.datapath.rule_hits()
+    }
+
+    pub fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
+        self.datapath.held_back_drops(later)
+    }
+
+    pub fn state(&self) -> State {
+        self.datapath.state()
+    }
+
+    pub fn event_loss(&self) -> EventLoss {
+        self.datapath.event_loss()
     }
 
     pub fn reload(&self, config_toml: &str) {

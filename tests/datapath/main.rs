@@ -17,6 +17,7 @@ mod from_network;
 mod hairpin;
 mod icmp;
 mod neighbour;
+mod oracle;
 mod parse;
 mod policy;
 mod prefilter;

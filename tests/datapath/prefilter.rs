@@ -70,6 +70,27 @@ fn of_many_drops_one_is_reported() {
     let other = from_to("203.0.113.9", "10.200.0.45").build();
     let answer = walk.wire("another sender's", &other, Dropped(DENIED));
     walk.reported("another sender's", &answer, &["dropped 221 world -> web"]);
+    let asked = packet::tcp("203.0.113.77:4000", "10.200.0.45:80").syn();
+    let answer = walk.wire("a third", &asked.build(), Dropped(DENIED));
+    let seen: Vec<_> = answer
+        .events
+        .iter()
+        .map(|flow| (flow.src.port, flow.dst.port, flow.tcp_flags))
+        .collect();
+    walk.check(
+        "the report has the ports of its packet",
+        seen == [(4000, 80, 2)],
+        &seen,
+    );
+    let told = walk
+        .node()
+        .held_back_drops(std::time::Duration::from_secs(5));
+    let repeats: Vec<u32> = told.iter().map(|flow| flow.repeats).collect();
+    walk.check(
+        "those that were held back are told with their count",
+        repeats == [5],
+        repeats,
+    );
     walk.end();
 }
 

@@ -67,7 +67,19 @@ fn the_world_speaks_to_a_workload_and_is_answered() {
                 walk.reported(time, &answer, &[line]);
             }
             let back = Routed(told.clone());
-            walk.from(&format!("{time} reply"), WEB, &told, back);
+            let answer = walk.from(&format!("{time} reply"), WEB, &told, back);
+            let seen: Vec<_> = answer
+                .events
+                .iter()
+                .map(|flow| (flow.point, flow.interface.as_str()))
+                .collect();
+            let is_first = time == "the first";
+            let expected: &[_] = if is_first {
+                &[("to-network", UPLINK)]
+            } else {
+                &[]
+            };
+            walk.check("a reply is told where it leaves", seen == expected, &seen);
         }
         walk.end();
     }
@@ -509,6 +521,34 @@ fn a_tightened_policy_cuts_what_the_world_began() {
             &asked,
             Delivered(WEB, asked.clone()),
         );
+        walk.end();
+    }
+}
+
+#[test]
+fn every_packet_is_told_where_it_comes_in_and_where_it_leaves() {
+    let config = changed(&config(), "\"medium\"", "\"none\"");
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config);
+        let asked = packet::udp(at(family.world, 4000), at(family.web, 9)).payload(b"?");
+        let told = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
+        for time in ["the first", "the second", "the established"] {
+            let there = Delivered(WEB, asked.clone());
+            let question = walk.net(&format!("{time} question"), UPLINK, &asked, there);
+            let back = Routed(told.clone());
+            let reply = walk.from(&format!("{time} reply"), WEB, &told, back);
+            let events = question.events.iter().chain(&reply.events);
+            let seen: Vec<_> = events
+                .map(|flow| (flow.point, flow.interface.as_str()))
+                .collect();
+            let expected = [
+                ("from-network", UPLINK),
+                ("to-endpoint", WEB),
+                ("from-endpoint", WEB),
+                ("to-network", UPLINK),
+            ];
+            walk.check(time, seen == expected, &seen);
+        }
         walk.end();
     }
 }

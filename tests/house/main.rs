@@ -7,6 +7,7 @@ mod source;
 
 mod c;
 mod layout;
+mod metrics;
 mod pages;
 mod papers;
 mod parity;

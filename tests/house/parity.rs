@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dpd::bpf::abi;
-use dpd::bpf::load::{CHAIN, HookProgram, XDP_PROGRAM};
+use dpd::bpf::chain::CHAIN;
+use dpd::bpf::load::{HookProgram, XDP_PROGRAM};
 use dpd::model::drop_reason::REASONS;
 use libbpf_rs::ObjectBuilder;
 use libbpf_rs::btf::{Btf, types::Enum};
@@ -84,7 +85,7 @@ fn every_step_of_the_chain_has_its_program() {
         .collect();
     assert_eq!(
         named, chain,
-        "enum call of bpf/abi.h and CHAIN of src/bpf/load.rs"
+        "enum call of bpf/abi.h and CHAIN of src/bpf/chain.rs"
     );
     let distinct: BTreeSet<i64> = chain.values().copied().collect();
     assert_eq!(

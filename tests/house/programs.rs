@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use dpd::bpf::attach::Role;
-use dpd::bpf::load::{CHAIN, HookProgram};
+use dpd::bpf::chain::CHAIN;
+use dpd::bpf::load::HookProgram;
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::reader::Reader;
 use dpd::config::Config;

@@ -8,7 +8,9 @@ const LAYERS: [&[&str]; 7] = [
     &["daemon"],
     &["reconcile", "observe", "sweep"],
     &["logging"],
-    &["plan", "bpf", "net", "watch", "journal", "systemd"],
+    &[
+        "plan", "metrics", "bpf", "net", "watch", "journal", "systemd", "http", "process",
+    ],
     &["config", "worker"],
     &["model"],
 ];
@@ -57,7 +59,7 @@ struct Place {
     but: &'static [(&'static str, &'static str)],
 }
 
-const PLACES: [Place; 9] = [
+const PLACES: [Place; 10] = [
     Place {
         rule: "`unsafe` lives in src/bpf",
         folder: "src/",
@@ -97,6 +99,12 @@ const PLACES: [Place; 9] = [
     Place {
         rule: "plan is pure: no files, clocks, threads, kernel or log",
         folder: "src/plan/",
+        words: IMPURE,
+        but: &[],
+    },
+    Place {
+        rule: "metrics is pure: facts become text",
+        folder: "src/metrics/",
         words: IMPURE,
         but: &[],
     },

@@ -1,12 +1,14 @@
 //! What something else does to the datapath is found by a cheap look, undone by the next apply, and told once.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 
+use dpd::bpf::abi;
 use dpd::bpf::attach::{self, Mechanism, Role};
 use dpd::bpf::pins;
 use dpd::model::status::DriftKind::{self, Attachment, Epoch, Pin, Table};
 use dpd::reconcile::Reconciler;
-use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle};
+use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle, Program};
 
 use crate::foreign::{self, Does};
 use crate::host::{CONFIG, Host, on_host};
@@ -53,12 +55,11 @@ fn the_rows_of_a_table_can_not_be_written_by_anybody() {
         let _reconciler = host.start(Mechanism::Tcx);
         let epoch = host.reader().epoch().unwrap();
         let generation = host.pins().generation(epoch);
-        let mut paths: Vec<_> = pins::names(&generation)
+        let paths: Vec<_> = pins::names(&generation)
             .iter()
             .map(|name| generation.join(name))
             .collect();
         assert_eq!(paths.len(), 9, "the tables and the catalog");
-        paths.push(host.pins().load(1).join("dpd_calls"));
         for path in paths {
             let map = MapHandle::from_pinned_path(&path).expect("open a table");
             let key = map
@@ -207,6 +208,32 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
             &[Table],
         );
         assert_eq!(reconciler.epoch(), epoch, "it is no new generation");
+    });
+}
+
+#[test]
+fn a_hole_in_the_chain_is_closed() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let calls = MapHandle::from_pinned_path(host.pins().load(1).join("dpd_calls")).unwrap();
+        let place = |step: abi::call| step.0.to_ne_bytes();
+        calls.delete(&place(abi::call::CALL_LB)).unwrap();
+        let told = undone(host, &mut reconciler, "an empty place", &[Table]);
+        assert_eq!(told, ["tail_lb was not in the chain"]);
+
+        let other = Program::fd_from_pinned_path(host.pins().load(1).join("tail_answer")).unwrap();
+        let other = other.as_raw_fd().to_ne_bytes();
+        for step in [abi::call::CALL_CT, abi::call::CALL_POLICY] {
+            calls.update(&place(step), &other, MapFlags::ANY).unwrap();
+        }
+        let told = undone(host, &mut reconciler, "another program", &[Table, Table]);
+        assert_eq!(
+            told,
+            [
+                "tail_ct was not in the chain",
+                "tail_policy was not in the chain"
+            ]
+        );
     });
 }
 

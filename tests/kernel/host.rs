@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::conntrack::Tables;
 use dpd::bpf::load::Release;
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
@@ -282,8 +281,8 @@ impl Host {
 
     /// Every entry of the tables of connections.
     pub fn entries(&self) -> u64 {
-        let tables = Tables::open(&self.pins()).expect("open the tables of connections");
-        tables.present().expect("count the entries")
+        let (_, counts) = self.reader().conntrack().expect("count the entries");
+        counts.present
     }
 
     /// Packets that went through, by interface and direction seen from the workload.

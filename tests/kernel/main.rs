@@ -4,16 +4,21 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../../benches/generate/mod.rs"]
+mod generate;
+
 mod foreign;
 mod grace;
 mod host;
 
 mod apply;
+mod budget;
 mod clsact;
 mod drift;
 mod failure;
 mod refusal;
 mod rollback;
+mod sweep;
 mod tcx;
 mod upgrade;
 mod uplink;

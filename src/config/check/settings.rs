@@ -69,6 +69,9 @@ pub(super) fn daemon(root: &Table, report: &mut Report) -> Daemon {
         bpf_root: bpf_root.map_or_else(|| PathBuf::from("/sys/fs/bpf/dpd"), |path| path.value),
         socket: socket.map_or_else(|| PathBuf::from("/run/dpd/dpd.sock"), |path| path.value),
         log: fields.word("log", &words, LogTarget::Auto),
+        metrics: fields
+            .parsed("metrics", value::listen_address)
+            .map(|address| address.value),
     }
 }
 

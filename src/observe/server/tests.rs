@@ -29,6 +29,8 @@ fn status() -> DaemonStatus {
         waiting: Vec::new(),
         warnings: Vec::new(),
         observers_lost: 0,
+        recent_drops: None,
+        journal_lost: 0,
         drift: crate::model::status::DriftCounts::default(),
     }
 }
@@ -236,22 +238,46 @@ fn who_has_only_stopped_sending_still_hears() {
 
 #[test]
 fn one_too_many_is_told_so() {
+    const FOLLOW: &str = r#"{"request":"observe","last":1,"follow":true}"#;
     let (_folder, server) = start(Limits {
-        clients: 2,
+        observers: 2,
         ..Limits::default()
     });
-    let (first, _second) = (connect(&server), connect(&server));
-    until("both are in", || open(&server) == 2);
-    let mut third = BufReader::new(connect(&server));
+    server.publish(numbered(1));
+    let (mut first, mut second) = (ask(&server, FOLLOW), ask(&server, FOLLOW));
+    assert_eq!(number(&line(&mut first)), Ok(1));
+    assert_eq!(number(&line(&mut second)), Ok(1));
+    let mut third = ask(&server, FOLLOW);
     assert_eq!(
         line(&mut third),
         r#"{"error":"2 observers are connected already"}"#
     );
     assert_eq!(line(&mut third), "");
+    let mut asked = ask(&server, r#"{"request":"status"}"#);
+    assert!(
+        line(&mut asked).starts_with(r#"{"status""#),
+        "status has room"
+    );
     drop(first);
-    until("the first is forgotten", || open(&server) == 1);
-    let mut fourth = ask(&server, r#"{"request":"status"}"#);
-    assert!(line(&mut fourth).starts_with(r#"{"status""#));
+    until("the first's place is free", || {
+        number(&line(&mut ask(&server, FOLLOW))) == Ok(1)
+    });
+}
+
+#[test]
+fn who_only_connects_takes_nobodys_place_for_long() {
+    let (_folder, server) = start(Limits {
+        observers: 1,
+        request_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    let silent: Vec<UnixStream> = (0..1 + SPARE).map(|_| connect(&server)).collect();
+    for stream in silent {
+        assert_eq!(line(&mut BufReader::new(stream)), "", "each is closed");
+    }
+    until("their places are free again", || open(&server) == 0);
+    let mut asked = ask(&server, r#"{"request":"status"}"#);
+    assert!(line(&mut asked).starts_with(r#"{"status""#));
 }
 
 #[test]

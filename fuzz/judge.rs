@@ -1,0 +1,150 @@
+//! What holds of every text that somebody may give as a configuration. The fuzzer makes texts up; an ordinary test
+//! holds those that are kept in `corpus/` against the same.
+
+use std::path::Path;
+
+use dpd::bpf::generation;
+use dpd::config::{self, Config, Excerpt, Problems, Source};
+use dpd::model::catalog::Catalog;
+use dpd::model::state::State;
+use dpd::model::world::World;
+use dpd::plan;
+
+/// What parts the main file and its drop-ins from each other.
+const NEXT_FILE: &str = "\n#### next file\n";
+
+/// Panics if these bytes are not judged as every configuration must be.
+pub fn judge(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return judge_unreadable(bytes);
+    };
+    match config::parse(sources(text)) {
+        Ok(config) => {
+            let again = config::parse(sources(text));
+            assert_eq!(again.as_ref(), Ok(&config), "the same text means the same");
+            judge_config(&config);
+        }
+        Err(problems) => judge_problems(&sources(text), &problems),
+    }
+}
+
+fn sources(text: &str) -> Vec<Source> {
+    let texts = text.split(NEXT_FILE).enumerate();
+    let source = |(number, text): (usize, &str)| Source {
+        path: format!("{number}.toml").into(),
+        text: text.to_owned(),
+    };
+    texts.map(source).collect()
+}
+
+/// What is not UTF-8 is refused where the file is read.
+fn judge_unreadable(bytes: &[u8]) {
+    let path = std::env::temp_dir().join(format!("dpd-judge-{}.toml", std::process::id()));
+    std::fs::write(&path, bytes).expect("write a file");
+    let loaded = config::load(&path);
+    std::fs::remove_file(&path).expect("remove the file");
+    let problems = loaded.expect_err("what is not UTF-8 is no configuration");
+    let excerpt = problems
+        .0
+        .first()
+        .and_then(|problem| problem.excerpt.as_ref());
+    judge_excerpt(excerpt.expect("where it is not"));
+    judge_text(&problems);
+}
+
+fn judge_problems(sources: &[Source], problems: &Problems) {
+    assert!(
+        problems.error_count() > 0,
+        "refused without an error: {problems}"
+    );
+    for problem in &problems.0 {
+        let Some(excerpt) = &problem.excerpt else {
+            assert!(
+                problem.message.starts_with("there are more "),
+                "no place: {problem}"
+            );
+            continue;
+        };
+        let notes = problem
+            .notes
+            .iter()
+            .map(|note| (note.file.as_path(), &note.excerpt));
+        for (file, excerpt) in notes.chain([(problem.file.as_path(), excerpt)]) {
+            judge_place(sources, file, excerpt);
+        }
+    }
+    judge_text(problems);
+}
+
+fn judge_place(sources: &[Source], file: &Path, excerpt: &Excerpt) {
+    let source = sources.iter().find(|source| source.path == file);
+    let source = source.expect("a file of the configuration");
+    let line = source.text.split('\n').nth(excerpt.line - 1);
+    let line = line.unwrap_or_else(|| panic!("there is no line {}", excerpt.line));
+    assert!(
+        excerpt.column <= line.chars().count() + 1,
+        "{excerpt:?} of {line:?}"
+    );
+    judge_excerpt(excerpt);
+}
+
+fn judge_excerpt(excerpt: &Excerpt) {
+    let shown = excerpt.text.chars().count();
+    assert!(
+        !excerpt.mark.is_empty() && excerpt.mark.start <= shown,
+        "{excerpt:?}"
+    );
+    assert!(
+        excerpt.mark.end <= shown.max(excerpt.mark.start + 1),
+        "{excerpt:?}"
+    );
+}
+
+/// A problem is shown on a terminal and in the journal.
+fn judge_text(problems: &Problems) {
+    let text = problems.to_string();
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{text:?}"
+    );
+}
+
+fn judge_config(config: &Config) {
+    let nothing = State::default();
+    for world in [World::default(), plan::imagined(config)] {
+        let state = plan::compile(config, &world, &nothing.catalog);
+        assert!(
+            plan::diff(&state, &state).is_empty(),
+            "a state differs from itself"
+        );
+        let again = plan::compile(config, &world, &state.catalog);
+        assert!(
+            again == state,
+            "the same file after itself is another state"
+        );
+        judge_lines(&nothing, &state, '+');
+        judge_lines(&state, &nothing, '-');
+        for (kind, rows) in generation::sizes(&state) {
+            assert!(
+                rows < 1 << 24,
+                "{}: {rows} rows of so small a file",
+                kind.name
+            );
+        }
+        generation::catalog_size(&state.catalog).expect("a catalog that can be written");
+        let text = serde_json::to_string(&state.catalog).expect("a catalog as text");
+        let read: Catalog = serde_json::from_str(&text).expect("a catalog that can be read");
+        assert!(
+            read == state.catalog,
+            "the catalog is not read as it was written"
+        );
+    }
+}
+
+fn judge_lines(old: &State, new: &State, sign: char) {
+    for change in plan::diff(old, new) {
+        let line = change.to_string();
+        assert_eq!(change.sign, sign, "{line}");
+        assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+    }
+}

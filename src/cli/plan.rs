@@ -1,0 +1,123 @@
+//! `dpd plan`: what applying a file would change on this host, and what that does to the connections that are there.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::node::Node;
+use super::output::{self, Format};
+use super::{Listing, check};
+use crate::bpf::reader::Reader;
+use crate::config::Config;
+use crate::model::state::State;
+use crate::net;
+use crate::plan::{self, Change};
+
+/// What `dpd plan` ends with if it has changes to show.
+const HAS_CHANGES: u8 = 3;
+
+/// `file` is what is to be applied, `config` names the node.
+pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
+    let Some(loaded) = check::load(file) else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let changes = changes(&Node::find(config)?, &loaded.config)?;
+    let text = match listing.output {
+        Format::Json => output::json(&changes.iter().map(row).collect::<Vec<_>>())?,
+        Format::Table if changes.is_empty() => {
+            format!("no changes: the datapath matches {}\n", file.display())
+        }
+        Format::Table => changes.iter().map(|change| format!("{change}\n")).collect(),
+    };
+    output::print(&text)?;
+    Ok(match changes.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(HAS_CHANGES),
+    })
+}
+
+/// What the kernel holds of a node against what it would hold.
+fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
+    let reader = Reader::find(&node.bpf_root)?;
+    let live = reader.as_ref().map(Reader::find_state).transpose()?;
+    let world = net::snapshot()?;
+    let (Some(reader), Some(live)) = (reader, live.flatten()) else {
+        let nothing = State::default();
+        let wanted = plan::compile(config, &world, &nothing.catalog);
+        return Ok(plan::diff(&nothing, &wanted));
+    };
+    let wanted = plan::compile(config, &world, &live.catalog);
+    let mut changes = plan::diff(&live, &wanted);
+    if !changes.is_empty() {
+        let conversations = reader.conversations(&live.settings)?;
+        plan::effect::count(&live, &wanted, &mut changes, conversations);
+    }
+    changes.extend(plan::resized(
+        reader.conntrack_size()?,
+        config.conntrack.size,
+    ));
+    Ok(changes)
+}
+
+/// A line of the plan.
+#[derive(Debug, Serialize)]
+struct ChangeRow<'a> {
+    /// `add`, `change` or `remove`.
+    change: &'static str,
+    kind: &'static str,
+    name: &'a str,
+    /// The line, without its sign and its effect.
+    text: String,
+    /// What it does to connections, in words.
+    effect: Option<String>,
+    /// All connections that it concerns, and what becomes of them.
+    connections: u64,
+    ended: u64,
+    moved: u64,
+    released: u64,
+}
+
+fn row(change: &Change) -> ChangeRow<'_> {
+    let effect = &change.effect;
+    ChangeRow {
+        change: match change.sign {
+            '+' => "add",
+            '-' => "remove",
+            _ => "change",
+        },
+        kind: change.thing.kind,
+        name: &change.thing.name,
+        text: change.text(),
+        effect: (!effect.is_nothing()).then(|| effect.to_string()),
+        connections: effect.connections(),
+        ended: effect.ended,
+        moved: effect.moved,
+        released: effect.released,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::documented;
+    use crate::plan::{Effect, Thing};
+
+    #[test]
+    fn the_keys_are_those_of_the_page() {
+        let change = Change {
+            sign: '-',
+            thing: Thing {
+                kind: "backend",
+                name: "10.200.0.45:53 of service kube-dns".to_owned(),
+            },
+            detail: String::new(),
+            effect: Effect {
+                ended: 14,
+                ..Effect::default()
+            },
+        };
+        documented::check("plan", &row(&change));
+    }
+}

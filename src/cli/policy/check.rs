@@ -1,0 +1,390 @@
+//! `dpd policy check`: what the live tables say of a connection, asked as the datapath asks them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Listing;
+use super::super::identity::name_of;
+use super::super::node::Node;
+use super::super::output::{self, Format};
+use super::party::{self, Party};
+use crate::model::policy::{Action, Direction};
+use crate::model::protocol::Protocol;
+use crate::model::service::Frontend;
+use crate::model::state::{Enforcement, Place, State};
+use crate::observe::line::printable;
+use crate::plan::policy::{Decision, verdict};
+
+/// The exit status that says: denied.
+const DENIED: u8 = 4;
+
+/// PEER is an identity's name or number, the interface of an endpoint, an address or prefix, `cidr:PREFIX`,
+/// `label:KEY=VALUE`, `any`, `host`, `remote-node` or `world`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Who begins the connection.
+    #[arg(long, value_name = "PEER")]
+    from: String,
+    /// To whom; a service's address means its backends.
+    #[arg(long, value_name = "PEER")]
+    to: String,
+    /// The port that is asked for: `53/udp`; `icmp` and `icmpv6` have none.
+    #[arg(value_name = "PORT/PROTO")]
+    traffic: Traffic,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+pub fn run(node: &Node, arguments: &Arguments) -> Result<ExitCode> {
+    let reader = node.reader()?;
+    let revision = reader.epoch()?;
+    let answer = ask(&reader.state()?, revision, arguments)?;
+    output::print(&match arguments.listing.output {
+        Format::Table => answer.to_string(),
+        Format::Json => output::json(&answer)?,
+    })?;
+    Ok(match answer.verdict {
+        "denied" => ExitCode::from(DENIED),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// The port and protocol of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Traffic {
+    protocol: Protocol,
+    /// 0 for protocols without ports.
+    port: u16,
+}
+
+impl FromStr for Traffic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (port, protocol) = match text.split_once('/') {
+            Some((port, protocol)) => (Some(port), protocol),
+            None => (None, text),
+        };
+        let protocol: Protocol = protocol.to_ascii_lowercase().parse()?;
+        let port = match (port, protocol.has_ports()) {
+            (Some(port), true) => port
+                .parse::<u16>()
+                .map_err(|_| format!("{port:?} is no port: one number is asked about"))?,
+            (None, false) => 0,
+            (None, true) => return Err(format!("say which port: 53/{protocol}")),
+            (Some(_), false) => return Err(format!("{protocol} has no ports")),
+        };
+        Ok(Traffic { protocol, port })
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol.has_ports() {
+            true => write!(f, "{}/{}", self.port, self.protocol),
+            false => write!(f, "{}", self.protocol),
+        }
+    }
+}
+
+/// The answer, with what decides it of its first case.
+#[derive(Debug, Serialize)]
+struct Answer {
+    verdict: &'static str,
+    rule: Option<String>,
+    config_file: Option<String>,
+    config_line: Option<usize>,
+    denied_by: Option<String>,
+    enforced_by: Vec<String>,
+    /// Number of the configuration that was asked.
+    config_revision: u64,
+    /// Each kind of sender to each kind of receiver; what is denied stands first.
+    cases: Vec<Case>,
+}
+
+/// One kind of sender to one kind of receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Case {
+    /// `allowed`, `denied`, or `audit`: denied, but policy.audit lets it pass.
+    verdict: &'static str,
+    src_ip: IpAddr,
+    src_identity: u32,
+    src_name: String,
+    dst_ip: IpAddr,
+    dst_port: Option<u16>,
+    dst_identity: u32,
+    dst_name: String,
+    /// The service's address, where one was asked about.
+    orig_dst_ip: Option<IpAddr>,
+    orig_dst_port: Option<u16>,
+    service: Option<String>,
+    protocol: String,
+    /// The rule that decides: the one that denies, or the one that allows at the receiver, else at the sender.
+    rule: Option<String>,
+    config_file: Option<String>,
+    config_line: Option<usize>,
+    /// Without a rule: the direction and subject that has none.
+    denied_by: Option<String>,
+    enforced_by: Vec<String>,
+    /// `None`: not asked here.
+    egress: Option<Side>,
+    ingress: Option<Side>,
+}
+
+/// What one side's policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Side {
+    subject: String,
+    subject_identity: u32,
+    /// `off`, `deny-only` or `on`
+    enforcement: &'static str,
+    action: Action,
+    /// In words.
+    why: String,
+    rule: Option<String>,
+    config_file: Option<String>,
+    config_line: Option<usize>,
+    /// The policies that put it under enforcement.
+    enforced_by: Vec<String>,
+}
+
+/// Where a packet goes, and through which service.
+struct Target {
+    to: SocketAddr,
+    service: Option<String>,
+}
+
+fn ask(state: &State, revision: u64, arguments: &Arguments) -> Result<Answer> {
+    let senders = party::find(state, &arguments.from)?;
+    let receivers = party::find(state, &arguments.to)?;
+    let mut cases = Vec::new();
+    for from in &senders {
+        for to in &receivers {
+            if !may_meet(from.address, to.address, arguments.traffic.protocol) {
+                continue;
+            }
+            for target in targets(state, from, to.address, arguments.traffic)? {
+                let case = case(state, from, to.address, &target, arguments.traffic);
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
+            }
+        }
+    }
+    cases.sort_by_key(|case| case.verdict == "allowed");
+    let Some(first) = cases.first().cloned() else {
+        bail!(
+            "{:?} and {:?} have no addresses that could speak {} with each other",
+            arguments.from,
+            arguments.to,
+            arguments.traffic
+        );
+    };
+    Ok(Answer {
+        verdict: first.verdict,
+        rule: first.rule,
+        config_file: first.config_file,
+        config_line: first.config_line,
+        denied_by: first.denied_by,
+        enforced_by: first.enforced_by,
+        config_revision: revision,
+        cases,
+    })
+}
+
+/// Of one family, and each family's own control messages.
+fn may_meet(from: IpAddr, to: IpAddr, protocol: Protocol) -> bool {
+    from.is_ipv4() == to.is_ipv4()
+        && match protocol {
+            Protocol::Icmp => from.is_ipv4(),
+            Protocol::Icmpv6 => from.is_ipv6(),
+            Protocol::Tcp | Protocol::Udp | Protocol::Sctp => true,
+        }
+}
+
+/// Where a new connection may end: what policy is asked about stands behind the service.
+fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
+    let is_service = || state.service_addresses().any(|address| address == to);
+    // Only workloads are served.
+    if !from.is_workload() || !is_service() {
+        return Ok(vec![Target {
+            to: SocketAddr::new(to, traffic.port),
+            service: None,
+        }]);
+    }
+    let frontend = Frontend {
+        address: to,
+        port: traffic.port,
+        protocol: traffic.protocol,
+    };
+    let Some(entry) = state.services.get(&frontend) else {
+        bail!("{to} is a service's address and has no {traffic}: refused before policy is asked");
+    };
+    let first = entry.first_slot as usize;
+    let slots = state
+        .slots
+        .iter()
+        .skip(first)
+        .take(entry.slot_count as usize);
+    let drawn: BTreeSet<u32> = slots.flat_map(|slot| [slot.backend, slot.alias]).collect();
+    let info = state.catalog.services.get(&entry.service);
+    let backends = drawn
+        .iter()
+        .filter_map(|backend| state.backends.get(backend));
+    let targets: Vec<Target> = backends
+        .map(|backend| Target {
+            to: backend.address,
+            service: info.map(|info| info.name.clone()),
+        })
+        .collect();
+    if targets.is_empty() {
+        bail!("the service at {to} has no backend that takes new connections");
+    }
+    Ok(targets)
+}
+
+fn case(state: &State, from: &Party, asked: IpAddr, target: &Target, traffic: Traffic) -> Case {
+    let (src, dst) = (from.address, target.to.ip());
+    let verdict = verdict(state, src, dst, traffic.protocol.number(), target.to.port());
+    let side = |direction, decision: Option<Decision>, address| {
+        decision.map(|decision| side(state, direction, &decision, address))
+    };
+    let egress = side(Direction::Egress, verdict.egress, src);
+    let ingress = side(Direction::Ingress, verdict.ingress, dst);
+    let refusal = verdict.refusal().map(|(direction, _)| direction);
+    let decides = match refusal {
+        Some(Direction::Egress) => egress.as_ref(),
+        Some(Direction::Ingress) => ingress.as_ref(),
+        None => [&ingress, &egress]
+            .into_iter()
+            .flatten()
+            .find(|side| side.rule.is_some()),
+    };
+    let lacks_rule = refusal.filter(|_| decides.is_some_and(|side| side.rule.is_none()));
+    let port = |port: u16| traffic.protocol.has_ports().then_some(port);
+    let receiver = crate::plan::address::find(state, dst).map_or(0, |entry| entry.identity);
+    let is_served = target.service.is_some();
+    Case {
+        verdict: match (refusal, state.settings.audit) {
+            (None, _) => "allowed",
+            (Some(_), false) => "denied",
+            (Some(_), true) => "audit",
+        },
+        src_ip: src,
+        src_identity: from.entry.identity,
+        src_name: name_of(&state.catalog, from.entry.identity),
+        dst_ip: dst,
+        dst_port: port(target.to.port()),
+        dst_identity: receiver,
+        dst_name: name_of(&state.catalog, receiver),
+        orig_dst_ip: is_served.then_some(asked),
+        orig_dst_port: port(traffic.port).filter(|_| is_served),
+        service: target.service.clone(),
+        protocol: traffic.protocol.to_string(),
+        rule: decides.and_then(|side| side.rule.clone()),
+        config_file: decides.and_then(|side| side.config_file.clone()),
+        config_line: decides.and_then(|side| side.config_line),
+        denied_by: lacks_rule
+            .zip(decides)
+            .map(|(direction, side)| format!("{direction} {}", side.subject)),
+        enforced_by: match (lacks_rule, decides) {
+            (Some(_), Some(side)) => side.enforced_by.clone(),
+            _ => Vec::new(),
+        },
+        egress,
+        ingress,
+    }
+}
+
+fn side(state: &State, direction: Direction, decision: &Decision, address: IpAddr) -> Side {
+    let rule = decision
+        .rule
+        .and_then(|rule| state.catalog.rules.get(&rule));
+    let enforcement = enforcement_of(state, direction, address);
+    let enforced_by = state.catalog.enforced_by(decision.subject, direction);
+    let why = match (rule, decision.action, enforcement) {
+        (Some(rule), action, _) => format!("{action} by rule {}", rule.label()),
+        (None, Action::Deny, _) if enforced_by.is_empty() => {
+            "no rule, and policy.enforcement is always".to_owned()
+        }
+        (None, Action::Deny, _) => format!("no rule; enforced by {}", enforced_by.join(", ")),
+        (None, Action::Allow, Enforcement::Off) => "not enforced: nothing is asked".to_owned(),
+        (None, Action::Allow, Enforcement::DenyOnly) => "no rule denies it".to_owned(),
+        (None, Action::Allow, Enforcement::On) => "policy.allow_host lets the host in".to_owned(),
+    };
+    Side {
+        subject: name_of(&state.catalog, decision.subject),
+        subject_identity: decision.subject,
+        enforcement: super::super::endpoint::enforcement(enforcement),
+        action: decision.action,
+        why,
+        rule: rule.map(|rule| rule.label()),
+        config_file: rule.map(|rule| rule.file.clone()),
+        config_line: rule.map(|rule| rule.line),
+        enforced_by: enforced_by.to_vec(),
+    }
+}
+
+/// Of the endpoint that has the address.
+fn enforcement_of(state: &State, direction: Direction, address: IpAddr) -> Enforcement {
+    let place = crate::plan::address::find(state, address).map(|entry| entry.place);
+    let endpoint = match place {
+        Some(Place::Endpoint { ifindex }) => state.endpoints.get(&ifindex),
+        _ => None,
+    };
+    endpoint.map_or(Enforcement::Off, |endpoint| match direction {
+        Direction::Ingress => endpoint.ingress,
+        Direction::Egress => endpoint.egress,
+    })
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cases.iter().try_for_each(|case| writeln!(f, "{case}"))
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traffic = match self.dst_port {
+            Some(port) => format!("{port}/{}", self.protocol),
+            None => self.protocol.clone(),
+        };
+        let service = self.service.iter().map(|service| format!("{service} "));
+        let mut lines = vec![format!(
+            "{}: {} ({}) -> {}{} ({}) {traffic}",
+            self.verdict,
+            self.src_ip,
+            self.src_name,
+            service.collect::<String>(),
+            self.dst_ip,
+            self.dst_name
+        )];
+        for (direction, side) in [("egress", &self.egress), ("ingress", &self.ingress)] {
+            let Some(side) = side else { continue };
+            let place = side.config_file.iter().zip(side.config_line);
+            let place: String = place
+                .map(|(file, line)| format!(" ({file}:{line})"))
+                .collect();
+            lines.push(format!(
+                "  {direction} of {}: {}{place}",
+                side.subject, side.why
+            ));
+        }
+        if self.egress.is_none() && self.ingress.is_none() {
+            lines.push("  no policy is asked here".to_owned());
+        }
+        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

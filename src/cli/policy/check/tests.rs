@@ -1,0 +1,359 @@
+//! What `dpd policy check` answers of one configuration.
+
+use std::fs;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::catalog::Catalog;
+use crate::model::world::{Link, World};
+
+const CONFIG: &str = r#"
+[node]
+addresses = ["192.0.2.1"]
+
+[interfaces.lxc-client]
+role = "endpoint"
+addresses = ["10.200.0.64", "fd00:200::64"]
+identity = "client"
+
+[interfaces.lxc-coredns]
+role = "endpoint"
+addresses = ["10.200.0.44"]
+identity = "kube-dns"
+
+[interfaces.web]
+role = "endpoint"
+addresses = ["10.200.0.45", "10.200.8.0/24"]
+identity = "web"
+
+[interfaces.lxc-late]
+role = "endpoint"
+addresses = ["10.200.0.99"]
+identity = "late"
+
+[interfaces.client]
+role = "endpoint"
+addresses = ["10.200.0.77"]
+identity = "web"
+
+[identities]
+client = { id = 20001, labels = ["tier=front"] }
+kube-dns = { id = 18203 }
+web = { id = 20003, labels = ["tier=front"] }
+late = { id = 20004 }
+office = { id = 20005, cidrs = ["198.51.100.0/24"] }
+idle = { id = 20006 }
+
+[services.kube-dns]
+frontends = ["10.32.0.10:53/udp", "10.32.0.10:54/udp"]
+backends = ["10.200.0.44:5353"]
+
+[services.asleep]
+frontends = ["10.32.0.30:80/tcp"]
+backends = []
+
+[policies.dns-clients]
+subject = "kube-dns"
+ingress = [
+    { from = ["identity-of-client"], ports = ["53/udp", "5353/udp"] },
+    { from = ["cidr:198.51.100.128/25"], ports = ["53/udp"] },
+    { from = ["cidr:198.51.100.192/26"], action = "deny" },
+]
+
+[policies.lock-down]
+subject = "kube-dns"
+ingress = []
+
+[policies.no-office]
+subject = "web"
+egress = [{ to = ["office"], action = "deny" }]
+"#;
+
+/// The tables of the configuration on a host that has all interfaces but `lxc-late`.
+fn state(audit: bool) -> State {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let text = CONFIG.replace("identity-of-client", "client");
+    fs::write(&path, format!("{text}\n[policy]\naudit = {audit}\n")).unwrap();
+    let config = crate::config::load(&path).unwrap().config;
+    let names = ["lxc-client", "lxc-coredns", "web", "client"];
+    let links = names.into_iter().zip(10..).map(|(name, ifindex)| {
+        let link = Link {
+            ifindex,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            addresses: Default::default(),
+            peer: None,
+        };
+        (name.to_owned(), link)
+    });
+    let world = World {
+        links: links.collect(),
+        ..World::default()
+    };
+    crate::plan::compile(&config, &world, &Catalog::default())
+}
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn answer_of(state: &State, from: &str, to: &str, traffic: &str) -> Result<Answer> {
+    let words = ["check", "--from", from, "--to", to, traffic];
+    ask(state, 7, &Line::parse_from(words).arguments)
+}
+
+fn said(state: &State, from: &str, to: &str, traffic: &str) -> String {
+    let answer = answer_of(state, from, to, traffic).unwrap();
+    let text = answer.to_string();
+    // The folder of the file is another one each time.
+    let lines = text.lines().map(|line| match line.split_once(" (/") {
+        Some((before, place)) => format!("{before} at {}", place.rsplit(':').next().unwrap()),
+        None => line.to_owned(),
+    });
+    lines
+        .map(|line| line.trim_end_matches(')').to_owned() + "|")
+        .collect()
+}
+
+#[test]
+fn answers() {
+    let rows = [
+        (
+            "an identity to another",
+            ("identity:client", "kube-dns", "53/udp"),
+            "allowed: 10.200.0.64 (client) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 ingress of kube-dns: allow by rule dns-clients/ingress/0 at 49|",
+        ),
+        (
+            "no rule: the policies that enforce",
+            ("identity:client", "kube-dns", "53/tcp"),
+            "denied: 10.200.0.64 (client) -> 10.200.0.44 (kube-dns) 53/tcp|\
+             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 ingress of kube-dns: no rule; enforced by dns-clients, lock-down|",
+        ),
+        (
+            "through a service: its backend's port counts",
+            ("lxc-client", "10.32.0.10", "53/udp"),
+            "allowed: 10.200.0.64 (client) -> kube-dns 10.200.0.44 (kube-dns) 5353/udp|\
+             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 ingress of kube-dns: allow by rule dns-clients/ingress/0 at 49|",
+        ),
+        (
+            "an address of a prefix within a prefix",
+            ("198.51.100.200", "kube-dns", "53/udp"),
+            "denied: 198.51.100.200 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 ingress of kube-dns: deny by rule dns-clients/ingress/2 at 51|",
+        ),
+        (
+            "an identity that is judged by parts: what is denied stands first",
+            ("office", "kube-dns", "53/udp"),
+            "denied: 198.51.100.0 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 ingress of kube-dns: no rule; enforced by dns-clients, lock-down|\
+             denied: 198.51.100.192 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 ingress of kube-dns: deny by rule dns-clients/ingress/2 at 51|\
+             allowed: 198.51.100.128 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 ingress of kube-dns: allow by rule dns-clients/ingress/1 at 50|",
+        ),
+        (
+            "a part of it",
+            ("cidr:198.51.100.224/28", "18203", "53/udp"),
+            "denied: 198.51.100.224 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
+             \x20 ingress of kube-dns: deny by rule dns-clients/ingress/2 at 51|",
+        ),
+        (
+            "the sender's policy",
+            ("10.200.8.9", "198.51.100.1", "443/tcp"),
+            "denied: 10.200.8.9 (web) -> 198.51.100.1 (office) 443/tcp|\
+             \x20 egress of web: deny by rule no-office/egress/0 at 60|",
+        ),
+        (
+            "a list of denies lets the rest pass",
+            ("10.200.8.9", "world", "443/tcp"),
+            "allowed: 10.200.8.9 (web) -> 0.0.0.0 (world) 443/tcp|\
+             \x20 egress of web: no rule denies it|",
+        ),
+        (
+            "the host",
+            ("host", "kube-dns", "icmp"),
+            "allowed: 192.0.2.1 (host) -> 10.200.0.44 (kube-dns) icmp|\
+             \x20 ingress of kube-dns: policy.allow_host lets the host in|",
+        ),
+        (
+            "a workload and itself",
+            ("lxc-coredns", "kube-dns", "1/tcp"),
+            "allowed: 10.200.0.44 (kube-dns) -> 10.200.0.44 (kube-dns) 1/tcp|\
+             \x20 no policy is asked here|",
+        ),
+        (
+            "two that are elsewhere",
+            ("office", "remote-node", "1/tcp"),
+            "",
+        ),
+    ];
+    let state = state(false);
+    for (sentence, (from, to, traffic), expected) in rows {
+        if expected.is_empty() {
+            let error = answer_of(&state, from, to, traffic)
+                .unwrap_err()
+                .to_string();
+            assert_eq!(error, "\"remote-node\" has no address here", "{sentence}");
+            continue;
+        }
+        assert_eq!(said(&state, from, to, traffic), expected, "{sentence}");
+    }
+}
+
+#[test]
+fn who_is_meant() {
+    let state = state(false);
+    let of = |text: &str| -> Vec<String> {
+        let parties = party::find(&state, text).unwrap();
+        parties
+            .iter()
+            .map(|party| party.address.to_string())
+            .collect()
+    };
+    let rows: [(&str, &[&str]); 8] = [
+        ("10.200.0.64", &["10.200.0.64"]),
+        ("::ffff:10.200.0.64", &["10.200.0.64"]),
+        ("lxc-client", &["10.200.0.64", "fd00:200::64"]),
+        ("interface:client", &["10.200.0.77"]),
+        ("identity:client", &["10.200.0.64", "fd00:200::64"]),
+        ("web", &["10.200.0.45"]),
+        (
+            "label:tier=front",
+            &["10.200.0.64", "fd00:200::64", "10.200.0.45", "10.200.0.77"],
+        ),
+        (
+            "10.200.0.40/29",
+            &["10.200.0.44", "10.200.0.45", "10.200.0.40"],
+        ),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(of(text), expected, "{text}");
+    }
+    assert!(of("any").len() > 8, "every kind: {:?}", of("any"));
+    let errors = [
+        (
+            "client",
+            "is an identity and an interface: say identity:client or interface:client",
+        ),
+        ("lxc-late", "the interface of \"lxc-late\" is not there"),
+        ("late", "the interface of \"late\" is not there"),
+        ("idle", "\"idle\" has no address here"),
+        (
+            "clent",
+            "\"clent\" is no address, identity or endpoint's interface",
+        ),
+        ("label:tier=back", "no identity has the label \"tier=back\""),
+        ("cidr:here", "\"cidr:here\" names no prefix"),
+        ("interface:clent", "no endpoint is behind \"clent\""),
+        ("identity:clent", "there is no identity \"clent\""),
+    ];
+    for (text, expected) in errors {
+        let error = party::find(&state, text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_never_reaches_policy_is_an_error() {
+    let state = state(false);
+    let rows = [
+        (
+            ("lxc-client", "10.32.0.10", "53/tcp"),
+            "10.32.0.10 is a service's address and has no 53/tcp",
+        ),
+        (
+            ("lxc-client", "10.32.0.30", "80/tcp"),
+            "the service at 10.32.0.30 has no backend",
+        ),
+        (
+            ("kube-dns", "fd00:200::64", "53/tcp"),
+            "have no addresses that could speak 53/tcp with each other",
+        ),
+        (
+            ("lxc-client", "kube-dns", "icmpv6"),
+            "have no addresses that could speak icmpv6 with each other",
+        ),
+    ];
+    for ((from, to, traffic), expected) in rows {
+        let error = answer_of(&state, from, to, traffic)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{from} {to} {traffic}: {error}");
+    }
+}
+
+#[test]
+fn json() {
+    let denied = answer_of(&state(false), "web", "10.32.0.10", "54/udp").unwrap();
+    super::super::super::documented::check("policy check", &denied);
+    let value: Value = serde_json::to_value(&denied).unwrap();
+    let case = &value["cases"][0];
+    let keys = |value: &Value, keys: &[&str]| -> Vec<Value> {
+        keys.iter().map(|key| value[key].clone()).collect()
+    };
+    assert_eq!(
+        keys(
+            &value,
+            &[
+                "verdict",
+                "rule",
+                "denied_by",
+                "enforced_by",
+                "config_revision"
+            ]
+        ),
+        [
+            json!("denied"),
+            Value::Null,
+            json!("ingress kube-dns"),
+            json!(["dns-clients", "lock-down"]),
+            json!(7)
+        ]
+    );
+    assert_eq!(
+        keys(
+            case,
+            &[
+                "dst_ip",
+                "dst_port",
+                "orig_dst_ip",
+                "orig_dst_port",
+                "service"
+            ]
+        ),
+        [
+            json!("10.200.0.44"),
+            json!(5353),
+            json!("10.32.0.10"),
+            json!(54),
+            json!("kube-dns")
+        ]
+    );
+    assert_eq!(
+        keys(
+            &case["egress"],
+            &["subject", "enforcement", "action", "rule"]
+        ),
+        [
+            json!("web"),
+            json!("deny-only"),
+            json!("allow"),
+            Value::Null
+        ]
+    );
+
+    let audit = answer_of(&state(true), "office", "kube-dns", "53/udp").unwrap();
+    let verdicts: Vec<&str> = audit.cases.iter().map(|case| case.verdict).collect();
+    assert_eq!(verdicts, ["audit", "audit", "allowed"]);
+    assert_eq!(audit.verdict, "audit");
+}

@@ -1,0 +1,187 @@
+//! Whom a user means: the addresses behind a name, one of each kind that policy tells apart.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::model::policy::reserved;
+use crate::model::state::{AddressEntry, Place, State};
+use crate::plan::address;
+
+/// An address, and what the tables say of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Party {
+    pub address: IpAddr,
+    pub entry: AddressEntry,
+}
+
+impl Party {
+    pub fn is_workload(&self) -> bool {
+        matches!(self.entry.place, Place::Endpoint { .. })
+    }
+}
+
+/// Those that a text names: an address or prefix, `cidr:PREFIX`, `any`, `host`, `remote-node`, `world`,
+/// `label:KEY=VALUE`, an identity by name or number, or the interface of an endpoint; `identity:NAME` and
+/// `interface:NAME` where one name is both.
+///
+/// Of addresses that no rule can tell apart the first stands for all.
+///
+/// # Errors
+/// If nobody has that name, both an identity and an interface have it, or no address is behind it now.
+pub fn find(state: &State, text: &str) -> Result<Vec<Party>> {
+    let areas = areas(state, text)?;
+    let mut seen = BTreeSet::new();
+    let mut parties = Vec::new();
+    let mut is_waiting = false;
+    for area in areas {
+        let Some(address) = first_of_its_own(state, area) else {
+            continue;
+        };
+        let Some(entry) = address::find(state, address) else {
+            continue;
+        };
+        let ifindex = match entry.place {
+            Place::Waiting => {
+                is_waiting = true;
+                continue;
+            }
+            Place::Endpoint { ifindex } => ifindex,
+            Place::Host | Place::Remote => 0,
+        };
+        if seen.insert((address.is_ipv6(), entry.identity, entry.class, ifindex)) {
+            parties.push(Party {
+                address,
+                entry: entry.clone(),
+            });
+        }
+    }
+    if parties.is_empty() && is_waiting {
+        bail!("the interface of {text:?} is not there: until it is, its packets go nowhere");
+    }
+    if parties.is_empty() {
+        bail!("{text:?} has no address here");
+    }
+    Ok(parties)
+}
+
+/// Prefixes whose addresses are meant, each but for the longer ones in it.
+fn areas(state: &State, text: &str) -> Result<Vec<IpNet>> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(vec![address.to_canonical().into()]);
+    }
+    if let Some(prefix) = text.strip_prefix("cidr:") {
+        let prefix = read_prefix(prefix);
+        return Ok(within(
+            state,
+            prefix.with_context(|| format!("{text:?} names no prefix"))?,
+        ));
+    }
+    if let Some(prefix) = read_prefix(text) {
+        return Ok(within(state, prefix));
+    }
+    if let Some(label) = text.strip_prefix("label:") {
+        return of_label(state, label);
+    }
+    match text {
+        "any" => {
+            let mut all = within(state, Ipv4Net::default().into());
+            all.extend(within(state, Ipv6Net::default().into()));
+            Ok(all)
+        }
+        "host" => Ok(of_identity(state, reserved::HOST)),
+        "remote-node" => Ok(of_identity(state, reserved::REMOTE_NODE)),
+        "world" => Ok(of_identity(state, reserved::WORLD)),
+        _ => named(state, text),
+    }
+}
+
+fn read_prefix(text: &str) -> Option<IpNet> {
+    let whole = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(whole)
+}
+
+/// The prefix itself and all that is in it.
+fn within(state: &State, prefix: IpNet) -> Vec<IpNet> {
+    let prefix = prefix.trunc();
+    let inside = state.addresses.keys().filter(|row| prefix.contains(*row));
+    let mut areas: Vec<IpNet> = inside.copied().collect();
+    if !areas.contains(&prefix) {
+        areas.push(prefix);
+    }
+    areas
+}
+
+fn of_identity(state: &State, id: u32) -> Vec<IpNet> {
+    let rows = state.addresses.iter();
+    let of_it = rows.filter(|(_, entry)| entry.identity == id);
+    of_it.map(|(prefix, _)| *prefix).collect()
+}
+
+fn of_label(state: &State, label: &str) -> Result<Vec<IpNet>> {
+    let identities = state.catalog.identities.iter();
+    let carriers: Vec<u32> = identities
+        .filter(|(_, info)| info.labels.iter().any(|carried| carried == label))
+        .map(|(id, _)| *id)
+        .collect();
+    if carriers.is_empty() {
+        bail!("no identity has the label {label:?}");
+    }
+    let areas = carriers.into_iter().flat_map(|id| of_identity(state, id));
+    Ok(areas.collect())
+}
+
+fn named(state: &State, text: &str) -> Result<Vec<IpNet>> {
+    let catalog = &state.catalog;
+    let interface = |name: &str| {
+        let endpoint = catalog.endpoints.get(name)?;
+        Some(endpoint.addresses.iter().copied().collect::<Vec<IpNet>>())
+    };
+    let identity = |name: &str| {
+        let id = super::super::identity::find(catalog, name).ok()?;
+        Some((id, of_identity(state, id)))
+    };
+    if let Some(name) = text.strip_prefix("interface:") {
+        return interface(name).with_context(|| format!("no endpoint is behind {name:?}"));
+    }
+    if let Some(name) = text.strip_prefix("identity:") {
+        let found = identity(name).map(|(_, areas)| areas);
+        return found.with_context(|| format!("there is no identity {name:?}"));
+    }
+    match (interface(text), identity(text)) {
+        (Some(areas), None) | (None, Some((_, areas))) => Ok(areas),
+        (Some(areas), Some((id, _))) if catalog.endpoints[text].identity == id => Ok(areas),
+        (Some(_), Some(_)) => {
+            bail!(
+                "{text:?} is an identity and an interface: say identity:{text} or interface:{text}"
+            )
+        }
+        (None, None) => bail!(
+            "{text:?} is no address, identity or endpoint's interface: `dpd identity list` and `dpd endpoint list` show \
+             those that there are"
+        ),
+    }
+}
+
+/// The first address of a prefix that no longer row holds.
+fn first_of_its_own(state: &State, area: IpNet) -> Option<IpAddr> {
+    let mut address = area.network();
+    while area.contains(&address) {
+        match address::find_row(state, address) {
+            Some((row, _)) if row.prefix_len() > area.prefix_len() => {
+                address = next(row.broadcast())?;
+            }
+            _ => return Some(address),
+        }
+    }
+    None
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => Some(IpAddr::V4(u32::from(v4).checked_add(1)?.into())),
+        IpAddr::V6(v6) => Some(IpAddr::V6(u128::from(v6).checked_add(1)?.into())),
+    }
+}

@@ -1,0 +1,107 @@
+//! The daemon, and the file that it follows.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::node::Node;
+use crate::cli::output::span;
+use crate::model::status::DaemonStatus;
+use crate::observe::client;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Daemon {
+    /// `up`, `down` or `unreachable`.
+    pub state: &'static str,
+    pub pid: Option<u32>,
+    pub version: Option<String>,
+    pub uptime_seconds: Option<u64>,
+    /// Why it could not be asked.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ConfigStatus {
+    pub path: String,
+    /// The live generation; `None` without a datapath.
+    pub revision: Option<u64>,
+    pub applied_seconds_ago: Option<u64>,
+    pub last_error: Option<String>,
+}
+
+impl Daemon {
+    pub fn new(status: &Result<DaemonStatus>) -> Daemon {
+        match status {
+            Ok(status) => Daemon {
+                state: "up",
+                pid: Some(status.pid),
+                version: Some(status.version.clone()),
+                uptime_seconds: Some(status.uptime_seconds),
+                error: None,
+            },
+            Err(error) => Daemon {
+                state: if client::is_down(error) {
+                    "down"
+                } else {
+                    "unreachable"
+                },
+                pid: None,
+                version: None,
+                uptime_seconds: None,
+                error: Some(format!("{error:#}")),
+            },
+        }
+    }
+
+    pub fn text(&self, has_datapath: bool) -> String {
+        match (self.pid, &self.version, self.uptime_seconds) {
+            (Some(pid), Some(version), Some(uptime)) => {
+                let uptime = ago(uptime);
+                format!("{}, pid {pid}, version {version}, for {uptime}", self.state)
+            }
+            _ => {
+                let error = self.error.as_deref().unwrap_or("no reason is known");
+                let rest = match (self.state, has_datapath) {
+                    ("down", true) => "; the datapath goes on without it",
+                    ("down", false) => "; there is no datapath either",
+                    _ => "",
+                };
+                format!("{} ({error}){rest}", self.state)
+            }
+        }
+    }
+}
+
+impl ConfigStatus {
+    /// What is known before anybody is asked.
+    pub fn of(node: &Node) -> ConfigStatus {
+        ConfigStatus {
+            path: node.config.display().to_string(),
+            revision: None,
+            applied_seconds_ago: None,
+            last_error: None,
+        }
+    }
+
+    pub fn take(&mut self, daemon: &DaemonStatus) {
+        self.path.clone_from(&daemon.config);
+        self.applied_seconds_ago = Some(daemon.applied_seconds_ago);
+        self.last_error.clone_from(&daemon.last_error);
+    }
+
+    pub fn text(&self) -> String {
+        let revision = match self.revision {
+            Some(revision) => format!("revision {revision}"),
+            None => "nothing is applied".to_owned(),
+        };
+        let applied = self
+            .applied_seconds_ago
+            .map(|seconds| format!(", applied {} ago", ago(seconds)));
+        format!("{}, {revision}{}", self.path, applied.unwrap_or_default())
+    }
+}
+
+pub(super) fn ago(seconds: u64) -> String {
+    span(Duration::from_secs(seconds))
+}

@@ -1,0 +1,300 @@
+//! The status as text: as much of everything as fits one screen, what is amiss first.
+
+use std::cmp::Reverse;
+use std::fmt::Write;
+
+use super::daemon::ago;
+use super::{Conntrack, Loss, Prefilter, Status};
+use crate::cli::output::{size, table};
+use crate::model::status::MapStatus;
+
+/// Lines that a listing may have here.
+const INTERFACES: usize = 8;
+const MAPS: usize = 8;
+const PREFIXES: usize = 4;
+const REASONS: usize = 6;
+const WARNINGS: usize = 4;
+/// Programs beside each other.
+const PROGRAMS_ABREAST: usize = 3;
+/// A table of the datapath's own that is so full, in percent, is shown before larger ones.
+const NEARLY_FULL: u64 = 80;
+
+/// The whole as text.
+pub(super) fn screen(status: &Status) -> String {
+    let mut out = String::new();
+    // Writing into a string can't fail.
+    let _ = write_head(status, &mut out);
+    write_interfaces(status, &mut out);
+    write_programs(status, &mut out);
+    write_maps(status, &mut out);
+    write_prefilter(status, &mut out);
+    write_drops(status, &mut out);
+    write_warnings(status, &mut out);
+    out
+}
+
+fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
+    let has_datapath = status.config.revision.is_some();
+    writeln!(out, "daemon:     {}", status.daemon.text(has_datapath))?;
+    writeln!(out, "config:     {}", status.config.text())?;
+    if let Some(error) = &status.config.last_error {
+        writeln!(out, "last error: {}", indent(error))?;
+    }
+    if let Some(conntrack) = &status.conntrack {
+        writeln!(out, "conntrack:  {}", conntrack_text(conntrack))?;
+    }
+    let Loss {
+        kernel,
+        observers,
+        journal,
+    } = &status.event_loss;
+    writeln!(
+        out,
+        "event loss: {} ring full, {} over the rate, {} observers too slow, {} not logged; {} drops told together",
+        kernel.ring_full, kernel.rate_limited, observers, journal, kernel.held_back
+    )?;
+    if let Some(drift) = &status.drift {
+        writeln!(
+            out,
+            "drift:      put back: {} attachments, {} tables, {} pins, {} times the revision",
+            drift.attachments, drift.tables, drift.pins, drift.epoch
+        )?;
+    }
+    Ok(())
+}
+
+/// The entries, and below them the connections: `tcp 12 established, 1 closing; udp 3 once`.
+fn conntrack_text(conntrack: &Conntrack) -> String {
+    let counts = &conntrack.counts;
+    let mut text = format!(
+        "{} present, {} inserted, {} deleted, {} evicted before their time",
+        counts.present, counts.inserted, counts.deleted, counts.evicted
+    );
+    let mut protocol = "";
+    for row in &conntrack.connections {
+        let (state, connections) = (row.state, row.connections);
+        if row.protocol != protocol {
+            let before = if protocol.is_empty() {
+                "\n            "
+            } else {
+                "; "
+            };
+            text += &format!("{before}{} {connections} {state}", row.protocol);
+            protocol = &row.protocol;
+        } else {
+            text += &format!(", {connections} {state}");
+        }
+    }
+    text
+}
+
+fn write_interfaces(status: &Status, out: &mut String) {
+    let mut interfaces: Vec<_> = status.interfaces.iter().collect();
+    interfaces.sort_by_key(|interface| interface.rank());
+    let (shown, rest) = interfaces.split_at(interfaces.len().min(INTERFACES));
+    let lines = shown.iter().map(|interface| {
+        let index = interface.ifindex.map(|index| index.to_string());
+        vec![
+            interface.interface.clone(),
+            index.unwrap_or_default(),
+            interface.role.unwrap_or_default().to_owned(),
+            interface.state.to_owned(),
+            interface.attached(),
+            interface.ahead(),
+        ]
+    });
+    let header = [
+        "INTERFACE",
+        "IFINDEX",
+        "ROLE",
+        "STATE",
+        "BY",
+        "FOREIGN AHEAD",
+    ];
+    section(out, "interfaces", &header, lines.collect());
+    let mut states: Vec<String> = Vec::new();
+    for state in ["attached", "detached", "waiting"] {
+        let count = rest
+            .iter()
+            .filter(|interface| interface.state == state)
+            .count();
+        if count > 0 {
+            states.push(format!("{count} {state}"));
+        }
+    }
+    if !states.is_empty() {
+        let (count, states) = (rest.len(), states.join(", "));
+        let _ = writeln!(out, "and {count} more: {states} (`dpd endpoint list`)");
+    }
+}
+
+fn write_programs(status: &Status, out: &mut String) {
+    let cells: Vec<Vec<String>> = status
+        .programs
+        .iter()
+        .map(|program| {
+            let verified = program.verified_instructions.to_string();
+            vec![program.name.clone(), verified]
+        })
+        .collect();
+    // Down the columns, as `ls` does.
+    let height = cells.len().div_ceil(PROGRAMS_ABREAST);
+    let width = cells.len().div_ceil(height.max(1));
+    let lines = (0..height).map(|line| {
+        let at = |column: usize| cells.get(column * height + line).cloned();
+        let nothing = || vec![String::from(" "), String::from(" ")];
+        (0..width)
+            .flat_map(|column| at(column).unwrap_or_else(nothing))
+            .collect()
+    });
+    let header = ["PROGRAM", "VERIFIED"].repeat(width);
+    section(out, "programs", &header, lines.collect());
+}
+
+/// How full a map is, in whole percent, rounded up: what holds something is not 0 % full. A table of the configuration is
+/// as large as what it holds.
+fn fill(map: &MapStatus) -> Option<u64> {
+    let is_own = map.name.starts_with("dpd_") && map.max_entries > 0;
+    let entries = map.entries.filter(|_| is_own)?;
+    Some((entries * 100).div_ceil(u64::from(map.max_entries)))
+}
+
+fn write_maps(status: &Status, out: &mut String) {
+    let mut maps: Vec<&MapStatus> = status.maps.iter().collect();
+    let is_nearly_full = |map: &MapStatus| fill(map).is_some_and(|percent| percent >= NEARLY_FULL);
+    maps.sort_by_key(|map| {
+        let memory = Reverse(map.memory_bytes);
+        (!is_nearly_full(map), memory, map.name.as_str())
+    });
+    let (shown, rest) = maps.split_at(maps.len().min(MAPS));
+    let lines = shown.iter().map(|map| {
+        let entries = map.entries.map(|entries| entries.to_string());
+        let share = fill(map).map(|percent| format!("{percent}%"));
+        vec![
+            map.name.clone(),
+            map.kind.clone(),
+            entries.unwrap_or_default(),
+            map.max_entries.to_string(),
+            share.unwrap_or_default(),
+            size(map.memory_bytes),
+        ]
+    });
+    let header = ["MAP", "KIND", "ENTRIES", "MAX", "FULL", "MEMORY"];
+    section(out, "maps", &header, lines.collect());
+    let memory = |maps: &[&MapStatus]| size(maps.iter().map(|map| map.memory_bytes).sum());
+    if !rest.is_empty() {
+        let (more, all) = (memory(rest), memory(&maps));
+        let count = rest.len();
+        let _ = writeln!(out, "and {count} more, {more}; {all} in all");
+    }
+}
+
+pub(super) fn write_prefilter(status: &Status, out: &mut String) {
+    let prefilter = &status.prefilter;
+    if prefilter.prefixes == 0 {
+        return;
+    }
+    if prefilter.hits.is_empty() {
+        let prefixes = count_of(prefilter.prefixes, "prefix", "prefixes");
+        let _ = writeln!(out, "\nprefilter: {prefixes}, nothing dropped");
+    } else {
+        write_prefilter_hits(prefilter, out);
+    }
+    if prefilter.malformed > 0 {
+        let frames = count_of(prefilter.malformed, "malformed frame", "malformed frames");
+        let _ = writeln!(out, "prefilter: {frames} passed on");
+    }
+}
+
+fn write_prefilter_hits(prefilter: &Prefilter, out: &mut String) {
+    let line = |first: String, second: &str, packets: u64| {
+        vec![first, second.to_owned(), packets.to_string()]
+    };
+    let hits = &prefilter.hits;
+    let (shown, rest) = hits.split_at(hits.len().min(PREFIXES));
+    let mut lines: Vec<_> = shown
+        .iter()
+        .map(|hits| line(hits.prefix.to_string(), &hits.table, hits.packets))
+        .collect();
+    if !rest.is_empty() {
+        let packets = rest.iter().map(|hits| hits.packets).sum();
+        lines.push(line(format!("{} more", rest.len()), "", packets));
+    }
+    let prefixes = count_of(prefilter.prefixes, "prefix", "prefixes");
+    lines.push(line("total".to_owned(), &prefixes, prefilter.packets));
+    section(out, "prefilter", &["PREFILTER", "TABLE", "PACKETS"], lines);
+}
+
+/// `1 prefix`, `2 prefixes`.
+fn count_of(count: u64, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {many}"),
+    }
+}
+
+fn write_drops(status: &Status, out: &mut String) {
+    let mut drops: Vec<_> = status.drops.iter().collect();
+    drops.sort_by_key(|row| {
+        (
+            Reverse(row.recent_packets),
+            Reverse(row.packets),
+            row.reason,
+        )
+    });
+    let (shown, rest) = drops.split_at(drops.len().min(REASONS));
+    let lines = shown.iter().map(|row| {
+        let recent = row.recent_packets.map(|packets| packets.to_string());
+        vec![
+            format!("{} ({})", row.reason_text, row.reason),
+            recent.unwrap_or_default(),
+            row.packets.to_string(),
+            row.bytes.to_string(),
+        ]
+    });
+    let recent = match status.drops_recent_seconds {
+        Some(seconds) => format!("LAST {}", ago(seconds)),
+        None => "LAST MINUTE".to_owned(),
+    };
+    let header = ["DROP REASON", recent.as_str(), "PACKETS", "BYTES"];
+    section(out, "drops", &header, lines.collect());
+    if !rest.is_empty() {
+        let count = rest.len();
+        let _ = writeln!(out, "and {count} more (`dpd status -o json`)");
+    }
+    if status.drops_recent_seconds.is_none() && !shown.is_empty() {
+        let _ = writeln!(
+            out,
+            "without a daemon nobody remembers the last minute: these are totals"
+        );
+    }
+}
+
+fn write_warnings(status: &Status, out: &mut String) {
+    let warnings = &status.warnings;
+    if !warnings.is_empty() {
+        out.push('\n');
+    }
+    for warning in warnings.iter().take(WARNINGS) {
+        let _ = writeln!(out, "warning: {}", indent(warning));
+    }
+    if warnings.len() > WARNINGS {
+        let count = warnings.len() - WARNINGS;
+        let _ = writeln!(out, "and {count} more warnings (`dpd status -o json`)");
+    }
+}
+
+/// A table under an empty line, or one line that says that it would be empty.
+fn section(out: &mut String, what: &str, header: &[&str], lines: Vec<Vec<String>>) {
+    out.push('\n');
+    if lines.is_empty() {
+        let _ = writeln!(out, "{what}: none");
+    } else {
+        out.push_str(&table(header, lines));
+    }
+}
+
+/// What has several lines stays in one column.
+fn indent(text: &str) -> String {
+    text.trim_end().replace('\n', "\n            ")
+}

@@ -1,0 +1,449 @@
+//! The screen and the JSON, on good days and bad.
+
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+
+use super::*;
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::ConntrackState;
+use crate::model::status::{Amount, Attachment, Metric, RecentDrops};
+
+fn node() -> Node {
+    Node {
+        config: "/etc/dpd/config.toml".into(),
+        bpf_root: "/sys/fs/bpf/dpd".into(),
+        socket: "/run/dpd/dpd.sock".into(),
+        log: crate::config::LogTarget::Auto,
+        is_certain: true,
+    }
+}
+
+/// An endpoint, two uplinks, and three prefixes of the prefilter.
+fn catalog() -> Catalog {
+    use crate::model::catalog::{EndpointInfo, PrefilterInfo, UplinkInfo};
+    use crate::model::state::XdpMode;
+    let endpoint = EndpointInfo {
+        ifindex: Some(11),
+        identity: 20001,
+        addresses: Default::default(),
+        row: 1,
+    };
+    let uplink = |ifindex| UplinkInfo {
+        ifindex,
+        xdp: XdpMode::Auto,
+    };
+    let denied = |table: &str, prefix: &str| PrefilterInfo {
+        table: table.to_owned(),
+        prefix: prefix.parse().unwrap(),
+    };
+    Catalog {
+        endpoints: [("lxc-client".to_owned(), endpoint)].into(),
+        uplinks: [("ens5", Some(2)), ("ens6", None)]
+            .map(|(name, ifindex)| (name.to_owned(), uplink(ifindex)))
+            .into(),
+        prefilter: [
+            (1, denied("abusers", "198.51.100.66/32")),
+            (2, denied("bogons", "203.0.113.0/24")),
+            (3, denied("bogons", "2001:db8:bad::/48")),
+        ]
+        .into(),
+        ..Catalog::default()
+    }
+}
+
+#[test]
+fn the_prefilters_lines() {
+    let prefilter = |catalog, hits: &[(u32, u64)], malformed| {
+        let mut status = Status::new(&node(), no_daemon(), no_datapath());
+        let hits = hits.iter().copied().collect();
+        status.prefilter = Prefilter::new(&catalog, &hits, malformed);
+        let mut out = String::new();
+        screen::write_prefilter(&status, &mut out);
+        out
+    };
+    let rows = [
+        ("no prefilter", Catalog::default(), &[][..], 0, ""),
+        (
+            "hits of a prefix that is gone",
+            Catalog::default(),
+            &[(7, 1)],
+            1,
+            "",
+        ),
+        (
+            "nothing dropped yet, a counter of zero included",
+            catalog(),
+            &[(1, 0)],
+            0,
+            "\nprefilter: 3 prefixes, nothing dropped\n",
+        ),
+        (
+            "nothing but what nobody can read",
+            catalog(),
+            &[],
+            2,
+            "\nprefilter: 3 prefixes, nothing dropped\nprefilter: 2 malformed frames passed on\n",
+        ),
+        (
+            "both",
+            catalog(),
+            &[(1, 4)],
+            1,
+            "\nPREFILTER         TABLE       PACKETS\n198.51.100.66/32  abusers     4\n\
+             total             3 prefixes  4\nprefilter: 1 malformed frame passed on\n",
+        ),
+    ];
+    for (sentence, catalog, hits, malformed, text) in rows {
+        assert_eq!(prefilter(catalog, hits, malformed), text, "{sentence}");
+    }
+}
+
+fn no_daemon() -> Result<DaemonStatus> {
+    let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+    Err(error).context("no daemon answers at /run/dpd/dpd.sock")
+}
+
+fn no_datapath() -> Result<Reader> {
+    Err(anyhow!(
+        "no datapath of dpd at {}",
+        Path::new("/sys/fs/bpf/dpd").display()
+    ))
+}
+
+fn daemon() -> DaemonStatus {
+    DaemonStatus {
+        pid: 4711,
+        version: "0.1.0".to_owned(),
+        uptime_seconds: 3700,
+        config: "/etc/dpd/config.toml".to_owned(),
+        last_error: Some("config.toml:3: unknown key\n  colour = 1\n  ^^^^^^".to_owned()),
+        applied_seconds_ago: 61,
+        waiting: vec!["lxc-late".to_owned()],
+        warnings: vec![
+            "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
+        ],
+        observers_lost: 3,
+        journal_lost: 5,
+        drift: DriftCounts {
+            attachments: 1,
+            epoch: 0,
+            pins: 2,
+            tables: 0,
+        },
+        recent_drops: Some(RecentDrops {
+            seconds: 58,
+            by_reason: [(
+                133,
+                Amount {
+                    packets: 2,
+                    bytes: 120,
+                },
+            )]
+            .into(),
+        }),
+    }
+}
+
+/// A datapath as the reader would tell it.
+fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
+    let recent = daemon
+        .as_ref()
+        .ok()
+        .and_then(|status| status.recent_drops.clone());
+    let mut status = Status::new(&node(), daemon, no_datapath());
+    status.warnings.pop();
+    status.config.revision = Some(12);
+    let attachment =
+        |interface: &str, ifindex, hook: &str, mechanism: &str, program: &str| Attachment {
+            interface: interface.to_owned(),
+            ifindex,
+            hook: hook.to_owned(),
+            mechanism: mechanism.to_owned(),
+            program: program.to_owned(),
+            ahead: Vec::new(),
+        };
+    let catalog = catalog();
+    let client = attachment("lxc-client", 11, "ingress", "tcx", "dpd_from_container");
+    status.interfaces = interfaces::all(
+        &catalog,
+        vec![
+            attachment("ens5", 2, "xdp", "native", "dpd_xdp_entry"),
+            attachment("ens5", 2, "ingress", "tcx", "dpd_from_netdev"),
+            Attachment {
+                ahead: vec!["probe".to_owned()],
+                ..client
+            },
+        ],
+    );
+    status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into(), 0);
+    status.programs = vec![ProgramStatus {
+        name: "dpd_from_container".to_owned(),
+        id: 31,
+        verified_instructions: 4321,
+        jited_bytes: 2000,
+    }];
+    let map = |name: &str, entries, max_entries| MapStatus {
+        name: name.to_owned(),
+        kind: "lru_hash".to_owned(),
+        entries,
+        max_entries,
+        memory_bytes: 4096,
+    };
+    status.maps = vec![
+        map("dpd_ct_tcp", Some(1), 131_072),
+        map("dpd_events", None, 0),
+    ];
+    let counts = ConntrackCounts {
+        inserted: 9,
+        deleted: 5,
+        present: 3,
+        evicted: 1,
+    };
+    let tally = Tally {
+        by_state: [
+            ((6, ConntrackState::Established), 120),
+            ((6, ConntrackState::Closing), 3),
+            ((17, ConntrackState::Once), 4),
+        ]
+        .into(),
+        ..Tally::default()
+    };
+    status.conntrack = Some(Conntrack::new((tally, counts)));
+    let metric = |ifindex, reason, packets| Metric {
+        ifindex,
+        direction: "ingress".to_owned(),
+        reason,
+        reason_text: "policy denied".to_owned(),
+        packets,
+        bytes: 60 * packets,
+    };
+    let metrics = [metric(11, 133, 2), metric(12, 133, 1), metric(12, 0, 9)];
+    status.drops = drops::by_reason(&metrics, recent.as_ref());
+    status.event_loss.kernel = EventLoss {
+        ring_full: 1,
+        rate_limited: 2,
+        held_back: 4,
+    };
+    status
+}
+
+#[test]
+fn a_screen() {
+    assert_eq!(
+        screen::screen(&with_datapath(Ok(daemon()))),
+        "\
+daemon:     up, pid 4711, version 0.1.0, for 1h01m
+config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
+last error: config.toml:3: unknown key
+              colour = 1
+              ^^^^^^
+conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
+            tcp 120 established, 3 closing; udp 4 once
+event loss: 1 ring full, 2 over the rate, 3 observers too slow, 5 not logged; 4 drops told together
+drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
+
+INTERFACE   IFINDEX  ROLE      STATE     BY                       FOREIGN AHEAD
+ens6        -        uplink    waiting   -                        -
+lxc-client  11       endpoint  attached  tcx ingress              ingress: probe
+ens5        2        uplink    attached  tcx ingress; native xdp  -
+
+PROGRAM             VERIFIED
+dpd_from_container  4321
+
+MAP         KIND      ENTRIES  MAX     FULL  MEMORY
+dpd_ct_tcp  lru_hash  1        131072  1%    4.0 KiB
+dpd_events  lru_hash  -        0       -     4.0 KiB
+
+PREFILTER         TABLE       PACKETS
+203.0.113.0/24    bogons      40
+198.51.100.66/32  abusers     2
+total             3 prefixes  42
+
+DROP REASON          LAST 58s  PACKETS  BYTES
+policy denied (133)  2         3        180
+
+warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
+"
+    );
+}
+
+#[test]
+fn heads_of_the_bad_days() {
+    let hung = || Err(anyhow!("the daemon at /run/dpd/dpd.sock does not answer"));
+    let rows = [
+        (
+            "the daemon is down, its datapath is not",
+            with_datapath(no_daemon()),
+            "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); the datapath goes on without it",
+        ),
+        (
+            "nothing is there",
+            Status::new(&node(), no_daemon(), no_datapath()),
+            "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); there is no datapath either",
+        ),
+        (
+            "the daemon hangs",
+            with_datapath(hung()),
+            "daemon:     unreachable (the daemon at /run/dpd/dpd.sock does not answer)",
+        ),
+    ];
+    for (sentence, status, line) in rows {
+        assert_eq!(
+            screen::screen(&status).lines().next(),
+            Some(line),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn json_has_every_key_always() {
+    for status in [
+        with_datapath(Ok(daemon())),
+        Status::new(&node(), no_daemon(), no_datapath()),
+    ] {
+        let value = serde_json::to_value(&status).unwrap();
+        let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+        let expected = [
+            "config",
+            "conntrack",
+            "daemon",
+            "drift",
+            "drops",
+            "drops_recent_seconds",
+            "event_loss",
+            "interfaces",
+            "maps",
+            "prefilter",
+            "programs",
+            "warnings",
+        ];
+        assert_eq!(keys, expected);
+    }
+    let status = serde_json::to_value(with_datapath(Ok(daemon()))).unwrap();
+    assert_eq!(status["config"]["revision"], 12);
+    assert_eq!(status["event_loss"]["ring_full"], 1);
+    assert_eq!(status["event_loss"]["held_back"], 4);
+    assert_eq!(status["event_loss"]["journal"], 5);
+    assert_eq!(status["interfaces"][0]["role"], "uplink");
+    assert_eq!(status["interfaces"][0]["xdp"], "auto");
+    assert_eq!(status["prefilter"]["packets"], 42);
+    let first = &status["prefilter"]["hits"][0];
+    assert_eq!(
+        *first,
+        serde_json::json!({"prefix": "203.0.113.0/24", "table": "bogons", "packets": 40})
+    );
+    assert_eq!(status["event_loss"]["observers"], 3);
+}
+
+#[test]
+fn every_key_is_documented() {
+    crate::cli::documented::check("status", &with_datapath(Ok(daemon())));
+}
+
+/// A host of many things, of which some are not as they should be.
+fn crowded() -> Status {
+    let mut status = with_datapath(Ok(daemon()));
+    let interface = |number: u32| interfaces::InterfaceStatus {
+        interface: format!("lxc-{number:04}"),
+        ifindex: Some(number),
+        role: Some("endpoint"),
+        xdp: None,
+        state: if number < 998 { "attached" } else { "waiting" },
+        attachments: Vec::new(),
+    };
+    status.interfaces.extend((1..1000).map(interface));
+    let map = status.maps[0].clone();
+    status.maps.extend((0..30).map(|number| MapStatus {
+        name: format!("table-{number}"),
+        memory_bytes: 1 << 20,
+        ..map.clone()
+    }));
+    status.maps[0].entries = Some(131_000);
+    let program = status.programs[0].clone();
+    status.programs.extend((0..13).map(|number| ProgramStatus {
+        name: format!("tail_{number}"),
+        ..program.clone()
+    }));
+    let denied = |number: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
+        let info = crate::model::catalog::PrefilterInfo {
+            table: "abusers".to_owned(),
+            prefix: std::net::IpAddr::from(address).into(),
+        };
+        (number, info)
+    };
+    let catalog = Catalog {
+        prefilter: (1..=50_000).map(denied).collect(),
+        ..Catalog::default()
+    };
+    let hits = (1..=50_000).map(|number| (number, u64::from(number)));
+    status.prefilter = Prefilter::new(&catalog, &hits.collect(), 0);
+    let reason = |reason: u8| drops::Drops {
+        reason,
+        reason_text: "some reason".to_owned(),
+        packets: u64::from(reason),
+        bytes: 1,
+        recent_packets: Some(u64::from(reason == 140)),
+        recent_bytes: Some(0),
+    };
+    status.drops = (132..160).map(reason).collect();
+    let warning = status.warnings[0].clone();
+    status.warnings = vec![warning; 1000];
+    status
+}
+
+#[test]
+fn a_large_host_is_one_screen_too() {
+    let text = screen::screen(&crowded());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() <= 62, "{} lines:\n{text}", lines.len());
+    let rows = [
+        (
+            "what is not attached stands first",
+            "lxc-0999    999      endpoint  waiting   -                        -",
+        ),
+        (
+            "the other interfaces are told in one line",
+            "and 994 more: 994 attached (`dpd endpoint list`)",
+        ),
+        (
+            "a map that is nearly full stands before larger ones",
+            "dpd_ct_tcp  lru_hash  131000   131072  100%  4.0 KiB",
+        ),
+        ("the other maps", "and 24 more, 23.0 MiB; 30.0 MiB in all"),
+        (
+            "the other prefixes",
+            "49996 more      -               1249825006",
+        ),
+        (
+            "what is dropped now stands before what was dropped most",
+            "some reason (140)  1         140      1",
+        ),
+        ("the other reasons", "and 22 more (`dpd status -o json`)"),
+        (
+            "the other warnings",
+            "and 996 more warnings (`dpd status -o json`)",
+        ),
+    ];
+    for (sentence, line) in rows {
+        assert!(lines.contains(&line), "{sentence}: {line}\n{text}");
+    }
+}
+
+#[test]
+fn without_a_daemon_drops_are_totals() {
+    let status = with_datapath(no_daemon());
+    let text = screen::screen(&status);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines.contains(&"policy denied (133)  -            3        180"),
+        "{text}"
+    );
+    assert!(text.contains("these are totals"), "{text}");
+    let json = serde_json::to_value(status).unwrap();
+    assert!(json["drops_recent_seconds"].is_null());
+    assert!(json["drops"][0]["recent_packets"].is_null());
+    assert_eq!(json["drops"][0]["packets"], 3);
+}

@@ -1,0 +1,143 @@
+//! Connections, and the services that they go through: as the last sweep found them.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::facts::{Facts, Sweep};
+use super::family::{Family, Page, Series, counter, gauge, summary};
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::protocol::Protocol;
+use crate::model::service::BackendState;
+
+const CONNECTIONS: Family = gauge(
+    "dpd_conntrack_connections",
+    &["protocol", "state"],
+    "Connections that are not expired, as the last sweep found them.",
+);
+const INSERTED: Family = counter(
+    "dpd_conntrack_inserted_entries_total",
+    &[],
+    "Entries made in the tables of connections, two for each connection.",
+);
+const DELETED: Family = counter(
+    "dpd_conntrack_deleted_entries_total",
+    &[],
+    "Entries deleted from the tables of connections, by packets or because they expired.",
+);
+const EVICTED: Family = counter(
+    "dpd_conntrack_evicted_entries_total",
+    &[],
+    "Entries that the kernel pushed out before their time, since a table was full.",
+);
+const SWEEPS: Family = summary(
+    "dpd_conntrack_sweep_duration_seconds",
+    "Walks over all connections, which take the expired away.",
+);
+const SWEEPS_FAILED: Family = counter(
+    "dpd_conntrack_sweep_failures_total",
+    &[],
+    "Walks over all connections that broke off.",
+);
+const SWEPT: Family = gauge(
+    "dpd_conntrack_last_sweep_timestamp_seconds",
+    &[],
+    "When the connections were last walked over, in Unix time.",
+);
+const SERVICES: Family = gauge("dpd_services", &[], "Services of the file.");
+const BACKENDS: Family = gauge("dpd_backends", &["state"], "Backends of all services.");
+const SERVICE_CONNECTIONS: Family = gauge(
+    "dpd_service_connections",
+    &["service"],
+    "Connections through a service, as the last sweep found them.",
+);
+const BACKEND_CONNECTIONS: Family = gauge(
+    "dpd_backend_connections",
+    &["service", "backend"],
+    "Connections to a backend of a service, as the last sweep found them.",
+);
+
+pub(super) const FAMILIES: &[Family] = &[
+    CONNECTIONS,
+    INSERTED,
+    DELETED,
+    EVICTED,
+    SWEEPS,
+    SWEEPS_FAILED,
+    SWEPT,
+    SERVICES,
+    BACKENDS,
+    SERVICE_CONNECTIONS,
+    BACKEND_CONNECTIONS,
+];
+
+pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
+    let work = &facts.work;
+    if let Some(sweep) = &work.sweep {
+        write_sweep(page, &facts.catalog, sweep)?;
+    }
+    page.write_times(&SWEEPS, work.sweeps)?;
+    page.write_one(&SWEEPS_FAILED, work.sweeps_failed as f64)?;
+    page.write_one(&SERVICES, facts.catalog.services.len() as f64)?;
+    let states = [
+        BackendState::Active,
+        BackendState::Draining,
+        BackendState::Maintenance,
+    ];
+    page.write(
+        &BACKENDS,
+        states.map(|state| {
+            let count = work.backends.get(&state).copied().unwrap_or_default();
+            (vec![state.to_string()], count as f64)
+        }),
+    )
+}
+
+fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> {
+    page.write(&CONNECTIONS, by_protocol(&sweep.tally))?;
+    page.write_one(&INSERTED, sweep.counts.inserted as f64)?;
+    page.write_one(&DELETED, sweep.counts.deleted as f64)?;
+    page.write_one(&EVICTED, sweep.counts.evicted as f64)?;
+    page.write_one(&SWEPT, sweep.at_seconds)?;
+    write_services(page, catalog, &sweep.tally)
+}
+
+/// Every protocol and state has its series, so that one that runs dry shows as 0.
+fn by_protocol(tally: &Tally) -> Vec<Series> {
+    let names = Protocol::ALL.map(Protocol::name).into_iter();
+    let names = names.chain(["other"]);
+    let mut counts: BTreeMap<(&str, &str), u64> = names
+        .flat_map(|name| ConntrackState::ALL.map(|state| ((name, state.name()), 0)))
+        .collect();
+    for ((protocol, state), connections) in &tally.by_state {
+        let protocol = Protocol::from_number(*protocol).map_or("other", Protocol::name);
+        *counts.entry((protocol, state.name())).or_default() += connections;
+    }
+    let series = counts.into_iter();
+    series
+        .map(|((protocol, state), count)| {
+            (vec![protocol.to_owned(), state.to_owned()], count as f64)
+        })
+        .collect()
+}
+
+fn write_services(page: &mut Page, catalog: &Catalog, tally: &Tally) -> Result<()> {
+    let mut by_service: BTreeMap<u32, u64> = BTreeMap::new();
+    for ((service, _), connections) in &tally.by_backend {
+        *by_service.entry(*service).or_default() += connections;
+    }
+    let services = catalog.services.iter().map(|(number, info)| {
+        let connections = by_service.get(number).copied().unwrap_or_default();
+        (vec![info.name.clone()], connections as f64)
+    });
+    page.write_bounded(&SERVICE_CONNECTIONS, services)?;
+    let backends = catalog.backends.iter().map(|(number, info)| {
+        let connections = tally.by_backend.get(&(info.service, *number));
+        let service = catalog.services.get(&info.service);
+        let service = service.map_or_else(|| info.service.to_string(), |info| info.name.clone());
+        let labels = vec![service, info.address.to_string()];
+        (labels, connections.copied().unwrap_or_default() as f64)
+    });
+    page.write_bounded(&BACKEND_CONNECTIONS, backends)
+}

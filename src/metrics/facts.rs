@@ -1,0 +1,90 @@
+//! What a page is made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::catalog::Catalog;
+use crate::model::conntrack::Tally;
+use crate::model::process::Usage;
+use crate::model::service::BackendState;
+use crate::model::status::{
+    Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+};
+
+/// Everything that is known at one time. `None` is what could not be read just now: its series are left out, and
+/// `dpd_collector_success` says so.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub version: &'static str,
+    /// The live epoch.
+    pub revision: u64,
+    /// Of that epoch.
+    pub catalog: Arc<Catalog>,
+    pub counters: Option<Vec<Metric>>,
+    /// By the rule's number.
+    pub rule_hits: Option<BTreeMap<u32, u64>>,
+    /// By the prefix' number.
+    pub prefilter_hits: Option<BTreeMap<u32, u64>>,
+    /// Frames that XDP could not read.
+    pub malformed: Option<u64>,
+    pub event_loss: Option<EventLoss>,
+    pub maps: Option<Vec<MapStatus>>,
+    pub programs: Option<Vec<ProgramStatus>>,
+    /// The uplinks' XDP programs.
+    pub xdp: Vec<Attachment>,
+    pub usage: Option<Usage>,
+    pub work: Work,
+}
+
+/// What the daemon has done since its start, and what it knows without asking the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Work {
+    /// When the datapath was last made to match the file, in seconds of Unix time.
+    pub file_applied_seconds: f64,
+    pub file_failed: bool,
+    pub reloads_done: u64,
+    pub reloads_failed: u64,
+    /// The host's last change was not followed.
+    pub host_failed: bool,
+    /// What the host lacks for the file.
+    pub warnings: usize,
+    /// Comparing the datapath with what is wanted, and changing it.
+    pub applies: Times,
+    pub sweeps: Times,
+    pub sweeps_failed: u64,
+    /// The last sweep.
+    pub sweep: Option<Sweep>,
+    pub backends: BTreeMap<BackendState, u64>,
+    /// What something else did to the datapath and was undone.
+    pub drift: DriftCounts,
+    /// Events that were read.
+    pub events: u64,
+    /// Flows that observers were too slow for.
+    pub observers_lost: u64,
+    /// Flows that should have gone to the journal and did not.
+    pub journal_lost: u64,
+}
+
+/// How often something was done, and how long that took in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    pub count: u64,
+    pub total: Duration,
+}
+
+impl Times {
+    pub fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.total += took;
+    }
+}
+
+/// What a sweep over the connections found.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// When it ended, in seconds of Unix time.
+    pub at_seconds: f64,
+    pub tally: Arc<Tally>,
+    pub counts: ConntrackCounts,
+}

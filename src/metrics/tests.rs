@@ -1,0 +1,359 @@
+//! The page: what stands on it, that Prometheus takes it, and what is left out of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::model::catalog::{
+    BackendInfo, Catalog, EndpointInfo, PrefilterInfo, RuleInfo, ServiceInfo, UplinkInfo,
+};
+use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::policy::{Action, Direction};
+use crate::model::process::Usage;
+use crate::model::service::BackendState;
+use crate::model::state::XdpMode;
+use crate::model::status::{
+    Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+};
+
+fn catalog(backends: u32) -> Catalog {
+    let endpoint = EndpointInfo {
+        ifindex: Some(11),
+        identity: 20001,
+        addresses: BTreeSet::new(),
+        row: 1,
+    };
+    let uplink = |ifindex| UplinkInfo {
+        ifindex,
+        xdp: XdpMode::Auto,
+    };
+    let service = |name: &str| ServiceInfo {
+        name: name.to_owned(),
+        frontends: BTreeSet::new(),
+    };
+    let backend = |number: u32| BackendInfo {
+        service: 1,
+        address: (std::net::Ipv4Addr::from(0x0a00_0000 + number), 53).into(),
+    };
+    let rule = RuleInfo {
+        policy: "dns-clients".to_owned(),
+        direction: Direction::Ingress,
+        index: 0,
+        subject: 18203,
+        action: Action::Allow,
+        peers: Vec::new(),
+        ports: Vec::new(),
+        file: String::new(),
+        line: 1,
+    };
+    let denied = PrefilterInfo {
+        table: "abusers".to_owned(),
+        prefix: "198.51.100.66/32".parse().unwrap(),
+    };
+    Catalog {
+        endpoints: [("lxc-client".to_owned(), endpoint)].into(),
+        uplinks: [
+            ("ens5".to_owned(), uplink(Some(2))),
+            ("ens6".to_owned(), uplink(None)),
+        ]
+        .into(),
+        services: [(1, service("kube-dns")), (2, service("a \"quoted\" name"))].into(),
+        backends: (1..=backends).map(|n| (n, backend(n))).collect(),
+        rules: [(7, rule)].into(),
+        prefilter: [(3, denied)].into(),
+        ..Catalog::default()
+    }
+}
+
+fn counters() -> Vec<Metric> {
+    let counter = |ifindex, reason, packets| Metric {
+        ifindex,
+        direction: "ingress".to_owned(),
+        reason,
+        reason_text: "policy denied".to_owned(),
+        packets,
+        bytes: 60 * packets,
+    };
+    vec![
+        counter(11, 0, 9),
+        counter(11, 133, 2),
+        // The same words for another number, and an interface that has just left the file.
+        counter(11, 181, 1),
+        counter(12, 133, 1),
+    ]
+}
+
+fn work() -> Work {
+    let tally = Tally {
+        entries: [("dpd_ct_tcp", 6)].into(),
+        by_state: [
+            ((6, ConntrackState::Established), 3),
+            ((50, ConntrackState::Established), 1),
+            ((51, ConntrackState::Established), 1),
+        ]
+        .into(),
+        by_backend: [((1, 1), 2), ((1, 2), 1), ((9, 9), 1)].into(),
+    };
+    let mut sweeps = Times::default();
+    sweeps.add(Duration::from_millis(250));
+    sweeps.add(Duration::from_millis(500));
+    Work {
+        file_applied_seconds: 1_700_000_000.5,
+        reloads_done: 3,
+        reloads_failed: 1,
+        file_failed: true,
+        warnings: 2,
+        sweeps,
+        sweep: Some(Sweep {
+            at_seconds: 1_700_000_003.0,
+            tally: Arc::new(tally),
+            counts: ConntrackCounts {
+                inserted: 20,
+                deleted: 13,
+                present: 6,
+                evicted: 1,
+            },
+        }),
+        backends: [(BackendState::Active, 2)].into(),
+        drift: DriftCounts {
+            pins: 6,
+            ..DriftCounts::default()
+        },
+        events: 40,
+        observers_lost: 5,
+        journal_lost: 6,
+        ..Work::default()
+    }
+}
+
+/// Something of everything.
+fn facts(backends: u32) -> Facts {
+    let map = |name: &str, entries, max_entries| MapStatus {
+        name: name.to_owned(),
+        kind: "Hash".to_owned(),
+        entries,
+        max_entries,
+        memory_bytes: 4096,
+    };
+    Facts {
+        version: "0.1.0",
+        revision: 12,
+        catalog: Arc::new(catalog(backends)),
+        counters: Some(counters()),
+        rule_hits: Some([(7, 70), (8, 80)].into()),
+        prefilter_hits: Some([(3, 30), (4, 40)].into()),
+        malformed: Some(17),
+        event_loss: Some(EventLoss {
+            ring_full: 1,
+            rate_limited: 2,
+            held_back: 7,
+        }),
+        maps: Some(vec![
+            map("dpd_ct_tcp", Some(6), 262_144),
+            map("dpd_events", None, 4_194_304),
+        ]),
+        programs: Some(vec![ProgramStatus {
+            name: "tail_lb".to_owned(),
+            id: 3,
+            verified_instructions: 4321,
+            jited_bytes: 2000,
+        }]),
+        xdp: vec![Attachment {
+            interface: "ens5".to_owned(),
+            mechanism: "native".to_owned(),
+            ..Attachment::default()
+        }],
+        usage: Some(Usage {
+            cpu_seconds: 1.25,
+            resident_bytes: 12 << 20,
+            max_fds: Some(1024),
+            ..Usage::default()
+        }),
+        work: work(),
+    }
+}
+
+/// The series of a page with their values.
+fn series(page: &str) -> BTreeMap<&str, &str> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    let mut series = BTreeMap::new();
+    for line in lines {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(series.insert(name, value).is_none(), "twice: {name}");
+    }
+    series
+}
+
+/// The families of a page, with their kinds, in its order.
+fn written(page: &str) -> Vec<(&str, &str)> {
+    let lines = page.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .collect()
+}
+
+#[test]
+fn what_is_known_stands_on_the_page() {
+    let page = page(&facts(2)).unwrap();
+    let series = series(&page);
+    let rows = [
+        (
+            r#"dpd_forwarded_packets_total{interface="lxc-client",direction="ingress"}"#,
+            "9",
+        ),
+        (
+            r#"dpd_forwarded_bytes_total{interface="lxc-client",direction="ingress"}"#,
+            "540",
+        ),
+        (
+            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied",code="133"}"#,
+            "2",
+        ),
+        (
+            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied",code="181"}"#,
+            "1",
+        ),
+        (
+            r#"dpd_dropped_bytes_total{interface="12",direction="ingress",reason="policy denied",code="133"}"#,
+            "60",
+        ),
+        (r#"dpd_interfaces{role="uplink",state="waiting"}"#, "1"),
+        (r#"dpd_xdp_attached{interface="ens5",mode="native"}"#, "1"),
+        (r#"dpd_prefilter_prefixes{table="abusers"}"#, "1"),
+        ("dpd_xdp_malformed_frames_total", "17"),
+        (
+            r#"dpd_prefilter_dropped_packets_total{table="abusers",prefix="198.51.100.66/32"}"#,
+            "30",
+        ),
+        (
+            r#"dpd_conntrack_connections{protocol="tcp",state="established"}"#,
+            "3",
+        ),
+        (
+            r#"dpd_conntrack_connections{protocol="other",state="established"}"#,
+            "2",
+        ),
+        (
+            r#"dpd_conntrack_connections{protocol="udp",state="once"}"#,
+            "0",
+        ),
+        ("dpd_conntrack_evicted_entries_total", "1"),
+        ("dpd_conntrack_sweep_duration_seconds_sum", "0.75"),
+        ("dpd_conntrack_sweep_duration_seconds_count", "2"),
+        (r#"dpd_service_connections{service="kube-dns"}"#, "3"),
+        (
+            r#"dpd_service_connections{service="a \"quoted\" name"}"#,
+            "0",
+        ),
+        (
+            r#"dpd_backend_connections{service="kube-dns",backend="10.0.0.1:53"}"#,
+            "2",
+        ),
+        (
+            r#"dpd_policy_rule_hits_total{rule="dns-clients/ingress/0",action="allow"}"#,
+            "70",
+        ),
+        (r#"dpd_map_entries{map="dpd_ct_tcp"}"#, "6"),
+        (r#"dpd_map_memory_bytes{map="dpd_events"}"#, "4096"),
+        (
+            r#"dpd_program_verified_instructions{program="tail_lb"}"#,
+            "4321",
+        ),
+        ("dpd_config_revision", "12"),
+        ("dpd_config_last_reload_successful", "0"),
+        (
+            "dpd_config_last_reload_success_timestamp_seconds",
+            "1700000000.5",
+        ),
+        (r#"dpd_config_reloads_total{result="failure"}"#, "1"),
+        (r#"dpd_events_lost_total{cause="ring_full"}"#, "1"),
+        (r#"dpd_events_lost_total{cause="observer"}"#, "5"),
+        (r#"dpd_drift_undone_total{kind="pins"}"#, "6"),
+        (r#"dpd_backends{state="active"}"#, "2"),
+        ("process_resident_memory_bytes", "12582912"),
+        (r#"dpd_collector_success{collector="maps"}"#, "1"),
+    ];
+    for (name, value) in rows {
+        assert_eq!(series.get(name), Some(&value), "{name}\n{page}");
+    }
+    assert!(
+        !series.contains_key(r#"dpd_map_entries{map="dpd_events"}"#),
+        "a ring has no entries"
+    );
+}
+
+#[test]
+fn every_family_is_listed_and_written() {
+    // One page has everything but what is withheld, the other that.
+    let mut listed: Vec<(&str, &str)> = families()
+        .map(|family| (family.name, family.kind.name()))
+        .collect();
+    let (page, withheld) = (
+        page(&facts(2)).unwrap(),
+        page(&facts(SERIES_MAX as u32 + 1)).unwrap(),
+    );
+    let mut found = written(&page);
+    let last = written(&withheld);
+    found.extend(
+        last.iter()
+            .filter(|family| family.0 == "dpd_withheld_series"),
+    );
+    listed.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, listed);
+}
+
+#[test]
+fn prometheus_own_judge_has_nothing_to_say() {
+    let mut judge = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run promtool (of the package prometheus)");
+    let page = page(&facts(SERIES_MAX as u32 + 1)).unwrap();
+    let mut stdin = judge.stdin.take().unwrap();
+    stdin.write_all(page.as_bytes()).unwrap();
+    drop(stdin);
+    let said = judge.wait_with_output().unwrap();
+    let words = [said.stdout, said.stderr].concat();
+    let words = String::from_utf8_lossy(&words);
+    assert!(said.status.success() && words.is_empty(), "{words}");
+}
+
+#[test]
+fn what_is_too_much_is_withheld_and_told() {
+    let page = page(&facts(SERIES_MAX as u32 + 1)).unwrap();
+    let series = series(&page);
+    let withheld = r#"dpd_withheld_series{metric="dpd_backend_connections"}"#;
+    assert_eq!(series.get(withheld), Some(&"10001"));
+    let backends = series.keys();
+    let backends = backends.filter(|name| name.starts_with("dpd_backend_connections"));
+    assert_eq!(backends.count(), 0);
+    let services = r#"dpd_service_connections{service="kube-dns"}"#;
+    assert_eq!(series.get(services), Some(&"3"), "their service is told");
+}
+
+#[test]
+fn what_can_not_be_read_hides_nothing_else() {
+    let facts = Facts {
+        maps: None,
+        counters: None,
+        ..facts(2)
+    };
+    let page = page(&facts).unwrap();
+    let series = series(&page);
+    let success = |collector: &str| {
+        let name = format!("dpd_collector_success{{collector=\"{collector}\"}}");
+        series.get(name.as_str()).copied()
+    };
+    assert_eq!(success("maps"), Some("0"));
+    assert_eq!(success("counters"), Some("0"));
+    assert_eq!(success("programs"), Some("1"));
+    assert!(!page.contains("dpd_map_"), "{page}");
+    assert!(page.contains("dpd_program_jited_bytes"), "{page}");
+}

@@ -1,0 +1,102 @@
+//! The daemon at work: configuration, events, and which daemon it is.
+
+use anyhow::Result;
+
+use super::facts::Facts;
+use super::family::{Family, Page, counter, gauge, summary};
+
+const BUILD: Family = gauge("dpd_build_info", &["version"], "Which daemon this is.");
+const REVISION: Family = gauge(
+    "dpd_config_revision",
+    &[],
+    "Number of the live configuration, one more with each change.",
+);
+const SUCCESSFUL: Family = gauge(
+    "dpd_config_last_reload_successful",
+    &[],
+    "Whether the datapath matches the file as it is now.",
+);
+const APPLIED: Family = gauge(
+    "dpd_config_last_reload_success_timestamp_seconds",
+    &[],
+    "When the datapath was last made to match the file, in Unix time.",
+);
+const RELOADS: Family = counter(
+    "dpd_config_reloads_total",
+    &["result"],
+    "Readings of the file, the first included, by whether it could be applied.",
+);
+const APPLIES: Family = summary(
+    "dpd_config_apply_duration_seconds",
+    "Comparisons of the datapath with what is wanted, with the changes that came of them.",
+);
+const HOST: Family = gauge(
+    "dpd_host_last_follow_successful",
+    &[],
+    "Whether the host's last change, as of an interface, could be followed.",
+);
+const WARNINGS: Family = gauge(
+    "dpd_host_warnings",
+    &[],
+    "Things that the host lacks for the file; dpd status names them.",
+);
+const DRIFT: Family = counter(
+    "dpd_drift_undone_total",
+    &["kind"],
+    "What something else did to the datapath and the daemon put back: attachments, tables, pins, or the epoch.",
+);
+const EVENTS: Family = counter(
+    "dpd_events_read_total",
+    &[],
+    "Events that the daemon has read since its start.",
+);
+const LOST: Family = counter(
+    "dpd_events_lost_total",
+    &["cause"],
+    "Events that somebody did not get: the ring was full, they were over events.rate, or an observer was too slow.",
+);
+
+pub(super) const FAMILIES: &[Family] = &[
+    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, DRIFT, EVENTS, LOST,
+];
+
+pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
+    let work = &facts.work;
+    page.write(&BUILD, [(vec![facts.version.to_owned()], 1.0)])?;
+    page.write_one(&REVISION, facts.revision as f64)?;
+    page.write_one(&SUCCESSFUL, f64::from(!work.file_failed))?;
+    page.write_one(&APPLIED, work.file_applied_seconds)?;
+    let results = [
+        ("success", work.reloads_done),
+        ("failure", work.reloads_failed),
+    ];
+    page.write(&RELOADS, results.map(named))?;
+    page.write_times(&APPLIES, work.applies)?;
+    page.write_one(&HOST, f64::from(!work.host_failed))?;
+    page.write_one(&WARNINGS, work.warnings as f64)?;
+    let drift = [
+        ("attachments", work.drift.attachments),
+        ("tables", work.drift.tables),
+        ("pins", work.drift.pins),
+        ("epoch", work.drift.epoch),
+    ];
+    page.write(&DRIFT, drift.map(named))?;
+    write_events(page, facts)
+}
+
+fn write_events(page: &mut Page, facts: &Facts) -> Result<()> {
+    page.write_one(&EVENTS, facts.work.events as f64)?;
+    let mut lost = vec![
+        ("observer", facts.work.observers_lost),
+        ("journal", facts.work.journal_lost),
+    ];
+    if let Some(loss) = page.take("events", &facts.event_loss) {
+        lost.push(("ring_full", loss.ring_full));
+        lost.push(("rate_limited", loss.rate_limited));
+    }
+    page.write(&LOST, lost.into_iter().map(named))
+}
+
+fn named((name, value): (&str, u64)) -> (Vec<String>, f64) {
+    (vec![name.to_owned()], value as f64)
+}

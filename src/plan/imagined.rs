@@ -1,0 +1,29 @@
+//! A host that a configuration can be compiled for where it is not to run.
+
+use crate::config::{Config, Interface};
+use crate::model::world::{Link, LinkPeer, World};
+
+/// A host on which every interface of the file is there.
+pub fn imagined(config: &Config) -> World {
+    let links = config.interfaces.iter().zip(1..);
+    let links = links.map(|((name, interface), ifindex)| {
+        let peer = LinkPeer {
+            ifindex: 2,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            same_namespace: false,
+        };
+        let link = Link {
+            ifindex,
+            mac: [2, 0, 0, 0, 0, 0],
+            mtu: 1500,
+            up: true,
+            addresses: Default::default(),
+            peer: matches!(interface, Interface::Endpoint { .. }).then_some(peer),
+        };
+        (name.clone(), link)
+    });
+    World {
+        links: links.collect(),
+        addresses: config.node.addresses.iter().flatten().copied().collect(),
+    }
+}

@@ -1,0 +1,197 @@
+//! The metrics, read by a real Prometheus; and the port that they are read from.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::lab::{Lab, eventually, text};
+
+const DASHBOARD: &str = include_str!("../../docs/grafana.json");
+
+fn metrics_at(address: &str) -> String {
+    format!("[daemon]\nmetrics = \"{address}\"\n")
+}
+
+/// The page at an address of the node, or curl's words.
+fn page(lab: &Lab, address: &str) -> Result<String, String> {
+    let output = lab.run(
+        "node",
+        &format!("curl -sS --fail -m 10 http://{address}/metrics"),
+    );
+    let said = text(&output);
+    output.status.success().then_some(said.clone()).ok_or(said)
+}
+
+/// What a query gives, each series' labels and value.
+fn query(lab: &Lab, expression: &str) -> Result<Vec<(Value, f64)>, String> {
+    let output = lab
+        .command("node", "curl")
+        .args([
+            "-sS",
+            "-m",
+            "10",
+            "--data-urlencode",
+            &format!("query={expression}"),
+        ])
+        .arg("http://127.0.0.1:9090/api/v1/query")
+        .output()
+        .expect("run curl");
+    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output))?;
+    if answer["status"] != "success" {
+        return Err(format!("{expression}: {answer}"));
+    }
+    let rows = answer["data"]["result"].as_array().expect("a result");
+    let value = |row: &Value| row["value"][1].as_str().and_then(|text| text.parse().ok());
+    Ok(rows
+        .iter()
+        .filter_map(|row| Some((row["metric"].clone(), value(row)?)))
+        .collect())
+}
+
+/// Waits until a query gives one series of at least this value.
+fn reaches(lab: &Lab, expression: &str, least: f64) {
+    eventually(&format!("{expression} reaches {least}"), || {
+        let rows = query(lab, expression)?;
+        match rows[..] {
+            [(_, value)] if value >= least => Ok(()),
+            _ => Err(format!("{rows:?}")),
+        }
+    });
+}
+
+/// A Prometheus on the node that reads dpd each second and has our alert rules.
+fn start_prometheus(lab: &Lab) {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.yml");
+    let config = format!(
+        "global:\n  scrape_interval: 1s\nrule_files:\n  - {rules:?}\nscrape_configs:\n  - job_name: dpd\n    \
+         static_configs:\n      - targets: [\"127.0.0.1:9964\"]\n"
+    );
+    let file = lab.folder().join("prometheus.yml");
+    fs::write(&file, config).expect("write prometheus.yml");
+    let data = lab.folder().join("prometheus");
+    let line = format!(
+        "prometheus --config.file={} --storage.tsdb.path={} --web.listen-address=127.0.0.1:9090",
+        file.display(),
+        data.display()
+    );
+    lab.serve("node", &line, 9090);
+}
+
+/// Every expression of the dashboard's panels, with its variables filled in.
+fn dashboard_expressions() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().expect("targets"))
+        .map(|target| {
+            let expression = target["expr"].as_str().expect("an expression");
+            let expression = expression.replace("$__rate_interval", "1m");
+            expression.replace("$instance", ".*")
+        })
+        .collect()
+}
+
+#[test]
+fn prometheus_reads_them() {
+    let lab = Lab::laid();
+    lab.drop_in("metrics", &metrics_at("127.0.0.1:9964"));
+    lab.start();
+    start_prometheus(&lab);
+    lab.ask("client", "10.32.0.10").expect("the service works");
+    lab.ask("intruder", "10.32.0.10")
+        .expect_err("no rule allows it");
+
+    reaches(&lab, r#"up{job="dpd"}"#, 1.0);
+    let rows = [
+        r#"dpd_forwarded_packets_total{interface="lxc-client",direction="ingress"}"#,
+        r#"sum(dpd_dropped_packets_total{reason="policy denied"})"#,
+        r#"dpd_policy_rule_hits_total{rule="dns-clients/ingress/0",action="allow"}"#,
+        r#"dpd_service_connections{service="kube-dns"}"#,
+        r#"sum(dpd_conntrack_connections{protocol="udp"})"#,
+        "dpd_config_last_reload_successful",
+        "dpd_conntrack_sweep_duration_seconds_count",
+        "dpd_events_read_total",
+        r#"process_resident_memory_bytes{job="dpd"}"#,
+    ];
+    for expression in rows {
+        reaches(&lab, expression, 1.0);
+    }
+    for expression in dashboard_expressions() {
+        query(&lab, &expression).expect("Prometheus understands the dashboard");
+    }
+
+    let rules = lab.ok("node", "curl -sS -m 10 http://127.0.0.1:9090/api/v1/rules");
+    let rules: Value = serde_json::from_str(&rules).expect("rules in JSON");
+    let rules = rules["data"]["groups"][0]["rules"].as_array();
+    let rules = rules.expect("our rules are loaded");
+    assert!(rules.len() > 10, "{rules:?}");
+
+    lab.save("[services]\nfoo = 1\n");
+    reaches(&lab, r#"dpd_config_reloads_total{result="failure"}"#, 1.0);
+    reaches(&lab, "dpd_config_last_reload_successful == bool 0", 1.0);
+    lab.stop();
+    reaches(&lab, r#"up{job="dpd"} == bool 0"#, 1.0);
+}
+
+#[test]
+fn the_port_is_ones_own_and_moves_with_the_file() {
+    let lab = Lab::laid();
+    let taken = lab
+        .within("node", || TcpListener::bind("127.0.0.1:9965"))
+        .expect("take a port");
+    lab.drop_in("metrics", &metrics_at("127.0.0.1:9965"));
+    let output = lab.run("node", &format!("{} run", env!("CARGO_BIN_EXE_dpd")));
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("daemon.metrics: listen at 127.0.0.1:9965: Address already in use"),
+        "{said}"
+    );
+    assert!(!lab.bpf_root().exists(), "and nothing was done");
+
+    lab.drop_in("metrics", &metrics_at("127.0.0.1:9964"));
+    lab.start();
+    page(&lab, "127.0.0.1:9964").expect("it is served");
+    let refused = page(&lab, "127.0.0.1:9964/other").expect_err("one page is there");
+    assert!(refused.contains("404"), "{refused}");
+
+    let is_said = |word: &str| {
+        lab.signal("HUP");
+        eventually(&format!("the error has {word:?}"), || {
+            let error = lab.json("status")["config"]["last_error"].clone();
+            let error = error.as_str().unwrap_or_default().to_owned();
+            if error.contains(word) && error.is_empty() == word.is_empty() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
+    };
+    lab.drop_in("metrics", &metrics_at("127.0.0.1:9965"));
+    is_said("daemon.metrics: listen at 127.0.0.1:9965: Address already in use");
+    let page_of_failure = page(&lab, "127.0.0.1:9964").expect("the old port stays");
+    assert!(page_of_failure.contains("\ndpd_config_last_reload_successful 0\n"));
+
+    drop(taken);
+    is_said("");
+    page(&lab, "127.0.0.1:9965").expect("once it is free it is taken");
+    page(&lab, "127.0.0.1:9964").expect_err("and the old one let go");
+
+    lab.drop_in("metrics", &metrics_at("[::]:9965"));
+    eventually("all addresses with the same port", || {
+        page(&lab, "[::1]:9965")
+    });
+    page(&lab, "127.0.0.1:9965").expect("are of both families");
+
+    fs::remove_file(lab.folder().join("config.d/metrics.toml")).expect("remove the drop-in");
+    eventually("without the key nothing listens", || {
+        match page(&lab, "[::1]:9965") {
+            Ok(page) => Err(page),
+            Err(_) => Ok(()),
+        }
+    });
+    assert!(!lab.log().contains("[daemon] has changed"), "{}", lab.log());
+}

@@ -1,0 +1,141 @@
+//! `dpd plan` says what a file would do to the connections that are there, and then that is what it does.
+
+use std::fs;
+use std::io::{Read, Write};
+
+use serde_json::Value;
+
+use crate::lab::{DEADLINE, Lab, eventually, text};
+use crate::web;
+
+/// The plan of a file, which must end with this status; of one that is refused, why.
+fn plan(lab: &Lab, words: &str, status: i32) -> String {
+    let line = format!("{} plan {words}", env!("CARGO_BIN_EXE_dpd"));
+    let output = lab.run("node", &line);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(status), "plan {words}: {said}");
+    let of_plan = if status == 1 {
+        output.stderr
+    } else {
+        output.stdout
+    };
+    String::from_utf8(of_plan).expect("a plan in UTF-8")
+}
+
+/// The configuration and its drop-in as one file, with a change.
+fn candidate(lab: &Lab, from: &str, to: &str) -> String {
+    let whole = [lab.config(), lab.folder().join("config.d/servers.toml")]
+        .map(|path| fs::read_to_string(path).expect("read the configuration"))
+        .concat();
+    assert!(whole.contains(from), "the configuration has no {from:?}");
+    let path = lab.folder().join("candidate.toml");
+    fs::write(&path, whole.replace(from, to)).expect("write a candidate");
+    path.display().to_string()
+}
+
+#[test]
+fn what_is_planned_is_what_happens() {
+    let lab = Lab::laid();
+    let first = plan(&lab, "", 3);
+    assert!(
+        first.lines().all(|line| line.starts_with("+ ")),
+        "nothing is there yet: {first}"
+    );
+    assert!(first.contains("+ service kube-dns 10.32.0.10:53/udp\n"));
+    lab.start();
+    assert!(plan(&lab, "", 0).starts_with("no changes: "));
+    assert_eq!(plan(&lab, "-o json", 0).trim(), "[]");
+
+    web::serve(&lab);
+    let connect = |to| {
+        let mut stream = lab
+            .connect("client", to)
+            .expect("connect to the web server");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("set a deadline");
+        greet(&mut stream).expect("it answers");
+        stream
+    };
+    let mut through = [(); 3].map(|()| connect("10.32.0.80:80"));
+    let mut straight = connect("10.200.0.44:8080");
+
+    let no_rule = candidate(&lab, "\"8080/tcp\", ", "");
+    let policy = plan(&lab, &no_rule, 3);
+    assert_eq!(
+        policy,
+        "+ rule servers/ingress allow from client ports 5201/tcp, 5201/udp subject kube-dns\n\
+         - rule servers/ingress allow from client ports 8080/tcp, 5201/tcp, 5201/udp: 4 connections end\n"
+    );
+
+    let moved = candidate(&lab, "\"10.200.0.44:8080\"", "\"10.200.0.44:8081\"");
+    let ends = "- backend 10.200.0.44:8080 of service web: 3 connections end";
+    let comes = "+ backend 10.200.0.44:8081 of service web weight 1, state active";
+    lab.stop();
+    assert_eq!(
+        plan(&lab, &moved, 3),
+        format!("{ends}\n{comes}\n"),
+        "also while the daemon is down"
+    );
+    lab.start();
+    let revision = lab.revision();
+    let rows: Value =
+        serde_json::from_str(&plan(&lab, &format!("{moved} -o json"), 3)).expect("a plan in JSON");
+    assert_eq!(
+        (
+            &rows[0]["change"],
+            &rows[0]["kind"],
+            &rows[0]["connections"],
+            &rows[0]["ended"]
+        ),
+        (&"remove".into(), &"backend".into(), &3.into(), &3.into())
+    );
+    assert_eq!(lab.revision(), revision, "a plan changes nothing");
+    for stream in &mut through {
+        greet(stream).expect("and ends no connection");
+    }
+
+    lab.apply(
+        "servers",
+        &fs::read_to_string(lab.folder().join("config.d/servers.toml"))
+            .expect("read the drop-in")
+            .replace("\"10.200.0.44:8080\"", "\"10.200.0.44:8081\""),
+    );
+    eventually("the daemon logs the plan's lines", || {
+        let log = lab.log();
+        let has = |line: &str| log.lines().any(|said| said.ends_with(line));
+        (has(ends) && has(comes)).then_some(()).ok_or(log)
+    });
+    for stream in &mut through {
+        greet(stream).expect_err("what was to end has ended");
+    }
+    greet(&mut straight).expect("what was not, goes on");
+}
+
+#[test]
+fn a_wrong_file_has_no_plan() {
+    let lab = Lab::laid();
+    let wrong = candidate(&lab, "identity  = \"client\"", "identity  = \"cleint\"");
+    let said = plan(&lab, &wrong, 1);
+    assert!(said.contains("did you mean `client`?"), "{said}");
+    let check = lab.run(
+        "node",
+        &format!("{} check {wrong}", env!("CARGO_BIN_EXE_dpd")),
+    );
+    assert_eq!(text(&check), said, "the same as `dpd check` says");
+}
+
+/// A request on a connection that stays.
+fn greet(stream: &mut std::net::TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"GET /hello HTTP/1.1\r\nHost: web\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"hello 10.200.0.64\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        rest.extend(byte);
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The memory that `dpd check --budget` computes is what the kernel counts.
+
+use std::collections::BTreeMap;
+
+use dpd::bpf::attach::Mechanism;
+use dpd::bpf::budget::budget;
+use dpd::bpf::conntrack::Sizes;
+use dpd::model::budget::MapBudget;
+use dpd::plan;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::generate::{self, Size};
+use crate::host::on_host;
+
+const SIZE: Size = Size {
+    services: 300,
+    backends_per_service: 5,
+    endpoints: 40,
+    identities: 100,
+    rules: 400,
+    prefixes: 300,
+};
+
+/// More than one byte in fifty off, and more than another kernel's own structs can be.
+fn is_off(computed: u64, counted: u64) -> bool {
+    let difference = computed.abs_diff(counted);
+    difference > 1024 && difference * 50 > counted
+}
+
+#[test]
+fn the_budget_is_what_the_kernel_counts() {
+    on_host(|host| {
+        let config = host.config(&generate::config(&SIZE));
+        let mut reconciler = host.take_over(&config, Mechanism::Tcx);
+        host.apply(&mut reconciler, &config);
+        let state = reconciler.live().expect("what is live");
+        let rules = MapHandle::from_pinned_path(host.pins().map("dpd_rule_hits"))
+            .expect("open the hits of rules");
+        let cpus = libbpf_rs::num_possible_cpus().expect("count CPUs");
+        for number in state.catalog.rules.keys() {
+            let hits = vec![1u64.to_ne_bytes().to_vec(); cpus];
+            rules
+                .update_percpu(&number.to_ne_bytes(), &hits, MapFlags::ANY)
+                .expect("count a hit");
+        }
+
+        let connections = config.conntrack.size;
+        let budget = budget(Sizes { connections }, state).expect("compute the budget");
+        let computed: BTreeMap<&str, &MapBudget> = budget
+            .maps
+            .iter()
+            .map(|map| (map.name.as_str(), map))
+            .collect();
+        let counted = host.reader().maps().expect("ask the kernel");
+        for map in &counted {
+            let own = computed[map.name.as_str()];
+            let is_full = map.entries.is_none_or(|entries| entries == own.entries);
+            let grows = ["dpd_metrics", "dpd_usage", "dpd_prefilter_hits"];
+            if grows.contains(&map.name.as_str()) && !is_full {
+                assert!(own.bytes >= map.memory_bytes, "{own:?} {map:?}");
+                continue;
+            }
+            assert!(!is_off(own.bytes, map.memory_bytes), "{own:?} {map:?}");
+        }
+        let own = ["dpd_calls", "dpd_scratch"];
+        let mut left: Vec<&str> = computed.keys().copied().collect();
+        left.retain(|name| !counted.iter().any(|map| map.name == *name));
+        assert_eq!(left, own, "a load's own maps alone are not among the kept");
+
+        // The file alone says the same as what runs: no interface of it is here.
+        let file = plan::compile(&config, &plan::imagined(&config), &Default::default());
+        assert_eq!(file.endpoints.len(), SIZE.endpoints);
+        for table in ["services", "slots", "backends", "policy"] {
+            let of_file = dpd::bpf::budget::budget(Sizes { connections }, &file);
+            let of_file = of_file.expect("compute the budget").maps;
+            let of_file = of_file.iter().find(|map| map.name == table);
+            assert_eq!(of_file, Some(computed[table]), "{table}");
+        }
+    });
+}
