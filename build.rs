@@ -17,20 +17,25 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
 
-    let compiler = find_compiler()?;
-    let arguments = compiler_arguments();
-    let mut linker = Linker::new(&object).context("start the link of the eBPF objects")?;
-    for source in sources(Path::new("bpf"))? {
-        let part = compile(&source, &out, &compiler, &arguments)?;
-        linker
-            .add_file(&part)
-            .with_context(|| format!("link {}", part.display()))?;
-    }
-    linker.link().context("link the eBPF objects")?;
+    make_object(Path::new("bpf"), &out, &object)?;
     SkeletonBuilder::new()
         .obj(&object)
         .generate(out.join("skeleton.rs"))
         .context("make the skeleton of the eBPF object")
+}
+
+/// Compiles the programs of a folder into one object; `out` is where the parts may lie.
+pub fn make_object(folder: &Path, out: &Path, object: &Path) -> Result<()> {
+    let compiler = find_compiler()?;
+    let arguments = compiler_arguments();
+    let mut linker = Linker::new(object).context("start the link of the eBPF objects")?;
+    for source in sources(folder)? {
+        let part = compile(&source, out, &compiler, &arguments)?;
+        linker
+            .add_file(&part)
+            .with_context(|| format!("link {}", part.display()))?;
+    }
+    linker.link().context("link the eBPF objects")
 }
 
 fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -74,7 +79,8 @@ fn find_compiler() -> Result<String> {
 
 /// The multiarch folder holds `asm/types.h`, which clang does not look for when it compiles for bpf.
 fn compiler_arguments() -> Vec<String> {
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let arch = env::var("CARGO_CFG_TARGET_ARCH");
+    let arch = arch.unwrap_or_else(|_| env::consts::ARCH.to_owned());
     ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
         .map(str::to_owned)
         .into_iter()

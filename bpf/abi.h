@@ -111,6 +111,14 @@ enum call {
 	CALL_COUNT = 9,
 };
 
+/* The tables of connections of the load before, while they are carried over: their places in dpd_former_connections. */
+enum former {
+	FORMER_TCP = 0,
+	FORMER_OTHER = 1,
+	FORMER_UNANSWERED = 2,
+	FORMER_COUNT = 3,
+};
+
 /* -- Tables of a generation: the daemon writes them, programs only read ------------------------------------------- */
 
 enum aggregation {

@@ -33,6 +33,7 @@ struct abi_numbers {
 	enum direction direction;
 	enum reason reason;
 	enum call call;
+	enum former former;
 	enum aggregation aggregation;
 	enum lifetime lifetime;
 	enum backend_state backend_state;

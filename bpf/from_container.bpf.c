@@ -41,6 +41,8 @@ int dpd_from_container(struct __sk_buff *skb)
 	if (answer == ACTION_PASS)
 		return HOOK_NEXT;
 
+	former_lead(skb, HOOK_FROM_CONTAINER, epoch);
+
 	struct packet *packet = chain_open(skb, HOOK_FROM_CONTAINER, epoch);
 
 	if (!packet)

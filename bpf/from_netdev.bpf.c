@@ -54,6 +54,7 @@ int dpd_from_netdev(struct __sk_buff *skb)
 
 	if (likely(answer == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
+	former_lead(skb, HOOK_FROM_NETDEV, epoch);
 	if (answer == ACTION_PASS || (!answer && !is_to_workload(skb, live_slot(epoch))))
 		return HOOK_NEXT;
 

@@ -47,5 +47,7 @@ int tail_handle_ipv4(struct __sk_buff *skb)
 
 	if (!answer)
 		answer = entrance_check(skb, packet);
+	if (!answer)
+		former_serve(skb, packet, &packet->tuple);
 	return finish(skb, packet, answer, entrance_next(packet));
 }

@@ -63,5 +63,7 @@ int tail_handle_ipv6(struct __sk_buff *skb)
 		return finish(skb, packet, ACTION_CONTINUE, CALL_NEIGHBOUR);
 	if (!answer)
 		answer = entrance_check(skb, packet);
+	if (!answer)
+		former_serve(skb, packet, &packet->tuple);
 	return finish(skb, packet, answer, entrance_next(packet));
 }

@@ -291,6 +291,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	struct tuple key = tuple_reverse(&quoted.tuple);
 	struct connection *of = conntrack_find(&key);
 
+	if (!of)
+		former_serve(skb, packet, &key);
 	if (!of || !is_credible(packet, of, &key) ||
 	    connection_is_expired(of, &key, packet->now_ns, settings))
 		return ACTION_CONTINUE;

@@ -25,6 +25,8 @@ int dpd_to_container(struct __sk_buff *skb)
 	if (likely(answer == ACTION_PASS))
 		return HOOK_NEXT;
 
+	former_lead(skb, HOOK_TO_CONTAINER, epoch);
+
 	struct packet *packet = chain_open(skb, HOOK_TO_CONTAINER, epoch);
 
 	if (!packet)

@@ -19,10 +19,11 @@ use anyhow::{Context, Result};
 use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::counters;
-use crate::bpf::generation::Generations;
+use crate::bpf::generation::{self, Generations};
 use crate::bpf::kept::Kept;
-use crate::bpf::load::{self, Load};
-use crate::bpf::pins::Pins;
+use crate::bpf::load::{self, Load, Release};
+use crate::bpf::pins::{self, Pins};
+use crate::bpf::place::{self, Place};
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
@@ -35,9 +36,8 @@ use census::Census;
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
-    pins: Pins,
     mechanism: Mechanism,
-    sizes: Sizes,
+    release: Release<'static>,
     load: Load,
     generations: Generations,
     /// What the live tables hold; `None` before the first configuration.
@@ -72,20 +72,26 @@ impl Reconciler {
     /// # Errors
     /// As `start`.
     pub fn start_with(config: &Config, mechanism: Mechanism) -> Result<Reconciler> {
-        let pins = Pins::new(&config.daemon.bpf_root);
-        pins.prepare()?;
-        let lock = pins.lock()?;
-        let sizes = sizes(config);
-        let load = load::load(&pins, &sizes)?;
-        let generations = Generations::open(&pins)?;
-        let live = generations.read().unwrap_or_else(|error| {
-            log::warn!("the live tables can't be read, and are written anew: {error:#}");
-            None
-        });
+        Reconciler::start_as(config, mechanism, Release::own())
+    }
+
+    /// As `start_with`, with the programs given: those of another version of dpd.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_as(
+        config: &Config,
+        mechanism: Mechanism,
+        release: Release<'static>,
+    ) -> Result<Reconciler> {
+        let root = &config.daemon.bpf_root;
+        let lock = pins::lock(root)?;
+        let place = Place::find(root, release.version)?;
+        let load = load::load_at(&place, &release, &sizes(config))?;
+        let (generations, live) = take_over(&load)?;
         Ok(Reconciler {
             mechanism,
-            pins,
-            sizes,
+            release,
             load,
             generations,
             live,
@@ -117,7 +123,7 @@ impl Reconciler {
             if mode != XdpMode::Auto {
                 continue; // then it was an error
             }
-            if let Some(foreign) = xdp::find_foreign(&self.pins, ifindex) {
+            if let Some(foreign) = xdp::find_foreign(self.load.pins(), ifindex) {
                 let interface = interface_name(&live.catalog, ifindex);
                 sentences.push(format!(
                     "interface {interface}: the XDP program {foreign} of somebody else is there, and the prefilter \
@@ -133,7 +139,7 @@ impl Reconciler {
     fn foreign_ahead(&self, live: &State) -> Vec<String> {
         let mut sentences = Vec::new();
         for (&ifindex, &role) in &self.attached {
-            for found in attach::find(&self.pins, ifindex, role) {
+            for found in attach::find(self.load.pins(), ifindex, role) {
                 let interface = interface_name(&live.catalog, ifindex);
                 let ours = found.program.name();
                 sentences.extend(found.ahead.iter().map(|foreign| {
@@ -156,21 +162,38 @@ impl Reconciler {
         &mut self,
         config: &Config,
         world: &World,
-        announce: impl FnMut(u64, Arc<Catalog>),
+        mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         self.mend(world)?;
+        let mut applied = self.apply_mended(config, world, &mut announce)?;
+        if self.load.is_settled() && self.load.sizes() != sizes(config) {
+            // A takeover that was broken off had to be finished first.
+            applied.epoch = self.apply_mended(config, world, &mut announce)?.epoch;
+        }
+        Ok(applied)
+    }
+
+    fn apply_mended(
+        &mut self,
+        config: &Config,
+        world: &World,
+        announce: impl FnMut(u64, Arc<Catalog>),
+    ) -> Result<Applied> {
         let before = self.resize(config)?;
-        let size = before.as_ref().map(|before| before.sizes.connections);
+        let size = before
+            .as_ref()
+            .map(|before| before.load.sizes().connections);
         let mut done = self.change(config, world, announce);
         match &mut done {
             Ok(applied) => {
-                let resized = size.and_then(|size| plan::resized(size, self.sizes.connections));
+                let resized =
+                    size.and_then(|size| plan::resized(size, self.load.sizes().connections));
                 applied.changes.extend(resized);
             }
             Err(_) => before.into_iter().for_each(|before| self.restore(before)),
         }
         let (load, epoch) = (self.load.number(), self.epoch());
-        self.kept.hold(&self.pins, load, epoch);
+        self.kept.hold(self.load.pins(), load, epoch);
         done
     }
 
@@ -185,7 +208,7 @@ impl Reconciler {
         let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
         let is_in_place = self.attached == wanted && !self.generations.is_burnt();
-        if self.live.as_ref() == Some(&state) && is_in_place {
+        if self.live.as_ref() == Some(&state) && is_in_place && self.generations.is_live() {
             self.tidy(&wanted);
             return Ok(Applied {
                 epoch: self.epoch(),
@@ -195,9 +218,9 @@ impl Reconciler {
         let mut changes = plan::diff(before, &state);
         let census = match changes.is_empty() {
             true => None,
-            false => Census::begin(&self.pins, before),
+            false => Census::begin(self.load.pins(), before),
         };
-        counters::clear_traffic(&self.pins, new_rows(&before.catalog, &state.catalog))?;
+        counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
         if let Err(error) = self.attach(&state, &wanted) {
             self.generations.discard(prepared.epoch());
@@ -219,47 +242,36 @@ impl Reconciler {
     /// with what was there before.
     fn resize(&mut self, config: &Config) -> Result<Option<Before>> {
         let sizes = sizes(config);
-        if sizes == self.sizes {
-            return Ok(None);
+        if sizes == self.load.sizes() || !self.load.is_settled() {
+            return Ok(None); // or not yet: one takeover at a time
         }
-        let load = load::load(&self.pins, &sizes)?;
+        let place = Place {
+            pins: self.load.pins().clone(),
+            former: None,
+        };
+        let load = load::load_at(&place, &self.release, &sizes)?;
+        let (generations, _) = take_over(&load)?;
         Ok(Some(Before {
             load: std::mem::replace(&mut self.load, load),
-            sizes: std::mem::replace(&mut self.sizes, sizes),
+            generations: std::mem::replace(&mut self.generations, generations),
             attached: std::mem::take(&mut self.attached),
         }))
     }
 
     fn restore(&mut self, before: Before) {
         if !self.attached.is_empty() {
-            return self.go_on(before);
+            // A link that would not go back. Until the switch the new programs leave all to the former: the next apply goes
+            // on from here.
+            return;
         }
         std::mem::replace(&mut self.load, before.load).discard();
-        self.sizes = before.sizes;
+        self.generations = before.generations;
         self.attached = before.attached;
-    }
-
-    /// An interface would not go back to the load before. Each load has tables of connections of its own, so all
-    /// interfaces go on with the new one, under the configuration before, until the next look.
-    fn go_on(&mut self, before: Before) {
-        for (ifindex, role) in before.attached {
-            if self.attached.contains_key(&ifindex) {
-                continue;
-            }
-            match self.attach_again(ifindex, role) {
-                Ok(()) => drop(self.attached.insert(ifindex, role)),
-                Err(error) => {
-                    log::warn!("interface {ifindex} has programs of another load: {error:#}");
-                    return; // then the load before is still needed
-                }
-            }
-        }
-        self.settle();
     }
 
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
     fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
-        let held = attach::held(&self.pins);
+        let held = attach::held(self.load.pins());
         let mut tried = Vec::new();
         for (&ifindex, &role) in wanted {
             if self.attached.get(&ifindex) == Some(&role) {
@@ -268,7 +280,7 @@ impl Reconciler {
             tried.push((ifindex, role));
             for hook in role.programs() {
                 let program = self.load.program(hook)?;
-                let done = attach::attach(&self.pins, self.mechanism, ifindex, hook, program);
+                let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
                 if let Err(error) = done {
                     self.undo_attach(&tried, &held);
                     let name = interface_name(&state.catalog, ifindex);
@@ -294,9 +306,9 @@ impl Reconciler {
         let program = self.load.xdp_program()?;
         for (ifindex, mode) in wanted {
             let before = before.get(&ifindex).copied();
-            xdp::attach(&self.pins, ifindex, mode, before, program.as_fd()).with_context(|| {
-                format!("interface {}", interface_name(&state.catalog, ifindex))
-            })?;
+            xdp::attach(self.load.pins(), ifindex, mode, before, program.as_fd()).with_context(
+                || format!("interface {}", interface_name(&state.catalog, ifindex)),
+            )?;
         }
         Ok(())
     }
@@ -307,7 +319,7 @@ impl Reconciler {
         for (ifindex, tried) in xdp_modes(state) {
             let undone = match before.get(&ifindex) {
                 Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
-                None => xdp::detach(&self.pins, ifindex).map(drop),
+                None => xdp::detach(self.load.pins(), ifindex).map(drop),
             };
             if let Err(error) = undone {
                 let name = interface_name(&state.catalog, ifindex);
@@ -323,15 +335,21 @@ impl Reconciler {
             let program = self.load.xdp_program_before();
             program.context("there is no program from before")?
         };
-        xdp::attach(&self.pins, ifindex, mode, Some(tried), program.as_fd())
+        xdp::attach(
+            self.load.pins(),
+            ifindex,
+            mode,
+            Some(tried),
+            program.as_fd(),
+        )
     }
 
     /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
     fn detach_xdp(&self) {
         let wanted = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp::held(&self.pins) {
+        for ifindex in xdp::held(self.load.pins()) {
             if !wanted.contains_key(&ifindex)
-                && let Err(error) = xdp::detach(&self.pins, ifindex)
+                && let Err(error) = xdp::detach(self.load.pins(), ifindex)
             {
                 log::warn!("interface {ifindex} keeps its XDP program: {error:#}");
             }
@@ -348,7 +366,7 @@ impl Reconciler {
                 let had = before.get(&ifindex).copied().unwrap_or(role);
                 self.attach_before(ifindex, had)
             } else {
-                take_off(&self.pins, ifindex).map(drop)
+                take_off(self.load.pins(), ifindex).map(drop)
             };
             // One that is gone has taken its programs with it.
             if let Err(error) = undone
@@ -364,7 +382,7 @@ impl Reconciler {
     fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
         for hook in role.programs() {
             let program = self.load.program(hook)?;
-            attach::attach(&self.pins, self.mechanism, ifindex, hook, program)?;
+            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
         }
         Ok(())
     }
@@ -374,14 +392,14 @@ impl Reconciler {
         for hook in role.programs() {
             let program = self.load.program_before(hook);
             let program = program.context("there are no programs from before")?;
-            attach::attach(&self.pins, self.mechanism, ifindex, hook, &program)?;
+            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, &program)?;
         }
         Ok(())
     }
 
     /// Interfaces that have programs of ours and should not.
     fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
-        let mut found = attach::held(&self.pins);
+        let mut found = attach::held(self.load.pins());
         found.extend(self.attached.keys());
         found.retain(|ifindex| !wanted.contains_key(ifindex));
         found
@@ -390,7 +408,7 @@ impl Reconciler {
     fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
         for ifindex in self.stale(wanted) {
             // One that is gone has taken its programs with it.
-            if let Err(error) = take_off(&self.pins, ifindex) {
+            if let Err(error) = take_off(self.load.pins(), ifindex) {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
             }
             self.attached.remove(&ifindex);
@@ -410,6 +428,7 @@ impl Reconciler {
         if let Err(error) = self.load.settle() {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
+        self.generations.moved(self.load.pins());
     }
 
     fn forget_counters(&mut self) {
@@ -418,7 +437,7 @@ impl Reconciler {
             return;
         }
         let done = counters::forget(
-            &self.pins,
+            self.load.pins(),
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
             |ifindex| self.attached.contains_key(&ifindex),
@@ -449,8 +468,25 @@ fn new_rows<'a>(before: &'a Catalog, after: &'a Catalog) -> impl Iterator<Item =
 /// What a change of size replaced.
 struct Before {
     load: Load,
-    sizes: Sizes,
+    generations: Generations,
     attached: BTreeMap<u32, Role>,
+}
+
+/// The tables of a load, and what is live before anything is applied: its own, or that of the datapath which it takes over
+/// from.
+fn take_over(load: &Load) -> Result<(Generations, Option<State>)> {
+    let generations = Generations::open_after(load.pins(), load.epoch_before()?)?;
+    let live = match load.former() {
+        Some(former) if !generations.is_live() => {
+            generation::read_former(former, generations.epoch(), load.pins()).map(Some)
+        }
+        _ => generations.read(),
+    };
+    let live = live.unwrap_or_else(|error| {
+        log::warn!("the live tables can't be read, and are written anew: {error:#}");
+        None
+    });
+    Ok((generations, live))
 }
 
 fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
@@ -467,10 +503,8 @@ fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
 
 /// What the interfaces of a state are for.
 fn roles(state: &State) -> BTreeMap<u32, Role> {
-    let endpoints = state
-        .endpoints
-        .keys()
-        .map(|ifindex| (*ifindex, Role::Endpoint));
+    let endpoints = state.catalog.endpoints.values();
+    let endpoints = endpoints.filter_map(|endpoint| Some((endpoint.ifindex?, Role::Endpoint)));
     let uplinks = state.catalog.uplinks.values();
     let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
     endpoints.chain(uplinks).collect()
@@ -479,7 +513,7 @@ fn roles(state: &State) -> BTreeMap<u32, Role> {
 /// The uplinks that have XDP, and how. It stands there while a prefilter has prefixes, not always: native XDP on a veth
 /// turns its peer's segmentation offload off.
 fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
-    if state.prefilter.is_empty() {
+    if state.catalog.prefilter.is_empty() {
         return BTreeMap::new();
     }
     let uplinks = state.catalog.uplinks.values();
@@ -500,7 +534,6 @@ fn sizes(config: &Config) -> Sizes {
 /// # Errors
 /// If a daemon is at work on it, the root is on no bpffs, or the kernel refuses.
 pub fn cleanup(root: &Path) -> Result<Vec<String>> {
-    let pins = Pins::new(root);
     // Whoever may not look must not hear that nothing is there.
     let is_there = root
         .try_exists()
@@ -508,20 +541,25 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     if !is_there {
         return Ok(Vec::new());
     }
-    pins.check_bpffs()?;
-    let lock = pins.lock()?;
+    let lock = pins::lock(root)?;
     let mut removed = Vec::new();
-    for ifindex in attach::held(&pins) {
-        if let Some(mechanism) = take_off(&pins, ifindex)? {
-            removed.push(format!(
-                "programs of interface {ifindex} ({})",
-                mechanism.name()
-            ));
+    let all = Pins::all(root);
+    for pins in &all {
+        for ifindex in attach::held(pins) {
+            if let Some(mechanism) = take_off(pins, ifindex)? {
+                removed.push(format!(
+                    "programs of interface {ifindex} ({})",
+                    mechanism.name()
+                ));
+            }
         }
     }
-    for folder in pins.versions() {
-        Pins::remove(&folder)?;
-        removed.push(format!("pinned maps and programs in {}", folder.display()));
+    for pins in all {
+        place::forget(&pins)?;
+        removed.push(format!(
+            "pinned maps and programs in {}",
+            pins.version().display()
+        ));
     }
     drop(lock);
     match std::fs::remove_dir(root) {

@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::bpf::conntrack::{Tables, now_ns};
-use crate::bpf::pins::Pins;
+use crate::bpf::place;
 use crate::bpf::sweep::Swept;
 use crate::model::state::Settings;
 
 /// One walk over all entries.
 pub fn sweep(root: &Path, settings: &Settings) -> Result<Swept> {
-    Tables::open(&Pins::new(root))?.sweep(settings, now_ns())
+    Tables::open(&place::readable(root))?.sweep(settings, now_ns())
 }

@@ -4,6 +4,7 @@
 #define DPD_CHAIN_H
 
 #include "established.h"
+#include "former.h"
 #include "verdict.h"
 
 /* Opens the record of a packet: what is known before its network header is read. */

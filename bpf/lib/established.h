@@ -299,8 +299,9 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 
 	struct connection *connection = conntrack_find(&plain.tuple);
 
-	if (!connection || connection->epoch != epoch || !connection_fits(connection, hook, skb->ifindex) ||
-	    connection_is_first_answer(connection) || plain.tcp_flags & TCP_SYN)
+	if (!connection || !epoch || connection->epoch != epoch ||
+	    !connection_fits(connection, hook, skb->ifindex) || connection_is_first_answer(connection) ||
+	    plain.tcp_flags & TCP_SYN)
 		return ACTION_CONTINUE;
 	return established_send(skb, &plain, connection, hook);
 }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapHandle, MapType, OpenMapMut};
+use libbpf_rs::{MapCore, MapHandle, OpenMapMut};
 
 use super::abi::{self, Plain};
 use super::encode;
-use super::map::{self, Kind};
+use super::map;
 use super::pins::Pins;
 use crate::model::conntrack::{Connection, ConntrackState, Conversation};
 use crate::model::protocol::Protocol;
@@ -49,20 +49,37 @@ impl Sizes {
         }
     }
 
-    /// What a table of this name is made of.
-    pub(super) fn kind(name: &str) -> Result<Kind> {
-        let name = TABLES
-            .into_iter()
-            .find(|known| *known == name)
-            .with_context(|| format!("{name} is no table of connections"))?;
-        Ok(Kind {
-            name,
-            map_type: MapType::LruHash,
-            key_size: size_of::<abi::tuple>() as u32,
-            value_size: size_of::<abi::connection>() as u32,
-            flags: 0,
-        })
+    /// By the first of the tables, as it is.
+    pub(super) fn of(tcp: &MapHandle) -> Sizes {
+        Sizes {
+            connections: tcp.max_entries() / 2,
+        }
     }
+}
+
+/// Where programs look for the former table of this name while it is carried over.
+pub(super) fn former_place(name: &str) -> Option<abi::former> {
+    match name {
+        "dpd_ct_tcp" => Some(abi::former::FORMER_TCP),
+        "dpd_ct_other" => Some(abi::former::FORMER_OTHER),
+        "dpd_ct_unanswered" => Some(abi::former::FORMER_UNANSWERED),
+        _ => None,
+    }
+}
+
+/// The member of an entry that becomes one of its twin's key: the key is what it rewrites to, turned round.
+pub(super) fn twin_member(of_key: &str) -> String {
+    const TURNED: [(&str, &str); 4] = [
+        ("source.", "destination."),
+        ("destination.", "source."),
+        ("source_port", "destination_port"),
+        ("destination_port", "source_port"),
+    ];
+    let turned = TURNED.iter().find_map(|(from, to)| {
+        let rest = of_key.strip_prefix(from)?;
+        Some(format!("{to}{rest}"))
+    });
+    format!("rewritten.{}", turned.unwrap_or_else(|| of_key.to_owned()))
 }
 
 /// The pinned tables.

@@ -207,6 +207,8 @@ fn service_rows(state: &State) -> Rows {
 pub struct Generations {
     pins: Pins,
     live: Live,
+    /// The epoch that packets work under while ours is none yet: of the datapath that this one takes over from.
+    before: u64,
     outer: Vec<MapHandle>,
     /// The inner maps of the live generation, in the order of `TABLES`.
     inner: Vec<MapHandle>,
@@ -219,6 +221,11 @@ pub struct Generations {
 impl Generations {
     /// Opens the pinned outer maps and, if one is live, the generation's inner maps.
     pub fn open(pins: &Pins) -> Result<Generations> {
+        Generations::open_after(pins, 0)
+    }
+
+    /// The same, to go on from an epoch of another datapath.
+    pub fn open_after(pins: &Pins, before: u64) -> Result<Generations> {
         let live = Live::map(map::open(&pins.map("dpd_live"))?)?;
         let outer = TABLES
             .iter()
@@ -239,6 +246,7 @@ impl Generations {
             epoch: live.epoch(),
             burnt: 0,
             live,
+            before,
             outer,
             inner,
         })
@@ -246,7 +254,20 @@ impl Generations {
 
     /// The epoch that programs are to work under; 0 before the first.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        match self.epoch {
+            0 => self.before,
+            epoch => epoch,
+        }
+    }
+
+    /// Whether packets meet these tables, not none yet nor those of another datapath.
+    pub fn is_live(&self) -> bool {
+        self.epoch != 0
+    }
+
+    /// The pins have moved to another folder.
+    pub fn moved(&mut self, pins: &Pins) {
+        self.pins = pins.clone();
     }
 
     /// Whether programs work under another epoch.
@@ -275,8 +296,8 @@ impl Generations {
 
     /// The next epoch that no connection bears and whose slot is not the live one.
     fn next_epoch(&self) -> u64 {
-        let next = self.epoch.max(self.burnt) + 1;
-        next + u64::from(next & 1 == self.epoch & 1)
+        let next = self.epoch().max(self.burnt) + 1;
+        next + u64::from(next & 1 == self.epoch() & 1)
     }
 
     /// The tables whose live slot does not hold what it should.
@@ -312,7 +333,7 @@ impl Generations {
 
     /// The live generation as the kernel holds it; `None` before the first, or if its pins are gone.
     pub fn read(&self) -> Result<Option<State>> {
-        let epoch = self.epoch();
+        let epoch = self.live.epoch();
         if epoch == 0 || self.inner.is_empty() {
             return Ok(None);
         }
@@ -395,7 +416,12 @@ impl Generations {
         let map = self.table(index, state, live)?;
         let path = self.pins.generation(epoch).join(TABLES[index].kind.name);
         map::pin(&map, &path)?;
-        self.fill_slot(index, (epoch & 1) as u32, &map)?;
+        let slot = (epoch & 1) as u32;
+        self.fill_slot(index, slot, &map)?;
+        if self.before != 0 && !self.is_live() {
+            // Programs may ask before the switch, which is under epoch 0.
+            self.fill_slot(index, slot ^ 1, &map)?;
+        }
         Ok(map)
     }
 
@@ -550,6 +576,18 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
     state.slots.retain(|slot| slot.backend != 0);
     Ok(state)
+}
+
+/// What is live in a datapath that another takes over from. Of another version only what the numbers mean is known: its
+/// tables are of its own layout, and are written anew anyway.
+pub fn read_former(former: &Pins, epoch: u64, by: &Pins) -> Result<State> {
+    if former.number() == by.number() {
+        return read(former, epoch);
+    }
+    Ok(State {
+        catalog: read_catalog(&map::open(&former.generation(epoch).join(CATALOG))?)?,
+        ..State::default()
+    })
 }
 
 const CATALOG_KIND: Kind = Kind {

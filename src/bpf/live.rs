@@ -7,6 +7,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::map;
+use super::pins::Pins;
+
+/// The name of the map.
+pub const MAP: &str = "dpd_live";
+
+/// The epoch that is live in a folder of pins; `None` if it was never switched to one.
+///
+/// # Errors
+/// If there is one and it can't be read: then nobody knows whether packets depend on it.
+pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
+    let path = pins.map(MAP);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let epoch = Live::map(map::open(&path)?)?.epoch();
+    Ok((epoch != 0).then_some(epoch))
+}
+
 /// The page of such an array.
 #[derive(Debug)]
 struct Word {
@@ -60,7 +79,7 @@ pub struct Live(Word);
 
 impl Live {
     pub fn map(array: impl AsFd) -> Result<Live> {
-        Word::map(array, "dpd_live").map(Live)
+        Word::map(array, MAP).map(Live)
     }
 
     /// The epoch that programs work under.

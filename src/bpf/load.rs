@@ -1,25 +1,35 @@
-//! Loading the programs: kept maps are adopted, the chain is filled before any packet can reach it.
+//! Loading the programs: kept maps are adopted or carried over, the chain is filled before any packet can reach it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result, bail};
-use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenMapMut, Program,
-};
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, Program};
 
 use super::abi;
+use super::adopt::{self, Adoption};
+use super::carry::{self, Carried, Carry};
 use super::chain::Chain;
-use super::conntrack::Sizes;
+use super::conntrack::{self, Sizes};
 use super::gate;
+use super::live;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
+use super::place::{self, Place};
 use super::program;
 
 /// Maps that every load has of its own; all others are kept.
-const OWN: [&str; 2] = ["dpd_calls", "dpd_scratch"];
+const OWN: [&str; 4] = [
+    "dpd_calls",
+    "dpd_scratch",
+    FORMER_PROGRAMS,
+    FORMER_CONNECTIONS,
+];
+
+/// What leads to the load that this one takes over from, while it does (bpf/lib/former.h).
+const FORMER_PROGRAMS: &str = "dpd_former";
+const FORMER_CONNECTIONS: &str = "dpd_former_connections";
 
 /// The program of the uplinks' XDP hook.
 pub const XDP_PROGRAM: &str = "dpd_xdp_entry";
@@ -50,6 +60,35 @@ impl HookProgram {
             HookProgram::ToNetdev => "dpd_to_netdev",
         }
     }
+
+    /// Its number among the programs.
+    fn number(self) -> abi::hook {
+        match self {
+            HookProgram::FromContainer => abi::hook::HOOK_FROM_CONTAINER,
+            HookProgram::ToContainer => abi::hook::HOOK_TO_CONTAINER,
+            HookProgram::FromNetdev => abi::hook::HOOK_FROM_NETDEV,
+            HookProgram::ToNetdev => abi::hook::HOOK_TO_NETDEV,
+        }
+    }
+}
+
+/// The programs that a daemon brings, and the version of the layout that they are written for.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// `DPD_ABI_VERSION`
+    pub version: u32,
+    /// The linked object.
+    pub object: &'a [u8],
+}
+
+impl Release<'static> {
+    /// This program's own.
+    pub fn own() -> Release<'static> {
+        Release {
+            version: abi::abi::DPD_ABI_VERSION.0,
+            object: abi::OBJECT,
+        }
+    }
 }
 
 /// One load of the programs, pinned, not attached yet.
@@ -59,36 +98,89 @@ pub struct Load {
     number: u64,
     programs: BTreeMap<HookProgram, OwnedFd>,
     chain: Option<Chain>,
-    /// Conntrack tables that were made with another size: the ones before.
-    resized: Vec<Resized>,
+    sizes: Sizes,
+    crossing: Option<Crossing>,
     /// It is the only one left.
     is_settled: bool,
 }
 
+/// What this load takes over from, until that is done.
 #[derive(Debug)]
-struct Resized {
-    name: String,
-    before: MapHandle,
-    after: MapHandle,
+struct Crossing {
+    former: Pins,
+    tables: Vec<Carried>,
 }
 
-/// Loads the programs with the kept maps that are pinned, and new ones for the rest.
+/// Loads this program's own with the kept maps that are pinned in a folder, and new ones for the rest.
 ///
 /// # Errors
-/// If the kernel refuses a map or a program, or a pinned map has another layout than this version's; nothing that was
-/// there before is changed.
+/// As `load_at`.
 pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
-    let number = Pins::numbers(&pins.loads())
-        .last()
-        .map_or(1, |last| last + 1);
+    let place = Place {
+        pins: pins.clone(),
+        former: None,
+    };
+    load_at(&place, &Release::own(), sizes)
+}
+
+/// Loads the programs of a release. Maps of the same layout are adopted, those of another are made anew, to be carried
+/// over once the new programs are live.
+///
+/// # Errors
+/// If the kernel refuses a map or a program, or a pinned map can't be carried over, with what would be lost; nothing
+/// that was there before is changed.
+pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Load> {
     messages::to_log();
     let mut open = ObjectBuilder::default()
         .name("dpd")
         .context("name the eBPF object")?
-        .open_memory(abi::OBJECT)
+        .open_memory(release.object)
         .context("open the eBPF object")?;
-    let mut fresh = Vec::new();
-    let mut resized = Vec::new();
+    let kept = wanted(&mut open, release, sizes)?;
+    let adoption = adopt::decide(place, &kept)?;
+    let pins = &adoption.place.pins;
+    pins.prepare()?;
+    let number = Pins::numbers(&pins.loads())
+        .last()
+        .map_or(1, |last| last + 1);
+    let mut load = Load {
+        pins: pins.clone(),
+        number,
+        programs: BTreeMap::new(),
+        chain: None,
+        sizes: *sizes,
+        crossing: None,
+        is_settled: false,
+    };
+    if let Err(error) = load.make(open, &adoption) {
+        if let Err(left) = Pins::remove(&load.pins.load(number)) {
+            log::warn!("a load that failed stays behind: {left:#}");
+        }
+        adoption.undo();
+        return Err(error);
+    }
+    if let Some(former) = adoption.place.former.clone() {
+        let tables = adoption.into_carries();
+        let tables = tables.map(|carry| {
+            let after = map::open(&load.pins.map(&carry.name))?;
+            Ok(Carried { carry, after })
+        });
+        load.crossing = Some(Crossing {
+            former,
+            tables: tables.collect::<Result<_>>()?,
+        });
+    }
+    Ok(load)
+}
+
+/// The object's kept maps, in the sizes that they are to have.
+fn wanted(
+    open: &mut OpenObject,
+    release: &Release<'_>,
+    sizes: &Sizes,
+) -> Result<Vec<adopt::Wanted>> {
+    let mut kept = Vec::new();
+    let types = adopt::Types::of(release)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if !is_map_of_ours(&name) {
@@ -98,28 +190,11 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<Load> {
             continue;
         }
         sizes.set(&mut map, &name)?;
-        if OWN.contains(&name.as_str()) {
-            continue;
-        }
-        if !adopt(pins, &mut map, &name, &mut resized)? {
-            fresh.push(name);
+        if !OWN.contains(&name.as_str()) {
+            kept.push(types.wanted(&map, name)?);
         }
     }
-    let object = messages::quote(|| {
-        gate::pass(
-            format_args!("load the eBPF programs (as root, on a kernel from 6.1 on)"),
-            || open.load(),
-        )
-    })?;
-    let load = Load {
-        pins: pins.clone(),
-        number,
-        programs: BTreeMap::new(),
-        chain: None,
-        resized: Vec::new(),
-        is_settled: false,
-    };
-    load.finish(object, &fresh, resized)
+    Ok(kept)
 }
 
 /// Whether a map of the object is one that programs read, and not a section of globals.
@@ -127,75 +202,59 @@ pub(super) fn is_map_of_ours(name: &str) -> bool {
     name.starts_with("dpd_") && !name.contains('.')
 }
 
-/// Takes the pinned map in the place of one that would be made; false if there is none.
-fn adopt(
-    pins: &Pins,
-    map: &mut OpenMapMut<'_>,
-    name: &str,
-    resized: &mut Vec<Resized>,
-) -> Result<bool> {
-    let path = pins.map(name);
-    if !path.exists() {
-        return Ok(false);
-    }
-    let pinned = map::open(&path)?;
-    let layout = |of: (MapType, u32, u32)| format!("{:?}, key {}, value {}", of.0, of.1, of.2);
-    let wanted = (map.map_type(), map.key_size(), map.value_size());
-    let found = (pinned.map_type(), pinned.key_size(), pinned.value_size());
-    if wanted != found {
-        bail!(
-            "the pinned map {} ({}) is not of this version's layout ({}): `dpd cleanup` takes the datapath away, \
-             with its connections, and a new start makes it anew",
-            path.display(),
-            layout(found),
-            layout(wanted)
-        );
-    }
-    if Sizes::is_conntrack(name) && pinned.max_entries() != map.max_entries() {
-        resized.push(Resized {
-            name: name.to_owned(),
-            after: map::create(&Sizes::kind(name)?, map.max_entries())?,
-            before: pinned,
-        });
-        let after = &resized.last().context("it was pushed")?.after;
-        gate::pass(format_args!("use the resized map {name}"), || {
-            map.reuse_fd(after.as_fd())
-        })?;
-        return Ok(true);
-    }
-    gate::pass(format_args!("adopt map {name}"), || {
-        map.reuse_fd(pinned.as_fd())
-    })?;
-    Ok(true)
-}
-
 impl Load {
-    fn finish(mut self, object: Object, fresh: &[String], resized: Vec<Resized>) -> Result<Load> {
-        let folder = self.pins.load(self.number);
-        Pins::remove(&folder)?;
-        Pins::make(&folder)?;
-        // Entries that packets make from here on are copied once more when the old programs are gone.
-        let done = self
-            .pin(&object, fresh)
-            .and_then(|()| resized.iter().try_for_each(copy_entries));
-        if let Err(error) = done {
-            self.undo(fresh);
-            return Err(error);
-        }
-        self.resized = resized;
-        Ok(self)
-    }
-
-    fn pin(&mut self, object: &Object, fresh: &[String]) -> Result<()> {
-        let folder = self.pins.load(self.number);
-        for map in object.maps() {
-            let name = map.name().to_string_lossy();
-            if fresh.iter().any(|new| *new == name) {
-                map::pin(map.as_fd(), &self.pins.map(&name))?;
-            } else if OWN.contains(&name.as_ref()) {
-                map::pin(map.as_fd(), &folder.join(name.as_ref()))?;
+    fn make(&mut self, mut open: OpenObject, adoption: &Adoption) -> Result<()> {
+        for mut map in open.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if name == FORMER_CONNECTIONS
+                && let Some(carry) = adoption.carries().find(|carry| is_shown(carry))
+            {
+                map.set_inner_map_fd(carry.before.as_fd())
+                    .context("give the former connections their layout")?;
+            }
+            if let Some(pinned) = adoption
+                .kept
+                .get(&name)
+                .and_then(|kept| kept.adopted.as_ref())
+            {
+                gate::pass(format_args!("adopt map {name}"), || {
+                    map.reuse_fd(pinned.as_fd())
+                })?;
             }
         }
+        let object = messages::quote(|| {
+            gate::pass(
+                format_args!("load the eBPF programs (as root, on a kernel from 6.1 on)"),
+                || open.load(),
+            )
+        })?;
+        Pins::make(&self.pins.load(self.number))?;
+        self.pin_maps(&object, adoption)?;
+        if let Some(former) = &adoption.place.former {
+            lead_to_former(&object, former, adoption.carries())?;
+        }
+        adopt::mirror_links(&adoption.place)?;
+        // A load whose programs are pinned is complete.
+        self.chain = Some(Chain::fill(&object)?);
+        self.pin_programs(&object)
+    }
+
+    fn pin_maps(&mut self, object: &Object, adoption: &Adoption) -> Result<()> {
+        for map in object.maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            if OWN.contains(&name.as_str()) {
+                map::pin(map.as_fd(), &self.pins.load(self.number).join(&name))?;
+            } else if adoption.kept.contains_key(&name) && !self.pins.map(&name).exists() {
+                map::pin(map.as_fd(), &self.pins.map(&name))?;
+            }
+        }
+        // Of a takeover that was broken off the sizes stay until it is done.
+        self.sizes = Sizes::of(&map::open(&self.pins.map(conntrack::TABLES[0]))?);
+        Ok(())
+    }
+
+    fn pin_programs(&mut self, object: &Object) -> Result<()> {
+        let folder = self.pins.load(self.number);
         for program in object.progs() {
             let name = program.name().to_string_lossy();
             map::pin(program.as_fd(), &folder.join(name.as_ref()))?;
@@ -207,7 +266,6 @@ impl Load {
                 }
             }
         }
-        self.chain = Some(Chain::fill(object)?);
         Ok(())
     }
 
@@ -221,20 +279,27 @@ impl Load {
         self.chain.as_ref().map_or(Ok(Vec::new()), Chain::mend)
     }
 
-    /// What a failed load pinned goes again.
-    fn undo(&self, fresh: &[String]) {
-        let mut paths = vec![self.pins.load(self.number)];
-        paths.extend(fresh.iter().map(|name| self.pins.map(name)));
-        for path in paths {
-            let removed = if path.is_dir() {
-                Pins::remove(&path)
-            } else {
-                Pins::unpin(&path).map(drop)
-            };
-            if let Err(error) = removed {
-                log::warn!("a load that failed stays behind: {error:#}");
-            }
-        }
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// What it takes over from, until that is done.
+    pub fn former(&self) -> Option<&Pins> {
+        self.crossing.as_ref().map(|crossing| &crossing.former)
+    }
+
+    /// The epoch of what it takes over from; 0: there is none.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn epoch_before(&self) -> Result<u64> {
+        let epoch = self.former().map_or(Ok(None), live::epoch_of);
+        Ok(epoch?.unwrap_or_default())
+    }
+
+    /// The sizes of its tables.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// The program of a hook.
@@ -259,10 +324,9 @@ impl Load {
         Some(program::info(self.xdp_program().ok()?).ok()?.id)
     }
 
-    /// The program of a hook in the newest load before this one, if there is one.
+    /// The program of a hook that packets met before this load, if there is one.
     pub fn program_before(&self, hook: HookProgram) -> Option<OwnedFd> {
-        let before = self.number_before()?;
-        Program::fd_from_pinned_path(self.pins.load(before).join(hook.name())).ok()
+        self.find_before(hook.name())
     }
 
     /// The program of the uplinks' XDP hook.
@@ -271,32 +335,48 @@ impl Load {
         Program::fd_from_pinned_path(&path).with_context(|| format!("open {}", path.display()))
     }
 
-    /// The XDP program of the newest load before this one, if there is one.
+    /// The XDP program that packets met before this load, if there is one.
     pub fn xdp_program_before(&self) -> Option<OwnedFd> {
-        let before = self.number_before()?;
-        Program::fd_from_pinned_path(self.pins.load(before).join(XDP_PROGRAM)).ok()
+        self.find_before(XDP_PROGRAM)
     }
 
-    fn number_before(&self) -> Option<u64> {
-        let numbers = Pins::numbers(&self.pins.loads());
-        numbers.into_iter().rfind(|old| *old < self.number)
+    fn find_before(&self, name: &str) -> Option<OwnedFd> {
+        match &self.crossing {
+            Some(crossing) if !self.is_live() => settled_program(&crossing.former, name),
+            _ => {
+                let numbers = Pins::numbers(&self.pins.loads());
+                let before = numbers.into_iter().rfind(|old| *old < self.number)?;
+                Program::fd_from_pinned_path(self.pins.load(before).join(name)).ok()
+            }
+        }
     }
 
-    /// Lets go of the loads before this one, now that no link leads to them, and settles resized tables.
+    fn is_live(&self) -> bool {
+        // Of what can't be read the worst is thought.
+        !matches!(live::epoch_of(&self.pins), Ok(None))
+    }
+
+    /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there.
+    ///
+    /// # Errors
+    /// If the kernel refuses; then packets are served all the same, and the next call goes on.
     pub fn settle(&mut self) -> Result<()> {
         if self.is_settled {
             return Ok(());
         }
-        while let Some(table) = self.resized.last() {
-            copy_entries(table)?;
-            self.pin_instead(table)?;
-            self.resized.pop();
+        if let Some(crossing) = &self.crossing {
+            if !self.is_live() {
+                return Ok(()); // the former serves on
+            }
+            crossing.complete(&self.pins.load(self.number))?;
+            self.crossing = None;
         }
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
                 Pins::remove(&self.pins.load(old))?;
             }
         }
+        self.pins = place::clear(&self.pins)?;
         self.is_settled = true;
         Ok(())
     }
@@ -305,37 +385,105 @@ impl Load {
         self.is_settled
     }
 
-    /// There is always one of the two under the table's name, also for a daemon that starts after we were killed.
-    fn pin_instead(&self, table: &Resized) -> Result<()> {
-        let path = self.pins.map(&table.name);
-        let beside = self.pins.map(&format!("{}-resized", table.name));
-        Pins::unpin(&beside)?;
-        map::pin(table.after.as_fd(), &beside)?;
-        gate::pass(format_args!("pin at {}", path.display()), || {
-            fs::rename(&beside, &path)
-        })
-    }
-
-    /// Lets go of this load, to which no link leads. The tables that it made stay for the next.
+    /// Lets go of this load, to which no link leads. If it was to take over from another and has not, nothing of it
+    /// stays; else the tables that it made stay for the next.
     pub fn discard(&self) {
-        if let Err(error) = Pins::remove(&self.pins.load(self.number)) {
+        let done = match &self.crossing {
+            Some(_) if !self.is_live() => place::forget(&self.pins),
+            _ => Pins::remove(&self.pins.load(self.number)),
+        };
+        if let Err(error) = done {
             log::warn!("programs that were not put into use stay behind: {error:#}");
         }
     }
 }
 
-/// Copies what is not in the table after its change of size.
-fn copy_entries(table: &Resized) -> Result<()> {
-    let rows: Vec<(abi::tuple, abi::connection)> =
-        gate::pass(format_args!("read table {}", table.name), || {
-            map::read(&table.before)
-        })?;
-    for (key, value) in rows {
-        use super::abi::Plain;
-        // An entry that is there already is newer.
-        let _ = table
-            .after
-            .update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST);
+impl Crossing {
+    /// After the switch: what the former programs know becomes ours, and they are left alone.
+    fn complete(&self, load: &std::path::Path) -> Result<()> {
+        let places = map::open(&load.join(FORMER_CONNECTIONS))?;
+        // A write to an outer map waits for the programs that have begun: these were before the switch.
+        let wait = || show_connections(&places, self.tables.iter().map(|table| &table.carry));
+        wait()?;
+        let mut moved = carry::carry(&self.tables, wait)?;
+        clear_map(&places)?;
+        // What was under way in the former programs when the last row had moved.
+        moved += carry::carry(&self.tables, || Ok(()))?;
+        clear_map(&map::open(&load.join(FORMER_PROGRAMS))?)?;
+        log::info!(
+            "took over from {}: {moved} rows of {} tables carried over",
+            self.former.version().display(),
+            self.tables.len()
+        );
+        Ok(())
+    }
+}
+
+/// Leads the way to the former programs and their tables of connections.
+fn lead_to_former<'a>(
+    object: &Object,
+    former: &Pins,
+    carries: impl Iterator<Item = &'a Carry>,
+) -> Result<()> {
+    let programs = find_map(object, FORMER_PROGRAMS)?;
+    for hook in HookProgram::ALL {
+        if let Some(program) = settled_program(former, hook.name()) {
+            let what = format_args!("lead to the former {}", hook.name());
+            gate::pass(what, || put(&programs, hook.number().0, &program))?;
+        }
+    }
+    show_connections(&find_map(object, FORMER_CONNECTIONS)?, carries)
+}
+
+/// Whether programs can look for their keys in this former table.
+fn is_shown(carry: &Carry) -> bool {
+    carry.has_same_keys && conntrack::former_place(&carry.name).is_some()
+}
+
+/// Puts the former tables of connections where the programs look for them.
+fn show_connections<'a>(
+    places: &MapHandle,
+    carries: impl Iterator<Item = &'a Carry>,
+) -> Result<()> {
+    for carry in carries.filter(|carry| is_shown(carry)) {
+        let place = conntrack::former_place(&carry.name).context("it has a place")?;
+        let what = format_args!("lead to the former {}", carry.name);
+        gate::pass(what, || put(places, place.0, &carry.before))?;
+    }
+    Ok(())
+}
+
+/// The program of this name that the links of a settled datapath lead to: the oldest load's. A newer one there is of a
+/// takeover that was broken off.
+fn settled_program(pins: &Pins, name: &str) -> Option<OwnedFd> {
+    Pins::numbers(&pins.loads())
+        .into_iter()
+        .find_map(|number| Program::fd_from_pinned_path(pins.load(number).join(name)).ok())
+}
+
+fn find_map(object: &Object, name: &str) -> Result<MapHandle> {
+    let map = object
+        .maps()
+        .find(|map| map.name() == name)
+        .with_context(|| format!("the object has no map {name}"))?;
+    MapHandle::try_from(&map).with_context(|| format!("hold on to map {name}"))
+}
+
+/// Puts a program or map into its place in a map of such.
+fn put(map: &MapHandle, place: u32, object: &impl AsFd) -> libbpf_rs::Result<()> {
+    let fd = object.as_fd().as_raw_fd() as u32;
+    map.update(&place.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+}
+
+/// Empties a map of programs or maps.
+fn clear_map(map: &MapHandle) -> Result<()> {
+    for place in 0..map.max_entries() {
+        match map.delete(&place.to_ne_bytes()) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+                return Err(error).context("clear the way to the former load");
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -245,6 +245,36 @@ pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
     })
 }
 
+/// What a map is, as the kernel tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub id: u32,
+    pub flags: u32,
+    /// The number of the types that it came with, and of its key and value among them; 0: none.
+    pub btf: u32,
+    pub key_type: u32,
+    pub value_type: u32,
+}
+
+pub fn facts(map: &MapHandle) -> Result<Facts> {
+    let info = map.info().context("ask about a map")?.info;
+    Ok(Facts {
+        id: info.id,
+        flags: info.map_flags,
+        btf: info.btf_id,
+        key_type: info.btf_key_type_id,
+        value_type: info.btf_value_type_id,
+    })
+}
+
+/// The keys of a map that has batches, in the kernel's order.
+pub fn keys(map: &impl MapCore) -> Result<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    let value_size = map.value_size() as usize;
+    read_batches(map, value_size, |key, _| keys.push(key.to_vec()))?;
+    Ok(keys)
+}
+
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapHandle> {
     gate::pass(format_args!("open map {}", path.display()), || {

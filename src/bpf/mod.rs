@@ -3,8 +3,11 @@
 //! `unsafe` and byte order live here and nowhere else.
 
 pub mod abi;
+mod adopt;
 pub mod attach;
+mod btf;
 pub mod budget;
+mod carry;
 pub mod chain;
 mod clsact;
 pub mod conntrack;
@@ -14,12 +17,14 @@ pub mod events;
 pub mod gate;
 pub mod generation;
 pub mod kept;
+mod layout;
 mod live;
 pub mod load;
 mod map;
 pub mod memory;
 pub mod messages;
 pub mod pins;
+pub mod place;
 mod program;
 pub mod reader;
 pub mod sweep;

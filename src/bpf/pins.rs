@@ -5,7 +5,11 @@
 //!              gen/<epoch>/services  the inner maps of a generation, and its catalog
 //!              load/<n>/tail_ct      one load of the programs, with its prog array
 //!              links/7-ingress       attachments, by the interface's index
+//!        abi-1-next/...              while maps of another layout take over from those of abi-1
 //! ```
+//!
+//! A folder is live once the epoch in its `maps/dpd_live` is not 0. Two are only while one takes over from the other;
+//! the higher epoch is then the one that counts.
 
 use std::fs;
 use std::io;
@@ -24,36 +28,82 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 const VERSION: u32 = abi::abi::DPD_ABI_VERSION.0;
 
 const VERSION_PREFIX: &str = "abi-";
+const NEXT_SUFFIX: &str = "-next";
 
-/// The folders below one root.
-#[derive(Clone, Debug)]
+/// One folder of pinned objects below a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     root: PathBuf,
+    number: u32,
+    is_next: bool,
 }
 
 impl Pins {
+    /// Those of this version of the layout.
     pub fn new(root: &Path) -> Pins {
+        Pins::of_version(root, VERSION)
+    }
+
+    /// Those of a version of the layout.
+    pub fn of_version(root: &Path, number: u32) -> Pins {
         Pins {
             root: root.to_owned(),
+            number,
+            is_next: false,
         }
+    }
+
+    /// What takes over from these within the same version.
+    pub fn next(&self) -> Pins {
+        Pins {
+            is_next: true,
+            ..self.clone()
+        }
+    }
+
+    /// Where these belong when nothing is being taken over.
+    pub fn settled(&self) -> Pins {
+        Pins {
+            is_next: false,
+            ..self.clone()
+        }
+    }
+
+    /// Every folder of ours below a root, of any version. All else there is not ours.
+    pub fn all(root: &Path) -> Vec<Pins> {
+        names(root)
+            .iter()
+            .filter_map(|name| {
+                let rest = name.strip_prefix(VERSION_PREFIX)?;
+                let number = rest.strip_suffix(NEXT_SUFFIX).unwrap_or(rest);
+                let pins = Pins {
+                    root: root.to_owned(),
+                    number: number.parse().ok()?,
+                    is_next: rest.ends_with(NEXT_SUFFIX),
+                };
+                (pins.name() == *name && pins.version().is_dir()).then_some(pins)
+            })
+            .collect()
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Everything of this version of the layout.
-    pub fn version(&self) -> PathBuf {
-        self.root.join(format!("{VERSION_PREFIX}{VERSION}"))
+    /// The version of the layout.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
-    /// What is there of any version. All else below the root is not ours.
-    pub fn versions(&self) -> Vec<PathBuf> {
-        names(&self.root)
-            .into_iter()
-            .filter(|name| name.starts_with(VERSION_PREFIX))
-            .map(|name| self.root.join(name))
-            .collect()
+    /// `abi-1`
+    pub fn name(&self) -> String {
+        let suffix = if self.is_next { NEXT_SUFFIX } else { "" };
+        format!("{VERSION_PREFIX}{}{suffix}", self.number)
+    }
+
+    /// Everything that is pinned here.
+    pub fn version(&self) -> PathBuf {
+        self.root.join(self.name())
     }
 
     pub fn maps(&self) -> PathBuf {
@@ -97,10 +147,9 @@ impl Pins {
     /// Makes the folders.
     ///
     /// # Errors
-    /// If the root is not on a bpffs, with the command that mends it; or if another version of dpd has its maps there.
+    /// If the root is not on a bpffs, with the command that mends it; or if something else has a folder's place.
     pub fn prepare(&self) -> Result<()> {
-        self.check_bpffs()?;
-        self.check_versions()?;
+        check_bpffs(&self.root)?;
         for folder in [self.maps(), self.generations(), self.loads(), self.links()] {
             gate::pass(
                 format_args!(
@@ -113,87 +162,12 @@ impl Pins {
         Ok(())
     }
 
-    /// # Errors
-    /// If the root is not on a bpffs, with the command that mends it.
-    pub fn check_bpffs(&self) -> Result<()> {
-        let existing = self
-            .root
-            .ancestors()
-            .find(|folder| folder.exists())
-            .unwrap_or(Path::new("/"));
-        let stat = rustix::fs::statfs(existing)
-            .with_context(|| format!("look at {}", existing.display()))?;
-        if stat.f_type as u64 != BPF_FS_MAGIC {
-            bail!(
-                "{} is not on a bpffs, where pinned maps outlive the daemon: mount one with \
-                 `mount -t bpf bpf /sys/fs/bpf`, or name another place in daemon.bpf_root",
-                self.root.display()
-            );
-        }
-        Ok(())
-    }
-
-    fn check_versions(&self) -> Result<()> {
-        let ours = format!("{VERSION_PREFIX}{VERSION}");
-        for folder in self.versions() {
-            if folder != self.version() {
-                let other = folder.file_name().unwrap_or_default().display();
-                bail!(
-                    "{} holds the datapath of another version of dpd ({other}; this one is {ours}): start that \
-                     version, or take its datapath away with its own `dpd cleanup`, which ends its connections",
-                    self.root.display()
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes this process the only one that writes below the root, for as long as the answer lives.
-    ///
-    /// # Errors
-    /// If another daemon is at work there, with its pid where the kernel tells it.
-    pub fn lock(&self) -> Result<OwnedFd> {
-        let folder = rustix::fs::open(
-            &self.root,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .with_context(|| format!("open {}", self.root.display()))?;
-        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(folder),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = self
-                    .lock_holder()
-                    .map_or_else(String::new, |pid| format!(" (pid {pid})"));
-                bail!(
-                    "another dpd{holder} is at work on {}: stop it first",
-                    self.root.display()
-                )
-            }
-            Err(error) => Err(error).with_context(|| format!("lock {}", self.root.display())),
-        }
-    }
-
     /// Whether that is a lock on the folder that is the root now.
     pub fn is_locked_by(&self, lock: &OwnedFd) -> bool {
         use std::os::unix::fs::MetadataExt;
         let root = fs::metadata(&self.root);
         let locked = rustix::fs::fstat(lock);
         root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
-    }
-
-    /// The pid in `/proc/locks` of whoever holds the lock on the root.
-    fn lock_holder(&self) -> Option<u32> {
-        use std::os::unix::fs::MetadataExt;
-        let inode = format!(":{}", fs::metadata(&self.root).ok()?.ino());
-        let locks = fs::read_to_string("/proc/locks").ok()?;
-        locks.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else {
-                return None;
-            };
-            place.ends_with(&inode).then(|| pid.parse().ok())?
-        })
     }
 
     /// Makes one folder.
@@ -225,6 +199,72 @@ fn or_not_there(removed: io::Result<()>) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes this process the only one that writes below the root, of whatever version, for as long as the answer lives.
+///
+/// # Errors
+/// If the root is not on a bpffs, with the command that mends it; or if another daemon is at work there, with its pid
+/// where the kernel tells it.
+pub fn lock(root: &Path) -> Result<OwnedFd> {
+    check_bpffs(root)?;
+    gate::pass(
+        format_args!(
+            "make the folder {} for pinned objects (as root?)",
+            root.display()
+        ),
+        || fs::create_dir_all(root),
+    )?;
+    let folder = rustix::fs::open(
+        root,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .with_context(|| format!("open {}", root.display()))?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = lock_holder(root).map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            bail!(
+                "another dpd{holder} is at work on {}: stop it first",
+                root.display()
+            )
+        }
+        Err(error) => Err(error).with_context(|| format!("lock {}", root.display())),
+    }
+}
+
+/// The pid in `/proc/locks` of whoever holds the lock on the root.
+fn lock_holder(root: &Path) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{}", fs::metadata(root).ok()?.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = fields[..] else {
+            return None;
+        };
+        place.ends_with(&inode).then(|| pid.parse().ok())?
+    })
+}
+
+/// # Errors
+/// If the root is not on a bpffs, with the command that mends it.
+fn check_bpffs(root: &Path) -> Result<()> {
+    let existing = root
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
+    let stat =
+        rustix::fs::statfs(existing).with_context(|| format!("look at {}", existing.display()))?;
+    if stat.f_type as u64 != BPF_FS_MAGIC {
+        bail!(
+            "{} is not on a bpffs, where pinned maps outlive the daemon: mount one with \
+             `mount -t bpf bpf /sys/fs/bpf`, or name another place in daemon.bpf_root",
+            root.display()
+        );
+    }
+    Ok(())
 }
 
 /// The names in a folder, in order; none if it is not there.

@@ -12,11 +12,12 @@ use super::chain;
 use super::conntrack::{Tables, now_ns};
 use super::counters;
 use super::generation;
-use super::live::Live;
+use super::live::{self, Live};
 use super::load;
 use super::map;
 use super::messages;
 use super::pins::{self, Pins};
+use super::place;
 use super::program;
 use super::xdp;
 use crate::model::catalog::Catalog;
@@ -47,19 +48,22 @@ impl Reader {
         })
     }
 
-    /// `None`: there is no datapath of this version.
+    /// `None`: there is no datapath.
     ///
     /// # Errors
-    /// If there is no right to look.
+    /// If it is another version's, or there is no right to look.
     pub fn find(root: &Path) -> Result<Option<Reader>> {
         messages::to_log();
-        let pins = Pins::new(root);
-        let path = pins.map("dpd_live");
+        let pins = place::readable(root);
+        let path = pins.map(live::MAP);
         let is_there = path
             .try_exists()
             .with_context(|| format!("look at {} (as root?)", root.display()))?;
         if !is_there {
-            return Ok(None);
+            return match place::find_live(root) {
+                Some(other) => bail!("{}", of_another_version(root, &other)),
+                None => Ok(None),
+            };
         }
         let live = Live::map(map::open(&path)?)?;
         Ok(Some(Reader { pins, live }))
@@ -313,6 +317,25 @@ impl Reader {
             ahead: Vec::new(),
         })
     }
+}
+
+/// Whose datapath it is, and what to do about it.
+fn of_another_version(root: &Path, other: &Pins) -> String {
+    let at = root.display();
+    let own = Pins::new(root);
+    if other.number() < own.number() {
+        return format!(
+            "the datapath at {at} is of an older version of dpd ({}; this one reads {}), and goes on as it was: restart \
+             the daemon, which takes it over, or ask the dpd that it was made by",
+            other.name(),
+            own.name()
+        );
+    }
+    format!(
+        "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): ask that one",
+        other.name(),
+        own.name()
+    )
 }
 
 /// The counts of all CPUs together.

@@ -15,7 +15,7 @@ use super::names::Names;
 use super::shared::Shared;
 use crate::bpf::conntrack;
 use crate::bpf::events::{Event, Events, HeldBack};
-use crate::bpf::pins::Pins;
+use crate::bpf::place;
 use crate::observe::journal::{self, FlowLog};
 use crate::observe::server::Server;
 
@@ -56,7 +56,7 @@ impl Reader {
     pub fn start(root: &Path, audience: Audience) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let pins = Pins::new(root);
+        let pins = place::readable(root);
         let held_back = HeldBack::open(&pins)?;
         let (opened, outcome) = bounded(1);
         let thread = thread::Builder::new()

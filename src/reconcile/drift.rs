@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::{Reconciler, interface_name, xdp_modes};
 use crate::bpf::attach::{self, Role};
 use crate::bpf::load::HookProgram;
+use crate::bpf::pins;
 use crate::bpf::xdp;
 use crate::model::state::XdpMode;
 use crate::model::status::{Drift, DriftKind};
@@ -74,11 +75,11 @@ impl Reconciler {
         if self.kept.lost().is_empty() {
             return Ok(Vec::new());
         }
-        self.pins.prepare()?;
-        if !self.pins.is_locked_by(&self.lock) {
-            self.lock = self.pins.lock()?; // the root itself is another folder now
+        self.load.pins().prepare()?;
+        if !self.load.pins().is_locked_by(&self.lock) {
+            self.lock = pins::lock(self.load.pins().root())?; // the root itself is another folder now
         }
-        let root = self.pins.version();
+        let root = self.load.pins().version();
         let below = |path: &Path| {
             path.strip_prefix(&root)
                 .unwrap_or(path)
@@ -102,12 +103,14 @@ impl Reconciler {
         };
         let programs = HookProgram::ALL.map(|hook| (hook, self.load.program_id(hook)));
         let programs = BTreeMap::from(programs);
-        let lacks_xdp = |ifindex: u32, mode: XdpMode| match xdp::program_on(&self.pins, ifindex) {
-            None => xdp::is_missing(&self.pins, ifindex, mode),
-            program => program != xdp_program,
-        };
+        let lacks_xdp =
+            |ifindex: u32, mode: XdpMode| match xdp::program_on(self.load.pins(), ifindex) {
+                None => xdp::is_missing(self.load.pins(), ifindex, mode),
+                program => program != xdp_program,
+            };
         let is_lost = |ifindex: u32, role: Role| {
-            let lacks = |hook| attach::program_on(&self.pins, ifindex, hook) != programs[&hook];
+            let lacks =
+                |hook| attach::program_on(self.load.pins(), ifindex, hook) != programs[&hook];
             let xdp = with_xdp.get(&ifindex);
             role.programs().into_iter().any(lacks)
                 || xdp.is_some_and(|mode| lacks_xdp(ifindex, *mode))

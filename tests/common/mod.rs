@@ -8,4 +8,5 @@
 pub mod namespace;
 pub mod packet;
 pub mod programs;
+pub mod release;
 pub mod runner;

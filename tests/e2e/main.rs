@@ -1,6 +1,10 @@
 //! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
+#[path = "../common/release.rs"]
+#[allow(dead_code, reason = "shared with other test programs")]
+mod release;
+
 mod atomic;
 mod bad_input;
 mod bulk;
@@ -10,6 +14,7 @@ mod follow;
 mod hosts;
 mod interfaces;
 mod lab;
+mod load;
 mod metrics;
 mod ping;
 mod plan;
@@ -18,4 +23,5 @@ mod seeing;
 mod side_by_side;
 mod stream;
 mod takeover;
+mod upgrade;
 mod web;

@@ -9,7 +9,7 @@ use rustix::mount::MountFlags;
 use crate::host::{CONFIG, Host, Picture, on_host};
 
 /// A second name for an interface that is not there, last of all that are attached.
-fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
+pub fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
     let config = host.config(&format!(
         "{base}\n[interfaces.lxc-vanished]\nrole = \"endpoint\"\naddresses = [\"10.200.0.66\"]\nidentity = \"client\"\n"
     ));
@@ -48,7 +48,7 @@ fn failures(host: &Host) -> Vec<(&'static str, Config, World, &'static [&'static
             "a table of connections that no memory holds",
             huge,
             host.world(),
-            &["make map dpd_ct_", "for 1073741824 entries"],
+            &["dpd_ct_tcp", "failed to create"],
         ),
     ]
 }

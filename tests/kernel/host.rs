@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::load::Release;
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
 use dpd::config::Config;
@@ -27,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the service of `CONFIG` is.
 pub const SERVICE: &str = "10.32.0.10:53";
+
+/// A second backend, which `CONFIG` does not have.
+pub const SECOND: &str = "10.200.0.44:5353";
 
 pub const CONFIG: &str = r#"
 [interfaces.lxc-client]
@@ -66,6 +72,8 @@ pub struct Host {
     _server: Namespace,
     client_socket: UdpSocket,
     server_socket: UdpSocket,
+    /// Another server behind the same interface, for who configures it.
+    second_socket: UdpSocket,
 }
 
 /// Runs a test on a thread that is in the host's network namespace, with a bpffs that nobody else sees.
@@ -93,6 +101,7 @@ pub fn on_host(test: impl FnOnce(&Host) + Send) {
                 root: own_bpffs(),
                 client_socket: udp_socket(&client, "10.200.0.64:0"),
                 server_socket: udp_socket(&server, "10.200.0.44:53"),
+                second_socket: udp_socket(&server, SECOND),
                 namespace,
                 client,
                 _server: server,
@@ -182,6 +191,11 @@ impl Host {
     /// A daemon that has applied nothing yet.
     pub fn take_over(&self, config: &Config, mechanism: Mechanism) -> Reconciler {
         when_unlocked(|| Reconciler::start_with(config, mechanism))
+    }
+
+    /// The same, of another version of dpd.
+    pub fn take_over_as(&self, config: &Config, release: Release<'static>) -> Reconciler {
+        when_unlocked(|| Reconciler::start_as(config, Mechanism::Tcx, release))
     }
 
     /// Takes everything away; answers with what that was.
@@ -314,6 +328,35 @@ impl Host {
         &bytes[..length] == b"answer" && from == service
     }
 
+    /// Does a job while the client asks without a break, each time over a connection that is there and over a new one;
+    /// the job may wait until so many more questions were asked. Answers with what went wrong with questions.
+    pub fn under_traffic(&self, job: impl FnOnce(&dyn Fn(u64))) -> Vec<String> {
+        let asked = AtomicU64::new(0);
+        let (end, nobody_asks) = (AtomicBool::new(false), AtomicBool::new(false));
+        let wait = |more: u64| {
+            let enough = asked.load(Ordering::Relaxed) + more;
+            let deadline = Instant::now() + PATIENCE;
+            while asked.load(Ordering::Relaxed) < enough {
+                assert!(Instant::now() < deadline, "nobody asks any more");
+                look_again();
+            }
+        };
+        std::thread::scope(|scope| {
+            let sockets = [&self.server_socket, &self.second_socket];
+            let serving = sockets.map(|socket| scope.spawn(|| answer_until(&nobody_asks, socket)));
+            let asking = scope.spawn(|| self.client.run(|| ask_until(&end, &asked)));
+            let done = catch_unwind(AssertUnwindSafe(|| job(&wait)));
+            end.store(true, Ordering::Relaxed);
+            let lost = asking.join().expect("the asking thread");
+            nobody_asks.store(true, Ordering::Relaxed);
+            for server in serving {
+                server.join().expect("a serving thread");
+            }
+            done.unwrap_or_else(|panic| resume_unwind(panic));
+            lost
+        })
+    }
+
     /// Whether one workload's ping to an address is answered.
     pub fn client_pings(&self, address: &str) -> bool {
         let mut command = Command::new("nsenter");
@@ -354,6 +397,62 @@ impl Host {
     pub fn has_clsact(&self, interface: &str) -> bool {
         self.tc(&format!("qdisc show dev {interface}"))
             .contains("qdisc clsact")
+    }
+}
+
+/// Answers with the question and the port of who answers.
+fn answer_until(end: &AtomicBool, socket: &UdpSocket) {
+    let port = socket.local_addr().expect("its address").port();
+    let mut question = [0; 8];
+    while !end.load(Ordering::Relaxed) {
+        if let Ok((_, from)) = socket.recv_from(&mut question) {
+            let answer = [&question[..], &port.to_ne_bytes()].concat();
+            socket.send_to(&answer, from).expect("send an answer");
+        }
+    }
+}
+
+/// Asks until the end; answers with what went wrong.
+fn ask_until(end: &AtomicBool, asked: &AtomicU64) -> Vec<String> {
+    let old = open_client();
+    let mut server = None;
+    let mut wrong = Vec::new();
+    while !end.load(Ordering::Relaxed) {
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        match ask(&old, number) {
+            Ok(port) if *server.get_or_insert(port) == port => {}
+            Ok(port) => wrong.push(format!("question {number}: {server:?} has become {port}")),
+            Err(error) => wrong.push(format!("question {number} of an old connection: {error}")),
+        }
+        if let Err(error) = ask(&open_client(), number) {
+            wrong.push(format!("question {number} of a new connection: {error}"));
+        }
+        // A client, not a flood: a machine with other work drops what it can't queue.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    wrong
+}
+
+fn open_client() -> UdpSocket {
+    let socket = UdpSocket::bind("10.200.0.64:0").expect("open a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("set a timeout");
+    socket.connect(SERVICE).expect("connect to the service");
+    socket
+}
+
+/// Who answers a question.
+fn ask(socket: &UdpSocket, number: u64) -> std::io::Result<u16> {
+    let question = number.to_ne_bytes();
+    let mut answer = [0; 10];
+    socket.send(&question)?;
+    loop {
+        let length = socket.recv(&mut answer)?;
+        let (asked, port) = answer[..length].split_at(question.len());
+        if asked == question {
+            return Ok(u16::from_ne_bytes(port.try_into().expect("a port")));
+        }
     }
 }
 

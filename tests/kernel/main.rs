@@ -20,4 +20,5 @@ mod refusal;
 mod rollback;
 mod sweep;
 mod tcx;
+mod upgrade;
 mod uplink;

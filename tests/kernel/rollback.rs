@@ -330,20 +330,21 @@ fn operations_of_a_change_of_size_refused_in_turn() {
     // Each try loads the programs anew. Of many alike the first and the last will do, and what other changes have too
     // is refused there; all are refused where somebody has the time.
     let may = |words: &str| {
-        const SOME: [&str; 11] = [
+        const SOME: [&str; 12] = [
             "dpd_live",
             "dpd_ct_tcp",
             "load the eBPF programs",
-            "abi-1/load/",
+            "-next/load/",
             "tail_handle_ipv4 into",
             "tail_answer into",
             "make the folder",
             "table prefilter into",
             "-ingress",
-            "-resized",
+            "former dpd_from_container",
+            "move ",
             "dpd_metrics",
         ];
-        const BUT: [&str; 2] = ["/load/2/tail_", "/load/2/dpd_"];
+        const BUT: [&str; 2] = ["/load/1/tail_", "/load/1/dpd_"];
         let is_first_or_last = words.ends_with("/dpd_scratch") || words.ends_with("/dpd_xdp_entry");
         std::env::var_os("DPD_TEST_EACH_OPERATION").is_some()
             || is_first_or_last
@@ -355,13 +356,14 @@ fn operations_of_a_change_of_size_refused_in_turn() {
         &[[&OLD, &RESIZED]],
         may,
         &[
-            "make map dpd_ct_tcp",
             "load the eBPF programs",
-            "load/2/dpd_xdp_entry",
+            "-next/maps/dpd_ct_tcp",
+            "-next/load/1/dpd_xdp_entry",
             "put tail_answer into the chain",
-            "read table dpd_ct_tcp",
+            "lead to the former dpd_from_container",
+            "lead to the former dpd_ct_tcp",
             "update the link",
-            "dpd_ct_tcp-resized",
+            "move ",
         ],
     );
 }
@@ -388,10 +390,11 @@ fn an_interface_that_would_not_go_back_to_the_programs_before() {
         assert!(client < server, "they are attached in this order");
         let config = host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n"));
         // The client's hook has the new programs when the server's refuses them, and keeps them.
-        let refused = format!("links/{server}-egress").leak();
+        let links = host.pins().next().links();
+        let update = |name: String| &*format!("update the link {}/{name}", links.display()).leak();
         let kept = refuse_from(
-            refused,
-            Vec::leak(vec![&*format!("links/{client}-").leak()]),
+            update(format!("{server}-egress")),
+            Vec::leak(vec![update(format!("{client}-"))]),
         );
         let error = host.refused(&mut reconciler, &config, &host.world());
         drop(kept);
