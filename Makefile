@@ -1,6 +1,7 @@
 # make           build dpd; installs from Debian what is missing
 # make demo      see it work: a DNS query through a service, in a lab of network namespaces
 # make test      every check and test
+# make bench     print what packets, events and changes cost, beside plain routing and nftables
 # make fuzz      throw made-up configurations at the parser for FUZZ_SECONDS (60)
 # make install   put dpd, its unit and an example configuration on this host
 
@@ -15,7 +16,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
 # In the kernel's own style: .clang-format
 C_SOURCES = $(shell find bpf tests -name "*.[ch]")
 
-.PHONY: build demo test fuzz lab-up lab-down install clean packages test-packages cargo
+.PHONY: build demo test bench fuzz lab-up lab-down install clean packages test-packages bench-packages cargo
 
 build: packages cargo
 	cargo build --release --locked
@@ -32,6 +33,14 @@ test: test-packages cargo
 	$(if $(C_SOURCES),clang-format-19 --dry-run -Werror $(C_SOURCES))
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
+
+# One after the other, on a machine that does nothing else.
+bench: bench-packages cargo
+	@[ "$$(id -u)" = 0 ] || { echo "make: the benches make network namespaces: run 'make bench' as root" >&2; exit 1; }
+	cargo build --benches --profile bench --locked
+	for bench in path traffic events scale; do \
+		echo "== $$bench" && cargo bench --quiet --locked --bench $$bench || exit 1; \
+	done
 
 # What it finds lies in fuzz/artifacts: mend it, and put the text into fuzz/corpus/config, which 'make test' replays. What
 # is only new goes to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is needed.
@@ -65,6 +74,9 @@ clean:
 
 packages:
 	@tools/install-packages build
+
+bench-packages:
+	@tools/install-packages bench
 
 test-packages:
 	@tools/install-packages test
