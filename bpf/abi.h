@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that an other version never takes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 1 };
+enum abi { DPD_ABI_VERSION = 2 };
 
 /* The packet was judged and delivered by a hook of ours: dpd_to_container passes it unread and takes it off. */
 enum mark { DPD_MARK = 0x0d9d0001 };

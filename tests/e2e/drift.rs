@@ -16,7 +16,9 @@ fn told(lab: &Lab) -> Vec<String> {
 #[test]
 fn what_other_tools_do_is_put_back() {
     let lab = Lab::started();
-    let root = lab.bpf_root().join("abi-1");
+    let root = lab
+        .bpf_root()
+        .join(format!("abi-{}", dpd::bpf::abi::abi::DPD_ABI_VERSION.0));
     let pins = root.display();
     let drift = |lab: &Lab| lab.json("status")["drift"].clone();
     let none = json!({"attachments": 0, "epoch": 0, "pins": 0, "tables": 0});
