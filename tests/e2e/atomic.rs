@@ -43,19 +43,22 @@ ingress = []
     }
 }
 
+/// A server's socket. It is there before the first datagram, which would be refused else.
+fn server(lab: &Lab, place: &str, address: &str) -> UdpSocket {
+    let socket = lab.within(place, || UdpSocket::bind(address));
+    socket.expect("bind the server's socket")
+}
+
 /// Counts what arrives until told to end.
-fn receive(lab: &Lab, place: &str, address: &str, count: &AtomicU64, is_over: &AtomicBool) {
-    lab.within(place, || {
-        let socket = UdpSocket::bind(address).expect("bind the server's socket");
-        let patience = Some(Duration::from_millis(50));
-        socket.set_read_timeout(patience).expect("set a timeout");
-        let mut bytes = [0; 16];
-        while !is_over.load(Ordering::Relaxed) {
-            if socket.recv(&mut bytes).is_ok() {
-                count.fetch_add(1, Ordering::Relaxed);
-            }
+fn receive(socket: &UdpSocket, count: &AtomicU64, is_over: &AtomicBool) {
+    let patience = Some(Duration::from_millis(50));
+    socket.set_read_timeout(patience).expect("set a timeout");
+    let mut bytes = [0; 16];
+    while !is_over.load(Ordering::Relaxed) {
+        if socket.recv(&mut bytes).is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
         }
-    });
+    }
 }
 
 /// Sends until told to end; the error is what a socket or the clock said.
@@ -103,10 +106,12 @@ fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
     let [sent, first, second] = [const { AtomicU64::new(0) }; 3];
     let [is_sent, is_received] = [const { AtomicBool::new(false) }; 2];
     let arrived = || first.load(Ordering::Relaxed) + second.load(Ordering::Relaxed);
+    let one = server(&lab, "coredns", "10.200.0.44:7000");
+    let other = server(&lab, "intruder", "10.200.0.65:7001");
     let cpus = std::thread::available_parallelism().expect("count the CPUs");
     let said: Vec<Result<(), String>> = std::thread::scope(|scope| {
-        scope.spawn(|| receive(&lab, "coredns", "10.200.0.44:7000", &first, &is_received));
-        scope.spawn(|| receive(&lab, "intruder", "10.200.0.65:7001", &second, &is_received));
+        scope.spawn(|| receive(&one, &first, &is_received));
+        scope.spawn(|| receive(&other, &second, &is_received));
         let senders: Vec<_> = (0..cpus.get())
             .map(|_| scope.spawn(|| send(&lab, &sent, &arrived, &is_sent)))
             .collect();

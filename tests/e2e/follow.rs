@@ -182,7 +182,7 @@ fn what_can_stand_in_the_files_place_is_survived() {
         (
             "a link to nowhere",
             |config, _| std::os::unix::fs::symlink("nowhere", config).expect("make a link"),
-            "a link to nowhere",
+            "there is no such file",
         ),
         (
             "100 MB",
