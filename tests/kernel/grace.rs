@@ -129,17 +129,18 @@ fn a_program_that_takes_its_time_sees_one_configuration_to_its_end() {
         let mut state = host.start(Mechanism::Tcx).live().cloned().expect("a state");
         let mut generations = Generations::open(&host.pins()).expect("open the tables");
         let program = slow_reader(&open(host, "dpd_live"), &open(host, "dpd_settings"));
-        let epochs = Generations::open(&host.pins()).expect("open the tables");
+        let reader = host.reader();
+        let epoch = || reader.epoch().expect("the live epoch");
         let is_over = AtomicBool::new(false);
         let overtaken = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
+            let looks = scope.spawn(|| {
                 let mut overtaken = 0;
                 while overtaken < OVERTAKEN {
-                    let begun = epochs.epoch();
+                    let begun = epoch();
                     let answer = run(&program);
                     is_over.store(answer != 0, Ordering::Relaxed);
-                    assert_eq!(answer, 0, "from epoch {begun} to {}", epochs.epoch());
-                    overtaken += usize::from(epochs.epoch() > begun);
+                    assert_eq!(answer, 0, "from epoch {begun} to {}", epoch());
+                    overtaken += usize::from(epoch() > begun);
                 }
                 is_over.store(true, Ordering::Relaxed);
                 overtaken
@@ -151,7 +152,7 @@ fn a_program_that_takes_its_time_sees_one_configuration_to_its_end() {
                 generations.commit(prepared.expect("write the tables"));
                 generations.forget_old();
             }
-            reader.join()
+            looks.join()
         });
         assert_eq!(overtaken.ok(), Some(OVERTAKEN), "its words stand above");
     });
