@@ -236,14 +236,21 @@ struct identity {
 	__u32 class; /* what policy is keyed by */
 	__u32 ifindex; /* of the endpoint; 0: none */
 	__u8 place;
-	__u8 pad[3];
+	__u8 world; /* it is no endpoint, host or node: the rules for `world` concern it */
+	__u8 pad[2];
+};
+
+/* Peers that have rows of their own, asked beside those of the peer's class; other classes are the catalog's. */
+enum policy_class {
+	POLICY_CLASS_ANY = 0,
+	POLICY_CLASS_WORLD = 0xffffffff,
 };
 
 /* prefix_length: POLICY_KEY_* bits, and as many of the port as its prefix has. */
 struct policy_key {
 	__u32 prefix_length;
 	__u32 subject; /* identity */
-	__u32 class; /* of the peer; 0: any */
+	__u32 class; /* of the peer, or enum policy_class */
 	__u8 direction;
 	__u8 protocol;
 	__be16 port;

@@ -40,6 +40,7 @@ struct abi_numbers {
 	enum delivery delivery;
 	enum enforcement enforcement;
 	enum place place;
+	enum policy_class policy_class;
 	enum connection_state connection_state;
 	enum connection_flags connection_flags;
 	enum counter counter;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Policy by identity. The trie is keyed by subject, the peer's class, direction, protocol and port; its longest prefix
- * decides among the rules of one peer, and the rules for `any` peer are asked beside them: a deny of either wins.
+ * decides among the rules of one peer, and the rules for `any` peer, and for `world` if the peer is of it, are asked
+ * beside them: a deny of either wins.
  */
 #ifndef DPD_POLICY_H
 #define DPD_POLICY_H
@@ -71,8 +72,18 @@ struct policy_question {
 	__u8 protocol;
 	__u8 from_host; /* and the configuration lets the host reach its endpoints */
 	__be16 port;
-	__u16 pad;
+	__u8 world; /* the peer is of the world */
+	__u8 pad;
 };
+
+/* Which of two rows decides: a deny before an allow, else the first. Either may be null. */
+static __always_inline const struct policy *policy_stricter(const struct policy *first,
+							    const struct policy *second)
+{
+	if (!first || (second && second->deny && !first->deny))
+		return second;
+	return first;
+}
 
 /* 0, or minus a reason; the rule that decided, or 0, goes to *rule. */
 static __noinline __must_check int policy_ask(const struct policy_question *question, __u32 *rule)
@@ -94,15 +105,14 @@ static __noinline __must_check int policy_ask(const struct policy_question *ques
 	if (!table)
 		return -REASON_POLICY;
 
-	const struct policy *of_peer = bpf_map_lookup_elem(table, &key);
+	const struct policy *decides = bpf_map_lookup_elem(table, &key);
 
-	key.class = 0;
-
-	const struct policy *of_any = bpf_map_lookup_elem(table, &key);
-	const struct policy *decides = of_peer;
-
-	if (!of_peer || (of_any && of_any->deny && !of_peer->deny))
-		decides = of_any;
+	if (question->world) {
+		key.class = POLICY_CLASS_WORLD;
+		decides = policy_stricter(decides, bpf_map_lookup_elem(table, &key));
+	}
+	key.class = POLICY_CLASS_ANY;
+	decides = policy_stricter(decides, bpf_map_lookup_elem(table, &key));
 	if (decides) {
 		*rule = decides->rule;
 		return decides->deny ? -REASON_POLICY_DENY : 0;
@@ -123,6 +133,7 @@ static __noinline __must_check int policy_ask_egress(struct packet *packet)
 		.direction = DIRECTION_EGRESS,
 		.protocol = packet->beginning.protocol,
 		.port = packet->beginning.destination_port,
+		.world = packet->destination.identity.world,
 	};
 
 	if (packet->source.identity.place != PLACE_ENDPOINT)
@@ -142,6 +153,7 @@ static __noinline __must_check int policy_ask_ingress(struct packet *packet, con
 		.protocol = packet->beginning.protocol,
 		.from_host = settings->allow_host && packet->source.identity.place == PLACE_HOST,
 		.port = packet->beginning.destination_port,
+		.world = packet->source.identity.world,
 	};
 
 	if (packet->destination.identity.place != PLACE_ENDPOINT)

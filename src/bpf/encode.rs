@@ -294,7 +294,8 @@ pub fn identity(entry: &AddressEntry) -> abi::identity {
         class: entry.class,
         ifindex,
         place: place.0 as u8,
-        pad: [0; 3],
+        world: entry.world.into(),
+        pad: [0; 2],
     }
 }
 
@@ -302,6 +303,7 @@ pub fn decode_identity(identity: &abi::identity) -> AddressEntry {
     AddressEntry {
         identity: identity.id,
         class: identity.class,
+        world: identity.world != 0,
         place: match abi::place(identity.place.into()) {
             abi::place::PLACE_ENDPOINT => Place::Endpoint {
                 ifindex: identity.ifindex,
@@ -586,6 +588,7 @@ mod tests {
             AddressEntry {
                 identity: n.u32(),
                 class: n.u32(),
+                world: n.of(&[true, false]),
                 place: n.of(&[
                     Place::Endpoint { ifindex },
                     Place::Waiting,

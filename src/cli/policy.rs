@@ -3,7 +3,7 @@
 mod check;
 mod party;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -111,6 +111,10 @@ impl Row for RuleRow {
 
 /// All rules, by name.
 pub fn rows(state: &State, hits: &BTreeMap<u32, u64>) -> Vec<RuleRow> {
+    let mut entries: HashMap<u32, usize> = HashMap::new();
+    for entry in state.policy.values() {
+        *entries.entry(entry.rule).or_default() += 1;
+    }
     let mut rows: Vec<RuleRow> = state
         .catalog
         .rules
@@ -126,11 +130,7 @@ pub fn rows(state: &State, hits: &BTreeMap<u32, u64>) -> Vec<RuleRow> {
             action: info.action.to_string(),
             peers: info.peers.clone(),
             ports: info.ports.clone(),
-            entries: state
-                .policy
-                .values()
-                .filter(|entry| entry.rule == *id)
-                .count(),
+            entries: entries.get(id).copied().unwrap_or(0),
             hits: hits.get(id).copied().unwrap_or(0),
             file: info.file.clone(),
             line: info.line,

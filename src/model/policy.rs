@@ -96,6 +96,11 @@ pub mod reserved {
     pub const WORLD: u32 = 2;
     pub const REMOTE_NODE: u32 = 6;
 
+    /// The class that stands for `any` peer.
+    pub const CLASS_ANY: u32 = 0;
+    /// The class that stands for `world`: its rules are asked beside those of the peer's own class.
+    pub const CLASS_WORLD: u32 = u32::MAX;
+
     /// The name of a reserved identity's number.
     pub fn name(id: u32) -> Option<&'static str> {
         match id {

@@ -177,6 +177,8 @@ pub struct AddressEntry {
     pub identity: u32,
     /// The policy class (see `plan::address`).
     pub class: u32,
+    /// It is no endpoint, host or node: the rules for `world` concern it.
+    pub world: bool,
     pub place: Place,
 }
 
@@ -198,7 +200,7 @@ pub enum Place {
 pub struct PolicyKey {
     /// Identity number of the subject.
     pub subject: u32,
-    /// The peer's class; 0 stands for `any`.
+    /// The peer's class, or one of those that stand for peers of their own (`reserved`).
     pub class: u32,
     pub direction: Direction,
     /// IP protocol number; `None`: all (then there is no port either).

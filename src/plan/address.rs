@@ -81,6 +81,7 @@ pub fn compile(
         let entry = AddressEntry {
             identity: owner.identity,
             class: number,
+            world: owner.world,
             place: owner.place,
         };
         state.addresses.insert(prefix, entry);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::effect::Effect;
-use crate::model::catalog::Catalog;
-use crate::model::policy::reserved;
+use crate::model::catalog::{Catalog, RuleInfo};
+use crate::model::policy::{Direction, reserved};
 use crate::model::service::Frontend;
 use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
 use crate::model::world::Mac;
@@ -99,7 +99,7 @@ type Properties = Vec<(&'static str, String)>;
 ///
 /// A rule that only moves within its list is no change. An `old` of `State::default()` is an empty host.
 pub fn diff(old: &State, new: &State) -> Vec<Change> {
-    let (old, new) = (things(old), things(new));
+    let (old, new) = (things(old, new), things(new, old));
     let names: BTreeSet<&Thing> = old.keys().chain(new.keys()).collect();
     names
         .into_iter()
@@ -162,15 +162,17 @@ fn or_none(value: &str) -> &str {
     if value.is_empty() { "none" } else { value }
 }
 
-fn things(state: &State) -> Things {
+/// What a state holds, without most of what is the same in the other: of a large file one line changes, and words for
+/// all the rest would be made in vain.
+fn things(state: &State, other: &State) -> Things {
     let mut things = Things::new();
-    name_services(state, &mut things);
+    name_services(state, other, &mut things);
     name_endpoints(state, &mut things);
     name_uplinks(&state.catalog, &mut things);
     name_nodes(&state.catalog, &mut things);
-    name_identities(&state.catalog, &mut things);
-    name_rules(&state.catalog, &mut things);
-    for info in state.catalog.prefilter.values() {
+    name_identities(&state.catalog, &other.catalog, &mut things);
+    name_rules(&state.catalog, &other.catalog, &mut things);
+    for info in others(&state.catalog.prefilter, &other.catalog.prefilter) {
         things.insert(Thing::prefilter(&info.prefix, &info.table), Vec::new());
     }
     if state.settings != Settings::default() {
@@ -179,13 +181,32 @@ fn things(state: &State) -> Things {
     things
 }
 
-fn name_services(state: &State, things: &mut Things) {
-    for info in state.catalog.services.values() {
+/// The rows that are not the same, by number and content, in the other table.
+fn others<'a, T: PartialEq>(
+    rows: &'a BTreeMap<u32, T>,
+    other: &'a BTreeMap<u32, T>,
+) -> impl Iterator<Item = &'a T> {
+    let is_other = |(number, row): &(&u32, &T)| other.get(number) != Some(row);
+    rows.iter().filter(is_other).map(|(_, row)| row)
+}
+
+fn name_services(state: &State, other: &State, things: &mut Things) {
+    let (services, other_services) = (&state.catalog.services, &other.catalog.services);
+    for info in others(services, other_services) {
         for frontend in &info.frontends {
             things.insert(Thing::service(&info.name, frontend), Vec::new());
         }
     }
-    for backend in state.backends.values() {
+    let name = |number| other_services.get(number).map(|info| &info.name);
+    let renamed: BTreeSet<u32> = services
+        .iter()
+        .filter(|(number, info)| name(number) != Some(&info.name))
+        .map(|(number, _)| *number)
+        .collect();
+    let is_other = |(number, backend): &(&u32, &Backend)| {
+        renamed.contains(&backend.service) || other.backends.get(number) != Some(backend)
+    };
+    for (_, backend) in state.backends.iter().filter(is_other) {
         let properties = vec![
             ("weight", backend.weight.to_string()),
             ("state", backend.state.to_string()),
@@ -245,14 +266,16 @@ fn name_nodes(catalog: &Catalog, things: &mut Things) {
     }
 }
 
-fn name_identities(catalog: &Catalog, things: &mut Things) {
+fn name_identities(catalog: &Catalog, other: &Catalog, things: &mut Things) {
     let endpoints = catalog.endpoints.values();
     let local: BTreeSet<IpNet> = endpoints
         .flat_map(|info| &info.addresses)
         .copied()
         .collect();
+    let are_endpoints_same = catalog.endpoints == other.endpoints;
     for (id, info) in &catalog.identities {
-        if reserved::name(*id).is_none() {
+        let is_same = are_endpoints_same && other.identities.get(id) == Some(info);
+        if reserved::name(*id).is_none() && !is_same {
             // The endpoints tell theirs.
             let cidrs = info.addresses.difference(&local).copied().collect();
             let properties = vec![
@@ -270,8 +293,9 @@ fn name_identities(catalog: &Catalog, things: &mut Things) {
     }
 }
 
-fn name_rules(catalog: &Catalog, things: &mut Things) {
-    for (number, thing) in rules(catalog) {
+fn name_rules(catalog: &Catalog, other: &Catalog, things: &mut Things) {
+    let (lists, other_lists) = (RuleLists::of(catalog), RuleLists::of(other));
+    for (number, thing) in lists.without(&other_lists).names() {
         let subject = catalog.rules.get(&number).map(|rule| rule.subject);
         let subject = subject.and_then(|subject| catalog.identity_name(subject));
         let properties = vec![("subject", subject.unwrap_or_default().to_owned())];
@@ -281,21 +305,57 @@ fn name_rules(catalog: &Catalog, things: &mut Things) {
 
 /// The rules by number.
 pub(super) fn rules(catalog: &Catalog) -> BTreeMap<u32, Thing> {
-    let mut rules: Vec<_> = catalog.rules.iter().collect();
-    rules.sort_by_key(|(_, rule)| (&rule.policy, rule.direction, rule.index));
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-    let named = rules.into_iter().map(|(number, rule)| {
-        let name = format!("{}/{} {}", rule.policy, rule.direction, rule.text());
-        // A second rule of the same words is a thing of its own.
-        let nth = taken.entry(name.clone()).or_default();
-        *nth += 1;
-        let name = match nth {
-            1 => name,
-            nth => format!("{name} ({nth})"),
+    RuleLists::of(catalog).names()
+}
+
+/// The lists of rules by policy and direction, each in its order.
+struct RuleLists<'a>(BTreeMap<(&'a str, Direction), Vec<(u32, &'a RuleInfo)>>);
+
+impl<'a> RuleLists<'a> {
+    fn of(catalog: &'a Catalog) -> Self {
+        let mut lists: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (number, rule) in &catalog.rules {
+            let list = lists.entry((rule.policy.as_str(), rule.direction));
+            list.or_default().push((*number, rule));
+        }
+        for list in lists.values_mut() {
+            list.sort_by_key(|(_, rule)| rule.index);
+        }
+        RuleLists(lists)
+    }
+
+    /// Those that do not say the same, in the same order, in the other catalog; where in a file does not count.
+    fn without(mut self, other: &RuleLists<'_>) -> Self {
+        let words = |rule: &RuleInfo| (rule.subject, rule.action);
+        let is_same = |((a, of_a), (b, of_b)): (&(u32, &RuleInfo), &(u32, &RuleInfo))| {
+            let are_peers = of_a.peers == of_b.peers && of_a.ports == of_b.ports;
+            a == b && are_peers && words(of_a) == words(of_b)
         };
-        (*number, Thing::new("rule", name))
-    });
-    named.collect()
+        self.0.retain(|place, list| {
+            let other = other.0.get(place).map_or(&[][..], Vec::as_slice);
+            list.len() != other.len() || !list.iter().zip(other).all(is_same)
+        });
+        self
+    }
+
+    fn names(self) -> BTreeMap<u32, Thing> {
+        let mut names = BTreeMap::new();
+        for ((policy, direction), list) in self.0 {
+            let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+            for (number, rule) in list {
+                let name = format!("{policy}/{direction} {}", rule.text());
+                // A second rule of the same words is a thing of its own.
+                let nth = taken.entry(name.clone()).or_default();
+                *nth += 1;
+                let name = match nth {
+                    1 => name,
+                    nth => format!("{name} ({nth})"),
+                };
+                names.insert(number, Thing::new("rule", name));
+            }
+        }
+        names
+    }
 }
 
 fn name_settings(settings: &Settings, things: &mut Things) {

@@ -10,9 +10,6 @@ use crate::model::policy::{Peer, reserved};
 
 use super::cidr::StandIns;
 
-/// The class that stands for `any`.
-pub const ANY: u32 = 0;
-
 /// Which classes each peer of a rule is.
 pub struct PeerClasses<'a> {
     config: &'a Config,
@@ -21,7 +18,6 @@ pub struct PeerClasses<'a> {
     by_identity: HashMap<u32, Vec<u32>>,
     /// By the prefix that stands for others.
     by_cidr: HashMap<IpNet, Vec<u32>>,
-    world: Vec<u32>,
 }
 
 impl<'a> PeerClasses<'a> {
@@ -32,7 +28,6 @@ impl<'a> PeerClasses<'a> {
             labelled: HashMap::new(),
             by_identity: HashMap::new(),
             by_cidr: HashMap::new(),
-            world: Vec::new(),
         };
         for (number, class) in &catalog.classes {
             peers
@@ -42,9 +37,6 @@ impl<'a> PeerClasses<'a> {
                 .push(*number);
             for cidr in &class.cidrs {
                 peers.by_cidr.entry(*cidr).or_default().push(*number);
-            }
-            if class.world {
-                peers.world.push(*number);
             }
         }
         for identity in config.identities.values() {
@@ -60,10 +52,10 @@ impl<'a> PeerClasses<'a> {
     /// rules name.
     pub fn of(&self, peer: &Peer) -> Vec<u32> {
         match peer {
-            Peer::Any => vec![ANY],
+            Peer::Any => vec![reserved::CLASS_ANY],
             Peer::Host => self.of_identities(&[reserved::HOST]),
             Peer::RemoteNode => self.of_identities(&[reserved::REMOTE_NODE]),
-            Peer::World => self.world.clone(),
+            Peer::World => vec![reserved::CLASS_WORLD],
             Peer::Identity(name) => match self.config.identities.get(name) {
                 Some(identity) => self.of_identities(&[identity.id]),
                 None => Vec::new(),

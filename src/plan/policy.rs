@@ -1,7 +1,8 @@
 //! Policy: rules to rows of a trie that is keyed by subject, peer's class, direction, protocol and port.
 //!
 //! The longest prefix alone decides in the trie, so an allow that a deny of the same peer covers is left out;
-//! a deny inside an allow is longer and stands by itself.
+//! a deny inside an allow is longer and stands by itself. `any` and `world` are classes of their own, asked beside the
+//! peer's: a row for each class that they hold would make millions of a few thousand rules.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -257,6 +258,7 @@ impl Denies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::reserved;
     use crate::plan::testing::{Lab, ip};
 
     fn lab() -> Lab {
@@ -273,13 +275,14 @@ mod tests {
         let state = lab().policy("p", "web", Some(list), None).compile();
         let words = state.policy.iter().map(|(key, entry)| {
             assert_eq!((key.subject, key.direction), (300, Direction::Ingress));
-            let peer = match state.catalog.classes.get(&key.class) {
-                Some(class) => {
+            let peer = match (key.class, state.catalog.classes.get(&key.class)) {
+                (_, Some(class)) => {
                     let name = state.catalog.identity_name(class.identity).unwrap();
                     let cidrs: String = class.cidrs.iter().map(|c| format!("+{c}")).collect();
                     format!("{name}{cidrs}")
                 }
-                None => "any".to_owned(),
+                (reserved::CLASS_WORLD, _) => "all of the world".to_owned(),
+                _ => "any".to_owned(),
             };
             let ports = match key.protocol {
                 Some(protocol) => format!("{protocol} {}/{}", key.port, key.port_bits),
@@ -332,11 +335,20 @@ mod tests {
                 "allow remote-node",
                 &[],
             ),
-            ("the world", "allow world", &["world all allow 0"]),
+            (
+                "the world is a class of its own",
+                "allow world",
+                &["all of the world all allow 0"],
+            ),
             (
                 "the world with a prefix in it",
                 "allow world;deny cidr:8.0.0.0/8",
-                &["world all allow 0", "world+8.0.0.0/8 all deny 1"],
+                &["all of the world all allow 0", "world+8.0.0.0/8 all deny 1"],
+            ),
+            (
+                "an allow of the world inside of its deny",
+                "deny world udp;allow world 53/udp",
+                &["all of the world 17 0/0 deny 0"],
             ),
             (
                 "a prefix of local endpoints",

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::model::policy::{Action, Direction};
+use crate::model::policy::{Action, Direction, reserved};
 use crate::model::state::{AddressEntry, Enforcement, Place, PolicyEntry, PolicyKey, State};
 
 use super::address;
-use super::peer::ANY;
 use super::policy::covering;
 
 /// What both sides' policies say of a connection. With `settings.audit` the datapath says the same and lets it pass.
@@ -79,13 +78,14 @@ pub(super) fn verdict_between(
         };
         let key = PolicyKey {
             subject: endpoint.identity,
-            class: peer.map_or(ANY, |entry| entry.class),
+            class: peer.map_or(reserved::CLASS_ANY, |entry| entry.class),
             direction,
             protocol: Some(protocol),
             port,
             port_bits: 16,
         };
-        Some(decide(state, key, enforcement, allow_host))
+        let of_world = peer.is_some_and(|entry| entry.world);
+        Some(decide(state, key, of_world, enforcement, allow_host))
     };
     Verdict {
         egress: sender.and_then(|ifindex| ask(ifindex, Direction::Egress, to)),
@@ -100,7 +100,13 @@ fn ifindex(entry: Option<&AddressEntry>) -> Option<u32> {
     }
 }
 
-fn decide(state: &State, key: PolicyKey, enforcement: Enforcement, allow_host: bool) -> Decision {
+fn decide(
+    state: &State,
+    key: PolicyKey,
+    of_world: bool,
+    enforcement: Enforcement,
+    allow_host: bool,
+) -> Decision {
     let decision = |action, rule| Decision {
         subject: key.subject,
         action,
@@ -109,9 +115,10 @@ fn decide(state: &State, key: PolicyKey, enforcement: Enforcement, allow_host: b
     if enforcement == Enforcement::Off {
         return decision(Action::Allow, None);
     }
-    let exact = longest(state, key);
-    let any = longest(state, PolicyKey { class: ANY, ..key });
-    let found = [exact, any].into_iter().flatten();
+    let of_class = |class| longest(state, PolicyKey { class, ..key });
+    let world = of_world.then(|| of_class(reserved::CLASS_WORLD)).flatten();
+    let asked = [of_class(key.class), world, of_class(reserved::CLASS_ANY)];
+    let found = asked.into_iter().flatten();
     for action in [Action::Deny, Action::Allow] {
         if let Some(entry) = found.clone().find(|entry| entry.action == action) {
             return decision(action, Some(entry.rule));

@@ -512,3 +512,73 @@ fn what_may_go_to_the_host_is_the_senders_policy() {
         walk.end();
     }
 }
+
+/// Rules for `world` are asked beside those of the peer's own and of `any`: a deny of either wins.
+#[test]
+fn what_may_go_to_the_world_is_what_either_of_its_rules_says() {
+    let named =
+        "\n[identities.resolver]\nid = 20007\ncidrs = [\"203.0.113.7\", \"2001:db8:eeee::7\"]\n";
+    let tables: [(&str, &[(&str, u16, u8)]); 6] = [
+        (
+            r#"{ to = ["world"], ports = ["443/tcp"] }"#,
+            &[
+                ("world", 443, 0),
+                ("world", 80, 133),
+                ("resolver", 443, 0),
+                ("resolver", 80, 133),
+                ("host", 443, 133),
+            ],
+        ),
+        (
+            r#"{ to = ["world"] }, { to = ["resolver"], action = "deny" }"#,
+            &[("world", 80, 0), ("resolver", 80, 181), ("host", 80, 133)],
+        ),
+        (
+            r#"{ to = ["any"] }, { to = ["world"], ports = ["80/tcp"], action = "deny" }"#,
+            &[
+                ("world", 80, 181),
+                ("world", 443, 0),
+                ("resolver", 80, 181),
+                ("host", 80, 0),
+            ],
+        ),
+        (
+            r#"{ to = ["resolver"] }, { to = ["world"], ports = ["80/tcp"], action = "deny" }"#,
+            &[
+                ("resolver", 80, 181),
+                ("resolver", 443, 0),
+                ("world", 443, 133),
+            ],
+        ),
+        (
+            r#"{ to = ["world"] }, { to = ["any"], ports = ["80/tcp"], action = "deny" }"#,
+            &[("world", 80, 181), ("world", 443, 0), ("resolver", 443, 0)],
+        ),
+        (
+            r#"{ to = ["world"], action = "deny" }"#,
+            &[("world", 80, 181), ("resolver", 80, 181), ("host", 80, 0)],
+        ),
+    ];
+    for family in families() {
+        for (rules, rows) in tables {
+            let policy = format!("[policies.p]\nsubject = \"client\"\negress = [{rules}]\n");
+            let place = format!("{}, {rules}", family.name);
+            let mut walk = Walk::new(place, &(with(&policy) + named));
+            for (nth, (peer, port, reason)) in (1..).zip(rows) {
+                let to = match *peer {
+                    "world" => family.world,
+                    "host" => family.host,
+                    _ if family.is_v4() => ip("203.0.113.7"),
+                    _ => ip("2001:db8:eeee::7"),
+                };
+                let syn = packet::tcp(at(family.client, nth), at(to, *port)).syn();
+                let expect = match reason {
+                    0 => Passed,
+                    reason => Dropped(*reason),
+                };
+                walk.from(&format!("{peer} port {port}"), CLIENT, &syn, expect);
+            }
+            walk.end();
+        }
+    }
+}

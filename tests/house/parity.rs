@@ -6,6 +6,7 @@ use dpd::bpf::abi;
 use dpd::bpf::chain::CHAIN;
 use dpd::bpf::load::{HookProgram, XDP_PROGRAM};
 use dpd::model::drop_reason::REASONS;
+use dpd::model::policy::reserved;
 use libbpf_rs::ObjectBuilder;
 use libbpf_rs::btf::{Btf, types::Enum};
 
@@ -107,6 +108,18 @@ fn the_object_has_the_programs_that_are_loaded_and_no_others() {
 #[test]
 fn hooks_and_their_programs_are_as_many() {
     assert_eq!(constants("hook").len(), HookProgram::ALL.len());
+}
+
+#[test]
+fn the_classes_of_peers_with_rows_of_their_own_are_the_plans() {
+    let planned = [
+        ("POLICY_CLASS_ANY", reserved::CLASS_ANY),
+        ("POLICY_CLASS_WORLD", reserved::CLASS_WORLD),
+    ];
+    let planned = planned.map(|(name, number)| (name.to_owned(), number));
+    let made = constants("policy_class");
+    let made = made.into_iter().map(|(name, number)| (name, number as u32));
+    assert_eq!(made.collect::<BTreeMap<_, _>>(), planned.into());
 }
 
 #[test]

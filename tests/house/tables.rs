@@ -148,6 +148,7 @@ fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, AddressEntry) {
         AddressEntry {
             identity: number,
             class: number + 7,
+            world: number.is_multiple_of(2),
             place,
         },
     )
