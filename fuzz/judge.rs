@@ -132,10 +132,10 @@ fn judge_config(config: &Config) {
             );
         }
         generation::catalog_size(&state.catalog).expect("a catalog that can be written");
-        let text = serde_json::to_string(&state.catalog).expect("a catalog as text");
+        let text = serde_json::to_string(&*state.catalog).expect("a catalog as text");
         let read: Catalog = serde_json::from_str(&text).expect("a catalog that can be read");
         assert!(
-            read == state.catalog,
+            read == *state.catalog,
             "the catalog is not read as it was written"
         );
     }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::bpf::attach::{self, Mechanism, Role};
-use crate::bpf::conntrack::Sizes;
+use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::counters;
 use crate::bpf::generation::{self, Generations};
 use crate::bpf::kept::Kept;
@@ -34,6 +34,9 @@ use crate::net;
 use crate::plan::{self, Change};
 use census::Census;
 
+/// So many interfaces at once take a while, which is said.
+const MANY: usize = 100;
+
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
     mechanism: Mechanism,
@@ -42,6 +45,7 @@ pub struct Reconciler {
     generations: Generations,
     /// What the live tables hold; `None` before the first configuration.
     live: Option<State>,
+    ahead: Option<(Config, World, Planned)>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
     /// Counters may be left of what is gone.
@@ -49,6 +53,14 @@ pub struct Reconciler {
     kept: Kept,
     undone: Vec<Drift>,
     lock: OwnedFd,
+}
+
+/// What the live tables are to become.
+struct Planned {
+    /// The epoch that the changes begin from.
+    after: u64,
+    state: State,
+    changes: Vec<Change>,
 }
 
 /// What a change did.
@@ -95,6 +107,7 @@ impl Reconciler {
             load,
             generations,
             live,
+            ahead: None,
             attached: BTreeMap::new(),
             has_old_counters: true,
             kept: Kept::default(),
@@ -197,15 +210,43 @@ impl Reconciler {
         done
     }
 
+    /// Plans what `apply` would do with this configuration in this world, and keeps the plan for it.
+    pub fn plan_ahead(&mut self, config: Config, world: World) {
+        let planned = self.planned(&config, &world);
+        self.ahead = Some((config, world, planned));
+    }
+
+    /// The plan that was made ahead, if it still is the right one.
+    fn planned(&mut self, config: &Config, world: &World) -> Planned {
+        let epoch = self.epoch();
+        if let Some((for_config, in_world, planned)) = self.ahead.take()
+            && (planned.after, &for_config, &in_world) == (epoch, config, world)
+        {
+            return planned;
+        }
+        let nothing = State::default();
+        let before = self.live.as_ref().unwrap_or(&nothing);
+        let state = plan::compile(config, world, &before.catalog);
+        let changes = match before == &state {
+            true => Vec::new(),
+            false => plan::diff(before, &state),
+        };
+        Planned {
+            after: epoch,
+            state,
+            changes,
+        }
+    }
+
     fn change(
         &mut self,
         config: &Config,
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        let Planned { state, changes, .. } = self.planned(config, world);
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
-        let state = plan::compile(config, world, &before.catalog);
         let wanted = roles(&state);
         let is_in_place = self.attached == wanted && !self.generations.is_burnt();
         if self.live.as_ref() == Some(&state) && is_in_place && self.generations.is_live() {
@@ -215,19 +256,35 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let mut changes = plan::diff(before, &state);
+        let mut changes = changes;
         let census = match changes.is_empty() {
             true => None,
             false => Census::begin(self.load.pins(), before),
         };
         counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
         let prepared = self.generations.prepare(&state, self.live.as_ref())?;
+        let epoch = prepared.epoch();
+        // Attaching takes the kernel a grace period for each program: a first configuration counts before that, so that each
+        // workload is served from the moment at which it has the programs, and not cut off until the last one has them.
+        let prepared = match self.generations.epoch() {
+            0 => {
+                announce(epoch, state.catalog.clone());
+                self.generations.commit(prepared);
+                None
+            }
+            _ => Some(prepared),
+        };
         if let Err(error) = self.attach(&state, &wanted) {
-            self.generations.discard(prepared.epoch());
+            match prepared {
+                Some(prepared) => self.generations.discard(prepared.epoch()),
+                None => self.retract(),
+            }
             return Err(error);
         }
-        announce(prepared.epoch(), Arc::new(state.catalog.clone()));
-        let epoch = self.generations.commit(prepared);
+        if let Some(prepared) = prepared {
+            announce(epoch, state.catalog.clone());
+            self.generations.commit(prepared);
+        }
         let switched = Instant::now();
         let before = self.live.replace(state);
         self.has_old_counters = true;
@@ -236,6 +293,16 @@ impl Reconciler {
             census.count(switched, before, live, &mut changes);
         }
         Ok(Applied { epoch, changes })
+    }
+
+    /// Takes back a first configuration whose programs are off again, and the connections that were judged under it: the
+    /// next first one bears the same epoch.
+    fn retract(&mut self) {
+        self.generations.retract();
+        let flushed = Tables::open(self.load.pins()).and_then(|tables| tables.flush());
+        if let Err(error) = flushed {
+            log::warn!("connections of the refused configuration are kept: {error:#}");
+        }
     }
 
     /// Another size of the conntrack tables is another load of the programs, with the entries carried over. Answers
@@ -272,20 +339,29 @@ impl Reconciler {
     /// Puts the programs on interfaces that lack them; undone if one can't have them.
     fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
         let held = attach::held(self.load.pins());
-        let mut tried = Vec::new();
-        for (&ifindex, &role) in wanted {
-            if self.attached.get(&ifindex) == Some(&role) {
-                continue;
-            }
-            tried.push((ifindex, role));
-            for hook in role.programs() {
-                let program = self.load.program(hook)?;
-                let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
-                if let Err(error) = done {
-                    self.undo_attach(&tried, &held);
-                    let name = interface_name(&state.catalog, ifindex);
-                    return Err(error).with_context(|| format!("interface {name}"));
-                }
+        let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
+        let due: Vec<(u32, Role)> = wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
+        let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
+        if self.mechanism == Mechanism::Tcx && new.clone().count() >= MANY {
+            log::info!(
+                "{} interfaces get programs: the kernel waits some 10 ms for each, unless its grace periods are expedited: \
+                 `echo 1 >/sys/kernel/rcu_expedited`, and 0 afterwards",
+                new.count()
+            );
+        }
+        let mut tried = BTreeMap::new();
+        // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
+        // unless that one's first hook has passed it.
+        for (nth, (ifindex, role)) in (0..2).flat_map(|nth| due.iter().map(move |due| (nth, *due)))
+        {
+            tried.insert(ifindex, role);
+            let hook = role.programs()[nth];
+            let program = self.load.program(hook)?;
+            let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
+            if let Err(error) = done {
+                self.undo_attach(&tried, &held);
+                let name = interface_name(&state.catalog, ifindex);
+                return Err(error).with_context(|| format!("interface {name}"));
             }
         }
         if let Err(error) = self.attach_xdp(state) {
@@ -357,9 +433,9 @@ impl Reconciler {
     }
 
     /// What had programs before gets those again, in the role that it had, the rest has none.
-    fn undo_attach(&mut self, tried: &[(u32, Role)], held: &BTreeSet<u32>) {
+    fn undo_attach(&mut self, tried: &BTreeMap<u32, Role>, held: &BTreeSet<u32>) {
         let before = self.live.as_ref().map(roles).unwrap_or_default();
-        for &(ifindex, role) in tried {
+        for (&ifindex, &role) in tried {
             let undone = if let Some(had) = self.attached.get(&ifindex) {
                 self.attach_again(ifindex, *had)
             } else if held.contains(&ifindex) {

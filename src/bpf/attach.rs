@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
+use super::kept::Kept;
 use super::load::HookProgram;
 use super::pins::{self, Pins};
 use super::{clsact, tcx, xdp};
@@ -139,8 +140,9 @@ pub struct Found {
 }
 
 /// The kernel's number of the program in our place on a hook; `None`: there is none.
-pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
-    tcx::program_on(pins, ifindex, program).or_else(|| clsact::program_on(pins, ifindex, program))
+pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+    tcx::program_on(kept, pins, ifindex, program)
+        .or_else(|| clsact::program_on(pins, ifindex, program))
 }
 
 /// What of ours is on an interface of this role.

@@ -7,6 +7,7 @@
 //! the epoch. That is quickly looked at, however large the tables are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -366,6 +367,14 @@ impl Generations {
         prepared.epoch
     }
 
+    /// Takes back the first generation, which no program meets any more. It can't fail.
+    pub fn retract(&mut self) {
+        let epoch = std::mem::take(&mut self.epoch);
+        self.live.switch(0);
+        self.inner.clear();
+        self.discard(epoch);
+    }
+
     /// Lets go of a generation that was prepared or half written, and of the memory that it took.
     pub fn discard(&self, epoch: u64) {
         match self.wait_for_readers() {
@@ -385,9 +394,11 @@ impl Generations {
         let folder = self.pins.generation(epoch);
         Pins::make(&folder)?;
         self.wait_for_readers()?;
-        write_catalog(&state.catalog, &folder.join(CATALOG))?;
         // A write to an outer slot waits for a grace period: the tables wait together.
         thread::scope(|scope| {
+            let catalog = scope.spawn(gate::carried(|| {
+                write_catalog(&state.catalog, &folder.join(CATALOG))
+            }));
             let writers: Vec<_> = (0..TABLES.len())
                 .map(|index| {
                     scope.spawn(gate::carried(move || {
@@ -395,14 +406,14 @@ impl Generations {
                     }))
                 })
                 .collect();
-            writers
+            let panicked = |_| Err(anyhow!("a writer of tables panicked"));
+            let tables: Result<Vec<MapHandle>> = writers
                 .into_iter()
-                .map(|writer| {
-                    writer
-                        .join()
-                        .unwrap_or_else(|_| Err(anyhow!("a writer of tables panicked")))
-                })
-                .collect()
+                .map(|writer| writer.join().unwrap_or_else(panicked))
+                .collect();
+            let written = catalog.join();
+            written.unwrap_or_else(|_| Err(anyhow!("the writer of the catalog panicked")))?;
+            tables
         })
     }
 
@@ -564,7 +575,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .iter()
             .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
             .collect(),
-        catalog: catalog(pins, epoch)?,
+        catalog: Arc::new(catalog(pins, epoch)?),
         prefilter: prefilter
             .iter()
             .filter_map(|(key, row)| {
@@ -585,7 +596,9 @@ pub fn read_former(former: &Pins, epoch: u64, by: &Pins) -> Result<State> {
         return read(former, epoch);
     }
     Ok(State {
-        catalog: read_catalog(&map::open(&former.generation(epoch).join(CATALOG))?)?,
+        catalog: Arc::new(read_catalog(&map::open(
+            &former.generation(epoch).join(CATALOG),
+        )?)?),
         ..State::default()
     })
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,12 @@ impl Kept {
                 }
             }
         }
+    }
+
+    /// What is held of this pin.
+    pub fn held(&self, path: &Path) -> Option<BorrowedFd<'_>> {
+        let held = self.objects.get(path)?.held.as_ref();
+        held.map(AsFd::as_fd)
     }
 
     /// The pins that are gone, or lead elsewhere.

@@ -11,6 +11,7 @@ use libbpf_rs::query::{LinkInfo, LinkTypeInfo, TcxLinkInfo};
 
 use super::attach::{Found, Hook, Mechanism};
 use super::gate;
+use super::kept::Kept;
 use super::load::HookProgram;
 use super::map;
 use super::pins::Pins;
@@ -113,9 +114,25 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
     Pins::unpin(&path)
 }
 
-pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
-    let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
-    Some(info.prog_id)
+/// By the link that is held open, if it is: with a thousand interfaces this is asked two thousand times every few seconds.
+pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+    let path = path(pins, ifindex, program);
+    let Some(link) = kept.held(&path) else {
+        let (_, info) = open(&path, ifindex)?;
+        return Some(info.prog_id);
+    };
+    let mut info = libbpf_sys::bpf_link_info::default();
+    let mut size = size_of::<libbpf_sys::bpf_link_info>() as u32;
+    // SAFETY: the descriptor is open, and both pointers lead to room of the size that is said, for the whole call.
+    let done = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(link.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
+    };
+    parse(done).ok()?;
+    // SAFETY: the kernel has filled in the arm of the union that the type names; a link that is off its hook has no
+    // interface.
+    let is_there = info.type_ == libbpf_sys::BPF_LINK_TYPE_TCX
+        && unsafe { info.__bindgen_anon_1.tcx.ifindex } == ifindex;
+    is_there.then_some(info.prog_id)
 }
 
 pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {

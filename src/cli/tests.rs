@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
@@ -255,7 +256,7 @@ fn state() -> State {
             (12, endpoint(18203, Enforcement::On)),
         ]),
         policy: BTreeMap::from([(policy(53), allowed), (policy(54), allowed)]),
-        catalog: catalog(),
+        catalog: Arc::new(catalog()),
         ..State::default()
     }
 }

@@ -36,7 +36,18 @@ pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
 ///
 /// The error holds every problem: of all files that can't be read, or else of all that they say.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    load_again(path, None)
+}
+
+/// The same, by somebody who has loaded them before: what has not changed since is not checked once more.
+///
+/// # Errors
+/// As `load`.
+pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problems> {
     let sources = read(path)?;
+    if let Some(before) = before.filter(|before| before.sources == sources) {
+        return Ok(before);
+    }
     let (config, warnings) = check_sources(&sources, &host_name())?;
     Ok(Loaded {
         config,

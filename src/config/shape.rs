@@ -1,5 +1,7 @@
 //! Holds the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
 
+use std::fmt;
+
 use super::report::{Report, did_you_mean};
 use super::schema::{Key, Need, ROOT, Shape};
 use super::source::Span;
@@ -8,15 +10,70 @@ use super::tree::{Data, Entry, Table, Value};
 /// Reports every key that should not be there, should be there, or holds another kind of value than it takes.
 pub(super) fn check(root: &Table, report: &mut Report) {
     for (name, entry) in &root.0 {
-        field(ROOT, "", name, entry, report);
+        field(ROOT, Path::ROOT, name, entry, report);
     }
 }
 
-fn table(keys: &[Key], path: &str, span: Span, table: &Table, report: &mut Report) {
+/// Where in the tree something is, put into words only when there is something to say about it.
+#[derive(Clone, Copy)]
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    part: Part<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    Root,
+    Key(&'a str),
+    Item(usize),
+}
+
+impl<'a> Path<'a> {
+    const ROOT: &'static Path<'static> = &Path {
+        parent: None,
+        part: Part::Root,
+    };
+
+    fn key(&'a self, name: &'a str) -> Path<'a> {
+        Path {
+            parent: Some(self),
+            part: Part::Key(name),
+        }
+    }
+
+    fn item(&'a self, index: usize) -> Path<'a> {
+        Path {
+            parent: Some(self),
+            part: Part::Item(index),
+        }
+    }
+
+    fn is_root(&self) -> bool {
+        matches!(self.part, Part::Root)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    /// `services.web.backends[2].weight`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parent = self.parent.filter(|parent| !parent.is_root());
+        if let Some(parent) = parent {
+            write!(f, "{parent}")?;
+        }
+        match self.part {
+            Part::Root => Ok(()),
+            Part::Key(name) if parent.is_some() => write!(f, ".{}", name.escape_debug()),
+            Part::Key(name) => write!(f, "{}", name.escape_debug()),
+            Part::Item(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+fn table(keys: &[Key], path: &Path<'_>, span: Span, table: &Table, report: &mut Report) {
     for (name, entry) in &table.0 {
         field(keys, path, name, entry, report);
     }
-    let has = |key: &Key| table.0.contains_key(key.name);
+    let has = |key: &Key| table.has(key.name);
     let has_misplaced = keys
         .iter()
         .any(|key| matches!(key.need, Need::Never(_)) && has(key));
@@ -28,13 +85,12 @@ fn table(keys: &[Key], path: &str, span: Span, table: &Table, report: &mut Repor
     }
 }
 
-fn field(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Report) {
-    let path_of_key = join(path, name);
+fn field(keys: &[Key], path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
     let Some(key) = keys.iter().find(|key| key.name == name) else {
         return unknown(keys, path, name, entry.key, report);
     };
     match key.need {
-        Need::Required | Need::Optional => value(&key.shape, &path_of_key, &entry.value, report),
+        Need::Required | Need::Optional => value(&key.shape, &path.key(name), &entry.value, report),
         Need::Never(instead) => {
             report
                 .error(entry.key, format!("`{path}` can't have the key `{name}`"))
@@ -43,7 +99,7 @@ fn field(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Repor
     }
 }
 
-fn value(shape: &Shape, path: &str, value: &Value, report: &mut Report) {
+fn value(shape: &Shape, path: &Path<'_>, value: &Value, report: &mut Report) {
     match (shape, &value.data) {
         (Shape::Text | Shape::TextOr(_), Data::Text(_)) => {}
         (Shape::Switch, Data::Switch(_)) | (Shape::Number, Data::Number(Some(_))) => {}
@@ -55,7 +111,7 @@ fn value(shape: &Shape, path: &str, value: &Value, report: &mut Report) {
         }
         (Shape::List(item), Data::List(list)) => {
             for (index, element) in list.iter().enumerate() {
-                self::value(item, &format!("{path}[{index}]"), element, report);
+                self::value(item, &path.item(index), element, report);
             }
         }
         (Shape::Table(keys) | Shape::TextOr(keys), Data::Table(inner)) => {
@@ -85,8 +141,8 @@ fn value(shape: &Shape, path: &str, value: &Value, report: &mut Report) {
 }
 
 /// One table under a name of the user's own.
-fn named(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Report) {
-    let full = join(path, name);
+fn named(keys: &[Key], path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
+    let full = path.key(name);
     let Data::Table(inner) = &entry.value.data else {
         let message = format!(
             "`{full}` is {} here, but takes a table",
@@ -97,16 +153,16 @@ fn named(keys: &[Key], path: &str, name: &str, entry: &Entry, report: &mut Repor
             .help(format!("begin it with `[{full}]`"));
         return;
     };
-    let mut own = inner.clone();
-    own.0.retain(|key, entry| {
-        let is_dotted = is_part_of_name(keys, key, entry);
-        if is_dotted {
-            dotted(path, &join(name, key), entry, report);
-        }
-        !is_dotted
-    });
-    if !own.0.is_empty() || inner.0.is_empty() {
-        table(keys, &full, entry.value.span, &own, report);
+    let is_dotted = |(key, entry): &(String, Entry)| is_part_of_name(keys, key, entry);
+    if !inner.0.iter().any(is_dotted) {
+        return table(keys, &full, entry.value.span, inner, report);
+    }
+    let (dotted, own): (Vec<_>, Vec<_>) = inner.0.iter().cloned().partition(is_dotted);
+    for (key, entry) in &dotted {
+        self::dotted(path, &join(name, key), entry, report);
+    }
+    if !own.is_empty() {
+        table(keys, &full, entry.value.span, &Table(own), report);
     }
 }
 
@@ -121,10 +177,10 @@ fn is_part_of_name(keys: &[Key], name: &str, entry: &Entry) -> bool {
 }
 
 /// A name with a dot that is not quoted reads as a table in a table.
-fn dotted(path: &str, name: &str, entry: &Entry, report: &mut Report) {
+fn dotted(path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
     // A name may have several dots.
     if let Data::Table(inner) = &entry.value.data
-        && let [(next, deeper)] = Vec::from_iter(&inner.0)[..]
+        && let [(next, deeper)] = &inner.0[..]
         && matches!(deeper.value.data, Data::Table(_))
     {
         return dotted(path, &join(name, next), deeper, report);
@@ -137,16 +193,16 @@ fn dotted(path: &str, name: &str, entry: &Entry, report: &mut Report) {
         .help(format!("quote a name that has a dot: [{path}.{name:?}]"));
 }
 
-fn unknown(keys: &[Key], path: &str, name: &str, span: Span, report: &mut Report) {
+fn unknown(keys: &[Key], path: &Path<'_>, name: &str, span: Span, report: &mut Report) {
     let known = || {
         let offered = keys
             .iter()
             .filter(|key| !matches!(key.need, Need::Never(_)));
         offered.map(|key| key.name)
     };
-    let message = match path {
-        "" => format!("there is no key or table `{}`", name.escape_debug()),
-        path => format!("`{path}` has no key `{}`", name.escape_debug()),
+    let message = match path.is_root() {
+        true => format!("there is no key or table `{}`", name.escape_debug()),
+        false => format!("`{path}` has no key `{}`", name.escape_debug()),
     };
     let help = did_you_mean(name, known())
         .unwrap_or_else(|| format!("it can have: {}", Vec::from_iter(known()).join(", ")));
@@ -158,11 +214,8 @@ pub(super) fn not_built(what: &str) -> String {
     format!("`{what}` is not built yet in this version of dpd")
 }
 
-fn join(path: &str, name: &str) -> String {
-    match path {
-        "" => name.escape_debug().to_string(),
-        path => format!("{path}.{}", name.escape_debug()),
-    }
+fn join(name: &str, next: &str) -> String {
+    format!("{name}.{}", next.escape_debug())
 }
 
 fn kind(shape: &Shape) -> &'static str {

@@ -1,7 +1,5 @@
 //! What the files say, before anything of it is understood: TOML values with their places, several files joined.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -44,9 +42,10 @@ impl Data {
     }
 }
 
-/// The keys of a table. A getter gives `None` for a key that is absent or of another kind, which the shape has reported.
+/// The keys of a table, in order, each once; most tables have few, and a map would take much more memory for those. A
+/// getter gives `None` for a key that is absent or of another kind, which the shape has reported.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table(pub BTreeMap<String, Entry>);
+pub(super) struct Table(pub Vec<(String, Entry)>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -66,6 +65,15 @@ pub(super) struct NamedTable<'t> {
 }
 
 impl Table {
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        let place = self.0.binary_search_by(|(name, _)| name.as_str().cmp(key));
+        place.ok().map(|place| &self.0[place].1)
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
     pub fn text(&self, key: &str) -> Option<Located<&str>> {
         self.find(key, |data| match data {
             Data::Text(text) => Some(text.as_str()),
@@ -121,7 +129,7 @@ impl Table {
         key: &str,
         pick: impl FnOnce(&'t Data) -> Option<T>,
     ) -> Option<Located<T>> {
-        let value = &self.0.get(key)?.value;
+        let value = &self.get(key)?.value;
         pick(&value.data).map(|picked| Located {
             value: picked,
             span: value.span,
@@ -235,7 +243,9 @@ fn own_table(file: usize, table: DeTable<'_>) -> Table {
         };
         (key.into_inner().into_owned(), entry)
     });
-    Table(entries.collect())
+    let mut entries: Vec<(String, Entry)> = entries.collect();
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Table(entries)
 }
 
 fn own_value(file: usize, value: Spanned<DeValue<'_>>) -> Value {
@@ -260,24 +270,37 @@ fn whole_number(number: &DeInteger<'_>) -> Option<i64> {
 
 /// Adds a later file's tables to those of the files before it.
 fn join(whole: &mut Table, table: Table, path: &str, report: &mut Report) {
+    let mut joined = Vec::with_capacity(whole.0.len() + table.0.len());
+    let mut olds = std::mem::take(&mut whole.0).into_iter().peekable();
     for (name, new) in table.0 {
-        let path = match path {
-            "" => name.clone(),
-            path => format!("{path}.{name}"),
-        };
-        match whole.0.entry(name) {
-            Slot::Vacant(slot) => {
-                slot.insert(new);
+        while let Some(before) = olds.next_if(|(old, _)| *old < name) {
+            joined.push(before);
+        }
+        match olds.next_if(|(old, _)| *old == name) {
+            None => joined.push((name, new)),
+            Some((name, old)) => {
+                let path = match path {
+                    "" => name.clone(),
+                    path => format!("{path}.{name}"),
+                };
+                joined.push((name, join_entries(old, new, &path, report)));
             }
-            Slot::Occupied(mut slot) => match (&mut slot.get_mut().value.data, new.value.data) {
-                (Data::Table(old), Data::Table(new)) => join(old, new, &path, report),
-                _ => {
-                    report
-                        .error(new.key, format!("`{path}` is given twice"))
-                        .note(slot.get().key, "first given here")
-                        .help("files join their tables, but a key has one place: take one out");
-                }
-            },
         }
     }
+    joined.extend(olds);
+    whole.0 = joined;
+}
+
+/// Of two entries of the same name only tables can be joined.
+fn join_entries(mut old: Entry, new: Entry, path: &str, report: &mut Report) -> Entry {
+    match (&mut old.value.data, new.value.data) {
+        (Data::Table(old), Data::Table(new)) => join(old, new, path, report),
+        _ => {
+            report
+                .error(new.key, format!("`{path}` is given twice"))
+                .note(old.key, "first given here")
+                .help("files join their tables, but a key has one place: take one out");
+        }
+    }
+    old
 }

@@ -23,7 +23,7 @@ use signal_hook::iterator::Signals;
 
 use crate::bpf::memory;
 use crate::bpf::reader::Reader;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use crate::http;
 use crate::model::world::World;
 use crate::net;
@@ -54,10 +54,11 @@ const LOOK: Duration = Duration::from_secs(30);
 pub fn run(path: &Path) -> Result<()> {
     raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
+    let (stirred, file_stirs) = bounded(1);
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
     let signals = signals()?;
-    let _file_watcher = FileWatcher::start(path, changed)?;
+    let _file_watcher = FileWatcher::start(path, stirred, changed)?;
     let _net_watcher = net::Watcher::start(moved)?;
 
     let loaded = config::load(path).map_err(anyhow::Error::new)?;
@@ -75,7 +76,13 @@ pub fn run(path: &Path) -> Result<()> {
     );
     // What a daemon before us could not know is known before the first is asked for it.
     daemon.sweep();
-    daemon.follow(&file_changes, &host_changes, &signals);
+    let calls = Calls {
+        file_stirs,
+        file_changes,
+        host_changes,
+        signals,
+    };
+    daemon.follow(&calls);
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
     Ok(())
@@ -111,9 +118,19 @@ fn signals() -> Result<Receiver<i32>> {
     Ok(receiver)
 }
 
+/// What wakes the daemon.
+struct Calls {
+    file_stirs: Receiver<()>,
+    file_changes: Receiver<()>,
+    host_changes: Receiver<()>,
+    signals: Receiver<i32>,
+}
+
 struct Daemon {
     path: PathBuf,
     config: Config,
+    /// What the file says while it comes to rest.
+    ahead: Option<Loaded>,
     reconciler: Reconciler,
     names: Arc<Names>,
     shared: Arc<Shared>,
@@ -137,7 +154,7 @@ impl Daemon {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
-            names.add(reconciler.epoch(), Arc::new(live.catalog.clone()));
+            names.add(reconciler.epoch(), live.catalog.clone());
         }
         let world = net::snapshot()?;
         let started = Instant::now();
@@ -167,6 +184,7 @@ impl Daemon {
         let mut daemon = Daemon {
             path: path.to_owned(),
             config,
+            ahead: None,
             reconciler,
             names,
             shared,
@@ -188,22 +206,21 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn follow(
-        &mut self,
-        file_changes: &Receiver<()>,
-        host_changes: &Receiver<()>,
-        signals: &Receiver<i32>,
-    ) {
+    fn follow(&mut self, calls: &Calls) {
         let sweeps = tick(SWEEP);
         let looks = tick(LOOK);
         loop {
             select! {
-                recv(signals) -> signal => match signal {
+                recv(calls.signals) -> signal => match signal {
                     Ok(SIGHUP) => self.reload(),
                     _ => return,
                 },
-                recv(file_changes) -> _ => { self.follow_file(); }
-                recv(host_changes) -> _ => self.follow_host(),
+                recv(calls.file_stirs) -> _ => self.read_ahead(),
+                recv(calls.file_changes) -> _ => {
+                    let _ = calls.file_stirs.try_recv(); // of what is at rest now
+                    self.follow_file();
+                }
+                recv(calls.host_changes) -> _ => self.follow_host(),
                 recv(looks) -> _ => self.follow_host(),
                 recv(sweeps) -> _ => self.sweep(),
             }
@@ -220,9 +237,24 @@ impl Daemon {
         systemd::notify(systemd::READY);
     }
 
+    /// The file has changed and is not at rest: what it says by now is checked and planned, which is most of the work on a
+    /// large one. Nothing is done about it, and what is wrong with it is said when it rests.
+    fn read_ahead(&mut self) {
+        let before = self.ahead.take();
+        let Ok(loaded) = config::load_again(&self.path, before) else {
+            return;
+        };
+        if let Ok(world) = net::snapshot() {
+            let mut config = loaded.config.clone();
+            config.daemon = self.kept_places(&config.daemon);
+            self.reconciler.plan_ahead(config, world);
+        }
+        self.ahead = Some(loaded);
+    }
+
     /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
     fn follow_file(&mut self) -> bool {
-        let mut loaded = match config::load(&self.path) {
+        let mut loaded = match config::load_again(&self.path, self.ahead.take()) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.fail(&format!(
@@ -263,13 +295,17 @@ impl Daemon {
 
     /// What a running daemon can't move stays where it is.
     fn keep_places(&self, wanted: &mut config::Daemon) {
-        let kept = config::Daemon {
-            metrics: wanted.metrics,
-            ..self.config.daemon.clone()
-        };
+        let kept = self.kept_places(wanted);
         if *wanted != kept {
             log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
             *wanted = kept;
+        }
+    }
+
+    fn kept_places(&self, wanted: &config::Daemon) -> config::Daemon {
+        config::Daemon {
+            metrics: wanted.metrics,
+            ..self.config.daemon.clone()
         }
     }
 
@@ -442,7 +478,9 @@ impl Daemon {
                 self.shared.sweep_failed();
             }
         }
-        self.names.forget_old(started);
+        if self.names.forget_old(started) {
+            memory::give_back();
+        }
         match Reader::open(root).and_then(|reader| reader.drops()) {
             Ok(drops) => self.shared.sample(&drops),
             Err(error) => log::warn!("sample the counters of drops: {error:#}"),

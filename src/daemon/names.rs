@@ -9,7 +9,7 @@ use crate::model::catalog::Catalog;
 /// Events wait in the ring for a moment at most; more reloads than this don't fit into it.
 const KEPT: usize = 16;
 /// Nor do they wait for so long. A catalog of ten thousand services takes some 30 MB.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+const KEPT_FOR: Duration = Duration::from_secs(3);
 
 /// Catalogs by epoch, the latest last.
 #[derive(Debug, Default)]
@@ -47,13 +47,15 @@ impl Names {
             .unwrap_or_default()
     }
 
-    /// Lets go of those that were replaced some time before `now`.
-    pub fn forget_old(&self, now: Instant) {
+    /// Lets go of those that were replaced some time before `now`; answers whether there were any.
+    pub fn forget_old(&self, now: Instant) -> bool {
         let mut catalogs = self.lock();
+        let known = catalogs.len();
         let is_old = |next: &Known| now.saturating_duration_since(next.added) > KEPT_FOR;
         while catalogs.get(1).is_some_and(is_old) {
             catalogs.pop_front();
         }
+        catalogs.len() < known
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {

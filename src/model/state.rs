@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,8 @@ pub struct State {
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
     /// What is dropped on the uplinks before the host sees it.
     pub prefilter: BTreeMap<IpNet, PrefilterEntry>,
-    /// What the numbers in the other tables mean.
-    pub catalog: Catalog,
+    /// What the numbers in the other tables mean; shared with those who name events.
+    pub catalog: Arc<Catalog>,
 }
 
 /// Switches and durations that programs read.
@@ -224,6 +225,11 @@ pub struct PrefilterEntry {
 }
 
 impl State {
+    /// The catalog while it is being made.
+    pub fn catalog_mut(&mut self) -> &mut Catalog {
+        Arc::make_mut(&mut self.catalog)
+    }
+
     /// Every address that is some service's.
     pub fn service_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let mut last = None;

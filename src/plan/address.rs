@@ -68,7 +68,11 @@ pub fn compile(
     );
     for (prefix, owner, cidrs) in covered(&owners, stand_ins) {
         if owners.get(&prefix) == Some(&owner) {
-            let info = state.catalog.identities.entry(owner.identity).or_default();
+            let info = state
+                .catalog_mut()
+                .identities
+                .entry(owner.identity)
+                .or_default();
             info.addresses.insert(prefix);
         }
         let class = ClassInfo {
@@ -77,7 +81,7 @@ pub fn compile(
             cidrs,
         };
         let number = classes.number(class.clone());
-        state.catalog.classes.insert(number, class);
+        state.catalog_mut().classes.insert(number, class);
         let entry = AddressEntry {
             identity: owner.identity,
             class: number,
@@ -86,7 +90,7 @@ pub fn compile(
         };
         state.addresses.insert(prefix, entry);
     }
-    state.catalog.next.class = classes.next();
+    state.catalog_mut().next.class = classes.next();
 }
 
 /// The prefixes that are somebody's. Of two who have the same, endpoints come first, then the host, the other

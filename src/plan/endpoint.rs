@@ -126,7 +126,7 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], known: &Catalog, sta
             row,
         };
         state
-            .catalog
+            .catalog_mut()
             .endpoints
             .insert(workload.interface.to_owned(), info);
         let Some(attachment) = workload.attachment else {

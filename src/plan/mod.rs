@@ -42,9 +42,9 @@ pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
         settings: settings::compile(config, world),
         ..State::default()
     };
-    state.catalog.config = config.path.display().to_string();
-    state.catalog.node = config.node.name.clone();
-    name_identities(config, &mut state.catalog);
+    state.catalog_mut().config = config.path.display().to_string();
+    state.catalog_mut().node = config.node.name.clone();
+    name_identities(config, state.catalog_mut());
 
     let workloads = endpoint::workloads(config, world);
     let stand_ins = StandIns::new(config);

@@ -77,8 +77,8 @@ pub fn compile(config: &Config, stand_ins: &StandIns, known: &Catalog, state: &m
     table.sort_by_key(|(key, _)| *key);
     table.dedup_by_key(|(key, _)| *key);
     state.policy = table.into_iter().collect();
-    state.catalog.rules = numbered.into_iter().zip(infos).collect();
-    name_enforcers(config, &mut state.catalog);
+    state.catalog_mut().rules = numbered.into_iter().zip(infos).collect();
+    name_enforcers(config, state.catalog_mut());
 }
 
 /// What a list asks for: one of nothing but denies takes those away and leaves the rest as it was.
@@ -185,7 +185,7 @@ fn number_rules(infos: &[RuleInfo], known: &Catalog, state: &mut State) -> Vec<u
         known.next.rule,
     );
     let numbered = rule_keys(infos).map(|key| numbers.number(key)).collect();
-    state.catalog.next.rule = numbers.next();
+    state.catalog_mut().next.rule = numbers.next();
     numbered
 }
 

@@ -25,10 +25,10 @@ pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
             };
             let number = numbers.number(info.clone());
             state.prefilter.insert(prefix, PrefilterEntry { number });
-            state.catalog.prefilter.insert(number, info);
+            state.catalog_mut().prefilter.insert(number, info);
         }
     }
-    state.catalog.next.prefilter = numbers.next();
+    state.catalog_mut().next.prefilter = numbers.next();
 }
 
 #[cfg(test)]

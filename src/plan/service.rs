@@ -34,18 +34,18 @@ pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
             name: name.clone(),
             frontends: service.frontends.iter().copied().collect(),
         };
-        state.catalog.services.insert(number, info);
+        state.catalog_mut().services.insert(number, info);
         for (backend, row) in &own {
             let info = BackendInfo {
                 service: number,
                 address: row.address,
             };
-            state.catalog.backends.insert(*backend, info);
+            state.catalog_mut().backends.insert(*backend, info);
         }
         state.backends.extend(own);
     }
-    state.catalog.next.service = services.next();
-    state.catalog.next.backend = backends.next();
+    state.catalog_mut().next.service = services.next();
+    state.catalog_mut().next.backend = backends.next();
 }
 
 fn number_backends(

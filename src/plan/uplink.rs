@@ -18,14 +18,14 @@ pub fn compile(config: &Config, world: &World, state: &mut State) {
             ifindex: link.map(|link| link.ifindex),
             xdp: *xdp,
         };
-        state.catalog.uplinks.insert(name.clone(), info);
+        state.catalog_mut().uplinks.insert(name.clone(), info);
     }
     for (name, node) in &config.nodes {
         let info = NodeInfo {
             addresses: node.addresses.iter().copied().collect(),
             cidrs: node.cidrs.iter().map(IpNet::trunc).collect(),
         };
-        state.catalog.nodes.insert(name.clone(), info);
+        state.catalog_mut().nodes.insert(name.clone(), info);
     }
 }
 

@@ -109,8 +109,9 @@ impl Reconciler {
                 program => program != xdp_program,
             };
         let is_lost = |ifindex: u32, role: Role| {
+            let pins = self.load.pins();
             let lacks =
-                |hook| attach::program_on(self.load.pins(), ifindex, hook) != programs[&hook];
+                |hook| attach::program_on(&self.kept, pins, ifindex, hook) != programs[&hook];
             let xdp = with_xdp.get(&ifindex);
             role.programs().into_iter().any(lacks)
                 || xdp.is_some_and(|mode| lacks_xdp(ifindex, *mode))

@@ -1,9 +1,9 @@
 //! Follows the configuration file: says "look again" once a change has come to rest.
 //!
 //! ```text
-//!   notify: the folders of the files ───────────┐
-//!                                               ├─► look: did a stamp change? ─► settle ─► ()
-//!   every half second, for what it doesn't tell ┘
+//!   notify: the folders of the files ───────────┐                              ┌─► () stirred
+//!                                               ├─► look: did a stamp change? ─┤
+//!   every half second, for what it doesn't tell ┘                              └─► settle ─► () changed
 //! ```
 //!
 //! notify only wakes; what decides is a look at the files themselves. What it doesn't tell is noticed by the slow
@@ -65,14 +65,15 @@ pub struct FileWatcher {
 }
 
 impl FileWatcher {
-    /// Sends `()` when a change is over: no stamp has moved for 300 ms, and two reads of all files agree. A file
-    /// that vanishes has changed too. One that is written without a pause is never still, and is not told of.
+    /// Sends `()` to `changed` when a change is over: no stamp has moved for 300 ms, and two reads of all files agree. A
+    /// file that vanishes has changed too. One that is written without a pause is never still, and is not told of. To
+    /// `stirred` it says that a change has begun, so that what takes time may be done while it comes to rest.
     ///
-    /// `changed` is a channel of one: a full one already says "look again". To miss nothing, start this before
+    /// Both are channels of one: a full one already says "look again". To miss nothing, start this before
     /// the file is read for the first time.
-    pub fn start(config: &Path, changed: Sender<()>) -> Result<FileWatcher> {
+    pub fn start(config: &Path, stirred: Sender<()>, changed: Sender<()>) -> Result<FileWatcher> {
         let ear = Ear::new().context("make the event that tells of changed files")?;
-        FileWatcher::start_with(Some(ear), SLOW, config, changed)
+        FileWatcher::start_with(Some(ear), SLOW, config, stirred, changed)
     }
 
     /// Without an ear the slow look is alone.
@@ -80,6 +81,7 @@ impl FileWatcher {
         ear: Option<Ear>,
         slow: Duration,
         config: &Path,
+        stirred: Sender<()>,
         changed: Sender<()>,
     ) -> Result<FileWatcher> {
         let main = std::path::absolute(config)
@@ -90,6 +92,7 @@ impl FileWatcher {
             files,
             ear,
             slow,
+            stirred,
             changed,
         };
         let worker = Worker::spawn("dpd-watch", move |sleeper| follower.run(&sleeper))?;
@@ -104,6 +107,7 @@ struct Follower {
     /// The stamps that were told of last.
     known: Stamps,
     slow: Duration,
+    stirred: Sender<()>,
     changed: Sender<()>,
 }
 
@@ -144,6 +148,11 @@ impl Follower {
         wake
     }
 
+    /// A change is on its way. Nobody there: `changed` finds that out.
+    fn stir(&self) {
+        let _ = self.stirred.try_send(());
+    }
+
     /// Waits until nothing moves and two reads agree; `None`: the thread is to end.
     fn settle(&self, sleeper: &Sleeper) -> Option<Stamps> {
         let begin = Instant::now();
@@ -151,16 +160,20 @@ impl Follower {
         let mut stamps = Stamps::take(&self.files);
         let mut since = Instant::now();
         let mut read = None;
+        self.stir();
         while sleeper.sleep(None, Some(TICK)) != Wake::Stopped {
             let now = Stamps::take(&self.files);
             if now != stamps {
                 (stamps, since, read) = (now, Instant::now(), None);
+            } else if read.is_none() {
+                read = Some(stamps.digest());
+                self.stir();
             } else if since.elapsed() >= STILL {
                 let again = stamps.digest();
                 if read == Some(again) {
                     return Some(stamps);
                 }
-                read = Some(again);
+                (since, read) = (Instant::now(), Some(again)); // written without a trace
             }
             if begin.elapsed() >= RESTLESS && !is_said {
                 is_said = true;

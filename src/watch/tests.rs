@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, bounded};
 use rustix::fs::{CWD, FileType, Mode, Timestamps};
 
 use super::*;
@@ -22,12 +22,12 @@ enum By {
 }
 
 fn start(by: By, config: &Path) -> (FileWatcher, Receiver<()>) {
-    let (changed, changes) = crossbeam_channel::bounded(1);
+    let (changed, changes) = bounded(1);
     let (ear, slow) = match by {
         By::Notify => (Some(Ear::new().unwrap()), Duration::from_secs(3600)),
         By::SlowLook => (None, Duration::from_millis(20)),
     };
-    let watcher = FileWatcher::start_with(ear, slow, config, changed).unwrap();
+    let watcher = FileWatcher::start_with(ear, slow, config, bounded(1).0, changed).unwrap();
     (watcher, changes)
 }
 
@@ -347,8 +347,8 @@ fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
     });
     assert!(refused.is_err(), "inotify is to be refused here");
     let config = top.path().join("plain/config.toml");
-    let (changed, changes) = crossbeam_channel::bounded(1);
-    let _watcher = FileWatcher::start(&config, changed).unwrap();
+    let (changed, changes) = bounded(1);
+    let _watcher = FileWatcher::start(&config, bounded(1).0, changed).unwrap();
     for text in ["two", "three"] {
         replace(&config, text);
         changes.recv_timeout(DEADLINE).unwrap();
@@ -358,8 +358,8 @@ fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
 #[test]
 fn a_file_is_followed_by_a_relative_path_and_without_drop_ins() {
     // The current folder is the crate's, in which there is no such file.
-    let (changed, _changes) = crossbeam_channel::bounded(1);
-    let watcher = FileWatcher::start(Path::new("no-such-file"), changed);
+    let (changed, _changes) = bounded(1);
+    let watcher = FileWatcher::start(Path::new("no-such-file"), bounded(1).0, changed);
     assert!(watcher.is_ok());
 }
 

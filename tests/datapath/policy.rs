@@ -518,7 +518,8 @@ fn what_may_go_to_the_host_is_the_senders_policy() {
 fn what_may_go_to_the_world_is_what_either_of_its_rules_says() {
     let named =
         "\n[identities.resolver]\nid = 20007\ncidrs = [\"203.0.113.7\", \"2001:db8:eeee::7\"]\n";
-    let tables: [(&str, &[(&str, u16, u8)]); 6] = [
+    type Row = (&'static str, u16, u8);
+    let tables: [(&str, &[Row]); 6] = [
         (
             r#"{ to = ["world"], ports = ["443/tcp"] }"#,
             &[

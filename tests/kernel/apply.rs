@@ -1,8 +1,10 @@
 //! One configuration after another: what is shared, what keeps its number, what is forgotten.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::gate;
 use dpd::bpf::pins::Pins;
 use libbpf_rs::{MapCore, MapHandle, MapType};
 
@@ -220,4 +222,66 @@ fn another_size_of_conntrack_carries_the_connections_over() {
 fn is_of_the_configuration(host: &Host, name: &str) -> bool {
     let map = MapHandle::from_pinned_path(host.pins().map(name)).unwrap();
     map.map_type() == MapType::ArrayOfMaps || name == "dpd_live"
+}
+
+/// Attaching takes the kernel a while: a first configuration counts before, and no workload is cut off meanwhile. What
+/// workloads send is taken first, or what one with programs sends would be a forgery to the next.
+#[test]
+fn a_first_configuration_counts_before_the_first_program_is_attached() {
+    on_host(|host| {
+        let config = host.config(CONFIG);
+        let mut reconciler = host.take_over(&config, Mechanism::Tcx);
+        let live = host.reader();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let kept = {
+            let seen = seen.clone();
+            gate::keep(Arc::new(move |words| {
+                if let Some(hook) = words.strip_prefix("create a tcx link at ") {
+                    let epoch = live.epoch().expect("read the epoch");
+                    seen.lock().unwrap().push((hook.to_owned(), epoch));
+                }
+                Ok(())
+            }))
+        };
+        let applied = host.apply(&mut reconciler, &config);
+        drop(kept);
+        let expected = ["ingress", "ingress", "egress", "egress"];
+        let expected = expected.map(|hook| (hook.to_owned(), applied.epoch));
+        assert_eq!(*seen.lock().unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let (one, other) = (
+            host.changed("20001", "20008"),
+            host.changed("20001", "20009"),
+        );
+        let identity = |id: &str| format!("~ identity client id {id}");
+        let rows = [
+            ("the one that was planned", &one, &one, "20001 → 20008"),
+            ("another than was planned", &one, &other, "20008 → 20009"),
+            (
+                "one that was planned before that",
+                &other,
+                &one,
+                "20009 → 20008",
+            ),
+        ];
+        for (what, planned, applied, expected) in rows {
+            reconciler.plan_ahead(planned.clone(), host.world());
+            let done = host.apply(&mut reconciler, applied);
+            let lines: Vec<String> = done.changes.iter().map(ToString::to_string).collect();
+            assert_eq!(lines, [identity(expected)], "{what}");
+        }
+        // What was planned from a revision that is not live any more is planned anew.
+        reconciler.plan_ahead(other.clone(), host.world());
+        let epoch = reconciler.epoch();
+        host.apply(&mut reconciler, &host.config(CONFIG));
+        let done = host.apply(&mut reconciler, &other);
+        assert_eq!(done.epoch, epoch + 2);
+        assert_eq!(done.changes.len(), 1, "{:?}", done.changes);
+    });
 }

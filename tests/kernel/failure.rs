@@ -147,6 +147,10 @@ fn a_first_start_that_fails_attaches_nothing() {
         assert_eq!(reconciler.epoch(), 0);
         assert!(reconciler.live().is_none());
         assert!(attach::held(&host.pins()).is_empty());
+        assert!(
+            Pins::numbers(&host.pins().generations()).is_empty(),
+            "the tables that counted for a moment are gone"
+        );
         drop(reconciler);
         assert!(Pins::numbers(&host.pins().loads()).is_empty());
         let _reconciler = host.start(Mechanism::Tcx);

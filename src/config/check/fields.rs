@@ -9,7 +9,7 @@ use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
 
-static EMPTY: Table = Table(BTreeMap::new());
+static EMPTY: Table = Table(Vec::new());
 
 /// The keys of one table. Values that are wrong are reported, and the default stands in for them.
 pub(super) struct Fields<'a> {

@@ -81,7 +81,7 @@ fn claim<'t>(
 pub(super) fn check_name(root: &Table, name: Located<&str>, also: &[&str], report: &mut Report) {
     let is_known = root
         .table("identities")
-        .is_some_and(|table| table.0.contains_key(name.value));
+        .is_some_and(|table| table.has(name.value));
     if is_known {
         return;
     }

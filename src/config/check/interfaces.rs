@@ -84,7 +84,7 @@ pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
 /// Reports keys that are another role's.
 fn refuse_keys(path: &str, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
     for key in keys {
-        if let Some(entry) = interface.table.0.get(*key) {
+        if let Some(entry) = interface.table.get(key) {
             report
                 .error(
                     entry.key,
@@ -105,7 +105,7 @@ fn uplink(path: &str, interface: &NamedTable, report: &mut Report) -> Interface 
 
 fn endpoint(root: &Table, path: &str, interface: &NamedTable, report: &mut Report) -> Interface {
     for (key, example) in [("addresses", "[\"192.0.2.10\"]"), ("identity", "\"NAME\"")] {
-        if !interface.table.0.contains_key(key) {
+        if !interface.table.has(key) {
             report
                 .error(
                     interface.span,

@@ -57,7 +57,7 @@ impl Context<'_> {
         }
         let has_rules = ["ingress", "egress"]
             .iter()
-            .any(|key| policy.table.0.contains_key(*key));
+            .any(|key| policy.table.has(key));
         if !has_rules {
             report
                 .error(
