@@ -2,7 +2,11 @@
 //! dpd's hook program meanwhile.
 //!
 //! Absolute figures differ from machine to machine and hour to hour. The ratios of set-ups that were run in turn hold;
-//! a row whose rounds differ by more than a quarter is marked as noisy.
+//! a row whose rounds differ by more than a quarter is marked as noisy. Client and server share a core where one waits for
+//! the other: what is measured then is the way of the packets, not how long a core takes to wake up.
+//!
+//! `cargo bench --bench traffic -- udp dpd` runs what it names alone: `udp`, `tcp`, `connect`, `bulk`, `dns`, `packets`, and
+//! set-ups by their names.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -19,8 +23,8 @@ use serde_json::Value;
 
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_secs(2);
-/// The client's core and the server's.
-const CORES: (usize, usize) = (0, 1);
+/// Where client and server take turns.
+const CORE: usize = 0;
 /// Rounds that differ by more than this share of their median are noisy.
 const NOISY: f64 = 0.25;
 
@@ -51,7 +55,7 @@ impl Figures {
     fn print(&self, what: &str, unit: &str) {
         let plain = self.median(Setup::Plain);
         print!("{what:34}");
-        for setup in Setup::ALL {
+        for setup in self.0.keys().copied() {
             let (median, spread) = (self.median(setup), self.spread(setup));
             let noisy = if spread > NOISY { " noisy" } else { "" };
             print!(
@@ -70,27 +74,68 @@ fn main() {
     lab::need_programs(&["nft", "iperf3", "dnsperf", "knotd"]);
     lab::own_bpffs();
     lab::warn_if_busy();
-    let labs: Vec<Lab> = Setup::ALL
-        .iter()
-        .map(|setup| Lab::new(*setup, ""))
+    let chosen = Chosen::of(std::env::args().skip(1));
+    let setups = Setup::ALL.into_iter();
+    let labs: Vec<Lab> = setups
+        .filter(|setup| chosen.has(*setup))
+        .map(|setup| Lab::new(setup, ""))
         .collect();
     let _servers: Vec<Servers> = labs.iter().map(serve).collect();
     println!(
         "medians of {ROUNDS} rounds of {} s: figure, ratio to plain routing, half the spread\n{:34}  {}",
         TIME.as_secs(),
         "",
-        Setup::ALL.map(Setup::name).join("                  ")
+        labs.iter()
+            .map(|lab| lab.setup.name())
+            .collect::<Vec<_>>()
+            .join("                  ")
     );
-    turns(&labs, "UDP round trips", load::udp_ping_pong);
-    turns(&labs, "TCP round trips", load::tcp_ping_pong);
-    turns(&labs, "TCP connect, request, close", load::tcp_connect);
-    bulk(&labs);
-    dns(&labs);
-    per_packet(&labs[2]);
+    let jobs: [(&str, &dyn Fn()); 5] = [
+        ("udp", &|| {
+            turns(&labs, "UDP round trips", load::udp_ping_pong)
+        }),
+        ("tcp", &|| {
+            turns(&labs, "TCP round trips", load::tcp_ping_pong)
+        }),
+        ("connect", &|| {
+            turns(&labs, "TCP connect, request, close", load::tcp_connect);
+        }),
+        ("bulk", &|| bulk(&labs)),
+        ("dns", &|| dns(&labs)),
+    ];
+    for (name, job) in jobs {
+        if chosen.runs(name) {
+            job();
+        }
+    }
+    if let Some(lab) = labs.iter().find(|lab| lab.setup == Setup::Dpd)
+        && chosen.runs("packets")
+    {
+        per_packet(lab);
+    }
+}
+
+/// What the command line names; all, if it names nothing.
+struct Chosen(Vec<String>);
+
+impl Chosen {
+    fn of(words: impl Iterator<Item = String>) -> Chosen {
+        Chosen(words.filter(|word| !word.starts_with('-')).collect())
+    }
+
+    fn has(&self, setup: Setup) -> bool {
+        let is_setup = |word: &String| Setup::ALL.iter().any(|setup| setup.name() == word);
+        !self.0.iter().any(is_setup) || self.0.iter().any(|word| word == setup.name())
+    }
+
+    fn runs(&self, job: &str) -> bool {
+        let is_job = |word: &String| Setup::ALL.iter().all(|setup| setup.name() != word);
+        !self.0.iter().any(is_job) || self.0.iter().any(|word| word == job)
+    }
 }
 
 fn serve(lab: &Lab) -> Servers {
-    let start = || Servers::start(lab::server(port::ECHO), CORES.1);
+    let start = || Servers::start(lab::server(port::ECHO), CORE);
     lab.server.run(start)
 }
 
@@ -101,7 +146,7 @@ fn turns(labs: &[Lab], what: &str, load: fn(std::net::SocketAddr, Duration) -> T
     for _ in 0..ROUNDS {
         for lab in labs {
             let turns = lab.client.run(|| {
-                load::pin(CORES.0);
+                load::pin(CORE);
                 load(lab.service(port::ECHO), TIME)
             });
             figures[0].add(lab.setup, turns.rate);
@@ -210,7 +255,7 @@ fn per_packet(lab: &Lab) {
     let _sink = lab.server.run(|| load::sink(lab::server(port::SINK)));
     let client = |load: &(dyn Fn() + Sync)| {
         lab.client.run(|| {
-            load::pin(CORES.0);
+            load::pin(CORE);
             load();
         });
     };

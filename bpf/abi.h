@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that an other version never takes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 2 };
+enum abi { DPD_ABI_VERSION = 3 };
 
 /* The packet was judged and delivered by a hook of ours: dpd_to_container passes it unread and takes it off. */
 enum mark { DPD_MARK = 0x0d9d0001 };
@@ -147,7 +147,7 @@ struct settings {
 	__u8 strict;
 	__u8 audit;
 	__u8 allow_host;
-	__u32 pad;
+	__u32 tick_ns; /* how long one of the kernel's jiffies is */
 	struct address node_ipv4; /* in whose name the node itself speaks */
 	struct address node_ipv6;
 };
@@ -296,8 +296,7 @@ enum connection_flags {
  */
 struct connection {
 	__u64 epoch; /* of the configuration that its verdict was made under; 0: due for another look */
-	__u64 seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
-	__u64 report_ns; /* when the next packet is reported */
+	__u64 attend_ticks; /* when a packet is not just one more: it renews the entry, or is reported; in jiffies */
 	__u64 packets;
 	__u64 bytes;
 	__u32 from_ifindex; /* where its packets come from; 0: the host */
@@ -319,6 +318,8 @@ struct connection {
 	__u32 backend;
 	__u32 egress_rule; /* 0: none was needed */
 	__u32 ingress_rule;
+	__u64 seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
+	__u64 report_ns; /* when the next packet is reported */
 	__u64 created_ns;
 };
 

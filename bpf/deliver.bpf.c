@@ -44,6 +44,7 @@ static __always_inline __must_check int enter_new(struct packet *packet, const s
 	connection->seen_ns = packet->now_ns;
 	connection->created_ns = packet->now_ns;
 	connection->report_ns = next_report(packet, settings);
+	connection_set_attention(connection, settings, packet->now_ns, packet->now_ticks);
 	connection->packets = 1;
 	connection->bytes = packet->length;
 	connection->state = CONNECTION_UNANSWERED;
@@ -97,6 +98,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 		due = 1;
 	if (due)
 		entry->report_ns = next_report(packet, settings);
+	connection_set_attention(entry, settings, packet->now_ns, packet->now_ticks);
 	packet->connection.state = entry->state;
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->length);

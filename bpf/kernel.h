@@ -14,6 +14,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -68,6 +69,19 @@ enum {
 	NSEC_PER_SEC = 1000000000,
 	ETH_VXLAN_PORT = 8472,
 };
+
+/* include/linux/skbuff.h: how a packet's transport checksum stands. */
+enum {
+	CHECKSUM_COMPLETE = 2, /* the kernel holds a sum over all of it */
+	CHECKSUM_PARTIAL = 3, /* the field holds the pseudo header's sum; the rest is left to the hardware */
+};
+
+/* The kernel's own record of a packet, as far as it is read; libbpf finds the place of the field. */
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *) __ksym __weak; /* since Linux 6.2 */
 
 /* A stage's answer is for its caller to act on; to lose one is a mistake. */
 #define __must_check __attribute__((warn_unused_result))

@@ -16,6 +16,7 @@ static __always_inline struct packet *chain_open(struct __sk_buff *skb, __u8 hoo
 		return 0;
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->now_ns = bpf_ktime_get_ns();
+	packet->now_ticks = bpf_jiffies64();
 	packet->epoch = epoch;
 	packet->slot = live_slot(epoch);
 	packet->ifindex = skb->ifindex;

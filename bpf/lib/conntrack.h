@@ -216,6 +216,23 @@ static __always_inline int connection_note_flags(struct connection *connection, 
 	return fresh;
 }
 
+/*
+ * Until when packets of this half are just one more: a second, or until one is to be reported. Counted in ticks, since
+ * those are read without a call.
+ */
+static __always_inline void connection_set_attention(struct connection *connection,
+						     const struct settings *settings, __u64 now_ns,
+						     __u64 now_ticks)
+{
+	__s64 wait_ns = connection->report_ns - now_ns;
+
+	if (wait_ns > (__s64)NSEC_PER_SEC)
+		wait_ns = NSEC_PER_SEC;
+	connection->attend_ticks = 0;
+	if (wait_ns > 0 && settings->tick_ns)
+		connection->attend_ticks = now_ticks + (__u64)wait_ns / settings->tick_ns;
+}
+
 /* What one half is to become with this packet: its time, its flags, the second question of a UDP flow. */
 static __always_inline int connection_advance_half(struct connection *connection, const struct tuple *tuple,
 						   __u8 tcp_flags, __u64 now_ns, int here)
@@ -235,6 +252,7 @@ static __always_inline void connection_mirror(struct connection *mirror, const s
 	*mirror = *connection;
 	mirror->epoch = 0;
 	mirror->report_ns = 0;
+	mirror->attend_ticks = 0;
 	mirror->packets = 0;
 	mirror->bytes = 0;
 	mirror->from_ifindex = connection->to_ifindex;

@@ -2,8 +2,9 @@
 /*
  * What a connection's entry says is done to the packet, and the packet is sent where the entry says.
  *
- * Transport checksums change only through bpf_l4_csum_replace: a packet whose checksum its sender left to the hardware
- * holds only the pseudo header's sum, and a program can't tell; the helper can. The IPv4 header's is always whole.
+ * A packet whose checksum its sender left to the hardware holds only the pseudo header's sum. bpf_l4_csum_replace knows
+ * that, and here every transport checksum changes through it; the established path asks the kernel itself where it can,
+ * which is faster. The IPv4 header's is always whole.
  */
 #ifndef DPD_DELIVER_H
 #define DPD_DELIVER_H

@@ -181,7 +181,7 @@ static __noinline void established_report(const struct plain *plain, struct conn
  * is to be reported. Zero if the connection has expired: then it is not this one's.
  */
 static __noinline int established_attend(const struct plain *plain, struct connection *connection,
-					 __u32 ifindex, __u8 hook)
+					 __u32 ifindex, __u8 hook, __u64 now_ticks)
 {
 	__u64 epoch = connection->epoch;
 	const struct settings *settings = settings_find(epoch);
@@ -192,11 +192,16 @@ static __noinline int established_attend(const struct plain *plain, struct conne
 
 	int fresh = connection_advance(connection, &plain->tuple, plain->tcp_flags, now_ns);
 
-	if (!fresh && now_ns < connection->report_ns)
+	int is_due = fresh || now_ns >= connection->report_ns;
+
+	if (is_due) {
+		connection->report_ns = 0;
+		if (settings->aggregation == AGGREGATION_MEDIUM)
+			connection->report_ns = now_ns + settings->report_interval_ns;
+	}
+	connection_set_attention(connection, settings, now_ns, now_ticks);
+	if (!is_due)
 		return 1;
-	connection->report_ns = 0;
-	if (settings->aggregation == AGGREGATION_MEDIUM)
-		connection->report_ns = now_ns + settings->report_interval_ns;
 	if (settings->aggregation == AGGREGATION_NONE && hook != HOOK_TO_CONTAINER)
 		established_report(plain, connection, epoch, ifindex, hook_point(hook));
 	established_report(plain, connection, epoch,
@@ -212,6 +217,58 @@ static __always_inline void delivery_count(const struct connection *connection, 
 		traffic_count(from_row, DIRECTION_EGRESS, length);
 	if (connection->to_ifindex)
 		traffic_count(connection->to_row, DIRECTION_INGRESS, length);
+}
+
+/*
+ * Whether a plain packet's transport checksum may be changed in place, without the helper that knows how it stands: the
+ * kernel tells since 6.2. What it holds a sum of itself is the helper's in IPv4; in IPv6 that sum stays as it is, since
+ * the addresses' change and the checksum's are each other's opposite.
+ */
+static __always_inline int checksum_is_open(int summed, int family)
+{
+	return summed >= 0 && (summed != CHECKSUM_COMPLETE || family == 6);
+}
+
+/* minus 1: this kernel does not tell. */
+static __always_inline int checksum_state(struct __sk_buff *skb)
+{
+	if (!bpf_ksym_exists(bpf_cast_to_kern_ctx))
+		return -1;
+
+	const struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ_BITFIELD(kernel, ip_summed);
+}
+
+/* A checksum after the rewrite, as the helper would leave it. What is left to the hardware has no ports in it yet. */
+static __always_inline __u16 checksum_rewritten(__u16 checksum, const struct connection *connection,
+						int summed)
+{
+	__u32 addresses = csum_fold(connection->address_sum);
+
+	if (summed == CHECKSUM_PARTIAL)
+		return csum_fold(checksum + addresses);
+	return csum_adjust(checksum, addresses + csum_fold(connection->port_sum));
+}
+
+static __always_inline __must_check int
+rewrite_checksum_in_place(struct __sk_buff *skb, const struct connection *connection, int summed, int family)
+{
+	int is_udp = connection->rewritten.protocol == IPPROTO_UDP;
+	int offset = transport_checksum_offset(connection->rewritten.protocol);
+	int header = family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u16 *checksum = (void *)(long)skb->data + ETH_HLEN + header + offset;
+
+	if (offset < 0)
+		return 0;
+	if ((void *)(checksum + 1) > (void *)(long)skb->data_end)
+		return -REASON_INVALID_PACKET;
+	if (is_udp && !*checksum)
+		return 0; /* its sender made none (RFC 768) */
+	*checksum = checksum_rewritten(*checksum, connection, summed);
+	if (is_udp && !*checksum)
+		*checksum = 0xffff;
+	return 0;
 }
 
 /* The ports of a plain packet: behind a header of known length, and in the linear part, so that no helper is needed. */
@@ -233,8 +290,14 @@ static __always_inline __must_check int rewrite(struct __sk_buff *skb, const str
 {
 	int answer = 0;
 
-	if (connection->flags & CONNECTION_REWRITE)
-		answer = rewrite_checksum(skb, connection, transport);
+	if (connection->flags & CONNECTION_REWRITE) {
+		int summed = checksum_state(skb);
+
+		if (checksum_is_open(summed, family))
+			answer = rewrite_checksum_in_place(skb, connection, summed, family);
+		else
+			answer = rewrite_checksum(skb, connection, transport);
+	}
 	if (!answer && connection->flags & CONNECTION_REWRITE && connection->port_sum)
 		answer = rewrite_ports(skb, connection, family);
 	if (!answer)
@@ -258,14 +321,11 @@ static __always_inline int connection_is_passing(const struct connection *connec
  * Sends a packet on its connection's way; the answer is as that of established(). Global: it is verified once, not once
  * for each table that the connection may lie in.
  */
-__weak __noinline int established_send(struct __sk_buff *skb, struct plain *plain,
-				       struct connection *connection, __u8 hook)
+static __always_inline int established_send(struct __sk_buff *skb, struct plain *plain,
+					    struct connection *connection, __u8 hook)
 {
-	__u64 now_ns = bpf_ktime_get_coarse_ns();
+	__u64 now_ticks = bpf_jiffies64();
 	struct route route = {};
-
-	if (!plain || !connection)
-		return ACTION_CONTINUE; /* for the verifier, which does not know who calls */
 
 	int delivery = hook == HOOK_TO_CONTAINER ? DELIVERY_PASS : connection->delivery;
 
@@ -274,9 +334,8 @@ __weak __noinline int established_send(struct __sk_buff *skb, struct plain *plai
 		return ACTION_CONTINUE; /* whatever else is to be done with it, the chain can, and reports it */
 	plain->out_ifindex = route.ifindex;
 	if (unlikely(plain->tcp_flags & TCP_NOTED || connection_is_passing(connection) ||
-		     (__s64)(now_ns - connection->seen_ns) >= NSEC_PER_SEC ||
-		     now_ns >= connection->report_ns) &&
-	    !established_attend(plain, connection, skb->ifindex, hook))
+		     now_ticks >= connection->attend_ticks) &&
+	    !established_attend(plain, connection, skb->ifindex, hook, now_ticks))
 		return ACTION_CONTINUE;
 
 	int answer = rewrite(skb, connection, plain->transport, plain->family, delivery);
@@ -297,8 +356,10 @@ static __always_inline __must_check int established(struct __sk_buff *skb, __u8 
 	if (!plain_parse(skb, &plain))
 		return ACTION_CONTINUE;
 
-	struct connection *connection = conntrack_find(&plain.tuple);
+	struct connection *connection = conntrack_find_answered(&plain.tuple);
 
+	if (!connection)
+		connection = bpf_map_lookup_elem(&dpd_ct_unanswered, &plain.tuple);
 	if (!connection || !epoch || connection->epoch != epoch ||
 	    !connection_fits(connection, hook, skb->ifindex) || connection_is_first_answer(connection) ||
 	    plain.tcp_flags & TCP_SYN)

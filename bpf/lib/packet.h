@@ -32,6 +32,7 @@ struct end {
 
 struct packet {
 	__u64 now_ns;
+	__u64 now_ticks;
 	__u64 epoch;
 	__u32 slot;
 	__u32 ifindex;

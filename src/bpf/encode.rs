@@ -63,10 +63,19 @@ pub fn settings(settings: &Settings) -> abi::settings {
         strict: settings.strict.into(),
         audit: settings.audit.into(),
         allow_host: settings.allow_host.into(),
-        pad: 0,
+        tick_ns: tick_ns(),
         node_ipv4: address(settings.node_ipv4.map_or(NAMELESS_IPV4, IpAddr::V4)),
         node_ipv6: address(settings.node_ipv6.map_or(NAMELESS_IPV6, IpAddr::V6)),
     }
+}
+
+/// How long one of the kernel's jiffies is: its coarse clocks move once in each.
+fn tick_ns() -> u32 {
+    use rustix::time::{ClockId, clock_getres};
+    clock_getres(ClockId::MonotonicCoarse)
+        .tv_nsec
+        .try_into()
+        .unwrap_or_default()
 }
 
 pub fn decode_settings(settings: &abi::settings) -> Settings {

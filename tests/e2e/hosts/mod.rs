@@ -1,5 +1,6 @@
 //! Two hosts with a router between them, a dpd on each, and a host of the world behind the router.
 
+mod checksum;
 mod foreign;
 mod jumbo;
 mod mtu;
