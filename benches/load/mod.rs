@@ -145,14 +145,27 @@ fn echo(mut stream: TcpStream) {
 
 /// UDP questions and answers over one flow.
 pub fn udp_ping_pong(to: SocketAddr, time: Duration) -> Turns {
+    udp_ping_pong_after(to, time, || {}).0
+}
+
+/// The same, with something done once the flow is established.
+pub fn udp_ping_pong_after<T>(
+    to: SocketAddr,
+    time: Duration,
+    then: impl FnOnce() -> T,
+) -> (Turns, T) {
     let socket = udp_client(to);
     let mut bytes = [0; SIZE];
-    turns(time, || {
+    let mut turn = || {
         socket.send(&[0; SIZE]).expect("send");
         socket
             .recv(&mut bytes)
             .expect("no answer to a question by UDP");
-    })
+    };
+    turn();
+    turn();
+    let done = then();
+    (turns(time, turn), done)
 }
 
 /// TCP questions and answers over one connection.

@@ -9,6 +9,7 @@ mod history;
 mod names;
 mod scrape;
 mod shared;
+mod sweeper;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,8 +36,9 @@ use crate::watch::FileWatcher;
 use names::Names;
 use scrape::Scraper;
 use shared::Shared;
+use sweeper::Sweeper;
 
-/// How often connections are swept, counters sampled, and what something else did is looked for.
+/// How often connections are swept, if they are not too many, counters sampled, and what something else did is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Lines of one change that the log is given; a first start with thousands of services has as many.
 const CHANGES_TOLD: usize = 200;
@@ -76,6 +78,7 @@ pub fn run(path: &Path) -> Result<()> {
     );
     // What a daemon before us could not know is known before the first is asked for it.
     daemon.sweep();
+    daemon.sweeper.wait();
     let calls = Calls {
         file_stirs,
         file_changes,
@@ -134,6 +137,7 @@ struct Daemon {
     reconciler: Reconciler,
     names: Arc<Names>,
     shared: Arc<Shared>,
+    sweeper: Sweeper,
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
@@ -188,6 +192,7 @@ impl Daemon {
             reconciler,
             names,
             shared,
+            sweeper: Sweeper::default(),
             waiting: Vec::new(),
             warnings: Vec::new(),
             scraper,
@@ -277,6 +282,9 @@ impl Daemon {
                 return false;
             }
         };
+        if loaded.config.conntrack.size != self.config.conntrack.size {
+            self.sweeper.wait(); // the tables are about to be others
+        }
         let previous = std::mem::replace(&mut self.config, loaded.config);
         match self.apply() {
             Ok(()) => {
@@ -465,20 +473,8 @@ impl Daemon {
             return;
         };
         let root = &self.config.daemon.bpf_root;
-        let started = Instant::now();
-        match crate::sweep::sweep(root, &live.settings) {
-            Ok(swept) => {
-                let took = started.elapsed();
-                let (present, deleted) = (swept.counts.present, swept.deleted);
-                log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
-                self.shared.swept(took, swept);
-            }
-            Err(error) => {
-                log::warn!("sweep connections: {error:#}");
-                self.shared.sweep_failed();
-            }
-        }
-        if self.names.forget_old(started) {
+        self.sweeper.walk(root, &live.settings, &self.shared);
+        if self.names.forget_old(Instant::now()) {
             memory::give_back();
         }
         match Reader::open(root).and_then(|reader| reader.drops()) {

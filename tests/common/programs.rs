@@ -135,6 +135,14 @@ impl Datapath for Programs {
         self.ask(move |machine| machine.evict(protocol, src, dst));
     }
 
+    fn multiply(&self, connections: u32) {
+        self.ask(move |machine| machine.multiply(connections));
+    }
+
+    fn sweep(&self) -> Duration {
+        self.ask(|machine| machine.sweep())
+    }
+
     fn neglect(&self) {
         self.ask(|machine| machine.neglect());
     }
@@ -411,6 +419,46 @@ impl Machine {
         assert!(gone.contains(&true), "no entry from {src} to {dst}");
     }
 
+    /// Of each table of answered connections the first pair is the pattern.
+    fn multiply(&self, connections: u32) {
+        for name in ["dpd_ct_tcp", "dpd_ct_other"] {
+            let map = MapHandle::from_pinned_path(self.pins.map(name)).expect("open a table");
+            let row = |key: Vec<u8>| {
+                let value = map.lookup(&key, MapFlags::ANY).ok()??;
+                abi::tuple::from_bytes(&key).zip(abi::connection::from_bytes(&value))
+            };
+            let rows: Vec<(abi::tuple, abi::connection)> = map.keys().filter_map(row).collect();
+            let is_reply = |entry: &abi::connection| {
+                u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
+            };
+            let find = |reply| rows.iter().find(|(_, entry)| is_reply(entry) == reply);
+            let (Some(asked), Some(told)) = (find(false), find(true)) else {
+                continue;
+            };
+            let room = map.max_entries() / 2;
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for number in 1..=connections.min(room.saturating_sub(1024)) {
+                for (key, entry) in pair_of_client(*asked, *told, number) {
+                    keys.extend_from_slice(key.as_bytes());
+                    values.extend_from_slice(entry.as_bytes());
+                }
+            }
+            let count = (keys.len() / size_of::<abi::tuple>()) as u32;
+            if count > 0 {
+                map.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)
+                    .expect("fill a table");
+            }
+        }
+    }
+
+    fn sweep(&self) -> Duration {
+        let tables = Tables::open(&self.pins).expect("open the tables of connections");
+        let begun = std::time::Instant::now();
+        let swept = tables.sweep(&self.state.settings, now_ns());
+        swept.expect("sweep");
+        begun.elapsed()
+    }
+
     fn break_chain(&self, place: u32) {
         let load = Pins::numbers(&self.pins.loads())[0];
         let calls = self.pins.load(load).join("dpd_calls");
@@ -451,6 +499,26 @@ impl Machine {
         connections.sort_by_key(|connection| std::cmp::Reverse(connection.age_ns));
         connections
     }
+}
+
+/// A pair as it would be of the client with this number.
+fn pair_of_client(
+    (mut asked_key, mut asked): (abi::tuple, abi::connection),
+    (mut told_key, mut told): (abi::tuple, abi::connection),
+    number: u32,
+) -> [(abi::tuple, abi::connection); 2] {
+    let ipv4 = (0x0b00_0000 + number).to_be(); // 11.0.0.0/8
+    let client = abi::address {
+        word: [0, u64::from(ipv4) << 32 | 0xffff_0000],
+    };
+    for tuple in [&mut asked_key, &mut asked.rewritten] {
+        tuple.source = client;
+    }
+    for tuple in [&mut told_key, &mut told.rewritten] {
+        tuple.destination = client;
+    }
+    (asked.seen_ns, told.seen_ns) = (now_ns(), now_ns());
+    [(asked_key, asked), (told_key, told)]
 }
 
 fn read(config: &Path) -> dpd::config::Config {

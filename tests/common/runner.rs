@@ -75,6 +75,10 @@ pub trait Datapath {
     /// Takes the entry of packets of this protocol from here to there away, as the kernel does with the least used one
     /// when a table is full.
     fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr);
+    /// Adds so many connections that look like those that are there, from other clients.
+    fn multiply(&self, connections: u32);
+    /// How long the sweeper takes for one walk over all connections.
+    fn sweep(&self) -> Duration;
     /// As if no daemon had run for a long time: nothing was swept, no count set right.
     fn neglect(&self);
     /// Frames that XDP counted as malformed.
@@ -166,6 +170,14 @@ impl Node {
 
     pub fn evict(&self, protocol: u8, src: SocketAddr, dst: SocketAddr) {
         self.datapath.evict(protocol, src, dst);
+    }
+
+    pub fn multiply(&self, connections: u32) {
+        self.datapath.multiply(connections);
+    }
+
+    pub fn sweep(&self) -> Duration {
+        self.datapath.sweep()
     }
 
     pub fn neglect(&self) {
