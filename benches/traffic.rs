@@ -292,4 +292,27 @@ fn per_packet(lab: &Lab) {
         println!("  {what:44} {:7.0}", rounds.fold(f64::MAX, f64::min));
     }
     println!("  ({} s)", begun.elapsed().as_secs());
+    programs(lab);
+}
+
+/// What each program is, and costs under all that has run so far. The kernel counts a step of the chain with the hook that
+/// it was entered by.
+fn programs(lab: &Lab) {
+    println!(
+        "\n{:22} {:>8} {:>12} {:>20} {:>14}",
+        "program", "ns a run", "runs", "instructions verified", "bytes compiled"
+    );
+    let root = lab.daemon().root();
+    let reader = dpd::bpf::reader::Reader::open(root).expect("read the datapath");
+    for program in reader.programs().expect("ask about the programs") {
+        let runs = runs(root, &program.name);
+        let ns = match runs.count {
+            0 => "-".to_owned(),
+            _ => format!("{:.0}", runs.ns()),
+        };
+        println!(
+            "{:22} {ns:>8} {:12} {:20} {:14}",
+            program.name, runs.count, program.verified_instructions, program.jited_bytes
+        );
+    }
 }

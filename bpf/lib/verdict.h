@@ -70,11 +70,39 @@ static __noinline int finish_drop(struct packet *packet, __u8 reason)
 	return 0;
 }
 
+/*
+ * Calls a step; comes back if it is not there. Each call names its place as a constant, for which the kernel's compiler jumps
+ * straight to the program.
+ */
+static __always_inline void chain_call(struct __sk_buff *skb, __u32 next)
+{
+	switch (next) {
+	case CALL_HANDLE_IPV4:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_HANDLE_IPV4);
+	case CALL_HANDLE_IPV6:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_HANDLE_IPV6);
+	case CALL_NEIGHBOUR:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_NEIGHBOUR);
+	case CALL_LB:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_LB);
+	case CALL_CT:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_CT);
+	case CALL_POLICY:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_POLICY);
+	case CALL_DELIVER:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_DELIVER);
+	case CALL_ICMP_ERROR:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_ICMP_ERROR);
+	case CALL_ANSWER:
+		return bpf_tail_call_static(skb, &dpd_calls, CALL_ANSWER);
+	}
+}
+
 /* `next` is the step that carries on if the answer is ACTION_CONTINUE. */
 static __always_inline int finish(struct __sk_buff *skb, struct packet *packet, int answer, __u32 next)
 {
 	if (answer == ACTION_CONTINUE) {
-		bpf_tail_call(skb, &dpd_calls, next);
+		chain_call(skb, next);
 		answer = -REASON_MISSED_TAIL_CALL; /* a hole in the chain of a workload fails closed */
 	}
 	if (answer == ACTION_PASS)
@@ -82,7 +110,7 @@ static __always_inline int finish(struct __sk_buff *skb, struct packet *packet, 
 	if (answer == ACTION_REDIRECT)
 		return TC_ACT_REDIRECT;
 	if (answer != ACTION_DROP && finish_drop(packet, -answer)) {
-		bpf_tail_call(skb, &dpd_calls, CALL_ANSWER);
+		chain_call(skb, CALL_ANSWER);
 		metric_count(packet->ifindex, REASON_MISSED_TAIL_CALL, packet->direction, packet->length);
 	}
 	return TC_ACT_SHOT;

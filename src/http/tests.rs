@@ -143,14 +143,19 @@ fn who_is_silent_or_does_not_read_is_let_go() {
     let mut answer = Vec::new();
     silent.read_to_end(&mut answer).unwrap();
     assert!(answer.is_empty(), "it is closed without an answer");
+    let wait_for = |connections| {
+        let deadline = Instant::now() + PATIENCE;
+        while server.open_connections() != connections {
+            assert!(Instant::now() < deadline, "not {connections}");
+            std::thread::yield_now();
+        }
+    };
+    wait_for(0);
 
     let mut deaf = connect(&server);
     deaf.write_all(b"GET /long HTTP/1.1\r\n\r\n").unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while server.open_connections() > 0 {
-        assert!(Instant::now() < deadline, "its thread still waits for it");
-        std::thread::yield_now();
-    }
+    wait_for(1);
+    wait_for(0); // its thread has not waited for it any longer
     let mut answer = Vec::new();
     let _ = deaf.read_to_end(&mut answer);
     assert!(answer.len() < 64 << 20, "only what fitted on the way");
