@@ -187,11 +187,15 @@ fn daemon(node: &Namespace, size: &Size) {
         "from save to switch, 300 ms of them stillness",
         times[CHANGES / 2],
     );
+    let worst = resident(daemon.pid());
+    // Names of former revisions are kept for a moment.
+    std::thread::sleep(Duration::from_secs(15));
     println!(
         "  {:44} {:8.1} MiB",
-        format!("its memory after {CHANGES} changes"),
+        format!("its memory after {CHANGES} changes, at rest"),
         resident(daemon.pid())
     );
+    println!("  {:44} {worst:8.1} MiB", "the same at the last change");
     let ticks = || lab::ticks(daemon.pid());
     let before = ticks();
     std::thread::sleep(Duration::from_secs(10));

@@ -2,7 +2,8 @@
 //!
 //! One change goes so: the plan is computed; its tables are written beside the live ones; new interfaces get the
 //! programs; one store switches; interfaces that left the file lose theirs. All that can fail stands before the switch,
-//! and is undone if it does. Before that, what something else did to the datapath is undone too.
+//! and is undone if it does. (But a first configuration counts before its programs are attached, and is taken back if
+//! they can't be.) Before that, what something else did to the datapath is undone too.
 
 mod census;
 mod drift;
@@ -214,6 +215,11 @@ impl Reconciler {
     pub fn plan_ahead(&mut self, config: Config, world: World) {
         let planned = self.planned(&config, &world);
         self.ahead = Some((config, world, planned));
+    }
+
+    /// Lets go of a plan that was made ahead.
+    pub fn forget_plan(&mut self) {
+        self.ahead = None;
     }
 
     /// The plan that was made ahead, if it still is the right one.

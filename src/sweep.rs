@@ -9,7 +9,14 @@ use crate::bpf::place;
 use crate::bpf::sweep::Swept;
 use crate::model::state::Settings;
 
-/// One walk over all entries.
-pub fn sweep(root: &Path, settings: &Settings) -> Result<Swept> {
-    Tables::open(&place::readable(root))?.sweep(settings, now_ns())
+/// One walk over all entries. There is nothing to walk over where the last one found nothing and nothing has come since.
+pub fn sweep(root: &Path, settings: &Settings, last: Option<Swept>) -> Result<Swept> {
+    let tables = Tables::open(&place::readable(root))?;
+    match last {
+        Some(last) if last.counts.present == 0 && last.counts.inserted == tables.inserted()? => {
+            tables.note_that_none_is_open()?;
+            Ok(last)
+        }
+        _ => tables.sweep(settings, now_ns()),
+    }
 }

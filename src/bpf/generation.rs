@@ -367,9 +367,11 @@ impl Generations {
         prepared.epoch
     }
 
-    /// Takes back the first generation, which no program meets any more. It can't fail.
+    /// Takes back the first generation, which no program meets any more. It can't fail. Connections may have been judged under
+    /// its epoch, so that is never used again.
     pub fn retract(&mut self) {
         let epoch = std::mem::take(&mut self.epoch);
+        self.burnt = self.burnt.max(epoch);
         self.live.switch(0);
         self.inner.clear();
         self.discard(epoch);

@@ -224,7 +224,9 @@ impl Load {
         }
         let object = messages::quote(|| {
             gate::pass(
-                format_args!("load the eBPF programs (as root, on a kernel from 6.1 on)"),
+                format_args!(
+                    "load the eBPF programs (as root, on a kernel from 6.1 on that tells its types: /sys/kernel/btf/vmlinux)"
+                ),
                 || open.load(),
             )
         })?;

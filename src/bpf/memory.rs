@@ -7,9 +7,12 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gives back to the kernel what is free of the heap. While a large configuration is read, compiled and written, it is there
-/// several times over.
+/// Gives back to the kernel what is free of both heaps. While a large configuration is read, compiled and written, it is there
+/// several times over; and libbpf, whose heap is glibc's, reads all of the kernel's types when it loads programs.
 pub fn give_back() {
     // SAFETY: it touches nothing but free memory, under the allocator's own locks.
     unsafe { libmimalloc_sys::mi_collect(true) };
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the same.
+    let _ = unsafe { libc::malloc_trim(0) };
 }

@@ -1,11 +1,11 @@
 //! Where our objects stand in bpffs.
 //!
 //! ```text
-//! <root>/abi-2/maps/dpd_ct_tcp       kept over restarts
+//! <root>/abi-3/maps/dpd_ct_tcp       kept over restarts
 //!              gen/<epoch>/services  the inner maps of a generation, and its catalog
 //!              load/<n>/tail_ct      one load of the programs, with its prog array
 //!              links/7-ingress       attachments, by the interface's index
-//!        abi-2-next/...              while maps of another layout take over from those of abi-2
+//!        abi-3-next/...              while maps of another layout take over from those of abi-3
 //! ```
 //!
 //! A folder is live once the epoch in its `maps/dpd_live` is not 0. Two are only while one takes over from the other;
@@ -95,7 +95,7 @@ impl Pins {
         self.number
     }
 
-    /// `abi-2`
+    /// `abi-3`
     pub fn name(&self) -> String {
         let suffix = if self.is_next { NEXT_SUFFIX } else { "" };
         format!("{VERSION_PREFIX}{}{suffix}", self.number)

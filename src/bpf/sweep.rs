@@ -78,6 +78,16 @@ impl Tables {
         })
     }
 
+    /// How many entries have been made so far.
+    pub fn inserted(&self) -> Result<u64> {
+        counters::read(&self.counters, abi::counter::COUNTER_CT_INSERTED)
+    }
+
+    /// What a walk over empty tables finds of the endpoints' counts: programs may trust them for another minute.
+    pub fn note_that_none_is_open(&self) -> Result<()> {
+        self.set_usage(&HashMap::new())
+    }
+
     /// Deletes pairs that have been expired for ten seconds at this time of the kernel's monotonic clock, and sets the
     /// endpoints' counts of connections right.
     pub fn sweep(&self, settings: &Settings, now: u64) -> Result<Swept> {

@@ -86,6 +86,7 @@ pub fn run(path: &Path) -> Result<()> {
         signals,
     };
     daemon.follow(&calls);
+    daemon.sweeper.wait(); // so that what it deletes is counted
     systemd::notify(systemd::STOPPING);
     log::info!("stopping; the datapath goes on without me");
     Ok(())
@@ -134,6 +135,8 @@ struct Daemon {
     config: Config,
     /// What the file says while it comes to rest.
     ahead: Option<Loaded>,
+    /// When it is read ahead again at the earliest: a file that never rests is not to take all of our time.
+    ahead_from: Instant,
     reconciler: Reconciler,
     names: Arc<Names>,
     shared: Arc<Shared>,
@@ -189,6 +192,7 @@ impl Daemon {
             path: path.to_owned(),
             config,
             ahead: None,
+            ahead_from: Instant::now(),
             reconciler,
             names,
             shared,
@@ -245,8 +249,13 @@ impl Daemon {
     /// The file has changed and is not at rest: what it says by now is checked and planned, which is most of the work on a
     /// large one. Nothing is done about it, and what is wrong with it is said when it rests.
     fn read_ahead(&mut self) {
+        let started = Instant::now();
+        if started < self.ahead_from {
+            return;
+        }
         let before = self.ahead.take();
         let Ok(loaded) = config::load_again(&self.path, before) else {
+            self.reconciler.forget_plan();
             return;
         };
         if let Ok(world) = net::snapshot() {
@@ -255,6 +264,8 @@ impl Daemon {
             self.reconciler.plan_ahead(config, world);
         }
         self.ahead = Some(loaded);
+        let took = started.elapsed();
+        self.ahead_from = started + 2 * took;
     }
 
     /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
@@ -417,8 +428,9 @@ impl Daemon {
     }
 
     /// The file is not what the datapath does.
-    fn fail(&self, error: &str) {
+    fn fail(&mut self, error: &str) {
         log::error!("{error}");
+        self.reconciler.forget_plan();
         self.shared.file_failed(error);
     }
 

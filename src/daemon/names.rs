@@ -8,8 +8,9 @@ use crate::model::catalog::Catalog;
 
 /// Events wait in the ring for a moment at most; more reloads than this don't fit into it.
 const KEPT: usize = 16;
-/// Nor do they wait for so long. A catalog of ten thousand services takes some 30 MB.
-const KEPT_FOR: Duration = Duration::from_secs(3);
+/// Nor do they wait for so long, those of drops that are held back for an interval neither. A catalog of ten thousand services
+/// takes some 30 MB.
+const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// Catalogs by epoch, the latest last.
 #[derive(Debug, Default)]

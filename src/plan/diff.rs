@@ -309,7 +309,10 @@ pub(super) fn rules(catalog: &Catalog) -> BTreeMap<u32, Thing> {
 }
 
 /// The lists of rules by policy and direction, each in its order.
-struct RuleLists<'a>(BTreeMap<(&'a str, Direction), Vec<(u32, &'a RuleInfo)>>);
+struct RuleLists<'a> {
+    catalog: &'a Catalog,
+    lists: BTreeMap<(&'a str, Direction), Vec<(u32, &'a RuleInfo)>>,
+}
 
 impl<'a> RuleLists<'a> {
     fn of(catalog: &'a Catalog) -> Self {
@@ -321,26 +324,31 @@ impl<'a> RuleLists<'a> {
         for list in lists.values_mut() {
             list.sort_by_key(|(_, rule)| rule.index);
         }
-        RuleLists(lists)
+        RuleLists { catalog, lists }
+    }
+
+    fn subject(&self, rule: &RuleInfo) -> Option<&'a str> {
+        self.catalog.identity_name(rule.subject)
     }
 
     /// Those that do not say the same, in the same order, in the other catalog; where in a file does not count.
-    fn without(mut self, other: &RuleLists<'_>) -> Self {
-        let words = |rule: &RuleInfo| (rule.subject, rule.action);
+    fn without(self, other: &RuleLists<'_>) -> Self {
         let is_same = |((a, of_a), (b, of_b)): (&(u32, &RuleInfo), &(u32, &RuleInfo))| {
             let are_peers = of_a.peers == of_b.peers && of_a.ports == of_b.ports;
-            a == b && are_peers && words(of_a) == words(of_b)
+            let is_subject = self.subject(of_a) == other.subject(of_b);
+            a == b && are_peers && is_subject && of_a.action == of_b.action
         };
-        self.0.retain(|place, list| {
-            let other = other.0.get(place).map_or(&[][..], Vec::as_slice);
+        let mut lists = self.lists.clone();
+        lists.retain(|place, list| {
+            let other = other.lists.get(place).map_or(&[][..], Vec::as_slice);
             list.len() != other.len() || !list.iter().zip(other).all(is_same)
         });
-        self
+        RuleLists { lists, ..self }
     }
 
     fn names(self) -> BTreeMap<u32, Thing> {
         let mut names = BTreeMap::new();
-        for ((policy, direction), list) in self.0 {
+        for ((policy, direction), list) in self.lists {
             let mut taken: BTreeMap<String, usize> = BTreeMap::new();
             for (number, rule) in list {
                 let name = format!("{policy}/{direction} {}", rule.text());

@@ -470,3 +470,22 @@ fn a_change_costs_no_packet() {
     assert_eq!(sum["lost_packets"], 0, "of {}", sum["packets"]);
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
+
+/// While dpd stands still, more happens in the file's folder than the kernel keeps for it: what was lost is looked for.
+#[test]
+fn more_events_than_the_kernel_keeps_lose_no_change() {
+    let lab = Lab::started();
+    let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
+    let bound: usize = bound.expect("inotify's bound").trim().parse().expect("one");
+    lab.signal("STOP");
+    let noise = lab.folder().join("noise");
+    for _ in 0..=bound {
+        fs::write(&noise, "").expect("make a file");
+        fs::remove_file(&noise).expect("remove it");
+    }
+    lab.edit("\"10.200.0.44:53\"", "\"10.200.0.44:1053\"");
+    lab.signal("CONT");
+    applied(&lab, "the change behind the noise", 1053);
+    lab.edit("\"10.200.0.44:1053\"", "\"10.200.0.44:53\"");
+    applied(&lab, "and the next one", 53);
+}
