@@ -293,7 +293,15 @@ fn name_identities(catalog: &Catalog, other: &Catalog, things: &mut Things) {
     }
 }
 
+fn identity_names(catalog: &Catalog) -> impl Iterator<Item = (u32, &str)> {
+    let identities = catalog.identities.iter();
+    identities.map(|(id, info)| (*id, info.name.as_str()))
+}
+
 fn name_rules(catalog: &Catalog, other: &Catalog, things: &mut Things) {
+    if catalog.rules == other.rules && identity_names(catalog).eq(identity_names(other)) {
+        return;
+    }
     let (lists, other_lists) = (RuleLists::of(catalog), RuleLists::of(other));
     for (number, thing) in lists.without(&other_lists).names() {
         let subject = catalog.rules.get(&number).map(|rule| rule.subject);
