@@ -250,7 +250,9 @@ impl Reconciler {
         world: &World,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
-        let Planned { state, changes, .. } = self.planned(config, world);
+        let Planned {
+            state, mut changes, ..
+        } = self.planned(config, world);
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let wanted = roles(&state);
@@ -262,7 +264,6 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let mut changes = changes;
         let census = match changes.is_empty() {
             true => None,
             false => Census::begin(self.load.pins(), before),
@@ -301,8 +302,8 @@ impl Reconciler {
         Ok(Applied { epoch, changes })
     }
 
-    /// Takes back a first configuration whose programs are off again, and the connections that were judged under it: the
-    /// next first one bears the same epoch.
+    /// Takes back a first configuration whose programs are off again, and the connections that were judged under it: a
+    /// daemon that starts anew would give its first one the same epoch.
     fn retract(&mut self) {
         self.generations.retract();
         let flushed = Tables::open(self.load.pins()).and_then(|tables| tables.flush());

@@ -15,7 +15,7 @@ pub fn sweep(root: &Path, settings: &Settings, last: Option<Swept>) -> Result<Sw
     match last {
         Some(last) if last.counts.present == 0 && last.counts.inserted == tables.inserted()? => {
             tables.note_that_none_is_open()?;
-            Ok(last)
+            Ok(Swept { deleted: 0, ..last })
         }
         _ => tables.sweep(settings, now_ns()),
     }

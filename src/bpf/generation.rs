@@ -368,7 +368,7 @@ impl Generations {
     }
 
     /// Takes back the first generation, which no program meets any more. It can't fail. Connections may have been judged under
-    /// its epoch, so that is never used again.
+    /// its epoch, so this daemon never uses it again.
     pub fn retract(&mut self) {
         let epoch = std::mem::take(&mut self.epoch);
         self.burnt = self.burnt.max(epoch);

@@ -35,6 +35,19 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
+/// Who takes its time over a file may begin when the change does.
+#[test]
+fn a_change_is_said_to_stir_before_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    write(&config, "one");
+    let ((stirred, stirs), (changed, changes)) = (bounded(1), bounded(1));
+    let _watcher = FileWatcher::start(&config, stirred, changed).unwrap();
+    write(&config, "other");
+    changes.recv_timeout(Duration::from_secs(20)).unwrap();
+    stirs.try_recv().unwrap();
+}
+
 /// Writes beside and renames, as good tools do.
 fn replace(path: &Path, text: &str) {
     let beside = path.with_extension("new");
