@@ -17,7 +17,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<Ip
         whole(value::address(text))
     });
     let hosts = Hosts {
-        own: Prefixes::new(own_addresses(root).into_iter().map(unnamed)),
+        own: Prefixes::new(own_addresses(root).into_iter().map(unnamed).collect()),
         nodes: Prefixes::new(nodes),
     };
     let mut tables = BTreeMap::new();

@@ -1,6 +1,5 @@
 //! Prefixes and addresses that are somebody's: which of them overlap, and whose one is.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -17,29 +16,49 @@ pub(super) struct Owned<'t> {
     pub span: Span,
 }
 
-/// Prefixes of one kind. In their order an outer one comes before all that lie in it.
-pub(super) struct Prefixes<'t>(BTreeMap<IpNet, Owned<'t>>);
+/// Prefixes of one kind, each once. In their order an outer one comes before all that lie in it.
+pub(super) struct Prefixes<'t>(Vec<Nested<'t>>);
+
+struct Nested<'t> {
+    owned: Owned<'t>,
+    /// The place of the longest that this one lies in.
+    outer: Option<usize>,
+}
 
 impl<'t> Prefixes<'t> {
     /// Keeps the first of those that stand twice.
-    pub fn new(owned: impl IntoIterator<Item = Owned<'t>>) -> Self {
-        let mut prefixes = BTreeMap::new();
+    pub fn new(mut owned: Vec<Owned<'t>>) -> Self {
+        // The sort keeps the order of what is alike.
+        owned.sort_by_key(|owned| owned.prefix);
+        owned.dedup_by_key(|owned| owned.prefix);
+        let mut prefixes = Prefixes(Vec::with_capacity(owned.len()));
         for owned in owned {
-            prefixes.entry(owned.prefix).or_insert(owned);
+            let outer = prefixes.last_around(prefixes.0.len(), owned.prefix);
+            prefixes.0.push(Nested { owned, outer });
         }
-        Prefixes(prefixes)
+        prefixes
     }
 
     /// The longest that holds all of `prefix`.
     pub fn around(&self, prefix: IpNet) -> Option<&Owned<'t>> {
-        let mut around = std::iter::successors(Some(prefix), IpNet::supernet);
-        around.find_map(|prefix| self.0.get(&prefix))
+        let end = self.0.partition_point(|at| at.owned.prefix <= prefix);
+        let found = self.last_around(end, prefix)?;
+        Some(&self.0[found].owned)
     }
 
     /// The first that lies in `prefix`.
     pub fn inside(&self, prefix: IpNet) -> Option<&Owned<'t>> {
-        let (first, owned) = self.0.range(prefix..).next()?;
-        prefix.contains(first).then_some(owned)
+        let start = self.0.partition_point(|at| at.owned.prefix < prefix);
+        let first = &self.0.get(start)?.owned;
+        prefix.contains(&first.prefix).then_some(first)
+    }
+
+    /// The same among the first `end`, none of which comes after `prefix`: what holds it is the last of them, or holds
+    /// that one too.
+    fn last_around(&self, end: usize, prefix: IpNet) -> Option<usize> {
+        let outer = |at: &usize| self.0[*at].outer;
+        let mut around = std::iter::successors(end.checked_sub(1), outer);
+        around.find(|at| self.0[*at].owned.prefix.contains(&prefix))
     }
 }
 
@@ -117,4 +136,69 @@ pub(super) fn located<T>(
         }),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn prefixes<'t>(texts: &'t [&'t str]) -> Prefixes<'t> {
+        let owned = texts.iter().enumerate().map(|(at, owner)| Owned {
+            prefix: net(owner.split(' ').next().unwrap()),
+            owner,
+            span: Span::new(0, at..at),
+        });
+        Prefixes::new(owned.collect())
+    }
+
+    #[test]
+    fn finds_what_is_around_and_inside() {
+        let all = prefixes(&[
+            "10.1.2.0/24",
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.1.2.128/25",
+            "10.1.2.0/24 again",
+            "10.200.0.1/32",
+            "0.0.0.0/1",
+            "fd00::/8",
+            "fd00::1/128",
+        ]);
+        let rows = [
+            // what is asked, what is around, what is inside
+            ("10.1.2.129/32", Some("10.1.2.128/25"), None),
+            (
+                "10.1.2.128/25",
+                Some("10.1.2.128/25"),
+                Some("10.1.2.128/25"),
+            ),
+            ("10.1.2.0/25", Some("10.1.2.0/24"), None),
+            ("10.1.2.0/24", Some("10.1.2.0/24"), Some("10.1.2.0/24")),
+            ("10.1.3.0/24", Some("10.1.0.0/16"), None),
+            ("10.200.0.2/32", Some("10.0.0.0/8"), None),
+            ("10.200.0.0/16", Some("10.0.0.0/8"), Some("10.200.0.1/32")),
+            ("11.0.0.0/8", Some("0.0.0.0/1"), None),
+            ("0.0.0.0/0", None, Some("0.0.0.0/1")),
+            ("192.0.2.1/32", None, None),
+            ("fd00::2/128", Some("fd00::/8"), None),
+            ("fd00::/127", Some("fd00::/8"), Some("fd00::1/128")),
+            ("2001:db8::1/128", None, None),
+            ("::/0", None, Some("fd00::/8")),
+        ];
+        for (asked, around, inside) in rows {
+            let owner = |found: Option<&Owned<'static>>| found.map(|owned| owned.owner);
+            assert_eq!(owner(all.around(net(asked))), around, "around {asked}");
+            assert_eq!(owner(all.inside(net(asked))), inside, "inside {asked}");
+        }
+    }
+
+    #[test]
+    fn none_is_around_nothing() {
+        assert!(prefixes(&[]).around(net("10.0.0.1/32")).is_none());
+        assert!(prefixes(&[]).inside(net("0.0.0.0/0")).is_none());
+    }
 }
