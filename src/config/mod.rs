@@ -10,6 +10,7 @@ mod name;
 mod problem;
 mod report;
 mod schema;
+mod section;
 mod shape;
 mod source;
 mod tree;

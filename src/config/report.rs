@@ -54,11 +54,11 @@ impl Wrong {
 
 impl Report {
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Finding {
-        self.add(Severity::Error, span, message.into())
+        self.add(Finding::new(Severity::Error, span, message.into()))
     }
 
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Finding {
-        self.add(Severity::Warning, span, message.into())
+        self.add(Finding::new(Severity::Warning, span, message.into()))
     }
 
     pub fn wrong(&mut self, span: Span, wrong: Wrong) -> &mut Finding {
@@ -74,6 +74,15 @@ impl Report {
     /// Whether one error more would not be told: then nothing costly needs to be found out about it.
     pub fn is_full(&self) -> bool {
         self.errors >= FINDINGS_MAX
+    }
+
+    /// Takes over what another one has found.
+    pub fn append(&mut self, other: Report) {
+        for finding in other.findings {
+            self.add(finding);
+        }
+        self.errors += other.errors.saturating_sub(FINDINGS_MAX);
+        self.warnings += other.warnings.saturating_sub(FINDINGS_MAX);
     }
 
     /// The problems in the order of their places.
@@ -113,20 +122,13 @@ impl Report {
         told.chain(untold).collect()
     }
 
-    fn add(&mut self, severity: Severity, span: Span, message: String) -> &mut Finding {
-        let found = match severity {
+    fn add(&mut self, finding: Finding) -> &mut Finding {
+        let found = match finding.severity {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
         *found += 1;
         let is_told = *found <= FINDINGS_MAX;
-        let finding = Finding {
-            severity,
-            span,
-            message,
-            notes: Vec::new(),
-            help: None,
-        };
         if !is_told {
             return self.spare.insert(finding);
         }
@@ -137,6 +139,16 @@ impl Report {
 }
 
 impl Finding {
+    fn new(severity: Severity, span: Span, message: String) -> Finding {
+        Finding {
+            severity,
+            span,
+            message,
+            notes: Vec::new(),
+            help: None,
+        }
+    }
+
     /// What the user can do about it.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());

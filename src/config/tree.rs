@@ -1,11 +1,13 @@
 //! What the files say, before anything of it is understood: TOML values with their places, several files joined.
 
 use std::ops::Range;
+use std::thread;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::report::Report;
+use super::section;
 use super::source::{Located, Source, Span};
 
 #[derive(Clone, Debug)]
@@ -154,6 +156,46 @@ pub(super) fn read(sources: &[Source], report: &mut Report) -> Option<Table> {
 }
 
 fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
+    parse_parts(file, &source.text).or_else(|| parse_whole(file, source, report))
+}
+
+/// A large text in parts, at the same time. Where each of them is a whole text, they are what the whole text is: none begins
+/// in the middle of anything, and what is said twice is said within one of them, unless two have the same key.
+///
+/// `None`: it is not so, or the text is small; then the whole tells what it is.
+fn parse_parts(file: usize, text: &str) -> Option<Table> {
+    let cuts = section::cuts(text);
+    if cuts.is_empty() {
+        return None;
+    }
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    let ends = cuts.iter().copied().chain(std::iter::once(text.len()));
+    let parts = starts.zip(ends).map(|(start, end)| start..end);
+    let tables: Option<Vec<Table>> = thread::scope(|scope| {
+        let parse = |part| {
+            let parser = thread::Builder::new().name("parser".to_owned());
+            parser.spawn_scoped(scope, move || parse_part(file, text, part))
+        };
+        let parsers: Vec<_> = parts.map(parse).collect();
+        let parsed = parsers.into_iter().map(|parser| parser.ok()?.join().ok()?);
+        parsed.collect()
+    });
+    let mut entries: Vec<_> = tables?.into_iter().flat_map(|table| table.0).collect();
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let has_repeats = entries.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    (!has_repeats).then_some(Table(entries))
+}
+
+fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table> {
+    let places = Places {
+        file,
+        start: part.start,
+    };
+    let (table, errors) = DeTable::parse_recoverable(&text[part]);
+    errors.is_empty().then(|| places.table(table.into_inner()))
+}
+
+fn parse_whole(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut is_toml = true;
     let mut last = None;
@@ -173,7 +215,7 @@ fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
         }
         last = Some(span.start);
     }
-    is_toml.then(|| own_table(file, table.into_inner()))
+    is_toml.then(|| Places { file, start: 0 }.table(table.into_inner()))
 }
 
 fn is_one_line(text: &str, one: usize, other: usize) -> bool {
@@ -234,34 +276,47 @@ fn opening(line: &str) -> &str {
     &line[..line.find(['=', ']', '\n']).unwrap_or(line.len())]
 }
 
-fn own_table(file: usize, table: DeTable<'_>) -> Table {
-    let entries = table.into_iter().map(|(key, value)| {
-        let span = Span::new(file, key.span());
-        let entry = Entry {
-            key: span,
-            value: own_value(file, value),
-        };
-        (key.into_inner().into_owned(), entry)
-    });
-    let mut entries: Vec<(String, Entry)> = entries.collect();
-    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Table(entries)
+/// Makes the parser's values ours, with their places.
+#[derive(Clone, Copy)]
+struct Places {
+    file: usize,
+    /// Where in the file the parsed text begins.
+    start: usize,
 }
 
-fn own_value(file: usize, value: Spanned<DeValue<'_>>) -> Value {
-    let span = Span::new(file, value.span());
-    let data = match value.into_inner() {
-        DeValue::String(text) => Data::Text(text.into_owned()),
-        DeValue::Integer(number) => Data::Number(whole_number(&number)),
-        DeValue::Float(_) => Data::Float,
-        DeValue::Boolean(switch) => Data::Switch(switch),
-        DeValue::Datetime(_) => Data::Date,
-        DeValue::Array(list) => {
-            Data::List(list.into_iter().map(|item| own_value(file, item)).collect())
-        }
-        DeValue::Table(table) => Data::Table(own_table(file, table)),
-    };
-    Value { span, data }
+impl Places {
+    fn span(self, bytes: Range<usize>) -> Span {
+        Span::new(self.file, self.start + bytes.start..self.start + bytes.end)
+    }
+
+    fn table(self, table: DeTable<'_>) -> Table {
+        let entries = table.into_iter().map(|(key, value)| {
+            let entry = Entry {
+                key: self.span(key.span()),
+                value: self.value(value),
+            };
+            (key.into_inner().into_owned(), entry)
+        });
+        let mut entries: Vec<(String, Entry)> = entries.collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Table(entries)
+    }
+
+    fn value(self, value: Spanned<DeValue<'_>>) -> Value {
+        let span = self.span(value.span());
+        let data = match value.into_inner() {
+            DeValue::String(text) => Data::Text(text.into_owned()),
+            DeValue::Integer(number) => Data::Number(whole_number(&number)),
+            DeValue::Float(_) => Data::Float,
+            DeValue::Boolean(switch) => Data::Switch(switch),
+            DeValue::Datetime(_) => Data::Date,
+            DeValue::Array(list) => {
+                Data::List(list.into_iter().map(|item| self.value(item)).collect())
+            }
+            DeValue::Table(table) => Data::Table(self.table(table)),
+        };
+        Value { span, data }
+    }
 }
 
 fn whole_number(number: &DeInteger<'_>) -> Option<i64> {
@@ -303,4 +358,53 @@ fn join_entries(mut old: Entry, new: Entry, path: &str, report: &mut Report) -> 
         }
     }
     old
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text behind so many words that it is parsed in parts.
+    fn large(text: &str) -> String {
+        format!("# {}\n{text}", "many words ".repeat(20_000))
+    }
+
+    #[test]
+    fn parts_are_what_the_whole_is() {
+        let texts = [
+            "[a]\nx = 1\n[b]\ny = 2\n",
+            "x = 1\ny.z = \"2\"\n\n[b.c]\nl = [1, { d = 1.5 }]\n[b]\n[a]\nwhen = 1979-05-27\n",
+            "[[c]]\nx = true\n[[c]]\n[c.d]\n[a]",
+            "[c.d]\nx = 1\n[[a]]\n[[a]]\r\n[\"b\"]\r\n'x y' = 'z'\r\n",
+        ];
+        for text in texts {
+            let text = large(text);
+            let (whole, errors) = DeTable::parse_recoverable(&text);
+            assert!(errors.is_empty(), "{errors:?}");
+            let whole = Places { file: 3, start: 0 }.table(whole.into_inner());
+            let parts = parse_parts(3, &text).expect("it has parts");
+            assert_eq!(format!("{parts:?}"), format!("{whole:?}"));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_header_is_left_to_the_whole() {
+        let texts = [
+            ("a string of lines", "[a]\nx = \"\"\"\n[b]\n\"\"\"\n"),
+            (
+                "a string of lines that hold one",
+                "[a]\nx = \"\"\"\n[b]\ny = '\"\"\"'\n",
+            ),
+            ("a list of lists", "[a]\nx = [\n[1],\n[2]\n]\n"),
+            ("a section that comes again", "[a.x]\n[b]\n[a.y]\n"),
+            ("one that is given twice", "[a]\n[b]\n[a]\n"),
+            ("one that is quoted once", "[a]\n[\"a\".b]\n"),
+            ("a key that is a table too", "a = 1\n[a]\n"),
+            ("a part of nonsense", "[a]\n[b]\nx =\n"),
+            ("few words", ""),
+        ];
+        for (what, text) in texts {
+            assert!(parse_parts(0, &large(text)).is_none(), "{what}");
+        }
+    }
 }
