@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod model;
 pub mod net;
 pub mod observe;
+pub mod parallel;
 pub mod plan;
 pub mod process;
 pub mod reconcile;

@@ -1,7 +1,6 @@
 //! What the files say, before anything of it is understood: TOML values with their places, several files joined.
 
 use std::ops::Range;
-use std::thread;
 
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
@@ -9,6 +8,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use super::report::Report;
 use super::section;
 use super::source::{Located, Source, Span};
+use crate::parallel::each;
 
 #[derive(Clone, Debug)]
 pub(super) struct Value {
@@ -171,15 +171,8 @@ fn parse_parts(file: usize, text: &str) -> Option<Table> {
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain(std::iter::once(text.len()));
     let parts = starts.zip(ends).map(|(start, end)| start..end);
-    let tables: Option<Vec<Table>> = thread::scope(|scope| {
-        let parse = |part| {
-            let parser = thread::Builder::new().name("parser".to_owned());
-            parser.spawn_scoped(scope, move || parse_part(file, text, part))
-        };
-        let parsers: Vec<_> = parts.map(parse).collect();
-        let parsed = parsers.into_iter().map(|parser| parser.ok()?.join().ok()?);
-        parsed.collect()
-    });
+    let tables = each(parts, |part| parse_part(file, text, part));
+    let tables: Option<Vec<Table>> = tables.into_iter().collect();
     let mut entries: Vec<_> = tables?.into_iter().flat_map(|table| table.0).collect();
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     let has_repeats = entries.windows(2).any(|pair| pair[0].0 == pair[1].0);

@@ -12,6 +12,7 @@ use crate::model::policy::{Direction, reserved};
 use crate::model::service::Frontend;
 use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
 use crate::model::world::Mac;
+use crate::parallel::both;
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +100,7 @@ type Properties = Vec<(&'static str, String)>;
 ///
 /// A rule that only moves within its list is no change. An `old` of `State::default()` is an empty host.
 pub fn diff(old: &State, new: &State) -> Vec<Change> {
-    let (old, new) = (things(old, new), things(new, old));
+    let (old, new) = both(|| things(old, new), || things(new, old));
     let names: BTreeSet<&Thing> = old.keys().chain(new.keys()).collect();
     names
         .into_iter()

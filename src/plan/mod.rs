@@ -28,6 +28,7 @@ use crate::model::catalog::{Catalog, IdentityInfo};
 use crate::model::policy::reserved;
 use crate::model::state::State;
 use crate::model::world::World;
+use crate::parallel::both;
 
 use cidr::StandIns;
 pub use diff::{Change, Thing, diff, resized};
@@ -38,6 +39,15 @@ pub use imagined::imagined;
 ///
 /// `known` is the catalog of the generation before: what stood in it keeps its numbers.
 pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
+    // Services have nothing to do with the rest, and are most of a large file.
+    let services = || service::compile(config, known);
+    let (services, mut state) = both(services, || compile_rest(config, world, known));
+    services.put(&mut state);
+    state
+}
+
+/// All but the services.
+fn compile_rest(config: &Config, world: &World, known: &Catalog) -> State {
     let mut state = State {
         settings: settings::compile(config, world),
         ..State::default()
@@ -53,7 +63,6 @@ pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
     uplink::compile(config, world, &mut state);
     policy::compile(config, &stand_ins, known, &mut state);
     prefilter::compile(config, known, &mut state);
-    service::compile(config, known, &mut state);
     state
 }
 

@@ -4,7 +4,7 @@
 //! a deny inside an allow is longer and stands by itself. `any` and `world` are classes of their own, asked beside the
 //! peer's: a row for each class that they hold would make millions of a few thousand rules.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use crate::config::{Config, EnforcementMode, Rule};
 use crate::model::catalog::{Catalog, RuleInfo};
@@ -192,7 +192,9 @@ fn number_rules(infos: &[RuleInfo], known: &Catalog, state: &mut State) -> Vec<u
 /// Every row that a rule makes: its peers' classes times its ports.
 fn rows(rule: &Rule, info: &RuleInfo, peers: &PeerClasses<'_>) -> Vec<PolicyKey> {
     let ports = ports::rows(&rule.ports);
-    let classes: BTreeSet<u32> = rule.peers.iter().flat_map(|peer| peers.of(peer)).collect();
+    let mut classes: Vec<u32> = rule.peers.iter().flat_map(|peer| peers.of(peer)).collect();
+    classes.sort_unstable();
+    classes.dedup();
     let mut rows = Vec::with_capacity(classes.len() * ports.len());
     for class in classes {
         for (protocol, port, port_bits) in &ports {

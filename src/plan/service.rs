@@ -5,14 +5,26 @@ use std::net::SocketAddr;
 
 use crate::config::{self, Config};
 use crate::model::catalog::{BackendInfo, Catalog, ServiceInfo};
-use crate::model::service::BackendState;
+use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{Backend, ServiceEntry, Slot, State};
 
 use super::numbers::Numbers;
 
-/// Fills the tables of services, slots and backends.
-pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
-    let mut services: Numbers<&str> = Numbers::new(
+/// The tables of services, slots and backends, and what the catalog says of them.
+#[derive(Debug, Default)]
+pub struct Services {
+    frontends: BTreeMap<Frontend, ServiceEntry>,
+    slots: Vec<Slot>,
+    backends: BTreeMap<u32, Backend>,
+    service_infos: BTreeMap<u32, ServiceInfo>,
+    backend_infos: BTreeMap<u32, BackendInfo>,
+    next_service: u32,
+    next_backend: u32,
+}
+
+/// Computes all that services are; nothing else of a state has to be known.
+pub fn compile(config: &Config, known: &Catalog) -> Services {
+    let mut numbers: Numbers<&str> = Numbers::new(
         known
             .services
             .iter()
@@ -26,26 +38,75 @@ pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
             .map(|(n, info)| ((info.service, info.address), *n)),
         known.next.backend,
     );
+    let mut services = Services::default();
     for (name, service) in &config.services {
-        let number = services.number(name);
+        let number = numbers.number(name);
         let own = number_backends(service, number, &mut backends);
-        place_frontends(service, number, &own, state);
+        services.place_frontends(service, number, &own);
         let info = ServiceInfo {
             name: name.clone(),
             frontends: service.frontends.iter().copied().collect(),
         };
-        state.catalog_mut().services.insert(number, info);
-        for (backend, row) in &own {
-            let info = BackendInfo {
-                service: number,
-                address: row.address,
-            };
-            state.catalog_mut().backends.insert(*backend, info);
-        }
-        state.backends.extend(own);
+        services.service_infos.insert(number, info);
+        services
+            .backend_infos
+            .extend(own.iter().map(|(backend, row)| {
+                let info = BackendInfo {
+                    service: number,
+                    address: row.address,
+                };
+                (*backend, info)
+            }));
+        services.backends.extend(own);
     }
-    state.catalog_mut().next.service = services.next();
-    state.catalog_mut().next.backend = backends.next();
+    services.next_service = numbers.next();
+    services.next_backend = backends.next();
+    services
+}
+
+impl Services {
+    /// Makes them the services of a state.
+    pub fn put(self, state: &mut State) {
+        let catalog = state.catalog_mut();
+        catalog.services = self.service_infos;
+        catalog.backends = self.backend_infos;
+        catalog.next.service = self.next_service;
+        catalog.next.backend = self.next_backend;
+        state.services = self.frontends;
+        state.slots = self.slots;
+        state.backends = self.backends;
+    }
+
+    /// The frontends of one family share their slots.
+    fn place_frontends(
+        &mut self,
+        service: &config::Service,
+        number: u32,
+        backends: &BTreeMap<u32, Backend>,
+    ) {
+        for is_ipv4 in [true, false] {
+            let frontends = service.frontends.iter();
+            let mut frontends = frontends
+                .filter(|f| f.address.is_ipv4() == is_ipv4)
+                .peekable();
+            if frontends.peek().is_none() {
+                continue;
+            }
+            let slots = draw_table(&usable(backends, is_ipv4));
+            let entry = ServiceEntry {
+                service: number,
+                first_slot: if slots.is_empty() {
+                    0
+                } else {
+                    self.slots.len() as u32
+                },
+                slot_count: slots.len() as u32,
+            };
+            self.slots.extend(slots);
+            self.frontends
+                .extend(frontends.map(|frontend| (*frontend, entry.clone())));
+        }
+    }
 }
 
 fn number_backends(
@@ -65,38 +126,6 @@ fn number_backends(
             .or_insert(row);
     }
     own
-}
-
-/// The frontends of one family share their slots.
-fn place_frontends(
-    service: &config::Service,
-    number: u32,
-    backends: &BTreeMap<u32, Backend>,
-    state: &mut State,
-) {
-    for is_ipv4 in [true, false] {
-        let frontends = service.frontends.iter();
-        let mut frontends = frontends
-            .filter(|f| f.address.is_ipv4() == is_ipv4)
-            .peekable();
-        if frontends.peek().is_none() {
-            continue;
-        }
-        let slots = draw_table(&usable(backends, is_ipv4));
-        let entry = ServiceEntry {
-            service: number,
-            first_slot: if slots.is_empty() {
-                0
-            } else {
-                state.slots.len() as u32
-            },
-            slot_count: slots.len() as u32,
-        };
-        state.slots.extend(slots);
-        state
-            .services
-            .extend(frontends.map(|frontend| (*frontend, entry.clone())));
-    }
 }
 
 /// The backends that new connections may go to, with their weights: the active ones, or, if there is none, those
