@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::counters;
-use crate::bpf::generation::{self, Generations};
+use crate::bpf::generation::{self, Generations, Prepared};
 use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load, Release};
 use crate::bpf::pins::{self, Pins};
@@ -46,7 +46,7 @@ pub struct Reconciler {
     generations: Generations,
     /// What the live tables hold; `None` before the first configuration.
     live: Option<State>,
-    ahead: Option<(Config, World, Planned)>,
+    ahead: Option<Ahead>,
     /// Interfaces that have the programs of `load`.
     attached: BTreeMap<u32, Role>,
     /// Counters may be left of what is gone.
@@ -62,6 +62,15 @@ struct Planned {
     after: u64,
     state: State,
     changes: Vec<Change>,
+    /// The tables, where they have been written already.
+    prepared: Option<Prepared>,
+}
+
+/// A plan that was made before it was asked for, and what it was made for.
+struct Ahead {
+    config: Config,
+    world: World,
+    planned: Planned,
 }
 
 /// What a change did.
@@ -211,23 +220,41 @@ impl Reconciler {
         done
     }
 
-    /// Plans what `apply` would do with this configuration in this world, and keeps the plan for it.
+    /// Plans what `apply` would do with this configuration in this world, writes the tables beside the live ones, and keeps
+    /// both for it. No packet meets any of it, and what fails is left to `apply`, which says why.
     pub fn plan_ahead(&mut self, config: Config, world: World) {
-        let planned = self.planned(&config, &world);
-        self.ahead = Some((config, world, planned));
+        let mut planned = self.planned(&config, &world);
+        let is_same_load = self.load.is_settled() && self.load.sizes() == sizes(&config);
+        let is_change = self.live.as_ref() != Some(&planned.state);
+        if planned.prepared.is_none() && self.generations.is_live() && is_same_load && is_change {
+            let prepared = self.generations.prepare(&planned.state, self.live.as_ref());
+            planned.prepared = prepared
+                .inspect_err(|error| log::debug!("not written ahead: {error:#}"))
+                .ok();
+        }
+        self.ahead = Some(Ahead {
+            config,
+            world,
+            planned,
+        });
     }
 
     /// Lets go of a plan that was made ahead.
     pub fn forget_plan(&mut self) {
-        self.ahead = None;
+        if self.ahead.take().is_some() {
+            self.generations.forget_old();
+        }
     }
 
-    /// The plan that was made ahead, if it still is the right one.
+    /// The plan that was made ahead, if it still is the right one. Tables of another are written over by the next change.
     fn planned(&mut self, config: &Config, world: &World) -> Planned {
         let epoch = self.epoch();
-        if let Some((for_config, in_world, planned)) = self.ahead.take()
-            && (planned.after, &for_config, &in_world) == (epoch, config, world)
+        if let Some(ahead) = self.ahead.take()
+            && (ahead.planned.after, &ahead.config, &ahead.world) == (epoch, config, world)
         {
+            let mut planned = ahead.planned;
+            let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
+            planned.prepared = planned.prepared.filter(is_ready);
             return planned;
         }
         let nothing = State::default();
@@ -241,6 +268,7 @@ impl Reconciler {
             after: epoch,
             state,
             changes,
+            prepared: None,
         }
     }
 
@@ -251,7 +279,10 @@ impl Reconciler {
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let Planned {
-            state, mut changes, ..
+            state,
+            mut changes,
+            prepared,
+            ..
         } = self.planned(config, world);
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
@@ -269,7 +300,10 @@ impl Reconciler {
             false => Census::begin(self.load.pins(), before),
         };
         counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
-        let prepared = self.generations.prepare(&state, self.live.as_ref())?;
+        let prepared = match prepared {
+            Some(prepared) => prepared,
+            None => self.generations.prepare(&state, self.live.as_ref())?,
+        };
         let epoch = prepared.epoch();
         // Attaching takes the kernel a grace period for each program: a first configuration counts before that, so that each
         // workload is served from the moment at which it has the programs, and not cut off until the last one has them.
@@ -533,8 +567,9 @@ impl Reconciler {
 }
 
 impl Drop for Reconciler {
-    /// The datapath goes on. Only a load that no interface ever got is nobody's.
+    /// The datapath goes on. Only a load that no interface ever got is nobody's, and tables that were written ahead.
     fn drop(&mut self) {
+        self.forget_plan();
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
         }

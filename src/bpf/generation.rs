@@ -19,7 +19,7 @@ use super::encode;
 use super::gate;
 use super::live::Live;
 use super::map::{self, Kind, Rows};
-use super::pins::Pins;
+use super::pins::{self, Pins};
 use crate::model::catalog::Catalog;
 use crate::model::state::{Endpoint, PrefilterEntry, Settings, State};
 
@@ -359,6 +359,12 @@ impl Generations {
         }
     }
 
+    /// Whether what was prepared some time ago can still be committed: it is the next, and nobody has taken its pins.
+    pub fn is_ready(&self, prepared: &Prepared) -> bool {
+        let pinned = pins::names(&self.pins.generation(prepared.epoch));
+        prepared.epoch == self.next_epoch() && pinned.len() == TABLES.len() + 1 // the catalog
+    }
+
     /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
     pub fn commit(&mut self, prepared: Prepared) -> u64 {
         self.live.switch(prepared.epoch);
@@ -495,7 +501,7 @@ impl Generations {
         }
     }
 
-    /// Unpins the generations that are not live. Their maps live on for as long as a slot holds them.
+    /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds them.
     pub fn forget_old(&self) {
         let epoch = self.epoch();
         for old in Pins::numbers(&self.pins.generations()) {

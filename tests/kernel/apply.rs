@@ -250,38 +250,3 @@ fn a_first_configuration_counts_before_the_first_program_is_attached() {
         assert_eq!(*seen.lock().unwrap(), expected);
     });
 }
-
-#[test]
-fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
-    on_host(|host| {
-        let mut reconciler = host.start(Mechanism::Tcx);
-        let (one, other) = (
-            host.changed("20001", "20008"),
-            host.changed("20001", "20009"),
-        );
-        let identity = |id: &str| format!("~ identity client id {id}");
-        let rows = [
-            ("the one that was planned", &one, &one, "20001 → 20008"),
-            ("another than was planned", &one, &other, "20008 → 20009"),
-            (
-                "one that was planned before that",
-                &other,
-                &one,
-                "20009 → 20008",
-            ),
-        ];
-        for (what, planned, applied, expected) in rows {
-            reconciler.plan_ahead(planned.clone(), host.world());
-            let done = host.apply(&mut reconciler, applied);
-            let lines: Vec<String> = done.changes.iter().map(ToString::to_string).collect();
-            assert_eq!(lines, [identity(expected)], "{what}");
-        }
-        // What was planned from a revision that is not live any more is planned anew.
-        reconciler.plan_ahead(other.clone(), host.world());
-        let epoch = reconciler.epoch();
-        host.apply(&mut reconciler, &host.config(CONFIG));
-        let done = host.apply(&mut reconciler, &other);
-        assert_eq!(done.epoch, epoch + 2);
-        assert_eq!(done.changes.len(), 1, "{:?}", done.changes);
-    });
-}

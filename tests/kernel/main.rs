@@ -11,6 +11,7 @@ mod foreign;
 mod grace;
 mod host;
 
+mod ahead;
 mod apply;
 mod budget;
 mod clsact;
