@@ -21,6 +21,7 @@ use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::counters;
 use crate::bpf::generation::{self, Generations, Prepared};
+use crate::bpf::grace::{self, Hurry};
 use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load, Release};
 use crate::bpf::pins::{self, Pins};
@@ -34,9 +35,6 @@ use crate::model::world::World;
 use crate::net;
 use crate::plan::{self, Change};
 use census::Census;
-
-/// So many interfaces at once take a while, which is said.
-const MANY: usize = 100;
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
@@ -108,6 +106,7 @@ impl Reconciler {
     ) -> Result<Reconciler> {
         let root = &config.daemon.bpf_root;
         let lock = pins::lock(root)?;
+        grace::recover(root);
         let place = Place::find(root, release.version)?;
         let load = load::load_at(&place, &release, &sizes(config))?;
         let (generations, live) = take_over(&load)?;
@@ -383,13 +382,7 @@ impl Reconciler {
         let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
         let due: Vec<(u32, Role)> = wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
-        if self.mechanism == Mechanism::Tcx && new.clone().count() >= MANY {
-            log::info!(
-                "{} interfaces get programs: the kernel waits some 10 ms for each, unless its grace periods are expedited: \
-                 `echo 1 >/sys/kernel/rcu_expedited`, and 0 afterwards",
-                new.count()
-            );
-        }
+        let _hurry = self.hurry(new.count());
         let mut tried = BTreeMap::new();
         // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
         // unless that one's first hook has passed it.
@@ -412,6 +405,25 @@ impl Reconciler {
         }
         self.attached.extend(tried);
         Ok(())
+    }
+
+    /// Many interfaces at once would take a while, one waiting for the other.
+    fn hurry(&self, interfaces: usize) -> Option<Hurry> {
+        if self.mechanism != Mechanism::Tcx {
+            return None;
+        }
+        let hurry = Hurry::begin(self.load.pins().root(), interfaces);
+        if hurry.is_some() {
+            log::info!(
+                "{interfaces} interfaces at once: the kernel's grace periods are expedited meanwhile"
+            );
+        } else if interfaces >= grace::MANY {
+            log::info!(
+                "{interfaces} interfaces at once: the kernel may take some 20 ms for each, as its grace periods are not \
+                 ours to expedite"
+            );
+        }
+        hurry
     }
 
     fn attach_xdp(&self, state: &State) -> Result<()> {
@@ -523,7 +535,9 @@ impl Reconciler {
     }
 
     fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
-        for ifindex in self.stale(wanted) {
+        let stale = self.stale(wanted);
+        let _hurry = self.hurry(stale.len());
+        for ifindex in stale {
             // One that is gone has taken its programs with it.
             if let Err(error) = take_off(self.load.pins(), ifindex) {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
@@ -660,8 +674,11 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let lock = pins::lock(root)?;
+    grace::recover(root);
     let mut removed = Vec::new();
     let all = Pins::all(root);
+    let held = all.iter().map(|pins| attach::held(pins).len()).sum();
+    let hurry = Hurry::begin(root, held);
     for pins in &all {
         for ifindex in attach::held(pins) {
             if let Some(mechanism) = take_off(pins, ifindex)? {
@@ -672,6 +689,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
             }
         }
     }
+    drop(hurry);
     for pins in all {
         place::forget(&pins)?;
         removed.push(format!(

@@ -16,6 +16,7 @@ mod encode;
 pub mod events;
 pub mod gate;
 pub mod generation;
+pub mod grace;
 pub mod kept;
 mod layout;
 mod live;

@@ -17,6 +17,7 @@ mod budget;
 mod clsact;
 mod drift;
 mod failure;
+mod hurry;
 mod refusal;
 mod rollback;
 mod sweep;
