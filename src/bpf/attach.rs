@@ -145,6 +145,12 @@ pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) 
         .or_else(|| clsact::program_on(pins, ifindex, program))
 }
 
+/// The kernel's number of the program that sees packets first at a program's hook; `None`: there is none, or it stands on
+/// another kind of hook.
+pub fn head(ifindex: u32, program: HookProgram) -> Option<u32> {
+    tcx::head(ifindex, program)
+}
+
 /// What of ours is on an interface of this role.
 pub fn find(pins: &Pins, ifindex: u32, role: Role) -> Vec<Found> {
     role.programs()

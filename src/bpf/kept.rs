@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
@@ -15,10 +16,18 @@ use libbpf_rs::libbpf_sys;
 use super::map;
 use super::pins::{self, Pins};
 
-/// What is pinned below one root, by its path.
+/// What is pinned below one root, by its folder.
 #[derive(Debug, Default)]
 pub struct Kept {
-    objects: BTreeMap<PathBuf, Object>,
+    folders: BTreeMap<PathBuf, Folder>,
+}
+
+#[derive(Debug, Default)]
+struct Folder {
+    /// By name.
+    objects: BTreeMap<String, Object>,
+    /// Of the folder when all of them were in their places.
+    whole: Option<Stamp>,
 }
 
 #[derive(Debug)]
@@ -29,6 +38,18 @@ struct Object {
     inode: u64,
 }
 
+/// What changes with every pin that comes, goes or is put in the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    modified: SystemTime,
+}
+
+/// The kernel's clock of files goes in steps of some milliseconds: within one, a second change leaves no trace. So a stamp
+/// tells something only if it is older.
+const STEP: Duration = Duration::from_secs(1);
+
 impl Kept {
     /// Holds all that is pinned now for this load and generation, and nothing else. What can't be held is said.
     pub fn hold(&mut self, pins: &Pins, load: u64, epoch: u64) {
@@ -38,34 +59,40 @@ impl Kept {
             pins.generation(epoch),
             pins.links(),
         ];
-        let mut before = std::mem::take(&mut self.objects);
-        for folder in folders {
-            for name in pins::names(&folder) {
-                let path = folder.join(name);
-                let same = before
-                    .remove(&path)
-                    .filter(|object| inode(&path) == Some(object.inode));
-                match same.map_or_else(|| Object::open(&path), Ok) {
+        let mut before = std::mem::take(&mut self.folders);
+        for path in folders {
+            let mut known = before.remove(&path).unwrap_or_default().objects;
+            let mut folder = Folder::default();
+            for name in pins::names(&path) {
+                let pin = path.join(&name);
+                let same = known
+                    .remove(&name)
+                    .filter(|object| inode(&pin) == Some(object.inode));
+                match same.map_or_else(|| Object::open(&pin), Ok) {
                     Ok(object) => {
-                        self.objects.insert(path, object);
+                        folder.objects.insert(name, object);
                     }
                     Err(error) => log::warn!("{error:#}: if it is deleted, it is gone"),
                 }
             }
+            self.folders.insert(path, folder);
         }
     }
 
     /// What is held of this pin.
     pub fn held(&self, path: &Path) -> Option<BorrowedFd<'_>> {
-        let held = self.objects.get(path)?.held.as_ref();
-        held.map(AsFd::as_fd)
+        let folder = self.folders.get(path.parent()?)?;
+        let object = folder.objects.get(path.file_name()?.to_str()?)?;
+        object.held.as_ref().map(AsFd::as_fd)
     }
 
-    /// The pins that are gone, or lead elsewhere.
-    pub fn lost(&self) -> Vec<&Path> {
-        let is_lost = |(path, object): &(&PathBuf, &Object)| inode(path) != Some(object.inode);
-        let lost = self.objects.iter().filter(is_lost);
-        lost.map(|(path, _)| path.as_path()).collect()
+    /// The pins that are gone, or lead elsewhere. With a thousand interfaces they are thousands, and asked for every few seconds:
+    /// where no pin has moved, it is enough to look at the folder.
+    pub fn lost(&mut self) -> Vec<PathBuf> {
+        let folders = self.folders.iter_mut();
+        folders
+            .flat_map(|(path, folder)| folder.lost(path))
+            .collect()
     }
 
     /// Makes the lost pins again; answers with their paths.
@@ -73,15 +100,49 @@ impl Kept {
     /// # Errors
     /// If one can't be made; those before it are.
     pub fn restore(&mut self) -> Result<Vec<PathBuf>> {
-        let lost: Vec<PathBuf> = self.lost().into_iter().map(Path::to_owned).collect();
-        for path in &lost {
-            let restore = |object: &mut Object| object.restore(path);
-            self.objects
-                .get_mut(path)
-                .map_or(Ok(()), restore)
-                .with_context(|| format!("restore {}", path.display()))?;
+        let mut restored = Vec::new();
+        for (path, folder) in &mut self.folders {
+            for pin in folder.lost(path) {
+                let name = pin.file_name().and_then(|name| name.to_str());
+                let object = name.and_then(|name| folder.objects.get_mut(name));
+                object
+                    .map_or(Ok(()), |object| object.restore(&pin))
+                    .with_context(|| format!("restore {}", pin.display()))?;
+                restored.push(pin);
+            }
         }
-        Ok(lost)
+        Ok(restored)
+    }
+}
+
+impl Folder {
+    fn lost(&mut self, path: &Path) -> Vec<PathBuf> {
+        let stamp = Stamp::of(path);
+        if stamp.is_some() && stamp == self.whole {
+            return Vec::new();
+        }
+        let is_lost =
+            |(name, object): &(&String, &Object)| inode(&path.join(name)) != Some(object.inode);
+        let lost = self.objects.iter().filter(is_lost);
+        let lost: Vec<PathBuf> = lost.map(|(name, _)| path.join(name)).collect();
+        self.whole = stamp.filter(|stamp| lost.is_empty() && stamp.is_old());
+        lost
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified: metadata.modified().ok()?,
+        })
+    }
+
+    fn is_old(&self) -> bool {
+        let age = SystemTime::now().duration_since(self.modified);
+        age.is_ok_and(|age| age > STEP)
     }
 }
 
@@ -139,4 +200,84 @@ fn open(path: &Path) -> Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder in which two things are kept, that was changed an hour ago.
+    fn rested() -> (tempfile::TempDir, Folder) {
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = Folder::default();
+        for name in ["one", "other"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+            let object = Object::open(&place.path().join(name)).unwrap();
+            folder.objects.insert(name.to_owned(), object);
+        }
+        change_at(place.path(), SystemTime::now() - Duration::from_secs(3600));
+        (place, folder)
+    }
+
+    fn change_at(path: &Path, time: SystemTime) {
+        let folder = fs::File::open(path).unwrap();
+        folder.set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn a_folder_at_rest_is_not_looked_into() {
+        let (place, mut folder) = rested();
+        let before = Stamp::of(place.path()).unwrap();
+        assert!(folder.lost(place.path()).is_empty());
+        fs::remove_dir(place.path().join("one")).unwrap();
+        change_at(place.path(), before.modified);
+        assert!(
+            folder.lost(place.path()).is_empty(),
+            "it seems to be at rest"
+        );
+        change_at(place.path(), SystemTime::now());
+        assert_eq!(folder.lost(place.path()), [place.path().join("one")]);
+    }
+
+    #[test]
+    fn what_has_just_changed_is_not_taken_for_rest() {
+        let (place, mut folder) = rested();
+        let now = SystemTime::now();
+        change_at(place.path(), now);
+        assert!(folder.lost(place.path()).is_empty());
+        fs::remove_dir(place.path().join("other")).unwrap();
+        change_at(place.path(), now);
+        assert_eq!(folder.lost(place.path()), [place.path().join("other")]);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_has_lost_all() {
+        let (place, mut folder) = rested();
+        assert!(folder.lost(place.path()).is_empty());
+        fs::remove_dir_all(place.path()).unwrap();
+        assert_eq!(folder.lost(place.path()).len(), 2);
+        assert_eq!(
+            folder.lost(place.path()).len(),
+            2,
+            "and has not found it again"
+        );
+    }
+
+    #[test]
+    fn what_is_lost_stays_lost_until_it_is_there_again() {
+        let (place, mut folder) = rested();
+        let other = place.path().join("other");
+        fs::remove_dir(&other).unwrap();
+        change_at(place.path(), SystemTime::now() - Duration::from_secs(60));
+        for _ in 0..2 {
+            assert_eq!(folder.lost(place.path()), std::slice::from_ref(&other));
+        }
+        folder
+            .objects
+            .get_mut("other")
+            .unwrap()
+            .restore(&other)
+            .unwrap();
+        assert!(folder.lost(place.path()).is_empty());
+    }
 }

@@ -316,9 +316,13 @@ impl Load {
         self.number
     }
 
-    /// The kernel's number of a hook's program.
-    pub fn program_id(&self, hook: HookProgram) -> Option<u32> {
-        Some(program::info(self.programs.get(&hook)?).ok()?.id)
+    /// The kernel's numbers of the hooks' programs.
+    pub fn program_ids(&self) -> BTreeMap<HookProgram, Option<u32>> {
+        let id = |hook| Some(program::info(self.programs.get(hook)?).ok()?.id);
+        HookProgram::ALL
+            .iter()
+            .map(|hook| (*hook, id(hook)))
+            .collect()
     }
 
     /// The same of the uplinks' XDP program.

@@ -154,6 +154,11 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
     })
 }
 
+/// The id of the program that sees packets first.
+pub fn head(ifindex: u32, program: HookProgram) -> Option<u32> {
+    hook_programs(ifindex, program).ok()?.first().copied()
+}
+
 /// The ids of the programs on a hook, in the order in which they see packets.
 fn hook_programs(ifindex: u32, program: HookProgram) -> Result<Vec<u32>> {
     const ROOM: usize = 64; // BPF_MPROG_MAX, include/linux/bpf_mprog.h

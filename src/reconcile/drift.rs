@@ -3,14 +3,12 @@
 //! Tables are frozen, so no row of theirs can drift. What can: the live epoch, which table a slot holds, a step's place
 //! in the chain, a pin, and a program's place on its hook.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::{Reconciler, interface_name, xdp_modes};
 use crate::bpf::attach::{self, Role};
-use crate::bpf::load::HookProgram;
 use crate::bpf::pins;
 use crate::bpf::xdp;
 use crate::model::state::XdpMode;
@@ -19,7 +17,7 @@ use crate::model::world::World;
 
 impl Reconciler {
     /// Whether something else changed what is ours; the next `apply` undoes it. Reads no table's rows.
-    pub fn has_drifted(&self) -> bool {
+    pub fn has_drifted(&mut self) -> bool {
         self.generations.has_other_epoch()
             || !self.generations.lost_slots().is_empty()
             || self.load.is_broken()
@@ -101,8 +99,7 @@ impl Reconciler {
             true => None,
             false => self.load.xdp_program_id(),
         };
-        let programs = HookProgram::ALL.map(|hook| (hook, self.load.program_id(hook)));
-        let programs = BTreeMap::from(programs);
+        let programs = self.load.program_ids();
         let lacks_xdp =
             |ifindex: u32, mode: XdpMode| match xdp::program_on(self.load.pins(), ifindex) {
                 None => xdp::is_missing(self.load.pins(), ifindex, mode),

@@ -49,6 +49,45 @@ fn set_live(host: &Host, epoch: u64) {
         .expect("write dpd_live");
 }
 
+/// Where no pin has moved for a while, only the folders are looked at.
+#[test]
+fn a_pin_that_goes_after_a_long_rest_is_found_in_every_folder() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let pins = host.pins();
+        let [load] = pins::Pins::numbers(&pins.loads())[..] else {
+            panic!("one load");
+        };
+        let folders = [
+            pins.maps(),
+            pins.load(load),
+            pins.generation(reconciler.epoch()),
+            pins.links(),
+        ];
+        for folder in folders {
+            let names = pins::names(&folder);
+            let (first, last) = (
+                &folder.join(&names[0]),
+                &folder.join(&names[names.len() - 1]),
+            );
+            let rest = || std::thread::sleep(std::time::Duration::from_millis(1100));
+            rest();
+            assert!(!reconciler.has_drifted(), "{}", folder.display());
+            fs::remove_file(first).expect("unpin");
+            let what = format!("the first of {} goes", folder.display());
+            undone(host, &mut reconciler, &what, &[Pin]);
+            rest();
+            assert!(!reconciler.has_drifted(), "{}", folder.display());
+            fs::rename(last, first).expect("put one in the place of another");
+            let what = format!(
+                "the last of {} takes the place of the first",
+                folder.display()
+            );
+            undone(host, &mut reconciler, &what, &[Pin, Pin]);
+        }
+    });
+}
+
 #[test]
 fn the_rows_of_a_table_can_not_be_written_by_anybody() {
     on_host(|host| {
