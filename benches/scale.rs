@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::namespace::Namespace;
@@ -88,7 +89,7 @@ fn timed<T>(what: &str, job: impl FnOnce() -> T) -> T {
     done
 }
 
-fn load(path: &Path) -> Config {
+fn load(path: &Path) -> Arc<Config> {
     let loaded = dpd::config::load(path).unwrap_or_else(|problems| panic!("{problems}"));
     loaded.config
 }

@@ -33,6 +33,7 @@ use crate::model::state::{State, XdpMode};
 use crate::model::status::Drift;
 use crate::model::world::World;
 use crate::net;
+use crate::parallel::both;
 use crate::plan::{self, Change};
 use census::Census;
 
@@ -66,7 +67,7 @@ struct Planned {
 
 /// A plan that was made before it was asked for, and what it was made for.
 struct Ahead {
-    config: Config,
+    config: Arc<Config>,
     world: World,
     planned: Planned,
 }
@@ -226,16 +227,15 @@ impl Reconciler {
 
     /// Plans what `apply` would do with this configuration in this world, writes the tables beside the live ones, and keeps
     /// both for it. No packet meets any of it, and what fails is left to `apply`, which says why.
-    pub fn plan_ahead(&mut self, config: Config, world: World) {
-        let mut planned = self.planned(&config, &world);
-        let is_same_load = self.load.is_settled() && self.load.sizes() == sizes(&config);
-        let is_change = self.live.as_ref() != Some(&planned.state);
-        if planned.prepared.is_none() && self.generations.is_live() && is_same_load && is_change {
-            let prepared = self.generations.prepare(&planned.state, self.live.as_ref());
-            planned.prepared = prepared
-                .inspect_err(|error| log::debug!("not written ahead: {error:#}"))
-                .ok();
-        }
+    pub fn plan_ahead(&mut self, config: Arc<Config>, world: World) {
+        let planned = match self.take_ahead(&config, &world) {
+            Some(planned) => planned,
+            None => {
+                let is_same_load = self.load.is_settled() && self.load.sizes() == sizes(&config);
+                let may_write = is_same_load && self.generations.is_live();
+                self.plan(&config, &world, may_write)
+            }
+        };
         self.ahead = Some(Ahead {
             config,
             world,
@@ -251,29 +251,42 @@ impl Reconciler {
     }
 
     /// The plan that was made ahead, if it still is the right one. Tables of another are written over by the next change.
-    fn planned(&mut self, config: &Config, world: &World) -> Planned {
-        let epoch = self.epoch();
-        if let Some(ahead) = self.ahead.take()
-            && (ahead.planned.after, &ahead.config, &ahead.world) == (epoch, config, world)
-        {
-            let mut planned = ahead.planned;
-            let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
-            planned.prepared = planned.prepared.filter(is_ready);
-            return planned;
-        }
+    fn take_ahead(&mut self, config: &Config, world: &World) -> Option<Planned> {
+        let Ahead {
+            config: for_config,
+            world: in_world,
+            planned,
+        } = self.ahead.take()?;
+        let is_config = std::ptr::eq(&*for_config, config) || &*for_config == config;
+        let is_same = is_config && &in_world == world && planned.after == self.epoch();
+        is_same.then_some(planned)
+    }
+
+    /// The plan and, if they may be written, its tables at the same time.
+    fn plan(&self, config: &Config, world: &World, may_write: bool) -> Planned {
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let state = plan::compile(config, world, &before.catalog);
-        let changes = match before == &state {
-            true => Vec::new(),
-            false => plan::diff(before, &state),
+        let (changes, prepared) = match before == &state {
+            true => (Vec::new(), None),
+            false => both(
+                || plan::diff(before, &state),
+                || may_write.then(|| self.write_ahead(&state)).flatten(),
+            ),
         };
         Planned {
-            after: epoch,
+            after: self.epoch(),
             state,
             changes,
-            prepared: None,
+            prepared,
         }
+    }
+
+    fn write_ahead(&self, state: &State) -> Option<Prepared> {
+        let prepared = self.generations.prepare(state, self.live.as_ref());
+        prepared
+            .inspect_err(|error| log::debug!("not written ahead: {error:#}"))
+            .ok()
     }
 
     fn change(
@@ -287,7 +300,10 @@ impl Reconciler {
             mut changes,
             prepared,
             ..
-        } = self.planned(config, world);
+        } = match self.take_ahead(config, world) {
+            Some(planned) => planned,
+            None => self.plan(config, world, false),
+        };
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         let wanted = roles(&state);
@@ -304,7 +320,8 @@ impl Reconciler {
             false => Census::begin(self.load.pins(), before),
         };
         counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
-        let prepared = match prepared {
+        let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
+        let prepared = match prepared.filter(is_ready) {
             Some(prepared) => prepared,
             None => self.generations.prepare(&state, self.live.as_ref())?,
         };

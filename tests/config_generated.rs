@@ -3,6 +3,8 @@
 #[path = "../benches/generate/mod.rs"]
 mod generate;
 
+use std::sync::Arc;
+
 use dpd::config::{self, Interface, Source};
 use generate::Size;
 
@@ -15,7 +17,7 @@ const SIZE: Size = Size {
     prefixes: 50,
 };
 
-fn load(size: &Size) -> config::Config {
+fn load(size: &Size) -> Arc<config::Config> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("generated.toml");
     std::fs::write(&path, generate::config(size)).unwrap();

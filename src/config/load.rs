@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
@@ -17,7 +18,7 @@ const SIZE_MAX: u64 = 32 << 20;
 /// A configuration with what it was made of.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub warnings: Vec<Problem>,
     /// The main file, then the drop-ins in name order.
     pub sources: Vec<Source>,
@@ -50,7 +51,7 @@ pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problem
     }
     let (config, warnings) = check_sources(&sources, &host_name())?;
     Ok(Loaded {
-        config,
+        config: Arc::new(config),
         warnings,
         sources,
     })

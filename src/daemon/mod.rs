@@ -30,6 +30,7 @@ use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
+use crate::parallel::both;
 use crate::reconcile::Reconciler;
 use crate::systemd;
 use crate::watch::FileWatcher;
@@ -132,7 +133,7 @@ struct Calls {
 
 struct Daemon {
     path: PathBuf,
-    config: Config,
+    config: Arc<Config>,
     /// What the file says while it comes to rest.
     ahead: Option<Loaded>,
     /// When it is read ahead again at the earliest: a file that never rests is not to take all of our time.
@@ -157,7 +158,7 @@ struct Daemon {
 
 impl Daemon {
     /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Config, port: Option<http::Port>) -> Result<Daemon> {
+    fn start(path: &Path, config: Arc<Config>, port: Option<http::Port>) -> Result<Daemon> {
         let mut reconciler = Reconciler::start(&config)?;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
@@ -254,14 +255,14 @@ impl Daemon {
             return;
         }
         let before = self.ahead.take();
-        let Ok(loaded) = config::load_again(&self.path, before) else {
+        let (loaded, world) = both(|| config::load_again(&self.path, before), net::snapshot);
+        let Ok(loaded) = loaded else {
             self.reconciler.forget_plan();
             return;
         };
-        if let Ok(world) = net::snapshot() {
-            let mut config = loaded.config.clone();
-            config.daemon = self.kept_places(&config.daemon);
-            self.reconciler.plan_ahead(config, world);
+        if let Ok(world) = world {
+            self.reconciler
+                .plan_ahead(self.in_place(&loaded.config), world);
         }
         self.ahead = Some(loaded);
         let took = started.elapsed();
@@ -270,7 +271,7 @@ impl Daemon {
 
     /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
     fn follow_file(&mut self) -> bool {
-        let mut loaded = match config::load_again(&self.path, self.ahead.take()) {
+        let loaded = match config::load_again(&self.path, self.ahead.take()) {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.fail(&format!(
@@ -283,8 +284,11 @@ impl Daemon {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        self.keep_places(&mut loaded.config.daemon);
-        let metrics = loaded.config.daemon.metrics;
+        let config = self.in_place(&loaded.config);
+        if config.daemon != loaded.config.daemon {
+            log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
+        }
+        let metrics = config.daemon.metrics;
         let port = match scrape::open_new(self.metrics.as_ref(), metrics) {
             Ok(port) => port,
             Err(error) => {
@@ -293,10 +297,10 @@ impl Daemon {
                 return false;
             }
         };
-        if loaded.config.conntrack.size != self.config.conntrack.size {
+        if config.conntrack.size != self.config.conntrack.size {
             self.sweeper.wait(); // the tables are about to be others
         }
-        let previous = std::mem::replace(&mut self.config, loaded.config);
+        let previous = std::mem::replace(&mut self.config, config);
         match self.apply() {
             Ok(()) => {
                 self.serve_metrics(port);
@@ -312,19 +316,18 @@ impl Daemon {
         }
     }
 
-    /// What a running daemon can't move stays where it is.
-    fn keep_places(&self, wanted: &mut config::Daemon) {
-        let kept = self.kept_places(wanted);
-        if *wanted != kept {
-            log::warn!("[daemon] has changed: but for metrics, that counts from the next start on");
-            *wanted = kept;
-        }
-    }
-
-    fn kept_places(&self, wanted: &config::Daemon) -> config::Daemon {
-        config::Daemon {
-            metrics: wanted.metrics,
+    /// The configuration, with what a running daemon can't move where it is.
+    fn in_place(&self, wanted: &Arc<Config>) -> Arc<Config> {
+        let daemon = config::Daemon {
+            metrics: wanted.daemon.metrics,
             ..self.config.daemon.clone()
+        };
+        match wanted.daemon == daemon {
+            true => wanted.clone(),
+            false => Arc::new(Config {
+                daemon,
+                ..Config::clone(wanted)
+            }),
         }
     }
 

@@ -36,7 +36,7 @@ const TICK: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(500);
 
 /// A look follows an event by this much, so that a busy folder costs little.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// A file that won't come to rest is said after this time.
 const RESTLESS: Duration = Duration::from_secs(10);
@@ -161,7 +161,8 @@ impl Follower {
         let mut since = Instant::now();
         let mut read = None;
         self.stir();
-        while sleeper.sleep(None, Some(TICK)) != Wake::Stopped {
+        let left = |since: Instant| STILL.saturating_sub(since.elapsed()).min(TICK);
+        while sleeper.sleep(None, Some(left(since))) != Wake::Stopped {
             let now = Stamps::take(&self.files);
             if now != stamps {
                 (stamps, since, read) = (now, Instant::now(), None);

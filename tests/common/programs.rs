@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -521,7 +522,7 @@ fn pair_of_client(
     [(asked_key, asked), (told_key, told)]
 }
 
-fn read(config: &Path) -> dpd::config::Config {
+fn read(config: &Path) -> Arc<dpd::config::Config> {
     let loaded = dpd::config::load(config)
         .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
     loaded.config

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use dpd::bpf::attach::Role;
 use dpd::bpf::chain::CHAIN;
@@ -178,7 +179,7 @@ impl Node {
 }
 
 /// A configuration of so many workloads.
-fn config(folder: &Path, bpf_root: &Path, workloads: usize) -> Config {
+fn config(folder: &Path, bpf_root: &Path, workloads: usize) -> Arc<Config> {
     let mut text = format!(
         "[daemon]\nbpf_root = \"{}\"\nsocket = \"{}/dpd.sock\"\n[conntrack]\nsize = 1024\n[identities.app]\nid = 20001\n",
         bpf_root.display(),

@@ -45,8 +45,8 @@ fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let (one, other) = (
-            host.changed("20001", "20008"),
-            host.changed("20001", "20009"),
+            Arc::new(host.changed("20001", "20008")),
+            Arc::new(host.changed("20001", "20009")),
         );
         let identity = |id: &str| format!("~ identity client id {id}");
         let rows = [
@@ -79,7 +79,7 @@ fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
 fn what_was_written_ahead_is_only_switched_to() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
-        let config = host.changed("20001", "20008");
+        let config = Arc::new(host.changed("20001", "20008"));
         let before = reconciler.epoch();
         let ahead = operations(|| reconciler.plan_ahead(config.clone(), host.world()));
         assert!(!writes(&ahead).is_empty(), "{ahead:?}");
@@ -103,10 +103,10 @@ fn what_was_written_in_vain_is_not_kept() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let (one, other) = (
-            host.changed("20001", "20008"),
-            host.changed("20001", "20009"),
+            Arc::new(host.changed("20001", "20008")),
+            Arc::new(host.changed("20001", "20009")),
         );
-        let same = host.config(CONFIG);
+        let same = Arc::new(host.config(CONFIG));
         let before = reconciler.epoch();
 
         reconciler.plan_ahead(one.clone(), host.world());
@@ -146,11 +146,11 @@ fn what_was_written_in_vain_is_not_kept() {
 fn what_somebody_unpinned_is_written_again() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
-        let config = host.changed("20001", "20008");
+        let config = Arc::new(host.changed("20001", "20008"));
         for taken in ["policy", "catalog", ""] {
             let config = match reconciler.epoch() % 2 {
                 1 => config.clone(),
-                _ => host.config(CONFIG),
+                _ => Arc::new(host.config(CONFIG)),
             };
             reconciler.plan_ahead(config.clone(), host.world());
             let folder = host.pins().generation(reconciler.epoch() + 1);
@@ -171,7 +171,7 @@ fn what_somebody_unpinned_is_written_again() {
 fn a_write_ahead_that_fails_is_told_by_the_change_itself() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
-        let config = host.changed("20001", "20008");
+        let config = Arc::new(host.changed("20001", "20008"));
         let before = Picture::of(host);
         let is_full = Arc::new(AtomicBool::new(true));
         let kept = {

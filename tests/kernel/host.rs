@@ -7,6 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -165,9 +166,9 @@ impl Host {
         let path = self.files.path().join("config.toml");
         let daemon = format!("[daemon]\nbpf_root = {:?}\n", self.root);
         fs::write(&path, format!("{daemon}{text}")).expect("write the configuration");
-        dpd::config::load(&path)
-            .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"))
-            .config
+        let loaded = dpd::config::load(&path)
+            .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
+        Arc::unwrap_or_clone(loaded.config)
     }
 
     /// `CONFIG` with something in it replaced.
