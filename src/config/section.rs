@@ -2,44 +2,51 @@
 
 /// Bytes below which a text is parsed as quickly in one piece.
 const LARGE: usize = 128 << 10;
-/// Cuts of one text. Whoever mixes the sections of a file more than this is not helped by threads.
-const CUTS_MAX: usize = 16;
+/// Parts of one text, about as long as each other.
+const PARTS: usize = 4;
 
-/// Where the headers' first word becomes another: `[services.a]` behind `[identities.z]`. What looks like a header may turn
-/// out to be a line of a string. None: the text is to be taken whole.
+/// Where the second part begins, and those behind it: each at the header of another table than the one before, so that what
+/// belongs together is not cut, as `[policies.web]` and `[[policies.web.ingress]]`. What looks like a header may turn out to
+/// be a line of a string. None: the text is to be taken whole.
 pub(super) fn cuts(text: &str) -> Vec<usize> {
     match text.len() < LARGE {
         true => Vec::new(),
-        false => all_cuts(text),
+        false => equal_cuts(text),
     }
 }
 
-fn all_cuts(text: &str) -> Vec<usize> {
-    let mut cuts = Vec::new();
-    let mut section = match text.starts_with('[') {
-        true => first_word(text),
-        false => "",
-    };
-    for (newline, _) in text.match_indices("\n[") {
-        let header = newline + 1;
-        let found = first_word(&text[header..]);
-        if found == section {
-            continue;
-        }
-        if cuts.len() == CUTS_MAX {
-            return Vec::new();
-        }
-        section = found;
-        cuts.push(header);
-    }
+fn equal_cuts(text: &str) -> Vec<usize> {
+    let shares = (1..PARTS).map(|part| text.len() * part / PARTS);
+    let mut cuts: Vec<usize> = shares.filter_map(|share| cut_behind(text, share)).collect();
+    cuts.dedup();
     cuts
 }
 
-/// `services` of `[services.web]` and of `[[services]]`.
-fn first_word(header: &str) -> &str {
-    let header = header.trim_start_matches('[');
-    let end = header.find(['.', ']', '\n']).unwrap_or(header.len());
-    header[..end].trim()
+/// The first header behind a place that names another table than the header before.
+fn cut_behind(text: &str, place: usize) -> Option<usize> {
+    let place = (place..text.len()).find(|place| text.is_char_boundary(*place))?;
+    let (before, behind) = text.split_at(place);
+    let mut last = before.rfind("\n[").map(|newline| &text[newline + 1..]);
+    if last.is_none() && text.starts_with('[') {
+        last = Some(text);
+    }
+    for (newline, _) in behind.match_indices("\n[") {
+        let header = place + newline + 1;
+        if last.is_none_or(|last| name(last) != name(&text[header..])) {
+            return Some(header);
+        }
+        last = Some(&text[header..]);
+    }
+    None
+}
+
+/// The first two words of a header: `policies.web` of `[[policies.web.ingress]]`.
+fn name(header: &str) -> (&str, &str) {
+    let line = header.trim_start_matches('[');
+    let line = line.split([']', '\n']).next().unwrap_or_default();
+    let mut words = line.split('.').map(str::trim);
+    let mut next = || words.next().unwrap_or_default();
+    (next(), next())
 }
 
 #[cfg(test)]
@@ -47,29 +54,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_begins_with_another_section() {
-        let table: &[(&str, &[&str])] = &[
-            ("", &[]),
-            ("a = 1\n", &[]),
-            ("x = 1\n[a]\nx = 1\n[a.b]\n", &["[a]\nx = 1\n[a.b]\n"]),
-            ("[a]\nx = 1\n[a.b]\n[b]\n", &["[b]\n"]),
-            ("a = 1\n[b]\n[c]\n", &["[b]\n[c]\n", "[c]\n"]),
-            ("# words\n\n[ a . b ]\n[a]\n", &["[ a . b ]\n[a]\n"]),
+    fn a_cut_is_where_another_table_begins() {
+        let table: &[(&str, usize, Option<&str>)] = &[
+            ("", 0, None),
+            ("a = 1\n", 3, None),
+            ("a = 1\n[b]\n[c]\n", 0, Some("[b]\n[c]\n")),
+            ("[a]\n[b]\n[c]\n", 0, Some("[b]\n[c]\n")),
+            ("[a]\n[b]\n[c]\n", 4, Some("[c]\n")),
+            ("[a]\n[b]\n[c]\n", 8, None),
             (
-                "\n[[a]]\nx = 1\n[[a]]\n[b]",
-                &["[[a]]\nx = 1\n[[a]]\n[b]", "[b]"],
+                "[a.b]\n[a.b.c]\n[[a.b.d]]\n[ a . c ]\n",
+                1,
+                Some("[ a . c ]\n"),
             ),
-            (" [a]\n [b]\n", &[]),
+            ("[a.b]\n x = 'ö'\n[a]\n", 12, Some("[a]\n")),
+            (" [a]\n [b]\n", 0, None),
         ];
-        for (text, expected) in table {
-            let cuts: Vec<&str> = all_cuts(text).into_iter().map(|cut| &text[cut..]).collect();
-            assert_eq!(cuts, *expected, "{text:?}");
+        for (text, place, expected) in table {
+            let cut = cut_behind(text, *place).map(|cut| &text[cut..]);
+            assert_eq!(cut, *expected, "{text:?} behind {place}");
         }
     }
 
     #[test]
-    fn small_and_mixed_texts_stay_whole() {
-        assert!(cuts("\n[a]\n[b]\n").is_empty());
-        assert!(all_cuts(&"\n[a]\n[b]".repeat(CUTS_MAX)).is_empty());
+    fn parts_are_about_as_long_as_each_other() {
+        let text = "[section.table]\nkey = 1\n[section.other]\nkey = 2\n".repeat(100);
+        let cuts = equal_cuts(&text);
+        assert_eq!(cuts.len(), PARTS - 1);
+        for (nth, cut) in (1..).zip(cuts) {
+            let ideal = text.len() * nth / PARTS;
+            assert!((ideal..ideal + 50).contains(&cut), "cut {nth} at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_cut_stays_whole() {
+        assert!(cuts("\n[a]\n[b]\n").is_empty(), "a small text");
+        assert!(
+            equal_cuts(&"[a.b]\nx = 1\n".repeat(100)).is_empty(),
+            "one table"
+        );
+        let one_late = format!("{}\n[a]\n", "# words\n".repeat(100));
+        assert_eq!(equal_cuts(&one_late).len(), 1, "the same place for all");
     }
 }

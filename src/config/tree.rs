@@ -159,24 +159,73 @@ fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
     parse_parts(file, &source.text).or_else(|| parse_whole(file, source, report))
 }
 
-/// A large text in parts, at the same time. Where each of them is a whole text, they are what the whole text is: none begins
-/// in the middle of anything, and what is said twice is said within one of them, unless two have the same key.
-///
-/// `None`: it is not so, or the text is small; then the whole tells what it is.
+/// A large text in parts, at the same time.
 fn parse_parts(file: usize, text: &str) -> Option<Table> {
     let cuts = section::cuts(text);
-    if cuts.is_empty() {
-        return None;
-    }
+    (!cuts.is_empty()).then(|| parse_cut(file, text, &cuts))?
+}
+
+/// A text that is cut before lines which look like headers. Where each part is a whole text, none begins in the middle of
+/// anything, and together they are what the whole text is, unless they say the same thing twice.
+///
+/// `None`: it is not so, or can't be seen so easily; then the whole tells what it is.
+fn parse_cut(file: usize, text: &str, cuts: &[usize]) -> Option<Table> {
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain(std::iter::once(text.len()));
     let parts = starts.zip(ends).map(|(start, end)| start..end);
     let tables = each(parts, |part| parse_part(file, text, part));
-    let tables: Option<Vec<Table>> = tables.into_iter().collect();
-    let mut entries: Vec<_> = tables?.into_iter().flat_map(|table| table.0).collect();
-    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let has_repeats = entries.windows(2).any(|pair| pair[0].0 == pair[1].0);
-    (!has_repeats).then_some(Table(entries))
+    let mut tables = tables.into_iter();
+    let first = tables.next()??;
+    tables.try_fold(first, |whole, part| join_parts(text, whole, part?))
+}
+
+/// `None`: both say something of the same key, other than that different tables stand below it.
+fn join_parts(text: &str, mut whole: Table, part: Table) -> Option<Table> {
+    for (name, new) in part.0 {
+        match whole.0.binary_search_by(|(old, _)| old.cmp(&name)) {
+            Err(place) => whole.0.insert(place, (name, new)),
+            Ok(place) => join_headed(text, &mut whole.0[place].1, new)?,
+        }
+    }
+    Some(whole)
+}
+
+/// Adds what stands below a table's name in a later part, if at most one of the two is the table's own header.
+fn join_headed(text: &str, old: &mut Entry, new: Entry) -> Option<()> {
+    let is_own = match (header(text, old)?, header(text, &new)?) {
+        (Header::Own, Header::Own) => return None,
+        (_, new) => new == Header::Own,
+    };
+    let (Data::Table(below), Data::Table(more)) = (&mut old.value.data, new.value.data) else {
+        return None;
+    };
+    below.0.extend(more.0);
+    below.0.sort_by(|(one, _), (other, _)| one.cmp(other));
+    if is_own {
+        (old.key, old.value.span) = (new.key, new.value.span);
+    }
+    let has_repeats = below.0.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    (!has_repeats).then_some(())
+}
+
+/// The header that a name of the top stands in.
+#[derive(PartialEq)]
+enum Header {
+    /// `[name]`
+    Own,
+    /// `[name.below]`
+    Below,
+}
+
+/// `None`: it stands in no header.
+fn header(text: &str, entry: &Entry) -> Option<Header> {
+    let (key, value) = (entry.key, entry.value.span);
+    // The span of a table without a header of its own is the name's.
+    let is_in_header = text[..key.start].trim_end().ends_with('[');
+    match value == key {
+        true => is_in_header.then_some(Header::Below),
+        false => text[value.start..].starts_with('[').then_some(Header::Own),
+    }
 }
 
 fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table> {
@@ -357,9 +406,30 @@ fn join_entries(mut old: Entry, new: Entry, path: &str, report: &mut Report) -> 
 mod tests {
     use super::*;
 
-    /// The text behind so many words that it is parsed in parts.
-    fn large(text: &str) -> String {
-        format!("# {}\n{text}", "many words ".repeat(20_000))
+    /// What the whole text is, if it is right.
+    fn whole(text: &str) -> Option<String> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let places = Places { file: 3, start: 0 };
+        errors
+            .is_empty()
+            .then(|| format!("{:?}", places.table(table.into_inner())))
+    }
+
+    /// How often a text, cut at each choice of lines that look like headers, was put together again. It must then be what the whole is.
+    fn joined(text: &str) -> usize {
+        let lines: Vec<usize> = text.match_indices("\n[").map(|(at, _)| at + 1).collect();
+        let choices = 1..1 << lines.len();
+        let join = |choice: &usize| {
+            let chosen = lines.iter().enumerate();
+            let chosen = chosen.filter(|(nth, _)| choice >> nth & 1 == 1);
+            let cuts: Vec<usize> = chosen.map(|(_, cut)| *cut).collect();
+            let joined = parse_cut(3, text, &cuts).map(|table| format!("{table:?}"));
+            if joined.is_some() {
+                assert_eq!(joined, whole(text), "{text:?} cut at {cuts:?}");
+            }
+            joined.is_some()
+        };
+        choices.filter(join).count()
     }
 
     #[test]
@@ -367,37 +437,56 @@ mod tests {
         let texts = [
             "[a]\nx = 1\n[b]\ny = 2\n",
             "x = 1\ny.z = \"2\"\n\n[b.c]\nl = [1, { d = 1.5 }]\n[b]\n[a]\nwhen = 1979-05-27\n",
-            "[[c]]\nx = true\n[[c]]\n[c.d]\n[a]",
-            "[c.d]\nx = 1\n[[a]]\n[[a]]\r\n[\"b\"]\r\n'x y' = 'z'\r\n",
+            "[c.d]\nx = 1\n[a]\n[\"b\"]\r\n'x y' = 'z'\r\n",
+            "[a.x]\n[b]\n[a.y]\n[b.z]\n[a.w.v]\n[c]\n[a.u]\nx = { y = 1 }\n",
+            "[a.x]\n[b]\n[a]\nz = 1\n[c]\n[a.y]\n",
+            "[a]\nz = 1\n[b]\n[a.x]\n[a.y]\n",
+            "[ a . x ]\n[b]\n[ a.y]\n[\"a\".z]\n",
+            "[a.x]\n[[a.y]]\n[a.\"z\"]\n",
         ];
         for text in texts {
-            let text = large(text);
-            let (whole, errors) = DeTable::parse_recoverable(&text);
-            assert!(errors.is_empty(), "{errors:?}");
-            let whole = Places { file: 3, start: 0 }.table(whole.into_inner());
-            let parts = parse_parts(3, &text).expect("it has parts");
-            assert_eq!(format!("{parts:?}"), format!("{whole:?}"));
+            let choices = (1 << text.matches("\n[").count()) - 1;
+            assert_eq!(joined(text), choices, "{text:?} is put together always");
         }
     }
 
     #[test]
-    fn what_looks_like_a_header_is_left_to_the_whole() {
+    fn what_parts_can_not_tell_is_left_to_the_whole() {
         let texts = [
             ("a string of lines", "[a]\nx = \"\"\"\n[b]\n\"\"\"\n"),
             (
                 "a string of lines that hold one",
                 "[a]\nx = \"\"\"\n[b]\ny = '\"\"\"'\n",
             ),
-            ("a list of lists", "[a]\nx = [\n[1],\n[2]\n]\n"),
-            ("a section that comes again", "[a.x]\n[b]\n[a.y]\n"),
-            ("one that is given twice", "[a]\n[b]\n[a]\n"),
-            ("one that is quoted once", "[a]\n[\"a\".b]\n"),
+            ("a list of lists", "x = [\n[1],\n[2]\n]\n"),
+            ("a table that is given twice", "[a]\n[b]\n[a]\n"),
+            ("one below that is given twice", "[a.b]\n[a.b]\n"),
+            ("one that goes on", "[a.b]\n[a.b.c]\n"),
+            ("a list of tables that goes on", "[[a]]\n[[a]]\n"),
+            ("a table in the last of a list", "[[a]]\n[a.b]\n"),
+            ("a list that is a table too", "[a.b]\n[[a]]\n"),
             ("a key that is a table too", "a = 1\n[a]\n"),
+            ("a dotted key that is a table too", "a.b = 1\n[a.c]\n"),
+            ("an inline table that is a table too", "a = {}\n[a.c]\n"),
+            ("a list of values that is a table too", "a = [1]\n[a.c]\n"),
+            ("a key below that is a table too", "[a]\nb = 1\n[a.b]\n"),
             ("a part of nonsense", "[a]\n[b]\nx =\n"),
-            ("few words", ""),
+            ("a header of nonsense", "[a]\n[b\n"),
         ];
         for (what, text) in texts {
-            assert!(parse_parts(0, &large(text)).is_none(), "{what}");
+            let last = text.rfind("\n[").unwrap() + 1;
+            assert!(parse_cut(0, text, &[last]).is_none(), "{what}");
+            joined(text);
         }
+    }
+
+    #[test]
+    fn a_large_text_is_parsed_in_parts() {
+        let text = "[a.x]\ny = 1\n".to_owned();
+        assert!(parse_parts(3, &text).is_none(), "a small one is not");
+        let names = (0..10_000).map(|name| format!("[section.name{name}]\nkey = {name}\n"));
+        let text = text + &names.collect::<String>();
+        let parts = parse_parts(3, &text).map(|table| format!("{table:?}"));
+        assert!(parts.is_some() && parts == whole(&text));
     }
 }
