@@ -177,7 +177,7 @@ fn excerpt(files: &Files, span: Span) -> Excerpt {
     Excerpt::new(
         files.place(span).line,
         &files.source(span).text[line.clone()],
-        in_line(span.start)..in_line(span.end),
+        in_line(span.bytes().start)..in_line(span.bytes().end),
     )
 }
 

@@ -1,5 +1,6 @@
 //! Holds the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::report::{Report, did_you_mean};
@@ -153,7 +154,7 @@ fn named(keys: &[Key], path: &Path<'_>, name: &str, entry: &Entry, report: &mut 
             .help(format!("begin it with `[{full}]`"));
         return;
     };
-    let is_dotted = |(key, entry): &(String, Entry)| is_part_of_name(keys, key, entry);
+    let is_dotted = |(key, entry): &(Cow<'_, str>, Entry<'_>)| is_part_of_name(keys, key, entry);
     if !inner.0.iter().any(is_dotted) {
         return table(keys, &full, entry.value.span, inner, report);
     }

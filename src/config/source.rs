@@ -16,18 +16,29 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     /// Index into [`Files`].
-    pub file: usize,
-    pub start: usize,
-    pub end: usize,
+    file: u32,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
     pub fn new(file: usize, bytes: Range<usize>) -> Self {
+        // Files are smaller than 4 GiB, and there are very many spans.
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         Span {
-            file,
-            start: bytes.start,
-            end: bytes.end,
+            file: short(file),
+            start: short(bytes.start),
+            end: short(bytes.end),
         }
+    }
+
+    /// Index into [`Files`].
+    pub fn file(self) -> usize {
+        self.file as usize
+    }
+
+    pub fn bytes(self) -> Range<usize> {
+        self.start as usize..self.end as usize
     }
 }
 
@@ -60,7 +71,7 @@ impl<'s> Files<'s> {
     }
 
     pub fn source(&self, span: Span) -> &'s Source {
-        &self.sources[span.file]
+        &self.sources[span.file()]
     }
 
     /// The text of a span, and the line that it begins in.
@@ -73,7 +84,7 @@ impl<'s> Files<'s> {
 
     /// The bytes of the line that a span begins in, without the line's end.
     pub fn line(&self, span: Span) -> Range<usize> {
-        let starts = &self.line_starts[span.file];
+        let starts = &self.line_starts[span.file()];
         let text = &self.source(span).text;
         let index = self.line_index(span);
         let start = starts[index];
@@ -83,7 +94,7 @@ impl<'s> Files<'s> {
 
     fn line_index(&self, span: Span) -> usize {
         // The first line starts at 0, so at least one line starts at or before any byte.
-        self.line_starts[span.file].partition_point(|start| *start <= span.start) - 1
+        self.line_starts[span.file()].partition_point(|start| *start <= span.start as usize) - 1
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the files say, before anything of it is understood: TOML values with their places, several files joined.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -11,25 +12,25 @@ use super::source::{Located, Source, Span};
 use crate::parallel::each;
 
 #[derive(Clone, Debug)]
-pub(super) struct Value {
+pub(super) struct Value<'s> {
     /// A table's is its header, or the whole of an inline table.
     pub span: Span,
-    pub data: Data,
+    pub data: Data<'s>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Data {
-    Text(String),
+pub(super) enum Data<'s> {
+    Text(Cow<'s, str>),
     /// `None`: it does not fit 64 bits.
     Number(Option<i64>),
     Float,
     Switch(bool),
     Date,
-    List(Vec<Value>),
-    Table(Table),
+    List(Vec<Value<'s>>),
+    Table(Table<'s>),
 }
 
-impl Data {
+impl Data<'_> {
     /// What it is, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -47,13 +48,13 @@ impl Data {
 /// The keys of a table, in order, each once; most tables have few, and a map would take much more memory for those. A
 /// getter gives `None` for a key that is absent or of another kind, which the shape has reported.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table(pub Vec<(String, Entry)>);
+pub(super) struct Table<'s>(pub Vec<(Cow<'s, str>, Entry<'s>)>);
 
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct Entry<'s> {
     /// Where the key stands.
     pub key: Span,
-    pub value: Value,
+    pub value: Value<'s>,
 }
 
 /// A table with the name that it stands under.
@@ -63,12 +64,12 @@ pub(super) struct NamedTable<'t> {
     pub key: Span,
     /// Where the table stands.
     pub span: Span,
-    pub table: &'t Table,
+    pub table: &'t Table<'t>,
 }
 
-impl Table {
-    pub fn get(&self, key: &str) -> Option<&Entry> {
-        let place = self.0.binary_search_by(|(name, _)| name.as_str().cmp(key));
+impl<'s> Table<'s> {
+    pub fn get(&self, key: &str) -> Option<&Entry<'s>> {
+        let place = self.0.binary_search_by(|(name, _)| (**name).cmp(key));
         place.ok().map(|place| &self.0[place].1)
     }
 
@@ -78,7 +79,7 @@ impl Table {
 
     pub fn text(&self, key: &str) -> Option<Located<&str>> {
         self.find(key, |data| match data {
-            Data::Text(text) => Some(text.as_str()),
+            Data::Text(text) => Some(&**text),
             _ => None,
         })
     }
@@ -97,14 +98,14 @@ impl Table {
         })
     }
 
-    pub fn list(&self, key: &str) -> Option<Located<&[Value]>> {
+    pub fn list(&self, key: &str) -> Option<Located<&[Value<'s>]>> {
         self.find(key, |data| match data {
             Data::List(list) => Some(list.as_slice()),
             _ => None,
         })
     }
 
-    pub fn table(&self, key: &str) -> Option<&Table> {
+    pub fn table(&self, key: &str) -> Option<&Table<'s>> {
         self.find(key, |data| match data {
             Data::Table(table) => Some(table),
             _ => None,
@@ -129,7 +130,7 @@ impl Table {
     fn find<'t, T>(
         &'t self,
         key: &str,
-        pick: impl FnOnce(&'t Data) -> Option<T>,
+        pick: impl FnOnce(&'t Data<'s>) -> Option<T>,
     ) -> Option<Located<T>> {
         let value = &self.get(key)?.value;
         pick(&value.data).map(|picked| Located {
@@ -140,7 +141,7 @@ impl Table {
 }
 
 /// Parses the sources and joins their tables. `None`: a text is no TOML, so that nothing can be said about its meaning.
-pub(super) fn read(sources: &[Source], report: &mut Report) -> Option<Table> {
+pub(super) fn read<'s>(sources: &'s [Source], report: &mut Report) -> Option<Table<'s>> {
     let mut whole = (!sources.is_empty()).then(Table::default);
     for (file, source) in sources.iter().enumerate() {
         let parsed = parse(file, source, report);
@@ -155,12 +156,12 @@ pub(super) fn read(sources: &[Source], report: &mut Report) -> Option<Table> {
     whole
 }
 
-fn parse(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
+fn parse<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
     parse_parts(file, &source.text).or_else(|| parse_whole(file, source, report))
 }
 
 /// A large text in parts, at the same time.
-fn parse_parts(file: usize, text: &str) -> Option<Table> {
+fn parse_parts(file: usize, text: &str) -> Option<Table<'_>> {
     let cuts = section::cuts(text);
     (!cuts.is_empty()).then(|| parse_cut(file, text, &cuts))?
 }
@@ -169,7 +170,7 @@ fn parse_parts(file: usize, text: &str) -> Option<Table> {
 /// anything, and together they are what the whole text is, unless they say the same thing twice.
 ///
 /// `None`: it is not so, or can't be seen so easily; then the whole tells what it is.
-fn parse_cut(file: usize, text: &str, cuts: &[usize]) -> Option<Table> {
+fn parse_cut<'s>(file: usize, text: &'s str, cuts: &[usize]) -> Option<Table<'s>> {
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain(std::iter::once(text.len()));
     let parts = starts.zip(ends).map(|(start, end)| start..end);
@@ -180,7 +181,7 @@ fn parse_cut(file: usize, text: &str, cuts: &[usize]) -> Option<Table> {
 }
 
 /// `None`: both say something of the same key, other than that different tables stand below it.
-fn join_parts(text: &str, mut whole: Table, part: Table) -> Option<Table> {
+fn join_parts<'s>(text: &str, mut whole: Table<'s>, part: Table<'s>) -> Option<Table<'s>> {
     for (name, new) in part.0 {
         match whole.0.binary_search_by(|(old, _)| old.cmp(&name)) {
             Err(place) => whole.0.insert(place, (name, new)),
@@ -191,7 +192,7 @@ fn join_parts(text: &str, mut whole: Table, part: Table) -> Option<Table> {
 }
 
 /// Adds what stands below a table's name in a later part, if at most one of the two is the table's own header.
-fn join_headed(text: &str, old: &mut Entry, new: Entry) -> Option<()> {
+fn join_headed<'s>(text: &str, old: &mut Entry<'s>, new: Entry<'s>) -> Option<()> {
     let is_own = match (header(text, old)?, header(text, &new)?) {
         (Header::Own, Header::Own) => return None,
         (_, new) => new == Header::Own,
@@ -221,14 +222,16 @@ enum Header {
 fn header(text: &str, entry: &Entry) -> Option<Header> {
     let (key, value) = (entry.key, entry.value.span);
     // The span of a table without a header of its own is the name's.
-    let is_in_header = text[..key.start].trim_end().ends_with('[');
+    let is_in_header = text[..key.bytes().start].trim_end().ends_with('[');
     match value == key {
         true => is_in_header.then_some(Header::Below),
-        false => text[value.start..].starts_with('[').then_some(Header::Own),
+        false => text[value.bytes().start..]
+            .starts_with('[')
+            .then_some(Header::Own),
     }
 }
 
-fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table> {
+fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table<'_>> {
     let places = Places {
         file,
         start: part.start,
@@ -237,7 +240,7 @@ fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table> {
     errors.is_empty().then(|| places.table(table.into_inner()))
 }
 
-fn parse_whole(file: usize, source: &Source, report: &mut Report) -> Option<Table> {
+fn parse_whole<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
     let (table, errors) = DeTable::parse_recoverable(&source.text);
     let mut is_toml = true;
     let mut last = None;
@@ -251,11 +254,11 @@ fn parse_whole(file: usize, source: &Source, report: &mut Report) -> Option<Tabl
         }
         is_toml = false;
         // What follows on the same line is mostly an echo of the first error.
-        let is_echo = last.is_some_and(|last| is_one_line(&source.text, last, span.start));
+        let is_echo = last.is_some_and(|last| is_one_line(&source.text, last, span.bytes().start));
         if !is_echo {
             report.error(span, format!("this is not TOML: {}", error.message()));
         }
-        last = Some(span.start);
+        last = Some(span.bytes().start);
     }
     is_toml.then(|| Places { file, start: 0 }.table(table.into_inner()))
 }
@@ -283,15 +286,15 @@ fn refuse_empty(file: usize, source: &Source, table: &Table, report: &mut Report
 
 fn report_duplicate(source: &Source, span: Span, report: &mut Report) {
     let text = &source.text;
-    let name = text.get(span.start..span.end).unwrap_or_default();
+    let name = text.get(span.bytes()).unwrap_or_default();
     let is_told = !report.is_full();
     let finding = report.error(span, format!("`{name}` is given twice"));
     finding.help("keep one of the two, or give one of them another name");
     if !is_told {
         return;
     }
-    if let Some(first) = first_line_like(text, span.start) {
-        finding.note(Span::new(span.file, first), "first given here");
+    if let Some(first) = first_line_like(text, span.bytes().start) {
+        finding.note(Span::new(span.file(), first), "first given here");
     }
 }
 
@@ -331,23 +334,23 @@ impl Places {
         Span::new(self.file, self.start + bytes.start..self.start + bytes.end)
     }
 
-    fn table(self, table: DeTable<'_>) -> Table {
+    fn table(self, table: DeTable<'_>) -> Table<'_> {
         let entries = table.into_iter().map(|(key, value)| {
             let entry = Entry {
                 key: self.span(key.span()),
                 value: self.value(value),
             };
-            (key.into_inner().into_owned(), entry)
+            (key.into_inner(), entry)
         });
-        let mut entries: Vec<(String, Entry)> = entries.collect();
+        let mut entries: Vec<(Cow<'_, str>, Entry<'_>)> = entries.collect();
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         Table(entries)
     }
 
-    fn value(self, value: Spanned<DeValue<'_>>) -> Value {
+    fn value(self, value: Spanned<DeValue<'_>>) -> Value<'_> {
         let span = self.span(value.span());
         let data = match value.into_inner() {
-            DeValue::String(text) => Data::Text(text.into_owned()),
+            DeValue::String(text) => Data::Text(text),
             DeValue::Integer(number) => Data::Number(whole_number(&number)),
             DeValue::Float(_) => Data::Float,
             DeValue::Boolean(switch) => Data::Switch(switch),
@@ -366,7 +369,7 @@ fn whole_number(number: &DeInteger<'_>) -> Option<i64> {
 }
 
 /// Adds a later file's tables to those of the files before it.
-fn join(whole: &mut Table, table: Table, path: &str, report: &mut Report) {
+fn join<'s>(whole: &mut Table<'s>, table: Table<'s>, path: &str, report: &mut Report) {
     let mut joined = Vec::with_capacity(whole.0.len() + table.0.len());
     let mut olds = std::mem::take(&mut whole.0).into_iter().peekable();
     for (name, new) in table.0 {
@@ -377,7 +380,7 @@ fn join(whole: &mut Table, table: Table, path: &str, report: &mut Report) {
             None => joined.push((name, new)),
             Some((name, old)) => {
                 let path = match path {
-                    "" => name.clone(),
+                    "" => name.to_string(),
                     path => format!("{path}.{name}"),
                 };
                 joined.push((name, join_entries(old, new, &path, report)));
@@ -389,7 +392,12 @@ fn join(whole: &mut Table, table: Table, path: &str, report: &mut Report) {
 }
 
 /// Of two entries of the same name only tables can be joined.
-fn join_entries(mut old: Entry, new: Entry, path: &str, report: &mut Report) -> Entry {
+fn join_entries<'s>(
+    mut old: Entry<'s>,
+    new: Entry<'s>,
+    path: &str,
+    report: &mut Report,
+) -> Entry<'s> {
     match (&mut old.value.data, new.value.data) {
         (Data::Table(old), Data::Table(new)) => join(old, new, path, report),
         _ => {

@@ -190,7 +190,7 @@ fn backends(root: &Table) -> Vec<Located<IpAddr>> {
         .flat_map(|list| list.value)
         .filter_map(|backend| match &backend.data {
             Data::Text(text) => Some(Located {
-                value: text.as_str(),
+                value: &**text,
                 span: backend.span,
             }),
             Data::Table(table) => table.text("address"),

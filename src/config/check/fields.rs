@@ -9,17 +9,17 @@ use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
 
-static EMPTY: Table = Table(Vec::new());
+static EMPTY: Table<'static> = Table(Vec::new());
 
 /// The keys of one table. Values that are wrong are reported, and the default stands in for them.
 pub(super) struct Fields<'a> {
     path: String,
-    table: &'a Table,
+    table: &'a Table<'a>,
     pub report: &'a mut Report,
 }
 
 impl<'a> Fields<'a> {
-    pub fn new(path: impl Into<String>, table: &'a Table, report: &'a mut Report) -> Self {
+    pub fn new(path: impl Into<String>, table: &'a Table<'a>, report: &'a mut Report) -> Self {
         Fields {
             path: path.into(),
             table,
@@ -28,7 +28,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The keys of a table of the file's top; of none if it is absent.
-    pub fn section(root: &'a Table, name: &str, report: &'a mut Report) -> Self {
+    pub fn section(root: &'a Table<'a>, name: &str, report: &'a mut Report) -> Self {
         Fields::new(name, root.table(name).unwrap_or(&EMPTY), report)
     }
 

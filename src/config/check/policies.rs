@@ -27,19 +27,19 @@ pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap
 
 /// What rules refer to.
 struct Context<'a> {
-    root: &'a Table,
+    root: &'a Table<'a>,
     files: &'a Files<'a>,
     /// Every label that some identity carries.
     labels: BTreeSet<&'a str>,
 }
 
-fn labels(root: &Table) -> BTreeSet<&str> {
+fn labels<'t>(root: &'t Table) -> BTreeSet<&'t str> {
     let identities = root.named("identities");
     let lists = identities.filter_map(|identity| identity.table.list("labels"));
     let labels = lists
         .flat_map(|list| list.value)
         .filter_map(|label| match &label.data {
-            Data::Text(text) => Some(text.as_str()),
+            Data::Text(text) => Some(&**text),
             _ => None,
         });
     labels.collect()
