@@ -1,6 +1,8 @@
 //! Jobs at the same time, for pure code whose time is felt.
 
+use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Does both jobs, the first on a thread of its own. A panic of either is the caller's.
@@ -13,20 +15,36 @@ pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> 
     })
 }
 
-/// Does a job with each item, on a thread for each; what they give, in the items' order. A panic of one is the caller's.
-pub fn each<I: Send, T: Send>(
-    items: impl IntoIterator<Item = I>,
-    job: impl Fn(I) -> T + Sync,
-) -> Vec<T> {
-    let job = &job;
-    thread::scope(|scope| {
-        let items = items.into_iter();
-        let threads: Vec<_> = items.map(|item| scope.spawn(move || job(item))).collect();
-        let threads = threads.into_iter();
-        threads
-            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    })
+/// Does a job with each item, as many at the same time as there are CPUs; what they give, in the items' order. A panic of one is
+/// the caller's.
+pub fn each<I: Sync, T: Send>(items: &[I], job: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((nth, item)) = take(items, &next) {
+            done.push((nth, job(item)));
+        }
+        done
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut done: Vec<(usize, T)> = thread::scope(|scope| {
+        let threads: Vec<_> = (1..threads.min(items.len()))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let mut done = work();
+        for thread in threads {
+            done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(nth, _)| *nth);
+    done.into_iter().map(|(_, done)| done).collect()
+}
+
+/// The next item that nobody has taken.
+fn take<'i, I>(items: &'i [I], next: &AtomicUsize) -> Option<(usize, &'i I)> {
+    let nth = next.fetch_add(1, Ordering::Relaxed);
+    items.get(nth).map(|item| (nth, item))
 }
 
 #[cfg(test)]
@@ -41,7 +59,10 @@ mod tests {
 
     #[test]
     fn each_keeps_its_place() {
-        assert_eq!(each(1..5, |number| number * number), [1, 4, 9, 16]);
+        let numbers: Vec<u64> = (0..1000).collect();
+        let squares: Vec<u64> = numbers.iter().map(|number| number * number).collect();
+        assert_eq!(each(&numbers, |number| number * number), squares);
+        assert!(each(&[], |number: &u64| *number).is_empty());
     }
 
     #[test]

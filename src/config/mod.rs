@@ -7,6 +7,7 @@
 mod check;
 mod load;
 mod name;
+mod path;
 mod problem;
 mod report;
 mod schema;

@@ -1,22 +1,18 @@
 //! Where a large text can be cut into parts that are parsed at the same time.
 
-/// Bytes below which a text is parsed as quickly in one piece.
-const LARGE: usize = 128 << 10;
-/// Parts of one text, about as long as each other.
-const PARTS: usize = 4;
+/// Bytes of a part, about: what the parser makes of it fits into a cache, and a text that is not much larger is parsed as quickly
+/// in one piece.
+const PART: usize = 128 << 10;
 
 /// Where the second part begins, and those behind it: each at the header of another table than the one before, so that what
 /// belongs together is not cut, as `[policies.web]` and `[[policies.web.ingress]]`. What looks like a header may turn out to
 /// be a line of a string. None: the text is to be taken whole.
 pub(super) fn cuts(text: &str) -> Vec<usize> {
-    match text.len() < LARGE {
-        true => Vec::new(),
-        false => equal_cuts(text),
-    }
+    cuts_by(PART, text)
 }
 
-fn equal_cuts(text: &str) -> Vec<usize> {
-    let shares = (1..PARTS).map(|part| text.len() * part / PARTS);
+fn cuts_by(part: usize, text: &str) -> Vec<usize> {
+    let shares = (part..text.len()).step_by(part);
     let mut cuts: Vec<usize> = shares.filter_map(|share| cut_behind(text, share)).collect();
     cuts.dedup();
     cuts
@@ -79,10 +75,10 @@ mod tests {
     #[test]
     fn parts_are_about_as_long_as_each_other() {
         let text = "[section.table]\nkey = 1\n[section.other]\nkey = 2\n".repeat(100);
-        let cuts = equal_cuts(&text);
-        assert_eq!(cuts.len(), PARTS - 1);
+        let cuts = cuts_by(1000, &text);
+        assert_eq!(cuts.len(), text.len() / 1000);
         for (nth, cut) in (1..).zip(cuts) {
-            let ideal = text.len() * nth / PARTS;
+            let ideal = 1000 * nth;
             assert!((ideal..ideal + 50).contains(&cut), "cut {nth} at {cut}");
         }
     }
@@ -90,11 +86,9 @@ mod tests {
     #[test]
     fn what_can_not_be_cut_stays_whole() {
         assert!(cuts("\n[a]\n[b]\n").is_empty(), "a small text");
-        assert!(
-            equal_cuts(&"[a.b]\nx = 1\n".repeat(100)).is_empty(),
-            "one table"
-        );
+        let one_table = "[a.b]\nx = 1\n".repeat(100);
+        assert!(cuts_by(100, &one_table).is_empty());
         let one_late = format!("{}\n[a]\n", "# words\n".repeat(100));
-        assert_eq!(equal_cuts(&one_late).len(), 1, "the same place for all");
+        assert_eq!(cuts_by(100, &one_late).len(), 1, "the same place for all");
     }
 }

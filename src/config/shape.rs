@@ -1,8 +1,8 @@
 //! Holds the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
 
 use std::borrow::Cow;
-use std::fmt;
 
+use super::path::Path;
 use super::report::{Report, did_you_mean};
 use super::schema::{Key, Need, ROOT, Shape};
 use super::source::Span;
@@ -12,61 +12,6 @@ use super::tree::{Data, Entry, Table, Value};
 pub(super) fn check(root: &Table, report: &mut Report) {
     for (name, entry) in &root.0 {
         field(ROOT, Path::ROOT, name, entry, report);
-    }
-}
-
-/// Where in the tree something is, put into words only when there is something to say about it.
-#[derive(Clone, Copy)]
-struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    part: Part<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Part<'a> {
-    Root,
-    Key(&'a str),
-    Item(usize),
-}
-
-impl<'a> Path<'a> {
-    const ROOT: &'static Path<'static> = &Path {
-        parent: None,
-        part: Part::Root,
-    };
-
-    fn key(&'a self, name: &'a str) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            part: Part::Key(name),
-        }
-    }
-
-    fn item(&'a self, index: usize) -> Path<'a> {
-        Path {
-            parent: Some(self),
-            part: Part::Item(index),
-        }
-    }
-
-    fn is_root(&self) -> bool {
-        matches!(self.part, Part::Root)
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    /// `services.web.backends[2].weight`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parent = self.parent.filter(|parent| !parent.is_root());
-        if let Some(parent) = parent {
-            write!(f, "{parent}")?;
-        }
-        match self.part {
-            Part::Root => Ok(()),
-            Part::Key(name) if parent.is_some() => write!(f, ".{}", name.escape_debug()),
-            Part::Key(name) => write!(f, "{}", name.escape_debug()),
-            Part::Item(index) => write!(f, "[{index}]"),
-        }
     }
 }
 

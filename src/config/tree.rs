@@ -173,8 +173,8 @@ fn parse_parts(file: usize, text: &str) -> Option<Table<'_>> {
 fn parse_cut<'s>(file: usize, text: &'s str, cuts: &[usize]) -> Option<Table<'s>> {
     let starts = std::iter::once(0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain(std::iter::once(text.len()));
-    let parts = starts.zip(ends).map(|(start, end)| start..end);
-    let tables = each(parts, |part| parse_part(file, text, part));
+    let parts: Vec<Range<usize>> = starts.zip(ends).map(|(start, end)| start..end).collect();
+    let tables = each(&parts, |part| parse_part(file, text, part.clone()));
     let mut tables = tables.into_iter();
     let first = tables.next()??;
     tables.try_fold(first, |whole, part| join_parts(text, whole, part?))

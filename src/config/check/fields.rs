@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::config::path::Path;
 use crate::config::report::{Parsed, Report};
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
@@ -13,23 +14,24 @@ static EMPTY: Table<'static> = Table(Vec::new());
 
 /// The keys of one table. Values that are wrong are reported, and the default stands in for them.
 pub(super) struct Fields<'a> {
-    path: String,
+    path: Path<'a>,
     table: &'a Table<'a>,
     pub report: &'a mut Report,
 }
 
 impl<'a> Fields<'a> {
-    pub fn new(path: impl Into<String>, table: &'a Table<'a>, report: &'a mut Report) -> Self {
+    pub fn new(path: Path<'a>, table: &'a Table<'a>, report: &'a mut Report) -> Self {
         Fields {
-            path: path.into(),
+            path,
             table,
             report,
         }
     }
 
     /// The keys of a table of the file's top; of none if it is absent.
-    pub fn section(root: &'a Table<'a>, name: &str, report: &'a mut Report) -> Self {
-        Fields::new(name, root.table(name).unwrap_or(&EMPTY), report)
+    pub fn section(root: &'a Table<'a>, name: &'a str, report: &'a mut Report) -> Self {
+        let table = root.table(name).unwrap_or(&EMPTY);
+        Fields::new(Path::ROOT.key(name), table, report)
     }
 
     pub fn switch(&mut self, key: &str, default: bool) -> bool {

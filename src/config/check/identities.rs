@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::fields::{Fields, for_each_repeat, values};
 use crate::config::Identity;
+use crate::config::path::Path;
 use crate::config::report::{Report, did_you_mean};
 use crate::config::source::{Located, Span};
 use crate::config::tree::Table;
@@ -19,8 +20,8 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
         if let Err(wrong) = name::identity_name(identity.name) {
             report.wrong(identity.key, wrong);
         }
-        let path = format!("identities.{}", identity.name);
-        let mut fields = Fields::new(path, identity.table, report);
+        let section = Path::ROOT.key("identities");
+        let mut fields = Fields::new(section.key(identity.name), identity.table, report);
         let id = fields.number("id", 256..=65535, 0);
         let labels = fields
             .parsed_list("labels", name::label)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
+use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{Interface, XdpMode, name, value};
@@ -22,19 +23,20 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
             report.wrong(interface.key, wrong);
         }
         let words = [("endpoint", Role::Endpoint), ("uplink", Role::Uplink)];
-        let path = format!("interfaces.{}", interface.name);
-        let mut fields = Fields::new(&path, interface.table, report);
+        let section = Path::ROOT.key("interfaces");
+        let path = section.key(interface.name);
+        let mut fields = Fields::new(path, interface.table, report);
         let role = fields.parsed("role", |text| value::word(text, &words));
         let Some(role) = role else { continue };
         let checked = match role.value {
             Role::Endpoint => {
-                refuse_keys(&path, &interface, "an endpoint", &["xdp"], report);
-                endpoint(root, &path, &interface, report)
+                refuse_keys(path, &interface, "an endpoint", &["xdp"], report);
+                endpoint(root, path, &interface, report)
             }
             Role::Uplink => {
                 let others = ["addresses", "identity"];
-                refuse_keys(&path, &interface, "an uplink", &others, report);
-                uplink(&path, &interface, report)
+                refuse_keys(path, &interface, "an uplink", &others, report);
+                uplink(path, &interface, report)
             }
         };
         interfaces.insert(interface.name.to_owned(), checked);
@@ -82,7 +84,7 @@ pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
 }
 
 /// Reports keys that are another role's.
-fn refuse_keys(path: &str, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
+fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
     for key in keys {
         if let Some(entry) = interface.table.get(key) {
             report
@@ -95,7 +97,7 @@ fn refuse_keys(path: &str, interface: &NamedTable, role: &str, keys: &[&str], re
     }
 }
 
-fn uplink(path: &str, interface: &NamedTable, report: &mut Report) -> Interface {
+fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface {
     let words = XdpMode::ALL.map(|mode| (mode.name(), mode));
     let mut fields = Fields::new(path, interface.table, report);
     Interface::Uplink {
@@ -103,7 +105,7 @@ fn uplink(path: &str, interface: &NamedTable, report: &mut Report) -> Interface 
     }
 }
 
-fn endpoint(root: &Table, path: &str, interface: &NamedTable, report: &mut Report) -> Interface {
+fn endpoint(root: &Table, path: Path, interface: &NamedTable, report: &mut Report) -> Interface {
     for (key, example) in [("addresses", "[\"192.0.2.10\"]"), ("identity", "\"NAME\"")] {
         if !interface.table.has(key) {
             report

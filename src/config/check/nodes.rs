@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
+use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::source::Located;
 use crate::config::tree::Table;
@@ -14,8 +15,8 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Remote
         if let Err(wrong) = name::name(node.name) {
             report.wrong(node.key, wrong);
         }
-        let path = format!("nodes.{}", node.name);
-        let mut fields = Fields::new(path, node.table, report);
+        let section = Path::ROOT.key("nodes");
+        let mut fields = Fields::new(section.key(node.name), node.table, report);
         let addresses = fields
             .parsed_list("addresses", value::address)
             .unwrap_or_default();

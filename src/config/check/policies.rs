@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
+use crate::config::path::Path;
 use crate::config::report::{Report, did_you_mean};
 use crate::config::source::{Files, Located, Span};
 use crate::config::tree::{Data, NamedTable, Table, Value};
@@ -50,7 +51,8 @@ impl Context<'_> {
         if let Err(wrong) = name::name(policy.name) {
             report.wrong(policy.key, wrong);
         }
-        let path = format!("policies.{}", policy.name);
+        let section = Path::ROOT.key("policies");
+        let path = section.key(policy.name);
         let subject = policy.table.text("subject");
         if let Some(name) = subject {
             identities::check_name(self.root, name, &[], report);
@@ -70,33 +72,34 @@ impl Context<'_> {
             subject: subject
                 .map(|name| name.value.to_owned())
                 .unwrap_or_default(),
-            ingress: self.rules(&path, policy.table, Direction::Ingress, report),
-            egress: self.rules(&path, policy.table, Direction::Egress, report),
+            ingress: self.rules(path, policy.table, Direction::Ingress, report),
+            egress: self.rules(path, policy.table, Direction::Egress, report),
         }
     }
 
     fn rules(
         &self,
-        path: &str,
+        path: Path,
         policy: &Table,
         direction: Direction,
         report: &mut Report,
     ) -> Option<Vec<Rule>> {
-        let list = policy.list(&direction.to_string())?.value;
-        let rules = list.iter().enumerate().filter_map(|(index, item)| {
-            self.rule(
-                &format!("{path}.{direction}[{index}]"),
-                item,
-                direction,
-                report,
-            )
-        });
+        let key = match direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        };
+        let list = policy.list(key)?.value;
+        let path = path.key(key);
+        let rules = list
+            .iter()
+            .enumerate()
+            .filter_map(|(index, item)| self.rule(path.item(index), item, direction, report));
         Some(rules.collect())
     }
 
     fn rule(
         &self,
-        path: &str,
+        path: Path,
         item: &Value,
         direction: Direction,
         report: &mut Report,

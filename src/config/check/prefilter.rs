@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::addresses::own_addresses;
 use super::fields::{Fields, for_each_repeat, values};
 use super::prefixes::{Owned, Prefixes, owned, whole};
+use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::Table;
@@ -25,8 +26,8 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<Ip
         if let Err(wrong) = name::name(table.name) {
             report.wrong(table.key, wrong);
         }
-        let path = format!("prefilter.{}", table.name);
-        let mut fields = Fields::new(path, table.table, report);
+        let section = Path::ROOT.key("prefilter");
+        let mut fields = Fields::new(section.key(table.name), table.table, report);
         let deny = fields
             .parsed_list("deny", value::any_prefix)
             .unwrap_or_default();

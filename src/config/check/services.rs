@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fields::{Fields, for_each_repeat, parsed, values};
+use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, NamedTable, Table, Value};
@@ -24,8 +25,9 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
         if let Err(wrong) = name::name(service.name) {
             report.wrong(service.key, wrong);
         }
-        let path = format!("services.{}", service.name);
-        let mut fields = Fields::new(&path, service.table, report);
+        let section = Path::ROOT.key("services");
+        let path = section.key(service.name);
+        let mut fields = Fields::new(path, service.table, report);
         let frontends = fields
             .parsed_list("frontends", value::frontend)
             .unwrap_or_default();
@@ -37,7 +39,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
         for frontend in &frontends {
             claim(&mut taken, frontend, service.name, report);
         }
-        let backends = backends(&path, service.table, report);
+        let backends = backends(path, service.table, report);
         check_families(&frontends, &backends, report);
         check_sctp_ports(&frontends, &backends, report);
         warn_of_no_backend(&service, &backends, report);
@@ -95,11 +97,12 @@ fn claim<'t>(
     }
 }
 
-fn backends(path: &str, service: &Table, report: &mut Report) -> Vec<Located<Backend>> {
+fn backends(path: Path, service: &Table, report: &mut Report) -> Vec<Located<Backend>> {
     let list = service.list("backends").map_or(&[][..], |list| list.value);
+    let path = path.key("backends");
     let backends = list.iter().enumerate();
     let backends: Vec<_> = backends
-        .filter_map(|(index, item)| backend(&format!("{path}.backends[{index}]"), item, report))
+        .filter_map(|(index, item)| backend(path.item(index), item, report))
         .collect();
     for_each_repeat(
         &backends,
@@ -117,7 +120,7 @@ fn backends(path: &str, service: &Table, report: &mut Report) -> Vec<Located<Bac
     backends
 }
 
-fn backend(path: &str, item: &Value, report: &mut Report) -> Option<Located<Backend>> {
+fn backend(path: Path, item: &Value, report: &mut Report) -> Option<Located<Backend>> {
     match &item.data {
         Data::Text(text) => {
             let address = parsed(text, item.span, value::backend, report)?;
