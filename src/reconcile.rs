@@ -266,7 +266,9 @@ impl Reconciler {
     fn plan(&self, config: &Config, world: &World, may_write: bool) -> Planned {
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
-        let state = plan::compile(config, world, &before.catalog);
+        // What fails here is tried again, and told, by the writing.
+        let wait = || may_write.then(|| self.generations.wait_for_readers());
+        let (state, _) = both(|| plan::compile(config, world, &before.catalog), wait);
         let (changes, prepared) = match before == &state {
             true => (Vec::new(), None),
             false => both(

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -217,6 +218,8 @@ pub struct Generations {
     epoch: u64,
     /// The highest epoch that somebody else made packets meet: connections may bear it.
     burnt: u64,
+    /// Every program that read an epoch before the last switch has ended.
+    is_quiet: AtomicBool,
 }
 
 impl Generations {
@@ -246,6 +249,7 @@ impl Generations {
             pins: pins.clone(),
             epoch: live.epoch(),
             burnt: 0,
+            is_quiet: AtomicBool::new(false),
             live,
             before,
             outer,
@@ -283,7 +287,7 @@ impl Generations {
         if other == self.epoch {
             return None;
         }
-        self.live.switch(self.epoch);
+        self.switch(self.epoch);
         if other - self.epoch.min(other) < REACHABLE {
             self.burnt = self.burnt.max(other);
         }
@@ -367,7 +371,7 @@ impl Generations {
 
     /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
     pub fn commit(&mut self, prepared: Prepared) -> u64 {
-        self.live.switch(prepared.epoch);
+        self.switch(prepared.epoch);
         self.epoch = prepared.epoch;
         self.inner = prepared.inner;
         prepared.epoch
@@ -378,7 +382,7 @@ impl Generations {
     pub fn retract(&mut self) {
         let epoch = std::mem::take(&mut self.epoch);
         self.burnt = self.burnt.max(epoch);
-        self.live.switch(0);
+        self.switch(0);
         self.inner.clear();
         self.discard(epoch);
     }
@@ -491,14 +495,26 @@ impl Generations {
         }
     }
 
-    /// A program that read the epoch before the last switch may still be at work on the slot that is written next. An
-    /// update of an outer map returns after a grace period (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the live
-    /// map is put once more where it already is.
-    fn wait_for_readers(&self) -> Result<()> {
-        match self.inner.first() {
-            Some(map) => self.fill_slot(0, (self.epoch() & 1) as u32, map),
-            None => Ok(()),
+    fn switch(&mut self, epoch: u64) {
+        self.live.switch(epoch);
+        *self.is_quiet.get_mut() = false;
+    }
+
+    /// A program that read the epoch before the last switch may still be at work on the slot that is written next: waits
+    /// until there is none, once after each switch. An update of an outer map returns after a grace period
+    /// (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the live map is put once more where it already is.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn wait_for_readers(&self) -> Result<()> {
+        if self.is_quiet.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        if let Some(map) = self.inner.first() {
+            self.fill_slot(0, (self.epoch() & 1) as u32, map)?;
+            self.is_quiet.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds them.

@@ -271,7 +271,9 @@ impl Daemon {
 
     /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
     fn follow_file(&mut self) -> bool {
-        let loaded = match config::load_again(&self.path, self.ahead.take()) {
+        let before = self.ahead.take();
+        let (loaded, world) = both(|| config::load_again(&self.path, before), net::snapshot);
+        let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {
                 self.fail(&format!(
@@ -301,7 +303,7 @@ impl Daemon {
             self.sweeper.wait(); // the tables are about to be others
         }
         let previous = std::mem::replace(&mut self.config, config);
-        match self.apply() {
+        match world.and_then(|world| self.apply_in(world)) {
             Ok(()) => {
                 self.serve_metrics(port);
                 self.shared.follows(&self.config);
@@ -368,12 +370,8 @@ impl Daemon {
         self.apply_in(world)
     }
 
-    /// Makes the datapath match the configuration that was read last.
-    fn apply(&mut self) -> Result<()> {
-        self.apply_in(net::snapshot()?)
-    }
-
-    /// Looks again if the host changes meanwhile: an interface that has just gone is refused by the kernel.
+    /// Makes the datapath match the configuration that was read last. Looks again if the host changes meanwhile: an interface
+    /// that has just gone is refused by the kernel.
     fn apply_in(&mut self, mut world: World) -> Result<()> {
         self.followed = None;
         let mut looks = LOOKS_AGAIN;

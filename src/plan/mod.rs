@@ -39,14 +39,18 @@ pub use imagined::imagined;
 ///
 /// `known` is the catalog of the generation before: what stood in it keeps its numbers.
 pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
-    // Services have nothing to do with the rest, and are most of a large file.
-    let services = || service::compile(config, known);
-    let (services, mut state) = both(services, || compile_rest(config, world, known));
+    // These have nothing to do with the rest, and are half of the work on a large file.
+    let apart = || {
+        let services = service::compile(config, known);
+        (services, policy::Rules::of(config, known))
+    };
+    let ((services, rules), mut state) = both(apart, || compile_rest(config, world, known));
     services.put(&mut state);
+    rules.put(&mut state);
     state
 }
 
-/// All but the services.
+/// All but services and the rules' numbers.
 fn compile_rest(config: &Config, world: &World, known: &Catalog) -> State {
     let mut state = State {
         settings: settings::compile(config, world),
@@ -61,7 +65,7 @@ fn compile_rest(config: &Config, world: &World, known: &Catalog) -> State {
     address::compile(config, world, &workloads, &stand_ins, known, &mut state);
     endpoint::compile(config, &workloads, known, &mut state);
     uplink::compile(config, world, &mut state);
-    policy::compile(config, &stand_ins, known, &mut state);
+    policy::compile(config, &stand_ins, &mut state);
     prefilter::compile(config, known, &mut state);
     state
 }

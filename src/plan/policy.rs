@@ -50,35 +50,70 @@ impl<'a> Enforcements<'a> {
     }
 }
 
-/// Fills the table of policy; the classes must be known.
-pub fn compile(config: &Config, stand_ins: &StandIns, known: &Catalog, state: &mut State) {
-    let infos = rule_infos(config);
-    let rules = lists(config).flat_map(|(_, _, _, rules)| rules);
-    let numbered = number_rules(&infos, known, state);
+/// Fills the table of policy; the classes must be known. Until `Rules` has given its number to each rule, a row has its place
+/// among all of them.
+pub fn compile(config: &Config, stand_ins: &StandIns, state: &mut State) {
     let peers = PeerClasses::new(config, stand_ins, &state.catalog);
-
-    let numbered_rules = || rules.clone().zip(&infos).zip(&numbered);
     let denies = Denies::of(
-        numbered_rules()
-            .filter(|((rule, _), _)| rule.action == Action::Deny)
-            .flat_map(|((rule, info), _)| rows(rule, info, &peers)),
+        placed(config)
+            .filter(|rule| rule.rule.action == Action::Deny)
+            .flat_map(|rule| rule.rows(&peers)),
     );
     let mut table = Vec::new();
-    for ((rule, info), number) in numbered_rules() {
+    for (place, rule) in (0..).zip(placed(config)) {
+        let action = rule.rule.action;
         let entry = PolicyEntry {
-            action: rule.action,
-            rule: *number,
+            action,
+            rule: place,
         };
-        let keys = rows(rule, info, &peers).into_iter();
-        let counts = |key: &PolicyKey| rule.action == Action::Deny || !denies.cover(key);
+        let keys = rule.rows(&peers).into_iter();
+        let counts = |key: &PolicyKey| action == Action::Deny || !denies.cover(key);
         table.extend(keys.filter(counts).map(|key| (key, entry)));
     }
     // The sort keeps the order of what is alike: the first rule wins.
     table.sort_by_key(|(key, _)| *key);
     table.dedup_by_key(|(key, _)| *key);
     state.policy = table.into_iter().collect();
-    state.catalog_mut().rules = numbered.into_iter().zip(infos).collect();
     name_enforcers(config, state.catalog_mut());
+}
+
+/// What rules are known by, in the order of their places.
+#[derive(Debug)]
+pub struct Rules {
+    infos: Vec<RuleInfo>,
+    numbers: Vec<u32>,
+    next: u32,
+}
+
+impl Rules {
+    /// Nothing else of a state has to be known.
+    pub fn of(config: &Config, known: &Catalog) -> Rules {
+        let infos = rule_infos(config);
+        let mut former: Vec<(&u32, &RuleInfo)> = known.rules.iter().collect();
+        former.sort_by_key(|(_, info)| (&info.policy, info.direction, info.index));
+        let keys = rule_keys(former.iter().map(|(_, info)| *info));
+        let mut numbers = Numbers::new(
+            keys.zip(former.iter().map(|(number, _)| **number)),
+            known.next.rule,
+        );
+        let numbered = rule_keys(&infos).map(|key| numbers.number(key)).collect();
+        let next = numbers.next();
+        Rules {
+            infos,
+            numbers: numbered,
+            next,
+        }
+    }
+
+    /// Gives the rows of a state's policy their rules' numbers, and names them in the catalog.
+    pub fn put(self, state: &mut State) {
+        for entry in state.policy.values_mut() {
+            entry.rule = self.numbers[entry.rule as usize];
+        }
+        let catalog = state.catalog_mut();
+        catalog.rules = self.numbers.into_iter().zip(self.infos).collect();
+        catalog.next.rule = self.next;
+    }
 }
 
 /// What a list asks for: one of nothing but denies takes those away and leaves the rest as it was.
@@ -129,13 +164,15 @@ pub(super) fn lists(
     })
 }
 
+fn subject_number(config: &Config, name: &str) -> u32 {
+    let identity = config.identities.get(name);
+    identity.map_or(0, |identity| identity.id)
+}
+
 fn rule_infos(config: &Config) -> Vec<RuleInfo> {
     let mut infos = Vec::new();
     for (policy, subject, direction, rules) in lists(config) {
-        let subject = config
-            .identities
-            .get(subject)
-            .map_or(0, |identity| identity.id);
+        let subject = subject_number(config, subject);
         for (index, rule) in rules.iter().enumerate() {
             infos.push(RuleInfo {
                 policy: policy.to_owned(),
@@ -176,39 +213,48 @@ fn rule_keys<'a>(
     })
 }
 
-fn number_rules(infos: &[RuleInfo], known: &Catalog, state: &mut State) -> Vec<u32> {
-    let mut former: Vec<(&u32, &RuleInfo)> = known.rules.iter().collect();
-    former.sort_by_key(|(_, info)| (&info.policy, info.direction, info.index));
-    let keys = rule_keys(former.iter().map(|(_, info)| *info));
-    let mut numbers = Numbers::new(
-        keys.zip(former.iter().map(|(number, _)| **number)),
-        known.next.rule,
-    );
-    let numbered = rule_keys(infos).map(|key| numbers.number(key)).collect();
-    state.catalog_mut().next.rule = numbers.next();
-    numbered
+/// A rule where it stands.
+struct Placed<'a> {
+    rule: &'a Rule,
+    subject: u32,
+    direction: Direction,
 }
 
-/// Every row that a rule makes: its peers' classes times its ports.
-fn rows(rule: &Rule, info: &RuleInfo, peers: &PeerClasses<'_>) -> Vec<PolicyKey> {
-    let ports = ports::rows(&rule.ports);
-    let mut classes: Vec<u32> = rule.peers.iter().flat_map(|peer| peers.of(peer)).collect();
-    classes.sort_unstable();
-    classes.dedup();
-    let mut rows = Vec::with_capacity(classes.len() * ports.len());
-    for class in classes {
-        for (protocol, port, port_bits) in &ports {
-            rows.push(PolicyKey {
-                subject: info.subject,
-                class,
-                direction: info.direction,
-                protocol: *protocol,
-                port: *port,
-                port_bits: *port_bits,
-            });
+/// All rules in the order of their places.
+fn placed(config: &Config) -> impl Iterator<Item = Placed<'_>> {
+    lists(config).flat_map(|(_, subject, direction, rules)| {
+        let subject = subject_number(config, subject);
+        rules.iter().map(move |rule| Placed {
+            rule,
+            subject,
+            direction,
+        })
+    })
+}
+
+impl Placed<'_> {
+    /// Every row that a rule makes: its peers' classes times its ports.
+    fn rows(&self, peers: &PeerClasses<'_>) -> Vec<PolicyKey> {
+        let ports = ports::rows(&self.rule.ports);
+        let classes = self.rule.peers.iter().flat_map(|peer| peers.of(peer));
+        let mut classes: Vec<u32> = classes.collect();
+        classes.sort_unstable();
+        classes.dedup();
+        let mut rows = Vec::with_capacity(classes.len() * ports.len());
+        for class in classes {
+            for (protocol, port, port_bits) in &ports {
+                rows.push(PolicyKey {
+                    subject: self.subject,
+                    class,
+                    direction: self.direction,
+                    protocol: *protocol,
+                    port: *port,
+                    port_bits: *port_bits,
+                });
+            }
         }
+        rows
     }
-    rows
 }
 
 /// Every row that covers this one, itself too, the longest first: how the trie is searched.
