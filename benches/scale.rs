@@ -48,6 +48,9 @@ const CHANGES: usize = 9;
 /// Between two changes: what follows a switch, as the clearing away, is not the next one's.
 const BETWEEN: Duration = Duration::from_secs(1);
 
+/// In which the daemon looks after everything at least once.
+const IDLE: Duration = Duration::from_secs(60);
+
 fn main() {
     lab::need_root();
     lab::own_bpffs();
@@ -163,6 +166,7 @@ fn daemon(node: &Namespace, size: &Size) {
         texts[0].clone()
     });
     line("the daemon: until it is ready", begun.elapsed());
+    std::thread::sleep(BETWEEN);
     println!(
         "  {:44} {:8.1} MiB",
         "its memory (resident)",
@@ -204,11 +208,11 @@ fn daemon(node: &Namespace, size: &Size) {
     println!("  {:44} {worst:8.1} MiB", "the same at the last change");
     let ticks = || lab::ticks(daemon.pid());
     let before = ticks();
-    std::thread::sleep(Duration::from_secs(10));
+    std::thread::sleep(IDLE);
     println!(
         "  {:44} {:8.1} % of a core",
         "while nothing happens",
-        (ticks() - before) as f64 / 10.0
+        (ticks() - before) as f64 / IDLE.as_secs_f64()
     );
 }
 

@@ -345,6 +345,7 @@ impl Reconciler {
             }
             return Err(error);
         }
+        census.iter().for_each(Census::wait);
         if let Some(prepared) = prepared {
             announce(epoch, state.catalog.clone());
             self.generations.commit(prepared);

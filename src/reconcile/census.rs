@@ -1,13 +1,14 @@
 //! The connections as they are before a switch, to tell what it does to them.
 //!
 //! After it their next packets are judged anew, and those that end are gone within moments: the busiest first. So they
-//! are read before; but the switch does not wait for that. What is still being read then may lack some.
+//! are read before; but the switch does not wait long for that. What is still being read then may lack some.
 
 use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use crossbeam_channel::{Receiver, bounded};
 
 use crate::bpf::conntrack::Tables;
 use crate::bpf::pins::Pins;
@@ -15,8 +16,13 @@ use crate::model::conntrack::Conversation;
 use crate::model::state::{Settings, State};
 use crate::plan::{self, Change};
 
+/// Tables of tens of thousands are read in this time.
+const PATIENCE: Duration = Duration::from_millis(30);
+
 pub(super) struct Census {
     reader: JoinHandle<Result<(HashMap<Conversation, u64>, Instant)>>,
+    /// Nothing comes through it: it is closed when the reader has done.
+    done: Receiver<()>,
 }
 
 impl Census {
@@ -26,7 +32,9 @@ impl Census {
             return None;
         }
         let (pins, settings) = (pins.clone(), before.settings.clone());
+        let (reading, done) = bounded(0);
         let read = move || {
+            let _reading = reading;
             let conversations = Tables::open(&pins)?.conversations(&settings)?;
             Ok((conversations, Instant::now()))
         };
@@ -34,7 +42,12 @@ impl Census {
         let reader = thread
             .inspect_err(|error| log::warn!("connections are not counted: {error}"))
             .ok()?;
-        Some(Census { reader })
+        Some(Census { reader, done })
+    }
+
+    /// Gives the reader a little time: what it has read before the switch is all.
+    pub fn wait(&self) {
+        let _ = self.done.recv_timeout(PATIENCE);
     }
 
     /// Adds to the changes what each did to the connections.
