@@ -68,7 +68,9 @@ mod tests {
     #[test]
     fn both_go_on_at_the_same_time() {
         let (sender, receiver) = crossbeam_channel::bounded::<()>(0);
-        let (sent, received) = both(|| sender.send(()), || receiver.recv());
+        let patience = std::time::Duration::from_secs(10);
+        let receive = || receiver.recv_timeout(patience);
+        let (sent, received) = both(|| sender.send_timeout((), patience), receive);
         assert!(sent.is_ok() && received.is_ok());
     }
 

@@ -218,7 +218,10 @@ impl Reconciler {
                     size.and_then(|size| plan::resized(size, self.load.sizes().connections));
                 applied.changes.extend(resized);
             }
-            Err(_) => before.into_iter().for_each(|before| self.restore(before)),
+            Err(_) => {
+                before.into_iter().for_each(|before| self.restore(before));
+                self.generations.forget_old(); // what was written ahead for another epoch
+            }
         }
         let (load, epoch) = (self.load.number(), self.epoch());
         self.kept.hold(self.load.pins(), load, epoch);
@@ -227,13 +230,17 @@ impl Reconciler {
 
     /// Plans what `apply` would do with this configuration in this world, writes the tables beside the live ones, and keeps
     /// both for it. No packet meets any of it, and what fails is left to `apply`, which says why.
-    pub fn plan_ahead(&mut self, config: Arc<Config>, world: World) {
+    pub fn prepare_ahead(&mut self, config: Arc<Config>, world: World) {
         let planned = match self.take_ahead(&config, &world) {
             Some(planned) => planned,
             None => {
                 let is_same_load = self.load.is_settled() && self.load.sizes() == sizes(&config);
-                let may_write = is_same_load && self.generations.is_live();
-                self.plan(&config, &world, may_write)
+                // Whoever has led packets to the other slot has them there until that is undone.
+                let is_ours = self.generations.is_live() && !self.generations.has_other_epoch();
+                match is_same_load && is_ours {
+                    true => self.plan_and_write(&config, &world),
+                    false => self.plan(&config, &world),
+                }
             }
         };
         self.ahead = Some(Ahead {
@@ -244,7 +251,7 @@ impl Reconciler {
     }
 
     /// Lets go of a plan that was made ahead.
-    pub fn forget_plan(&mut self) {
+    pub fn forget_ahead(&mut self) {
         if self.ahead.take().is_some() {
             self.generations.forget_old();
         }
@@ -262,19 +269,32 @@ impl Reconciler {
         is_same.then_some(planned)
     }
 
-    /// The plan and, if they may be written, its tables at the same time.
-    fn plan(&self, config: &Config, world: &World, may_write: bool) -> Planned {
+    fn plan(&self, config: &Config, world: &World) -> Planned {
+        let nothing = State::default();
+        let before = self.live.as_ref().unwrap_or(&nothing);
+        let state = plan::compile(config, world, &before.catalog);
+        let changes = match before == &state {
+            true => Vec::new(),
+            false => plan::diff(before, &state),
+        };
+        Planned {
+            after: self.epoch(),
+            state,
+            changes,
+            prepared: None,
+        }
+    }
+
+    /// The same, with what has to be waited for and written at the same time.
+    fn plan_and_write(&self, config: &Config, world: &World) -> Planned {
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
         // What fails here is tried again, and told, by the writing.
-        let wait = || may_write.then(|| self.generations.wait_for_readers());
+        let wait = || self.generations.wait_for_readers();
         let (state, _) = both(|| plan::compile(config, world, &before.catalog), wait);
         let (changes, prepared) = match before == &state {
             true => (Vec::new(), None),
-            false => both(
-                || plan::diff(before, &state),
-                || may_write.then(|| self.write_ahead(&state)).flatten(),
-            ),
+            false => both(|| plan::diff(before, &state), || self.write_ahead(&state)),
         };
         Planned {
             after: self.epoch(),
@@ -304,7 +324,7 @@ impl Reconciler {
             ..
         } = match self.take_ahead(config, world) {
             Some(planned) => planned,
-            None => self.plan(config, world, false),
+            None => self.plan(config, world),
         };
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
@@ -321,7 +341,6 @@ impl Reconciler {
             true => None,
             false => Census::begin(self.load.pins(), before),
         };
-        counters::clear_traffic(self.load.pins(), new_rows(&before.catalog, &state.catalog))?;
         let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
         let prepared = match prepared.filter(is_ready) {
             Some(prepared) => prepared,
@@ -338,7 +357,9 @@ impl Reconciler {
             }
             _ => Some(prepared),
         };
-        if let Err(error) = self.attach(&state, &wanted) {
+        let rows = new_rows(&before.catalog, &state.catalog);
+        let cleared = counters::clear_traffic(self.load.pins(), rows);
+        if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted)) {
             match prepared {
                 Some(prepared) => self.generations.discard(prepared.epoch()),
                 None => self.retract(),
@@ -444,8 +465,8 @@ impl Reconciler {
             );
         } else if interfaces >= grace::MANY {
             log::info!(
-                "{interfaces} interfaces at once: the kernel may take some 20 ms for each, as its grace periods are not \
-                 ours to expedite"
+                "{interfaces} interfaces at once: the kernel may take some 20 ms for each, unless its grace periods are \
+                 expedited by somebody else"
             );
         }
         hurry
@@ -561,7 +582,8 @@ impl Reconciler {
 
     fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
         let stale = self.stale(wanted);
-        let _hurry = self.hurry(stale.len());
+        let there = stale.iter().filter(|ifindex| net::is_there(**ifindex));
+        let _hurry = self.hurry(there.count());
         for ifindex in stale {
             // One that is gone has taken its programs with it.
             if let Err(error) = take_off(self.load.pins(), ifindex) {
@@ -608,7 +630,7 @@ impl Reconciler {
 impl Drop for Reconciler {
     /// The datapath goes on. Only a load that no interface ever got is nobody's, and tables that were written ahead.
     fn drop(&mut self) {
-        self.forget_plan();
+        self.forget_ahead();
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
         }

@@ -7,6 +7,9 @@
 //! the epoch. That is quickly looked at, however large the tables are.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -307,9 +310,14 @@ impl Generations {
 
     /// The tables whose live slot does not hold what it should.
     pub fn lost_slots(&self) -> Vec<&'static str> {
-        let slot = (self.epoch as u32 & 1).to_ne_bytes();
+        self.lost_from(self.epoch, &self.inner)
+    }
+
+    /// The tables that are not in the slot of this epoch.
+    fn lost_from(&self, epoch: u64, inner: &[MapHandle]) -> Vec<&'static str> {
+        let slot = (epoch as u32 & 1).to_ne_bytes();
         let is_lost = |index: &usize| {
-            let (Some(map), Some(outer)) = (self.inner.get(*index), self.outer.get(*index)) else {
+            let (Some(map), Some(outer)) = (inner.get(*index), self.outer.get(*index)) else {
                 return false;
             };
             let held = outer.lookup(&slot, MapFlags::ANY).ok().flatten();
@@ -355,7 +363,11 @@ impl Generations {
         let folder = self.pins.generation(epoch);
         Pins::remove(&folder)?;
         match self.write(state, live, epoch) {
-            Ok(inner) => Ok(Prepared { epoch, inner }),
+            Ok(inner) => Ok(Prepared {
+                epoch,
+                inner,
+                pins: pinned(&folder),
+            }),
             Err(error) => {
                 self.discard(epoch);
                 Err(error).with_context(|| format!("write generation {epoch}"))
@@ -363,10 +375,12 @@ impl Generations {
         }
     }
 
-    /// Whether what was prepared some time ago can still be committed: it is the next, and nobody has taken its pins.
+    /// Whether what was prepared some time ago can still be committed: it is the next, and nobody has taken it out of its slots
+    /// or its pins.
     pub fn is_ready(&self, prepared: &Prepared) -> bool {
-        let pinned = pins::names(&self.pins.generation(prepared.epoch));
-        prepared.epoch == self.next_epoch() && pinned.len() == TABLES.len() + 1 // the catalog
+        prepared.epoch == self.next_epoch()
+            && self.lost_from(prepared.epoch, &prepared.inner).is_empty()
+            && prepared.pins == pinned(&self.pins.generation(prepared.epoch))
     }
 
     /// The switch: from the next packet on, the prepared generation counts. It can't fail. Answers with its epoch.
@@ -535,12 +549,24 @@ impl Generations {
 pub struct Prepared {
     epoch: u64,
     inner: Vec<MapHandle>,
+    pins: BTreeMap<String, Option<u64>>,
 }
 
 impl Prepared {
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
+}
+
+/// The pins in a folder with their inodes: another object under the same name has another.
+fn pinned(folder: &Path) -> BTreeMap<String, Option<u64>> {
+    let names = pins::names(folder).into_iter();
+    names
+        .map(|name| {
+            let metadata = fs::symlink_metadata(folder.join(&name)).ok();
+            (name, metadata.map(|metadata| metadata.ino()))
+        })
+        .collect()
 }
 
 /// The switches and durations of a generation.
@@ -646,7 +672,7 @@ pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>
 }
 
 /// The catalog as text in the chunks of an array map: pinned beside the tables, it lives and goes with them.
-fn write_catalog(catalog: &Catalog, path: &std::path::Path) -> Result<()> {
+fn write_catalog(catalog: &Catalog, path: &Path) -> Result<()> {
     let rows = catalog_rows(catalog)?;
     let map = map::create(&CATALOG_KIND, rows.count)?;
     map::write(&map, CATALOG, &rows)?;

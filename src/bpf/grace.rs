@@ -38,8 +38,15 @@ impl Switches {
             .all(|switch| fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0"))
     }
 
-    fn expedite(&self, on: bool) -> Result<()> {
-        let text = if on { "1" } else { "0" };
+    fn expedite(&self) -> Result<()> {
+        self.write("1")
+    }
+
+    fn put_back(&self) -> Result<()> {
+        self.write("0")
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
         gate::pass(
             format_args!("write {text} to {}", self.expedited.display()),
             || fs::write(&self.expedited, text),
@@ -69,17 +76,12 @@ impl Hurry {
         if !switches.are_off() {
             return None;
         }
-        let hurry = Hurry {
-            switches,
-            mark: mark(root),
-        };
-        // The mark first, so that there is no moment at which nobody knows whose doing it is.
-        let begun = make_mark(&hurry.mark).and_then(|()| hurry.switches.expedite(true));
-        match begun {
-            Ok(()) => Some(hurry),
+        let mark = mark(root);
+        match begin(&switches, &mark) {
+            Ok(()) => Some(Hurry { switches, mark }),
             Err(error) => {
                 log::debug!("grace periods are not hurried: {error:#}");
-                None // and what was begun is dropped
+                None
             }
         }
     }
@@ -103,24 +105,32 @@ fn recover_with(switches: &Switches, root: &Path) {
     }
 }
 
+/// The mark first, so that there is no moment at which nobody knows whose doing it is.
+fn begin(switches: &Switches, mark: &Path) -> Result<()> {
+    gate::pass(format_args!("make the folder {}", mark.display()), || {
+        fs::create_dir(mark)
+    })?;
+    switches.expedite().inspect_err(|_| remove(mark))
+}
+
 fn end(switches: &Switches, mark: &Path) {
-    if let Err(error) = switches.expedite(false) {
-        log::warn!("grace periods are still hurried, which costs the host some CPU: {error:#}");
-        return; // and the mark stays, for the next daemon
+    match switches.put_back() {
+        Ok(()) => remove(mark),
+        // The mark stays, for the next daemon.
+        Err(error) => {
+            log::warn!("grace periods are still hurried, which costs the host some CPU: {error:#}")
+        }
     }
+}
+
+fn remove(mark: &Path) {
     if let Err(error) = fs::remove_dir(mark) {
         log::debug!("remove {}: {error}", mark.display());
     }
 }
 
 fn mark(root: &Path) -> PathBuf {
-    root.join("expedited")
-}
-
-fn make_mark(mark: &Path) -> Result<()> {
-    gate::pass(format_args!("make the folder {}", mark.display()), || {
-        fs::create_dir(mark)
-    })
+    root.join("dpd-expedited") // others may have pins beside ours
 }
 
 #[cfg(test)]
@@ -192,14 +202,14 @@ mod tests {
     fn a_switch_that_may_not_be_written_leaves_nothing() {
         let host = Host::new("0\n", "0\n");
         let kept = gate::keep(std::sync::Arc::new(|words: &str| {
-            match words.starts_with("write 1") {
+            match words.starts_with("write ") {
                 true => Err(std::io::ErrorKind::ReadOnlyFilesystem.into()),
                 false => Ok(()),
             }
         }));
         assert!(host.begin().is_none());
         drop(kept);
-        assert_eq!(host.is(), ("0".to_owned(), false));
+        assert_eq!(host.is(), ("0\n".to_owned(), false));
     }
 
     #[test]

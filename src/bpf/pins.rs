@@ -6,6 +6,7 @@
 //!              load/<n>/tail_ct      one load of the programs, with its prog array
 //!              links/7-ingress       attachments, by the interface's index
 //!        abi-3-next/...              while maps of another layout take over from those of abi-3
+//!        dpd-expedited               while grace periods are hurried
 //! ```
 //!
 //! A folder is live once the epoch in its `maps/dpd_live` is not 0. Two are only while one takes over from the other;

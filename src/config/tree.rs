@@ -222,7 +222,9 @@ enum Header {
 fn header(text: &str, entry: &Entry) -> Option<Header> {
     let (key, value) = (entry.key, entry.value.span);
     // The span of a table without a header of its own is the name's.
-    let is_in_header = text[..key.bytes().start].trim_end().ends_with('[');
+    let is_in_header = text[..key.bytes().start]
+        .trim_end_matches([' ', '\t'])
+        .ends_with('[');
     match value == key {
         true => is_in_header.then_some(Header::Below),
         false => text[value.bytes().start..]
@@ -475,6 +477,7 @@ mod tests {
             ("a list that is a table too", "[a.b]\n[[a]]\n"),
             ("a key that is a table too", "a = 1\n[a]\n"),
             ("a dotted key that is a table too", "a.b = 1\n[a.c]\n"),
+            ("one behind a bracket", "# see [\na.b = 1\n[a]\n"),
             ("an inline table that is a table too", "a = {}\n[a.c]\n"),
             ("a list of values that is a table too", "a = [1]\n[a.c]\n"),
             ("a key below that is a table too", "[a]\nb = 1\n[a.b]\n"),

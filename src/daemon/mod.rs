@@ -247,8 +247,8 @@ impl Daemon {
         systemd::notify(systemd::READY);
     }
 
-    /// The file has changed and is not at rest: what it says by now is checked and planned, which is most of the work on a
-    /// large one. Nothing is done about it, and what is wrong with it is said when it rests.
+    /// The file has changed and is not at rest: what it says by now is checked, planned and written beside the live tables,
+    /// which is most of the work on a large one. No packet meets it, and what is wrong with it is said when it rests.
     fn read_ahead(&mut self) {
         let started = Instant::now();
         if started < self.ahead_from {
@@ -257,12 +257,12 @@ impl Daemon {
         let before = self.ahead.take();
         let (loaded, world) = both(|| config::load_again(&self.path, before), net::snapshot);
         let Ok(loaded) = loaded else {
-            self.reconciler.forget_plan();
+            self.reconciler.forget_ahead();
             return;
         };
         if let Ok(world) = world {
             self.reconciler
-                .plan_ahead(self.in_place(&loaded.config), world);
+                .prepare_ahead(self.in_place(&loaded.config), world);
         }
         self.ahead = Some(loaded);
         let took = started.elapsed();
@@ -431,7 +431,7 @@ impl Daemon {
     /// The file is not what the datapath does.
     fn fail(&mut self, error: &str) {
         log::error!("{error}");
-        self.reconciler.forget_plan();
+        self.reconciler.forget_ahead();
         self.shared.file_failed(error);
     }
 

@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use dpd::bpf::pins::Pins;
+use dpd::bpf::reader::Reader;
 use serde_json::Value;
 
 use crate::lab::{Lab, eventually};
@@ -34,6 +36,35 @@ fn applied(lab: &Lab, what: &str, port: u16) {
     });
     let took = start.elapsed();
     assert!(took < APPLIED, "{what}: only after {took:?}");
+}
+
+/// The tables of a change are written while the file comes to rest: here it does not, and so nothing else is done.
+#[test]
+fn a_saved_file_is_written_before_it_counts() {
+    let lab = Lab::started();
+    let text = fs::read_to_string(lab.config()).expect("read the configuration");
+    let pins = Pins::new(&lab.bpf_root());
+    let live = lab.revision();
+    lab.save(&text.replace("\"10.200.0.44:53\"", "\"10.200.0.44:1061\""));
+    let file = fs::File::open(lab.config()).expect("open the configuration");
+    eventually("its tables are there", || {
+        file.set_modified(SystemTime::now()).expect("touch it");
+        let pinned = Pins::numbers(&pins.generations());
+        (pinned == [live, live + 1]).then_some(()).ok_or(pinned)
+    });
+    file.set_modified(SystemTime::now()).expect("touch it");
+    let reader = Reader::open(&lab.bpf_root()).expect("read the datapath");
+    assert_eq!(
+        reader.epoch().expect("read the epoch"),
+        live,
+        "and packets do not meet them"
+    );
+    applied(&lab, "it comes to rest", 1061);
+    assert_eq!(lab.revision(), live + 1);
+    eventually("nothing else is left pinned", || {
+        let pinned = Pins::numbers(&pins.generations());
+        (pinned == [live + 1]).then_some(()).ok_or(pinned)
+    });
 }
 
 #[test]

@@ -106,12 +106,23 @@ fn a_refused_crowd_leaves_the_switch_as_it_was() {
         let many = host.config(&crowd(host, MANY));
         let switch = Switch::lock();
         let mut reconciler = host.start(Mechanism::Tcx);
-        let kept = gate::keep(Arc::new(|operation| match operation {
-            "create a tcx link at egress" => Err(rustix::io::Errno::NOSPC.into()),
-            _ => Ok(()),
-        }));
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let kept = {
+            let seen = seen.clone();
+            gate::keep(Arc::new(move |operation| {
+                if operation.starts_with("detach the link") {
+                    seen.lock().unwrap().insert(switch_now());
+                }
+                match operation {
+                    "create a tcx link at egress" => Err(rustix::io::Errno::NOSPC.into()),
+                    _ => Ok(()),
+                }
+            }))
+        };
         let error = host.refused(&mut reconciler, &many, &host.world());
         drop(kept);
+        let on = BTreeSet::from(["1".to_owned()]);
+        assert_eq!(*seen.lock().unwrap(), on, "taking back is hurried too");
         assert!(error.contains("create a tcx link at egress"), "{error}");
         assert_eq!(switch_now(), "0");
         assert_eq!(host.links().len(), 4, "what was there before");
@@ -124,10 +135,10 @@ fn the_next_daemon_ends_the_hurry_of_one_that_was_killed() {
     on_host(|host| {
         let switch = Switch::lock();
         drop(host.start(Mechanism::Tcx));
-        fs::create_dir(host.root().join("expedited")).expect("leave a mark");
+        fs::create_dir(host.root().join("dpd-expedited")).expect("leave a mark");
         fs::write(SWITCH, "1").expect("leave the switch on");
         drop(host.start(Mechanism::Tcx));
-        let is_marked = host.root().join("expedited").exists();
+        let is_marked = host.root().join("dpd-expedited").exists();
         assert_eq!((switch_now().as_str(), is_marked), ("0", false));
         drop(switch);
     });

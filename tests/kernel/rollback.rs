@@ -164,12 +164,23 @@ struct Outcome {
     error: Option<String>,
 }
 
+/// When the tables of a change are written.
+#[derive(Clone, Copy, PartialEq)]
+enum Writing {
+    Ahead,
+    Then,
+}
+
 fn try_once(
     host: &Host,
     reconciler: &mut Reconciler,
     refuser: &Arc<Mutex<Refuser>>,
-    config: &Config,
+    config: &Arc<Config>,
+    writing: Writing,
 ) -> Outcome {
+    if writing == Writing::Ahead {
+        reconciler.prepare_ahead(config.clone(), host.world());
+    }
     refuser.lock().unwrap().asked.clear();
     let asked = refuser.clone();
     let kept = gate::keep(Arc::new(move |words| asked.lock().unwrap().ask(words)));
@@ -191,6 +202,7 @@ fn refuse_each(
     reconciler: &mut Reconciler,
     [from, to]: [&Side<'_>; 2],
     may: fn(&str) -> bool,
+    writing: Writing,
 ) -> Vec<String> {
     let refuser = Arc::new(Mutex::new(Refuser {
         may,
@@ -199,12 +211,12 @@ fn refuse_each(
         fired: None,
     }));
     let mut words = Vec::new();
-    let config = configuration(host, to, "x");
+    let config = Arc::new(configuration(host, to, "x"));
     let clean = Picture::of(host).tidy("at the start");
     let mut left = Vec::new();
     for round in 0.. {
         let before = Picture::of(host);
-        let outcome = try_once(host, reconciler, &refuser, &config);
+        let outcome = try_once(host, reconciler, &refuser, &config, writing);
         let Some(refused) = outcome.refused else {
             assert_eq!(outcome.error, None, "nothing was refused");
             break;
@@ -262,6 +274,7 @@ fn check(
     mechanism: Mechanism,
     changes: &[[&Side<'_>; 2]],
     may: fn(&str) -> bool,
+    writing: Writing,
     expected: &[&str],
 ) {
     on_host(|host| {
@@ -272,7 +285,7 @@ fn check(
         assert!(host.asks_at(changes[0][0].service));
         let mut refused = Vec::new();
         for change in changes {
-            refused.extend(refuse_each(host, &mut reconciler, *change, may));
+            refused.extend(refuse_each(host, &mut reconciler, *change, may, writing));
         }
         for words in expected {
             assert!(
@@ -290,6 +303,7 @@ fn each_operation_of_a_change_refused_in_turn_with_tcx() {
         Mechanism::Tcx,
         &changes,
         |_| true,
+        Writing::Then,
         &[
             "make the folder",
             "make map policy for",
@@ -307,12 +321,33 @@ fn each_operation_of_a_change_refused_in_turn_with_tcx() {
     );
 }
 
+/// The tables have been written before: nothing of them may be left either.
+#[test]
+fn each_operation_of_a_switch_refused_in_turn() {
+    check(
+        Mechanism::Tcx,
+        &[[&OLD, &NEW], [&NEW, &OLD]],
+        |_| true,
+        Writing::Ahead,
+        &[
+            "clear row",
+            "create a tcx link at ingress",
+            "update the link",
+            "attach dpd_xdp_entry",
+            "detach the link",
+            "unpin",
+            "delete a row of",
+        ],
+    );
+}
+
 #[test]
 fn each_operation_of_a_change_refused_in_turn_with_clsact() {
     check(
         Mechanism::Clsact,
         &[[&OLD, &NEW]],
         |_| true,
+        Writing::Then,
         &[
             "make the clsact qdisc",
             "put a filter into the clsact qdisc at egress",
@@ -355,6 +390,7 @@ fn operations_of_a_change_of_size_refused_in_turn() {
         Mechanism::Tcx,
         &[[&OLD, &RESIZED]],
         may,
+        Writing::Then,
         &[
             "load the eBPF programs",
             "-next/maps/dpd_ct_tcp",
