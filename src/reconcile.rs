@@ -270,31 +270,29 @@ impl Reconciler {
     }
 
     fn plan(&self, config: &Config, world: &World) -> Planned {
-        let nothing = State::default();
-        let before = self.live.as_ref().unwrap_or(&nothing);
-        let state = plan::compile(config, world, &before.catalog);
-        let changes = match before == &state {
-            true => Vec::new(),
-            false => plan::diff(before, &state),
-        };
-        Planned {
-            after: self.epoch(),
-            state,
-            changes,
-            prepared: None,
-        }
+        self.plan_beside(config, world, || (), |_| None)
     }
 
-    /// The same, with what has to be waited for and written at the same time.
     fn plan_and_write(&self, config: &Config, world: &World) -> Planned {
-        let nothing = State::default();
-        let before = self.live.as_ref().unwrap_or(&nothing);
         // What fails here is tried again, and told, by the writing.
         let wait = || self.generations.wait_for_readers();
+        self.plan_beside(config, world, wait, |state| self.write_ahead(state))
+    }
+
+    /// The plan; while it is compiled, `wait` is done, and while it is compared with what is live, `write`.
+    fn plan_beside<W>(
+        &self,
+        config: &Config,
+        world: &World,
+        wait: impl FnOnce() -> W,
+        write: impl FnOnce(&State) -> Option<Prepared>,
+    ) -> Planned {
+        let nothing = State::default();
+        let before = self.live.as_ref().unwrap_or(&nothing);
         let (state, _) = both(|| plan::compile(config, world, &before.catalog), wait);
         let (changes, prepared) = match before == &state {
             true => (Vec::new(), None),
-            false => both(|| plan::diff(before, &state), || self.write_ahead(&state)),
+            false => both(|| plan::diff(before, &state), || write(&state)),
         };
         Planned {
             after: self.epoch(),

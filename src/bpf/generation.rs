@@ -7,8 +7,6 @@
 //! the epoch. That is quickly looked at, however large the tables are.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -531,7 +529,8 @@ impl Generations {
         Ok(())
     }
 
-    /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds them.
+    /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds
+    /// them.
     pub fn forget_old(&self) {
         let epoch = self.epoch();
         for old in Pins::numbers(&self.pins.generations()) {
@@ -558,13 +557,13 @@ impl Prepared {
     }
 }
 
-/// The pins in a folder with their inodes: another object under the same name has another.
+/// The pins in a folder with their inodes.
 fn pinned(folder: &Path) -> BTreeMap<String, Option<u64>> {
     let names = pins::names(folder).into_iter();
     names
         .map(|name| {
-            let metadata = fs::symlink_metadata(folder.join(&name)).ok();
-            (name, metadata.map(|metadata| metadata.ino()))
+            let inode = pins::inode(&folder.join(&name));
+            (name, inode)
         })
         .collect()
 }

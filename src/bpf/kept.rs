@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
 
 use super::map;
-use super::pins::{self, Pins};
+use super::pins::{self, Pins, inode};
 
 /// What is pinned below one root, by its folder.
 #[derive(Debug, Default)]
@@ -171,12 +171,6 @@ impl Object {
         self.inode = inode(path).context("it is gone again")?;
         Ok(())
     }
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path)
-        .ok()
-        .map(|metadata| metadata.ino())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -279,3 +279,10 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// By which a pin is known: another object in its place has another. `None`: nothing is there.
+pub(super) fn inode(pin: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::symlink_metadata(pin).ok();
+    metadata.map(|metadata| metadata.ino())
+}
