@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use dpd::bpf::grace::MANY;
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -441,4 +442,33 @@ s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
             "{next}; test -n \"$(journalctl -q -u dpd DPD_VERDICT=dropped --since -2s -o json)\""
         ),
     );
+}
+
+/// Within the unit's bounds the daemon may hurry the kernel's grace periods, and leaves the kernel's switch as it was.
+#[test]
+fn very_many_interfaces_are_hurried_for() {
+    const SWITCH: &str = "/sys/kernel/rcu_expedited";
+    // The switch is the whole machine's: one test at a time has it.
+    let switch = fs::File::open(SWITCH).expect("open the kernel's switch");
+    rustix::fs::flock(&switch, rustix::fs::FlockOperation::LockExclusive).expect("lock it");
+    let endpoint = |n: usize| {
+        format!(
+            "[interfaces.crowd{n}]\nrole = \"endpoint\"\naddresses = [\"10.201.0.{n}\"]\nidentity = \"client\"\n"
+        )
+    };
+    let crowd: String = (0..MANY).map(endpoint).collect();
+    let machine = Machine::boot(&format!("{FIRST}{crowd}"));
+    machine.ok(&format!(
+        "for n in $(seq 0 {}); do echo link add crowd$n up type veth peer name peer$n; done | ip -batch -",
+        MANY - 1
+    ));
+    machine.ok("systemctl start dpd");
+    let log = machine.log();
+    assert!(log.contains("grace periods are expedited"), "{log}");
+    let attached = machine.status()["interfaces"].clone();
+    let attached = attached.as_array().expect("interfaces").iter();
+    let attached = attached.filter(|row| row["state"] == "attached").count();
+    assert_eq!(attached, MANY, "{log}");
+    let after = fs::read_to_string(SWITCH).expect("read the kernel's switch");
+    assert_eq!(after.trim(), "0", "{log}");
 }
