@@ -3,7 +3,6 @@
 //! Someone who broke the file must still be able to read what runs, and why the new file was refused. So the
 //! keys are taken from whatever can be understood of it, without checking the rest.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{LogTarget, drop_in_folder, read_lossy};
+use crate::config::{LogTarget, drop_ins, read_lossy};
 
 /// The configuration that is taken if none is named.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -123,15 +122,7 @@ impl Node {
 fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut paths = vec![config.to_owned()];
     // A folder that can't be read is as good as none here.
-    if let Some(Ok(folder)) = drop_in_folder(config).map(fs::read_dir) {
-        let mut drop_ins: Vec<PathBuf> = folder
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|ending| ending == "toml"))
-            .collect();
-        drop_ins.sort();
-        paths.append(&mut drop_ins);
-    }
+    paths.append(&mut drop_ins(config).unwrap_or_default());
     let has_drop_ins = paths.len() > 1;
     paths
         .into_iter()
@@ -155,6 +146,8 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -265,5 +258,23 @@ mod tests {
         let node = Node::find(&config).unwrap();
         assert_eq!(node.socket, Path::new("/run/a.sock"));
         assert_eq!(node.log, LogTarget::Stderr);
+    }
+
+    #[test]
+    fn a_hidden_drop_in_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("node-a.toml");
+        fs::write(&config, "[daemon]\nsocket = \"/run/a.sock\"\n").unwrap();
+        let drop_ins = folder.path().join("node-a.d");
+        fs::create_dir(&drop_ins).unwrap();
+        let other = "[daemon]\nbpf_root = \"/sys/fs/bpf/other\"\n";
+        fs::write(drop_ins.join(".10-place.toml"), other).unwrap();
+        // As emacs marks that somebody edits a file.
+        std::os::unix::fs::symlink("me@here.4711:1", drop_ins.join(".#x.toml")).unwrap();
+        let node = Node::find(&config).unwrap();
+        assert_eq!(node.bpf_root, Path::new("/sys/fs/bpf/dpd"));
+        assert_eq!(node.socket, Path::new("/run/a.sock"));
+        node.certain().unwrap();
+        assert_eq!(Node::find_quietly(&config), node);
     }
 }

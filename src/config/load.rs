@@ -25,7 +25,7 @@ pub struct Loaded {
 }
 
 /// What reading gives, or the one problem that stopped it.
-type Reading<T> = Result<T, Box<Problem>>;
+pub type Reading<T> = Result<T, Box<Problem>>;
 
 /// The folder of a file's drop-ins: `config.toml` has `config.d`, and a file of another ending has none.
 pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
@@ -88,8 +88,11 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
     }
 }
 
-/// The drop-ins of a file, in name order. Hidden files are editors' and package managers' own.
-fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
+/// The drop-ins of a file, in name order.
+///
+/// # Errors
+/// If what is called as their folder is none, or can't be read.
+pub fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     let Some(folder) = drop_in_folder(path) else {
         return Ok(Vec::new());
     };
@@ -109,15 +112,19 @@ fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| unreadable(&folder, &error))?.path();
-        let is_hidden = path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|ending| ending == "toml") && !is_hidden {
+        if is_drop_in(&path) {
             paths.push(path);
         }
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a file of the folder is a drop-in, by its name. Hidden files are editors' and package managers' own.
+pub fn is_drop_in(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    !is_hidden && path.extension().is_some_and(|ending| ending == "toml")
 }
 
 /// The text of one file for those who take what they can understand of it; `None` if it is no regular file, or larger

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::Files;
+use crate::config::is_drop_in;
 
 /// The stamps of all files of a configuration. One that can't be found has none.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,18 +63,13 @@ impl Stamps {
     }
 }
 
-/// The entries of a drop-in folder that are drop-ins, hidden ones are not; none where there is no folder.
+/// The entries of a drop-in folder that are drop-ins; none where there is no folder.
 pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
-    let is_drop_in = |entry: &fs::DirEntry| {
-        let name = PathBuf::from(entry.file_name());
-        let is_hidden = name.as_os_str().as_encoded_bytes().starts_with(b".");
-        !is_hidden && name.extension().is_some_and(|ending| ending == "toml")
-    };
     fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
-        .filter(is_drop_in)
+        .filter(|entry| is_drop_in(&entry.path()))
 }
 
 /// Feeds the file to the hasher; the answer is its length.
