@@ -13,7 +13,7 @@ use super::source::Source;
 use super::{Config, check_sources, name};
 
 /// Bytes that one file may have: six times what ten thousand services with ten backends each take.
-const SIZE_MAX: u64 = 32 << 20;
+pub const SIZE_MAX: u64 = 32 << 20;
 
 /// A configuration with what it was made of.
 #[derive(Clone, Debug)]

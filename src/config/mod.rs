@@ -17,7 +17,9 @@ mod source;
 mod tree;
 mod value;
 
-pub use load::{Loaded, drop_in_folder, drop_ins, is_drop_in, load, load_again, read_lossy};
+pub use load::{
+    Loaded, SIZE_MAX, drop_in_folder, drop_ins, is_drop_in, load, load_again, read_lossy,
+};
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;

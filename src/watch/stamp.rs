@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::Files;
-use crate::config::is_drop_in;
+use crate::config::{SIZE_MAX, is_drop_in};
 
 /// The stamps of all files of a configuration. One that can't be found has none.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,8 @@ impl Stamps {
         Stamps(paths.chain([files.main.clone()]).map(stamp).collect())
     }
 
-    /// A digest of what the files hold. What can't be read counts by its error.
+    /// A digest of what the files hold, as far as a configuration may be long: what lies behind that is never read by
+    /// anybody, and there may be a terabyte of it. What can't be read counts by its error.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for path in self.0.keys() {
@@ -72,9 +73,9 @@ pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
         .filter(|entry| is_drop_in(&entry.path()))
 }
 
-/// Feeds the file to the hasher; the answer is its length.
+/// Feeds the file to the hasher, up to the longest that counts; the answer is how much that was.
 fn read_into(path: &Path, hasher: &mut DefaultHasher) -> io::Result<u64> {
-    let mut file = open(path)?;
+    let mut file = open(path)?.take(SIZE_MAX);
     let mut buffer = vec![0; 64 * 1024];
     let mut length = 0;
     loop {

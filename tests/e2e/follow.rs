@@ -189,7 +189,12 @@ fn what_can_stand_in_the_files_place_is_survived() {
     let good = fs::read_to_string(&config).expect("read the configuration");
     let revision = lab.revision();
     type Put = fn(&Path, &str);
-    let rows: [(&str, Put, &str); 9] = [
+    let endless: Put = |config, good| {
+        fs::write(config, good).expect("write");
+        let file = fs::OpenOptions::new().append(true).open(config);
+        file.expect("open it").set_len(1 << 40).expect("a hole");
+    };
+    let rows: [(&str, Put, &str); 10] = [
         (
             "a folder",
             |config, _| fs::create_dir(config).expect("make a folder"),
@@ -226,6 +231,7 @@ fn what_can_stand_in_the_files_place_is_survived() {
             },
             "larger than 32 MiB",
         ),
+        ("1 TiB, sparse", endless, "larger than 32 MiB"),
         (
             "a line of 20 MB",
             |config, good| {
@@ -282,6 +288,19 @@ fn what_can_stand_in_the_files_place_is_survived() {
         let now = lab.dpd("identity list");
         now.contains("more").then_some(()).ok_or(now)
     });
+
+    endless(&config, &good);
+    eventually("1 TiB is being looked at", || {
+        let error = lab.json("status")["config"]["last_error"].clone();
+        if error.is_null() { Err(error) } else { Ok(()) }
+    });
+    let asked = Instant::now();
+    lab.stop();
+    assert!(
+        asked.elapsed() < APPLIED,
+        "it holds up nobody who stops the daemon: {:?}",
+        asked.elapsed()
+    );
 }
 
 #[test]
