@@ -208,20 +208,11 @@ impl Reconciler {
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let before = self.resize(config)?;
-        let size = before
-            .as_ref()
-            .map(|before| before.load.sizes().connections);
-        let mut done = self.change(config, world, announce);
-        match &mut done {
-            Ok(applied) => {
-                let resized =
-                    size.and_then(|size| plan::resized(size, self.load.sizes().connections));
-                applied.changes.extend(resized);
-            }
-            Err(_) => {
-                before.into_iter().for_each(|before| self.restore(before));
-                self.generations.forget_old(); // what was written ahead for another epoch
-            }
+        let sizes = before.as_ref().map(|before| before.load.sizes());
+        let done = self.change(config, world, sizes, announce);
+        if done.is_err() {
+            before.into_iter().for_each(|before| self.restore(before));
+            self.generations.forget_old(); // what was written ahead for another epoch
         }
         let (load, epoch) = (self.load.number(), self.epoch());
         self.kept.hold(self.load.pins(), load, epoch);
@@ -309,10 +300,12 @@ impl Reconciler {
             .ok()
     }
 
+    /// `sizes`: what the tables of connections had, if they have others now.
     fn change(
         &mut self,
         config: &Config,
         world: &World,
+        sizes: Option<Sizes>,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let Planned {
@@ -335,9 +328,9 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let census = match changes.is_empty() {
+        let census = match changes.is_empty() && self.load.is_settled() {
             true => None,
-            false => Census::begin(self.load.pins(), before),
+            false => self.begin_census(before),
         };
         let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
         let prepared = match prepared.filter(is_ready) {
@@ -372,11 +365,28 @@ impl Reconciler {
         let switched = Instant::now();
         let before = self.live.replace(state);
         self.has_old_counters = true;
-        self.tidy(&wanted);
-        if let (Some(census), Some(before), Some(live)) = (census, &before, &self.live) {
-            census.count(switched, before, live, &mut changes);
+        if !self.load.is_settled() {
+            census.iter().for_each(Census::finish);
         }
+        self.tidy(&wanted);
+        let mut excess = 0;
+        let sizes_now = self.load.sizes();
+        if let (Some(census), Some(before), Some(live)) = (census, &before, &self.live) {
+            excess = census.count(switched, (before, live), sizes_now, &mut changes);
+        }
+        let resized = sizes.map(|was| (was.connections, sizes_now.connections));
+        changes.extend(resized.and_then(|(was, is)| plan::resized(was, is, excess)));
         Ok(Applied { epoch, changes })
+    }
+
+    /// The connections that are to be carried over are not in our tables yet.
+    fn begin_census(&self, before: &State) -> Option<Census> {
+        match self.load.former() {
+            None => Census::begin(self.load.pins(), before),
+            // Another version's may be laid out otherwise.
+            Some(former) if former.number() != self.load.pins().number() => None,
+            Some(former) => Census::begin(former, before),
+        }
     }
 
     /// Takes back a first configuration whose programs are off again, and the connections that were judged under it: a

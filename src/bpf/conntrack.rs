@@ -1,6 +1,6 @@
 //! The tables of connections: their sizes, and their entries as connections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use super::abi::{self, Plain};
 use super::encode;
 use super::map;
 use super::pins::Pins;
-use crate::model::conntrack::{Connection, ConntrackState, Conversation};
+use crate::model::conntrack::{Connection, ConntrackState, Conversation, OpenConnections};
 use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 
@@ -34,6 +34,16 @@ impl Sizes {
             "dpd_ct_unanswered" => Some(self.connections / 2),
             _ => None,
         }
+    }
+
+    /// Of so many connections by the table's name, those that there is no room for; if their halves fall apart or a
+    /// table makes room early, as the kernel's do, more go.
+    pub fn excess(self, by_table: &BTreeMap<&'static str, u64>) -> u64 {
+        let excess = |(name, connections): (&&str, &u64)| {
+            let room = self.entries(name).unwrap_or_default() / 2;
+            connections.saturating_sub(room.into())
+        };
+        by_table.iter().map(excess).sum()
     }
 
     pub(super) fn is_conntrack(name: &str) -> bool {
@@ -197,29 +207,28 @@ impl Tables {
         Ok(connections)
     }
 
-    /// How many connections each conversation has; closing ones are over. One pass, and memory for the conversations
-    /// alone: the half of the side that began speaks for both, since what renews one half renews the other.
-    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
+    /// The connections that are open; closing ones are over. One pass, and memory for the conversations alone: the half of
+    /// the side that began speaks for both, since what renews one half renews the other.
+    pub fn open_connections(&self, settings: &Settings) -> Result<OpenConnections> {
         let now = now_ns();
-        let mut conversations = HashMap::new();
+        let mut open = OpenConnections::default();
         for (map, name) in self.maps.iter().zip(TABLES) {
             let take = |tuple: abi::tuple, entry: abi::connection| {
                 let is_closing = encode::connection_state(entry.state) == ConntrackState::Closing;
                 let is_live = expires_ns(settings, tuple.protocol, &entry) > now && !is_closing;
                 if is_live && !is_reply(&entry) {
-                    *conversations
-                        .entry(conversation(&tuple, &entry))
-                        .or_default() += 1;
+                    let conversation = conversation(&tuple, &entry);
+                    *open.conversations.entry(conversation).or_default() += 1;
+                    *open.by_table.entry(name).or_default() += 1;
                 }
             };
             map::for_each(map, take).with_context(|| format!("read {name}"))?;
         }
-        Ok(conversations)
+        Ok(open)
     }
 
-    /// How many connections the tables were made for: `conntrack.size`.
-    pub fn size(&self) -> u32 {
-        self.maps[0].max_entries() / 2
+    pub fn sizes(&self) -> Sizes {
+        Sizes::of(&self.maps[0])
     }
 
     /// Forgets every connection; answers how many entries there were in all tables.

@@ -1,6 +1,6 @@
 //! What the kernel holds, for those who only look: listings, status, metrics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,7 +9,7 @@ use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 use super::abi;
 use super::attach::{self, Role};
 use super::chain;
-use super::conntrack::{Tables, now_ns};
+use super::conntrack::{Sizes, Tables, now_ns};
 use super::counters;
 use super::generation;
 use super::live::{self, Live};
@@ -21,7 +21,7 @@ use super::place;
 use super::program;
 use super::xdp;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::{Connection, Conversation, Tally};
+use crate::model::conntrack::{Connection, OpenConnections, Tally};
 use crate::model::drop_reason;
 use crate::model::state::{Settings, State};
 use crate::model::status::{
@@ -114,14 +114,14 @@ impl Reader {
         Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
     }
 
-    /// How many connections each conversation has that is not expired by these settings.
-    pub fn conversations(&self, settings: &Settings) -> Result<HashMap<Conversation, u64>> {
-        Tables::open(&self.pins)?.conversations(settings)
+    /// The connections that are open and not expired by these settings.
+    pub fn open_connections(&self, settings: &Settings) -> Result<OpenConnections> {
+        Tables::open(&self.pins)?.open_connections(settings)
     }
 
-    /// How many connections the tables were made for: `conntrack.size`.
-    pub fn conntrack_size(&self) -> Result<u32> {
-        Ok(Tables::open(&self.pins)?.size())
+    /// How many connections the tables were made for.
+    pub fn conntrack_sizes(&self) -> Result<Sizes> {
+        Ok(Tables::open(&self.pins)?.sizes())
     }
 
     /// Forgets every connection; answers how many went.

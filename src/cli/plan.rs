@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::node::Node;
 use super::output::{self, Format};
 use super::{Listing, check};
+use crate::bpf::conntrack::Sizes;
 use crate::bpf::reader::Reader;
 use crate::config::Config;
 use crate::model::state::State;
@@ -50,14 +51,17 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     };
     let wanted = plan::compile(config, &world, &live.catalog);
     let mut changes = plan::diff(&live, &wanted);
-    if !changes.is_empty() {
-        let conversations = reader.conversations(&live.settings)?;
-        plan::effect::count(&live, &wanted, &mut changes, conversations);
+    let size = reader.conntrack_sizes()?.connections;
+    let sizes = Sizes {
+        connections: config.conntrack.size,
+    };
+    if changes.is_empty() && size == sizes.connections {
+        return Ok(changes);
     }
-    changes.extend(plan::resized(
-        reader.conntrack_size()?,
-        config.conntrack.size,
-    ));
+    let open = reader.open_connections(&live.settings)?;
+    let excess = sizes.excess(&open.by_table);
+    plan::effect::count(&live, &wanted, &mut changes, open.conversations);
+    changes.extend(plan::resized(size, sizes.connections, excess));
     Ok(changes)
 }
 
@@ -77,6 +81,7 @@ struct ChangeRow<'a> {
     ended: u64,
     moved: u64,
     released: u64,
+    forgotten: u64,
 }
 
 fn row(change: &Change) -> ChangeRow<'_> {
@@ -95,6 +100,7 @@ fn row(change: &Change) -> ChangeRow<'_> {
         ended: effect.ended,
         moved: effect.moved,
         released: effect.released,
+        forgotten: effect.forgotten,
     }
 }
 

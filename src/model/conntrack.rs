@@ -1,6 +1,6 @@
 //! A connection as listings show it: both entries of the kernel's table put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a connection stands.
@@ -82,6 +82,14 @@ impl Conversation {
     pub fn is_translated(&self) -> bool {
         self.dst != self.backend
     }
+}
+
+/// The connections that are open, as one walk over their tables finds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenConnections {
+    pub conversations: HashMap<Conversation, u64>,
+    /// By the table's name.
+    pub by_table: BTreeMap<&'static str, u64>,
 }
 
 /// What a walk over the tables of connections found.

@@ -108,13 +108,18 @@ pub fn diff(old: &State, new: &State) -> Vec<Change> {
         .collect()
 }
 
-/// The change of `conntrack.size`, which no table of a generation holds.
-pub fn resized(old: u32, new: u32) -> Option<Change> {
+/// The change of `conntrack.size`, which no table of a generation holds. So many connections find no room in the new ones,
+/// at least.
+pub fn resized(old: u32, new: u32, excess: u64) -> Option<Change> {
     (old != new).then(|| Change {
         sign: '~',
         thing: Thing::setting("conntrack.size"),
         detail: format!("{old} → {new}"),
-        effect: Effect::default(),
+        effect: Effect {
+            forgotten: excess,
+            is_least: true,
+            ..Effect::default()
+        },
     })
 }
 

@@ -25,6 +25,8 @@ pub struct Effect {
     pub moved: u64,
     /// They go on, and dpd has nothing to do with them any more.
     pub released: u64,
+    /// They begin anew with their next packet, as far as one that is in the middle of them may.
+    pub forgotten: u64,
     /// Some may have been missed.
     pub is_least: bool,
 }
@@ -36,7 +38,7 @@ impl Effect {
 
     /// All that the change concerns.
     pub fn connections(&self) -> u64 {
-        self.ended + self.moved + self.released
+        self.ended + self.moved + self.released + self.forgotten
     }
 
     fn add(&mut self, fate: Fate, connections: u64) {
@@ -62,6 +64,7 @@ impl fmt::Display for Effect {
                 ],
             ),
             (self.released, ["goes on without dpd", "go on without dpd"]),
+            (self.forgotten, ["is forgotten", "are forgotten"]),
         ];
         let parts = parts.into_iter().filter(|(n, _)| *n > 0);
         for (nth, (n, words)) in parts.enumerate() {
@@ -697,6 +700,11 @@ mod tests {
             moved,
             released,
             is_least,
+            ..Effect::default()
+        };
+        let forgotten = Effect {
+            forgotten: 9,
+            ..effect(2, 0, 0, true)
         };
         let rows = [
             (effect(0, 0, 0, true), ""),
@@ -709,6 +717,7 @@ mod tests {
                 effect(0, 0, 3, true),
                 "at least 3 connections go on without dpd",
             ),
+            (forgotten, "at least 2 connections end, 9 are forgotten"),
         ];
         for (effect, words) in rows {
             assert_eq!(effect.to_string(), words);

@@ -3,16 +3,15 @@
 //! After it their next packets are judged anew, and those that end are gone within moments: the busiest first. So they
 //! are read before; but the switch does not wait long for that. What is still being read then may lack some.
 
-use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::bpf::conntrack::Tables;
+use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::pins::Pins;
-use crate::model::conntrack::Conversation;
+use crate::model::conntrack::OpenConnections;
 use crate::model::state::{Settings, State};
 use crate::plan::{self, Change};
 
@@ -20,13 +19,13 @@ use crate::plan::{self, Change};
 const PATIENCE: Duration = Duration::from_millis(30);
 
 pub(super) struct Census {
-    reader: JoinHandle<Result<(HashMap<Conversation, u64>, Instant)>>,
+    reader: JoinHandle<Result<(OpenConnections, Instant)>>,
     /// Nothing comes through it: it is closed when the reader has done.
     done: Receiver<()>,
 }
 
 impl Census {
-    /// Begins to read, unless there are none yet.
+    /// Begins to read the tables of connections that are pinned there, unless there are none yet.
     pub fn begin(pins: &Pins, before: &State) -> Option<Census> {
         if before.settings == Settings::default() {
             return None;
@@ -35,8 +34,8 @@ impl Census {
         let (reading, done) = bounded(0);
         let read = move || {
             let _reading = reading;
-            let conversations = Tables::open(&pins)?.conversations(&settings)?;
-            Ok((conversations, Instant::now()))
+            let open = Tables::open(&pins)?.open_connections(&settings)?;
+            Ok((open, Instant::now()))
         };
         let thread = thread::Builder::new().name("census".to_owned()).spawn(read);
         let reader = thread
@@ -50,17 +49,31 @@ impl Census {
         let _ = self.done.recv_timeout(PATIENCE);
     }
 
-    /// Adds to the changes what each did to the connections.
-    pub fn count(self, switched: Instant, old: &State, new: &State, changes: &mut Vec<Change>) {
+    /// Waits until all is read: where rows are about to move away, who came too late would miss most of them.
+    pub fn finish(&self) {
+        let _ = self.done.recv();
+    }
+
+    /// Adds to the changes what each did to the connections. Answers how many have no room in tables of these sizes.
+    pub fn count(
+        self,
+        switched: Instant,
+        (old, new): (&State, &State),
+        sizes: Sizes,
+        changes: &mut Vec<Change>,
+    ) -> u64 {
         match self.reader.join() {
-            Ok(Ok((conversations, read))) => {
-                plan::effect::count(old, new, changes, conversations);
-                for change in changes {
+            Ok(Ok((open, read))) => {
+                let excess = sizes.excess(&open.by_table);
+                plan::effect::count(old, new, changes, open.conversations);
+                for change in changes.iter_mut() {
                     change.effect.is_least = read > switched;
                 }
+                return excess;
             }
             Ok(Err(error)) => log::warn!("connections are not counted: {error:#}"),
             Err(_) => log::warn!("connections are not counted: the reader of them panicked"),
         }
+        0
     }
 }

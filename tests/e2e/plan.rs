@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 
 use serde_json::Value;
 
@@ -110,6 +111,39 @@ fn what_is_planned_is_what_happens() {
         greet(stream).expect_err("what was to end has ended");
     }
     greet(&mut straight).expect("what was not, goes on");
+}
+
+#[test]
+fn tables_that_are_too_small_are_planned_too() {
+    let lab = Lab::laid();
+    let lasting = "[conntrack]\nudp_once = \"1h\"\n";
+    lab.edit(
+        "[identities.client]",
+        &format!("{lasting}[identities.client]"),
+    );
+    lab.start();
+    // Nobody answers at this port; 256 of those have room.
+    lab.within("client", || {
+        for port in 20000..20300 {
+            let socket = UdpSocket::bind(("10.200.0.64", port)).expect("bind");
+            socket.send_to(b"x", "10.200.0.44:5201").expect("send");
+        }
+    });
+    let smaller = candidate(&lab, lasting, &format!("{lasting}size = 1024\n"));
+    let line = "~ setting conntrack.size 131072 → 1024: at least 44 connections are forgotten";
+    assert_eq!(plan(&lab, &smaller, 3), format!("{line}\n"));
+    let rows = plan(&lab, &format!("{smaller} -o json"), 3);
+    let rows: Value = serde_json::from_str(&rows).expect("a plan in JSON");
+    assert_eq!(
+        (&rows[0]["forgotten"], &rows[0]["ended"]),
+        (&44.into(), &0.into())
+    );
+
+    lab.apply("size", "[conntrack]\nsize = 1024\n");
+    eventually("the daemon logs the plan's line", || {
+        let log = lab.log();
+        log.contains(line).then_some(()).ok_or(log)
+    });
 }
 
 #[test]

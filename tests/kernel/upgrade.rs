@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::UdpSocket;
 
 use dpd::bpf::attach::Mechanism;
 use dpd::bpf::load::Release;
@@ -229,6 +230,61 @@ fn no_packet_is_lost_by_another_size_of_conntrack() {
         });
         assert_eq!(lost, Vec::<String>::new());
         assert_eq!(pins::names(host.root()), [host.pins().name()]);
+    });
+}
+
+#[test]
+fn a_size_that_is_too_small_says_how_many_connections_it_forgets() {
+    on_host(|host| {
+        let large = lasting(host);
+        let mut reconciler = started(host, &large, Release::own());
+        for port in 20000..20600 {
+            let socket = UdpSocket::bind(("10.200.0.1", port)).expect("bind on the host");
+            let sent = socket.send_to(b"nobody listens", "10.200.0.44:9");
+            sent.expect("send from the host");
+        }
+        let open = || {
+            let settings = host.reader().state().expect("a configuration").settings;
+            let open = host.reader().open_connections(&settings).expect("read");
+            open.conversations.values().sum::<u64>()
+        };
+        assert_eq!(open(), 600, "all have room, and none is answered");
+
+        // Of a quarter of the size nobody need have answered.
+        let small = host.config(&format!("{CONFIG}{LASTING}size = 1024\n"));
+        let applied = host.apply(&mut reconciler, &small);
+        let [change] = &applied.changes[..] else {
+            panic!("{:?}", applied.changes);
+        };
+        assert_eq!(
+            change.to_string(),
+            "~ setting conntrack.size 131072 → 1024: at least 344 connections are forgotten"
+        );
+        assert!(open() <= 600 - 344, "{} are left", open());
+
+        let applied = host.apply(&mut reconciler, &large);
+        let lines: Vec<String> = applied.changes.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, ["~ setting conntrack.size 1024 → 131072"]);
+    });
+}
+
+/// What a change does is told by the tables that are carried over, not by those that are still empty.
+#[test]
+fn what_another_size_comes_with_is_counted_too() {
+    on_host(|host| {
+        let config = lasting(host);
+        let mut reconciler = started(host, &config, Release::own());
+        assert!(host.asks(), "a connection through the service");
+        let text = format!("{CONFIG}{LASTING}size = 65536\n");
+        let without = text.replace("[\"10.200.0.44:53\"]", "[]");
+        assert_ne!(text, without);
+        let applied = host.apply(&mut reconciler, &host.config(&without));
+        let lines: Vec<String> = applied.changes.iter().map(ToString::to_string).collect();
+        assert!(
+            lines[0].starts_with("- backend 10.200.0.44:53 of service dns:")
+                && lines[0].ends_with("1 connection ends"),
+            "{lines:?}"
+        );
     });
 }
 
