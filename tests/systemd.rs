@@ -203,6 +203,26 @@ fn a_wrong_file_fails_the_start() {
     );
 }
 
+/// More than systemd's default limit, which ends a unit for good.
+#[test]
+fn a_start_that_fails_is_tried_again_until_the_file_is_mended() {
+    let machine = Machine::boot("[services.first]\nfrontend = []\n");
+    machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
+        printf '[Service]\\nRestartSec=100ms\\n' >/etc/systemd/system/dpd.service.d/quick.conf
+        systemctl daemon-reload");
+    let start = machine.run("systemctl start dpd");
+    assert!(!start.status.success(), "{}", text(&start));
+    machine.eventually(
+        "it fails many times",
+        "test $(systemctl show -P NRestarts dpd) -gt 7",
+    );
+    machine.configure(FIRST);
+    machine.eventually(
+        "it starts by itself once the file is right",
+        "systemctl is-active dpd && dpd service list | grep -q 10.32.0.10",
+    );
+}
+
 #[test]
 fn the_killed_daemon_comes_back() {
     let machine = Machine::boot(FIRST);
