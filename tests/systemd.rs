@@ -224,6 +224,21 @@ fn a_start_that_fails_is_tried_again_until_the_file_is_mended() {
 }
 
 #[test]
+fn metrics_at_an_address_that_comes_later_do_not_hold_up_the_start() {
+    let daemon = "[daemon]\nmetrics = \"192.0.2.7:9964\"\n";
+    let machine = Machine::boot(&format!("{daemon}{FIRST}"));
+    machine.ok("systemctl start dpd");
+    let ask = "curl -sS --fail -m 5 http://192.0.2.7:9964/metrics";
+    assert!(!machine.run(ask).status.success(), "nobody has the address");
+    machine.eventually(
+        "the log says so",
+        "journalctl -q -u dpd PRIORITY=4 | grep -q 'nobody reaches 192.0.2.7:9964 until'",
+    );
+    machine.ok("ip address add 192.0.2.7/32 dev lo");
+    machine.ok(ask);
+}
+
+#[test]
 fn the_killed_daemon_comes_back() {
     let machine = Machine::boot(FIRST);
     machine.ok("systemctl start dpd");

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, Result};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// Clients that may wait to be accepted.
@@ -17,10 +19,10 @@ pub struct Port {
 }
 
 impl Port {
-    /// Takes a port.
+    /// Takes a port. An address that the host does not have yet, as while it boots, is taken ahead, and that is said.
     ///
     /// # Errors
-    /// If it is taken, or the host does not have the address.
+    /// If it is taken.
     pub fn open(address: SocketAddr) -> Result<Port> {
         bind(address, false).with_context(|| format!("listen at {address}"))
     }
@@ -29,7 +31,7 @@ impl Port {
     /// port.
     ///
     /// # Errors
-    /// If the other port is taken by somebody else, or the host does not have the address.
+    /// If the other port is taken by somebody else.
     pub fn open_beside(&self, address: SocketAddr) -> Result<Port> {
         if address.port() != self.address.port() {
             return Port::open(address);
@@ -63,7 +65,10 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Port> {
     // A daemon that was just ended has left connections in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, is_shared)?;
-    rustix::net::bind(&socket, &address)?;
+    match rustix::net::bind(&socket, &address) {
+        Err(Errno::ADDRNOTAVAIL) => bind_ahead(&socket, address)?,
+        bound => bound?,
+    }
     rustix::net::listen(&socket, BACKLOG)?;
     sockopt::set_socket_reuseport(&socket, false)?;
     let listener = TcpListener::from(socket);
@@ -71,4 +76,16 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Port> {
         address: listener.local_addr()?,
         listener,
     })
+}
+
+/// Not at the first try: whoever has the address need not be told anything.
+fn bind_ahead(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => sockopt::set_ip_freebind(socket, true)?,
+        SocketAddr::V6(_) => sockopt::set_ipv6_freebind(socket, true)?,
+    }
+    rustix::net::bind(socket, &address)?;
+    let ip = address.ip();
+    log::warn!("this host does not have the address {ip}: nobody reaches {address} until it has");
+    Ok(())
 }

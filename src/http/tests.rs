@@ -172,6 +172,15 @@ fn a_port_is_taken_by_one_alone() {
 }
 
 #[test]
+fn an_address_that_the_host_does_not_have_yet_is_taken_ahead() {
+    for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
+        let port = Port::open(address.parse().unwrap()).expect(address);
+        let taken = Port::open(port.address()).expect_err("by one alone");
+        assert!(format!("{taken:#}").contains("in use"), "{taken:#}");
+    }
+}
+
+#[test]
 fn a_server_can_move_to_where_it_overlaps_itself() {
     let server = start(Limits::default());
     let everywhere = SocketAddr::new("0.0.0.0".parse().unwrap(), server.address().port());
