@@ -34,7 +34,7 @@ fn exit_statuses() {
     let idle = idle_node(folder.path());
     let missing = folder.path().join("missing.toml").display().to_string();
     // (sentence, words, exit status, what stderr or stdout says)
-    let rows: [(&str, &[&str], i32, &str); 20] = [
+    let rows: [(&str, &[&str], i32, &str); 21] = [
         ("nothing said is wrong use", &[], 2, "Usage: dpd"),
         (
             "an unknown command",
@@ -122,6 +122,12 @@ fn exit_statuses() {
             &["--config", &idle, "ct", "flush"],
             1,
             "no datapath of dpd at",
+        ),
+        (
+            "no daemon to reload",
+            &["--config", &idle, "reload"],
+            1,
+            "no daemon is running: `systemctl start dpd`",
         ),
         (
             "no daemon to observe",
@@ -294,6 +300,8 @@ mod observers {
             uptime_seconds: 1,
             config: "x.toml".to_owned(),
             last_error: Some("x.toml:7: that is wrong".to_owned()),
+            reloads: Some(0),
+            is_reloading: false,
             applied_seconds_ago: 1,
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),

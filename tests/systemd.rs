@@ -140,9 +140,10 @@ fn the_unit_starts_reloads_logs_and_stops() {
 
     machine.configure(&FIRST.replace("10.32.0.10", "10.32.0.20"));
     machine.ok("systemctl reload dpd");
-    machine.eventually(
-        "a reload applies the changed file",
-        &format!("{services} | grep -q 10.32.0.20"),
+    let live = machine.ok(services);
+    assert!(
+        live.contains("10.32.0.20"),
+        "reloaded means that the changed file counts: {live}"
     );
 
     let before = machine.ok(services);
@@ -186,6 +187,43 @@ fn the_unit_starts_reloads_logs_and_stops() {
         live.contains("10.32.0.10") && !live.contains("10.32.0.20"),
         "a new daemon takes over what it finds and makes it match the file: {live}"
     );
+}
+
+/// What only the kernel can refuse is no mistake of the file's.
+#[test]
+fn a_reload_that_the_kernel_refuses_fails() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("systemctl start dpd");
+    machine.ok("systemd-run --quiet --unit=taken python3 -m http.server --bind 127.0.0.1 9964");
+    machine.eventually("the port is taken", "ss -Hltn sport = :9964 | grep -q .");
+    let daemon = "[daemon]\nmetrics = \"127.0.0.1:9964\"\n";
+    machine.configure(&format!("{daemon}{FIRST}"));
+    let reload = machine.run("systemctl reload dpd");
+    assert!(!reload.status.success(), "{}", text(&reload));
+    let error = "daemon.metrics: listen at 127.0.0.1:9964: Address already in use";
+    machine.eventually(
+        "the journal says why",
+        &format!("journalctl -q -u dpd | grep -q '{error}'"),
+    );
+    machine.ok("systemctl is-active dpd");
+    let asked = machine.run("dpd reload");
+    assert_eq!(asked.status.code(), Some(1), "{}", text(&asked));
+    assert!(text(&asked).contains(error), "{}", text(&asked));
+
+    machine.ok("systemctl stop taken");
+    machine.ok("systemctl reload dpd");
+    machine.ok("curl -sS --fail -m 5 http://127.0.0.1:9964/metrics");
+    machine.ok("systemctl is-active dpd");
+
+    // Several at once: each waits for one that has begun after it.
+    machine.configure(&FIRST.replace("10.32.0.10", "10.32.0.30"));
+    machine.ok(
+        "for n in 1 2 3 4 5 6 7 8; do dpd reload & pids=\"$pids $!\"; done
+        for pid in $pids; do wait $pid || exit 1; done
+        dpd service list | grep -q 10.32.0.30",
+    );
+    let reloads = &machine.status()["daemon"]["reloads"];
+    assert!(reloads.as_u64() >= Some(4), "{reloads}");
 }
 
 #[test]
@@ -434,6 +472,13 @@ fn the_units_group_may_observe() {
     assert_eq!(socket.trim(), "660 root adm");
     let observe = "--clear-groups dpd observe --last 1";
     machine.ok(&format!("setpriv --reuid 65534 --regid adm {observe}"));
+    let reload = machine.run("setpriv --reuid 65534 --regid adm --clear-groups dpd reload");
+    assert_eq!(reload.status.code(), Some(1), "{}", text(&reload));
+    assert!(
+        text(&reload).contains("only root and its own user may"),
+        "to observe is not to command: {}",
+        text(&reload)
+    );
     let other = machine.run(&format!("setpriv --reuid 65534 --regid 65534 {observe}"));
     assert_eq!(other.status.code(), Some(1), "{}", text(&other));
     assert!(

@@ -9,6 +9,7 @@ mod observe;
 mod output;
 mod plan;
 mod policy;
+mod reload;
 mod service;
 mod status;
 
@@ -46,6 +47,8 @@ pub struct Cli {
 enum Command {
     /// Run the daemon in the foreground: make the datapath match the file, and follow the file.
     Run,
+    /// Ask the daemon to read the file at once, and wait for what becomes of it.
+    Reload,
     /// Check a configuration; touches nothing and needs no root.
     Check(check::Arguments),
     /// Show what applying a file would change on this host, and which connections that ends; changes nothing.
@@ -119,6 +122,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let node = Node::find(config)?;
     match cli.command {
         Command::Run | Command::Check(_) | Command::Plan { .. } => {}
+        Command::Reload => reload::run(&node)?,
         Command::Status(listing) => return status::run(&node, listing.output),
         Command::Service(command) => service::run(&node, &command)?,
         Command::Endpoint(command) => endpoint::run(&node, &command)?,

@@ -81,6 +81,8 @@ fn what_can_be_said() {
         ("policy check --from client --to kube-dns 53/ftp", false),
         ("cleanup", true),
         ("cleanup now", false),
+        ("reload", true),
+        ("reload now", false),
         ("plan", true),
         ("plan new.toml -o json", true),
         ("plan one.toml two.toml", false),

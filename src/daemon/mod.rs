@@ -239,12 +239,14 @@ impl Daemon {
 
     /// SIGHUP: at once, and loud.
     fn reload(&mut self) {
+        self.shared.reload_begins();
         systemd::notify(&systemd::reloading());
         log::info!("reload: reading {}", self.path.display());
         if self.follow_file() {
             log::info!("reload: done, revision {}", self.reconciler.epoch());
         }
         systemd::notify(systemd::READY);
+        self.shared.reload_ends();
     }
 
     /// The file has changed and is not at rest: what it says by now is checked, planned and written beside the live tables,

@@ -30,6 +30,9 @@ struct Facts {
     journal: JournalFlows,
     /// Why the file is not applied; stays until it is.
     file_error: Option<String>,
+    /// Reloads that are done.
+    reloads: u64,
+    is_reloading: bool,
     /// Why the host's last change was not followed.
     host_error: Option<String>,
     waiting: Vec<String>,
@@ -58,6 +61,8 @@ impl Shared {
                 applied: now,
                 journal: JournalFlows::Drops,
                 file_error: None,
+                reloads: 0,
+                is_reloading: false,
                 host_error: None,
                 waiting: Vec::new(),
                 warnings: Vec::new(),
@@ -121,6 +126,18 @@ impl Shared {
         let mut facts = self.facts();
         facts.file_error = Some(error.to_owned());
         facts.work.reloads_failed += 1;
+    }
+
+    /// The file is about to be read since somebody has asked for it.
+    pub fn reload_begins(&self) {
+        self.facts().is_reloading = true;
+    }
+
+    /// What came of it is said already.
+    pub fn reload_ends(&self) {
+        let mut facts = self.facts();
+        facts.is_reloading = false;
+        facts.reloads += 1;
     }
 
     /// Whether the host's interfaces could be followed.
@@ -202,6 +219,8 @@ impl Shared {
             uptime_seconds: self.started.elapsed().as_secs(),
             config: self.config.clone(),
             last_error: facts.file_error.clone().or(facts.host_error.clone()),
+            reloads: Some(facts.reloads),
+            is_reloading: facts.is_reloading,
             applied_seconds_ago: facts.applied.elapsed().as_secs(),
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),

@@ -14,6 +14,12 @@ pub struct DaemonStatus {
     pub config: String,
     /// The error of the last try to apply the file, whole; `None`: the datapath matches the file.
     pub last_error: Option<String>,
+    /// Reloads that are done, well or not: times that it was told to read the file at once. A daemon of before does not tell.
+    #[serde(default)]
+    pub reloads: Option<u64>,
+    /// Another one is under way.
+    #[serde(default)]
+    pub is_reloading: bool,
     /// Seconds since the live configuration was applied.
     pub applied_seconds_ago: u64,
     /// Interfaces of the file that are not there.

@@ -17,6 +17,7 @@ pub(super) struct Daemon {
     pub pid: Option<u32>,
     pub version: Option<String>,
     pub uptime_seconds: Option<u64>,
+    pub reloads: Option<u64>,
     /// Why it could not be asked.
     pub error: Option<String>,
 }
@@ -38,6 +39,7 @@ impl Daemon {
                 pid: Some(status.pid),
                 version: Some(status.version.clone()),
                 uptime_seconds: Some(status.uptime_seconds),
+                reloads: status.reloads,
                 error: None,
             },
             Err(error) => Daemon {
@@ -49,6 +51,7 @@ impl Daemon {
                 pid: None,
                 version: None,
                 uptime_seconds: None,
+                reloads: None,
                 error: Some(format!("{error:#}")),
             },
         }

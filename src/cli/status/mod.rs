@@ -176,4 +176,4 @@ impl Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

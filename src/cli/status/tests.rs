@@ -111,13 +111,15 @@ fn no_datapath() -> Result<Reader> {
     ))
 }
 
-fn daemon() -> DaemonStatus {
+pub(in crate::cli) fn daemon() -> DaemonStatus {
     DaemonStatus {
         pid: 4711,
         version: "0.1.0".to_owned(),
         uptime_seconds: 3700,
         config: "/etc/dpd/config.toml".to_owned(),
         last_error: Some("config.toml:3: unknown key\n  colour = 1\n  ^^^^^^".to_owned()),
+        reloads: Some(7),
+        is_reloading: false,
         applied_seconds_ago: 61,
         waiting: vec!["lxc-late".to_owned()],
         warnings: vec![

@@ -25,6 +25,8 @@ fn status() -> DaemonStatus {
         uptime_seconds: 3,
         config: "/etc/dpd/config.toml".to_owned(),
         last_error: None,
+        reloads: Some(0),
+        is_reloading: false,
         applied_seconds_ago: 2,
         waiting: Vec::new(),
         warnings: Vec::new(),
