@@ -306,3 +306,23 @@ fn connection(
         age_ns: now.saturating_sub(entry.created_ns),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_told_by_each_table_for_itself() {
+        let sizes = Sizes { connections: 1024 };
+        let rows = [
+            ("nothing", [0, 0, 0], 0),
+            ("all are full", [1024, 512, 256], 0),
+            ("room in one is none in another", [0, 0, 300], 44),
+            ("two are too small", [1030, 500, 300], 6 + 44),
+        ];
+        for (sentence, counts, excess) in rows {
+            let by_table = TABLES.into_iter().zip(counts).collect();
+            assert_eq!(sizes.excess(&by_table), excess, "{sentence}");
+        }
+    }
+}
