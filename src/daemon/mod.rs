@@ -55,6 +55,9 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
+    if let Err(error) = memory::in_small_pages() {
+        log::debug!("{error:#}");
+    }
     raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
     let (stirred, file_stirs) = bounded(1);
