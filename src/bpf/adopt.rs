@@ -311,6 +311,11 @@ impl Adoption {
         self.kept.into_values().filter_map(|kept| kept.carry)
     }
 
+    /// Whether all that is there now is of this load.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// After a load that failed.
     pub fn undo(&self) {
         let done = match (self.is_new, &self.place.former) {

@@ -530,16 +530,19 @@ impl Generations {
     }
 
     /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds
-    /// them.
-    pub fn forget_old(&self) {
+    /// them. Answers whether none of them is left.
+    pub fn forget_old(&self) -> bool {
         let epoch = self.epoch();
+        let mut is_done = true;
         for old in Pins::numbers(&self.pins.generations()) {
             if old != epoch
                 && let Err(error) = Pins::remove(&self.pins.generation(old))
             {
                 log::warn!("generation {old} stays pinned: {error:#}");
+                is_done = false;
             }
         }
+        is_done
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Load {
     chain: Option<Chain>,
     sizes: Sizes,
     crossing: Option<Crossing>,
+    /// It has made the folder that it is pinned in: nothing there is older.
+    is_first: bool,
     /// It is the only one left.
     is_settled: bool,
 }
@@ -150,6 +152,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
         chain: None,
         sizes: *sizes,
         crossing: None,
+        is_first: adoption.is_new(),
         is_settled: false,
     };
     if let Err(error) = load.make(open, &adoption) {
@@ -391,12 +394,13 @@ impl Load {
         self.is_settled
     }
 
-    /// Lets go of this load, to which no link leads. If it was to take over from another and has not, nothing of it
-    /// stays; else the tables that it made stay for the next.
+    /// Lets go of this load, to which no link leads. If it was to be the first or to take over from another and was not,
+    /// nothing of it stays; else the tables stay for the next.
     pub fn discard(&self) {
-        let done = match &self.crossing {
-            Some(_) if !self.is_live() => place::forget(&self.pins),
-            _ => Pins::remove(&self.pins.load(self.number)),
+        let is_alone = self.is_first || self.crossing.is_some();
+        let done = match is_alone && !self.is_live() {
+            true => place::forget(&self.pins),
+            false => Pins::remove(&self.pins.load(self.number)),
         };
         if let Err(error) = done {
             log::warn!("programs that were not put into use stay behind: {error:#}");
