@@ -141,7 +141,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
     let kept = wanted(&mut open, release, sizes)?;
     let adoption = adopt::decide(place, &kept)?;
     let pins = &adoption.place.pins;
-    pins.prepare()?;
+    pins.prepare().inspect_err(|_| adoption.undo())?;
     let number = Pins::numbers(&pins.loads())
         .last()
         .map_or(1, |last| last + 1);

@@ -237,8 +237,13 @@ fn refuse_each(
             }
             None => {
                 // The next look clears away what is left.
+                assert!(reconciler.is_unfinished(), "{what}: nobody would look");
                 let epoch = reconciler.epoch();
                 host.apply(reconciler, &config);
+                assert!(
+                    !reconciler.is_unfinished(),
+                    "{what}: it would look for ever"
+                );
                 assert_eq!(
                     reconciler.epoch(),
                     epoch,
