@@ -9,6 +9,7 @@ use dpd::bpf::load::XDP_PROGRAM;
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::xdp::{self, Attached};
 use dpd::model::state::XdpMode;
+use dpd::reconcile::{Part, Refused};
 use libbpf_rs::{Link, Program};
 
 use crate::common::namespace::Namespace;
@@ -332,6 +333,42 @@ fn somebody_elses_xdp_program_is_left_alone() {
         assert!(denies(&neighbour));
         assert!(answers(&neighbour, "192.0.2.2"));
         assert_eq!(reconciler.foreign(), Vec::<String>::new());
+    });
+}
+
+/// A refusal leaves the hooks as they were, also where something else had changed them.
+#[test]
+fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let config = host.config(&with_uplink("native", PREFILTER));
+        host.apply(&mut reconciler, &config);
+        let ifindex = host.ifindex("uplink0");
+        let epoch = reconciler.epoch();
+        xdp::detach(&host.pins(), ifindex).expect("take ours off");
+        let theirs = Foreign::attach(host);
+        for look in ["the first look", "the next"] {
+            let done = reconciler.apply(&config, &host.world(), |_, _| {});
+            let error = done.expect_err("it can't have XDP");
+            let refused = Refused {
+                interface: "uplink0".to_owned(),
+                part: Part::Xdp,
+            };
+            assert_eq!(error.downcast_ref(), Some(&refused), "{look}: {error:#}");
+            let found = attach::find(&host.pins(), ifindex, Role::Uplink);
+            assert_eq!(found.len(), 2, "{look}: the tc hooks are ours");
+            assert_eq!(reconciler.epoch(), epoch, "{look}");
+        }
+        let without = host.config(&with_uplink("off", PREFILTER));
+        host.apply(&mut reconciler, &without);
+        assert!(!reconciler.has_drifted(), "there is nothing more to mend");
+        assert!(host.asks(), "the service answers");
+
+        theirs.detach();
+        host.apply(&mut reconciler, &config);
+        assert!(denies(&neighbour), "ours again");
+        assert!(!reconciler.has_drifted());
     });
 }
 
