@@ -52,6 +52,8 @@ pub struct Reconciler {
     attached: BTreeMap<u32, Role>,
     /// Counters may be left of what is gone.
     has_old_counters: bool,
+    /// Interfaces may be announced to be no endpoints.
+    has_announced: bool,
     /// Nothing else is left that was to be cleared away after the last switch.
     is_tidy: bool,
     kept: Kept,
@@ -124,6 +126,7 @@ impl Reconciler {
             ahead: None,
             attached: BTreeMap::new(),
             has_old_counters: true,
+            has_announced: true, // by a daemon before us
             is_tidy: true,
             kept: Kept::default(),
             undone: Vec::new(),
@@ -367,7 +370,8 @@ impl Reconciler {
         };
         let rows = new_rows(&before.catalog, &state.catalog);
         let cleared = counters::clear_traffic(self.load.pins(), rows);
-        if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted)) {
+        if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted, epoch)) {
+            self.forget_announced();
             match prepared {
                 Some(prepared) => self.generations.discard(prepared.epoch()),
                 None => self.retract(),
@@ -444,7 +448,8 @@ impl Reconciler {
     fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
         let done = [
             self.generations.forget_old(),
-            self.detach_all_but(wanted),
+            // As long as one of them has programs it is not to be cut off by them.
+            self.detach_all_but(wanted) && self.forget_announced(),
             self.detach_xdp(),
         ];
         self.is_tidy = done == [true; 3];

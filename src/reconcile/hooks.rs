@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::{Reconciler, interface_name};
 use crate::bpf::attach::{self, Mechanism, Role};
 use crate::bpf::grace::{self, Hurry};
+use crate::bpf::outside;
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
 use crate::model::state::{State, XdpMode};
@@ -45,13 +46,23 @@ impl Refused {
 }
 
 impl Reconciler {
-    /// Puts the programs on interfaces that lack them; undone if one can't have them.
-    pub(super) fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
+    /// Puts the programs on interfaces that lack them, before `epoch` counts; undone if one can't have them.
+    pub(super) fn attach(
+        &mut self,
+        state: &State,
+        wanted: &BTreeMap<u32, Role>,
+        epoch: u64,
+    ) -> Result<()> {
         let held = attach::held(self.load.pins());
         let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
         let due: Vec<(u32, Role)> = wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
-        let _hurry = self.hurry(new.count());
+        let new: Vec<u32> = new.map(|(ifindex, _)| *ifindex).collect();
+        let _hurry = self.hurry(new.len());
+        if self.epoch() < epoch {
+            let leaving = held.iter().filter(|ifindex| !wanted.contains_key(ifindex));
+            self.announce(&new, leaving, epoch)?;
+        }
         let mut tried = BTreeMap::new();
         // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
         // unless that one's first hook has passed it.
@@ -213,6 +224,35 @@ impl Reconciler {
         found.extend(self.attached.keys());
         found.retain(|ifindex| !wanted.contains_key(ifindex));
         found
+    }
+
+    /// Whoever has the programs before or after it is an endpoint is not to be cut off.
+    fn announce<'a>(
+        &mut self,
+        coming: &[u32],
+        leaving: impl Iterator<Item = &'a u32>,
+        epoch: u64,
+    ) -> Result<()> {
+        let coming = coming.iter().map(|ifindex| (*ifindex, epoch));
+        let leaving = leaving.map(|ifindex| (*ifindex, outside::FOR_GOOD));
+        let outside: Vec<(u32, u64)> = coming.chain(leaving).collect();
+        if outside.is_empty() {
+            return Ok(());
+        }
+        self.has_announced = true;
+        outside::announce(self.load.pins(), outside)
+    }
+
+    /// What was announced before a switch has come true by now, or will not. Answers whether that is cleared.
+    pub(super) fn forget_announced(&mut self) -> bool {
+        if self.has_announced {
+            let done = outside::forget(self.load.pins());
+            self.has_announced = done.is_err();
+            if let Err(error) = done {
+                log::warn!("interfaces stay announced to be no endpoints: {error:#}");
+            }
+        }
+        !self.has_announced
     }
 
     /// Answers whether all of them are off.

@@ -1,6 +1,9 @@
 //! Interfaces come, go, and come back as others.
 
+use std::fs;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -308,6 +311,54 @@ fn a_start_outlives_interfaces_that_come_and_go_meanwhile() {
     lab.start();
     assert_eq!(endpoint(&lab, "lxc-churn")["state"], "waiting");
     ask_both(&lab, "when all is quiet");
+}
+
+/// Programs are attached one after the other, with a grace period for each: until the switch all is as without them.
+#[test]
+fn workloads_that_join_are_not_cut_off() {
+    let lab = Lab::laid();
+    let text = fs::read_to_string(lab.config()).expect("read the configuration");
+    lab.edit("lxc-client", "lxc-late");
+    let mut crowd = String::new();
+    for n in 0..20 {
+        lab.ok(
+            "node",
+            &format!("ip link add crowd{n} up type veth peer name p{n}"),
+        );
+        let table =
+            format!("[interfaces.crowd{n}]\nrole = \"endpoint\"\naddresses = [\"10.200.9.{n}\"]\n");
+        crowd += &(table + "identity = \"client\"\n");
+    }
+    lab.start();
+    let ping = || {
+        let ping = "ping -n -q -i 0.002 -c 1000 -W 1 10.200.0.1";
+        lab.command("client", "sh")
+            .args(["-c", ping])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("run ping")
+    };
+    for what in ["they come", "they go", "they come again"] {
+        let pinging = ping();
+        std::thread::sleep(Duration::from_millis(300));
+        if what == "they go" {
+            fs::remove_file(lab.config().with_extension("d").join("crowd.toml"))
+                .expect("remove the drop-in");
+            lab.edit("lxc-client", "lxc-late");
+        } else {
+            lab.drop_in("crowd", &crowd);
+            lab.save(&text);
+        }
+        let said = pinging.wait_with_output().expect("ping ends");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(
+            said.contains("1000 packets transmitted, 1000 received"),
+            "{what}: {said}\n{}",
+            lab.log()
+        );
+        let attached = lab.attached().len();
+        assert_eq!(attached, if what == "they go" { 4 } else { 46 }, "{what}");
+    }
 }
 
 /// Nothing else waits for an interface that can't have what the file says.
