@@ -601,7 +601,8 @@ impl Reconciler {
     }
 
     fn settle(&mut self) {
-        if let Err(error) = self.load.settle() {
+        let wait = || self.generations.wait_for_programs();
+        if let Err(error) = self.load.settle(wait) {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
         self.generations.moved(self.load.pins());

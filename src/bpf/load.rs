@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, Program};
@@ -362,11 +363,13 @@ impl Load {
         !matches!(live::epoch_of(&self.pins), Ok(None))
     }
 
-    /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there.
+    /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there. `wait`
+    /// waits for the programs that have begun: what goes with its last reference, as a chain does, must not go while a packet
+    /// is on its way through it.
     ///
     /// # Errors
     /// If the kernel refuses; then packets are served all the same, and the next call goes on.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn settle(&mut self, wait: impl Fn() -> Result<()>) -> Result<()> {
         if self.is_settled {
             return Ok(());
         }
@@ -374,9 +377,10 @@ impl Load {
             if !self.is_live() {
                 return Ok(()); // the former serves on
             }
-            crossing.complete(&self.pins.load(self.number))?;
+            crossing.complete(&self.pins.load(self.number), &wait)?;
             self.crossing = None;
         }
+        wait()?;
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
                 Pins::remove(&self.pins.load(old))?;
@@ -406,13 +410,14 @@ impl Load {
 
 impl Crossing {
     /// After the switch: what the former programs know becomes ours, and they are left alone.
-    fn complete(&self, load: &std::path::Path) -> Result<()> {
+    fn complete(&self, load: &Path, wait: impl Fn() -> Result<()>) -> Result<()> {
         let places = map::open(&load.join(FORMER_CONNECTIONS))?;
-        // A write to an outer map waits for the programs that have begun: these were before the switch.
-        let wait = || show_connections(&places, self.tables.iter().map(|table| &table.carry));
-        wait()?;
-        let mut moved = carry::carry(&self.tables, wait)?;
+        // Once more, for an attempt before this one may have got as far as to clear them.
+        show_connections(&places, self.tables.iter().map(|table| &table.carry))?;
+        wait()?; // for those from before the switch
+        let mut moved = carry::carry(&self.tables, &wait)?;
         clear_map(&places)?;
+        wait()?;
         // What was under way in the former programs when the last row had moved.
         moved += carry::carry(&self.tables, || Ok(()))?;
         clear_map(&map::open(&load.join(FORMER_PROGRAMS))?)?;
@@ -495,7 +500,7 @@ fn clear_map(map: &MapHandle) -> Result<()> {
 }
 
 /// The programs of the newest load, by name and path of their pins.
-pub fn pinned_programs(pins: &Pins) -> Vec<(String, std::path::PathBuf)> {
+pub fn pinned_programs(pins: &Pins) -> Vec<(String, PathBuf)> {
     let Some(number) = Pins::numbers(&pins.loads()).pop() else {
         return Vec::new();
     };

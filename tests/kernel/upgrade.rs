@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::gate;
 use dpd::bpf::load::Release;
 use dpd::bpf::pins::{self, Pins};
 use dpd::config::Config;
@@ -230,6 +232,54 @@ fn no_packet_is_lost_by_another_size_of_conntrack() {
         assert_eq!(lost, Vec::<String>::new());
         assert_eq!(pins::names(host.root()), [host.pins().name()]);
     });
+}
+
+/// A packet may still be on its way through the former chain, which is emptied when it goes.
+#[test]
+fn the_former_programs_go_a_grace_period_after_the_last_link_has_left_them() {
+    let rows = [
+        ("a restart", Release::own(), "/load/1"),
+        ("another version", own(version() + 1), "/maps/dpd_live"),
+        (
+            "another version's layout",
+            other(version() + 1),
+            "/maps/dpd_live",
+        ),
+    ];
+    for (what, release, gone) in rows {
+        on_host(|host| {
+            drop(host.start(Mechanism::Tcx));
+            let former = format!("unpin {}{gone}", host.pins().version().display());
+            let config = host.config(CONFIG);
+            let mut second = host.take_over_as(&config, release);
+            let (words, kept) = recorded();
+            host.apply(&mut second, &config);
+            drop(kept);
+            let words = words.lock().unwrap();
+            let last = words
+                .iter()
+                .rposition(|words| words.starts_with("update the link"));
+            let first = words.iter().position(|words| *words == former);
+            let (Some(last), Some(first)) = (last, first) else {
+                panic!("{what}: {words:#?}");
+            };
+            let between = words.get(last..first).unwrap_or_default();
+            // A write to an outer map waits for the programs that have begun.
+            let waits = |words: &String| words.starts_with("put table") && words.contains("slot");
+            assert!(between.iter().any(waits), "{what}: {words:#?}");
+        });
+    }
+}
+
+/// What is done on this thread, and on those that it starts, for as long as the second answer lives.
+fn recorded() -> (Arc<Mutex<Vec<String>>>, gate::Kept) {
+    let words = Arc::new(Mutex::new(Vec::new()));
+    let note = words.clone();
+    let kept = gate::keep(Arc::new(move |what| {
+        note.lock().unwrap().push(what.to_owned());
+        Ok(())
+    }));
+    (words, kept)
 }
 
 #[test]
