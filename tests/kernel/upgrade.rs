@@ -381,6 +381,50 @@ fn an_older_version_leaves_a_newer_datapath_alone() {
 }
 
 #[test]
+fn a_takeover_that_was_broken_off_is_finished_by_who_began_it() {
+    on_host(|host| {
+        let config = lasting(host);
+        let mut running = started(host, &config, former());
+        assert!(host.asks(), "a connection to carry over");
+        drop(running);
+        running = host.take_over(&config, Mechanism::Tcx);
+        let kept = gate::keep(Arc::new(|words| {
+            match words.starts_with("lead to the former") {
+                true => Err(std::io::ErrorKind::OutOfMemory.into()),
+                false => Ok(()),
+            }
+        }));
+        host.apply(&mut running, &config);
+        drop(kept);
+        drop(running);
+        let (former, between) = (format!("abi-{}", version() - 1), host.pins().name());
+        let before = picture(host);
+        assert_eq!(pins::names(host.root()), [&*former, &*between]);
+
+        let newer = Reconciler::start_as(&config, Mechanism::Tcx, other(version() + 1));
+        let error = match newer {
+            Ok(_) => panic!("this must be refused"),
+            Err(error) => format!("{error:#}"),
+        };
+        let start =
+            format!("start the version again that made {between}, which finishes its takeover");
+        for words in [&*former, &start, "`dpd cleanup`"] {
+            assert!(error.contains(words), "{words:?} is not said: {error}");
+        }
+        assert_eq!(picture(host), before, "nothing has changed");
+
+        drop(started(host, &config, Release::own()));
+        assert_eq!(pins::names(host.root()), [between], "it is finished");
+        let [connection] = &host.connections()[..] else {
+            panic!("one connection: {:?}", host.connections());
+        };
+        assert_eq!(connection.packets, 1, "it is the one that was");
+        drop(started(host, &config, other(version() + 1)));
+        assert!(host.asks(), "the newer one serves now");
+    });
+}
+
+#[test]
 fn readers_say_whose_datapath_is_there() {
     on_host(|host| {
         let config = host.config(CONFIG);
