@@ -9,7 +9,6 @@ mod census;
 mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -743,15 +742,6 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
             pins.version().display()
         ));
     }
-    drop(lock);
-    match std::fs::remove_dir(root) {
-        // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) => {}
-        done => done.with_context(|| format!("remove {}", root.display()))?,
-    }
+    pins::remove_root(root, lock)?;
     Ok(removed)
 }
