@@ -351,9 +351,10 @@ impl Load {
         match &self.crossing {
             Some(crossing) if !self.is_live() => settled_program(&crossing.former, name),
             _ => {
+                // One of a daemon that was killed while it loaded may have none.
                 let numbers = Pins::numbers(&self.pins.loads());
-                let before = numbers.into_iter().rfind(|old| *old < self.number)?;
-                Program::fd_from_pinned_path(self.pins.load(before).join(name)).ok()
+                let mut before = numbers.into_iter().rev().filter(|old| *old < self.number);
+                before.find_map(|old| program_of(&self.pins, old, name))
             }
         }
     }
@@ -469,7 +470,12 @@ fn show_connections<'a>(
 fn settled_program(pins: &Pins, name: &str) -> Option<OwnedFd> {
     Pins::numbers(&pins.loads())
         .into_iter()
-        .find_map(|number| Program::fd_from_pinned_path(pins.load(number).join(name)).ok())
+        .find_map(|number| program_of(pins, number, name))
+}
+
+/// A load's program of this name, if it is pinned.
+fn program_of(pins: &Pins, load: u64, name: &str) -> Option<OwnedFd> {
+    Program::fd_from_pinned_path(pins.load(load).join(name)).ok()
 }
 
 fn find_map(object: &Object, name: &str) -> Result<MapHandle> {

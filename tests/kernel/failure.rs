@@ -139,6 +139,23 @@ fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
 }
 
 #[test]
+fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        std::fs::create_dir(host.pins().load(2)).unwrap();
+        let before = Picture::of(host);
+        let (config, world) = with_a_vanished_interface(host, CONFIG);
+        let mut second = host.take_over(&config, Mechanism::Tcx);
+        host.refused(&mut second, &config, &world);
+        drop(second);
+        Picture::of(host).assert_still(&before, "the programs are those that were");
+        assert!(host.asks(), "the service answers");
+        let _third = host.start(Mechanism::Tcx);
+        assert_eq!(Pins::numbers(&host.pins().loads()).len(), 1);
+    });
+}
+
+#[test]
 fn a_first_start_that_fails_attaches_nothing() {
     on_host(|host| {
         let (config, world) = with_a_vanished_interface(host, CONFIG);
