@@ -153,25 +153,35 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
         crossing: None,
         is_settled: false,
     };
-    if let Err(error) = load.make(open, &adoption) {
-        if let Err(left) = Pins::remove(&load.pins.load(number)) {
-            log::warn!("a load that failed stays behind: {left:#}");
+    let made = load.make(open, &adoption);
+    let made = made.and_then(|()| open_successors(&load.pins, &adoption));
+    let successors = match made {
+        Ok(successors) => successors,
+        Err(error) => {
+            if let Err(left) = Pins::remove(&load.pins.load(number)) {
+                log::warn!("a load that failed stays behind: {left:#}");
+            }
+            adoption.undo();
+            return Err(error);
         }
-        adoption.undo();
-        return Err(error);
-    }
+    };
     if let Some(former) = adoption.place.former.clone() {
-        let tables = adoption.into_carries();
-        let tables = tables.map(|carry| {
-            let after = map::open(&load.pins.map(&carry.name))?;
-            Ok(Carried { carry, after })
-        });
+        let tables = adoption.into_carries().zip(successors);
+        let tables = tables.map(|(carry, after)| Carried { carry, after });
         load.crossing = Some(Crossing {
             former,
-            tables: tables.collect::<Result<_>>()?,
+            tables: tables.collect(),
         });
     }
     Ok(load)
+}
+
+/// The tables that rows are carried over to, in the order of `carries`.
+fn open_successors(pins: &Pins, adoption: &Adoption) -> Result<Vec<MapHandle>> {
+    let carries = adoption.carries();
+    carries
+        .map(|carry| map::open(&pins.map(&carry.name)))
+        .collect()
 }
 
 /// The object's kept maps, in the sizes that they are to have.

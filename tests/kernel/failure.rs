@@ -1,6 +1,9 @@
 //! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
 
+use std::sync::Arc;
+
 use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::gate;
 use dpd::bpf::pins::Pins;
 use dpd::config::Config;
 use dpd::model::world::World;
@@ -152,6 +155,30 @@ fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
         assert!(host.asks(), "the service answers");
         let _third = host.start(Mechanism::Tcx);
         assert_eq!(Pins::numbers(&host.pins().loads()).len(), 1);
+    });
+}
+
+/// The last that can fail of a load: nothing of it is left.
+#[test]
+fn tables_to_carry_over_to_that_can_not_be_opened() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let before = Picture::of(host);
+        let last = host.pins().next().map("dpd_ct_unanswered");
+        let last = format!("open map {}", last.display());
+        let kept = gate::keep(Arc::new(move |words| match words == last {
+            true => Err(std::io::ErrorKind::OutOfMemory.into()),
+            false => Ok(()),
+        }));
+        let config = host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n"));
+        host.refused(&mut reconciler, &config, &host.world());
+        drop(kept);
+        Picture::of(host).assert_still(&before, "nothing has changed");
+        assert_eq!(
+            dpd::bpf::pins::names(host.root()),
+            [host.pins().name()],
+            "no folder is left"
+        );
     });
 }
 
