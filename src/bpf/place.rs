@@ -25,6 +25,10 @@ impl Place {
     pub fn find(root: &Path, version: u32) -> Result<Place> {
         let own = Pins::of_version(root, version);
         let mut live = live_folders(root)?;
+        if live.is_empty() {
+            Pins::all(root).iter().try_for_each(live::recover)?;
+            live = live_folders(root)?;
+        }
         check_newer(&own, &live)?;
         let Some((_, newest)) = live.pop() else {
             return Ok(Place {

@@ -1,5 +1,6 @@
 //! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
 
+use std::fs;
 use std::sync::Arc;
 
 use dpd::bpf::attach::{self, Mechanism, Role};
@@ -145,7 +146,7 @@ fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
 fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
-        std::fs::create_dir(host.pins().load(2)).unwrap();
+        fs::create_dir(host.pins().load(2)).unwrap();
         let before = Picture::of(host);
         let (config, world) = with_a_vanished_interface(host, CONFIG);
         let mut second = host.take_over(&config, Mechanism::Tcx);
@@ -180,6 +181,51 @@ fn tables_to_carry_over_to_that_can_not_be_opened() {
             "no folder is left"
         );
     });
+}
+
+/// With a new switch epochs would begin again, and connections that were allowed under one would pass under its namesake.
+#[test]
+fn a_switch_that_was_unpinned_while_no_daemon_ran() {
+    type Loses = fn(&Host);
+    let rows: [(&str, Loses, bool); 3] = [
+        (
+            "the switch alone",
+            |host| fs::remove_file(host.pins().map("dpd_live")).unwrap(),
+            true,
+        ),
+        (
+            "the maps",
+            |host| fs::remove_dir_all(host.pins().maps()).unwrap(),
+            true,
+        ),
+        (
+            "the switch and the programs",
+            |host| {
+                fs::remove_file(host.pins().map("dpd_live")).unwrap();
+                fs::remove_dir_all(host.pins().loads()).unwrap();
+            },
+            false,
+        ),
+    ];
+    for (what, loses, goes_on) in rows {
+        on_host(|host| {
+            drop(host.start(Mechanism::Tcx));
+            assert!(host.asks(), "{what}: a connection");
+            loses(host);
+            assert!(host.asks(), "{what}: the datapath goes on");
+            let denied = host.changed("53/udp\"] }", "5353/udp\"] }");
+            let mut second = host.take_over(&denied, Mechanism::Tcx);
+            assert_eq!(second.epoch(), u64::from(goes_on), "{what}");
+            host.apply(&mut second, &denied);
+            assert!(!host.asks(), "{what}: the connection is denied by now");
+            assert_eq!(second.epoch(), 1 + u64::from(goes_on), "{what}");
+            host.apply(&mut second, &host.config(CONFIG));
+            assert!(host.asks_anew(), "{what}: the service answers");
+            drop(second);
+            drop(host.start(Mechanism::Tcx));
+            assert_eq!(host.reader().epoch().unwrap(), 3 + u64::from(goes_on));
+        });
+    }
 }
 
 #[test]
