@@ -10,7 +10,6 @@ mod drift;
 mod hooks;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -458,7 +457,8 @@ impl Reconciler {
     }
 
     fn settle(&mut self) {
-        if let Err(error) = self.load.settle() {
+        let wait = || self.generations.wait_for_programs();
+        if let Err(error) = self.load.settle(wait) {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
         self.generations.moved(self.load.pins());
@@ -569,15 +569,6 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
             pins.version().display()
         ));
     }
-    drop(lock);
-    match std::fs::remove_dir(root) {
-        // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) => {}
-        done => done.with_context(|| format!("remove {}", root.display()))?,
-    }
+    pins::remove_root(root, lock)?;
     Ok(removed)
 }

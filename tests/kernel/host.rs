@@ -70,6 +70,8 @@ pub struct Host {
     root: PathBuf,
     pub namespace: Namespace,
     client: Namespace,
+    /// Where interfaces can go.
+    pub elsewhere: Namespace,
     _server: Namespace,
     client_socket: UdpSocket,
     server_socket: UdpSocket,
@@ -105,6 +107,7 @@ pub fn on_host(test: impl FnOnce(&Host) + Send) {
                 second_socket: udp_socket(&server, SECOND),
                 namespace,
                 client,
+                elsewhere: Namespace::new(),
                 _server: server,
             });
         });

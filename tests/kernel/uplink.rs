@@ -450,6 +450,41 @@ fn programs_that_somebody_took_off_an_uplink_come_back() {
     });
 }
 
+/// Links go with their interface to another network namespace, and tell no more of it than its index.
+#[test]
+fn another_uplink_with_the_index_of_one_that_moved_away() {
+    on_host(|host| {
+        let _neighbour = lay_veth(host);
+        let config = host.config(&with_uplink("auto", PREFILTER));
+        let mut reconciler = host.start(Mechanism::Tcx);
+        host.apply(&mut reconciler, &config);
+        drop(reconciler);
+        let ifindex = host.ifindex("uplink0");
+        let link = host.links()[&format!("{ifindex}-xdp")].id;
+        let elsewhere = host.elsewhere.pid();
+        let ip = |words: &str| host.namespace.ip(words);
+        ip(&format!("link set uplink0 netns {elsewhere}"));
+        ip(&format!(
+            "link add uplink0 index {ifindex} type veth peer name uplink0-p"
+        ));
+        ip("link set uplink0 up");
+        let found = xdp::program_on(&host.pins(), ifindex);
+        assert_eq!(found, None, "the new one has no program yet");
+        let mut second = host.take_over(&config, Mechanism::Tcx);
+        host.apply(&mut second, &config);
+        assert_eq!(host.ifindex("uplink0"), ifindex);
+        assert_eq!(xdp_of(host), Some(Attached::Native));
+        assert!(!second.has_drifted());
+        wait_until_gone(
+            "the link that moved away",
+            &BTreeSet::from([link]),
+            all_links,
+        );
+        let moved = host.elsewhere.output("ip", "link show uplink0");
+        assert!(!moved.contains("xdp"), "what moved has none: {moved}");
+    });
+}
+
 #[test]
 fn drops_are_counted_by_prefix_and_forgotten_with_it() {
     on_host(|host| {
