@@ -464,6 +464,8 @@ fn ask(socket: &UdpSocket, number: u64) -> std::io::Result<u16> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     pub epoch: u64,
+    /// Of the root.
+    pub folders: Vec<String>,
     tables: Vec<(String, u32)>,
     /// What the live slots of the outer maps hold, and what of the other slots' is not the same.
     live: BTreeMap<String, u32>,
@@ -498,6 +500,7 @@ impl Picture {
         idle.retain(|name, id| live.get(name) != Some(id));
         Picture {
             epoch,
+            folders: dpd::bpf::pins::names(host.root()),
             tables: host.table_ids().into_iter().collect(),
             live,
             idle,
