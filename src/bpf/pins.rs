@@ -307,6 +307,14 @@ fn check_bpffs(root: &Path) -> Result<()> {
             root.display()
         );
     }
+    // The kernel keeps such names to itself (kernel/bpf/inode.c, bpf_lookup).
+    let missing = root.strip_prefix(existing).unwrap_or(root);
+    if missing.as_os_str().as_encoded_bytes().contains(&b'.') {
+        bail!(
+            "{} can't be made: no name on a bpffs has a dot; give daemon.bpf_root another",
+            root.display()
+        );
+    }
     Ok(())
 }
 

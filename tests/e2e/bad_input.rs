@@ -44,6 +44,7 @@ fn each_bad_start_has_a_clear_message() {
     );
     lab.serve("node", "python3 -m http.server 9964 --bind 127.0.0.1", 9964);
     let no_bpffs = file("no-bpffs.toml", &daemon(&format!("{place}/bpf")));
+    let dotted = file("dotted.toml", &daemon(&format!("{root}/node.a")));
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
 
     let rows = [
@@ -91,6 +92,11 @@ fn each_bad_start_has_a_clear_message() {
             "no bpffs",
             format!("{dpd} --config {no_bpffs} run"),
             "mount -t bpf bpf /sys/fs/bpf",
+        ),
+        (
+            "a name that no bpffs takes",
+            format!("{dpd} --config {dotted} run"),
+            "no name on a bpffs has a dot",
         ),
         (
             "not root",
