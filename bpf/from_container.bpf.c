@@ -3,11 +3,12 @@
  * All that a workload sends: tc ingress of the host's side of its veth.
  *
  *	workload -> veth -> dpd_from_container -+- established: rewrite, straight to the other workload's veth
- *						|
+ *						+- no endpoint yet, or any more: pass
  *						+- tail_neighbour		(ARP)
  *						+- tail_handle_ipv4, _ipv6	(everything else)
  */
 #include "lib/chain.h"
+#include "lib/outside.h"
 
 /* From a workload only IPv4, IPv6 and ARP, and none of them in a VLAN. */
 static __always_inline __must_check int check_ethertype(struct __sk_buff *skb)
@@ -53,6 +54,8 @@ int dpd_from_container(struct __sk_buff *skb)
 	if (endpoint) {
 		packet->connection.source_identity = endpoint->identity;
 		packet->row = endpoint->row;
+	} else if (is_outside(packet->ifindex, epoch)) {
+		return HOOK_NEXT;
 	}
 	if (!answer)
 		answer = check_ethertype(skb);

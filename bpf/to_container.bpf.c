@@ -5,9 +5,11 @@
  *
  *	host -> veth -> dpd_to_container -+- marked, or no IP: pass
  *					  +- established: rewrite, pass
+ *					  +- no endpoint yet, or any more: pass
  *					  +- tail_handle_ipv4, _ipv6
  */
 #include "lib/chain.h"
+#include "lib/outside.h"
 
 SEC("tc")
 int dpd_to_container(struct __sk_buff *skb)
@@ -31,6 +33,8 @@ int dpd_to_container(struct __sk_buff *skb)
 
 	if (!packet)
 		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */
+	if (!endpoint_find(packet->slot, packet->ifindex) && is_outside(packet->ifindex, epoch))
+		return HOOK_NEXT;
 	return finish(skb, packet, answer,
 		      skb->protocol == bpf_htons(ETH_P_IP) ? CALL_HANDLE_IPV4 : CALL_HANDLE_IPV6);
 }

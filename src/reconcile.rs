@@ -7,10 +7,10 @@
 
 mod census;
 mod drift;
+mod hooks;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,10 +32,11 @@ use crate::model::catalog::Catalog;
 use crate::model::state::{State, XdpMode};
 use crate::model::status::Drift;
 use crate::model::world::World;
-use crate::net;
 use crate::parallel::both;
 use crate::plan::{self, Change};
 use census::Census;
+pub use hooks::{Part, Refused};
+use hooks::{roles, take_off, xdp_modes};
 
 /// The datapath of this host, as its one writer sees it.
 pub struct Reconciler {
@@ -50,6 +51,10 @@ pub struct Reconciler {
     attached: BTreeMap<u32, Role>,
     /// Counters may be left of what is gone.
     has_old_counters: bool,
+    /// Interfaces may be announced to be no endpoints.
+    has_announced: bool,
+    /// Nothing else is left that was to be cleared away after the last switch.
+    is_tidy: bool,
     kept: Kept,
     undone: Vec<Drift>,
     lock: OwnedFd,
@@ -110,7 +115,7 @@ impl Reconciler {
         grace::recover(root);
         let place = Place::find(root, release.version)?;
         let load = load::load_at(&place, &release, &sizes(config))?;
-        let (generations, live) = take_over(&load)?;
+        let (generations, live) = take_over(&load).inspect_err(|_| load.discard())?;
         Ok(Reconciler {
             mechanism,
             release,
@@ -120,6 +125,8 @@ impl Reconciler {
             ahead: None,
             attached: BTreeMap::new(),
             has_old_counters: true,
+            has_announced: true, // by a daemon before us
+            is_tidy: true,
             kept: Kept::default(),
             undone: Vec::new(),
             lock,
@@ -134,6 +141,11 @@ impl Reconciler {
     /// What is live.
     pub fn live(&self) -> Option<&State> {
         self.live.as_ref()
+    }
+
+    /// Whether something is left to do that failed after the last switch; the next `apply` tries it again.
+    pub fn is_unfinished(&self) -> bool {
+        !self.is_tidy || self.has_old_counters || !self.load.is_settled()
     }
 
     /// A sentence for each program of somebody else that is in our way. It is left alone.
@@ -330,7 +342,7 @@ impl Reconciler {
         }
         let census = match changes.is_empty() && self.load.is_settled() {
             true => None,
-            false => self.begin_census(before),
+            false => Census::begin(self.pins_of_connections(), before),
         };
         let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
         let prepared = match prepared.filter(is_ready) {
@@ -350,7 +362,8 @@ impl Reconciler {
         };
         let rows = new_rows(&before.catalog, &state.catalog);
         let cleared = counters::clear_traffic(self.load.pins(), rows);
-        if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted)) {
+        if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted, epoch)) {
+            self.forget_announced();
             match prepared {
                 Some(prepared) => self.generations.discard(prepared.epoch()),
                 None => self.retract(),
@@ -379,14 +392,14 @@ impl Reconciler {
         Ok(Applied { epoch, changes })
     }
 
-    /// The connections that are to be carried over are not in our tables yet.
-    fn begin_census(&self, before: &State) -> Option<Census> {
-        match self.load.former() {
-            None => Census::begin(self.load.pins(), before),
-            // Another version's may be laid out otherwise.
-            Some(former) if former.number() != self.load.pins().number() => None,
-            Some(former) => Census::begin(former, before),
-        }
+    /// Where the connections are that packets meet before the switch: those of a former load are carried over after it.
+    fn pins_of_connections(&self) -> &Pins {
+        let own = self.load.pins();
+        let former = self.load.former().filter(|_| !self.generations.is_live());
+        // Of another version's nobody here knows the layout.
+        former
+            .filter(|former| former.number() == own.number())
+            .unwrap_or(own)
     }
 
     /// Takes back a first configuration whose programs are off again, and the connections that were judged under it: a
@@ -411,7 +424,7 @@ impl Reconciler {
             former: None,
         };
         let load = load::load_at(&place, &self.release, &sizes)?;
-        let (generations, _) = take_over(&load)?;
+        let (generations, _) = take_over(&load).inspect_err(|_| load.discard())?;
         Ok(Some(Before {
             load: std::mem::replace(&mut self.load, load),
             generations: std::mem::replace(&mut self.generations, generations),
@@ -430,188 +443,22 @@ impl Reconciler {
         self.attached = before.attached;
     }
 
-    /// Puts the programs on interfaces that lack them; undone if one can't have them.
-    fn attach(&mut self, state: &State, wanted: &BTreeMap<u32, Role>) -> Result<()> {
-        let held = attach::held(self.load.pins());
-        let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
-        let due: Vec<(u32, Role)> = wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
-        let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
-        let _hurry = self.hurry(new.count());
-        let mut tried = BTreeMap::new();
-        // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
-        // unless that one's first hook has passed it.
-        for (nth, (ifindex, role)) in (0..2).flat_map(|nth| due.iter().map(move |due| (nth, *due)))
-        {
-            tried.insert(ifindex, role);
-            let hook = role.programs()[nth];
-            let program = self.load.program(hook)?;
-            let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
-            if let Err(error) = done {
-                self.undo_attach(&tried, &held);
-                let name = interface_name(&state.catalog, ifindex);
-                return Err(error).with_context(|| format!("interface {name}"));
-            }
-        }
-        if let Err(error) = self.attach_xdp(state) {
-            self.undo_xdp(state);
-            self.undo_attach(&tried, &held);
-            return Err(error);
-        }
-        self.attached.extend(tried);
-        Ok(())
-    }
-
-    /// Many interfaces at once would take a while, one waiting for the other.
-    fn hurry(&self, interfaces: usize) -> Option<Hurry> {
-        if self.mechanism != Mechanism::Tcx {
-            return None;
-        }
-        let hurry = Hurry::begin(self.load.pins().root(), interfaces);
-        if hurry.is_some() {
-            log::info!(
-                "{interfaces} interfaces at once: the kernel's grace periods are expedited meanwhile"
-            );
-        } else if interfaces >= grace::MANY {
-            log::info!(
-                "{interfaces} interfaces at once: the kernel may take some 20 ms for each, unless its grace periods are \
-                 expedited by somebody else"
-            );
-        }
-        hurry
-    }
-
-    fn attach_xdp(&self, state: &State) -> Result<()> {
-        let wanted = xdp_modes(state);
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let program = self.load.xdp_program()?;
-        for (ifindex, mode) in wanted {
-            let before = before.get(&ifindex).copied();
-            xdp::attach(self.load.pins(), ifindex, mode, before, program.as_fd()).with_context(
-                || format!("interface {}", interface_name(&state.catalog, ifindex)),
-            )?;
-        }
-        Ok(())
-    }
-
-    /// What had XDP before gets it again, the rest has none.
-    fn undo_xdp(&self, state: &State) {
-        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for (ifindex, tried) in xdp_modes(state) {
-            let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
-                None => xdp::detach(self.load.pins(), ifindex).map(drop),
-            };
-            if let Err(error) = undone {
-                let name = interface_name(&state.catalog, ifindex);
-                log::warn!("interface {name} has not the XDP program that it had: {error:#}");
-            }
-        }
-    }
-
-    fn attach_xdp_before(&self, ifindex: u32, mode: XdpMode, tried: XdpMode) -> Result<()> {
-        let program = if self.attached.contains_key(&ifindex) {
-            self.load.xdp_program()?
-        } else {
-            let program = self.load.xdp_program_before();
-            program.context("there is no program from before")?
-        };
-        xdp::attach(
-            self.load.pins(),
-            ifindex,
-            mode,
-            Some(tried),
-            program.as_fd(),
-        )
-    }
-
-    /// Takes XDP off where nothing wants it any more, whatever the interface is for now.
-    fn detach_xdp(&self) {
-        let wanted = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        for ifindex in xdp::held(self.load.pins()) {
-            if !wanted.contains_key(&ifindex)
-                && let Err(error) = xdp::detach(self.load.pins(), ifindex)
-            {
-                log::warn!("interface {ifindex} keeps its XDP program: {error:#}");
-            }
-        }
-    }
-
-    /// What had programs before gets those again, in the role that it had, the rest has none.
-    fn undo_attach(&mut self, tried: &BTreeMap<u32, Role>, held: &BTreeSet<u32>) {
-        let before = self.live.as_ref().map(roles).unwrap_or_default();
-        for (&ifindex, &role) in tried {
-            let undone = if let Some(had) = self.attached.get(&ifindex) {
-                self.attach_again(ifindex, *had)
-            } else if held.contains(&ifindex) {
-                let had = before.get(&ifindex).copied().unwrap_or(role);
-                self.attach_before(ifindex, had)
-            } else {
-                take_off(self.load.pins(), ifindex).map(drop)
-            };
-            // One that is gone has taken its programs with it.
-            if let Err(error) = undone
-                && net::is_there(ifindex)
-            {
-                log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
-                self.attached.insert(ifindex, role);
-            }
-        }
-    }
-
-    /// With the programs of this load: only the role had changed.
-    fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
-        for hook in role.programs() {
-            let program = self.load.program(hook)?;
-            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
-        }
-        Ok(())
-    }
-
-    /// With those of the load before.
-    fn attach_before(&self, ifindex: u32, role: Role) -> Result<()> {
-        for hook in role.programs() {
-            let program = self.load.program_before(hook);
-            let program = program.context("there are no programs from before")?;
-            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, &program)?;
-        }
-        Ok(())
-    }
-
-    /// Interfaces that have programs of ours and should not.
-    fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
-        let mut found = attach::held(self.load.pins());
-        found.extend(self.attached.keys());
-        found.retain(|ifindex| !wanted.contains_key(ifindex));
-        found
-    }
-
-    fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) {
-        let stale = self.stale(wanted);
-        let there = stale.iter().filter(|ifindex| net::is_there(**ifindex));
-        let _hurry = self.hurry(there.count());
-        for ifindex in stale {
-            // One that is gone has taken its programs with it.
-            if let Err(error) = take_off(self.load.pins(), ifindex) {
-                log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
-            }
-            self.attached.remove(&ifindex);
-        }
-    }
-
     /// The switch is done. What can't be cleared away now is tried again with the next look.
     fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
-        self.generations.forget_old();
-        self.detach_all_but(wanted);
-        self.detach_xdp();
+        let done = [
+            self.generations.forget_old(),
+            // As long as one of them has programs it is not to be cut off by them.
+            self.detach_all_but(wanted) && self.forget_announced(),
+            self.detach_xdp(),
+        ];
+        self.is_tidy = done == [true; 3];
         self.settle();
         self.forget_counters();
     }
 
     fn settle(&mut self) {
-        if let Err(error) = self.load.settle() {
+        let wait = || self.generations.wait_for_programs();
+        if let Err(error) = self.load.settle(wait) {
             log::warn!("the programs before these are not let go of yet: {error:#}");
         }
         self.generations.moved(self.load.pins());
@@ -680,36 +527,6 @@ fn interface_name(catalog: &Catalog, ifindex: u32) -> &str {
     catalog.interface_name(ifindex).unwrap_or("of no name")
 }
 
-/// Takes our programs off an interface, and the qdisc that they stood on if nobody needs it. Answers how they were
-/// attached.
-fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
-    let was = attach::detach(pins, ifindex)?;
-    attach::forget_qdisc(pins, ifindex, net::has_filters(ifindex)?)?;
-    Ok(was)
-}
-
-/// What the interfaces of a state are for.
-fn roles(state: &State) -> BTreeMap<u32, Role> {
-    let endpoints = state.catalog.endpoints.values();
-    let endpoints = endpoints.filter_map(|endpoint| Some((endpoint.ifindex?, Role::Endpoint)));
-    let uplinks = state.catalog.uplinks.values();
-    let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
-    endpoints.chain(uplinks).collect()
-}
-
-/// The uplinks that have XDP, and how. It stands there while a prefilter has prefixes, not always: native XDP on a veth
-/// turns its peer's segmentation offload off.
-fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
-    if state.catalog.prefilter.is_empty() {
-        return BTreeMap::new();
-    }
-    let uplinks = state.catalog.uplinks.values();
-    uplinks
-        .filter(|uplink| uplink.xdp != XdpMode::Off)
-        .filter_map(|uplink| Some((uplink.ifindex?, uplink.xdp)))
-        .collect()
-}
-
 fn sizes(config: &Config) -> Sizes {
     Sizes {
         connections: config.conntrack.size,
@@ -752,15 +569,6 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
             pins.version().display()
         ));
     }
-    drop(lock);
-    match std::fs::remove_dir(root) {
-        // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) => {}
-        done => done.with_context(|| format!("remove {}", root.display()))?,
-    }
+    pins::remove_root(root, lock)?;
     Ok(removed)
 }

@@ -255,7 +255,7 @@ mod observers {
     use dpd::model::flow::{Flow, FlowPeer, Verdict};
     use dpd::model::policy::Direction;
     use dpd::model::status::{DaemonStatus, DriftCounts};
-    use dpd::observe::server::{Limits, Server};
+    use dpd::observe::server::{Limits, Server, Socket};
 
     use super::*;
 
@@ -310,7 +310,8 @@ mod observers {
             journal_lost: 0,
             drift: DriftCounts::default(),
         };
-        Server::start(&folder.join("dpd.sock"), Limits::default(), status).unwrap()
+        let socket = Socket::open(&folder.join("dpd.sock")).unwrap();
+        Server::start(socket, Limits::default(), status).unwrap()
     }
 
     #[test]

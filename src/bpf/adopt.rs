@@ -171,7 +171,7 @@ impl std::fmt::Display for Unlike {
 }
 
 /// Decides what becomes of the maps that are there. Nothing is changed yet but what a takeover that was broken off has
-/// left.
+/// left, and maps that no epoch is known of.
 ///
 /// # Errors
 /// If a map can neither be adopted nor carried over, with what would be lost and the ways out.
@@ -179,10 +179,8 @@ pub fn decide(place: &Place, wanted: &[Wanted]) -> Result<Adoption> {
     let mut types = KernelTypes::default();
     let place = make_room(place, wanted, &mut types)?;
     let is_live = live::epoch_of(&place.pins)?.is_some();
-    if !is_live && place.former.is_some() {
-        // What links lead to there has tables of its own by now, and is asked for nothing but to lead on.
-        let maps = place.pins.maps();
-        Pins::remove(&maps)?;
+    if !is_live {
+        forget_maps(&place)?;
     }
     let is_new = !is_live && pins::names(&place.pins.loads()).is_empty();
     let mut kept = BTreeMap::new();
@@ -198,6 +196,20 @@ pub fn decide(place: &Place, wanted: &[Wanted]) -> Result<Adoption> {
         kept,
         is_new,
     })
+}
+
+/// Of a folder that is not live no map is adopted: its epochs begin anew, and connections may bear them. Where another is
+/// live, what links lead to here has tables of its own by now, and is asked for nothing but to lead on.
+fn forget_maps(place: &Place) -> Result<()> {
+    let maps = place.pins.maps();
+    let is_lost = !place.pins.map(live::MAP).exists() && !pins::names(&maps).is_empty();
+    if is_lost && place.former.is_none() {
+        log::warn!(
+            "nobody knows any more which revision the tables in {} are of: they are made anew, and connections end",
+            maps.display()
+        );
+    }
+    Pins::remove(&maps)
 }
 
 /// Maps of another size or layout take over in a folder of their own.
@@ -309,6 +321,11 @@ impl Adoption {
     /// The same, to be kept.
     pub fn into_carries(self) -> impl Iterator<Item = Carry> {
         self.kept.into_values().filter_map(|kept| kept.carry)
+    }
+
+    /// Whether all that is there now is of this load.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// After a load that failed.

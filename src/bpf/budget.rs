@@ -94,6 +94,7 @@ fn most_entries(name: &str, state: &State) -> u64 {
         "dpd_rule_hits" => state.catalog.rules.len(),
         "dpd_prefilter_hits" => state.prefilter.len(),
         "dpd_usage" => state.catalog.endpoints.len(),
+        "dpd_outside" => interfaces,
         // Every reason, both ways.
         "dpd_metrics" => interfaces * REASONS.len() * 2,
         _ => usize::MAX,

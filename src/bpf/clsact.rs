@@ -13,7 +13,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 use rustix::io::Errno;
 
-use super::attach::{Found, Hook, Mechanism};
+use super::attach::{Found, Hook, Mechanism, Role};
 use super::gate;
 use super::load::HookProgram;
 use super::pins::Pins;
@@ -101,14 +101,27 @@ fn make_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
         }
     })?;
     if !is_new {
-        return Ok(());
+        // Ours had our filters in it: somebody has made another in its place.
+        return match has_lost_filters(pins, ifindex) {
+            true => unmark(&qdisc_mark(pins, ifindex)),
+            false => Ok(()),
+        };
     }
+    // Not before it is made: whoever is killed in between leaves a qdisc that nobody removes, which harms nobody, and not a mark
+    // on one that somebody else made.
     mark(&qdisc_mark(pins, ifindex)).inspect_err(|_| {
         // Without its mark nobody would know that it is of our making.
         if let Err(error) = remove_qdisc(ifindex) {
             log::warn!("interface {ifindex} keeps a clsact qdisc of our making: {error:#}");
         }
     })
+}
+
+/// Whether our filters were put into the qdisc and none of them is in the one that is there.
+fn has_lost_filters(pins: &Pins, ifindex: u32) -> bool {
+    let mut programs = Role::Endpoint.programs().into_iter(); // of both hooks, whatever the role is
+    filters_mark(pins, ifindex).exists()
+        && programs.all(|program| program_on(pins, ifindex, program).is_none())
 }
 
 /// What is not there any more, as with its interface, is no error.
@@ -147,12 +160,13 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
 
 /// The interface has none of our filters any more. The qdisc goes too if we made it and nobody uses it.
 pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
+    // First: whoever goes on here must not take them for lost with the qdisc.
+    unmark(&filters_mark(pins, ifindex))?;
     let made = qdisc_mark(pins, ifindex);
     if made.exists() && !qdisc_is_used {
         remove_qdisc(ifindex)?;
     }
-    unmark(&made)?;
-    unmark(&filters_mark(pins, ifindex))
+    unmark(&made)
 }
 
 pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {

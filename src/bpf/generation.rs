@@ -513,15 +513,23 @@ impl Generations {
     }
 
     /// A program that read the epoch before the last switch may still be at work on the slot that is written next: waits
-    /// until there is none, once after each switch. An update of an outer map returns after a grace period
-    /// (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the live map is put once more where it already is.
+    /// until there is none, once after each switch.
     ///
     /// # Errors
-    /// If the kernel refuses the update.
+    /// As `wait_for_programs`.
     pub fn wait_for_readers(&self) -> Result<()> {
         if self.is_quiet.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.wait_for_programs()
+    }
+
+    /// Waits until every program that has begun has ended. An update of an outer map returns after a grace period
+    /// (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the live map is put once more where it already is.
+    ///
+    /// # Errors
+    /// If the kernel refuses the update.
+    pub fn wait_for_programs(&self) -> Result<()> {
         if let Some(map) = self.inner.first() {
             self.fill_slot(0, (self.epoch() & 1) as u32, map)?;
             self.is_quiet.store(true, Ordering::Relaxed);
@@ -530,16 +538,19 @@ impl Generations {
     }
 
     /// Unpins the generations that are not live, those that were prepared too. Their maps live on for as long as a slot holds
-    /// them.
-    pub fn forget_old(&self) {
+    /// them. Answers whether none of them is left.
+    pub fn forget_old(&self) -> bool {
         let epoch = self.epoch();
+        let mut is_done = true;
         for old in Pins::numbers(&self.pins.generations()) {
             if old != epoch
                 && let Err(error) = Pins::remove(&self.pins.generation(old))
             {
                 log::warn!("generation {old} stays pinned: {error:#}");
+                is_done = false;
             }
         }
+        is_done
     }
 }
 

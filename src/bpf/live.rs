@@ -5,10 +5,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapHandle, Program};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use super::map;
-use super::pins::Pins;
+use super::pins::{self, Pins};
+use super::program;
 
 /// The name of the map.
 pub const MAP: &str = "dpd_live";
@@ -24,6 +26,47 @@ pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
     }
     let epoch = Live::map(map::open(&path)?)?.epoch();
     Ok((epoch != 0).then_some(epoch))
+}
+
+/// Pins the switch of a folder again, if it is not pinned any more and programs that are pinned there still read it:
+/// packets are served under its epoch, and a new one would begin with epochs that connections bear already.
+///
+/// # Errors
+/// If it can't be pinned.
+pub fn recover(pins: &Pins) -> Result<()> {
+    if pins.map(MAP).exists() {
+        return Ok(());
+    }
+    let Some((map, epoch)) = find(pins) else {
+        return Ok(());
+    };
+    pins.prepare()?;
+    map::pin(&map, &pins.map(MAP))?;
+    log::warn!(
+        "{} was not pinned any more, and is again: the datapath goes on from revision {epoch}",
+        pins.map(MAP).display()
+    );
+    Ok(())
+}
+
+/// The switch and its epoch, by the programs of a folder.
+fn find(pins: &Pins) -> Option<(MapHandle, u64)> {
+    let loads = Pins::numbers(&pins.loads()).into_iter();
+    let folders = loads.map(|number| pins.load(number));
+    let paths = folders.flat_map(|folder| {
+        let names = pins::names(&folder).into_iter();
+        names.map(move |name| folder.join(name))
+    });
+    // The rest there are maps.
+    let programs = paths.filter_map(|path| Program::fd_from_pinned_path(path).ok());
+    programs
+        .flat_map(|program| program::map_ids(&program).unwrap_or_default())
+        .filter_map(|id| MapHandle::from_map_id(id).ok())
+        .filter(|map| map.name() == MAP)
+        .find_map(|map| {
+            let epoch = Live::map(&map).ok()?.epoch();
+            (epoch != 0).then_some((map, epoch))
+        })
 }
 
 /// The page of such an array.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, Program};
@@ -100,6 +101,8 @@ pub struct Load {
     chain: Option<Chain>,
     sizes: Sizes,
     crossing: Option<Crossing>,
+    /// It has made the folder that it is pinned in: nothing there is older.
+    is_first: bool,
     /// It is the only one left.
     is_settled: bool,
 }
@@ -139,7 +142,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
     let kept = wanted(&mut open, release, sizes)?;
     let adoption = adopt::decide(place, &kept)?;
     let pins = &adoption.place.pins;
-    pins.prepare()?;
+    pins.prepare().inspect_err(|_| adoption.undo())?;
     let number = Pins::numbers(&pins.loads())
         .last()
         .map_or(1, |last| last + 1);
@@ -150,27 +153,38 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
         chain: None,
         sizes: *sizes,
         crossing: None,
+        is_first: adoption.is_new(),
         is_settled: false,
     };
-    if let Err(error) = load.make(open, &adoption) {
-        if let Err(left) = Pins::remove(&load.pins.load(number)) {
-            log::warn!("a load that failed stays behind: {left:#}");
+    let made = load.make(open, &adoption);
+    let made = made.and_then(|()| open_successors(&load.pins, &adoption));
+    let successors = match made {
+        Ok(successors) => successors,
+        Err(error) => {
+            if let Err(left) = Pins::remove(&load.pins.load(number)) {
+                log::warn!("a load that failed stays behind: {left:#}");
+            }
+            adoption.undo();
+            return Err(error);
         }
-        adoption.undo();
-        return Err(error);
-    }
+    };
     if let Some(former) = adoption.place.former.clone() {
-        let tables = adoption.into_carries();
-        let tables = tables.map(|carry| {
-            let after = map::open(&load.pins.map(&carry.name))?;
-            Ok(Carried { carry, after })
-        });
+        let tables = adoption.into_carries().zip(successors);
+        let tables = tables.map(|(carry, after)| Carried { carry, after });
         load.crossing = Some(Crossing {
             former,
-            tables: tables.collect::<Result<_>>()?,
+            tables: tables.collect(),
         });
     }
     Ok(load)
+}
+
+/// The tables that rows are carried over to, in the order of `carries`.
+fn open_successors(pins: &Pins, adoption: &Adoption) -> Result<Vec<MapHandle>> {
+    let carries = adoption.carries();
+    carries
+        .map(|carry| map::open(&pins.map(&carry.name)))
+        .collect()
 }
 
 /// The object's kept maps, in the sizes that they are to have.
@@ -350,9 +364,10 @@ impl Load {
         match &self.crossing {
             Some(crossing) if !self.is_live() => settled_program(&crossing.former, name),
             _ => {
+                // One of a daemon that was killed while it loaded may have none.
                 let numbers = Pins::numbers(&self.pins.loads());
-                let before = numbers.into_iter().rfind(|old| *old < self.number)?;
-                Program::fd_from_pinned_path(self.pins.load(before).join(name)).ok()
+                let mut before = numbers.into_iter().rev().filter(|old| *old < self.number);
+                before.find_map(|old| program_of(&self.pins, old, name))
             }
         }
     }
@@ -362,11 +377,13 @@ impl Load {
         !matches!(live::epoch_of(&self.pins), Ok(None))
     }
 
-    /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there.
+    /// Carries over what is left to be, and lets go of all that was before this load, now that no link leads there. `wait`
+    /// waits for the programs that have begun: what goes with its last reference, as a chain does, must not go while a packet
+    /// is on its way through it.
     ///
     /// # Errors
     /// If the kernel refuses; then packets are served all the same, and the next call goes on.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn settle(&mut self, wait: impl Fn() -> Result<()>) -> Result<()> {
         if self.is_settled {
             return Ok(());
         }
@@ -374,9 +391,10 @@ impl Load {
             if !self.is_live() {
                 return Ok(()); // the former serves on
             }
-            crossing.complete(&self.pins.load(self.number))?;
+            crossing.complete(&self.pins.load(self.number), &wait)?;
             self.crossing = None;
         }
+        wait()?;
         for old in Pins::numbers(&self.pins.loads()) {
             if old != self.number {
                 Pins::remove(&self.pins.load(old))?;
@@ -391,12 +409,13 @@ impl Load {
         self.is_settled
     }
 
-    /// Lets go of this load, to which no link leads. If it was to take over from another and has not, nothing of it
-    /// stays; else the tables that it made stay for the next.
+    /// Lets go of this load, to which no link leads. If it was to be the first or to take over from another and was not,
+    /// nothing of it stays; else the tables stay for the next.
     pub fn discard(&self) {
-        let done = match &self.crossing {
-            Some(_) if !self.is_live() => place::forget(&self.pins),
-            _ => Pins::remove(&self.pins.load(self.number)),
+        let is_alone = self.is_first || self.crossing.is_some();
+        let done = match is_alone && !self.is_live() {
+            true => place::forget(&self.pins),
+            false => Pins::remove(&self.pins.load(self.number)),
         };
         if let Err(error) = done {
             log::warn!("programs that were not put into use stay behind: {error:#}");
@@ -406,13 +425,14 @@ impl Load {
 
 impl Crossing {
     /// After the switch: what the former programs know becomes ours, and they are left alone.
-    fn complete(&self, load: &std::path::Path) -> Result<()> {
+    fn complete(&self, load: &Path, wait: impl Fn() -> Result<()>) -> Result<()> {
         let places = map::open(&load.join(FORMER_CONNECTIONS))?;
-        // A write to an outer map waits for the programs that have begun: these were before the switch.
-        let wait = || show_connections(&places, self.tables.iter().map(|table| &table.carry));
-        wait()?;
-        let mut moved = carry::carry(&self.tables, wait)?;
+        // Once more, for an attempt before this one may have got as far as to clear them.
+        show_connections(&places, self.tables.iter().map(|table| &table.carry))?;
+        wait()?; // for those from before the switch
+        let mut moved = carry::carry(&self.tables, &wait)?;
         clear_map(&places)?;
+        wait()?;
         // What was under way in the former programs when the last row had moved.
         moved += carry::carry(&self.tables, || Ok(()))?;
         clear_map(&map::open(&load.join(FORMER_PROGRAMS))?)?;
@@ -464,7 +484,12 @@ fn show_connections<'a>(
 fn settled_program(pins: &Pins, name: &str) -> Option<OwnedFd> {
     Pins::numbers(&pins.loads())
         .into_iter()
-        .find_map(|number| Program::fd_from_pinned_path(pins.load(number).join(name)).ok())
+        .find_map(|number| program_of(pins, number, name))
+}
+
+/// A load's program of this name, if it is pinned.
+fn program_of(pins: &Pins, load: u64, name: &str) -> Option<OwnedFd> {
+    Program::fd_from_pinned_path(pins.load(load).join(name)).ok()
 }
 
 fn find_map(object: &Object, name: &str) -> Result<MapHandle> {
@@ -495,7 +520,7 @@ fn clear_map(map: &MapHandle) -> Result<()> {
 }
 
 /// The programs of the newest load, by name and path of their pins.
-pub fn pinned_programs(pins: &Pins) -> Vec<(String, std::path::PathBuf)> {
+pub fn pinned_programs(pins: &Pins) -> Vec<(String, PathBuf)> {
     let Some(number) = Pins::numbers(&pins.loads()).pop() else {
         return Vec::new();
     };

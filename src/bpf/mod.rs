@@ -24,6 +24,7 @@ pub mod load;
 mod map;
 pub mod memory;
 pub mod messages;
+pub mod outside;
 pub mod pins;
 pub mod place;
 mod program;

@@ -165,10 +165,7 @@ impl Pins {
 
     /// Whether that is a lock on the folder that is the root now.
     pub fn is_locked_by(&self, lock: &OwnedFd) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let root = fs::metadata(&self.root);
-        let locked = rustix::fs::fstat(lock);
-        root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
+        is_lock_on(&self.root, lock)
     }
 
     /// Makes one folder.
@@ -209,6 +206,16 @@ fn or_not_there(removed: io::Result<()>) -> io::Result<bool> {
 /// where the kernel tells it.
 pub fn lock(root: &Path) -> Result<OwnedFd> {
     check_bpffs(root)?;
+    loop {
+        let lock = lock_what_is_there(root)?;
+        // Whoever cleaned up may have removed the folder after it was opened: then it is nobody's, and keeps nobody out.
+        if is_lock_on(root, &lock) {
+            return Ok(lock);
+        }
+    }
+}
+
+fn lock_what_is_there(root: &Path) -> Result<OwnedFd> {
     gate::pass(
         format_args!(
             "make the folder {} for pinned objects (as root?)",
@@ -222,17 +229,52 @@ pub fn lock(root: &Path) -> Result<OwnedFd> {
         Mode::empty(),
     )
     .with_context(|| format!("open {}", root.display()))?;
-    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(folder),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let holder = lock_holder(root).map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            bail!(
-                "another dpd{holder} is at work on {}: stop it first",
-                root.display()
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("lock {}", root.display())),
+    let is_ours = gate::pass(
+        format_args!("lock {}", root.display()),
+        || match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error),
+        },
+    )?;
+    if !is_ours {
+        let holder = lock_holder(root).map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        bail!(
+            "another dpd{holder} is at work on {}: stop it first",
+            root.display()
+        );
     }
+    Ok(folder)
+}
+
+fn is_lock_on(root: &Path, lock: &OwnedFd) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let root = fs::metadata(root);
+    let locked = rustix::fs::fstat(lock);
+    root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
+}
+
+/// Removes the root if it is empty; the lock on it is let go after that, so that nobody begins in a folder that goes.
+///
+/// # Errors
+/// If the kernel refuses for another reason than that something is there.
+pub fn remove_root(root: &Path, lock: OwnedFd) -> Result<()> {
+    let removed = gate::pass(format_args!("remove {}", root.display()), || {
+        match fs::remove_dir(root) {
+            // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Ok(())
+            }
+            removed => removed,
+        }
+    });
+    drop(lock);
+    removed
 }
 
 /// The pid in `/proc/locks` of whoever holds the lock on the root.
@@ -262,6 +304,14 @@ fn check_bpffs(root: &Path) -> Result<()> {
         bail!(
             "{} is not on a bpffs, where pinned maps outlive the daemon: mount one with \
              `mount -t bpf bpf /sys/fs/bpf`, or name another place in daemon.bpf_root",
+            root.display()
+        );
+    }
+    // The kernel keeps such names to itself (kernel/bpf/inode.c, bpf_lookup).
+    let missing = root.strip_prefix(existing).unwrap_or(root);
+    if missing.as_os_str().as_encoded_bytes().contains(&b'.') {
+        bail!(
+            "{} can't be made: no name on a bpffs has a dot; give daemon.bpf_root another",
             root.display()
         );
     }

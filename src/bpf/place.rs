@@ -20,10 +20,15 @@ impl Place {
     /// Finds out what a daemon of this version of the layout has to do with what is pinned below the root.
     ///
     /// # Errors
-    /// If the datapath is of a newer version, with the ways out; or if nobody can tell.
+    /// If the datapath is of a newer version, or of an older one in the middle of a takeover, with the ways out; or if nobody
+    /// can tell.
     pub fn find(root: &Path, version: u32) -> Result<Place> {
         let own = Pins::of_version(root, version);
         let mut live = live_folders(root)?;
+        if live.is_empty() {
+            Pins::all(root).iter().try_for_each(live::recover)?;
+            live = live_folders(root)?;
+        }
         check_newer(&own, &live)?;
         let Some((_, newest)) = live.pop() else {
             return Ok(Place {
@@ -32,6 +37,7 @@ impl Place {
             });
         };
         if newest.number() < version {
+            check_done(&own, &newest, &live)?;
             return Ok(Place {
                 pins: own,
                 former: Some(newest),
@@ -56,6 +62,24 @@ fn check_newer(own: &Pins, live: &[(u64, Pins)]) -> Result<()> {
          its datapath away with `dpd cleanup`, which ends its connections, and start this one then",
         own.root().display(),
         newer.name(),
+        own.name()
+    )
+}
+
+/// Of two that are live the newer has not carried all over yet, and knows alone how to: who takes over from it would lose
+/// that.
+fn check_done(own: &Pins, newest: &Pins, others: &[(u64, Pins)]) -> Result<()> {
+    let Some((_, other)) = others.last() else {
+        return Ok(());
+    };
+    bail!(
+        "{} has not taken over yet all that {} has at {}: start the version again that made {}, which finishes its \
+         takeover, and this one ({}) then; or take both away with `dpd cleanup`, which ends their connections, and start \
+         this one then",
+        newest.name(),
+        other.name(),
+        own.root().display(),
+        newest.name(),
         own.name()
     )
 }

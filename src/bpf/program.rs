@@ -38,6 +38,32 @@ pub fn info(program: impl AsFd) -> Result<Info> {
     })
 }
 
+/// The kernel's numbers of the maps that a program uses.
+pub fn map_ids(program: impl AsFd) -> Result<Vec<u32>> {
+    const ROOM: usize = 64; // MAX_USED_MAPS, include/linux/bpf_verifier.h
+    let mut ids = [0u32; ROOM];
+    let mut info = libbpf_sys::bpf_prog_info {
+        nr_map_ids: ROOM as u32,
+        map_ids: ids.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, and as many numbers into
+    // the array that it asks for as it says there is room for.
+    let done = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            program.as_fd().as_raw_fd(),
+            std::ptr::from_mut(&mut info).cast(),
+            &mut length,
+        )
+    };
+    if done < 0 {
+        return Err(std::io::Error::from_raw_os_error(-done)).context("ask about a program");
+    }
+    let count = ROOM.min(info.nr_map_ids as usize);
+    Ok(ids[..count].to_vec())
+}
+
 /// The name of whosever program has this number, as `bpftool prog` shows it.
 pub fn name(id: u32) -> String {
     ProgInfoIter::default()

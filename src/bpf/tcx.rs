@@ -31,7 +31,7 @@ fn attach_type(program: HookProgram) -> u32 {
 /// Whether this kernel has tcx. Nothing is attached to find out.
 pub fn is_there() -> bool {
     // Every network namespace has a loopback interface, and it is the first.
-    hook_programs(1, HookProgram::FromContainer).is_ok()
+    on_hook(1, HookProgram::FromContainer).is_ok()
 }
 
 /// Where links of an interface are pinned. bpffs refuses dots, which names like eth0.100 have: so by number.
@@ -42,7 +42,9 @@ fn path(pins: &Pins, ifindex: u32, program: HookProgram) -> PathBuf {
 
 pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
     let path = path(pins, ifindex, program);
-    if let Some((link, _)) = open(&path, ifindex) {
+    if let Some((link, info)) = open(&path)
+        && find_link(ifindex, program, info.id)?.is_some()
+    {
         return gate::pass(format_args!("update the link {}", path.display()), || {
             // SAFETY: both descriptors are open for the whole call; null options are the defaults.
             let done = unsafe {
@@ -55,22 +57,23 @@ pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_
             parse(done).map(drop)
         });
     }
-    // One that is there all the same was taken off its hook by somebody else, or its interface is gone and another
-    // has the number.
-    Pins::unpin(&path)?;
+    // One that is there all the same was taken off its hook by somebody else, or its interface is gone, here at least, and
+    // another has the number.
+    detach(pins, ifindex, program)?;
     let link = create(ifindex, program, fd)?;
     map::pin(&link, &path)
 }
 
-/// The pinned link, if it still holds on to this interface.
-fn open(path: &Path, ifindex: u32) -> Option<(Link, LinkInfo)> {
+/// The pinned link, if it still is on a hook: of any interface, for links go with theirs to another network namespace, and
+/// don't tell so.
+fn open(path: &Path) -> Option<(Link, LinkInfo)> {
     if !path.exists() {
         return None;
     }
     let link = Link::open(path).ok()?;
     let info = link.info().ok()?;
     match info.info {
-        LinkTypeInfo::Tcx(TcxLinkInfo { ifindex: of, .. }) if of == ifindex => Some((link, info)),
+        LinkTypeInfo::Tcx(TcxLinkInfo { ifindex: 1.., .. }) => Some((link, info)),
         _ => None,
     }
 }
@@ -102,10 +105,10 @@ fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<Owne
     )
 }
 
-/// Takes a program off its hook; answers whether there was one.
+/// Takes a program off its hook, wherever the interface is by now; answers whether there was one.
 pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
     let path = path(pins, ifindex, program);
-    if let Some((link, _)) = open(&path, ifindex) {
+    if let Some((link, _)) = open(&path) {
         // Without this it would go a moment after the last reference.
         gate::pass(format_args!("detach the link {}", path.display()), || {
             link.detach()
@@ -117,32 +120,33 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
 /// By the link that is held open, if it is: with a thousand interfaces this is asked two thousand times every few seconds.
 pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
     let path = path(pins, ifindex, program);
-    let Some(link) = kept.held(&path) else {
-        let (_, info) = open(&path, ifindex)?;
-        return Some(info.prog_id);
+    let link = match kept.held(&path) {
+        Some(link) => id(link).ok()?,
+        None => open(&path)?.1.id,
     };
+    Some(find_link(ifindex, program, link).ok()??.program)
+}
+
+/// The kernel's number of a link.
+fn id(link: BorrowedFd<'_>) -> io::Result<u32> {
     let mut info = libbpf_sys::bpf_link_info::default();
     let mut size = size_of::<libbpf_sys::bpf_link_info>() as u32;
     // SAFETY: the descriptor is open, and both pointers lead to room of the size that is said, for the whole call.
     let done = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(link.as_raw_fd(), (&raw mut info).cast(), &raw mut size)
     };
-    parse(done).ok()?;
-    // SAFETY: the kernel has filled in the arm of the union that the type names; a link that is off its hook has no
-    // interface.
-    let is_there = info.type_ == libbpf_sys::BPF_LINK_TYPE_TCX
-        && unsafe { info.__bindgen_anon_1.tcx.ifindex } == ifindex;
-    is_there.then_some(info.prog_id)
+    parse(done)?;
+    Ok(info.id)
 }
 
 pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
-    let (_, info) = open(&path(pins, ifindex, program), ifindex)?;
-    let programs = hook_programs(ifindex, program).unwrap_or_default();
+    let (_, info) = open(&path(pins, ifindex, program))?;
+    let there = on_hook(ifindex, program).ok()?;
+    let place = there.iter().position(|on| on.link == info.id)?;
     let ahead = match program.hook() {
-        Hook::Ingress => programs
-            .into_iter()
-            .take_while(|id| *id != info.prog_id)
-            .map(program::name)
+        Hook::Ingress => there[..place]
+            .iter()
+            .map(|on| program::name(on.program))
             .collect(),
         // What stands before a to-hook at the tail is where it belongs.
         Hook::Egress => Vec::new(),
@@ -156,20 +160,35 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
 
 /// The id of the program that sees packets first.
 pub fn head(ifindex: u32, program: HookProgram) -> Option<u32> {
-    hook_programs(ifindex, program).ok()?.first().copied()
+    Some(on_hook(ifindex, program).ok()?.first()?.program)
 }
 
-/// The ids of the programs on a hook, in the order in which they see packets.
-fn hook_programs(ifindex: u32, program: HookProgram) -> Result<Vec<u32>> {
+/// The kernel's numbers of what is on a hook.
+#[derive(Clone, Copy, Debug)]
+struct OnHook {
+    program: u32,
+    /// 0: it is attached without one.
+    link: u32,
+}
+
+/// What a link has on a hook of an interface of this network namespace.
+fn find_link(ifindex: u32, program: HookProgram, link: u32) -> Result<Option<OnHook>> {
+    let there = on_hook(ifindex, program)?;
+    Ok(there.into_iter().find(|on| on.link == link))
+}
+
+/// What is on a hook, in the order in which it sees packets.
+fn on_hook(ifindex: u32, program: HookProgram) -> Result<Vec<OnHook>> {
     const ROOM: usize = 64; // BPF_MPROG_MAX, include/linux/bpf_mprog.h
-    let mut ids = [0u32; ROOM];
+    let (mut programs, mut links) = ([0u32; ROOM], [0u32; ROOM]);
     let mut options = libbpf_sys::bpf_prog_query_opts {
         sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as libbpf_sys::size_t,
-        prog_ids: ids.as_mut_ptr(),
+        prog_ids: programs.as_mut_ptr(),
+        link_ids: links.as_mut_ptr(),
         ..Default::default()
     };
     options.__bindgen_anon_1.count = ROOM as u32;
-    // SAFETY: the options point to room for as many ids as they say, which lives for the whole call.
+    // SAFETY: the options point to room for as many numbers as they say, which lives for the whole call.
     let done = unsafe {
         libbpf_sys::bpf_prog_query_opts(ifindex as i32, attach_type(program), &mut options)
     };
@@ -179,7 +198,10 @@ fn hook_programs(ifindex: u32, program: HookProgram) -> Result<Vec<u32>> {
     if count > ROOM {
         bail!("{count} programs on one hook");
     }
-    Ok(ids[..count].to_vec())
+    let both = programs.into_iter().zip(links).take(count);
+    Ok(both
+        .map(|(program, link)| OnHook { program, link })
+        .collect())
 }
 
 /// libbpf's answers: minus an errno, or a number.

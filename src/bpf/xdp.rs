@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::query::LinkTypeInfo;
+use libbpf_rs::query::{LinkInfo, LinkTypeInfo, XdpLinkInfo};
 use rustix::io::Errno;
 
 use super::gate;
@@ -78,7 +78,7 @@ pub fn attach(
     fd: BorrowedFd<'_>,
 ) -> Result<()> {
     let path = path(pins, ifindex);
-    if let Some(link) = open(pins, ifindex)
+    if let Some((link, _)) = open(pins, ifindex)
         && attached(ifindex).is_some_and(|now| now.suits(mode, before))
     {
         return gate::pass(format_args!("update the link {}", path.display()), || {
@@ -150,23 +150,33 @@ fn with_advice(error: io::Error, flags: u32) -> anyhow::Error {
     }
 }
 
-/// The pinned link, if it still holds on to this interface.
-fn open(pins: &Pins, ifindex: u32) -> Option<Link> {
+/// The pinned link, if it still holds on to any interface: links go with theirs to another network namespace, and don't
+/// tell so.
+fn open_anywhere(pins: &Pins, ifindex: u32) -> Option<(Link, LinkInfo)> {
     let path = path(pins, ifindex);
     if !path.exists() {
         return None;
     }
     let link = Link::open(path).ok()?;
-    match link.info().ok()?.info {
-        LinkTypeInfo::Xdp(info) if info.ifindex == ifindex => Some(link),
+    let info = link.info().ok()?;
+    match info.info {
+        LinkTypeInfo::Xdp(XdpLinkInfo { ifindex: 1.., .. }) => Some((link, info)),
         _ => None,
     }
 }
 
-/// Takes the program off; answers whether there was one.
+/// The same, if it is this interface: what the kernel says of it here is that it has the link's program.
+fn open(pins: &Pins, ifindex: u32) -> Option<(Link, LinkInfo)> {
+    let (link, info) = open_anywhere(pins, ifindex)?;
+    let here = query(ifindex)?;
+    let programs = [here.drv_prog_id, here.skb_prog_id, here.hw_prog_id];
+    programs.contains(&info.prog_id).then_some((link, info))
+}
+
+/// Takes the program off, wherever the interface is by now; answers whether there was one.
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
     let path = path(pins, ifindex);
-    if let Some(link) = open(pins, ifindex) {
+    if let Some((link, _)) = open_anywhere(pins, ifindex) {
         gate::pass(format_args!("detach the link {}", path.display()), || {
             link.detach()
         })?;
@@ -176,7 +186,7 @@ pub fn detach(pins: &Pins, ifindex: u32) -> Result<bool> {
 
 /// The kernel's number of the program in our place; `None`: there is none.
 pub fn program_on(pins: &Pins, ifindex: u32) -> Option<u32> {
-    Some(open(pins, ifindex)?.info().ok()?.prog_id)
+    Some(open(pins, ifindex)?.1.prog_id)
 }
 
 /// How our program is attached to an interface; `None`: it is not.

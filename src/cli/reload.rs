@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::cli::status::tests::daemon;
-    use crate::observe::server::{Limits, Server};
+    use crate::observe::server::{Limits, Server, Socket};
 
     /// A process that stands for the daemon, ready to be signalled.
     fn process(script: &str) -> Child {
@@ -109,12 +109,13 @@ mod tests {
     /// The reload of a daemon that answers so, and how often it was asked.
     fn reload_of(script: &str, answers: Answers) -> (Result<DaemonStatus>, u64) {
         let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("dpd.sock");
+        let path = folder.path().join("dpd.sock");
+        let socket = Socket::open(&path).unwrap();
         let mut child = process(script);
         let pid = child.id();
         let asked = Arc::new(AtomicU64::new(0));
         let count = asked.clone();
-        let server = Server::start(&socket, Limits::default(), move || {
+        let server = Server::start(socket, Limits::default(), move || {
             let nth = count.fetch_add(1, Ordering::Relaxed);
             let nth = usize::try_from(nth).unwrap().min(answers.len() - 1);
             let (reloads, is_reloading) = answers[nth];
@@ -126,7 +127,7 @@ mod tests {
             }
         });
         let server = server.unwrap();
-        let done = reload(&socket);
+        let done = reload(&path);
         drop(server);
         let _ = child.kill();
         child.wait().unwrap();

@@ -6,7 +6,10 @@
 mod events;
 pub mod flows;
 mod history;
+mod host;
+mod left_out;
 mod names;
+mod ready;
 mod scrape;
 mod shared;
 mod sweeper;
@@ -24,17 +27,19 @@ use signal_hook::iterator::Signals;
 
 use crate::bpf::memory;
 use crate::bpf::reader::Reader;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Problems};
 use crate::http;
 use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
-use crate::observe::server::{Limits, Server};
+use crate::observe::server::{Limits, Server, Socket};
 use crate::parallel::both;
 use crate::reconcile::Reconciler;
 use crate::systemd;
 use crate::watch::FileWatcher;
+use left_out::LeftOut;
 use names::Names;
+use ready::Ready;
 use scrape::Scraper;
 use shared::Shared;
 use sweeper::Sweeper;
@@ -45,8 +50,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 const CHANGES_TOLD: usize = 200;
 /// What the log tells of that something else did at one time; all is counted.
 const DRIFT_TOLD: usize = 8;
-/// How often a change is tried again on a host that changes meanwhile.
-const LOOKS_AGAIN: usize = 5;
 /// How often the host is looked at though nothing has called.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -55,22 +58,22 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
+    if let Err(error) = memory::in_small_pages() {
+        log::debug!("{error:#}");
+    }
     raise_file_limit();
     // The watchers first: what changes while we read is then looked at again.
     let (stirred, file_stirs) = bounded(1);
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
     let signals = signals()?;
-    let _file_watcher = FileWatcher::start(path, stirred, changed)?;
+    let files = FileWatcher::start(path, stirred, changed)?;
     let _net_watcher = net::Watcher::start(moved)?;
 
-    let loaded = config::load(path).map_err(anyhow::Error::new)?;
-    for warning in &loaded.warnings {
-        log::warn!("{warning}");
-    }
-    // A port that is taken is known before anything is changed.
-    let port = scrape::open_new(None, loaded.config.daemon.metrics).context("daemon.metrics")?;
-    let mut daemon = Daemon::start(path, loaded.config, port)?;
+    let Some(ready) = Ready::make(path, &files, &signals)? else {
+        return Ok(());
+    };
+    let mut daemon = Daemon::start(path, files, ready)?;
     systemd::notify(systemd::READY);
     log::info!(
         "ready: the datapath matches {}, revision {}",
@@ -133,6 +136,7 @@ struct Calls {
 
 struct Daemon {
     path: PathBuf,
+    files: FileWatcher,
     config: Arc<Config>,
     /// What the file says while it comes to rest.
     ahead: Option<Loaded>,
@@ -150,70 +154,79 @@ struct Daemon {
     metrics: Option<http::Server>,
     /// What the datapath was made to match last; `None` after a failure.
     followed: Option<World>,
+    /// What of it the kernel refused.
+    left_out: LeftOut,
     /// Why the host could not be followed, as it was said last.
     host_error: Option<String>,
+    telling: Option<Telling>,
+}
+
+/// Who tells of events.
+struct Telling {
     _server: Arc<Server>,
     _events: events::Reader,
 }
 
 impl Daemon {
-    /// Makes the datapath match the file, and only then opens the socket.
-    fn start(path: &Path, config: Arc<Config>, port: Option<http::Port>) -> Result<Daemon> {
-        let mut reconciler = Reconciler::start(&config)?;
+    /// Makes the datapath match the file, and only then answers at the socket.
+    fn start(path: &Path, files: FileWatcher, ready: Ready) -> Result<Daemon> {
+        let Ready {
+            config,
+            reconciler,
+            port,
+            socket,
+            log,
+        } = ready;
         let names = Arc::new(Names::default());
         if let Some(live) = reconciler.live() {
             names.add(reconciler.epoch(), live.catalog.clone());
         }
-        let world = net::snapshot()?;
-        let started = Instant::now();
-        let applied =
-            reconciler.apply(&config, &world, |epoch, catalog| names.add(epoch, catalog))?;
         let shared = Arc::new(Shared::new(path, &config));
-        shared.compared(started.elapsed(), reconciler.live());
-        shared.follows(&config);
-        let server = {
-            let shared = shared.clone();
-            Server::start(&config.daemon.socket, Limits::default(), move || {
-                shared.status()
-            })?
-        };
-        let server = Arc::new(server);
-        let log = Arc::new(FlowLog::open(config.daemon.log)?);
-        shared.serve(&server, &log);
-        let audience = events::Audience {
-            names: names.clone(),
-            server: server.clone(),
-            shared: shared.clone(),
-            log,
-        };
-        let events = events::Reader::start(&config.daemon.bpf_root, audience)?;
-        let scraper = Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone());
-        let metrics = port.map(|port| scraper.serve(port)).transpose()?;
         let mut daemon = Daemon {
             path: path.to_owned(),
-            config,
+            files,
             ahead: None,
             ahead_from: Instant::now(),
             reconciler,
-            names,
-            shared,
             sweeper: Sweeper::default(),
             waiting: Vec::new(),
             warnings: Vec::new(),
-            scraper,
-            metrics,
+            scraper: Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone()),
+            config,
+            names,
+            shared,
+            metrics: None,
             followed: None,
+            left_out: LeftOut::default(),
             host_error: None,
-            _server: server,
-            _events: events,
+            telling: None,
         };
-        daemon.say(&applied.changes);
-        daemon.say_undone();
-        daemon.note_host(&world);
-        daemon.followed = Some(world);
-        drop(applied);
-        memory::give_back();
+        daemon.apply_in(net::snapshot()?, |_| true)?;
+        daemon.shared.follows(&daemon.config);
+        daemon.note_left_out();
+        daemon.tell(socket, log)?;
+        daemon.serve_metrics(port);
         Ok(daemon)
+    }
+
+    fn tell(&mut self, socket: Socket, log: FlowLog) -> Result<()> {
+        let server = {
+            let shared = self.shared.clone();
+            Server::start(socket, Limits::default(), move || shared.status())?
+        };
+        let (server, log) = (Arc::new(server), Arc::new(log));
+        self.shared.serve(&server, &log);
+        let audience = events::Audience {
+            names: self.names.clone(),
+            server: server.clone(),
+            shared: self.shared.clone(),
+            log,
+        };
+        self.telling = Some(Telling {
+            _events: events::Reader::start(&self.config.daemon.bpf_root, audience)?,
+            _server: server,
+        });
+        Ok(())
     }
 
     fn follow(&mut self, calls: &Calls) {
@@ -242,7 +255,8 @@ impl Daemon {
         self.shared.reload_begins();
         systemd::notify(&systemd::reloading());
         log::info!("reload: reading {}", self.path.display());
-        if self.follow_file() {
+        let (loaded, world) = self.read();
+        if self.apply_file(loaded, world) {
             log::info!("reload: done, revision {}", self.reconciler.epoch());
         }
         systemd::notify(systemd::READY);
@@ -256,25 +270,40 @@ impl Daemon {
         if started < self.ahead_from {
             return;
         }
-        let before = self.ahead.take();
-        let (loaded, world) = both(|| config::load_again(&self.path, before), net::snapshot);
+        let (loaded, world) = self.read();
         let Ok(loaded) = loaded else {
             self.reconciler.forget_ahead();
             return;
         };
         if let Ok(world) = world {
-            self.reconciler
-                .prepare_ahead(self.in_place(&loaded.config), world);
+            let config = self.in_place(&loaded.config);
+            self.reconciler.prepare_ahead(config, world);
         }
         self.ahead = Some(loaded);
         let took = started.elapsed();
         self.ahead_from = started + 2 * took;
     }
 
-    /// Reads the file and applies it; a wrong one changes nothing. Answers whether the datapath matches it.
-    fn follow_file(&mut self) -> bool {
+    /// Follows what the file says at rest. It may move again before we come to it: then there is another call to come.
+    fn follow_file(&mut self) {
+        let rest = self.files.rest();
+        let (loaded, world) = self.read();
+        if rest.is_some() && self.files.rest() == rest {
+            self.apply_file(loaded, world);
+        } else {
+            self.ahead = loaded.ok();
+            self.files.tell_again();
+        }
+    }
+
+    /// What the file says, and the host.
+    fn read(&mut self) -> (Result<Loaded, Problems>, Result<World>) {
         let before = self.ahead.take();
-        let (loaded, world) = both(|| config::load_again(&self.path, before), net::snapshot);
+        both(|| config::load_again(&self.path, before), net::snapshot)
+    }
+
+    /// Applies what the file says; a wrong one changes nothing. Answers whether the datapath matches it.
+    fn apply_file(&mut self, loaded: Result<Loaded, Problems>, world: Result<World>) -> bool {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {
@@ -305,15 +334,21 @@ impl Daemon {
             self.sweeper.wait(); // the tables are about to be others
         }
         let previous = std::mem::replace(&mut self.config, config);
-        match world.and_then(|world| self.apply_in(world)) {
+        // A change is refused whole, but for what is left out already.
+        let left_out = std::mem::take(&mut self.left_out);
+        let done =
+            world.and_then(|world| self.apply_in(world, |refused| left_out.contains(refused)));
+        match done {
             Ok(()) => {
                 self.serve_metrics(port);
                 self.shared.follows(&self.config);
                 self.host_error = None;
+                self.note_left_out();
                 true
             }
             Err(error) => {
                 self.config = previous;
+                self.left_out = left_out;
                 self.fail(&format!("apply {}: {error:#}", self.path.display()));
                 false
             }
@@ -345,70 +380,6 @@ impl Daemon {
             Ok(server) => self.metrics = server,
             Err(error) => log::error!("daemon.metrics: {error:#}"),
         }
-    }
-
-    /// The host may not be as it was: the same configuration may mean something else now.
-    fn follow_host(&mut self) {
-        let error = match self.look_at_host() {
-            Ok(()) => None,
-            Err(error) => Some(format!("follow the host's interfaces: {error:#}")),
-        };
-        if let Some(error) = &error
-            && self.host_error != Some(error.clone())
-        {
-            log::error!("{error}");
-        }
-        self.host_error.clone_from(&error);
-        self.shared.host_failed(error);
-    }
-
-    /// A host that is as it was costs no more than the look.
-    fn look_at_host(&mut self) -> Result<()> {
-        let world = net::snapshot()?;
-        if self.followed.as_ref() == Some(&world) && !self.reconciler.has_drifted() {
-            self.note_host(&world);
-            return Ok(());
-        }
-        self.apply_in(world)
-    }
-
-    /// Makes the datapath match the configuration that was read last. Looks again if the host changes meanwhile: an interface
-    /// that has just gone is refused by the kernel.
-    fn apply_in(&mut self, mut world: World) -> Result<()> {
-        self.followed = None;
-        let mut looks = LOOKS_AGAIN;
-        while let Err(error) = self.apply_once(&world) {
-            let now = net::snapshot()?;
-            if looks == 0 || now == world {
-                return Err(error);
-            }
-            log::debug!("the host has changed meanwhile: {error:#}");
-            (world, looks) = (now, looks - 1);
-        }
-        self.followed = Some(world);
-        Ok(())
-    }
-
-    fn apply_once(&mut self, world: &World) -> Result<()> {
-        let names = &self.names;
-        let started = Instant::now();
-        let applied = self
-            .reconciler
-            .apply(&self.config, world, |epoch, catalog| {
-                names.add(epoch, catalog)
-            });
-        self.say_undone();
-        let applied = applied?;
-        self.shared
-            .compared(started.elapsed(), self.reconciler.live());
-        if !applied.changes.is_empty() {
-            self.shared.applied();
-        }
-        self.say(&applied.changes);
-        self.note_host(world);
-        drop(applied);
-        memory::give_back();
-        Ok(())
     }
 
     /// What something else did to the datapath, in one line.
@@ -452,32 +423,6 @@ impl Daemon {
         for change in rest {
             log::debug!("{change}");
         }
-    }
-
-    /// What the host lacks is said when it changes.
-    fn note_host(&mut self, world: &World) {
-        let waiting: Vec<String> = self
-            .reconciler
-            .live()
-            .into_iter()
-            .flat_map(|live| live.catalog.interfaces())
-            .filter(|(_, ifindex)| ifindex.is_none())
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        let mut warnings = net::checks(&self.config, world);
-        warnings.extend(self.reconciler.foreign());
-        for name in waiting.iter().filter(|name| !self.waiting.contains(name)) {
-            log::info!("interface {name} is not there: waiting for it");
-        }
-        for warning in warnings
-            .iter()
-            .filter(|warning| !self.warnings.contains(warning))
-        {
-            log::warn!("{warning}");
-        }
-        self.shared.host(&waiting, &warnings);
-        self.waiting = waiting;
-        self.warnings = warnings;
     }
 
     fn sweep(&mut self) {

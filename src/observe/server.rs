@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -53,14 +54,20 @@ impl Default for Limits {
     }
 }
 
+/// The socket's file, which is ours, and at which nobody is heard yet. Dropping it takes the file away.
+#[derive(Debug)]
+pub struct Socket {
+    socket: OwnedFd,
+    path: PathBuf,
+    /// Device and inode of our file, so that another's is left alone.
+    file: (u64, u64),
+}
+
 /// The listening socket. Dropping it closes every client and takes the socket's file away.
 pub struct Server {
     shared: Arc<Shared>,
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of our socket's file, so that another's is left alone.
-    file: (u64, u64),
     acceptor: Option<JoinHandle<()>>,
+    socket: Socket,
 }
 
 struct Shared {
@@ -79,19 +86,60 @@ struct Clients {
     is_closing: bool,
 }
 
-impl Server {
-    /// Listens at `path` and answers from threads of its own; `status` is asked for each status request.
+impl Socket {
+    /// Takes the place at `path`. What a dead daemon left there is replaced.
     ///
-    /// What a dead daemon left at `path` is replaced. Errors if a live one listens there, or if there is
-    /// something else than a socket.
+    /// # Errors
+    /// If a live daemon listens there, or there is something else than a socket, or no file can be made.
+    pub fn open(path: &Path) -> Result<Socket> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("make the folder {} for the socket", folder.display()))?;
+        }
+        remove_stale(path)?;
+        let address = SocketAddrUnix::new(path)
+            .with_context(|| format!("name the socket {} (108 bytes at most)", path.display()))?;
+        let socket =
+            bind(path, &address).with_context(|| format!("listen at {}", path.display()))?;
+        let metadata = fs::symlink_metadata(path)
+            .with_context(|| format!("look at the new socket {}", path.display()))?;
+        Ok(Socket {
+            socket,
+            path: path.to_owned(),
+            file: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    fn listen(&self) -> Result<UnixListener> {
+        rustix::net::listen(&self.socket, 128)
+            .with_context(|| format!("listen at {}", self.path.display()))?;
+        let copy = self.socket.try_clone();
+        copy.map(UnixListener::from)
+            .context("copy the listening socket")
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log::warn!("the socket {} stays behind: {error}", self.path.display());
+        }
+    }
+}
+
+impl Server {
+    /// Answers at the socket from threads of its own; `status` is asked for each status request.
+    ///
+    /// # Errors
+    /// If no thread can be started.
     pub fn start(
-        path: &Path,
+        socket: Socket,
         limits: Limits,
         status: impl Fn() -> DaemonStatus + Send + Sync + 'static,
     ) -> Result<Server> {
-        let listener = listen(path)?;
-        let metadata = fs::symlink_metadata(path)
-            .with_context(|| format!("look at the new socket {}", path.display()))?;
+        let listener = socket.listen()?;
         let shared = Arc::new(Shared {
             hub: Hub::new(limits.sizes),
             clients: Mutex::default(),
@@ -100,7 +148,6 @@ impl Server {
         });
         let acceptor = {
             let shared = shared.clone();
-            let listener = listener.try_clone().context("copy the listening socket")?;
             thread::Builder::new()
                 .name("observe".to_owned())
                 .spawn(move || accept(&listener, &shared))
@@ -108,10 +155,8 @@ impl Server {
         };
         Ok(Server {
             shared,
-            listener,
-            path: path.to_owned(),
-            file: (metadata.dev(), metadata.ino()),
             acceptor: Some(acceptor),
+            socket,
         })
     }
 
@@ -136,14 +181,9 @@ impl Drop for Server {
         }
         drop(clients);
         // On Linux this ends a waiting accept.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.socket.socket, rustix::net::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
-        }
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("the socket {} stays behind: {error}", self.path.display());
         }
     }
 }
@@ -154,18 +194,7 @@ impl Shared {
     }
 }
 
-fn listen(path: &Path) -> Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("make the folder {} for the socket", folder.display()))?;
-    }
-    remove_stale(path)?;
-    let address = SocketAddrUnix::new(path)
-        .with_context(|| format!("name the socket {} (108 bytes at most)", path.display()))?;
-    bind(path, &address).with_context(|| format!("listen at {}", path.display()))
-}
-
-fn bind(path: &Path, address: &SocketAddrUnix) -> io::Result<UnixListener> {
+fn bind(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -177,8 +206,7 @@ fn bind(path: &Path, address: &SocketAddrUnix) -> io::Result<UnixListener> {
     rustix::net::bind(&socket, address)?;
     // … and here it gets back what the umask took.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-    rustix::net::listen(&socket, 128)?;
-    Ok(UnixListener::from(socket))
+    Ok(socket)
 }
 
 /// A socket that nobody listens to any more is what a killed daemon leaves behind.

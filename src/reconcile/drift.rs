@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{Reconciler, interface_name, xdp_modes};
+use super::hooks::xdp_modes;
+use super::{Reconciler, interface_name};
 use crate::bpf::attach::{self, Role};
 use crate::bpf::pins;
 use crate::bpf::xdp;

@@ -16,6 +16,7 @@ mod stamp;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,7 +25,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::config::drop_in_folder;
 use crate::worker::{Sleeper, Wake, Worker};
 use ear::Ear;
-use stamp::Stamps;
+pub use stamp::Stamps;
 
 /// A change is over when nothing has moved for this long.
 const STILL: Duration = Duration::from_millis(300);
@@ -61,7 +62,29 @@ impl Files {
 /// Follows a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
 #[derive(Debug)]
 pub struct FileWatcher {
+    shared: Arc<Shared>,
     _worker: Worker,
+}
+
+/// What the thread and its owner both know.
+#[derive(Debug)]
+struct Shared {
+    files: Files,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The stamps that were found at rest last.
+    rest: Option<Stamps>,
+    /// The stamps that were told of last, or that were there before anybody read the files.
+    told: Option<Stamps>,
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl FileWatcher {
@@ -87,25 +110,55 @@ impl FileWatcher {
         let main = std::path::absolute(config)
             .with_context(|| format!("find the place of {}", config.display()))?;
         let files = Files::of(main);
-        let mut follower = Follower {
-            known: Stamps::take(&files),
+        let now = Stamps::take(&files);
+        let known = Known {
+            // What was touched just now may still be on its way.
+            rest: (!now.changed_within(STILL)).then(|| now.clone()),
+            told: Some(now),
+        };
+        let shared = Arc::new(Shared {
             files,
+            known: Mutex::new(known),
+        });
+        let mut follower = Follower {
+            shared: shared.clone(),
             ear,
             slow,
             stirred,
             changed,
         };
         let worker = Worker::spawn("dpd-watch", move |sleeper| follower.run(&sleeper))?;
-        Ok(FileWatcher { _worker: worker })
+        Ok(FileWatcher {
+            shared,
+            _worker: worker,
+        })
+    }
+
+    /// The files as they are now.
+    pub fn look(&self) -> Stamps {
+        Stamps::take(&self.shared.files)
+    }
+
+    /// The files as they are now, if they are at rest. What is read between two answers that are the same was.
+    pub fn rest(&self) -> Option<Stamps> {
+        let now = self.look();
+        let is_at_rest = self.shared.known().rest.as_ref() == Some(&now);
+        is_at_rest.then_some(now)
+    }
+
+    /// What was told of last was not read: it is told of once more, when all is at rest.
+    pub fn tell_again(&self) {
+        *self.shared.known() = Known {
+            rest: None,
+            told: None,
+        };
     }
 }
 
 /// The thread's own.
 struct Follower {
-    files: Files,
+    shared: Arc<Shared>,
     ear: Option<Ear>,
-    /// The stamps that were told of last.
-    known: Stamps,
     slow: Duration,
     stirred: Sender<()>,
     changed: Sender<()>,
@@ -116,9 +169,9 @@ impl Follower {
         loop {
             // First listen, then look: what happens between the two is heard.
             if let Some(ear) = &mut self.ear {
-                ear.follow(&self.files);
+                ear.follow(&self.shared.files);
             }
-            if Stamps::take(&self.files) == self.known {
+            if self.is_known() {
                 if self.wait(sleeper) == Wake::Stopped {
                     return;
                 }
@@ -127,14 +180,32 @@ impl Follower {
             let Some(still) = self.settle(sleeper) else {
                 return;
             };
-            self.known = still;
+            let is_news = self.note(still);
             if let Some(ear) = &mut self.ear {
                 ear.forget();
             }
-            if let Err(TrySendError::Disconnected(())) = self.changed.try_send(()) {
+            if is_news && let Err(TrySendError::Disconnected(())) = self.changed.try_send(()) {
                 return;
             }
         }
+    }
+
+    /// Whether all is as it was told of, and at rest.
+    fn is_known(&self) -> bool {
+        let now = Some(Stamps::take(&self.shared.files));
+        let known = self.shared.known();
+        known.told == now && known.rest == now
+    }
+
+    /// All is at rest; whether that is to be told.
+    fn note(&self, still: Stamps) -> bool {
+        let mut known = self.shared.known();
+        let is_news = known.told.as_ref() != Some(&still);
+        *known = Known {
+            rest: Some(still.clone()),
+            told: Some(still),
+        };
+        is_news
     }
 
     /// Sleeps until the next look is due.
@@ -157,13 +228,13 @@ impl Follower {
     fn settle(&self, sleeper: &Sleeper) -> Option<Stamps> {
         let begin = Instant::now();
         let mut is_said = false;
-        let mut stamps = Stamps::take(&self.files);
+        let mut stamps = Stamps::take(&self.shared.files);
         let mut since = Instant::now();
         let mut read = None;
         self.stir();
         let left = |since: Instant| STILL.saturating_sub(since.elapsed()).min(TICK);
         while sleeper.sleep(None, Some(left(since))) != Wake::Stopped {
-            let now = Stamps::take(&self.files);
+            let now = Stamps::take(&self.shared.files);
             if now != stamps {
                 (stamps, since, read) = (now, Instant::now(), None);
             } else if read.is_none() {
@@ -178,7 +249,7 @@ impl Follower {
             }
             if begin.elapsed() >= RESTLESS && !is_said {
                 is_said = true;
-                let file = self.files.main.display();
+                let file = self.shared.files.main.display();
                 log::warn!(
                     "{file} or a drop-in keeps changing: it is read when it has been still for {STILL:?}"
                 );

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 
@@ -13,11 +14,11 @@ use super::Files;
 use crate::config::{SIZE_MAX, is_drop_in};
 
 /// The stamps of all files of a configuration. One that can't be found has none.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
 
 /// A file at one moment, symlinks followed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
     inode: u64,
@@ -42,7 +43,7 @@ impl From<Metadata> for Stamp {
 
 impl Stamps {
     /// Looks at the main file and each drop-in.
-    pub fn take(files: &Files) -> Stamps {
+    pub(super) fn take(files: &Files) -> Stamps {
         let drop_ins = files.drop_ins.iter().flat_map(|folder| drop_ins(folder));
         let paths = drop_ins.map(|entry| entry.path());
         let stamp = |path: PathBuf| {
@@ -52,9 +53,22 @@ impl Stamps {
         Stamps(paths.chain([files.main.clone()]).map(stamp).collect())
     }
 
+    /// Whether one of them has changed within this time, by the clock of its inode. What lies ahead of ours says nothing.
+    pub(super) fn changed_within(&self, time: Duration) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        self.0.values().flatten().any(|stamp| {
+            let (seconds, nanoseconds) = stamp.changed;
+            let seconds = Duration::from_secs(seconds.try_into().unwrap_or_default());
+            let changed =
+                seconds + Duration::from_nanos(nanoseconds.try_into().unwrap_or_default());
+            now.checked_sub(changed).is_some_and(|age| age < time)
+        })
+    }
+
     /// A digest of what the files hold, as far as a configuration may be long: what lies behind that is never read by
     /// anybody, and there may be a terabyte of it. What can't be read counts by its error.
-    pub fn digest(&self) -> u64 {
+    pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for path in self.0.keys() {
             let end = read_into(path, &mut hasher).map_err(|error| error.kind());

@@ -369,6 +369,55 @@ fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
 }
 
 #[test]
+fn what_was_just_written_is_not_at_rest_yet_and_no_news() {
+    let top = tempfile::tempdir().unwrap();
+    let config = top.path().join("config.toml");
+    write(&config, "one");
+    let (watcher, changes) = start(By::SlowLook, &config);
+    let seen = watcher.look();
+    assert_eq!(watcher.rest(), None, "it may be half of it");
+    rests(&watcher);
+    assert_eq!(watcher.rest(), Some(seen), "that was all");
+    write(&config, "other");
+    assert_eq!(watcher.rest(), None);
+    changes.recv_timeout(DEADLINE).unwrap();
+    assert_ne!(watcher.rest(), None, "who is told of a change may read it");
+    assert!(
+        changes.recv_timeout(SILENCE).is_err(),
+        "one change, told once"
+    );
+    drop(watcher);
+
+    let (watcher, _changes) = start(By::SlowLook, &config);
+    assert_ne!(
+        watcher.rest(),
+        None,
+        "untouched for long, so at rest at once"
+    );
+}
+
+#[test]
+fn what_was_told_of_and_not_read_is_told_of_again() {
+    let top = tempfile::tempdir().unwrap();
+    let config = top.path().join("config.toml");
+    write(&config, "one");
+    let (watcher, changes) = start(By::SlowLook, &config);
+    rests(&watcher);
+    watcher.tell_again();
+    changes.recv_timeout(DEADLINE).unwrap();
+    assert_ne!(watcher.rest(), None);
+    assert!(changes.recv_timeout(SILENCE).is_err());
+}
+
+fn rests(watcher: &FileWatcher) {
+    let begin = Instant::now();
+    while watcher.rest().is_none() {
+        assert!(begin.elapsed() < DEADLINE, "it never rests");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_file_is_followed_by_a_relative_path_and_without_drop_ins() {
     // The current folder is the crate's, in which there is no such file.
     let (changed, _changes) = bounded(1);

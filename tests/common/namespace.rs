@@ -87,6 +87,11 @@ impl Namespace {
     }
 
     fn command(&self, program: &str, words: &str) {
+        self.output(program, words);
+    }
+
+    /// Runs a program with these words, which must work, and gives what it prints.
+    pub fn output(&self, program: &str, words: &str) -> String {
         let output = Command::new("nsenter")
             .arg(format!("--net=/proc/{}/ns/net", self.pid()))
             .arg(program)
@@ -95,6 +100,7 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("start nsenter {program}: {error}"));
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {words}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

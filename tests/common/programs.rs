@@ -18,6 +18,7 @@ use dpd::bpf::conntrack::{Sizes, Tables, now_ns};
 use dpd::bpf::events::{Event, Events, HeldBack};
 use dpd::bpf::generation::Generations;
 use dpd::bpf::load::{HookProgram, Load, load};
+use dpd::bpf::outside;
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
 use dpd::daemon::flows::{self, Clock};
@@ -161,6 +162,15 @@ impl Datapath for Programs {
 
     fn lose_settings(&self) {
         self.ask(|machine| machine.lose_settings());
+    }
+
+    fn announce(&self, interface: &str, epochs: u64) {
+        let interface = interface.to_owned();
+        self.ask(move |machine| {
+            let until = machine.generations.epoch().saturating_add(epochs);
+            let row = (machine.ifindex(&interface), until);
+            outside::announce(&machine.pins, [row]).expect("announce the interface");
+        });
     }
 
     fn programs(&self) -> Vec<ProgramStatus> {

@@ -87,6 +87,8 @@ pub trait Datapath {
     fn break_chain(&self, place: u32);
     /// Takes the live table of settings away.
     fn lose_settings(&self);
+    /// Says that the interface is no endpoint for so many epochs, whatever the table of those says after them.
+    fn announce(&self, interface: &str, epochs: u64);
     /// What the kernel says of the programs.
     fn programs(&self) -> Vec<ProgramStatus>;
     /// Makes the tables those of the changed configuration.
@@ -190,6 +192,10 @@ impl Node {
 
     pub fn lose_settings(&self) {
         self.datapath.lose_settings();
+    }
+
+    pub fn announce(&self, interface: &str, epochs: u64) {
+        self.datapath.announce(interface, epochs);
     }
 
     pub fn xdp_malformed(&self) -> u64 {

@@ -18,6 +18,7 @@ mod hairpin;
 mod icmp;
 mod neighbour;
 mod oracle;
+mod outside;
 mod parse;
 mod policy;
 mod prefilter;

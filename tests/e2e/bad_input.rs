@@ -37,7 +37,14 @@ fn each_bad_start_has_a_clear_message() {
             "[daemon]\nbpf_root = \"{root}\"\nsocket = \"{place}/dpd.sock\"\n[node]\nname = \"a\"\n"
         )
     };
+    let root = lab.bpf_root().display().to_string();
+    let with_metrics = file(
+        "metrics.toml",
+        &(daemon(&root).replace("[node]", "metrics = \"127.0.0.1:9964\"\n[node]")),
+    );
+    lab.serve("node", "python3 -m http.server 9964 --bind 127.0.0.1", 9964);
     let no_bpffs = file("no-bpffs.toml", &daemon(&format!("{place}/bpf")));
+    let dotted = file("dotted.toml", &daemon(&format!("{root}/node.a")));
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
 
     let rows = [
@@ -77,9 +84,19 @@ fn each_bad_start_has_a_clear_message() {
             &second,
         ),
         (
+            "a second daemon, whose port is taken too",
+            format!("{dpd} --config {with_metrics} run"),
+            &second,
+        ),
+        (
             "no bpffs",
             format!("{dpd} --config {no_bpffs} run"),
             "mount -t bpf bpf /sys/fs/bpf",
+        ),
+        (
+            "a name that no bpffs takes",
+            format!("{dpd} --config {dotted} run"),
+            "no name on a bpffs has a dot",
         ),
         (
             "not root",
@@ -111,4 +128,54 @@ fn each_bad_start_has_a_clear_message() {
     lab.ask("client", "10.32.0.10")
         .expect("what runs was not disturbed");
     lab.dpd("status");
+}
+
+/// What a daemon needs beside the kernel is had before anything is changed.
+#[test]
+fn a_start_that_fails_at_its_socket_has_changed_nothing() {
+    let lab = Lab::started();
+    let folder = tempfile::tempdir().expect("make a folder");
+    let place = folder.path().display();
+    let socket = lab.folder().join("dpd.sock");
+    let root = lab.bpf_root().with_file_name("other");
+    let example = fs::read_to_string(lab.config()).expect("read the configuration");
+    let at = |socket: &str| {
+        let root = root.display();
+        format!("{example}\n[daemon]\nbpf_root = \"{root}\"\nsocket = \"{socket}\"\n")
+    };
+    let file = format!("{place}/file");
+    fs::write(&file, "mine").expect("write a file");
+
+    let before = lab.attached();
+    let revision = lab.revision();
+    for (sentence, file, words) in [
+        (
+            "a live daemon's socket",
+            at(&socket.display().to_string()),
+            "another daemon listens at",
+        ),
+        ("somebody's file", at(&file), "is no socket"),
+        ("no place for one", at("/proc/dpd.sock"), "/proc/dpd.sock"),
+    ] {
+        let config = format!("{place}/config.toml");
+        fs::write(&config, file).expect("write the configuration");
+        let line = format!(
+            "timeout 10 {} --config {config} run",
+            env!("CARGO_BIN_EXE_dpd")
+        );
+        let output = lab.run("node", &line);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{sentence}: {said}");
+        assert!(said.contains(words), "{sentence}: {said}");
+        let live = lab.run(
+            "node",
+            &format!("cat {}/abi-*/gen/*/catalog", root.display()),
+        );
+        assert!(!live.status.success(), "{sentence}: {}", text(&live));
+        assert_eq!(lab.attached(), before, "{sentence}");
+    }
+    assert_eq!(lab.revision(), revision);
+    assert_eq!(fs::read(&file).expect("read the file"), b"mine");
+    lab.ask("client", "10.32.0.10").expect("an answer");
+    fs::remove_dir(&root).expect("nothing is pinned there");
 }

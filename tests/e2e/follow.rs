@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use dpd::bpf::pins::Pins;
@@ -65,6 +65,96 @@ fn a_saved_file_is_written_before_it_counts() {
         let pinned = Pins::numbers(&pins.generations());
         (pinned == [live + 1]).then_some(()).ok_or(pinned)
     });
+}
+
+/// The first half of a file is a valid one here, too.
+#[test]
+fn half_of_a_file_counts_for_nothing_though_dpd_starts_just_then() {
+    let lab = Lab::laid();
+    let text = fs::read_to_string(lab.config()).expect("read the configuration");
+    let config = lab.config();
+    fs::write(&config, text).expect("write the first half in place");
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        let file = fs::OpenOptions::new().append(true).open(&config);
+        let mut file = file.expect("open the configuration");
+        file.write_all(b"\n[services.late]\nfrontends = [\"10.32.0.77:1/udp\"]\nbackends = []\n")
+            .expect("write the rest");
+    });
+    lab.start();
+    writer.join().expect("the writer ends");
+    assert_eq!(lab.revision(), 1, "{}", lab.log());
+    assert!(
+        lab.dpd("service list").contains("10.32.0.77:1/udp"),
+        "{}",
+        lab.log()
+    );
+}
+
+/// What was at rest when the daemon was called may be half of something else when it comes to read it.
+#[test]
+fn half_of_a_file_counts_for_nothing_though_dpd_comes_late() {
+    let lab = Lab::started();
+    let drop_in = lab.config().with_extension("d").join("more.toml");
+    let half =
+        |n: u16| format!("[services.half]\nfrontends = [\"10.32.0.78:{n}/udp\"]\nbackends = []\n");
+    let rest = "[services.rest]\nfrontends = [\"10.32.0.77:1/udp\"]\nbackends = []\n";
+    let is_live = |n: u16| {
+        let now = lab.dpd("service list");
+        let is_whole = now.contains(&format!("10.32.0.78:{n}/udp")) && now.contains("10.32.0.77:1");
+        is_whole.then_some(()).ok_or(now)
+    };
+    fs::write(&drop_in, half(1) + rest).expect("write a drop-in");
+    eventually("the first version is live", || is_live(1));
+
+    let held = hold(&lab.pid());
+    fs::write(&drop_in, half(2) + rest).expect("write another version");
+    std::thread::sleep(Duration::from_millis(600)); // it is at rest, and the daemon is called
+    fs::write(&drop_in, half(3)).expect("write half of a third version");
+    drop(held);
+    std::thread::sleep(Duration::from_millis(150));
+    let file = fs::OpenOptions::new().append(true).open(&drop_in);
+    let mut file = file.expect("open the drop-in");
+    file.write_all(rest.as_bytes()).expect("write the rest");
+
+    eventually("the third version is live", || is_live(3));
+    let log = lab.log();
+    assert!(
+        !log.contains("- service rest"),
+        "half of it was applied: {log}"
+    );
+}
+
+/// Keeps a process's main thread, and no other, from going on until it is dropped.
+struct Held(Child);
+
+fn hold(pid: &str) -> Held {
+    const SCRIPT: &str = "import ctypes, os, sys
+ATTACH, DETACH, ALL = 16, 17, 0x40000000
+pid = int(sys.argv[1])
+ptrace = ctypes.CDLL(None).ptrace
+assert ptrace(ATTACH, pid, 0, 0) == 0
+os.waitpid(pid, ALL)
+print('held', flush=True)
+sys.stdin.read()
+assert ptrace(DETACH, pid, 0, 0) == 0";
+    let mut child = Command::new("python3")
+        .args(["-c", SCRIPT, pid])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run python3");
+    let mut word = [0; 4];
+    let said = child.stdout.as_mut().expect("a pipe").read_exact(&mut word);
+    said.expect("the thread is held");
+    Held(child)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

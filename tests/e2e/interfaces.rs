@@ -1,5 +1,10 @@
 //! Interfaces come, go, and come back as others.
 
+use std::fs;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::lab::{Lab, eventually};
@@ -33,17 +38,21 @@ fn netns(lab: &Lab, place: &str) -> String {
 
 /// Makes the client's veth pair, as the lab does, under the name that is waited for.
 fn plug(lab: &Lab) {
+    plug_as(lab, "lxc-late");
+}
+
+fn plug_as(lab: &Lab, name: &str) {
     let peer = netns(lab, "client");
     lab.ok(
         "node",
         &format!(
             "set -e
-            ip link add lxc-late type veth peer name eth0 netns {peer}
-            ip address add 169.254.1.1/32 dev lxc-late
-            ip address add fe80::1:1/64 dev lxc-late nodad
-            ip link set lxc-late up
-            ip route add 10.200.0.64/32 dev lxc-late src 10.200.0.1
-            ip route add fd00:200::64/128 dev lxc-late src fd00:200::1"
+            ip link add {name} type veth peer name eth0 netns {peer}
+            ip address add 169.254.1.1/32 dev {name}
+            ip address add fe80::1:1/64 dev {name} nodad
+            ip link set {name} up
+            ip route add 10.200.0.64/32 dev {name} src 10.200.0.1
+            ip route add fd00:200::64/128 dev {name} src fd00:200::1"
         ),
     );
     address_workload(lab, "client", "eth0");
@@ -268,6 +277,173 @@ fn holding(lab: &Lab) -> Holding {
         pins,
         memory: memory.parse().expect("a number"),
     }
+}
+
+/// The host's second look is the start's, too.
+#[test]
+fn a_start_outlives_interfaces_that_come_and_go_meanwhile() {
+    let lab = Lab::laid();
+    lab.drop_in(
+        "churn",
+        "[interfaces.lxc-churn]\nrole = \"endpoint\"\naddresses = [\"10.200.0.90\"]\nidentity = \"client\"\n",
+    );
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                lab.ok(
+                    "node",
+                    "ip link add lxc-churn type veth peer name churn && ip link del lxc-churn",
+                );
+            }
+        });
+        for _ in 0..8 {
+            let start = lab.try_start();
+            lab.stop();
+            lab.dpd("cleanup");
+            if let Err(error) = start {
+                is_over.store(true, Ordering::Relaxed);
+                panic!("{error}");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    lab.start();
+    assert_eq!(endpoint(&lab, "lxc-churn")["state"], "waiting");
+    ask_both(&lab, "when all is quiet");
+}
+
+/// Programs are attached one after the other, with a grace period for each: until the switch all is as without them.
+#[test]
+fn workloads_that_join_are_not_cut_off() {
+    let lab = Lab::laid();
+    let text = fs::read_to_string(lab.config()).expect("read the configuration");
+    lab.edit("lxc-client", "lxc-late");
+    let mut crowd = String::new();
+    for n in 0..20 {
+        lab.ok(
+            "node",
+            &format!("ip link add crowd{n} up type veth peer name p{n}"),
+        );
+        let table =
+            format!("[interfaces.crowd{n}]\nrole = \"endpoint\"\naddresses = [\"10.200.9.{n}\"]\n");
+        crowd += &(table + "identity = \"client\"\n");
+    }
+    lab.start();
+    let ping = || {
+        let ping = "ping -n -q -i 0.002 -c 1000 -W 1 10.200.0.1";
+        lab.command("client", "sh")
+            .args(["-c", ping])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("run ping")
+    };
+    for what in ["they come", "they go", "they come again"] {
+        let pinging = ping();
+        std::thread::sleep(Duration::from_millis(300));
+        if what == "they go" {
+            fs::remove_file(lab.config().with_extension("d").join("crowd.toml"))
+                .expect("remove the drop-in");
+            lab.edit("lxc-client", "lxc-late");
+        } else {
+            lab.drop_in("crowd", &crowd);
+            lab.save(&text);
+        }
+        let said = pinging.wait_with_output().expect("ping ends");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(
+            said.contains("1000 packets transmitted, 1000 received"),
+            "{what}: {said}\n{}",
+            lab.log()
+        );
+        let attached = lab.attached().len();
+        assert_eq!(attached, if what == "they go" { 4 } else { 46 }, "{what}");
+    }
+}
+
+/// Nothing else waits for an interface that can't have what the file says.
+#[test]
+fn an_interface_that_the_kernel_refuses_is_left_out() {
+    let lab = Lab::laid();
+    lab.drop_in(
+        "uplink",
+        "[interfaces.lab-br]\nrole = \"uplink\"\nxdp = \"native\"\n[prefilter.abusers]\ndeny = [\"203.0.113.0/24\"]\n",
+    );
+    lab.start();
+    let error = |lab: &Lab| lab.json("status")["config"]["last_error"].clone();
+    assert_eq!(error(&lab), Value::Null);
+    // There is no driver in a bridge that XDP could be in.
+    lab.ok(
+        "node",
+        "ip link add lab-br type bridge && ip link set lab-br up",
+    );
+    let said = eventually("it is said", || {
+        let error = error(&lab);
+        error.as_str().map(str::to_owned).ok_or(error)
+    });
+    for words in ["left out", "interface lab-br", "xdp"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let attached = lab.attached();
+    let of_it: Vec<_> = attached
+        .iter()
+        .filter(|row| row.starts_with("lab-br "))
+        .collect();
+    assert_eq!(of_it.len(), 2, "its other programs: {attached:?}");
+
+    lab.ok("node", "ip link del lxc-client");
+    becomes(&lab, "lxc-client", "waiting");
+    plug_as(&lab, "lxc-client");
+    becomes(&lab, "lxc-client", "attached");
+    ask_both(&lab, "another interface is followed");
+    lab.apply(
+        "more",
+        "[services.more]\nfrontends = [\"10.32.0.77:1/udp\"]\nbackends = []\n",
+    );
+    assert!(
+        lab.dpd("service list").contains("10.32.0.77:1/udp"),
+        "a change of the file is, too"
+    );
+    assert!(
+        error(&lab)
+            .as_str()
+            .is_some_and(|error| error.contains("lab-br")),
+        "it is still so"
+    );
+    lab.stop();
+    lab.start();
+    ask_both(&lab, "a start, too");
+    assert!(
+        error(&lab)
+            .as_str()
+            .is_some_and(|error| error.contains("lab-br")),
+        "and says it"
+    );
+
+    lab.ok("node", "ip link del lab-br");
+    eventually("without it all is well", || {
+        let error = error(&lab);
+        error.is_null().then_some(()).ok_or(error)
+    });
+    // What was refused a moment ago is new to a file that asks for more.
+    lab.ok(
+        "node",
+        "ip link add lab-br2 type bridge && ip link set lab-br2 up",
+    );
+    lab.drop_in(
+        "second",
+        "[interfaces.lab-br2]\nrole = \"uplink\"\nxdp = \"native\"\n",
+    );
+    eventually("a change is refused whole", || {
+        let error = error(&lab);
+        let is_said = error
+            .as_str()
+            .is_some_and(|error| error.contains("interface lab-br2"));
+        is_said.then_some(()).ok_or(error)
+    });
+    let attached = lab.attached();
+    let is_there = attached.iter().any(|row| row.starts_with("lab-br2 "));
+    assert!(!is_there, "{attached:?}");
 }
 
 /// DPD_TURNS=10000 makes it a long one.

@@ -167,6 +167,16 @@ impl Lab {
         self.must(&["start", self.node]);
     }
 
+    /// The same; the error holds what was said if it does not get ready.
+    pub fn try_start(&self) -> Result<(), String> {
+        let output = script(&self.laid.name).args(["start", self.node]).output();
+        let output = output.expect("run netns-lab/lab");
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(text(&output)),
+        }
+    }
+
     /// Ends dpd by SIGTERM and waits until it has gone.
     pub fn stop(&self) {
         self.must(&["stop", self.node]);

@@ -127,6 +127,42 @@ fn cleanup_removes_filters_and_the_qdisc_that_we_made() {
 }
 
 #[test]
+fn a_qdisc_that_somebody_put_in_the_place_of_ours_stays() {
+    on_host(|host| {
+        let replace = |interface: &str| {
+            host.tc(&format!("qdisc del dev {interface} clsact"));
+            host.tc(&format!("qdisc add dev {interface} clsact"));
+        };
+        let mut reconciler = host.start(Mechanism::Clsact);
+        replace("lxc-client");
+        host.apply(&mut reconciler, &host.config(CONFIG));
+        assert_eq!(count(host, "lxc-client"), [1, 1]);
+        drop(reconciler);
+        replace("lxc-server");
+        drop(host.start(Mechanism::Clsact));
+        assert_eq!(count(host, "lxc-server"), [1, 1]);
+        host.cleanup();
+        for interface in ["lxc-client", "lxc-server"] {
+            assert!(host.has_clsact(interface), "{interface}: theirs stays");
+            assert_eq!(count(host, interface), [0, 0], "{interface}");
+        }
+    });
+}
+
+#[test]
+fn a_filter_that_somebody_took_out_of_our_qdisc_leaves_it_ours() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Clsact);
+        host.tc("filter del dev lxc-client ingress");
+        host.apply(&mut reconciler, &host.config(CONFIG));
+        assert_eq!(count(host, "lxc-client"), [1, 1]);
+        drop(reconciler);
+        host.cleanup();
+        assert!(!host.has_clsact("lxc-client"), "ours goes");
+    });
+}
+
+#[test]
 fn the_qdisc_stays_for_a_foreign_filter_in_it() {
     on_host(|host| {
         drop(host.start(Mechanism::Clsact));

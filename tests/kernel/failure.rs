@@ -1,6 +1,10 @@
 //! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
 
+use std::fs;
+use std::sync::Arc;
+
 use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::gate;
 use dpd::bpf::pins::Pins;
 use dpd::config::Config;
 use dpd::model::world::World;
@@ -134,6 +138,92 @@ fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
             }
             let _third = host.start(mechanism);
             assert!(host.asks(), "the next good one works");
+        });
+    }
+}
+
+#[test]
+fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        fs::create_dir(host.pins().load(2)).unwrap();
+        let before = Picture::of(host);
+        let (config, world) = with_a_vanished_interface(host, CONFIG);
+        let mut second = host.take_over(&config, Mechanism::Tcx);
+        host.refused(&mut second, &config, &world);
+        drop(second);
+        Picture::of(host).assert_still(&before, "the programs are those that were");
+        assert!(host.asks(), "the service answers");
+        let _third = host.start(Mechanism::Tcx);
+        assert_eq!(Pins::numbers(&host.pins().loads()).len(), 1);
+    });
+}
+
+/// The last that can fail of a load: nothing of it is left.
+#[test]
+fn tables_to_carry_over_to_that_can_not_be_opened() {
+    on_host(|host| {
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let before = Picture::of(host);
+        let last = host.pins().next().map("dpd_ct_unanswered");
+        let last = format!("open map {}", last.display());
+        let kept = gate::keep(Arc::new(move |words| match words == last {
+            true => Err(std::io::ErrorKind::OutOfMemory.into()),
+            false => Ok(()),
+        }));
+        let config = host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n"));
+        host.refused(&mut reconciler, &config, &host.world());
+        drop(kept);
+        Picture::of(host).assert_still(&before, "nothing has changed");
+        assert_eq!(
+            dpd::bpf::pins::names(host.root()),
+            [host.pins().name()],
+            "no folder is left"
+        );
+    });
+}
+
+/// With a new switch epochs would begin again, and connections that were allowed under one would pass under its namesake.
+#[test]
+fn a_switch_that_was_unpinned_while_no_daemon_ran() {
+    type Loses = fn(&Host);
+    let rows: [(&str, Loses, bool); 3] = [
+        (
+            "the switch alone",
+            |host| fs::remove_file(host.pins().map("dpd_live")).unwrap(),
+            true,
+        ),
+        (
+            "the maps",
+            |host| fs::remove_dir_all(host.pins().maps()).unwrap(),
+            true,
+        ),
+        (
+            "the switch and the programs",
+            |host| {
+                fs::remove_file(host.pins().map("dpd_live")).unwrap();
+                fs::remove_dir_all(host.pins().loads()).unwrap();
+            },
+            false,
+        ),
+    ];
+    for (what, loses, goes_on) in rows {
+        on_host(|host| {
+            drop(host.start(Mechanism::Tcx));
+            assert!(host.asks(), "{what}: a connection");
+            loses(host);
+            assert!(host.asks(), "{what}: the datapath goes on");
+            let denied = host.changed("53/udp\"] }", "5353/udp\"] }");
+            let mut second = host.take_over(&denied, Mechanism::Tcx);
+            assert_eq!(second.epoch(), u64::from(goes_on), "{what}");
+            host.apply(&mut second, &denied);
+            assert!(!host.asks(), "{what}: the connection is denied by now");
+            assert_eq!(second.epoch(), 1 + u64::from(goes_on), "{what}");
+            host.apply(&mut second, &host.config(CONFIG));
+            assert!(host.asks_anew(), "{what}: the service answers");
+            drop(second);
+            drop(host.start(Mechanism::Tcx));
+            assert_eq!(host.reader().epoch().unwrap(), 3 + u64::from(goes_on));
         });
     }
 }

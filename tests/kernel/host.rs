@@ -70,6 +70,8 @@ pub struct Host {
     root: PathBuf,
     pub namespace: Namespace,
     client: Namespace,
+    /// Where interfaces can go.
+    pub elsewhere: Namespace,
     _server: Namespace,
     client_socket: UdpSocket,
     server_socket: UdpSocket,
@@ -105,6 +107,7 @@ pub fn on_host(test: impl FnOnce(&Host) + Send) {
                 second_socket: udp_socket(&server, SECOND),
                 namespace,
                 client,
+                elsewhere: Namespace::new(),
                 _server: server,
             });
         });
@@ -461,6 +464,8 @@ fn ask(socket: &UdpSocket, number: u64) -> std::io::Result<u16> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     pub epoch: u64,
+    /// Of the root.
+    pub folders: Vec<String>,
     tables: Vec<(String, u32)>,
     /// What the live slots of the outer maps hold, and what of the other slots' is not the same.
     live: BTreeMap<String, u32>,
@@ -495,6 +500,7 @@ impl Picture {
         idle.retain(|name, id| live.get(name) != Some(id));
         Picture {
             epoch,
+            folders: dpd::bpf::pins::names(host.root()),
             tables: host.table_ids().into_iter().collect(),
             live,
             idle,

@@ -1,8 +1,12 @@
 //! Places where no daemon may start or clean up: each says why, and what to do.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::gate;
+use dpd::bpf::pins;
 use dpd::config::Config;
 use dpd::reconcile::{Reconciler, cleanup};
 use rustix::mount::MountFlags;
@@ -37,6 +41,48 @@ fn a_second_daemon_on_the_same_root() {
         host.apply(&mut first, &host.changed("20001", "20009"));
         drop(first);
         drop(host.start(Mechanism::Tcx));
+    });
+}
+
+/// Does something once, right before an operation of these words.
+fn before(words: String, job: impl Fn() + Send + Sync + 'static) -> gate::Kept {
+    let is_done = AtomicBool::new(false);
+    gate::keep(Arc::new(move |what| {
+        if what == words && !is_done.swap(true, Ordering::Relaxed) {
+            job();
+        }
+        Ok(())
+    }))
+}
+
+#[test]
+fn a_daemon_that_starts_while_the_root_is_cleaned_away() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        let root = host.root().to_owned();
+        let kept = before(format!("lock {}", root.display()), move || {
+            cleanup(&root).expect("clean up");
+            assert!(!root.exists(), "the folder that was opened is gone");
+        });
+        let first = host.start(Mechanism::Tcx);
+        drop(kept);
+        assert_says(&refusal(&host.config(CONFIG)), &["stop it first"]);
+        drop(first);
+    });
+}
+
+#[test]
+fn nobody_starts_in_a_root_that_is_about_to_go() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        let root = host.root().to_owned();
+        let kept = before(format!("remove {}", root.display()), move || {
+            let error = pins::lock(&root).expect_err("it is locked");
+            assert_says(&format!("{error:#}"), &["stop it first"]);
+        });
+        host.cleanup();
+        drop(kept);
+        assert!(!host.root().exists());
     });
 }
 

@@ -236,9 +236,16 @@ fn refuse_each(
                 );
             }
             None => {
-                // The next look clears away what is left.
+                // The next look clears away what is left. There is none if nothing is.
+                if !reconciler.is_unfinished() {
+                    left.push(Picture::of(host).tidy(&what));
+                }
                 let epoch = reconciler.epoch();
                 host.apply(reconciler, &config);
+                assert!(
+                    !reconciler.is_unfinished(),
+                    "{what}: it would look for ever"
+                );
                 assert_eq!(
                     reconciler.epoch(),
                     epoch,
@@ -259,6 +266,8 @@ fn refuse_each(
             host.asks_at(from.service),
             "{what}: the next good file's service answers"
         );
+        let folders = Picture::of(host).folders;
+        assert_eq!(folders.len(), 1, "{what}: {folders:?}");
         words.push(refused);
     }
     let clean = Picture::of(host).tidy("at the end");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dpd::bpf::attach::{self, Found, Mechanism, Role};
+use dpd::reconcile::Reconciler;
 use libbpf_rs::libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use libbpf_rs::{Link, MapCore, MapHandle};
 
@@ -144,6 +145,71 @@ fn an_interface_that_leaves_the_file_loses_its_programs() {
         let mut second = host.take_over(&config, Mechanism::Tcx);
         host.apply(&mut second, &config);
         assert_eq!(attached(host), 2);
+    });
+}
+
+/// Links go with their interface to another network namespace, and tell no more of it than its index.
+#[test]
+fn another_interface_with_the_index_of_one_that_moved_away() {
+    type Comes = fn(&Host, Reconciler) -> Reconciler;
+    let rows: [(&str, Comes); 2] = [
+        ("while no daemon runs", |host, running| {
+            replace_client(host);
+            drop(running);
+            host.start(Mechanism::Tcx)
+        }),
+        ("under a running daemon", |host, mut running| {
+            replace_client(host);
+            assert!(running.has_drifted(), "it is found");
+            host.apply(&mut running, &host.config(CONFIG));
+            running
+        }),
+    ];
+    for (when, comes) in rows {
+        on_host(|host| {
+            let running = host.start(Mechanism::Tcx);
+            let ifindex = host.ifindex("lxc-client");
+            let running = comes(host, running);
+            assert_eq!(host.ifindex("lxc-client"), ifindex, "{when}");
+            let programs = host.program_ids();
+            for hook in [BPF_TCX_INGRESS, BPF_TCX_EGRESS] {
+                let [ours] = foreign::order(ifindex, hook)[..] else {
+                    panic!("{when}: one program");
+                };
+                assert!(programs.contains(&ours), "{when}: of the load in use");
+                let left = host.elsewhere.run(|| foreign::order(ifindex, hook));
+                assert!(left.is_empty(), "{when}: what moved has {left:?}");
+            }
+            let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
+            assert_eq!(found.len(), 2, "{when}");
+            drop(running);
+        });
+    }
+}
+
+/// The client's interface goes to another namespace, and one with its name and index takes its place.
+fn replace_client(host: &Host) {
+    let ifindex = host.ifindex("lxc-client");
+    let elsewhere = host.elsewhere.pid();
+    let ip = |words: &str| host.namespace.ip(words);
+    ip(&format!("link set lxc-client netns {elsewhere}"));
+    ip(&format!(
+        "link add lxc-client index {ifindex} type veth peer name lxc-peer"
+    ));
+    ip("link set lxc-client up");
+}
+
+#[test]
+fn cleanup_takes_programs_off_an_interface_that_moved_away() {
+    on_host(|host| {
+        drop(host.start(Mechanism::Tcx));
+        let ifindex = host.ifindex("lxc-client");
+        replace_client(host);
+        host.cleanup();
+        let left = host
+            .elsewhere
+            .run(|| foreign::order(ifindex, BPF_TCX_INGRESS));
+        assert!(left.is_empty(), "what moved has {left:?}");
     });
 }
 

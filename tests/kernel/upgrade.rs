@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::gate;
 use dpd::bpf::load::Release;
 use dpd::bpf::pins::{self, Pins};
 use dpd::config::Config;
@@ -233,6 +235,54 @@ fn no_packet_is_lost_by_another_size_of_conntrack() {
     });
 }
 
+/// A packet may still be on its way through the former chain, which is emptied when it goes.
+#[test]
+fn the_former_programs_go_a_grace_period_after_the_last_link_has_left_them() {
+    let rows = [
+        ("a restart", Release::own(), "/load/1"),
+        ("another version", own(version() + 1), "/maps/dpd_live"),
+        (
+            "another version's layout",
+            other(version() + 1),
+            "/maps/dpd_live",
+        ),
+    ];
+    for (what, release, gone) in rows {
+        on_host(|host| {
+            drop(host.start(Mechanism::Tcx));
+            let former = format!("unpin {}{gone}", host.pins().version().display());
+            let config = host.config(CONFIG);
+            let mut second = host.take_over_as(&config, release);
+            let (words, kept) = recorded();
+            host.apply(&mut second, &config);
+            drop(kept);
+            let words = words.lock().unwrap();
+            let last = words
+                .iter()
+                .rposition(|words| words.starts_with("update the link"));
+            let first = words.iter().position(|words| *words == former);
+            let (Some(last), Some(first)) = (last, first) else {
+                panic!("{what}: {words:#?}");
+            };
+            let between = words.get(last..first).unwrap_or_default();
+            // A write to an outer map waits for the programs that have begun.
+            let waits = |words: &String| words.starts_with("put table") && words.contains("slot");
+            assert!(between.iter().any(waits), "{what}: {words:#?}");
+        });
+    }
+}
+
+/// What is done on this thread, and on those that it starts, for as long as the second answer lives.
+fn recorded() -> (Arc<Mutex<Vec<String>>>, gate::Kept) {
+    let words = Arc::new(Mutex::new(Vec::new()));
+    let note = words.clone();
+    let kept = gate::keep(Arc::new(move |what| {
+        note.lock().unwrap().push(what.to_owned());
+        Ok(())
+    }));
+    (words, kept)
+}
+
 #[test]
 fn a_size_that_is_too_small_says_how_many_connections_it_forgets() {
     on_host(|host| {
@@ -383,6 +433,50 @@ fn an_older_version_leaves_a_newer_datapath_alone() {
         }
         assert_eq!(picture(host), before, "nothing has changed");
         assert!(host.asks(), "the newer serves on");
+    });
+}
+
+#[test]
+fn a_takeover_that_was_broken_off_is_finished_by_who_began_it() {
+    on_host(|host| {
+        let config = lasting(host);
+        let mut running = started(host, &config, former());
+        assert!(host.asks(), "a connection to carry over");
+        drop(running);
+        running = host.take_over(&config, Mechanism::Tcx);
+        let kept = gate::keep(Arc::new(|words| {
+            match words.starts_with("lead to the former") {
+                true => Err(std::io::ErrorKind::OutOfMemory.into()),
+                false => Ok(()),
+            }
+        }));
+        host.apply(&mut running, &config);
+        drop(kept);
+        drop(running);
+        let (former, between) = (format!("abi-{}", version() - 1), host.pins().name());
+        let before = picture(host);
+        assert_eq!(pins::names(host.root()), [&*former, &*between]);
+
+        let newer = Reconciler::start_as(&config, Mechanism::Tcx, other(version() + 1));
+        let error = match newer {
+            Ok(_) => panic!("this must be refused"),
+            Err(error) => format!("{error:#}"),
+        };
+        let start =
+            format!("start the version again that made {between}, which finishes its takeover");
+        for words in [&*former, &start, "`dpd cleanup`"] {
+            assert!(error.contains(words), "{words:?} is not said: {error}");
+        }
+        assert_eq!(picture(host), before, "nothing has changed");
+
+        drop(started(host, &config, Release::own()));
+        assert_eq!(pins::names(host.root()), [between], "it is finished");
+        let [connection] = &host.connections()[..] else {
+            panic!("one connection: {:?}", host.connections());
+        };
+        assert_eq!(connection.packets, 1, "it is the one that was");
+        drop(started(host, &config, other(version() + 1)));
+        assert!(host.asks(), "the newer one serves now");
     });
 }
 

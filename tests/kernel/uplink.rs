@@ -9,6 +9,7 @@ use dpd::bpf::load::XDP_PROGRAM;
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::xdp::{self, Attached};
 use dpd::model::state::XdpMode;
+use dpd::reconcile::{Part, Refused};
 use libbpf_rs::{Link, Program};
 
 use crate::common::namespace::Namespace;
@@ -335,6 +336,42 @@ fn somebody_elses_xdp_program_is_left_alone() {
     });
 }
 
+/// A refusal leaves the hooks as they were, also where something else had changed them.
+#[test]
+fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
+    on_host(|host| {
+        let neighbour = lay_veth(host);
+        let mut reconciler = host.start(Mechanism::Tcx);
+        let config = host.config(&with_uplink("native", PREFILTER));
+        host.apply(&mut reconciler, &config);
+        let ifindex = host.ifindex("uplink0");
+        let epoch = reconciler.epoch();
+        xdp::detach(&host.pins(), ifindex).expect("take ours off");
+        let theirs = Foreign::attach(host);
+        for look in ["the first look", "the next"] {
+            let done = reconciler.apply(&config, &host.world(), |_, _| {});
+            let error = done.expect_err("it can't have XDP");
+            let refused = Refused {
+                interface: "uplink0".to_owned(),
+                part: Part::Xdp,
+            };
+            assert_eq!(error.downcast_ref(), Some(&refused), "{look}: {error:#}");
+            let found = attach::find(&host.pins(), ifindex, Role::Uplink);
+            assert_eq!(found.len(), 2, "{look}: the tc hooks are ours");
+            assert_eq!(reconciler.epoch(), epoch, "{look}");
+        }
+        let without = host.config(&with_uplink("off", PREFILTER));
+        host.apply(&mut reconciler, &without);
+        assert!(!reconciler.has_drifted(), "there is nothing more to mend");
+        assert!(host.asks(), "the service answers");
+
+        theirs.detach();
+        host.apply(&mut reconciler, &config);
+        assert!(denies(&neighbour), "ours again");
+        assert!(!reconciler.has_drifted());
+    });
+}
+
 #[test]
 fn a_daemon_that_starts_beside_somebody_elses_xdp_program_applies_the_rest() {
     on_host(|host| {
@@ -410,6 +447,41 @@ fn programs_that_somebody_took_off_an_uplink_come_back() {
         }
         assert!(denies(&neighbour));
         assert!(answers(&neighbour, "192.0.2.2"));
+    });
+}
+
+/// Links go with their interface to another network namespace, and tell no more of it than its index.
+#[test]
+fn another_uplink_with_the_index_of_one_that_moved_away() {
+    on_host(|host| {
+        let _neighbour = lay_veth(host);
+        let config = host.config(&with_uplink("auto", PREFILTER));
+        let mut reconciler = host.start(Mechanism::Tcx);
+        host.apply(&mut reconciler, &config);
+        drop(reconciler);
+        let ifindex = host.ifindex("uplink0");
+        let link = host.links()[&format!("{ifindex}-xdp")].id;
+        let elsewhere = host.elsewhere.pid();
+        let ip = |words: &str| host.namespace.ip(words);
+        ip(&format!("link set uplink0 netns {elsewhere}"));
+        ip(&format!(
+            "link add uplink0 index {ifindex} type veth peer name uplink0-p"
+        ));
+        ip("link set uplink0 up");
+        let found = xdp::program_on(&host.pins(), ifindex);
+        assert_eq!(found, None, "the new one has no program yet");
+        let mut second = host.take_over(&config, Mechanism::Tcx);
+        host.apply(&mut second, &config);
+        assert_eq!(host.ifindex("uplink0"), ifindex);
+        assert_eq!(xdp_of(host), Some(Attached::Native));
+        assert!(!second.has_drifted());
+        wait_until_gone(
+            "the link that moved away",
+            &BTreeSet::from([link]),
+            all_links,
+        );
+        let moved = host.elsewhere.output("ip", "link show uplink0");
+        assert!(!moved.contains("xdp"), "what moved has none: {moved}");
     });
 }
 

@@ -39,12 +39,13 @@ fn status() -> DaemonStatus {
 
 fn start(limits: Limits) -> (TempDir, Server) {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&folder.path().join("dpd.sock"), limits, status).unwrap();
+    let socket = Socket::open(&folder.path().join("dpd.sock")).unwrap();
+    let server = Server::start(socket, limits, status).unwrap();
     (folder, server)
 }
 
 fn connect(server: &Server) -> UnixStream {
-    let stream = UnixStream::connect(&server.path).unwrap();
+    let stream = UnixStream::connect(&server.socket.path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
@@ -286,7 +287,7 @@ fn who_only_connects_takes_nobodys_place_for_long() {
 fn the_sockets_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run/dpd.sock");
-    let start = || Server::start(&path, Limits::default(), status);
+    let start = || Server::start(Socket::open(&path)?, Limits::default(), status);
 
     let server = start().unwrap();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -325,10 +326,15 @@ fn the_sockets_file() {
     );
     let error = start().err().unwrap().to_string();
     assert!(error.contains("is no socket"), "{error}");
+    fs::remove_file(&path).unwrap();
+
+    let socket = Socket::open(&path).unwrap();
+    let asked = UnixStream::connect(&path).unwrap_err();
+    assert_eq!(asked.kind(), ErrorKind::ConnectionRefused, "not yet");
+    drop(socket);
+    assert!(!path.exists(), "nobody ever listened");
 
     let long = folder.path().join("x".repeat(200));
-    let error = Server::start(&long, Limits::default(), status)
-        .err()
-        .unwrap();
+    let error = Socket::open(&long).unwrap_err();
     assert!(error.to_string().contains("108 bytes"), "{error:#}");
 }

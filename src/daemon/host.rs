@@ -1,0 +1,135 @@
+//! Follows the host: interfaces come, go and change, and what the configuration means for them is applied.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Daemon;
+use super::left_out::LeftOut;
+use crate::bpf::memory;
+use crate::model::world::World;
+use crate::net;
+use crate::reconcile::Refused;
+
+/// How often a change is tried again on a host that changes meanwhile.
+const LOOKS_AGAIN: usize = 5;
+
+impl Daemon {
+    /// The host may not be as it was: the same configuration may mean something else now.
+    pub(super) fn follow_host(&mut self) {
+        match self.look_at_host() {
+            Ok(()) => self.note_left_out(),
+            Err(error) => {
+                self.note_host_error(Some(format!("follow the host's interfaces: {error:#}")));
+            }
+        }
+    }
+
+    pub(super) fn note_left_out(&mut self) {
+        self.note_host_error(self.left_out.error());
+    }
+
+    /// An error that stays is said once.
+    fn note_host_error(&mut self, error: Option<String>) {
+        if let Some(error) = &error
+            && self.host_error.as_ref() != Some(error)
+        {
+            log::error!("{error}");
+        }
+        self.host_error.clone_from(&error);
+        self.shared.host_failed(error);
+    }
+
+    /// A host that is as it was costs no more than the look.
+    fn look_at_host(&mut self) -> Result<()> {
+        let world = net::snapshot()?;
+        let is_as_it_was = self.followed.as_ref() == Some(&world) && self.left_out.is_empty();
+        if is_as_it_was && !self.reconciler.has_drifted() && !self.reconciler.is_unfinished() {
+            self.note_host(&world);
+            return Ok(());
+        }
+        self.apply_in(world, |_| true)
+    }
+
+    /// Makes the datapath match the configuration that was read last. Looks again if the host changes meanwhile: an interface
+    /// that has just gone is refused by the kernel. One that stays and is refused is left out, if it may be.
+    pub(super) fn apply_in(
+        &mut self,
+        world: World,
+        may_leave_out: impl Fn(&Refused) -> bool,
+    ) -> Result<()> {
+        self.followed = None;
+        let (mut world, mut left_out) = (world, LeftOut::default());
+        let mut looks = LOOKS_AGAIN;
+        while let Err(error) = self.apply_once(&world, &left_out) {
+            let now = net::snapshot()?;
+            if now != world && looks > 0 {
+                log::debug!("the host has changed meanwhile: {error:#}");
+                (world, looks) = (now, looks - 1);
+                continue;
+            }
+            let names = self.config.interfaces.keys();
+            let there = names.filter(|name| world.links.contains_key(*name)).count();
+            let refused = error.downcast_ref::<Refused>();
+            let refused = refused.filter(|refused| may_leave_out(refused));
+            if !refused.is_some_and(|refused| left_out.add(refused, &error, there)) {
+                return Err(error);
+            }
+        }
+        self.followed = Some(world);
+        self.left_out = left_out;
+        Ok(())
+    }
+
+    fn apply_once(&mut self, world: &World, left_out: &LeftOut) -> Result<()> {
+        let names = &self.names;
+        let started = Instant::now();
+        let applied = self.reconciler.apply(
+            &left_out.config(&self.config),
+            &left_out.world(world),
+            |epoch, catalog| names.add(epoch, catalog),
+        );
+        self.say_undone();
+        let applied = applied?;
+        self.shared
+            .compared(started.elapsed(), self.reconciler.live());
+        if !applied.changes.is_empty() {
+            self.shared.applied();
+        }
+        self.say(&applied.changes);
+        self.note_host(world);
+        drop(applied);
+        memory::give_back();
+        Ok(())
+    }
+
+    /// What the host lacks is said when it changes.
+    fn note_host(&mut self, world: &World) {
+        let waiting: Vec<String> = self
+            .reconciler
+            .live()
+            .into_iter()
+            .flat_map(|live| live.catalog.interfaces())
+            .filter(|(_, ifindex)| ifindex.is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        let mut warnings = net::checks(&self.config, world);
+        warnings.extend(self.reconciler.foreign());
+        let is_new = |name: &&String| !self.waiting.contains(name);
+        let missing = waiting
+            .iter()
+            .filter(|name| !world.links.contains_key(*name));
+        for name in missing.filter(is_new) {
+            log::info!("interface {name} is not there: waiting for it");
+        }
+        for warning in warnings
+            .iter()
+            .filter(|warning| !self.warnings.contains(warning))
+        {
+            log::warn!("{warning}");
+        }
+        self.shared.host(&waiting, &warnings);
+        self.waiting = waiting;
+        self.warnings = warnings;
+    }
+}
