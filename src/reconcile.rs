@@ -340,7 +340,8 @@ impl Reconciler {
                 changes: Vec::new(),
             });
         }
-        let census = match changes.is_empty() && self.load.is_settled() {
+        let is_carrying = self.load.former().is_some();
+        let census = match changes.is_empty() && !is_carrying {
             true => None,
             false => Census::begin(self.pins_of_connections(), before),
         };
@@ -378,7 +379,7 @@ impl Reconciler {
         let switched = Instant::now();
         let before = self.live.replace(state);
         self.has_old_counters = true;
-        if !self.load.is_settled() {
+        if is_carrying {
             census.iter().for_each(Census::finish);
         }
         self.tidy(&wanted);
@@ -483,11 +484,15 @@ impl Reconciler {
 }
 
 impl Drop for Reconciler {
-    /// The datapath goes on. Only a load that no interface ever got is nobody's, and tables that were written ahead.
+    /// The datapath goes on. Only a load that no interface ever got is nobody's, and tables that were written ahead; so is a
+    /// root that has nothing in it then.
     fn drop(&mut self) {
         self.forget_ahead();
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
+            if let Err(error) = pins::remove_root(self.load.pins().root(), &self.lock) {
+                log::debug!("{error:#}");
+            }
         }
     }
 }
@@ -569,6 +574,6 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
             pins.version().display()
         ));
     }
-    pins::remove_root(root, lock)?;
+    pins::remove_root(root, &lock)?;
     Ok(removed)
 }

@@ -302,6 +302,7 @@ mod observers {
             last_error: Some("x.toml:7: that is wrong".to_owned()),
             reloads: Some(0),
             is_reloading: false,
+            reload_error: None,
             applied_seconds_ago: 1,
             waiting: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),

@@ -254,12 +254,12 @@ fn is_lock_on(root: &Path, lock: &OwnedFd) -> bool {
     root.is_ok_and(|root| locked.is_ok_and(|locked| locked.st_ino == root.ino()))
 }
 
-/// Removes the root if it is empty; the lock on it is let go after that, so that nobody begins in a folder that goes.
+/// Removes the root if it is empty. Whoever does that holds the lock on it, so that nobody begins in a folder that goes.
 ///
 /// # Errors
 /// If the kernel refuses for another reason than that something is there.
-pub fn remove_root(root: &Path, lock: OwnedFd) -> Result<()> {
-    let removed = gate::pass(format_args!("remove {}", root.display()), || {
+pub fn remove_root(root: &Path, _lock: &OwnedFd) -> Result<()> {
+    gate::pass(format_args!("remove {}", root.display()), || {
         match fs::remove_dir(root) {
             // The bpffs itself was named as the root, or others have pins there: what is theirs stays.
             Err(error)
@@ -272,9 +272,7 @@ pub fn remove_root(root: &Path, lock: OwnedFd) -> Result<()> {
             }
             removed => removed,
         }
-    });
-    drop(lock);
-    removed
+    })
 }
 
 /// The pid in `/proc/locks` of whoever holds the lock on the root.

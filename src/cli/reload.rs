@@ -1,7 +1,7 @@
 //! `dpd reload`: asks the daemon to read the file at once, and waits for what becomes of it.
 //!
 //! ```text
-//!   status: n reloads are done ─► SIGHUP ─► status, again and again: n + 1 are done ─► its last error
+//!   status: n reloads are done ─► SIGHUP ─► status, again and again: n + 1 are done ─► its error
 //! ```
 //!
 //! One that is under way when we ask may have read the file before it was changed: then the next one counts.
@@ -27,8 +27,12 @@ const TICK: Timespec = Timespec {
 
 pub fn run(node: &Node) -> Result<()> {
     let status = reload(&node.socket)?;
-    if let Some(error) = status.last_error {
+    if let Some(error) = status.reload_error {
         bail!("{error}");
+    }
+    // What the host does not let the daemon follow is no fault of the file's.
+    if let Some(error) = status.last_error {
+        eprintln!("dpd: {error}");
     }
     output::print(&format!("the datapath matches {}\n", status.config))
 }

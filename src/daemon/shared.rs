@@ -33,6 +33,7 @@ struct Facts {
     /// Reloads that are done.
     reloads: u64,
     is_reloading: bool,
+    reload_error: Option<String>,
     /// Why the host's last change was not followed.
     host_error: Option<String>,
     waiting: Vec<String>,
@@ -63,6 +64,7 @@ impl Shared {
                 file_error: None,
                 reloads: 0,
                 is_reloading: false,
+                reload_error: None,
                 host_error: None,
                 waiting: Vec::new(),
                 warnings: Vec::new(),
@@ -137,6 +139,7 @@ impl Shared {
     pub fn reload_ends(&self) {
         let mut facts = self.facts();
         facts.is_reloading = false;
+        facts.reload_error = facts.file_error.clone();
         facts.reloads += 1;
     }
 
@@ -221,6 +224,7 @@ impl Shared {
             last_error: facts.file_error.clone().or(facts.host_error.clone()),
             reloads: Some(facts.reloads),
             is_reloading: facts.is_reloading,
+            reload_error: facts.reload_error.clone(),
             applied_seconds_ago: facts.applied.elapsed().as_secs(),
             waiting: facts.waiting.clone(),
             warnings: facts.warnings.clone(),

@@ -20,6 +20,9 @@ pub struct DaemonStatus {
     /// Another one is under way.
     #[serde(default)]
     pub is_reloading: bool,
+    /// Why what the last of these found in the file is not applied; `None`: it is.
+    #[serde(default)]
+    pub reload_error: Option<String>,
     /// Seconds since the live configuration was applied.
     pub applied_seconds_ago: u64,
     /// Interfaces of the file that are not there.

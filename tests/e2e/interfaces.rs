@@ -410,6 +410,7 @@ fn an_interface_that_the_kernel_refuses_is_left_out() {
             .is_some_and(|error| error.contains("lab-br")),
         "it is still so"
     );
+    lab.dpd("reload"); // it is no fault of the file's
     lab.stop();
     lab.start();
     ask_both(&lab, "a start, too");

@@ -120,6 +120,7 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
         last_error: Some("config.toml:3: unknown key\n  colour = 1\n  ^^^^^^".to_owned()),
         reloads: Some(7),
         is_reloading: false,
+        reload_error: None,
         applied_seconds_ago: 61,
         waiting: vec!["lxc-late".to_owned()],
         warnings: vec![

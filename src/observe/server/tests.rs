@@ -27,6 +27,7 @@ fn status() -> DaemonStatus {
         last_error: None,
         reloads: Some(0),
         is_reloading: false,
+        reload_error: None,
         applied_seconds_ago: 2,
         waiting: Vec::new(),
         warnings: Vec::new(),
