@@ -52,7 +52,7 @@ pub struct Reconciler {
     /// Counters may be left of what is gone.
     has_old_counters: bool,
     /// Interfaces may be announced to be no endpoints.
-    has_announced: bool,
+    has_outsiders: bool,
     /// Nothing else is left that was to be cleared away after the last switch.
     is_tidy: bool,
     kept: Kept,
@@ -113,9 +113,8 @@ impl Reconciler {
         let root = &config.daemon.bpf_root;
         let lock = pins::lock(root)?;
         grace::recover(root);
-        let place = Place::find(root, release.version)?;
-        let load = load::load_at(&place, &release, &sizes(config))?;
-        let (generations, live) = take_over(&load).inspect_err(|_| load.discard())?;
+        let made = Reconciler::load(config, &release).inspect_err(|_| leave_root(root, &lock));
+        let (load, (generations, live)) = made?;
         Ok(Reconciler {
             mechanism,
             release,
@@ -125,12 +124,19 @@ impl Reconciler {
             ahead: None,
             attached: BTreeMap::new(),
             has_old_counters: true,
-            has_announced: true, // by a daemon before us
+            has_outsiders: true, // of a daemon before us
             is_tidy: true,
             kept: Kept::default(),
             undone: Vec::new(),
             lock,
         })
+    }
+
+    fn load(config: &Config, release: &Release<'static>) -> Result<(Load, TakenOver)> {
+        let place = Place::find(&config.daemon.bpf_root, release.version)?;
+        let load = load::load_at(&place, release, &sizes(config))?;
+        let taken_over = take_over(&load).inspect_err(|_| load.discard())?;
+        Ok((load, taken_over))
     }
 
     /// The live epoch.
@@ -141,6 +147,17 @@ impl Reconciler {
     /// What is live.
     pub fn live(&self) -> Option<&State> {
         self.live.as_ref()
+    }
+
+    /// Whether the interface is an endpoint or an uplink by the live tables, and has the programs for it.
+    pub fn serves(&self, interface: &str) -> bool {
+        let Some(live) = &self.live else { return false };
+        let mut interfaces = live.catalog.interfaces();
+        let Some((_, Some(ifindex))) = interfaces.find(|(name, _)| *name == interface) else {
+            return false;
+        };
+        let role = roles(live).get(&ifindex).copied();
+        role.is_some_and(|role| attach::find(self.load.pins(), ifindex, role).len() == 2)
     }
 
     /// Whether something is left to do that failed after the last switch; the next `apply` tries it again.
@@ -364,7 +381,7 @@ impl Reconciler {
         let rows = new_rows(&before.catalog, &state.catalog);
         let cleared = counters::clear_traffic(self.load.pins(), rows);
         if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted, epoch)) {
-            self.forget_announced();
+            self.forget_outsiders();
             match prepared {
                 Some(prepared) => self.generations.discard(prepared.epoch()),
                 None => self.retract(),
@@ -448,11 +465,11 @@ impl Reconciler {
     fn tidy(&mut self, wanted: &BTreeMap<u32, Role>) {
         let done = [
             self.generations.forget_old(),
-            // As long as one of them has programs it is not to be cut off by them.
-            self.detach_all_but(wanted) && self.forget_announced(),
+            self.detach_all_but(wanted),
+            self.forget_outsiders(),
             self.detach_xdp(),
         ];
-        self.is_tidy = done == [true; 3];
+        self.is_tidy = done == [true; 4];
         self.settle();
         self.forget_counters();
     }
@@ -490,9 +507,7 @@ impl Drop for Reconciler {
         self.forget_ahead();
         if !self.load.is_settled() && self.attached.is_empty() {
             self.load.discard();
-            if let Err(error) = pins::remove_root(self.load.pins().root(), &self.lock) {
-                log::debug!("{error:#}");
-            }
+            leave_root(self.load.pins().root(), &self.lock);
         }
     }
 }
@@ -511,9 +526,18 @@ struct Before {
     attached: BTreeMap<u32, Role>,
 }
 
+/// After a start that failed: of a root with nothing in it nobody has any use.
+fn leave_root(root: &Path, lock: &OwnedFd) {
+    if let Err(error) = pins::remove_root(root, lock) {
+        log::debug!("{error:#}");
+    }
+}
+
+type TakenOver = (Generations, Option<State>);
+
 /// The tables of a load, and what is live before anything is applied: its own, or that of the datapath which it takes over
 /// from.
-fn take_over(load: &Load) -> Result<(Generations, Option<State>)> {
+fn take_over(load: &Load) -> Result<TakenOver> {
     let generations = Generations::open_after(load.pins(), load.epoch_before()?)?;
     let live = match load.former() {
         Some(former) if !generations.is_live() => {

@@ -108,7 +108,7 @@ fn make_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
         };
     }
     // Not before it is made: whoever is killed in between leaves a qdisc that nobody removes, which harms nobody, and not a mark
-    // on one that somebody else made.
+    // on one that somebody else made. So does whoever takes all filters out of ours: it looks like another's.
     mark(&qdisc_mark(pins, ifindex)).inspect_err(|_| {
         // Without its mark nobody would know that it is of our making.
         if let Err(error) = remove_qdisc(ifindex) {

@@ -1,6 +1,8 @@
 //! Interfaces that have the programs and are no endpoints: those that become some with the next switch, and those that were
 //! some before the last. The programs pass their packets.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use libbpf_rs::{MapCore, MapFlags};
 
@@ -14,31 +16,26 @@ const MAP: &str = "dpd_outside";
 /// Of an interface that is no endpoint any more.
 pub const FOR_GOOD: u64 = u64::MAX;
 
-/// Says until which epoch each interface is no endpoint. Of more than the map holds the last are cut off meanwhile.
+/// Says of these interfaces until which epoch each is no endpoint, and of no other. Of more than the map holds the last are
+/// cut off meanwhile.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn announce(pins: &Pins, interfaces: impl IntoIterator<Item = (u32, u64)>) -> Result<()> {
-    let map = map::open(&pins.map(MAP))?;
-    let most = map.max_entries() as usize;
-    for (ifindex, until) in interfaces.into_iter().take(most) {
-        gate::pass(format_args!("announce interface {ifindex}"), || {
-            map.update(ifindex.as_bytes(), until.as_bytes(), MapFlags::ANY)
-        })?;
-    }
-    Ok(())
-}
-
-/// Clears what was announced.
-///
-/// # Errors
-/// If the kernel refuses.
-pub fn forget(pins: &Pins) -> Result<()> {
+pub fn restate(pins: &Pins, outside: &BTreeMap<u32, u64>) -> Result<()> {
     let map = map::open(&pins.map(MAP))?;
     // Deleting the key that a walk stands at would start the walk again.
     let keys: Vec<Vec<u8>> = map.keys().collect();
     for key in keys {
-        gate::pass(format_args!("delete a row of {MAP}"), || map.delete(&key))?;
+        let is_wanted = u32::from_bytes(&key).is_some_and(|key| outside.contains_key(&key));
+        if !is_wanted {
+            gate::pass(format_args!("delete a row of {MAP}"), || map.delete(&key))?;
+        }
+    }
+    let most = map.max_entries() as usize;
+    for (ifindex, until) in outside.iter().take(most) {
+        gate::pass(format_args!("announce interface {ifindex}"), || {
+            map.update(ifindex.as_bytes(), until.as_bytes(), MapFlags::ANY)
+        })?;
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ const TICK: Timespec = Timespec {
 };
 
 pub fn run(node: &Node) -> Result<()> {
-    let status = reload(&node.socket)?;
+    let daemon = client::process(&node.socket).map_err(explain)?;
+    let status = reload(&node.socket, daemon)?;
     if let Some(error) = status.reload_error {
         bail!("{error}");
     }
@@ -37,20 +38,26 @@ pub fn run(node: &Node) -> Result<()> {
     output::print(&format!("the datapath matches {}\n", status.config))
 }
 
-/// The daemon's status after a reload that has begun with this call, or later.
-fn reload(socket: &Path) -> Result<DaemonStatus> {
-    let before = client::status(socket).map_err(|error| match client::is_down(&error) {
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    match client::is_down(&error) {
         true => error.context(
             "no daemon is running: `systemctl start dpd`, or restart it if daemon.socket is another now",
         ),
         false => error,
-    })?;
-    let pid = before.pid;
+    }
+}
+
+/// The daemon's status after a reload that has begun with this call, or later.
+fn reload(socket: &Path, pid: Pid) -> Result<DaemonStatus> {
+    // A hold on the process, to which nobody else's number can fall.
+    let daemon = pidfd_open(pid, PidfdFlags::empty())
+        .with_context(|| format!("find the daemon (pid {pid})"))?;
+    let before = client::status(socket).map_err(explain)?;
     let Some(reloads) = before.reloads else {
         bail!("the daemon (pid {pid}) is of a version before this: restart it");
     };
     let due = reloads + u64::from(before.is_reloading) + 1;
-    let daemon = signal(pid).with_context(|| format!("send SIGHUP to the daemon (pid {pid})"))?;
+    signal(&daemon).with_context(|| format!("send SIGHUP to the daemon (pid {pid})"))?;
     while !has_ended(&daemon)? {
         // Busy or about to end: whether it does, its process says.
         if let Ok(status) = client::status(socket)
@@ -62,15 +69,11 @@ fn reload(socket: &Path) -> Result<DaemonStatus> {
     bail!("the daemon (pid {pid}) has ended meanwhile: its log says why")
 }
 
-/// A hold on the process, to which nobody else's number can fall.
-fn signal(pid: u32) -> Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let daemon = pidfd_open(pid.context("this is no process")?, PidfdFlags::empty())?;
-    match pidfd_send_signal(&daemon, Signal::HUP) {
+fn signal(daemon: &OwnedFd) -> Result<()> {
+    match pidfd_send_signal(daemon, Signal::HUP) {
         Err(Errno::PERM) => Err(Errno::PERM).context("only root and its own user may"),
         sent => sent.map_err(Into::into),
-    }?;
-    Ok(daemon)
+    }
 }
 
 /// Waits for a tick, or until the process has ended.
@@ -131,7 +134,8 @@ mod tests {
             }
         });
         let server = server.unwrap();
-        let done = reload(&path);
+        let daemon = Pid::from_raw(pid.cast_signed()).unwrap();
+        let done = reload(&path, daemon);
         drop(server);
         let _ = child.kill();
         child.wait().unwrap();

@@ -1,6 +1,6 @@
 //! Follows the host: interfaces come, go and change, and what the configuration means for them is applied.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -9,16 +9,19 @@ use super::left_out::LeftOut;
 use crate::bpf::memory;
 use crate::model::world::World;
 use crate::net;
-use crate::reconcile::Refused;
+use crate::reconcile::{Part, Refused};
 
 /// How often a change is tried again on a host that changes meanwhile.
 const LOOKS_AGAIN: usize = 5;
+/// What the kernel has refused is not tried again at once on a host that is as it was: what is undone stirs the host, too.
+const REST: Duration = Duration::from_secs(25);
 
 impl Daemon {
     /// The host may not be as it was: the same configuration may mean something else now.
     pub(super) fn follow_host(&mut self) {
         match self.look_at_host() {
-            Ok(()) => self.note_left_out(),
+            Ok(true) => self.note_left_out(),
+            Ok(false) => {}
             Err(error) => {
                 self.note_host_error(Some(format!("follow the host's interfaces: {error:#}")));
             }
@@ -40,19 +43,31 @@ impl Daemon {
         self.shared.host_failed(error);
     }
 
-    /// A host that is as it was costs no more than the look.
-    fn look_at_host(&mut self) -> Result<()> {
+    /// A host that is as it was costs no more than the look. Answers whether anything was tried.
+    fn look_at_host(&mut self) -> Result<bool> {
         let world = net::snapshot()?;
-        let is_as_it_was = self.followed.as_ref() == Some(&world) && self.left_out.is_empty();
-        if is_as_it_was && !self.reconciler.has_drifted() && !self.reconciler.is_unfinished() {
-            self.note_host(&world);
-            return Ok(());
+        let is_followed = self.followed.as_ref() == Some(&world) && self.is_all_done();
+        let again = self.again.as_ref();
+        let rests = again.is_some_and(|(tried, from)| *tried == world && Instant::now() < *from);
+        if (is_followed || rests) && !self.reconciler.has_drifted() {
+            if is_followed {
+                self.note_host(&world);
+            }
+            return Ok(false);
         }
-        self.apply_in(world, |_| true)
+        let done = self.apply_in(world.clone(), |_| true);
+        let is_all_done = done.is_ok() && self.is_all_done();
+        self.again = (!is_all_done).then(|| (world, Instant::now() + REST));
+        done.map(|()| true)
+    }
+
+    fn is_all_done(&self) -> bool {
+        self.left_out.is_empty() && !self.reconciler.is_unfinished()
     }
 
     /// Makes the datapath match the configuration that was read last. Looks again if the host changes meanwhile: an interface
-    /// that has just gone is refused by the kernel. One that stays and is refused is left out, if it may be.
+    /// that has just gone is refused by the kernel. One that stays and is refused is left out, if it may be; not one that goes
+    /// on being served by the programs that it has.
     pub(super) fn apply_in(
         &mut self,
         world: World,
@@ -62,7 +77,7 @@ impl Daemon {
         let (mut world, mut left_out) = (world, LeftOut::default());
         let mut looks = LOOKS_AGAIN;
         while let Err(error) = self.apply_once(&world, &left_out) {
-            let now = net::snapshot()?;
+            let now = net::snapshot().unwrap_or_else(|_| world.clone());
             if now != world && looks > 0 {
                 log::debug!("the host has changed meanwhile: {error:#}");
                 (world, looks) = (now, looks - 1);
@@ -71,7 +86,11 @@ impl Daemon {
             let names = self.config.interfaces.keys();
             let there = names.filter(|name| world.links.contains_key(*name)).count();
             let refused = error.downcast_ref::<Refused>();
-            let refused = refused.filter(|refused| may_leave_out(refused));
+            let refused = refused.filter(|refused| {
+                let is_served =
+                    refused.part == Part::Tc && self.reconciler.serves(&refused.interface);
+                !is_served && may_leave_out(refused)
+            });
             if !refused.is_some_and(|refused| left_out.add(refused, &error, there)) {
                 return Err(error);
             }

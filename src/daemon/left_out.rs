@@ -12,8 +12,8 @@ use crate::model::state::XdpMode;
 use crate::model::world::World;
 use crate::reconcile::{Part, Refused};
 
-/// So many interfaces may be left out, and never all of those that are there. If more can't have programs, it is not the
-/// interfaces.
+/// So many interfaces may be left out whole, and never all of those that are there. If more can't have programs, it is not
+/// the interfaces.
 const LEFT_OUT_MAX: usize = 8;
 
 /// Programs that the kernel refuses to put on an interface, each with the error.
@@ -25,14 +25,14 @@ impl LeftOut {
         self.0.is_empty()
     }
 
-    pub fn contains(&self, refused: &Refused) -> bool {
-        self.0.contains_key(refused)
-    }
-
     /// Leaves one more out of those that are there; answers whether that is worth another try.
     pub fn add(&mut self, refused: &Refused, error: &Error, there: usize) -> bool {
-        let most = LEFT_OUT_MAX.min(there.saturating_sub(1));
-        let is_new = self.0.len() < most && !self.contains(refused);
+        let whole = self.0.keys().filter(|refused| refused.part == Part::Tc);
+        let has_room = match refused.part {
+            Part::Tc => whole.count() < LEFT_OUT_MAX.min(there.saturating_sub(1)),
+            Part::Xdp => true,
+        };
+        let is_new = has_room && !self.0.contains_key(refused);
         if is_new {
             self.0.insert(refused.clone(), format!("{error:#}"));
         }
@@ -113,7 +113,7 @@ mod tests {
         assert!(Arc::ptr_eq(&out.config(&config), &config));
         assert_eq!(out.error(), None);
 
-        assert!(out.add(&refused("up0", Part::Xdp), &anyhow!("no driver"), 3));
+        assert!(out.add(&refused("up0", Part::Xdp), &anyhow!("no driver"), 1));
         assert!(!out.add(&refused("up0", Part::Xdp), &anyhow!("once more"), 3));
         assert!(out.add(&refused("up1", Part::Tc), &anyhow!("no room"), 3));
         let left: Vec<String> = out.world(&world).links.keys().cloned().collect();

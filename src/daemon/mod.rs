@@ -34,7 +34,7 @@ use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server, Socket};
 use crate::parallel::both;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Part, Reconciler, Refused};
 use crate::systemd;
 use crate::watch::FileWatcher;
 use left_out::LeftOut;
@@ -156,6 +156,8 @@ struct Daemon {
     followed: Option<World>,
     /// What of it the kernel refused.
     left_out: LeftOut,
+    /// What not all was done for; it is not tried again before this time.
+    again: Option<(World, Instant)>,
     /// Why the host could not be followed, as it was said last.
     host_error: Option<String>,
     telling: Option<Telling>,
@@ -198,6 +200,7 @@ impl Daemon {
             metrics: None,
             followed: None,
             left_out: LeftOut::default(),
+            again: None,
             host_error: None,
             telling: None,
         };
@@ -334,21 +337,23 @@ impl Daemon {
             self.sweeper.wait(); // the tables are about to be others
         }
         let previous = std::mem::replace(&mut self.config, config);
-        // A change is refused whole, but for what is left out already.
-        let left_out = std::mem::take(&mut self.left_out);
-        let done =
-            world.and_then(|world| self.apply_in(world, |refused| left_out.contains(refused)));
+        // A change is refused whole. What it does not concern may be left out.
+        let (before, wanted) = (previous.clone(), self.config.clone());
+        let may_leave_out = |refused: &Refused| {
+            let of = |config: &Config| config.interfaces.get(&refused.interface).cloned();
+            let is_same = of(&before) == of(&wanted);
+            is_same && (refused.part == Part::Tc || !before.prefilter.is_empty())
+        };
+        let done = world.and_then(|world| self.apply_in(world, may_leave_out));
         match done {
             Ok(()) => {
                 self.serve_metrics(port);
                 self.shared.follows(&self.config);
-                self.host_error = None;
                 self.note_left_out();
                 true
             }
             Err(error) => {
                 self.config = previous;
-                self.left_out = left_out;
                 self.fail(&format!("apply {}: {error:#}", self.path.display()));
                 false
             }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::net::sockopt;
+use rustix::process::Pid;
 
 use super::protocol::{Observe, Reply, Request};
 use crate::model::status::DaemonStatus;
@@ -41,6 +43,20 @@ pub fn observe(
 ) -> Result<()> {
     let stream = connect(socket)?;
     exchange(&stream, socket, &Request::Observe(request), take)
+}
+
+/// The daemon's process, as this PID namespace knows it.
+///
+/// # Errors
+/// If there is no daemon, see [`is_down`], or its process is none of this namespace.
+pub fn process(socket: &Path) -> Result<Pid> {
+    let stream = connect(socket)?;
+    let daemon = sockopt::socket_peercred(&stream).context("ask whose the socket is")?;
+    // The kernel says 0 of one that it has no number for here.
+    match daemon.pid.as_raw_pid() {
+        0 => bail!("the daemon runs in another PID namespace: ask there"),
+        _ => Ok(daemon.pid),
+    }
 }
 
 /// Whether the error says that no daemon listens.

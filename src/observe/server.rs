@@ -110,7 +110,19 @@ impl Socket {
         })
     }
 
+    fn is_in_place(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file)
+    }
+
     fn listen(&self) -> Result<UnixListener> {
+        if !self.is_in_place() {
+            // To whoever came meanwhile, it looked like a dead daemon's.
+            bail!(
+                "somebody has taken the place of our socket {}: give daemon.socket another path",
+                self.path.display()
+            );
+        }
         rustix::net::listen(&self.socket, 128)
             .with_context(|| format!("listen at {}", self.path.display()))?;
         let copy = self.socket.try_clone();
@@ -121,9 +133,9 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.is_in_place()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             log::warn!("the socket {} stays behind: {error}", self.path.display());
         }
     }

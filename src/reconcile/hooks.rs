@@ -60,8 +60,7 @@ impl Reconciler {
         let new: Vec<u32> = new.map(|(ifindex, _)| *ifindex).collect();
         let _hurry = self.hurry(new.len());
         if self.epoch() < epoch {
-            let leaving = held.iter().filter(|ifindex| !wanted.contains_key(ifindex));
-            self.announce(&new, leaving, epoch)?;
+            self.announce(&due, wanted, epoch)?;
         }
         let mut tried = BTreeMap::new();
         // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
@@ -227,32 +226,43 @@ impl Reconciler {
     }
 
     /// Whoever has the programs before or after it is an endpoint is not to be cut off.
-    fn announce<'a>(
+    fn announce(
         &mut self,
-        coming: &[u32],
-        leaving: impl Iterator<Item = &'a u32>,
+        due: &[(u32, Role)],
+        wanted: &BTreeMap<u32, Role>,
         epoch: u64,
     ) -> Result<()> {
-        let coming = coming.iter().map(|ifindex| (*ifindex, epoch));
-        let leaving = leaving.map(|ifindex| (*ifindex, outside::FOR_GOOD));
-        let outside: Vec<(u32, u64)> = coming.chain(leaving).collect();
+        let served = self.live.as_ref().map(|live| &live.endpoints);
+        let is_served = |ifindex: &u32| served.is_some_and(|served| served.contains_key(ifindex));
+        let coming = due.iter().map(|(ifindex, _)| *ifindex);
+        let coming = coming.filter(|ifindex| !is_served(ifindex));
+        let stale = self.stale(wanted).into_iter();
+        let outside: BTreeMap<u32, u64> = coming
+            .map(|ifindex| (ifindex, epoch))
+            .chain(stale.map(|ifindex| (ifindex, outside::FOR_GOOD)))
+            .collect();
         if outside.is_empty() {
             return Ok(());
         }
-        self.has_announced = true;
-        outside::announce(self.load.pins(), outside)
+        self.has_outsiders = true;
+        outside::restate(self.load.pins(), &outside)
     }
 
-    /// What was announced before a switch has come true by now, or will not. Answers whether that is cleared.
-    pub(super) fn forget_announced(&mut self) -> bool {
-        if self.has_announced {
-            let done = outside::forget(self.load.pins());
-            self.has_announced = done.is_err();
-            if let Err(error) = done {
-                log::warn!("interfaces stay announced to be no endpoints: {error:#}");
-            }
+    /// After a change, or what came of it: whoever still has programs and is no endpoint stays outside. Answers whether there
+    /// is nobody.
+    pub(super) fn forget_outsiders(&mut self) -> bool {
+        if !self.has_outsiders {
+            return true;
         }
-        !self.has_announced
+        let wanted = self.live.as_ref().map(roles).unwrap_or_default();
+        let left = self.stale(&wanted).into_iter();
+        let left: BTreeMap<u32, u64> = left.map(|ifindex| (ifindex, outside::FOR_GOOD)).collect();
+        let done = outside::restate(self.load.pins(), &left);
+        if let Err(error) = &done {
+            log::warn!("interfaces stay announced to be no endpoints: {error:#}");
+        }
+        self.has_outsiders = done.is_err() || !left.is_empty();
+        !self.has_outsiders
     }
 
     /// Answers whether all of them are off.

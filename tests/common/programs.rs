@@ -169,7 +169,8 @@ impl Datapath for Programs {
         self.ask(move |machine| {
             let until = machine.generations.epoch().saturating_add(epochs);
             let row = (machine.ifindex(&interface), until);
-            outside::announce(&machine.pins, [row]).expect("announce the interface");
+            outside::restate(&machine.pins, &BTreeMap::from([row]))
+                .expect("announce the interface");
         });
     }
 

@@ -18,6 +18,7 @@ mod clsact;
 mod drift;
 mod failure;
 mod hurry;
+mod outside;
 mod refusal;
 mod rollback;
 mod sweep;

@@ -329,6 +329,13 @@ fn the_sockets_file() {
     assert!(error.contains("is no socket"), "{error}");
     fs::remove_file(&path).unwrap();
 
+    let first = Socket::open(&path).unwrap();
+    let second = Socket::open(&path).unwrap();
+    let error = Server::start(first, Limits::default(), status).err();
+    let error = error.unwrap().to_string();
+    assert!(error.contains("has taken the place"), "{error}");
+    drop(second);
+
     let socket = Socket::open(&path).unwrap();
     let asked = UnixStream::connect(&path).unwrap_err();
     assert_eq!(asked.kind(), ErrorKind::ConnectionRefused, "not yet");
