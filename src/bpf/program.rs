@@ -17,20 +17,7 @@ pub struct Info {
 }
 
 pub fn info(program: impl AsFd) -> Result<Info> {
-    let mut info = libbpf_sys::bpf_prog_info::default();
-    let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, which asks for no
-    // arrays.
-    let done = unsafe {
-        libbpf_sys::bpf_obj_get_info_by_fd(
-            program.as_fd().as_raw_fd(),
-            std::ptr::from_mut(&mut info).cast(),
-            &mut length,
-        )
-    };
-    if done < 0 {
-        return Err(std::io::Error::from_raw_os_error(-done)).context("ask about a program");
-    }
+    let (info, _) = ask(program)?;
     Ok(Info {
         id: info.id,
         verified_instructions: info.verified_insns,
@@ -40,16 +27,22 @@ pub fn info(program: impl AsFd) -> Result<Info> {
 
 /// The kernel's numbers of the maps that a program uses.
 pub fn map_ids(program: impl AsFd) -> Result<Vec<u32>> {
+    let (_, maps) = ask(program)?;
+    Ok(maps)
+}
+
+/// What the kernel says of a program, and the numbers of its maps.
+fn ask(program: impl AsFd) -> Result<(libbpf_sys::bpf_prog_info, Vec<u32>)> {
     const ROOM: usize = 64; // MAX_USED_MAPS, include/linux/bpf_verifier.h
-    let mut ids = [0u32; ROOM];
+    let mut maps = [0u32; ROOM];
     let mut info = libbpf_sys::bpf_prog_info {
         nr_map_ids: ROOM as u32,
-        map_ids: ids.as_mut_ptr() as u64,
+        map_ids: maps.as_mut_ptr() as u64,
         ..Default::default()
     };
     let mut length = size_of::<libbpf_sys::bpf_prog_info>() as u32;
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, and as many numbers into
-    // the array that it asks for as it says there is room for.
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes into `info`, and into the one array that
+    // it asks for as many numbers as it says there is room for.
     let done = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(
             program.as_fd().as_raw_fd(),
@@ -61,7 +54,7 @@ pub fn map_ids(program: impl AsFd) -> Result<Vec<u32>> {
         return Err(std::io::Error::from_raw_os_error(-done)).context("ask about a program");
     }
     let count = ROOM.min(info.nr_map_ids as usize);
-    Ok(ids[..count].to_vec())
+    Ok((info, maps[..count].to_vec()))
 }
 
 /// The name of whosever program has this number, as `bpftool prog` shows it.

@@ -43,7 +43,7 @@ impl Daemon {
         self.shared.host_failed(error);
     }
 
-    /// A host that is as it was costs no more than the look. Answers whether anything was tried.
+    /// A host that is as it was costs no more than the look. `false`: what was refused is not to be tried again yet.
     fn look_at_host(&mut self) -> Result<bool> {
         let world = net::snapshot()?;
         let is_followed = self.followed.as_ref() == Some(&world) && self.is_all_done();
@@ -53,7 +53,7 @@ impl Daemon {
             if is_followed {
                 self.note_host(&world);
             }
-            return Ok(false);
+            return Ok(is_followed);
         }
         let done = self.apply_in(world.clone(), |_| true);
         let is_all_done = done.is_ok() && self.is_all_done();
