@@ -192,8 +192,9 @@ impl Reconciler {
         let mut sentences = Vec::new();
         let own = self.load.program_ids();
         for (&ifindex, &role) in &self.attached {
-            let [from, _] = role.programs();
-            if own[&from].is_some() && attach::head(ifindex, from) == own[&from] {
+            let is_first = |hook| own[&hook].is_some() && attach::head(ifindex, hook) == own[&hook];
+            let [from, to] = role.programs();
+            if is_first(from) && (role == Role::Uplink || is_first(to)) {
                 continue; // quickly told of a thousand
             }
             for found in attach::find(self.load.pins(), ifindex, role) {

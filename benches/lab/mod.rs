@@ -14,6 +14,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -231,7 +232,7 @@ impl Daemon {
 
     fn wait_for(&mut self, socket: &Path) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !socket.exists() {
+        while UnixStream::connect(socket).is_err() {
             let ended = self.process.try_wait().expect("look at dpd");
             let is_late = Instant::now() > deadline;
             if ended.is_some() || is_late {

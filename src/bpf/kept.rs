@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys;
+use rustix::process::{Resource, getrlimit};
 
 use super::map;
 use super::pins::{self, Pins, inode};
@@ -20,6 +21,8 @@ use super::pins::{self, Pins, inode};
 #[derive(Debug, Default)]
 pub struct Kept {
     folders: BTreeMap<PathBuf, Folder>,
+    /// Objects that there was no room for, as it was said last.
+    left: u64,
 }
 
 #[derive(Debug, Default)]
@@ -50,9 +53,15 @@ struct Stamp {
 /// tells something only if it is older.
 const STEP: Duration = Duration::from_secs(1);
 
+/// Files that are left for everything else: the maps that a change makes and opens, clients, the configuration.
+const RESERVE: u64 = 256;
+
 impl Kept {
     /// Holds all that is pinned now for this load and generation, and nothing else. What can't be held is said.
     pub fn hold(&mut self, pins: &Pins, load: u64, epoch: u64) {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let mut room = limit.saturating_sub(RESERVE);
+        let mut left = 0;
         let folders = [
             pins.maps(),
             pins.load(load),
@@ -68,8 +77,13 @@ impl Kept {
                 let same = known
                     .remove(&name)
                     .filter(|object| inode(&pin) == Some(object.inode));
+                if room == 0 {
+                    left += 1;
+                    continue;
+                }
                 match same.map_or_else(|| Object::open(&pin), Ok) {
                     Ok(object) => {
+                        room -= u64::from(object.held.is_some());
                         folder.objects.insert(name, object);
                     }
                     Err(error) => log::warn!("{error:#}: if it is deleted, it is gone"),
@@ -77,6 +91,13 @@ impl Kept {
             }
             self.folders.insert(path, folder);
         }
+        if left > self.left {
+            log::warn!(
+                "this process may open {limit} files, too few to hold all pinned objects: {left} of them are gone if somebody \
+                 deletes them; raise the hard limit, as with LimitNOFILE= of the unit"
+            );
+        }
+        self.left = left;
     }
 
     /// What is held of this pin.

@@ -57,10 +57,10 @@ fn ask(program: impl AsFd) -> Result<(libbpf_sys::bpf_prog_info, Vec<u32>)> {
     Ok((info, maps[..count].to_vec()))
 }
 
-/// The name of whosever program has this number, as `bpftool prog` shows it.
+/// The name of whosever program has this number, as `bpftool prog` shows it; the number if it has none.
 pub fn name(id: u32) -> String {
     ProgInfoIter::default()
-        .find(|info| info.id == id)
+        .find(|info| info.id == id && !info.name.is_empty())
         .map_or_else(
             || format!("program {id}"),
             |info| info.name.to_string_lossy().into_owned(),

@@ -143,13 +143,13 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
     let (_, info) = open(&path(pins, ifindex, program))?;
     let there = on_hook(ifindex, program).ok()?;
     let place = there.iter().position(|on| on.link == info.id)?;
-    let ahead = match program.hook() {
-        Hook::Ingress => there[..place]
+    let ahead = match program {
+        // It decides nothing: what leaves was judged where it came from.
+        HookProgram::ToNetdev => Vec::new(),
+        _ => there[..place]
             .iter()
             .map(|on| program::name(on.program))
             .collect(),
-        // What stands before a to-hook at the tail is where it belongs.
-        Hook::Egress => Vec::new(),
     };
     Some(Found {
         program,

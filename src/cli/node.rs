@@ -128,7 +128,7 @@ fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
         .into_iter()
         .map(|path| {
             let text = match read_lossy(&path) {
-                Err(error) if has_drop_ins && error.kind() == ErrorKind::NotFound => None,
+                Err(_) if has_drop_ins => None,
                 text => {
                     text.with_context(|| format!("read the configuration {}", path.display()))?
                 }

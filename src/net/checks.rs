@@ -14,6 +14,7 @@ mod uplink;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -138,6 +139,7 @@ fn check_forwarding(
         return Vec::new();
     }
     match is_on(family.forwarding) {
+        None if is_known(family.forwarding) => Vec::new(), // and can't be read just now
         None => vec![format!(
             "this kernel runs without {name}, which endpoints have addresses of: boot it with {name}"
         )],
@@ -279,6 +281,10 @@ fn is_strict(interface: &str, prefix: &IpNet) -> bool {
 
 fn is_on(path: &str) -> Option<bool> {
     read(path).map(|value| value != 0)
+}
+
+fn is_known(path: &str) -> bool {
+    Path::new("/proc/sys/net").join(path).exists()
 }
 
 /// A number below `/proc/sys/net`; `None` where this kernel has none.

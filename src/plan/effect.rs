@@ -152,7 +152,8 @@ impl Judge<'_> {
     fn judge_places(&mut self, conversation: &Conversation) -> Option<Blow> {
         let (before, after) = (self.old.ends(conversation), self.new.ends(conversation));
         let mut left = None;
-        for (before, after) in before.into_iter().zip(after) {
+        let mut is_clients = false;
+        for (nth, (before, after)) in before.into_iter().zip(after).enumerate() {
             let (was, is) = (self.old.interface(before), self.new.interface(after));
             match (was, is) {
                 (None, None) => {}
@@ -163,6 +164,7 @@ impl Judge<'_> {
                 (Some(interface), None)
                     if !self.new.is_attached(interface) && !is_waiting(after) =>
                 {
+                    is_clients |= nth == 0;
                     left = Some(interface);
                 }
                 (Some(interface), _) => {
@@ -171,7 +173,9 @@ impl Judge<'_> {
             }
         }
         let causes = vec![Thing::endpoint(left?)];
-        let goes_on = !conversation.is_translated() && self.new.allows(conversation);
+        // Services are found where the client sends; its packets reach a backend that is no endpoint as they reach the world.
+        let is_lost = is_clients && conversation.is_translated();
+        let goes_on = !is_lost && self.new.allows(conversation);
         let fate = if goes_on { Fate::Leaves } else { Fate::Ends };
         Some((fate, causes))
     }

@@ -130,7 +130,7 @@ impl Reconciler {
         }
     }
 
-    fn name_of(&self, ifindex: u32) -> String {
+    pub(super) fn name_of(&self, ifindex: u32) -> String {
         let live = self.live.as_ref();
         live.map_or_else(
             || ifindex.to_string(),

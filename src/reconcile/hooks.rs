@@ -177,19 +177,21 @@ impl Reconciler {
     fn undo_attach(&mut self, tried: &BTreeMap<u32, Role>, held: &BTreeSet<u32>) {
         let before = self.live.as_ref().map(roles).unwrap_or_default();
         for (&ifindex, &role) in tried {
-            let undone = if let Some(had) = self.attached.get(&ifindex) {
-                self.attach_again(ifindex, *had)
+            let (undone, what) = if let Some(had) = self.attached.get(&ifindex) {
+                (self.attach_again(ifindex, *had), "lacks what it had")
             } else if held.contains(&ifindex) {
                 let had = before.get(&ifindex).copied().unwrap_or(role);
-                self.attach_before(ifindex, had)
+                (self.attach_before(ifindex, had), "lacks what it had")
             } else {
-                take_off(self.load.pins(), ifindex).map(drop)
+                let undone = take_off(self.load.pins(), ifindex).map(drop);
+                (undone, "keeps what it should not have")
             };
             // One that is gone has taken its programs with it.
             if let Err(error) = undone
                 && net::is_there(ifindex)
             {
-                log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
+                let name = self.name_of(ifindex);
+                log::warn!("interface {name} {what}, of programs: {error:#}");
                 self.attached.insert(ifindex, role);
             }
         }

@@ -146,6 +146,51 @@ fn tables_that_are_too_small_are_planned_too() {
     });
 }
 
+/// A backend is reached all the same when it is a workload of dpd's no more. A client does not reach a service then; nor a
+/// server that lets only that client in, for nobody knows who it is.
+#[test]
+fn who_leaves_takes_only_what_needs_it() {
+    let lab = Lab::laid();
+    lab.start();
+    web::serve(&lab);
+    let mut streams = ["10.32.0.80:80", "10.32.0.80:80", "10.200.0.44:8080"].map(|to| {
+        let mut stream = lab
+            .connect("client", to)
+            .expect("connect to the web server");
+        let deadline = stream.set_read_timeout(Some(DEADLINE));
+        deadline.expect("set a deadline");
+        greet(&mut stream).expect("it answers");
+        stream
+    });
+    let whole = fs::read_to_string(lab.config()).expect("read the configuration");
+    let without = |interface: &str| {
+        let table = whole
+            .split("\n[")
+            .find(|table| table.starts_with(&format!("interfaces.{interface}]")));
+        format!("\n[{}", table.expect("its table"))
+    };
+    let server = plan(&lab, &candidate(&lab, &without("lxc-coredns"), ""), 3);
+    assert!(
+        server.contains("- endpoint lxc-coredns: 3 connections go on without dpd\n"),
+        "{server}"
+    );
+    let client = plan(&lab, &candidate(&lab, &without("lxc-client"), ""), 3);
+    assert!(
+        client.contains("- endpoint lxc-client: 3 connections end"),
+        "{client}"
+    );
+
+    lab.save(&whole.replace(&without("lxc-coredns"), ""));
+    eventually("it has left", || {
+        let attached = lab.attached();
+        let is_there = attached.iter().any(|row| row.starts_with("lxc-coredns "));
+        (!is_there).then_some(()).ok_or(attached)
+    });
+    for stream in &mut streams {
+        greet(stream).expect("it goes on");
+    }
+}
+
 #[test]
 fn a_wrong_file_has_no_plan() {
     let lab = Lab::laid();

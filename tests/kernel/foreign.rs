@@ -42,6 +42,11 @@ pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
 
 /// Attaches it to the tcx ingress of an interface, before all that is there. It stays for as long as the answer lives.
 pub fn attach_first(ifindex: u32, program: &OwnedFd) -> OwnedFd {
+    attach_first_at(ifindex, program, libbpf_sys::BPF_TCX_INGRESS)
+}
+
+/// The same at either hook (`BPF_TCX_*`).
+pub fn attach_first_at(ifindex: u32, program: &OwnedFd, hook: u32) -> OwnedFd {
     const BPF_F_BEFORE: u32 = 1 << 3;
     let options = libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
@@ -49,14 +54,8 @@ pub fn attach_first(ifindex: u32, program: &OwnedFd) -> OwnedFd {
         ..Default::default()
     };
     // SAFETY: the program's descriptor and the options live for the whole call.
-    let fd = unsafe {
-        libbpf_sys::bpf_link_create(
-            program.as_raw_fd(),
-            ifindex as i32,
-            libbpf_sys::BPF_TCX_INGRESS,
-            &options,
-        )
-    };
+    let fd =
+        unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex as i32, hook, &options) };
     assert!(fd >= 0, "the kernel refuses the foreign link: {fd}");
     // SAFETY: as above.
     unsafe { OwnedFd::from_raw_fd(fd) }

@@ -101,6 +101,26 @@ fn a_foreign_program_ahead_is_left_alone_and_shown() {
     });
 }
 
+/// Whoever ends the way to a workload before our program has its say ends policy, too.
+#[test]
+fn a_foreign_program_ahead_of_what_a_workload_gets_is_said() {
+    on_host(|host| {
+        let reconciler = host.start(Mechanism::Tcx);
+        assert_eq!(reconciler.foreign(), Vec::<String>::new());
+        let ifindex = host.ifindex("lxc-client");
+        let other = foreign::program(c"other_tool", Does::Next);
+        let _link = foreign::attach_first_at(ifindex, &other, BPF_TCX_EGRESS);
+        let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
+        let ahead: Vec<_> = found.iter().map(|found| &found.ahead[..]).collect();
+        assert_eq!(ahead, [&[][..], &["other_tool".to_owned()]]);
+        let said = reconciler.foreign();
+        assert_eq!(said.len(), 1, "{said:?}");
+        for words in ["lxc-client", "other_tool", "dpd_to_container"] {
+            assert!(said[0].contains(words), "{words}: {said:?}");
+        }
+    });
+}
+
 #[test]
 fn foreign_clsact_filters_see_what_we_pass_on() {
     on_host(|host| {

@@ -29,6 +29,9 @@ pub(super) struct ConfigStatus {
     pub revision: Option<u64>,
     pub applied_seconds_ago: Option<u64>,
     pub last_error: Option<String>,
+    /// There is a live generation, and nobody can tell which.
+    #[serde(skip)]
+    pub is_unreadable: bool,
 }
 
 impl Daemon {
@@ -84,6 +87,7 @@ impl ConfigStatus {
             revision: None,
             applied_seconds_ago: None,
             last_error: None,
+            is_unreadable: false,
         }
     }
 
@@ -96,6 +100,7 @@ impl ConfigStatus {
     pub fn text(&self) -> String {
         let revision = match self.revision {
             Some(revision) => format!("revision {revision}"),
+            None if self.is_unreadable => "what is applied can't be read".to_owned(),
             None => "nothing is applied".to_owned(),
         };
         let applied = self

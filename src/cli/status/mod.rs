@@ -122,7 +122,10 @@ impl Status {
         }
         match datapath {
             Ok(reader) => status.take_datapath(&reader, daemon.as_ref()),
-            Err(error) => status.warnings.push(format!("{error:#}")),
+            Err(error) => {
+                status.config.is_unreadable = daemon.is_some(); // whose datapath it is
+                status.warnings.push(format!("{error:#}"));
+            }
         }
         status
     }
