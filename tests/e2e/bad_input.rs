@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::lab::{Lab, text};
+use crate::lab::{Lab, eventually, text};
 
 #[test]
 fn each_bad_start_has_a_clear_message() {
@@ -178,4 +178,34 @@ fn a_start_that_fails_at_its_socket_has_changed_nothing() {
     assert_eq!(fs::read(&file).expect("read the file"), b"mine");
     lab.ask("client", "10.32.0.10").expect("an answer");
     assert!(!root.exists(), "nothing is left there");
+}
+
+/// What is left over goes to what a change and its clients need; pins are held by the rest.
+#[test]
+fn few_files_are_said_and_do() {
+    let lab = Lab::laid();
+    let log = lab.folder().join("few.log");
+    let dpd = env!("CARGO_BIN_EXE_dpd");
+    let line = format!("ulimit -n 280 && exec {dpd} run 2>{}", log.display());
+    let mut daemon = lab.command("node", "sh");
+    let mut daemon = daemon.args(["-c", &line]).spawn().expect("run nsenter");
+    let read_log = || fs::read_to_string(&log).unwrap_or_default();
+    eventually("it is ready", || {
+        let status = lab.run("node", &format!("{dpd} status -o json"));
+        let is_up = text(&status).contains("\"state\": \"up\"");
+        is_up.then_some(()).ok_or_else(read_log)
+    });
+    lab.ask("client", "10.32.0.10").expect("an answer");
+    for port in [1, 2] {
+        lab.drop_in(
+            "more",
+            &format!("[services.more]\nfrontends = [\"10.32.0.77:{port}/udp\"]\nbackends = []\n"),
+        );
+        lab.dpd("reload");
+    }
+    let said = read_log();
+    assert_eq!(said.matches("may open 280 files").count(), 1, "{said}");
+    assert!(!said.contains("Too many open files"), "{said}");
+    daemon.kill().expect("end it");
+    daemon.wait().expect("it ends");
 }
