@@ -10,6 +10,7 @@ mod host;
 mod left_out;
 mod names;
 mod ready;
+mod said;
 mod scrape;
 mod shared;
 mod sweeper;
@@ -40,6 +41,7 @@ use crate::watch::FileWatcher;
 use left_out::LeftOut;
 use names::Names;
 use ready::Ready;
+use said::Said;
 use scrape::Scraper;
 use shared::Shared;
 use sweeper::Sweeper;
@@ -146,6 +148,7 @@ struct Daemon {
     names: Arc<Names>,
     shared: Arc<Shared>,
     sweeper: Sweeper,
+    sample_said: Said,
     /// Interfaces that were said to be missing.
     waiting: Vec<String>,
     warnings: Vec<String>,
@@ -191,6 +194,7 @@ impl Daemon {
             ahead_from: Instant::now(),
             reconciler,
             sweeper: Sweeper::default(),
+            sample_said: Said::default(),
             waiting: Vec::new(),
             warnings: Vec::new(),
             scraper: Scraper::new(&config.daemon.bpf_root, names.clone(), shared.clone()),
@@ -442,9 +446,10 @@ impl Daemon {
         if self.names.forget_old(Instant::now()) {
             memory::give_back();
         }
-        match Reader::open(root).and_then(|reader| reader.drops()) {
-            Ok(drops) => self.shared.sample(&drops),
-            Err(error) => log::warn!("sample the counters of drops: {error:#}"),
-        }
+        let drops = Reader::open(root).and_then(|reader| reader.drops());
+        let error = drops
+            .map(|drops| self.shared.sample(&drops))
+            .map_err(|error| format!("sample the counters of drops: {error:#}"));
+        self.sample_said.warn(error.err());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::said::Said;
 use super::shared::Shared;
 use crate::bpf::sweep::Swept;
 use crate::model::state::Settings;
@@ -25,12 +26,14 @@ pub struct Sweeper {
     last: Option<Swept>,
     rests_until: Option<Instant>,
     longest_rest: Duration,
+    said: Said,
 }
 
 /// What a walk found, and how long it took.
 #[derive(Debug, Default)]
 struct Walked {
     swept: Option<Swept>,
+    error: Option<String>,
     took: Duration,
 }
 
@@ -64,6 +67,7 @@ impl Sweeper {
             let rest = self.longest_rest.min(walked.took * REST);
             self.rests_until = Some(Instant::now() + rest);
             self.last = walked.swept;
+            self.said.warn(walked.error);
         }
     }
 }
@@ -72,18 +76,17 @@ fn sweep(root: &Path, settings: &Settings, shared: &Shared, last: Option<Swept>)
     let started = Instant::now();
     let done = crate::sweep::sweep(root, settings, last);
     let took = started.elapsed();
-    let swept = match done {
+    let (swept, error) = match done {
         Ok(swept) => {
             let (present, deleted) = (swept.counts.present, swept.deleted);
             log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
             shared.swept(took, swept.clone());
-            Some(swept)
+            (Some(swept), None)
         }
         Err(error) => {
-            log::warn!("sweep connections: {error:#}");
             shared.sweep_failed();
-            None
+            (None, Some(format!("sweep connections: {error:#}")))
         }
     };
-    Walked { swept, took }
+    Walked { swept, error, took }
 }
