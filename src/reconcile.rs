@@ -379,6 +379,7 @@ impl Reconciler {
             }
             _ => Some(prepared),
         };
+        census.iter().for_each(Census::wait);
         let rows = new_rows(&before.catalog, &state.catalog);
         let cleared = counters::clear_traffic(self.load.pins(), rows);
         if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted, epoch)) {
@@ -389,7 +390,6 @@ impl Reconciler {
             }
             return Err(error);
         }
-        census.iter().for_each(Census::wait);
         if let Some(prepared) = prepared {
             announce(epoch, state.catalog.clone());
             self.generations.commit(prepared);

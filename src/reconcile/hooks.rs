@@ -55,7 +55,10 @@ impl Reconciler {
     ) -> Result<()> {
         let held = attach::held(self.load.pins());
         let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
-        let due: Vec<(u32, Role)> = wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
+        let mut due: Vec<(u32, Role)> =
+            wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
+        // Whose role changes is served by the former tables until the switch: they come last.
+        due.sort_by_key(|(ifindex, _)| self.attached.contains_key(ifindex));
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
         let new: Vec<u32> = new.map(|(ifindex, _)| *ifindex).collect();
         let _hurry = self.hurry(new.len());
