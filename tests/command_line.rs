@@ -255,7 +255,8 @@ mod observers {
     use dpd::model::flow::{Flow, FlowPeer, Verdict};
     use dpd::model::policy::Direction;
     use dpd::model::status::{DaemonStatus, DriftCounts};
-    use dpd::observe::server::{Limits, Server, Socket};
+    use dpd::observe::server::{Limits, Server};
+    use dpd::observe::socket::Socket;
 
     use super::*;
 

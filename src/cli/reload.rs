@@ -95,7 +95,8 @@ mod tests {
 
     use super::*;
     use crate::cli::status::tests::daemon;
-    use crate::observe::server::{Limits, Server, Socket};
+    use crate::observe::server::{Limits, Server};
+    use crate::observe::socket::Socket;
 
     /// A process that stands for the daemon, ready to be signalled.
     fn process(script: &str) -> Child {

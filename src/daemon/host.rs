@@ -32,14 +32,10 @@ impl Daemon {
         self.note_host_error(self.left_out.error());
     }
 
-    /// An error that stays is said once.
     fn note_host_error(&mut self, error: Option<String>) {
-        if let Some(error) = &error
-            && self.host_error.as_ref() != Some(error)
-        {
+        if let Some(error) = self.host_said.news(error.clone()) {
             log::error!("{error}");
         }
-        self.host_error.clone_from(&error);
         self.shared.host_failed(error);
     }
 

@@ -33,7 +33,8 @@ use crate::http;
 use crate::model::world::World;
 use crate::net;
 use crate::observe::journal::FlowLog;
-use crate::observe::server::{Limits, Server, Socket};
+use crate::observe::server::{Limits, Server};
+use crate::observe::socket::Socket;
 use crate::parallel::both;
 use crate::reconcile::{Part, Reconciler, Refused};
 use crate::systemd;
@@ -161,8 +162,8 @@ struct Daemon {
     left_out: LeftOut,
     /// What not all was done for; it is not tried again before this time.
     again: Option<(World, Instant)>,
-    /// Why the host could not be followed, as it was said last.
-    host_error: Option<String>,
+    /// Why the host could not be followed.
+    host_said: Said,
     telling: Option<Telling>,
 }
 
@@ -205,7 +206,7 @@ impl Daemon {
             followed: None,
             left_out: LeftOut::default(),
             again: None,
-            host_error: None,
+            host_said: Said::default(),
             telling: None,
         };
         daemon.apply_in(net::snapshot()?, |_| true)?;
@@ -450,6 +451,8 @@ impl Daemon {
         let error = drops
             .map(|drops| self.shared.sample(&drops))
             .map_err(|error| format!("sample the counters of drops: {error:#}"));
-        self.sample_said.warn(error.err());
+        if let Some(error) = self.sample_said.news(error.err()) {
+            log::warn!("{error}");
+        }
     }
 }

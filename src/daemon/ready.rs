@@ -12,7 +12,7 @@ use super::scrape;
 use crate::config::{self, Config};
 use crate::http::Port;
 use crate::observe::journal::FlowLog;
-use crate::observe::server::Socket;
+use crate::observe::socket::Socket;
 use crate::reconcile::Reconciler;
 use crate::watch::FileWatcher;
 

@@ -5,14 +5,8 @@
 pub struct Said(Option<String>);
 
 impl Said {
-    /// Warns of an error that is new.
-    pub fn warn(&mut self, error: Option<String>) {
-        if let Some(error) = self.news(error) {
-            log::warn!("{error}");
-        }
-    }
-
-    fn news(&mut self, error: Option<String>) -> Option<&str> {
+    /// The error as it is now, if it is to be said.
+    pub fn news(&mut self, error: Option<String>) -> Option<&str> {
         let is_new = self.0 != error;
         self.0 = error;
         self.0.as_deref().filter(|_| is_new)

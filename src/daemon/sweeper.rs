@@ -67,7 +67,9 @@ impl Sweeper {
             let rest = self.longest_rest.min(walked.took * REST);
             self.rests_until = Some(Instant::now() + rest);
             self.last = walked.swept;
-            self.said.warn(walked.error);
+            if let Some(error) = self.said.news(walked.error) {
+                log::warn!("{error}");
+            }
         }
     }
 }

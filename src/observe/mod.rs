@@ -13,6 +13,7 @@ pub mod line;
 pub mod protocol;
 pub mod record;
 pub mod server;
+pub mod socket;
 
 #[cfg(test)]
 mod samples;

@@ -60,8 +60,7 @@ impl Reconciler {
         // Whose role changes is served by the former tables until the switch: they come last.
         due.sort_by_key(|(ifindex, _)| self.attached.contains_key(ifindex));
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
-        let new: Vec<u32> = new.map(|(ifindex, _)| *ifindex).collect();
-        let _hurry = self.hurry(new.len());
+        let _hurry = self.hurry(new.count());
         if self.epoch() < epoch {
             self.announce(&due, wanted, epoch)?;
         }

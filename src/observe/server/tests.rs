@@ -1,11 +1,14 @@
 //! The server with clients of every kind, the bad ones among them.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::observe::samples::{question, refusal};
+use crate::observe::socket::MODE;
 
 /// Nothing here takes so long on any machine.
 const PATIENCE: Duration = Duration::from_secs(20);
