@@ -77,11 +77,14 @@ fn find_compiler() -> Result<String> {
     );
 }
 
+/// The instruction set: LLVM 20 has another default, with which the verifier of some kernels refuses what it accepts so.
+const CPU: &str = "-mcpu=v1";
+
 /// The multiarch folder holds `asm/types.h`, which clang does not look for when it compiles for bpf.
 fn compiler_arguments() -> Vec<String> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH");
     let arch = arch.unwrap_or_else(|_| env::consts::ARCH.to_owned());
-    ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+    ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", CPU]
         .map(str::to_owned)
         .into_iter()
         .chain([format!("-I/usr/include/{arch}-linux-gnu")])

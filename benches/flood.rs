@@ -110,7 +110,7 @@ struct Counts {
     sent: u64,
     drops: BTreeMap<String, u64>,
     events_limited: u64,
-    held_back: u64,
+    suppressed: u64,
     ticks: u64,
 }
 
@@ -137,7 +137,7 @@ fn counts(lab: &Lab) -> Counts {
         sent,
         drops,
         events_limited: loss.rate_limited + loss.ring_full,
-        held_back: loss.held_back,
+        suppressed: loss.suppressed,
         ticks: lab::ticks(lab.daemon().pid()),
     }
 }
@@ -189,10 +189,10 @@ fn measure(lab: &Lab, flooder: &Namespace, what: &str, words: &str) {
         .map(|(reason, count)| format!("{count} × {reason}"))
         .collect();
     let limited = after.events_limited - before.events_limited;
-    let held_back = after.held_back - before.held_back;
-    if limited + held_back > 0 {
+    let suppressed = after.suppressed - before.suppressed;
+    if limited + suppressed > 0 {
         seen.push(format!(
-            "{held_back} reports held back, {limited} over the rate"
+            "{suppressed} reports held back, {limited} over the rate"
         ));
     }
     println!(

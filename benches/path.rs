@@ -7,7 +7,7 @@ mod common;
 
 use common::packet::{Mac, Packet, tcp, udp};
 use common::runner::{Node, host_mac};
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::hook::Hook;
 
 const CONFIG: &str = r#"
 [node]
@@ -61,10 +61,10 @@ const PACKETS: usize = 4000;
 
 struct Row {
     what: &'static str,
-    hook: HookProgram,
+    hook: Hook,
     interface: &'static str,
     /// Sent before, to make the connection.
-    before: Vec<(HookProgram, &'static str, Packet)>,
+    before: Vec<(Hook, &'static str, Packet)>,
     packet: fn(u16) -> Packet,
 }
 
@@ -133,7 +133,7 @@ fn foreign(port: u16) -> Packet {
 }
 
 fn rows() -> Vec<Row> {
-    use HookProgram::{FromContainer, FromNetdev};
+    use Hook::{FromContainer, FromNetdev};
     // Two questions and two answers make an established flow of UDP.
     let flow = |question: fn(u16) -> Packet, answer: fn(u16) -> Packet| {
         vec![

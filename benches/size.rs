@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use common::packet::{Packet, tcp, udp};
 use common::runner::Node;
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::hook::Hook;
 use generate::Size;
 
 const CONFIG: &str = r#"
@@ -163,7 +163,7 @@ fn node(row: &Row) -> Node {
 }
 
 fn time(node: &Node, interface: &str, frames: Vec<Vec<u8>>) -> u128 {
-    let mut times = node.time(HookProgram::FromContainer, interface, frames);
+    let mut times = node.time(Hook::FromContainer, interface, frames);
     times.sort_unstable();
     times[times.len() / 2].as_nanos()
 }

@@ -14,10 +14,10 @@
 #pragma clang diagnostic push
 #pragma clang diagnostic error "-Wpadded"
 
-/* Of the layout below; it stands in the pin path, so that an other version never takes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 3 };
+/* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
+enum abi { DPD_ABI_VERSION = 4 };
 
-/* The packet was judged and delivered by a hook of ours: dpd_to_container passes it unread and takes it off. */
+/* Policy has been applied and the packet delivered by a hook of ours: dpd_to_container clears the mark and passes it. */
 enum mark { DPD_MARK = 0x0d9d0001 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
@@ -26,10 +26,10 @@ struct address {
 };
 
 /*
- * A direction of a connection as its packets arrive at a hook. ICMP echo has its identifier as the port of the side
- * that asks; protocols without ports have none.
+ * One direction of a flow as its packets arrive at a hook. ICMP echo has its identifier as the port of the side that
+ * sends requests; protocols without ports have none.
  */
-struct tuple {
+struct flow_tuple {
 	struct address source;
 	struct address destination;
 	__be16 source_port;
@@ -45,6 +45,28 @@ enum hook {
 	HOOK_TO_CONTAINER = 2,
 	HOOK_FROM_NETDEV = 3,
 	HOOK_TO_NETDEV = 4,
+	HOOK_XDP_ENTRY = 5,
+	HOOK_COUNT = 6, /* with 0, which is no hook */
+};
+
+/* Where in the kernel a hook's program is attached. */
+enum attach_point {
+	ATTACH_TC_INGRESS = 1,
+	ATTACH_TC_EGRESS = 2,
+	ATTACH_XDP = 3,
+};
+
+/* The role, in the file, of the interfaces that have the hook. */
+enum interface_role {
+	ROLE_ENDPOINT = 1,
+	ROLE_UPLINK = 2,
+};
+
+/* Who sends or receives one direction of a flow. */
+enum party {
+	PARTY_HOST = 0, /* the host itself */
+	PARTY_ENDPOINT = 1, /* the workload behind one interface */
+	PARTY_UPLINK = 2, /* the network: by any uplink, or by the host's stack */
 };
 
 /* Where an event was made. Cilium's numbers (pkg/monitor/api/types.go). */
@@ -70,53 +92,58 @@ enum direction {
 	DIRECTION_EGRESS = 1,
 };
 
-/* Why a packet was dropped. Cilium's numbers (pkg/monitor/api/drop.go), our own from 220. */
+/*
+ * Why a packet was dropped: Cilium's number where it has one (pkg/monitor/api/drop.go), our own from 220. Every number
+ * is one that a program makes.
+ */
 enum reason {
 	REASON_FORWARDED = 0, /* not a drop */
 	REASON_INVALID_SOURCE = 132,
 	REASON_POLICY = 133, /* no rule allows it */
 	REASON_INVALID_PACKET = 134,
-	REASON_UNKNOWN_L4 = 137,
+	REASON_TOO_BIG = 136, /* for the route, and may not be fragmented */
 	REASON_UNSUPPORTED_L3 = 139,
 	REASON_MISSED_TAIL_CALL = 140,
-	REASON_CONNTRACK_FULL = 155,
+	REASON_CT_INSERTION_FAILED = 155,
+	REASON_IPV6_EXTENSION = 156,
 	REASON_NO_BACKEND = 158,
+	REASON_NO_CONFIGURATION = 165,
 	REASON_UNSUPPORTED_L2 = 166,
 	REASON_NO_ROUTE = 169,
-	REASON_FRAGMENT_WITHOUT_FIRST = 175,
+	REASON_ENCAPSULATION = 170,
+	REASON_FRAGMENT_NOT_FOUND = 175,
 	REASON_POLICY_DENY = 181, /* a rule denies it */
+	REASON_VLAN = 182,
 	REASON_TTL_EXCEEDED = 196,
-	REASON_RATE_LIMITED = 198, /* an answer that was not sent */
+	REASON_RATE_LIMITED = 198, /* a response that was not sent */
 	REASON_NO_SERVICE = 220,
 	REASON_PREFILTER = 221,
-	REASON_NOT_STARTED = 222,
-	REASON_ENCAPSULATION = 223,
-	REASON_TUPLE_COLLISION = 224,
-	REASON_ENDPOINT_CONNECTIONS = 225,
+	REASON_TCP_WITHOUT_SYN = 222, /* strict conntrack */
+	REASON_NO_SOURCE_PORT = 224,
+	REASON_CONNECTION_LIMIT = 225,
 	REASON_MULTICAST = 226,
-	REASON_TOO_BIG = 227,
 };
 
-/* The steps of the chain: their places in dpd_calls. */
-enum call {
-	CALL_HANDLE_IPV4 = 0,
-	CALL_HANDLE_IPV6 = 1,
-	CALL_NEIGHBOUR = 2,
-	CALL_LB = 3,
-	CALL_CT = 4,
-	CALL_POLICY = 5,
-	CALL_DELIVER = 6,
-	CALL_ICMP_ERROR = 7,
-	CALL_ANSWER = 8,
-	CALL_COUNT = 9,
+/* The steps of the chain: their indices in dpd_calls. */
+enum step {
+	STEP_HANDLE_IPV4 = 0,
+	STEP_HANDLE_IPV6 = 1,
+	STEP_NEIGHBOUR = 2,
+	STEP_LB = 3,
+	STEP_CT = 4,
+	STEP_POLICY = 5,
+	STEP_DELIVER = 6,
+	STEP_ICMP_ERROR = 7,
+	STEP_RESPOND = 8,
+	STEP_COUNT = 9,
 };
 
-/* The tables of connections of the load before, while they are carried over: their places in dpd_former_connections. */
-enum former {
-	FORMER_TCP = 0,
-	FORMER_OTHER = 1,
-	FORMER_UNANSWERED = 2,
-	FORMER_COUNT = 3,
+/* The conntrack tables of the previous load during a takeover: their indices in dpd_prev_ct. */
+enum prev_ct {
+	PREV_CT_TCP = 0,
+	PREV_CT_OTHER = 1,
+	PREV_CT_UNREPLIED = 2,
+	PREV_CT_COUNT = 3,
 };
 
 /* -- Tables of a generation: the daemon writes them, programs only read ------------------------------------------- */
@@ -147,12 +174,12 @@ struct settings {
 	__u8 strict;
 	__u8 audit;
 	__u8 allow_host;
-	__u32 tick_ns; /* how long one of the kernel's jiffies is */
-	struct address node_ipv4; /* in whose name the node itself speaks */
+	__u32 jiffy_ns; /* the length of the kernel's jiffy */
+	struct address node_ipv4; /* source of the errors that the node itself sends */
 	struct address node_ipv6;
 };
 
-/* port 0 and protocol 0: the address is some service's. */
+/* port 0 and protocol 0: the address is a frontend of some service. */
 struct service_key {
 	struct address address;
 	__be16 port;
@@ -162,12 +189,12 @@ struct service_key {
 
 struct service {
 	__u32 id; /* 0 in the row of an address alone */
-	__u32 first_slot;
-	__u32 slot_count; /* 0: no usable backend */
+	__u32 lut_first; /* its rows of the backend table */
+	__u32 lut_count; /* 0: no usable backend */
 };
 
-/* One column of the alias table by which a backend is drawn. */
-struct service_slot {
+/* One column of the alias table by which a backend is picked (Walker 1977, Vose 1991). */
+struct backend_lut_entry {
 	__u32 backend; /* if a random number is at most the threshold */
 	__u32 alias; /* else */
 	__u32 threshold;
@@ -189,58 +216,58 @@ struct backend {
 };
 
 enum delivery {
-	DELIVERY_PASS = 0, /* the kernel goes on with it: up the stack, or on to the workload */
+	DELIVERY_PASS = 0, /* the kernel carries on: up the stack, or on to the workload */
 	DELIVERY_PEER = 1, /* bpf_redirect_peer */
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
 	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect_neigh: the neighbour table knows the MAC */
-	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop that the kernel's routes name now */
+	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop of the kernel's route at that moment */
 };
 
 enum enforcement {
-	ENFORCEMENT_OFF = 0, /* nothing is asked */
+	ENFORCEMENT_OFF = 0, /* policy is not looked up */
 	ENFORCEMENT_DENY_ONLY = 1, /* what no rule matches passes */
 	ENFORCEMENT_ON = 2, /* what no rule matches is dropped */
 };
 
-/* The workload behind an interface, by its ifindex. */
+/* A workload's interface, by its ifindex. */
 struct endpoint {
 	__u32 identity;
-	__u8 mac[6];
-	__u8 host_mac[6];
-	__u8 delivery;
+	__u8 dst_mac[6]; /* the workload's */
+	__u8 src_mac[6]; /* of the host's side */
+	__u8 delivery; /* enum delivery */
 	__u8 ingress; /* enum enforcement */
 	__u8 egress;
 	__u8 pad;
-	__u32 row; /* of dpd_traffic */
+	__u32 counters_index; /* of dpd_endpoint_counters */
 };
 
-/* The family is part of every prefix: ::/0 must not answer for IPv4. prefix_length counts it and its padding. */
-struct identity_key {
+/* The family is part of every prefix: ::/0 must not match IPv4. prefix_length counts it and its padding. */
+struct address_prefix_key {
 	__u32 prefix_length;
 	__u8 family; /* 4 or 6 */
 	__u8 pad[3];
 	struct address address;
 };
 
-enum identity_key_bits { IDENTITY_KEY_FAMILY_BITS = 32 };
+enum prefix_key_bits { PREFIX_KEY_FAMILY_BITS = 32 };
 
-enum place {
-	PLACE_REMOTE = 0,
-	PLACE_ENDPOINT = 1,
-	PLACE_HOST = 2,
-	PLACE_WAITING = 3, /* an endpoint whose interface is not there */
+enum address_scope {
+	SCOPE_REMOTE = 0,
+	SCOPE_ENDPOINT = 1,
+	SCOPE_HOST = 2,
+	SCOPE_PENDING = 3, /* an endpoint whose interface does not exist yet */
 };
 
-struct identity {
-	__u32 id;
+struct ipcache_entry {
+	__u32 id; /* identity */
 	__u32 class; /* what policy is keyed by */
 	__u32 ifindex; /* of the endpoint; 0: none */
-	__u8 place;
-	__u8 world; /* it is no endpoint, host or node: the rules for `world` concern it */
+	__u8 scope; /* enum address_scope */
+	__u8 is_world; /* no endpoint, host or node: rules for `world` apply */
 	__u8 pad[2];
 };
 
-/* Peers that have rows of their own, asked beside those of the peer's class; other classes are the catalog's. */
+/* Classes that are looked up in addition to the peer's own; all others are numbered by the catalog. */
 enum policy_class {
 	POLICY_CLASS_ANY = 0,
 	POLICY_CLASS_WORLD = 0xffffffff,
@@ -264,7 +291,7 @@ enum policy_key_bits {
 
 /* A denied prefix; its key is an identity_key. */
 struct prefilter {
-	__u32 number; /* that the catalog knows it by */
+	__u32 number; /* its key in the catalog and in dpd_prefilter_hits */
 };
 
 struct policy {
@@ -275,50 +302,52 @@ struct policy {
 
 /* -- Tables of the programs: the daemon reads and sweeps ----------------------------------------------------------- */
 
-enum connection_state {
-	CONNECTION_UNANSWERED = 0,
-	CONNECTION_ONCE = 1, /* one question, one answer */
-	CONNECTION_ESTABLISHED = 2,
-	CONNECTION_CLOSING = 3,
+enum ct_state {
+	CT_UNREPLIED = 0,
+	CT_REPLIED = 1, /* UDP: one question, one answer */
+	CT_ESTABLISHED = 2,
+	CT_CLOSING = 3,
 };
 
-enum connection_flags {
-	CONNECTION_REPLY = 1, /* the direction of the side that did not begin */
-	CONNECTION_REWRITE = 2, /* addresses or ports change */
-	CONNECTION_FIN_HERE = 4, /* a FIN was seen in this direction */
-	CONNECTION_FIN_THERE = 8, /* and in the other */
-	CONNECTION_WITH_HOST = 32, /* one end is the host: no packet of it comes from the network */
+enum ct_flags {
+	CT_REPLY = 1, /* the direction of the side that did not open the flow */
+	CT_TRANSLATE = 2, /* addresses or ports change */
+	CT_FIN_OWN = 4, /* a FIN was seen in this direction */
+	CT_FIN_REVERSE = 8, /* and in the other */
 };
 
 /*
- * One direction of a connection. The first part is what the established path reads. Identities, service, backend
- * and rules are the connection's, seen from the side that began: the same in both entries.
+ * A conntrack entry: one direction of a connection. The first part is what the fast path reads. Identities, service,
+ * backend and rules are the connection's, seen from the side that opened it: the same in both entries.
  */
-struct connection {
-	__u64 epoch; /* of the configuration that its verdict was made under; 0: due for another look */
-	__u64 attend_ticks; /* when a packet is not just one more: it renews the entry, or is reported; in jiffies */
+struct ct_entry {
+	__u64 epoch; /* of the configuration of its verdict; 0: a new verdict is due */
+	__u64 next_update_jiffies; /* from then on a packet renews the entry, or is reported */
 	__u64 packets;
 	__u64 bytes;
-	__u32 from_ifindex; /* where its packets come from; 0: the host */
-	__u32 to_ifindex; /* where they go; 0: the host's stack */
-	__u32 from_row; /* of dpd_traffic, where from_ifindex is a workload's */
-	__u32 to_row; /* the same for to_ifindex */
-	__u8 mac[6];
-	__u8 host_mac[6];
-	__u8 delivery;
-	__u8 state;
-	__u8 flags;
+	__u32 origin_ifindex; /* of PARTY_ENDPOINT; else 0 */
+	__u32 target_ifindex; /* the same */
+	__u32 origin_counters; /* index of dpd_endpoint_counters, of PARTY_ENDPOINT */
+	__u32 target_counters; /* the same */
+	__u8 dst_mac[6];
+	__u8 src_mac[6];
+	__u8 delivery; /* enum delivery */
+	__u8 state; /* enum ct_state */
+	__u8 flags; /* enum ct_flags */
 	__u8 tcp_flags; /* all that were seen in this direction */
-	__u32 address_sum; /* one's complement difference that the rewrite makes in addresses */
-	__u32 port_sum; /* and in ports */
-	struct tuple rewritten; /* what the tuple becomes */
+	__u8 origin; /* enum party: who sends its packets */
+	__u8 target; /* enum party: who receives them */
+	__u8 pad[6];
+	__u32 address_csum_delta; /* one's complement difference that translation makes in addresses */
+	__u32 port_csum_delta; /* and in ports */
+	struct flow_tuple translated; /* what NAT makes of the tuple */
 	__u32 source_identity;
 	__u32 destination_identity;
 	__u32 service; /* 0: none */
 	__u32 backend;
-	__u32 egress_rule; /* 0: none was needed */
+	__u32 egress_rule; /* 0: none applied */
 	__u32 ingress_rule;
-	__u64 seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
+	__u64 last_seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
 	__u64 report_ns; /* when the next packet is reported */
 	__u64 created_ns;
 };
@@ -336,20 +365,20 @@ struct fragment {
 	__be16 destination_port;
 };
 
-struct metric {
+struct packet_count {
 	__u64 packets;
 	__u64 bytes;
 };
 
-/* What a workload sent and was given, on each CPU: one row for each, by the number that its endpoint has. */
-struct traffic {
-	struct metric direction[2]; /* enum direction */
+/* What a workload sent and received, on each CPU: a row for each endpoint, by its counters_index. */
+struct endpoint_counters {
+	struct packet_count direction[2]; /* enum direction */
 };
 
-enum traffic_rows { TRAFFIC_ROWS = 16384 }; /* row 0 is nobody's */
+enum endpoint_counters_size { ENDPOINT_COUNTERS_SIZE = 16384 }; /* row 0 is unused */
 
 /* Drops, counted by reason, direction and interface, on each CPU. */
-struct metric_key {
+struct drop_count_key {
 	__u32 ifindex;
 	__u8 reason;
 	__u8 direction;
@@ -362,23 +391,25 @@ enum counter {
 	COUNTER_EVENTS_RATE_LIMITED = 1,
 	COUNTER_CT_INSERTED = 2, /* entries, two for each connection */
 	COUNTER_CT_DELETED = 3,
-	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, who alone writes it */
-	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not read, and passed */
-	COUNTER_EVENTS_HELD_BACK = 6, /* drops that a later report stands for */
-	COUNTER_COUNT = 7,
+	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, its only writer */
+	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not parse, and passed */
+	COUNTER_EVENTS_SUPPRESSED = 6, /* drops that a later report stands for */
+	COUNTER_EVENTS_THROTTLE_FULL = 7, /* drops not reported: dpd_drop_throttle had no room */
+	COUNTER_EVENTS_NO_SETTINGS = 8, /* drops not reported: there was no settings table */
+	COUNTER_COUNT = 9,
 };
 
 /* Connections of an endpoint that are open: opened − closed. */
-struct usage {
+struct conn_usage {
 	__u64 opened;
 	__u64 closed;
-	__u64 right_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
+	__u64 verified_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
 };
 
-/* A budget of so many a second: what has been spent since the window began. */
-struct budget {
-	__u64 window_ns;
-	__u64 spent;
+/* A limit per second: how much of it the current window has used. */
+struct rate_window {
+	__u64 started_ns;
+	__u64 used;
 };
 
 /* -- Events --------------------------------------------------------------------------------------------------------- */
@@ -386,42 +417,42 @@ struct budget {
 struct event {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 epoch;
-	struct tuple tuple; /* as the packet came */
-	struct tuple rewritten; /* as it went; the same where nothing was translated */
+	struct flow_tuple tuple; /* as the packet arrived */
+	struct flow_tuple translated; /* as it left; the same where nothing was translated */
 	__u32 ifindex; /* of the interface that the point is at */
-	__u32 length; /* from the network header on */
-	__u32 source_identity; /* of the packet's own source */
+	__u32 length; /* from the network header on, in bytes */
+	__u32 source_identity; /* of the packet's own source, whoever opened the flow */
 	__u32 destination_identity;
 	__u32 service;
 	__u32 backend;
 	__u32 egress_rule;
 	__u32 ingress_rule;
-	__u32 repeats; /* how many packets it stands for */
+	__u32 repeats; /* the number of packets that it stands for */
 	__u8 verdict;
 	__u8 point;
 	__u8 reason;
 	__u8 direction;
 	__u8 reply;
 	__u8 tcp_flags;
-	__u8 state; /* enum connection_state, EVENT_NO_CONNECTION: none */
+	__u8 state; /* enum ct_state, EVENT_NO_CONNECTION: none */
 	__u8 pad[5];
 };
 
-enum event_state { EVENT_NO_CONNECTION = 255 }; /* where event.state has no connection_state */
+enum event_state { EVENT_NO_CONNECTION = 255 }; /* where event.state is no ct_state */
 
 /* The same drop is reported once in an interval. */
 struct drop_key {
-	struct tuple tuple;
+	struct flow_tuple tuple;
 	__u32 ifindex;
 	__u8 reason;
 	__u8 pad[3];
 };
 
-/* What is held back is told by the next report, or by the daemon if none comes. */
-struct drop_log {
+/* Suppressed drops are counted by the next report, or reported by the daemon if none follows. */
+struct drop_throttle {
 	__u64 report_ns; /* when the next one is reported; CLOCK_MONOTONIC */
-	__u64 held_back; /* since the last report */
-	__u64 seen_ns; /* the last that was held back */
+	__u64 suppressed; /* since the last report */
+	__u64 last_seen_ns; /* the last suppressed one */
 	struct event event; /* the last report */
 };
 

@@ -1,139 +1,128 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The connection step: does the packet belong to one?
+ * The conntrack step: does the packet belong to a connection?
  *
- *	of the live epoch, from where it should come -> tail_deliver
- *	judged under an older configuration	     -> tail_policy once more, if its backend still exists
- *	none					     -> a backend, a free tuple, and tail_policy
+ *	of the live epoch, arriving as expected -> tail_deliver
+ *	its verdict is of an older configuration -> tail_policy again, if its backend still exists
+ *	none -> a backend, a free reply tuple, and tail_policy
  */
-#include "lib/begin.h"
-#include "lib/chain.h"
+#include "lib/feature/ct_create.h"
+#include "lib/mechanism/chain.h"
 
-/* What policy is asked about: the client and the backend, whichever of them sent this packet. */
-static __always_inline void set_beginning(struct packet *packet)
+/* What policy looks at: client and backend, whichever of them sent this packet. */
+static __always_inline void set_original(struct packet *packet)
 {
-	const struct connection *connection = &packet->connection;
-	struct tuple *beginning = &packet->beginning;
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	const struct flow_tuple *translated = &packet->ct.entry.translated;
+	struct flow_tuple *original = &packet->ct.original;
 
-	beginning->protocol = packet->tuple.protocol;
-	if (connection->flags & CONNECTION_REPLY) {
-		beginning->source = connection->rewritten.destination;
-		beginning->destination = packet->tuple.source;
-		beginning->destination_port = packet->tuple.source_port;
+	original->protocol = tuple->protocol;
+	if (packet->ct.entry.flags & CT_REPLY) {
+		original->source = translated->destination;
+		original->destination = tuple->source;
+		original->destination_port = tuple->source_port;
 	} else {
-		beginning->source = packet->tuple.source;
-		beginning->destination = connection->rewritten.destination;
-		beginning->destination_port = connection->rewritten.destination_port;
+		original->source = tuple->source;
+		original->destination = translated->destination;
+		original->destination_port = translated->destination_port;
 	}
-	if (!protocol_has_ports(beginning->protocol))
-		beginning->destination_port = 0;
+	if (!protocol_has_ports(original->protocol))
+		original->destination_port = 0;
 }
 
-/* A new connection; nothing is entered before policy has allowed it. */
-static __noinline __must_check int begin(struct packet *packet, const struct settings *settings)
+/* A new connection; nothing is inserted before policy has allowed it. */
+static __noinline __must_check int ct_new(struct packet *packet, const struct settings *settings)
 {
-	if (packet->service_answer) {
-		packet->answer = ANSWER_PORT_UNREACHABLE;
-		packet->connection.service = packet->service;
-		return packet->service_answer;
+	if (packet->lb.error) {
+		packet->response.kind = RESPONSE_PORT_UNREACHABLE;
+		packet->ct.entry.service = packet->lb.service.id;
+		return packet->lb.error;
 	}
-	if (settings->strict && packet->tuple.protocol == IPPROTO_TCP &&
-	    (packet->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return -REASON_NOT_STARTED;
-	if (settings->connections_per_endpoint && packet->hook == HOOK_FROM_CONTAINER &&
-	    usage_is_spent(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
-		return -REASON_ENDPOINT_CONNECTIONS;
+	if (settings->strict && packet->headers.tuple.protocol == IPPROTO_TCP &&
+	    (packet->headers.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return -REASON_TCP_WITHOUT_SYN;
+	if (settings->connections_per_endpoint && packet->hook.sender == PARTY_ENDPOINT &&
+	    conn_usage_is_exhausted(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
+		return -REASON_CONNECTION_LIMIT;
 
-	int answer = begin_decide(packet);
+	int result = ct_choose_translation(packet);
 
-	set_beginning(packet);
-	return answer;
+	set_original(packet);
+	return result;
 }
 
-/* Whether the service that the connection was begun through still sends to its backend. */
-static __always_inline int service_holds(const struct packet *packet)
+/* Whether the service that the connection was opened through still has its backend. */
+static __always_inline int ct_backend_is_valid(const struct packet *packet)
 {
-	const struct connection *connection = &packet->connection;
-	int reply = connection->flags & CONNECTION_REPLY;
-	struct tuple forward = reply ? tuple_reverse(&connection->rewritten) : packet->tuple;
-	const struct address *address = reply ? &packet->tuple.source : &connection->rewritten.destination;
-	__be16 port = reply ? packet->tuple.source_port : connection->rewritten.destination_port;
-	const struct service *service = service_find(packet->slot, &forward);
+	const struct ct_entry *entry = &packet->ct.entry;
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	int reply = entry->flags & CT_REPLY;
+	struct flow_tuple forward = reply ? ct_reverse_key(entry) : *tuple;
+	const struct address *address = reply ? &tuple->source : &entry->translated.destination;
+	__be16 port = reply ? tuple->source_port : entry->translated.destination_port;
+	const struct service *service = service_find(packet->generation_slot, &forward);
 
-	if (!connection->service)
+	if (!entry->service)
 		return !service;
-	if (!service || service->id != connection->service)
+	if (!service || service->id != entry->service)
 		return 0;
 
-	const struct backend *backend = backend_find(packet->slot, connection->backend);
+	const struct backend *backend = backend_find(packet->generation_slot, entry->backend);
 
-	if (!backend || backend->service != connection->service || backend->port != port ||
+	if (!backend || backend->service != entry->service || backend->port != port ||
 	    !address_equals(&backend->address, address))
 		return 0;
-	return backend->state != BACKEND_MAINTENANCE || packet->tuple.protocol == IPPROTO_TCP;
+	return backend->state != BACKEND_MAINTENANCE || tuple->protocol == IPPROTO_TCP;
 }
 
-/* Whether the entry is not this packet's: it has run out, or a SYN begins a new connection in its place. */
-static __always_inline int is_over(const struct packet *packet, const struct connection *connection,
-				   const struct settings *settings)
+/* Whether the entry is not this packet's: it has expired, or a SYN opens a new connection in its place. */
+static __always_inline int ct_is_over(const struct packet *packet, const struct ct_entry *entry,
+				      const struct settings *settings)
 {
-	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && connection->state == CONNECTION_CLOSING)
+	if ((packet->headers.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && entry->state == CT_CLOSING)
 		return 1;
-	return connection_is_expired(connection, &packet->tuple, packet->now_ns, settings);
+	return ct_pair_is_expired(entry, &packet->headers.tuple, packet->now_ns, settings);
 }
 
-static __always_inline int is_current(const struct packet *packet)
+/* The connection's backend is gone: a UDP client gets another one, a TCP peer a reset at once. */
+static __noinline __must_check int backend_gone(struct packet *packet, const struct settings *settings)
 {
-	return packet->connection.epoch == packet->epoch &&
-	       connection_fits(&packet->connection, packet->hook, packet->ifindex);
-}
+	int reply = packet->ct.entry.flags & CT_REPLY;
 
-/* A packet whose backend is gone: who speaks UDP begins anew, who speaks TCP is told at once. */
-static __noinline __must_check int orphan(struct packet *packet, const struct settings *settings)
-{
-	int reply = packet->connection.flags & CONNECTION_REPLY;
-
-	conntrack_delete_pair(&packet->tuple, &packet->connection);
-	if (packet->tuple.protocol == IPPROTO_TCP)
-		packet->answer = ANSWER_RESET;
-	if (packet->tuple.protocol == IPPROTO_TCP || reply)
+	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+	if (packet->headers.tuple.protocol == IPPROTO_TCP)
+		packet->response.kind = RESPONSE_RESET;
+	if (packet->headers.tuple.protocol == IPPROTO_TCP || reply)
 		return -REASON_NO_BACKEND;
-
-	__u32 source_identity = packet->connection.source_identity;
-
-	packet->found = 0;
-	packet->counted_egress_rule = 0;
-	packet->counted_ingress_rule = 0;
-	__builtin_memset(&packet->connection, 0, sizeof(packet->connection));
-	packet->connection.source_identity = source_identity;
-	return begin(packet, settings);
+	__builtin_memset(&packet->ct, 0, sizeof(packet->ct));
+	return ct_new(packet, settings);
 }
 
-static __always_inline __must_check int find_connection(struct packet *packet,
-							const struct settings *settings)
+static __always_inline __must_check int ct_lookup(struct packet *packet, const struct settings *settings)
 {
-	struct connection *connection = conntrack_find_answered(&packet->tuple);
+	struct ct_entry *entry = ct_find_replied(&packet->headers.tuple);
 
-	if (!connection) {
-		connection = bpf_map_lookup_elem(&dpd_ct_unanswered, &packet->tuple);
-		packet->unanswered = !!connection;
+	if (!entry) {
+		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &packet->headers.tuple);
+		packet->ct.unreplied = !!entry;
 	}
-	if (connection && is_over(packet, connection, settings)) {
-		conntrack_delete_pair(&packet->tuple, connection);
-		connection = 0;
+	if (entry && ct_is_over(packet, entry, settings)) {
+		ct_delete_pair(&packet->headers.tuple, entry);
+		entry = 0;
 	}
-	if (!connection)
-		return begin(packet, settings);
-	packet->found = 1;
-	packet->connection = *connection;
-	packet->counted_egress_rule = connection->egress_rule;
-	packet->counted_ingress_rule = connection->ingress_rule;
-	packet->current = is_current(packet);
-	if (packet->current)
+	if (!entry)
+		return ct_new(packet, settings);
+	packet->ct.found = 1;
+	packet->ct.entry = *entry;
+	packet->ct.counted_egress_rule = entry->egress_rule;
+	packet->ct.counted_ingress_rule = entry->ingress_rule;
+	packet->ct.is_current = packet->ct.entry.epoch == packet->epoch &&
+				ct_arrives_as_expected(&packet->ct.entry, &packet->hook, packet->ifindex);
+	if (packet->ct.is_current)
 		return 0;
-	if (!service_holds(packet))
-		return orphan(packet, settings);
-	set_beginning(packet);
+	if (!ct_backend_is_valid(packet))
+		return backend_gone(packet, settings);
+	set_original(packet);
 	return 0;
 }
 
@@ -146,7 +135,7 @@ int tail_ct(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 
 	const struct settings *settings = settings_find(packet->epoch);
-	int answer = settings ? find_connection(packet, settings) : -REASON_CONNTRACK_FULL;
+	int result = settings ? ct_lookup(packet, settings) : -REASON_NO_CONFIGURATION;
 
-	return finish(skb, packet, answer, packet->current ? CALL_DELIVER : CALL_POLICY);
+	return step_finish(skb, packet, result, packet->ct.is_current ? STEP_DELIVER : STEP_POLICY);
 }

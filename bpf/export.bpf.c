@@ -1,56 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Names every type of the ABI in a global, so that the object's BTF holds it: a record that is only ever in the ring
- * buffer or in an inner map would be missing there, and with it its Rust type.
+ * buffer or in an inner map would be missing there, and with it its Rust type. And the hook table, for the Rust side.
  */
-#include "abi.h"
+#include "lib/mechanism/hook.h"
 
 struct abi_records {
 	struct settings settings;
 	struct service_key service_key;
 	struct service service;
-	struct service_slot service_slot;
+	struct backend_lut_entry backend_lut_entry;
 	struct backend backend;
 	struct endpoint endpoint;
-	struct identity_key identity_key;
-	struct identity identity;
+	struct address_prefix_key address_prefix_key;
+	struct ipcache_entry ipcache_entry;
 	struct policy_key policy_key;
 	struct policy policy;
 	struct prefilter prefilter;
-	struct connection connection;
-	struct metric_key metric_key;
-	struct metric metric;
-	struct traffic traffic;
-	struct usage usage;
-	struct budget budget;
+	struct ct_entry ct_entry;
+	struct drop_count_key drop_count_key;
+	struct packet_count packet_count;
+	struct endpoint_counters endpoint_counters;
+	struct conn_usage conn_usage;
+	struct rate_window rate_window;
 	struct event event;
+	struct hook_row hook_row;
 };
 
 struct abi_numbers {
 	enum hook hook;
+	enum attach_point attach_point;
+	enum interface_role interface_role;
+	enum party party;
 	enum point point;
 	enum verdict verdict;
 	enum direction direction;
 	enum reason reason;
-	enum call call;
-	enum former former;
+	enum step step;
+	enum prev_ct prev_ct;
 	enum aggregation aggregation;
 	enum lifetime lifetime;
 	enum backend_state backend_state;
 	enum delivery delivery;
 	enum enforcement enforcement;
-	enum place place;
+	enum address_scope address_scope;
 	enum policy_class policy_class;
-	enum connection_state connection_state;
-	enum connection_flags connection_flags;
+	enum ct_state ct_state;
+	enum ct_flags ct_flags;
 	enum counter counter;
 	enum abi abi;
 	enum mark mark;
-	enum identity_key_bits identity_key_bits;
+	enum prefix_key_bits prefix_key_bits;
 	enum policy_key_bits policy_key_bits;
 	enum event_state event_state;
-	enum traffic_rows traffic_rows;
+	enum endpoint_counters_size endpoint_counters_size;
+	enum hook_flags hook_flags;
 };
 
 const struct abi_records *dpd_abi_records;
 const struct abi_numbers *dpd_abi_numbers;
+const struct hook_row dpd_hooks[HOOK_COUNT] = HOOK_TABLE;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What comes from the network: tc ingress of an uplink. The host's own traffic comes here too; all that is not a
- * workload's passes, unread beyond its addresses.
+ * What comes from the network: tc ingress of an uplink. The host's own traffic arrives here too: all that is not a
+ * workload's passes, and only its addresses are read.
  *
- *	NIC -> XDP -> dpd_from_netdev -+- established: rewrite, straight to the workload's veth
+ *	NIC -> XDP -> dpd_from_netdev -+- fast path: NAT, straight to the workload's veth
  *				       +- not to a workload: pass
  *				       +- tail_handle_ipv4, _ipv6
  */
-#include "lib/chain.h"
+#include "lib/feature/fastpath.h"
+#include "lib/feature/takeover.h"
+#include "lib/mechanism/chain.h"
 
-/* Whether the packet is for a workload of this host, as far as its fixed header tells. */
+/* Whether the packet is for a workload of this host, by its fixed header. */
 static __always_inline int is_to_workload(struct __sk_buff *skb, __u32 slot)
 {
 	struct address destination;
@@ -24,19 +26,19 @@ static __always_inline int is_to_workload(struct __sk_buff *skb, __u32 slot)
 				       sizeof(destination)))
 			return 0;
 		if (address_is_mapped(&destination))
-			return 0; /* no workload's, whatever the tables say of its IPv4 namesake */
+			return 0; /* no workload has it: the tables would take it for IPv4 */
 	}
 
-	const struct identity *identity = identity_find(slot, &destination);
+	const struct ipcache_entry *owner = ipcache_find(slot, &destination);
 
-	return identity && (identity->place == PLACE_ENDPOINT || identity->place == PLACE_WAITING);
+	return owner && (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING);
 }
 
 /*
- * IP that was sent to this interface. What was sent to another host (a switch floods, somebody listens) or to all of
- * the link is not forwarded, and a VLAN's packets belong to the VLAN's own interface.
+ * IP that was sent to this interface. What was sent to another host (a switch floods, a sniffer is at work) or to the whole
+ * link is not forwarded, and a VLAN's packets belong to the VLAN's own interface.
  */
-static __always_inline int is_ours_to_read(const struct __sk_buff *skb)
+static __always_inline int is_ip_to_us(const struct __sk_buff *skb)
 {
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return 0;
@@ -46,22 +48,22 @@ static __always_inline int is_ours_to_read(const struct __sk_buff *skb)
 SEC("tc")
 int dpd_from_netdev(struct __sk_buff *skb)
 {
-	if (!is_ours_to_read(skb))
+	if (!is_ip_to_us(skb))
 		return HOOK_NEXT;
 
-	__u64 epoch = live_epoch();
-	int answer = established(skb, HOOK_FROM_NETDEV, epoch);
+	__u64 epoch = generation_live_epoch();
+	int result = fastpath(skb, HOOK_FROM_NETDEV, epoch);
 
-	if (likely(answer == ACTION_REDIRECT))
+	if (likely(result == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
-	former_lead(skb, HOOK_FROM_NETDEV, epoch);
-	if (answer == ACTION_PASS || (!answer && !is_to_workload(skb, live_slot(epoch))))
+	takeover_all(skb, HOOK_FROM_NETDEV, epoch);
+	if (result == ACTION_PASS || (!result && !is_to_workload(skb, generation_slot(epoch))))
 		return HOOK_NEXT;
 
-	struct packet *packet = chain_open(skb, HOOK_FROM_NETDEV, epoch);
+	struct packet *packet = packet_init(skb, HOOK_FROM_NETDEV, epoch);
 
 	if (!packet)
-		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */
-	return finish(skb, packet, answer,
-		      skb->protocol == bpf_htons(ETH_P_IP) ? CALL_HANDLE_IPV4 : CALL_HANDLE_IPV6);
+		return TC_ACT_SHOT; /* a per-CPU array always has its row 0 */
+	return step_finish(skb, packet, result,
+			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The chain's first step for IPv6: the headers are read, and what is no business of services is settled. */
-#include "lib/chain.h"
-#include "lib/entrance.h"
-#include "lib/ipv6.h"
+/* The chain's first step for IPv6: parse, then admission. */
+#include "lib/feature/admission.h"
+#include "lib/feature/takeover.h"
+#include "lib/mechanism/chain.h"
+#include "lib/mechanism/ipv6.h"
 
 static __always_inline __must_check int parse(struct __sk_buff *skb, struct packet *packet)
 {
@@ -14,39 +15,41 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 	__u32 total = sizeof(ip) + bpf_ntohs(ip.payload_len);
 
 	if (!ip.payload_len && skb->gso_segs)
-		total = packet->length; /* more than 64 KiB before segmentation: RFC 2675, BIG TCP */
-	if (ip.version != 6 || total > packet->length)
+		total = packet->frame_length; /* more than 64 KiB before segmentation: RFC 2675, BIG TCP */
+	if (ip.version != 6 || total > packet->frame_length)
 		return -REASON_INVALID_PACKET;
-	packet->family = 6;
-	packet->length = total;
-	packet->hop_limit = ip.hop_limit;
-	packet->tuple.source = address_from_ipv6(&ip.saddr);
-	packet->tuple.destination = address_from_ipv6(&ip.daddr);
-	if (address_is_mapped(&packet->tuple.source) || address_is_mapped(&packet->tuple.destination))
+	packet->headers.family = 6;
+	packet->headers.length = total;
+	packet->headers.hop_limit = ip.hop_limit;
+	packet->headers.tuple.source = address_from_ipv6(&ip.saddr);
+	packet->headers.tuple.destination = address_from_ipv6(&ip.daddr);
+	if (address_is_mapped(&packet->headers.tuple.source) ||
+	    address_is_mapped(&packet->headers.tuple.destination))
 		return -REASON_INVALID_PACKET; /* our tables would take it for IPv4 */
 
 	struct ipv6_walk walk = { .offset = ETH_HLEN + sizeof(ip), .protocol = ip.nexthdr };
-	int answer = ipv6_walk(skb, &walk);
+	int result = ipv6_walk(skb, &walk);
 
-	if (answer)
-		return answer;
+	if (result)
+		return result;
 	if (walk.offset > ETH_HLEN + total)
 		return -REASON_INVALID_PACKET;
-	packet->transport = walk.offset;
-	packet->fragment = walk.fragment;
-	packet->fragment_id = walk.fragment_id;
-	packet->tuple.protocol = walk.protocol;
-	if (packet->fragment == FRAGMENT_LATER)
+	packet->headers.transport = walk.offset;
+	packet->headers.fragment = walk.fragment;
+	packet->headers.fragment_id = walk.fragment_id;
+	packet->headers.tuple.protocol = walk.protocol;
+	if (packet->headers.fragment == FRAGMENT_LATER)
 		return 0;
 	return packet_parse_transport(skb, packet);
 }
 
-/* A workload asks for a neighbour: that is answered, not forwarded. */
+/* A workload's neighbour solicitation gets a response, and is not forwarded. */
 static __always_inline int is_solicitation(const struct packet *packet)
 {
-	return packet->hook == HOOK_FROM_CONTAINER && packet->tuple.protocol == IPPROTO_ICMPV6 &&
-	       packet->fragment == FRAGMENT_NONE && packet->icmp_type == ND_NEIGHBOUR_SOLICITATION &&
-	       packet->hop_limit == ND_HOP_LIMIT;
+	return packet->hook.sender == PARTY_ENDPOINT && packet->headers.tuple.protocol == IPPROTO_ICMPV6 &&
+	       packet->headers.fragment == FRAGMENT_NONE &&
+	       packet->headers.icmp_type == ND_NEIGHBOUR_SOLICITATION &&
+	       packet->headers.hop_limit == ND_HOP_LIMIT;
 }
 
 SEC("tc")
@@ -57,13 +60,13 @@ int tail_handle_ipv6(struct __sk_buff *skb)
 	if (!packet)
 		return TC_ACT_SHOT;
 
-	int answer = parse(skb, packet);
+	int result = parse(skb, packet);
 
-	if (!answer && is_solicitation(packet))
-		return finish(skb, packet, ACTION_CONTINUE, CALL_NEIGHBOUR);
-	if (!answer)
-		answer = entrance_check(skb, packet);
-	if (!answer)
-		former_serve(skb, packet, &packet->tuple);
-	return finish(skb, packet, answer, entrance_next(packet));
+	if (!result && is_solicitation(packet))
+		return step_finish(skb, packet, ACTION_CONTINUE, STEP_NEIGHBOUR);
+	if (!result)
+		result = admit_check(skb, packet);
+	if (!result)
+		takeover_flow(skb, packet, &packet->headers.tuple);
+	return step_finish(skb, packet, result, admit_next_step(packet));
 }

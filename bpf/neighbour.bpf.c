@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A workload's questions for its neighbours: every address but its own is answered with the host side's MAC, so that
- * any gateway address works. What the kernel's own neighbour table needs (replies, announcements, probes for duplicate
+ * ARP and neighbour discovery of a workload: a request for any address but its own gets the host side's MAC in response, so
+ * that any gateway address works. What the kernel's own neighbour table needs (replies, announcements, probes for duplicate
  * addresses) goes up to it.
  */
-#include "lib/answer.h"
-#include "lib/chain.h"
-#include "lib/entrance.h"
+#include "lib/feature/admission.h"
+#include "lib/feature/respond.h"
+#include "lib/mechanism/chain.h"
 
 /* RFC 826, for Ethernet and IPv4 */
 struct arp_packet {
@@ -36,14 +36,14 @@ static __always_inline __must_check int read_arp(struct __sk_buff *skb, struct p
 	    arp->hardware != bpf_htons(ARPHRD_ETHER) || arp->protocol != bpf_htons(ETH_P_IP) ||
 	    arp->hardware_length != ETH_ALEN || arp->protocol_length != 4)
 		return -REASON_INVALID_PACKET;
-	packet->family = 4;
-	packet->tuple.source = address_from_bytes(arp->sender);
-	packet->tuple.destination = address_from_bytes(arp->target);
+	packet->headers.family = 4;
+	packet->headers.tuple.source = address_from_bytes(arp->sender);
+	packet->headers.tuple.destination = address_from_bytes(arp->target);
 	return 0;
 }
 
-static __always_inline __must_check int answer_arp(struct __sk_buff *skb, struct packet *packet,
-						   struct arp_packet *arp, const struct endpoint *endpoint)
+static __always_inline __must_check int respond_arp(struct __sk_buff *skb, struct packet *packet,
+						    struct arp_packet *arp, const struct endpoint *endpoint)
 {
 	struct ethhdr eth;
 	__u8 asked[4];
@@ -52,40 +52,40 @@ static __always_inline __must_check int answer_arp(struct __sk_buff *skb, struct
 	arp->operation = bpf_htons(ARPOP_REPLY);
 	__builtin_memcpy(arp->target_mac, arp->sender_mac, ETH_ALEN);
 	__builtin_memcpy(arp->target, arp->sender, 4);
-	__builtin_memcpy(arp->sender_mac, endpoint->host_mac, ETH_ALEN);
+	__builtin_memcpy(arp->sender_mac, endpoint->src_mac, ETH_ALEN);
 	__builtin_memcpy(arp->sender, asked, 4);
-	if (answer_turn_ethernet(skb, &eth))
+	if (response_ethernet(skb, &eth))
 		return ACTION_DROP;
-	__builtin_memcpy(eth.h_source, endpoint->host_mac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, endpoint->src_mac, ETH_ALEN);
 	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, arp, sizeof(*arp), 0))
 		return ACTION_DROP;
-	return answer_send(skb, packet);
+	return response_send(skb, packet);
 }
 
 static __always_inline __must_check int handle_arp(struct __sk_buff *skb, struct packet *packet,
 						   const struct endpoint *endpoint)
 {
 	struct arp_packet arp;
-	int answer = read_arp(skb, packet, &arp);
+	int result = read_arp(skb, packet, &arp);
 
-	if (answer)
-		return answer;
+	if (result)
+		return result;
 
-	int probe = address_is_unspecified(&packet->tuple.source);
+	int probe = address_is_unspecified(&packet->headers.tuple.source);
 
-	if (!probe && !packet_is_own(packet, &packet->tuple.source))
+	if (!probe && !packet_is_own(packet, &packet->headers.tuple.source))
 		return -REASON_INVALID_SOURCE;
-	if (packet_is_own(packet, &packet->tuple.destination))
-		return ACTION_PASS; /* an announcement, or: does anybody else have my address? */
+	if (packet_is_own(packet, &packet->headers.tuple.destination))
+		return ACTION_PASS; /* an announcement, or a probe for duplicates */
 	if (arp.operation == bpf_htons(ARPOP_REPLY))
 		return probe ? -REASON_INVALID_SOURCE : ACTION_PASS;
 	if (arp.operation != bpf_htons(ARPOP_REQUEST))
 		return -REASON_INVALID_PACKET;
-	return answer_arp(skb, packet, &arp, endpoint);
+	return respond_arp(skb, packet, &arp, endpoint);
 }
 
-struct advertisement {
+struct neighbour_advertisement {
 	struct icmp6hdr icmp;
 	struct address target;
 	__u8 option; /* target link-layer address, RFC 4861, 4.6.1 */
@@ -98,11 +98,11 @@ enum {
 	ND_SOLICITED_OVERRIDE = 0x60,
 };
 
-static __always_inline __must_check int answer_solicitation(struct __sk_buff *skb, struct packet *packet,
-							    const struct address *target,
-							    const struct endpoint *endpoint)
+static __always_inline __must_check int respond_solicitation(struct __sk_buff *skb, struct packet *packet,
+							     const struct address *target,
+							     const struct endpoint *endpoint)
 {
-	struct advertisement said = {
+	struct neighbour_advertisement advertisement = {
 		.icmp.icmp6_type = ND_NEIGHBOUR_ADVERTISEMENT,
 		.target = *target,
 		.option = ND_OPTION_TARGET,
@@ -110,43 +110,46 @@ static __always_inline __must_check int answer_solicitation(struct __sk_buff *sk
 	};
 	struct ethhdr eth;
 
-	*(__u8 *)&said.icmp.icmp6_dataun = ND_SOLICITED_OVERRIDE;
-	__builtin_memcpy(said.mac, endpoint->host_mac, ETH_ALEN);
+	*(__u8 *)&advertisement.icmp.icmp6_dataun = ND_SOLICITED_OVERRIDE;
+	__builtin_memcpy(advertisement.mac, endpoint->src_mac, ETH_ALEN);
 
-	__u32 sum = answer_pseudo_sum(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6);
+	__u32 sum = csum_pseudo_header(target, &packet->headers.tuple.source, sizeof(advertisement),
+				       IPPROTO_ICMPV6);
 
-	said.icmp.icmp6_cksum = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&said, sizeof(said), sum));
+	advertisement.icmp.icmp6_cksum =
+		~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&advertisement, sizeof(advertisement), sum));
 
-	struct ipv6hdr ip =
-		answer_ipv6(target, &packet->tuple.source, sizeof(said), IPPROTO_ICMPV6, ND_HOP_LIMIT);
+	struct ipv6hdr ip = response_ipv6(target, &packet->headers.tuple.source, sizeof(advertisement),
+					  IPPROTO_ICMPV6, ND_HOP_LIMIT);
 
-	if (answer_turn_ethernet(skb, &eth))
+	if (response_ethernet(skb, &eth))
 		return ACTION_DROP;
-	__builtin_memcpy(eth.h_source, endpoint->host_mac, ETH_ALEN);
-	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(said), 0) ||
+	__builtin_memcpy(eth.h_source, endpoint->src_mac, ETH_ALEN);
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(advertisement), 0) ||
 	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &said, sizeof(said), 0))
+	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &advertisement, sizeof(advertisement), 0))
 		return ACTION_DROP;
-	return answer_send(skb, packet);
+	return response_send(skb, packet);
 }
 
 static __always_inline __must_check int handle_solicitation(struct __sk_buff *skb, struct packet *packet,
 							    const struct endpoint *endpoint)
 {
-	const struct address *source = &packet->tuple.source;
+	const struct address *source = &packet->headers.tuple.source;
 	struct address target;
 
-	if (packet->icmp_code || bpf_skb_load_bytes(skb, packet->transport + 8, &target, sizeof(target)) ||
+	if (packet->headers.icmp_code ||
+	    bpf_skb_load_bytes(skb, packet->headers.transport + 8, &target, sizeof(target)) ||
 	    address_is_multicast(&target))
 		return -REASON_INVALID_PACKET;
 	if (address_is_unspecified(source))
-		return ACTION_PASS; /* a probe for duplicates: none of ours is on this link */
+		return ACTION_PASS; /* a probe for duplicates: the host decides */
 	if (!address_is_link_local(source) && !packet_is_own(packet, source))
 		return -REASON_INVALID_SOURCE;
 	if (packet_is_own(packet, &target))
 		return packet_stays_on_link(packet) ? ACTION_PASS : -REASON_INVALID_PACKET;
-	return answer_solicitation(skb, packet, &target, endpoint);
+	return respond_solicitation(skb, packet, &target, endpoint);
 }
 
 SEC("tc")
@@ -157,12 +160,12 @@ int tail_neighbour(struct __sk_buff *skb)
 	if (!packet)
 		return TC_ACT_SHOT;
 
-	const struct endpoint *endpoint = endpoint_find(packet->slot, packet->ifindex);
-	int answer = -REASON_INVALID_SOURCE;
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
+	int result = -REASON_INVALID_SOURCE;
 
-	if (endpoint && packet->family == 6)
-		answer = handle_solicitation(skb, packet, endpoint);
+	if (endpoint && packet->headers.family == 6)
+		result = handle_solicitation(skb, packet, endpoint);
 	else if (endpoint)
-		answer = handle_arp(skb, packet, endpoint);
-	return finish(skb, packet, answer, CALL_COUNT);
+		result = handle_arp(skb, packet, endpoint);
+	return step_finish(skb, packet, result, STEP_COUNT);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The policy step: may these two speak? A connection that may not any more is forgotten in both directions. */
-#include "lib/chain.h"
-#include "lib/judge.h"
+/* The policy step: may these two communicate? A connection that may not any more loses both its entries. */
+#include "lib/feature/conntrack.h"
+#include "lib/feature/policy_verdict.h"
+#include "lib/mechanism/chain.h"
 
 SEC("tc")
 int tail_policy(struct __sk_buff *skb)
@@ -12,9 +13,9 @@ int tail_policy(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 
 	const struct settings *settings = settings_find(packet->epoch);
-	int answer = settings ? judge(packet, settings) : -REASON_POLICY;
+	int result = settings ? policy_verdict(packet, settings) : -REASON_NO_CONFIGURATION;
 
-	if (answer && packet->found)
-		conntrack_delete_pair(&packet->tuple, &packet->connection);
-	return finish(skb, packet, answer, CALL_DELIVER);
+	if (result && packet->ct.found)
+		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+	return step_finish(skb, packet, result, STEP_DELIVER);
 }

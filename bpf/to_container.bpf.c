@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What the host's own stack sends to a workload: tc egress of the host's side of its veth. What our other hooks have
- * judged and sent here carries our mark and passes.
+ * delivered here carries our mark and passes.
  *
  *	host -> veth -> dpd_to_container -+- marked, or no IP: pass
- *					  +- established: rewrite, pass
- *					  +- no endpoint yet, or any more: pass
+ *					  +- fast path: NAT, pass
+ *					  +- unmanaged interface: pass
  *					  +- tail_handle_ipv4, _ipv6
  */
-#include "lib/chain.h"
-#include "lib/outside.h"
+#include "lib/feature/endpoint.h"
+#include "lib/feature/fastpath.h"
+#include "lib/feature/takeover.h"
+#include "lib/feature/unmanaged.h"
+#include "lib/mechanism/chain.h"
 
 SEC("tc")
 int dpd_to_container(struct __sk_buff *skb)
@@ -21,20 +24,20 @@ int dpd_to_container(struct __sk_buff *skb)
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return HOOK_NEXT;
 
-	__u64 epoch = live_epoch();
-	int answer = established(skb, HOOK_TO_CONTAINER, epoch);
+	__u64 epoch = generation_live_epoch();
+	int result = fastpath(skb, HOOK_TO_CONTAINER, epoch);
 
-	if (likely(answer == ACTION_PASS))
+	if (likely(result == ACTION_PASS))
 		return HOOK_NEXT;
 
-	former_lead(skb, HOOK_TO_CONTAINER, epoch);
+	takeover_all(skb, HOOK_TO_CONTAINER, epoch);
 
-	struct packet *packet = chain_open(skb, HOOK_TO_CONTAINER, epoch);
+	struct packet *packet = packet_init(skb, HOOK_TO_CONTAINER, epoch);
 
 	if (!packet)
-		return TC_ACT_SHOT; /* the kernel has no per-CPU row 0: it can't be */
-	if (!endpoint_find(packet->slot, packet->ifindex) && is_outside(packet->ifindex, epoch))
+		return TC_ACT_SHOT; /* a per-CPU array always has its row 0 */
+	if (!endpoint_find(packet->generation_slot, packet->ifindex) && is_unmanaged(packet->ifindex, epoch))
 		return HOOK_NEXT;
-	return finish(skb, packet, answer,
-		      skb->protocol == bpf_htons(ETH_P_IP) ? CALL_HANDLE_IPV4 : CALL_HANDLE_IPV6);
+	return step_finish(skb, packet, result,
+			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);
 }

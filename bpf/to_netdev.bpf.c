@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What leaves for the network: tc egress of an uplink. What a workload sends has been judged and rewritten at its own
- * hook and carries our mark, which ends here; the host's own traffic passes unread.
+ * What leaves for the network: tc egress of an uplink. A workload's packets got their verdict and NAT at the workload's own
+ * hook and carry our mark, which is cleared here; the host's own traffic passes untouched.
  */
-#include "lib/chain.h"
+#include "lib/mechanism/hook.h"
 
 SEC("tc")
 int dpd_to_netdev(struct __sk_buff *skb)

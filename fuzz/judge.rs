@@ -6,8 +6,8 @@ use std::path::Path;
 use dpd::bpf::generation;
 use dpd::config::{self, Config, Excerpt, Problems, Source};
 use dpd::model::catalog::Catalog;
+use dpd::model::host::HostState;
 use dpd::model::state::State;
-use dpd::model::world::World;
 use dpd::plan;
 
 /// What parts the main file and its drop-ins from each other.
@@ -111,7 +111,7 @@ fn judge_text(problems: &Problems) {
 
 fn judge_config(config: &Config) {
     let nothing = State::default();
-    for world in [World::default(), plan::imagined(config)] {
+    for world in [HostState::default(), plan::imagined(config)] {
         let state = plan::compile(config, &world, &nothing.catalog);
         assert!(
             plan::diff(&state, &state).is_empty(),

@@ -17,11 +17,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::bpf::attach::{self, Mechanism, Role};
+use crate::bpf::attach::{self, Mechanism};
 use crate::bpf::conntrack::{Sizes, Tables};
 use crate::bpf::counters;
 use crate::bpf::generation::{self, Generations, Prepared};
-use crate::bpf::grace::{self, Hurry};
+use crate::bpf::grace::{self, ExpeditedRcu};
+use crate::bpf::hook::Role;
 use crate::bpf::kept::Kept;
 use crate::bpf::load::{self, Load, Release};
 use crate::bpf::pins::{self, Pins};
@@ -29,12 +30,12 @@ use crate::bpf::place::{self, Place};
 use crate::bpf::xdp;
 use crate::config::Config;
 use crate::model::catalog::Catalog;
+use crate::model::host::HostState;
 use crate::model::state::{State, XdpMode};
 use crate::model::status::Drift;
-use crate::model::world::World;
 use crate::parallel::both;
 use crate::plan::{self, Change};
-use census::Census;
+use census::ConnectionSnapshot;
 pub use hooks::{Part, Refused};
 use hooks::{roles, take_off, xdp_modes};
 
@@ -73,7 +74,7 @@ struct Planned {
 /// A plan that was made before it was asked for, and what it was made for.
 struct Ahead {
     config: Arc<Config>,
-    world: World,
+    world: HostState,
     planned: Planned,
 }
 
@@ -193,7 +194,7 @@ impl Reconciler {
         let own = self.load.program_ids();
         for (&ifindex, &role) in &self.attached {
             let is_first = |hook| own[&hook].is_some() && attach::head(ifindex, hook) == own[&hook];
-            let [from, to] = role.programs();
+            let [from, to] = role.hooks();
             if is_first(from) && (role == Role::Uplink || is_first(to)) {
                 continue; // quickly told of a thousand
             }
@@ -219,7 +220,7 @@ impl Reconciler {
     pub fn apply(
         &mut self,
         config: &Config,
-        world: &World,
+        world: &HostState,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         self.mend(world)?;
@@ -234,7 +235,7 @@ impl Reconciler {
     fn apply_mended(
         &mut self,
         config: &Config,
-        world: &World,
+        world: &HostState,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
         let before = self.resize(config)?;
@@ -251,7 +252,7 @@ impl Reconciler {
 
     /// Plans what `apply` would do with this configuration in this world, writes the tables beside the live ones, and keeps
     /// both for it. No packet meets any of it, and what fails is left to `apply`, which says why.
-    pub fn prepare_ahead(&mut self, config: Arc<Config>, world: World) {
+    pub fn prepare_ahead(&mut self, config: Arc<Config>, world: HostState) {
         let planned = match self.take_ahead(&config, &world) {
             Some(planned) => planned,
             None => {
@@ -279,7 +280,7 @@ impl Reconciler {
     }
 
     /// The plan that was made ahead, if it still is the right one. Tables of another are written over by the next change.
-    fn take_ahead(&mut self, config: &Config, world: &World) -> Option<Planned> {
+    fn take_ahead(&mut self, config: &Config, world: &HostState) -> Option<Planned> {
         let Ahead {
             config: for_config,
             world: in_world,
@@ -290,11 +291,11 @@ impl Reconciler {
         is_same.then_some(planned)
     }
 
-    fn plan(&self, config: &Config, world: &World) -> Planned {
+    fn plan(&self, config: &Config, world: &HostState) -> Planned {
         self.plan_beside(config, world, || (), |_| None)
     }
 
-    fn plan_and_write(&self, config: &Config, world: &World) -> Planned {
+    fn plan_and_write(&self, config: &Config, world: &HostState) -> Planned {
         // What fails here is tried again, and told, by the writing.
         let wait = || self.generations.wait_for_readers();
         self.plan_beside(config, world, wait, |state| self.write_ahead(state))
@@ -304,7 +305,7 @@ impl Reconciler {
     fn plan_beside<W>(
         &self,
         config: &Config,
-        world: &World,
+        world: &HostState,
         wait: impl FnOnce() -> W,
         write: impl FnOnce(&State) -> Option<Prepared>,
     ) -> Planned {
@@ -334,7 +335,7 @@ impl Reconciler {
     fn change(
         &mut self,
         config: &Config,
-        world: &World,
+        world: &HostState,
         sizes: Option<Sizes>,
         mut announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
@@ -361,7 +362,7 @@ impl Reconciler {
         let is_carrying = self.load.former().is_some();
         let census = match changes.is_empty() && !is_carrying {
             true => None,
-            false => Census::begin(self.pins_of_connections(), before),
+            false => ConnectionSnapshot::begin(self.pins_of_connections(), before),
         };
         let is_ready = |prepared: &Prepared| self.generations.is_ready(prepared);
         let prepared = match prepared.filter(is_ready) {
@@ -379,7 +380,7 @@ impl Reconciler {
             }
             _ => Some(prepared),
         };
-        census.iter().for_each(Census::wait);
+        census.iter().for_each(ConnectionSnapshot::wait);
         let rows = new_rows(&before.catalog, &state.catalog);
         let cleared = counters::clear_traffic(self.load.pins(), rows);
         if let Err(error) = cleared.and_then(|()| self.attach(&state, &wanted, epoch)) {
@@ -398,7 +399,7 @@ impl Reconciler {
         let before = self.live.replace(state);
         self.has_old_counters = true;
         if is_carrying {
-            census.iter().for_each(Census::finish);
+            census.iter().for_each(ConnectionSnapshot::finish);
         }
         self.tidy(&wanted);
         let mut excess = 0;
@@ -513,7 +514,7 @@ impl Drop for Reconciler {
     }
 }
 
-/// The rows of `dpd_traffic` that this change gives to endpoints that had none.
+/// The rows of `dpd_endpoint_counters` that this change gives to endpoints that had none.
 fn new_rows<'a>(before: &'a Catalog, after: &'a Catalog) -> impl Iterator<Item = u32> + 'a {
     let endpoints = after.endpoints.iter();
     let new = endpoints.filter(|(name, _)| !before.endpoints.contains_key(*name));
@@ -580,7 +581,7 @@ pub fn cleanup(root: &Path) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let all = Pins::all(root);
     let held = all.iter().map(|pins| attach::held(pins).len()).sum();
-    let hurry = Hurry::begin(root, held);
+    let hurry = ExpeditedRcu::begin(root, held);
     for pins in &all {
         for ifindex in attach::held(pins) {
             if let Some(mechanism) = take_off(pins, ifindex)? {

@@ -18,15 +18,15 @@ use dpd::config::{
     Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
     PolicySettings, RemoteNode, XdpMode,
 };
+use dpd::model::host::{HostState, LinkPeer};
 use dpd::model::state::Aggregation;
-use dpd::model::world::{LinkPeer, World};
 use dpd::net::{self, Watcher, snapshot};
 use netns::Netns;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn look(netns: &Netns) -> World {
+fn look(netns: &Netns) -> HostState {
     netns.enter(|| snapshot().unwrap())
 }
 
@@ -265,7 +265,7 @@ fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
         watcher
     });
     let mac = [2, 0, 0, 0, 0, 7];
-    type Seen = fn(&World) -> bool;
+    type Seen = fn(&HostState) -> bool;
     let rows: [(&Netns, &str, Seen, &str); 8] = [
         (
             &workload,
@@ -337,7 +337,7 @@ fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
 }
 
 /// Waits until the host is seen so, as often as there is news.
-fn wait_until(netns: &Netns, news: &Receiver<()>, seen: impl Fn(&World) -> bool, what: &str) {
+fn wait_until(netns: &Netns, news: &Receiver<()>, seen: impl Fn(&HostState) -> bool, what: &str) {
     while !seen(&look(netns)) {
         assert!(news.recv_timeout(DEADLINE).is_ok(), "no news when {what}");
     }
@@ -353,8 +353,8 @@ fn a_workloads_interface_is_followed_into_other_namespaces() {
         snapshot().unwrap();
         watcher
     });
-    let peer = |world: &World| world.links["lxc-a"].peer.clone();
-    let is_here = |world: &World| peer(world).is_some_and(|peer| peer.same_namespace);
+    let peer = |world: &HostState| world.links["lxc-a"].peer.clone();
+    let is_here = |world: &HostState| peer(world).is_some_and(|peer| peer.same_namespace);
     wait_for_quiet(&news);
     let rows: [(&Netns, &Netns, bool, &str); 4] = [
         (&workload, &node, true, "it comes to its host's"),
@@ -370,7 +370,7 @@ fn a_workloads_interface_is_followed_into_other_namespaces() {
         ));
         wait_until(&node, &news, |world| is_here(world) == expected, what);
         let mac = Some(to.mac("eth0"));
-        let is_known = |world: &World| peer(world).is_some_and(|peer| peer.mac == mac);
+        let is_known = |world: &HostState| peer(world).is_some_and(|peer| peer.mac == mac);
         wait_until(&node, &news, is_known, what);
     }
 }
@@ -433,7 +433,7 @@ fn the_last_change_is_seen_though_the_news_of_it_were_too_many() {
         .map(|n| format!("link set lo mtu {}\n", 40_000 + n))
         .collect();
     batch(&node, &changes);
-    let is_last = |world: &World| world.links["lo"].mtu == 43_999;
+    let is_last = |world: &HostState| world.links["lo"].mtu == 43_999;
     assert!(lost_messages(&node) > 0, "the kernel's queue was full");
     // The queue was full when the last change came, or not: either way there is news after it.
     assert!(news.recv_timeout(DEADLINE).is_ok(), "no news");

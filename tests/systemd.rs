@@ -401,7 +401,7 @@ fn drops_are_records_of_the_journal() {
             json!("4"),
             json!("dpd"),
             json!("from-endpoint"),
-            json!("policy denied"),
+            json!("policy denied: no rule"),
             json!("4000"),
             Value::Null,
             Value::Null,

@@ -41,27 +41,30 @@ plain!(
     settings,
     service_key,
     service,
-    service_slot,
+    backend_lut_entry,
     backend,
     endpoint,
-    identity_key,
-    identity,
+    address_prefix_key,
+    ipcache_entry,
     policy_key,
     policy,
     prefilter,
     address,
-    tuple,
-    connection,
-    metric_key,
-    metric,
-    traffic,
-    usage,
+    flow_tuple,
+    ct_entry,
+    drop_count_key,
+    packet_count,
+    endpoint_counters,
+    conn_usage,
     event,
+    hook_row,
     drop_key,
-    drop_log
+    drop_throttle
 );
 /// Each endpoint has a row of its own.
-const _: () = assert!(traffic_rows::TRAFFIC_ROWS.0 == crate::model::catalog::MAX_ENDPOINTS + 1);
+const _: () = assert!(
+    endpoint_counters_size::ENDPOINT_COUNTERS_SIZE.0 == crate::model::catalog::MAX_ENDPOINTS + 1
+);
 
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}

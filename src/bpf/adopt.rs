@@ -145,12 +145,14 @@ impl Wanted {
         let name = &self.name;
         let was = self.records_of(&before, of, types)?;
         let (Some(was), Some(is)) = (was, &self.records) else {
-            return Err(Unlike(format!("nobody knows what {name} holds: it has no types")).into());
+            return Err(
+                Incompatible(format!("nobody knows what {name} holds: it has no types")).into(),
+            );
         };
         if self.map_type != before.map_type() {
-            return Err(Unlike(format!("{name} has become a map of another kind")).into());
+            return Err(Incompatible(format!("{name} has become a map of another kind")).into());
         }
-        let carry = Carry::new(name, before, &was, is).map_err(Unlike)?;
+        let carry = Carry::new(name, before, &was, is).map_err(Incompatible)?;
         Ok(match Sizes::is_conntrack(name) {
             true => carry.with_companion(was.value.pick(&was.key, conntrack::twin_member)),
             false => carry,
@@ -160,11 +162,11 @@ impl Wanted {
 
 /// A map that can't be kept, with the reason.
 #[derive(Debug)]
-struct Unlike(String);
+struct Incompatible(String);
 
-impl std::error::Error for Unlike {}
+impl std::error::Error for Incompatible {}
 
-impl std::fmt::Display for Unlike {
+impl std::fmt::Display for Incompatible {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -185,10 +187,11 @@ pub fn decide(place: &Place, wanted: &[Wanted]) -> Result<Adoption> {
     let is_new = !is_live && pins::names(&place.pins.loads()).is_empty();
     let mut kept = BTreeMap::new();
     for map in wanted {
-        let what = keep(&place, map, &mut types).map_err(|error| match error.is::<Unlike>() {
-            true => error.context(refusal(&place)),
-            false => error,
-        })?;
+        let what =
+            keep(&place, map, &mut types).map_err(|error| match error.is::<Incompatible>() {
+                true => error.context(refusal(&place)),
+                false => error,
+            })?;
         kept.insert(map.name.clone(), what);
     }
     Ok(Adoption {
@@ -289,7 +292,7 @@ fn check_own(
         place.former.is_some() && Sizes::is_conntrack(&wanted.name) && wanted.is_like(own)?;
     if !is_resized && !wanted.fits(own, &place.pins, types)? {
         let path = place.pins.map(&wanted.name);
-        return Err(Unlike(format!("{} is of another layout", path.display())).into());
+        return Err(Incompatible(format!("{} is of another layout", path.display())).into());
     }
     Ok(())
 }

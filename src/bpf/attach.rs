@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
+use super::hook::{Hook, Role};
 use super::kept::Kept;
-use super::load::HookProgram;
 use super::pins::{self, Pins};
 use super::{clsact, tcx, xdp};
 
@@ -37,56 +37,12 @@ impl Mechanism {
     }
 }
 
-/// The tc hooks of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    Ingress,
-    Egress,
-}
-
-impl Hook {
-    /// As tc names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Hook::Ingress => "ingress",
-            Hook::Egress => "egress",
-        }
-    }
-}
-
-impl HookProgram {
-    /// Where it is attached.
-    pub fn hook(self) -> Hook {
-        match self {
-            HookProgram::FromContainer | HookProgram::FromNetdev => Hook::Ingress,
-            HookProgram::ToContainer | HookProgram::ToNetdev => Hook::Egress,
-        }
-    }
-}
-
-/// What an interface is for, which says what programs it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Endpoint,
-    Uplink,
-}
-
-impl Role {
-    /// One for each tc hook.
-    pub fn programs(self) -> [HookProgram; 2] {
-        match self {
-            Role::Endpoint => [HookProgram::FromContainer, HookProgram::ToContainer],
-            Role::Uplink => [HookProgram::FromNetdev, HookProgram::ToNetdev],
-        }
-    }
-}
-
 /// Attaches a program to its hook of an interface, or puts it in the place of the one that we have there.
 pub fn attach(
     pins: &Pins,
     mechanism: Mechanism,
     ifindex: u32,
-    program: HookProgram,
+    program: Hook,
     fd: &OwnedFd,
 ) -> Result<()> {
     match mechanism {
@@ -101,7 +57,7 @@ pub fn attach(
 pub fn detach(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
     let mut was = None;
     // Whatever its role was: what is pinned and handled by the hook is taken off.
-    for program in Role::Endpoint.programs() {
+    for program in Role::Endpoint.hooks() {
         let say = || format!("take {} off interface {ifindex}", program.name());
         if tcx::detach(pins, ifindex, program).with_context(say)? {
             was = Some(Mechanism::Tcx);
@@ -134,26 +90,26 @@ pub fn held(pins: &Pins) -> BTreeSet<u32> {
 /// A program of ours on a hook, and what sees packets before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    pub program: HookProgram,
+    pub program: Hook,
     pub mechanism: Mechanism,
     pub ahead: Vec<String>,
 }
 
 /// The kernel's number of the program in our place on a hook; `None`: there is none.
-pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: Hook) -> Option<u32> {
     tcx::program_on(kept, pins, ifindex, program)
         .or_else(|| clsact::program_on(pins, ifindex, program))
 }
 
 /// The kernel's number of the program that sees packets first at a program's hook; `None`: there is none, or it stands on
 /// another kind of hook.
-pub fn head(ifindex: u32, program: HookProgram) -> Option<u32> {
+pub fn head(ifindex: u32, program: Hook) -> Option<u32> {
     tcx::head(ifindex, program)
 }
 
 /// What of ours is on an interface of this role.
 pub fn find(pins: &Pins, ifindex: u32, role: Role) -> Vec<Found> {
-    role.programs()
+    role.hooks()
         .into_iter()
         .filter_map(|program| {
             tcx::find(pins, ifindex, program).or_else(|| clsact::find(pins, ifindex, program))

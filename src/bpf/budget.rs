@@ -93,10 +93,10 @@ fn most_entries(name: &str, state: &State) -> u64 {
     let entries = match name {
         "dpd_rule_hits" => state.catalog.rules.len(),
         "dpd_prefilter_hits" => state.prefilter.len(),
-        "dpd_usage" => state.catalog.endpoints.len(),
-        "dpd_outside" => interfaces,
+        "dpd_endpoint_conns" => state.catalog.endpoints.len(),
+        "dpd_unmanaged" => interfaces,
         // Every reason, both ways.
-        "dpd_metrics" => interfaces * REASONS.len() * 2,
+        "dpd_drop_counts" => interfaces * REASONS.len() * 2,
         _ => usize::MAX,
     };
     entries as u64

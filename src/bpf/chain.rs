@@ -8,16 +8,16 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object};
 use super::{abi, gate, program};
 
 /// Its steps and their places in `dpd_calls`.
-pub const CHAIN: [(&str, abi::call); 9] = [
-    ("tail_handle_ipv4", abi::call::CALL_HANDLE_IPV4),
-    ("tail_handle_ipv6", abi::call::CALL_HANDLE_IPV6),
-    ("tail_neighbour", abi::call::CALL_NEIGHBOUR),
-    ("tail_lb", abi::call::CALL_LB),
-    ("tail_ct", abi::call::CALL_CT),
-    ("tail_policy", abi::call::CALL_POLICY),
-    ("tail_deliver", abi::call::CALL_DELIVER),
-    ("tail_icmp_error", abi::call::CALL_ICMP_ERROR),
-    ("tail_answer", abi::call::CALL_ANSWER),
+pub const CHAIN: [(&str, abi::step); 9] = [
+    ("tail_handle_ipv4", abi::step::STEP_HANDLE_IPV4),
+    ("tail_handle_ipv6", abi::step::STEP_HANDLE_IPV6),
+    ("tail_neighbour", abi::step::STEP_NEIGHBOUR),
+    ("tail_lb", abi::step::STEP_LB),
+    ("tail_ct", abi::step::STEP_CT),
+    ("tail_policy", abi::step::STEP_POLICY),
+    ("tail_deliver", abi::step::STEP_DELIVER),
+    ("tail_icmp_error", abi::step::STEP_ICMP_ERROR),
+    ("tail_respond", abi::step::STEP_RESPOND),
 ];
 
 /// The chain of one load.

@@ -13,9 +13,9 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 use rustix::io::Errno;
 
-use super::attach::{Found, Hook, Mechanism, Role};
+use super::attach::{Found, Mechanism};
 use super::gate;
-use super::load::HookProgram;
+use super::hook::{Hook, Role, TcSide};
 use super::pins::Pins;
 
 /// Our filters among others on a hook.
@@ -52,10 +52,10 @@ fn unmark(path: &Path) -> Result<()> {
     )
 }
 
-fn filter(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> TcHook {
-    let (point, priority) = match program.hook() {
-        Hook::Ingress => (TC_INGRESS, FILTER_FIRST),
-        Hook::Egress => (TC_EGRESS, FILTER_LAST),
+fn filter(ifindex: u32, program: Hook, fd: BorrowedFd<'_>) -> TcHook {
+    let (point, priority) = match program.side() {
+        TcSide::Ingress => (TC_INGRESS, FILTER_FIRST),
+        TcSide::Egress => (TC_EGRESS, FILTER_LAST),
     };
     TcHookBuilder::new(fd)
         .ifindex(ifindex as i32)
@@ -76,13 +76,13 @@ fn qdisc(ifindex: u32) -> libbpf_sys::bpf_tc_hook {
 }
 
 /// Puts the filter there, or its program in the place of the one that it has, without a gap.
-pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
+pub fn attach(pins: &Pins, ifindex: u32, program: Hook, fd: BorrowedFd<'_>) -> Result<()> {
     make_qdisc(pins, ifindex)?;
     mark(&filters_mark(pins, ifindex))?;
     gate::pass(
         format_args!(
             "put a filter into the clsact qdisc at {}",
-            program.hook().name()
+            program.side().name()
         ),
         || filter(ifindex, program, fd).attach().map(drop),
     )
@@ -119,7 +119,7 @@ fn make_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
 
 /// Whether our filters were put into the qdisc and none of them is in the one that is there.
 fn has_lost_filters(pins: &Pins, ifindex: u32) -> bool {
-    let mut programs = Role::Endpoint.programs().into_iter(); // of both hooks, whatever the role is
+    let mut programs = Role::Endpoint.hooks().into_iter(); // of both hooks, whatever the role is
     filters_mark(pins, ifindex).exists()
         && programs.all(|program| program_on(pins, ifindex, program).is_none())
 }
@@ -144,14 +144,14 @@ fn remove_qdisc(ifindex: u32) -> Result<()> {
 }
 
 /// Takes a filter off its hook; answers whether there was one.
-pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
+pub fn detach(pins: &Pins, ifindex: u32, program: Hook) -> Result<bool> {
     if find(pins, ifindex, program).is_none() {
         return Ok(false);
     }
     gate::pass(
         format_args!(
             "take a filter off the clsact qdisc at {}",
-            program.hook().name()
+            program.side().name()
         ),
         || filter(ifindex, program, no_program()).detach(),
     )?;
@@ -169,14 +169,14 @@ pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
     unmark(&made)
 }
 
-pub fn program_on(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+pub fn program_on(pins: &Pins, ifindex: u32, program: Hook) -> Option<u32> {
     if !filters_mark(pins, ifindex).exists() {
         return None;
     }
     filter(ifindex, program, no_program()).query().ok()
 }
 
-pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+pub fn find(pins: &Pins, ifindex: u32, program: Hook) -> Option<Found> {
     program_on(pins, ifindex, program)?;
     Some(Found {
         program,

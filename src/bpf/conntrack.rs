@@ -10,12 +10,12 @@ use super::abi::{self, Plain};
 use super::encode;
 use super::map;
 use super::pins::Pins;
-use crate::model::conntrack::{Connection, ConntrackState, Conversation, OpenConnections};
+use crate::model::conntrack::{Connection, ConntrackState, FlowGroup, OpenConnections};
 use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 
 /// In the order of [`Tables::maps`].
-pub(super) const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
+pub(super) const TABLES: [&str; 3] = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unreplied"];
 
 /// How many connections the tables are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Sizes {
         match name {
             "dpd_ct_tcp" => Some(self.connections * 2),
             "dpd_ct_other" => Some(self.connections),
-            "dpd_ct_unanswered" => Some(self.connections / 2),
+            "dpd_ct_unreplied" => Some(self.connections / 2),
             _ => None,
         }
     }
@@ -68,11 +68,11 @@ impl Sizes {
 }
 
 /// Where programs look for the former table of this name while it is carried over.
-pub(super) fn former_place(name: &str) -> Option<abi::former> {
+pub(super) fn prev_ct_index(name: &str) -> Option<abi::prev_ct> {
     match name {
-        "dpd_ct_tcp" => Some(abi::former::FORMER_TCP),
-        "dpd_ct_other" => Some(abi::former::FORMER_OTHER),
-        "dpd_ct_unanswered" => Some(abi::former::FORMER_UNANSWERED),
+        "dpd_ct_tcp" => Some(abi::prev_ct::PREV_CT_TCP),
+        "dpd_ct_other" => Some(abi::prev_ct::PREV_CT_OTHER),
+        "dpd_ct_unreplied" => Some(abi::prev_ct::PREV_CT_UNREPLIED),
         _ => None,
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn twin_member(of_key: &str) -> String {
         let rest = of_key.strip_prefix(from)?;
         Some(format!("{to}{rest}"))
     });
-    format!("rewritten.{}", turned.unwrap_or_else(|| of_key.to_owned()))
+    format!("translated.{}", turned.unwrap_or_else(|| of_key.to_owned()))
 }
 
 /// The pinned tables.
@@ -103,7 +103,7 @@ pub struct Tables {
 /// One direction's entry where it was found.
 struct Entry {
     table: usize,
-    value: abi::connection,
+    value: abi::ct_entry,
 }
 
 /// The kernel's monotonic clock as programs read it, in nanoseconds.
@@ -112,8 +112,8 @@ pub fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-pub(super) fn reverse(tuple: &abi::tuple) -> abi::tuple {
-    abi::tuple {
+pub(super) fn reverse(tuple: &abi::flow_tuple) -> abi::flow_tuple {
+    abi::flow_tuple {
         source: tuple.destination,
         destination: tuple.source,
         source_port: tuple.destination_port,
@@ -126,21 +126,21 @@ fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
     const TCP: u8 = 6;
     const ICMP: u8 = 1;
     const ICMPV6: u8 = 58;
-    let state = abi::connection_state(state.into());
+    let state = abi::ct_state(state.into());
     match (protocol, state) {
-        (TCP, abi::connection_state::CONNECTION_CLOSING) => settings.tcp_close_ns,
-        (TCP, abi::connection_state::CONNECTION_UNANSWERED) => settings.tcp_syn_ns,
+        (TCP, abi::ct_state::CT_CLOSING) => settings.tcp_close_ns,
+        (TCP, abi::ct_state::CT_UNREPLIED) => settings.tcp_syn_ns,
         (TCP, _) => settings.tcp_ns,
         (ICMP | ICMPV6, _) => settings.icmp_ns,
-        (_, abi::connection_state::CONNECTION_ONCE) => settings.udp_once_ns,
+        (_, abi::ct_state::CT_REPLIED) => settings.udp_once_ns,
         _ => settings.udp_ns,
     }
 }
 
 /// When an entry is expired, on the kernel's monotonic clock.
-pub(super) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connection) -> u64 {
+pub(super) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::ct_entry) -> u64 {
     entry
-        .seen_ns
+        .last_seen_ns
         .saturating_add(lifetime_ns(settings, protocol, entry.state))
 }
 
@@ -148,23 +148,23 @@ pub(super) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::connect
 fn find_twin<'a>(
     entries: &'a HashMap<Vec<u8>, Entry>,
     key: &[u8],
-    entry: &abi::connection,
+    entry: &abi::ct_entry,
 ) -> Option<&'a Entry> {
     entries
-        .get(reverse(&entry.rewritten).as_bytes())
-        .filter(|twin| reverse(&twin.value.rewritten).as_bytes() == key)
+        .get(reverse(&entry.translated).as_bytes())
+        .filter(|twin| reverse(&twin.value.translated).as_bytes() == key)
 }
 
-pub(super) fn is_reply(entry: &abi::connection) -> bool {
-    u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
+pub(super) fn is_reply(entry: &abi::ct_entry) -> bool {
+    u32::from(entry.flags) & abi::ct_flags::CT_REPLY.0 != 0
 }
 
 impl Tables {
     pub fn open(pins: &Pins) -> Result<Tables> {
-        let [tcp, other, unanswered] = TABLES.map(|name| map::open(&pins.map(name)));
+        let [tcp, other, unreplied] = TABLES.map(|name| map::open(&pins.map(name)));
         Ok(Tables {
-            maps: [tcp?, other?, unanswered?],
-            usage: map::open(&pins.map("dpd_usage"))?,
+            maps: [tcp?, other?, unreplied?],
+            usage: map::open(&pins.map("dpd_endpoint_conns"))?,
             counters: map::open(&pins.map("dpd_counters"))?,
         })
     }
@@ -172,7 +172,7 @@ impl Tables {
     fn entries(&self) -> Result<HashMap<Vec<u8>, Entry>> {
         let mut entries = HashMap::new();
         for (table, map) in self.maps.iter().enumerate() {
-            let rows: Vec<(abi::tuple, abi::connection)> =
+            let rows: Vec<(abi::flow_tuple, abi::ct_entry)> =
                 map::read(map).with_context(|| format!("read {}", TABLES[table]))?;
             for (key, value) in rows {
                 entries.insert(key.as_bytes().to_vec(), Entry { table, value });
@@ -187,7 +187,7 @@ impl Tables {
         let entries = self.entries()?;
         let mut connections = Vec::new();
         for (key, entry) in &entries {
-            let Some(tuple) = abi::tuple::from_bytes(key) else {
+            let Some(tuple) = abi::flow_tuple::from_bytes(key) else {
                 continue;
             };
             let twin = find_twin(&entries, key, &entry.value);
@@ -213,7 +213,7 @@ impl Tables {
         let now = now_ns();
         let mut open = OpenConnections::default();
         for (map, name) in self.maps.iter().zip(TABLES) {
-            let take = |tuple: abi::tuple, entry: abi::connection| {
+            let take = |tuple: abi::flow_tuple, entry: abi::ct_entry| {
                 let is_closing = encode::connection_state(entry.state) == ConntrackState::Closing;
                 let is_live = expires_ns(settings, tuple.protocol, &entry) > now && !is_closing;
                 if is_live && !is_reply(&entry) {
@@ -248,11 +248,11 @@ impl Tables {
 }
 
 /// Of the entry of the side that began.
-fn conversation(tuple: &abi::tuple, entry: &abi::connection) -> Conversation {
+fn conversation(tuple: &abi::flow_tuple, entry: &abi::ct_entry) -> FlowGroup {
     let has_ports = Protocol::from_number(tuple.protocol).is_some_and(Protocol::has_ports);
     let port = |port| if has_ports { port } else { 0 };
-    let to = &entry.rewritten;
-    Conversation {
+    let to = &entry.translated;
+    FlowGroup {
         protocol: tuple.protocol,
         src: encode::socket(&tuple.source, 0).ip(),
         dst: encode::socket(&tuple.destination, port(tuple.destination_port)),
@@ -263,8 +263,8 @@ fn conversation(tuple: &abi::tuple, entry: &abi::connection) -> Conversation {
 }
 
 fn connection(
-    tuple: &abi::tuple,
-    entry: &abi::connection,
+    tuple: &abi::flow_tuple,
+    entry: &abi::ct_entry,
     twin: Option<&Entry>,
     now: u64,
     remaining_ns: u64,
@@ -272,13 +272,13 @@ fn connection(
     // A reply that is alone: its rewrite tells the client's side.
     let alone = is_reply(entry);
     let (forward, key) = if alone {
-        (reverse(&entry.rewritten), reverse(tuple))
+        (reverse(&entry.translated), reverse(tuple))
     } else {
-        (*tuple, entry.rewritten)
+        (*tuple, entry.translated)
     };
-    let source = |tuple: &abi::tuple| encode::socket(&tuple.source, tuple.source_port);
+    let source = |tuple: &abi::flow_tuple| encode::socket(&tuple.source, tuple.source_port);
     let destination =
-        |tuple: &abi::tuple| encode::socket(&tuple.destination, tuple.destination_port);
+        |tuple: &abi::flow_tuple| encode::socket(&tuple.destination, tuple.destination_port);
     let changed = |before: SocketAddr, after: SocketAddr| (before != after).then_some(after);
     let (ours, theirs) = if alone {
         (None, Some(entry))

@@ -1,6 +1,6 @@
 //! The counters: those that belong to no interface are read, and those of what is no more forgotten.
 //!
-//! Most numbers are never given twice, so nobody else would clear what was counted under them. A row of `dpd_traffic` is
+//! Most numbers are never given twice, so nobody else would clear what was counted under them. A row of `dpd_endpoint_counters` is
 //! given again: it is cleared before its new owner's first packet.
 
 use anyhow::{Context, Result};
@@ -24,21 +24,22 @@ pub fn forget(
     let is_interface = |ifindex: u32| ifindex == 0 || is_interface(ifindex);
     forget_rows(pins, "dpd_rule_hits", |rule: u32| is_rule(rule))?;
     forget_rows(pins, "dpd_prefilter_hits", |prefix: u32| is_prefix(prefix))?;
-    forget_rows(pins, "dpd_usage", is_interface)?;
-    forget_rows(pins, "dpd_metrics", |key: abi::metric_key| {
+    forget_rows(pins, "dpd_endpoint_conns", is_interface)?;
+    forget_rows(pins, "dpd_drop_counts", |key: abi::drop_count_key| {
         is_interface(key.ifindex)
     })
 }
 
-/// Clears rows of `dpd_traffic`, which nobody may have in the live configuration.
+/// Clears rows of `dpd_endpoint_counters`, which nobody may have in the live configuration.
 pub fn clear_traffic(pins: &Pins, rows: impl IntoIterator<Item = u32>) -> Result<()> {
-    let map = map::open(&pins.map("dpd_traffic"))?;
+    let map = map::open(&pins.map("dpd_endpoint_counters"))?;
     let cpus = libbpf_rs::num_possible_cpus().context("ask for the number of CPUs")?;
-    let nothing = vec![abi::traffic::default().as_bytes().to_vec(); cpus];
+    let nothing = vec![abi::endpoint_counters::default().as_bytes().to_vec(); cpus];
     for row in rows {
-        gate::pass(format_args!("clear row {row} of dpd_traffic"), || {
-            map.update_percpu(row.as_bytes(), &nothing, MapFlags::EXIST)
-        })?;
+        gate::pass(
+            format_args!("clear row {row} of dpd_endpoint_counters"),
+            || map.update_percpu(row.as_bytes(), &nothing, MapFlags::EXIST),
+        )?;
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{
-    AddressEntry, Aggregation, Backend, Delivery, Endpoint, Enforcement, Place, PolicyEntry,
-    PolicyKey, ServiceEntry, Settings, Slot,
+    AddressScope, Aggregation, Backend, Delivery, Endpoint, Enforcement, IpcacheEntry, LutEntry,
+    PolicyEntry, PolicyKey, ServiceEntry, Settings,
 };
 
 /// In whose name time exceeded is said where the node has no address (RFC 7600).
@@ -63,14 +63,14 @@ pub fn settings(settings: &Settings) -> abi::settings {
         strict: settings.strict.into(),
         audit: settings.audit.into(),
         allow_host: settings.allow_host.into(),
-        tick_ns: tick_ns(),
+        jiffy_ns: jiffy_ns(),
         node_ipv4: address(settings.node_ipv4.map_or(NAMELESS_IPV4, IpAddr::V4)),
         node_ipv6: address(settings.node_ipv6.map_or(NAMELESS_IPV6, IpAddr::V6)),
     }
 }
 
 /// How long one of the kernel's jiffies is: its coarse clocks move once in each.
-fn tick_ns() -> u32 {
+fn jiffy_ns() -> u32 {
     use rustix::time::{ClockId, clock_getres};
     clock_getres(ClockId::MonotonicCoarse)
         .tv_nsec
@@ -149,29 +149,29 @@ pub fn service_address(ip: IpAddr) -> abi::service_key {
 pub fn service(entry: &ServiceEntry) -> abi::service {
     abi::service {
         id: entry.service,
-        first_slot: entry.first_slot,
-        slot_count: entry.slot_count,
+        lut_first: entry.lut_first,
+        lut_count: entry.lut_count,
     }
 }
 
 pub fn decode_service(service: &abi::service) -> ServiceEntry {
     ServiceEntry {
         service: service.id,
-        first_slot: service.first_slot,
-        slot_count: service.slot_count,
+        lut_first: service.lut_first,
+        lut_count: service.lut_count,
     }
 }
 
-pub fn slot(slot: &Slot) -> abi::service_slot {
-    abi::service_slot {
+pub fn slot(slot: &LutEntry) -> abi::backend_lut_entry {
+    abi::backend_lut_entry {
         backend: slot.backend,
         alias: slot.alias,
         threshold: slot.threshold,
     }
 }
 
-pub fn decode_slot(slot: &abi::service_slot) -> Slot {
-    Slot {
+pub fn decode_slot(slot: &abi::backend_lut_entry) -> LutEntry {
+    LutEntry {
         backend: slot.backend,
         alias: slot.alias,
         threshold: slot.threshold,
@@ -226,8 +226,8 @@ fn decode_enforcement(number: u8) -> Enforcement {
 pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
     abi::endpoint {
         identity: endpoint.identity,
-        mac: endpoint.mac,
-        host_mac: endpoint.host_mac,
+        dst_mac: endpoint.dst_mac,
+        src_mac: endpoint.src_mac,
         delivery: match endpoint.delivery {
             Delivery::Peer => abi::delivery::DELIVERY_PEER.0,
             Delivery::Direct => abi::delivery::DELIVERY_DIRECT.0,
@@ -236,7 +236,7 @@ pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
         ingress: enforcement(endpoint.ingress),
         egress: enforcement(endpoint.egress),
         pad: 0,
-        row: endpoint.row,
+        counters_index: endpoint.counters_index,
     }
 }
 
@@ -248,21 +248,21 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
             abi::delivery::DELIVERY_NEIGHBOUR => Delivery::Neighbour,
             _ => Delivery::Peer,
         },
-        host_mac: endpoint.host_mac,
-        mac: endpoint.mac,
+        src_mac: endpoint.src_mac,
+        dst_mac: endpoint.dst_mac,
         ingress: decode_enforcement(endpoint.ingress),
         egress: decode_enforcement(endpoint.egress),
-        row: endpoint.row,
+        counters_index: endpoint.counters_index,
     }
 }
 
 /// An IPv4 prefix is one of mapped addresses: 96 bits longer.
-pub fn prefix(prefix: &IpNet) -> abi::identity_key {
+pub fn prefix(prefix: &IpNet) -> abi::address_prefix_key {
     let (family, mapped_bits) = match prefix {
         IpNet::V4(_) => (4, 96),
         IpNet::V6(_) => (6, 0),
     };
-    abi::identity_key {
+    abi::address_prefix_key {
         prefix_length: FAMILY_BITS + mapped_bits + u32::from(prefix.prefix_len()),
         family,
         pad: [0; 3],
@@ -271,9 +271,9 @@ pub fn prefix(prefix: &IpNet) -> abi::identity_key {
 }
 
 /// The family byte and its padding.
-const FAMILY_BITS: u32 = abi::identity_key_bits::IDENTITY_KEY_FAMILY_BITS.0;
+const FAMILY_BITS: u32 = abi::prefix_key_bits::PREFIX_KEY_FAMILY_BITS.0;
 
-pub fn decode_prefix(key: &abi::identity_key) -> Option<IpNet> {
+pub fn decode_prefix(key: &abi::address_prefix_key) -> Option<IpNet> {
     let mapped_bits = if key.family == 4 { 96 } else { 0 };
     let length = key.prefix_length.checked_sub(FAMILY_BITS + mapped_bits)?;
     IpNet::new(
@@ -291,35 +291,35 @@ fn ip_of_family(address: &abi::address, family: u8) -> IpAddr {
     }
 }
 
-pub fn identity(entry: &AddressEntry) -> abi::identity {
-    let (place, ifindex) = match entry.place {
-        Place::Remote => (abi::place::PLACE_REMOTE, 0),
-        Place::Endpoint { ifindex } => (abi::place::PLACE_ENDPOINT, ifindex),
-        Place::Host => (abi::place::PLACE_HOST, 0),
-        Place::Waiting => (abi::place::PLACE_WAITING, 0),
+pub fn identity(entry: &IpcacheEntry) -> abi::ipcache_entry {
+    let (scope, ifindex) = match entry.scope {
+        AddressScope::Remote => (abi::address_scope::SCOPE_REMOTE, 0),
+        AddressScope::Endpoint { ifindex } => (abi::address_scope::SCOPE_ENDPOINT, ifindex),
+        AddressScope::Host => (abi::address_scope::SCOPE_HOST, 0),
+        AddressScope::Pending => (abi::address_scope::SCOPE_PENDING, 0),
     };
-    abi::identity {
+    abi::ipcache_entry {
         id: entry.identity,
         class: entry.class,
         ifindex,
-        place: place.0 as u8,
-        world: entry.world.into(),
+        scope: scope.0 as u8,
+        is_world: entry.is_world.into(),
         pad: [0; 2],
     }
 }
 
-pub fn decode_identity(identity: &abi::identity) -> AddressEntry {
-    AddressEntry {
+pub fn decode_identity(identity: &abi::ipcache_entry) -> IpcacheEntry {
+    IpcacheEntry {
         identity: identity.id,
         class: identity.class,
-        world: identity.world != 0,
-        place: match abi::place(identity.place.into()) {
-            abi::place::PLACE_ENDPOINT => Place::Endpoint {
+        is_world: identity.is_world != 0,
+        scope: match abi::address_scope(identity.scope.into()) {
+            abi::address_scope::SCOPE_ENDPOINT => AddressScope::Endpoint {
                 ifindex: identity.ifindex,
             },
-            abi::place::PLACE_HOST => Place::Host,
-            abi::place::PLACE_WAITING => Place::Waiting,
-            _ => Place::Remote,
+            abi::address_scope::SCOPE_HOST => AddressScope::Host,
+            abi::address_scope::SCOPE_PENDING => AddressScope::Pending,
+            _ => AddressScope::Remote,
         },
     }
 }
@@ -390,10 +390,10 @@ pub fn decode_policy(policy: &abi::policy) -> PolicyEntry {
 }
 
 pub fn connection_state(number: u8) -> ConntrackState {
-    match abi::connection_state(number.into()) {
-        abi::connection_state::CONNECTION_UNANSWERED => ConntrackState::Unanswered,
-        abi::connection_state::CONNECTION_ONCE => ConntrackState::Once,
-        abi::connection_state::CONNECTION_CLOSING => ConntrackState::Closing,
+    match abi::ct_state(number.into()) {
+        abi::ct_state::CT_UNREPLIED => ConntrackState::Unreplied,
+        abi::ct_state::CT_REPLIED => ConntrackState::Replied,
+        abi::ct_state::CT_CLOSING => ConntrackState::Closing,
         _ => ConntrackState::Established,
     }
 }
@@ -531,11 +531,11 @@ mod tests {
     fn services_come_back() {
         let entry = |n: &mut Numbers| ServiceEntry {
             service: n.u32(),
-            first_slot: n.u32(),
-            slot_count: n.u32(),
+            lut_first: n.u32(),
+            lut_count: n.u32(),
         };
         comes_back(entry, service, decode_service);
-        let column = |n: &mut Numbers| Slot {
+        let column = |n: &mut Numbers| LutEntry {
             backend: n.u32(),
             alias: n.u32(),
             threshold: n.u32(),
@@ -581,11 +581,11 @@ mod tests {
         let make = |n: &mut Numbers| Endpoint {
             identity: n.u32(),
             delivery: n.of(&[Delivery::Peer, Delivery::Direct, Delivery::Neighbour]),
-            host_mac: n.mac(),
-            mac: n.mac(),
+            src_mac: n.mac(),
+            dst_mac: n.mac(),
             ingress: n.of(&ENFORCEMENTS),
             egress: n.of(&ENFORCEMENTS),
-            row: n.u32(),
+            counters_index: n.u32(),
         };
         comes_back(make, endpoint, decode_endpoint);
     }
@@ -594,15 +594,15 @@ mod tests {
     fn identities_come_back() {
         let make = |n: &mut Numbers| {
             let ifindex = n.u32();
-            AddressEntry {
+            IpcacheEntry {
                 identity: n.u32(),
                 class: n.u32(),
-                world: n.of(&[true, false]),
-                place: n.of(&[
-                    Place::Endpoint { ifindex },
-                    Place::Waiting,
-                    Place::Host,
-                    Place::Remote,
+                is_world: n.of(&[true, false]),
+                scope: n.of(&[
+                    AddressScope::Endpoint { ifindex },
+                    AddressScope::Pending,
+                    AddressScope::Host,
+                    AddressScope::Remote,
                 ]),
             }
         };
@@ -660,7 +660,7 @@ mod tests {
         ];
         for (text, bytes) in rows {
             let known: IpAddr = text.parse().unwrap();
-            let key = abi::tuple {
+            let key = abi::flow_tuple {
                 source: address(known),
                 source_port: 0x1234u16.to_be(),
                 ..Default::default()
@@ -691,7 +691,7 @@ mod tests {
             for length in 0..=longest {
                 let known = IpNet::new(address, length).unwrap().trunc();
                 let key = prefix(&known);
-                let read = abi::identity_key::from_bytes(key.as_bytes()).unwrap();
+                let read = abi::address_prefix_key::from_bytes(key.as_bytes()).unwrap();
                 assert_eq!(decode_prefix(&read), Some(known), "{known}");
             }
         }
@@ -731,28 +731,28 @@ mod tests {
         let rows = [
             (
                 "shorter than its family",
-                abi::identity_key {
+                abi::address_prefix_key {
                     prefix_length: 8,
                     ..whole
                 },
             ),
             (
                 "IPv4, shorter than the mapped part",
-                abi::identity_key {
+                abi::address_prefix_key {
                     prefix_length: 32 + 95,
                     ..whole
                 },
             ),
             (
                 "longer than an address",
-                abi::identity_key {
+                abi::address_prefix_key {
                     prefix_length: 32 + 129,
                     ..whole
                 },
             ),
             (
                 "much longer",
-                abi::identity_key {
+                abi::address_prefix_key {
                     prefix_length: u32::MAX,
                     ..whole
                 },
@@ -766,10 +766,10 @@ mod tests {
     #[test]
     fn states_of_connections_have_their_names() {
         let rows = [
-            (abi::connection_state::CONNECTION_UNANSWERED, "unanswered"),
-            (abi::connection_state::CONNECTION_ONCE, "once"),
-            (abi::connection_state::CONNECTION_ESTABLISHED, "established"),
-            (abi::connection_state::CONNECTION_CLOSING, "closing"),
+            (abi::ct_state::CT_UNREPLIED, "unreplied"),
+            (abi::ct_state::CT_REPLIED, "replied"),
+            (abi::ct_state::CT_ESTABLISHED, "established"),
+            (abi::ct_state::CT_CLOSING, "closing"),
         ];
         for (state, name) in rows {
             assert_eq!(connection_state(state.0 as u8).name(), name);

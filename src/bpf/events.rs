@@ -55,10 +55,10 @@ impl Event {
             protocol: event.tuple.protocol,
             src: socket(&event.tuple.source, event.tuple.source_port),
             dst: socket(&event.tuple.destination, event.tuple.destination_port),
-            new_src: socket(&event.rewritten.source, event.rewritten.source_port),
+            new_src: socket(&event.translated.source, event.translated.source_port),
             new_dst: socket(
-                &event.rewritten.destination,
-                event.rewritten.destination_port,
+                &event.translated.destination,
+                event.translated.destination_port,
             ),
             ifindex: event.ifindex,
             length: event.length,
@@ -186,35 +186,35 @@ fn taken(answer: i32) -> Result<i32> {
 }
 
 /// Drops that the programs held back: the next report of the same drop tells them, but there may be none.
-pub struct HeldBack {
+pub struct SuppressedDrops {
     drops: MapHandle,
 }
 
-impl HeldBack {
-    pub fn open(pins: &Pins) -> Result<HeldBack> {
-        let drops = map::open(&pins.map("dpd_drops"))?;
-        Ok(HeldBack { drops })
+impl SuppressedDrops {
+    pub fn open(pins: &Pins) -> Result<SuppressedDrops> {
+        let drops = map::open(&pins.map("dpd_drop_throttle"))?;
+        Ok(SuppressedDrops { drops })
     }
 
     /// Takes those whose interval is over at `now_ns` (CLOCK_MONOTONIC): the last report of each again, with the time of
     /// the last packet that it stands for, and how many those are. Their next packet is reported at once.
     pub fn take(&self, now_ns: u64) -> Result<Vec<Event>> {
-        let rows: Vec<(abi::drop_key, abi::drop_log)> = map::read(&self.drops)?;
+        let rows: Vec<(abi::drop_key, abi::drop_throttle)> = map::read(&self.drops)?;
         let mut events = Vec::new();
         for (key, log) in rows {
-            if log.held_back == 0 || log.report_ns > now_ns {
+            if log.suppressed == 0 || log.report_ns > now_ns {
                 continue;
             }
             let taken = self
                 .drops
                 .lookup_and_delete(key.as_bytes())
-                .context("take a row of dpd_drops")?;
+                .context("take a row of dpd_drop_throttle")?;
             // The kernel may have pushed it out, or a packet may have told it, since it was read.
-            let taken = taken.and_then(|bytes| abi::drop_log::from_bytes(&bytes));
-            if let Some(log) = taken.filter(|log| log.held_back > 0) {
+            let taken = taken.and_then(|bytes| abi::drop_throttle::from_bytes(&bytes));
+            if let Some(log) = taken.filter(|log| log.suppressed > 0) {
                 events.push(Event {
-                    time_ns: log.seen_ns,
-                    repeats: u32::try_from(log.held_back).unwrap_or(u32::MAX),
+                    time_ns: log.last_seen_ns,
+                    repeats: u32::try_from(log.suppressed).unwrap_or(u32::MAX),
                     ..Event::from_abi(&log.event)
                 });
             }

@@ -76,21 +76,21 @@ const TABLES: [Table; 8] = [
     },
     Table {
         kind: kind(
-            "slots",
+            "backend_lut",
             MapType::Array,
             4,
-            size_of::<abi::service_slot>(),
+            size_of::<abi::backend_lut_entry>(),
             BPF_F_INNER_MAP,
         ),
-        outer: "dpd_slots",
+        outer: "dpd_backend_lut",
         rows: |state| {
             let mut rows = Rows::default();
-            for (index, slot) in (0u32..).zip(&state.slots) {
+            for (index, slot) in (0u32..).zip(&state.backend_lut) {
                 rows.push(&index, &encode::slot(slot));
             }
             rows
         },
-        same: |a, b| a.slots == b.slots,
+        same: |a, b| a.backend_lut == b.backend_lut,
     },
     Table {
         kind: kind("backends", MapType::Hash, 4, size_of::<abi::backend>(), 0),
@@ -118,21 +118,21 @@ const TABLES: [Table; 8] = [
     },
     Table {
         kind: kind(
-            "identities",
+            "ipcache",
             MapType::LpmTrie,
-            size_of::<abi::identity_key>(),
-            size_of::<abi::identity>(),
+            size_of::<abi::address_prefix_key>(),
+            size_of::<abi::ipcache_entry>(),
             BPF_F_NO_PREALLOC,
         ),
-        outer: "dpd_identities",
+        outer: "dpd_ipcache",
         rows: |state| {
             let mut rows = Rows::default();
-            for (prefix, entry) in &state.addresses {
+            for (prefix, entry) in &state.ipcache {
                 rows.push(&encode::prefix(prefix), &encode::identity(entry));
             }
             rows
         },
-        same: |a, b| a.addresses == b.addresses,
+        same: |a, b| a.ipcache == b.ipcache,
     },
     Table {
         kind: kind(
@@ -156,7 +156,7 @@ const TABLES: [Table; 8] = [
         kind: kind(
             "prefilter",
             MapType::LpmTrie,
-            size_of::<abi::identity_key>(),
+            size_of::<abi::address_prefix_key>(),
             size_of::<abi::prefilter>(),
             BPF_F_NO_PREALLOC,
         ),
@@ -599,12 +599,13 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
-    let slots = open("slots")?;
+    let backend_lut = open("backend_lut")?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
-    let identities: Vec<(abi::identity_key, abi::identity)> = map::read(&open("identities")?)?;
+    let identities: Vec<(abi::address_prefix_key, abi::ipcache_entry)> =
+        map::read(&open("ipcache")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
-    let prefilter: Vec<(abi::identity_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
+    let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
     let mut state = State {
         settings: settings(pins, epoch)?,
         services: services
@@ -613,7 +614,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
                 Some((encode::decode_frontend(key)?, encode::decode_service(row)))
             })
             .collect(),
-        slots: map::read::<u32, abi::service_slot>(&slots)?
+        backend_lut: map::read::<u32, abi::backend_lut_entry>(&backend_lut)?
             .iter()
             .map(|(_, slot)| encode::decode_slot(slot))
             .collect(),
@@ -625,7 +626,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .iter()
             .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
             .collect(),
-        addresses: identities
+        ipcache: identities
             .iter()
             .filter_map(|(key, row)| {
                 Some((encode::decode_prefix(key)?, encode::decode_identity(row)))
@@ -645,7 +646,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .collect(),
     };
     // An empty array has one row all the same, of zeroes: no backend has the number 0.
-    state.slots.retain(|slot| slot.backend != 0);
+    state.backend_lut.retain(|slot| slot.backend != 0);
     Ok(state)
 }
 

@@ -56,29 +56,29 @@ impl Switches {
 
 /// Grace periods are hurried until it is dropped.
 #[derive(Debug)]
-pub struct Hurry {
+pub struct ExpeditedRcu {
     switches: Switches,
     mark: PathBuf,
 }
 
-impl Hurry {
+impl ExpeditedRcu {
     /// Hurries for this many interfaces of the datapath below `root`, which is locked by the caller.
     ///
     /// `None`: they are too few; or the host has its own will; or we may not, which is said at level debug.
-    pub fn begin(root: &Path, interfaces: usize) -> Option<Hurry> {
+    pub fn begin(root: &Path, interfaces: usize) -> Option<ExpeditedRcu> {
         match interfaces >= MANY {
-            true => Hurry::begin_with(Switches::of_kernel(), root),
+            true => ExpeditedRcu::begin_with(Switches::of_kernel(), root),
             false => None,
         }
     }
 
-    fn begin_with(switches: Switches, root: &Path) -> Option<Hurry> {
+    fn begin_with(switches: Switches, root: &Path) -> Option<ExpeditedRcu> {
         if !switches.are_off() {
             return None;
         }
         let mark = mark(root);
         match begin(&switches, &mark) {
-            Ok(()) => Some(Hurry { switches, mark }),
+            Ok(()) => Some(ExpeditedRcu { switches, mark }),
             Err(error) => {
                 log::debug!("grace periods are not hurried: {error:#}");
                 None
@@ -87,7 +87,7 @@ impl Hurry {
     }
 }
 
-impl Drop for Hurry {
+impl Drop for ExpeditedRcu {
     fn drop(&mut self) {
         end(&self.switches, &self.mark);
     }
@@ -154,8 +154,8 @@ mod tests {
             Host { folder, switches }
         }
 
-        fn begin(&self) -> Option<Hurry> {
-            Hurry::begin_with(self.switches.clone(), self.folder.path())
+        fn begin(&self) -> Option<ExpeditedRcu> {
+            ExpeditedRcu::begin_with(self.switches.clone(), self.folder.path())
         }
 
         /// What the switch says, and whether there is a mark.
@@ -214,6 +214,6 @@ mod tests {
 
     #[test]
     fn few_interfaces_are_not_hurried_for() {
-        assert!(Hurry::begin(Path::new("/nowhere"), MANY - 1).is_none());
+        assert!(ExpeditedRcu::begin(Path::new("/nowhere"), MANY - 1).is_none());
     }
 }

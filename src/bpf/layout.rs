@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub struct Layout {
     /// In bytes.
     pub size: usize,
-    /// By their paths: `rewritten.source.word`. A record that is a mere integer is the one member of no name.
+    /// By their paths: `translated.source.word`. A record that is a mere integer is the one member of no name.
     pub members: BTreeMap<String, Member>,
 }
 

@@ -13,6 +13,7 @@ use super::carry::{self, Carried, Carry};
 use super::chain::Chain;
 use super::conntrack::{self, Sizes};
 use super::gate;
+use super::hook::{Hook, XDP_ENTRY};
 use super::live;
 use super::map;
 use super::messages;
@@ -29,49 +30,8 @@ const OWN: [&str; 4] = [
 ];
 
 /// What leads to the load that this one takes over from, while it does (bpf/lib/former.h).
-const FORMER_PROGRAMS: &str = "dpd_former";
-const FORMER_CONNECTIONS: &str = "dpd_former_connections";
-
-/// The program of the uplinks' XDP hook.
-pub const XDP_PROGRAM: &str = "dpd_xdp_entry";
-
-/// The programs at tc hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HookProgram {
-    FromContainer,
-    ToContainer,
-    FromNetdev,
-    ToNetdev,
-}
-
-impl HookProgram {
-    pub const ALL: [HookProgram; 4] = [
-        HookProgram::FromContainer,
-        HookProgram::ToContainer,
-        HookProgram::FromNetdev,
-        HookProgram::ToNetdev,
-    ];
-
-    /// The name of its function, as `bpftool prog` shows it.
-    pub fn name(self) -> &'static str {
-        match self {
-            HookProgram::FromContainer => "dpd_from_container",
-            HookProgram::ToContainer => "dpd_to_container",
-            HookProgram::FromNetdev => "dpd_from_netdev",
-            HookProgram::ToNetdev => "dpd_to_netdev",
-        }
-    }
-
-    /// Its number among the programs.
-    fn number(self) -> abi::hook {
-        match self {
-            HookProgram::FromContainer => abi::hook::HOOK_FROM_CONTAINER,
-            HookProgram::ToContainer => abi::hook::HOOK_TO_CONTAINER,
-            HookProgram::FromNetdev => abi::hook::HOOK_FROM_NETDEV,
-            HookProgram::ToNetdev => abi::hook::HOOK_TO_NETDEV,
-        }
-    }
-}
+const FORMER_PROGRAMS: &str = "dpd_prev_progs";
+const FORMER_CONNECTIONS: &str = "dpd_prev_ct";
 
 /// The programs that a daemon brings, and the version of the layout that they are written for.
 #[derive(Clone, Copy, Debug)]
@@ -97,10 +57,10 @@ impl Release<'static> {
 pub struct Load {
     pins: Pins,
     number: u64,
-    programs: BTreeMap<HookProgram, OwnedFd>,
+    programs: BTreeMap<Hook, OwnedFd>,
     chain: Option<Chain>,
     sizes: Sizes,
-    crossing: Option<Crossing>,
+    crossing: Option<Takeover>,
     /// It has made the folder that it is pinned in: nothing there is older.
     is_first: bool,
     /// It is the only one left.
@@ -109,7 +69,7 @@ pub struct Load {
 
 /// What this load takes over from, until that is done.
 #[derive(Debug)]
-struct Crossing {
+struct Takeover {
     former: Pins,
     tables: Vec<Carried>,
 }
@@ -171,7 +131,7 @@ pub fn load_at(place: &Place, release: &Release<'_>, sizes: &Sizes) -> Result<Lo
     if let Some(former) = adoption.place.former.clone() {
         let tables = adoption.into_carries().zip(successors);
         let tables = tables.map(|(carry, after)| Carried { carry, after });
-        load.crossing = Some(Crossing {
+        load.crossing = Some(Takeover {
             former,
             tables: tables.collect(),
         });
@@ -274,7 +234,7 @@ impl Load {
         for program in object.progs() {
             let name = program.name().to_string_lossy();
             map::pin(program.as_fd(), &folder.join(name.as_ref()))?;
-            for hook in HookProgram::ALL {
+            for hook in Hook::ALL {
                 if hook.name() == name {
                     let fd = program.as_fd().try_clone_to_owned();
                     self.programs
@@ -319,7 +279,7 @@ impl Load {
     }
 
     /// The program of a hook.
-    pub fn program(&self, hook: HookProgram) -> Result<&OwnedFd> {
+    pub fn program(&self, hook: Hook) -> Result<&OwnedFd> {
         self.programs
             .get(&hook)
             .with_context(|| format!("the object has no program {}", hook.name()))
@@ -331,12 +291,9 @@ impl Load {
     }
 
     /// The kernel's numbers of the hooks' programs.
-    pub fn program_ids(&self) -> BTreeMap<HookProgram, Option<u32>> {
+    pub fn program_ids(&self) -> BTreeMap<Hook, Option<u32>> {
         let id = |hook| Some(program::info(self.programs.get(hook)?).ok()?.id);
-        HookProgram::ALL
-            .iter()
-            .map(|hook| (*hook, id(hook)))
-            .collect()
+        Hook::ALL.iter().map(|hook| (*hook, id(hook))).collect()
     }
 
     /// The same of the uplinks' XDP program.
@@ -345,19 +302,19 @@ impl Load {
     }
 
     /// The program of a hook that packets met before this load, if there is one.
-    pub fn program_before(&self, hook: HookProgram) -> Option<OwnedFd> {
+    pub fn program_before(&self, hook: Hook) -> Option<OwnedFd> {
         self.find_before(hook.name())
     }
 
     /// The program of the uplinks' XDP hook.
     pub fn xdp_program(&self) -> Result<OwnedFd> {
-        let path = self.pins.load(self.number).join(XDP_PROGRAM);
+        let path = self.pins.load(self.number).join(XDP_ENTRY.program);
         Program::fd_from_pinned_path(&path).with_context(|| format!("open {}", path.display()))
     }
 
     /// The XDP program that packets met before this load, if there is one.
     pub fn xdp_program_before(&self) -> Option<OwnedFd> {
-        self.find_before(XDP_PROGRAM)
+        self.find_before(XDP_ENTRY.program)
     }
 
     fn find_before(&self, name: &str) -> Option<OwnedFd> {
@@ -423,7 +380,7 @@ impl Load {
     }
 }
 
-impl Crossing {
+impl Takeover {
     /// After the switch: what the former programs know becomes ours, and they are left alone.
     fn complete(&self, load: &Path, wait: impl Fn() -> Result<()>) -> Result<()> {
         let places = map::open(&load.join(FORMER_CONNECTIONS))?;
@@ -452,10 +409,10 @@ fn lead_to_former<'a>(
     carries: impl Iterator<Item = &'a Carry>,
 ) -> Result<()> {
     let programs = find_map(object, FORMER_PROGRAMS)?;
-    for hook in HookProgram::ALL {
+    for hook in Hook::ALL {
         if let Some(program) = settled_program(former, hook.name()) {
             let what = format_args!("lead to the former {}", hook.name());
-            gate::pass(what, || put(&programs, hook.number().0, &program))?;
+            gate::pass(what, || put(&programs, hook.row().number.0, &program))?;
         }
     }
     show_connections(&find_map(object, FORMER_CONNECTIONS)?, carries)
@@ -463,7 +420,7 @@ fn lead_to_former<'a>(
 
 /// Whether programs can look for their keys in this former table.
 fn is_shown(carry: &Carry) -> bool {
-    carry.has_same_keys && conntrack::former_place(&carry.name).is_some()
+    carry.has_same_keys && conntrack::prev_ct_index(&carry.name).is_some()
 }
 
 /// Puts the former tables of connections where the programs look for them.
@@ -472,7 +429,7 @@ fn show_connections<'a>(
     carries: impl Iterator<Item = &'a Carry>,
 ) -> Result<()> {
     for carry in carries.filter(|carry| is_shown(carry)) {
-        let place = conntrack::former_place(&carry.name).context("it has a place")?;
+        let place = conntrack::prev_ct_index(&carry.name).context("it has a place")?;
         let what = format_args!("lead to the former {}", carry.name);
         gate::pass(what, || put(places, place.0, &carry.before))?;
     }

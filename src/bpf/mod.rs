@@ -17,6 +17,7 @@ pub mod events;
 pub mod gate;
 pub mod generation;
 pub mod grace;
+pub mod hook;
 pub mod kept;
 mod layout;
 mod live;

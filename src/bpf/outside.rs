@@ -11,7 +11,7 @@ use super::gate;
 use super::map;
 use super::pins::Pins;
 
-const MAP: &str = "dpd_outside";
+const MAP: &str = "dpd_unmanaged";
 
 /// Of an interface that is no endpoint any more.
 pub const FOR_GOOD: u64 = u64::MAX;

@@ -7,11 +7,12 @@ use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
 use super::abi;
-use super::attach::{self, Role};
+use super::attach;
 use super::chain;
 use super::conntrack::{Sizes, Tables, now_ns};
 use super::counters;
 use super::generation;
+use super::hook::{Role, XDP_ENTRY};
 use super::live::{self, Live};
 use super::load;
 use super::map;
@@ -169,17 +170,18 @@ impl Reader {
         Ok(metrics)
     }
 
-    /// A row of `dpd_traffic` for each endpoint whose interface is there, both ways.
+    /// A row of `dpd_endpoint_counters` for each endpoint whose interface is there, both ways.
     fn traffic(&self) -> Result<Vec<Metric>> {
-        let map = self.open_map("dpd_traffic")?;
+        let map = self.open_map("dpd_endpoint_counters")?;
         let mut metrics = Vec::new();
         for (ifindex, endpoint) in self.of_generation(generation::read_endpoints)? {
-            let values: Vec<abi::traffic> = map::lookup_percpu(&map, &endpoint.row)?;
+            let values: Vec<abi::endpoint_counters> =
+                map::lookup_percpu(&map, &endpoint.counters_index)?;
             for direction in [
                 abi::direction::DIRECTION_EGRESS.0,
                 abi::direction::DIRECTION_INGRESS.0,
             ] {
-                let key = abi::metric_key {
+                let key = abi::drop_count_key {
                     ifindex,
                     direction: direction as u8,
                     ..Default::default()
@@ -195,8 +197,8 @@ impl Reader {
 
     /// Drops by reason, direction and interface, alone.
     pub fn drops(&self) -> Result<Vec<Metric>> {
-        let map = self.open_map("dpd_metrics")?;
-        let rows: Vec<(abi::metric_key, Vec<abi::metric>)> = map::read_percpu(&map)?;
+        let map = self.open_map("dpd_drop_counts")?;
+        let rows: Vec<(abi::drop_count_key, Vec<abi::packet_count>)> = map::read_percpu(&map)?;
         let rows = rows.into_iter();
         Ok(rows.map(|(key, values)| metric(key, values)).collect())
     }
@@ -205,7 +207,9 @@ impl Reader {
         Ok(EventLoss {
             ring_full: self.counter(abi::counter::COUNTER_EVENTS_RING_FULL)?,
             rate_limited: self.counter(abi::counter::COUNTER_EVENTS_RATE_LIMITED)?,
-            held_back: self.counter(abi::counter::COUNTER_EVENTS_HELD_BACK)?,
+            throttle_full: self.counter(abi::counter::COUNTER_EVENTS_THROTTLE_FULL)?,
+            no_settings: self.counter(abi::counter::COUNTER_EVENTS_NO_SETTINGS)?,
+            suppressed: self.counter(abi::counter::COUNTER_EVENTS_SUPPRESSED)?,
         })
     }
 
@@ -296,7 +300,7 @@ impl Reader {
                 attachments.push(Attachment {
                     interface: interface.clone(),
                     ifindex,
-                    hook: found.program.hook().name().to_owned(),
+                    hook: found.program.side().name().to_owned(),
                     mechanism: found.mechanism.name().to_owned(),
                     program: found.program.name().to_owned(),
                     ahead: found.ahead,
@@ -313,7 +317,7 @@ impl Reader {
             ifindex,
             hook: "xdp".to_owned(),
             mechanism: attached.name().to_owned(),
-            program: load::XDP_PROGRAM.to_owned(),
+            program: XDP_ENTRY.program.to_owned(),
             ahead: Vec::new(),
         })
     }
@@ -339,8 +343,9 @@ fn of_another_version(root: &Path, other: &Pins) -> String {
 }
 
 /// The counts of all CPUs together.
-fn metric(key: abi::metric_key, counts: impl IntoIterator<Item = abi::metric>) -> Metric {
-    let sum = |sum: (u64, u64), count: abi::metric| (sum.0 + count.packets, sum.1 + count.bytes);
+fn metric(key: abi::drop_count_key, counts: impl IntoIterator<Item = abi::packet_count>) -> Metric {
+    let sum =
+        |sum: (u64, u64), count: abi::packet_count| (sum.0 + count.packets, sum.1 + count.bytes);
     let (packets, bytes) = counts.into_iter().fold((0, 0), sum);
     Metric {
         ifindex: key.ifindex,

@@ -19,7 +19,7 @@ use crate::model::status::ConntrackCounts;
 /// How long an expired pair stays before the sweeper takes it away, in nanoseconds.
 const GRACE_NS: u64 = 10_000_000_000;
 
-/// The unanswered first: a pair that is answered while we walk is met twice then, and not never.
+/// The unreplied first: a pair that is answered while we walk is met twice then, and not never.
 const WALK: [usize; 3] = [2, 0, 1];
 
 /// What a sweep found and did.
@@ -34,17 +34,17 @@ pub struct Swept {
 /// An entry that may go.
 struct Due {
     table: usize,
-    key: abi::tuple,
-    entry: abi::connection,
+    key: abi::flow_tuple,
+    entry: abi::ct_entry,
 }
 
 /// Whether an entry has been expired for long enough.
-fn is_over(settings: &Settings, protocol: u8, entry: &abi::connection, now: u64) -> bool {
+fn is_over(settings: &Settings, protocol: u8, entry: &abi::ct_entry, now: u64) -> bool {
     expires_ns(settings, protocol, entry).saturating_add(GRACE_NS) < now
 }
 
 impl Tables {
-    fn walk(&self, mut take: impl FnMut(usize, abi::tuple, abi::connection)) -> Result<()> {
+    fn walk(&self, mut take: impl FnMut(usize, abi::flow_tuple, abi::ct_entry)) -> Result<()> {
         for table in WALK {
             map::for_each(&self.maps[table], |key, entry| take(table, key, entry))
                 .with_context(|| format!("read {}", TABLES[table]))?;
@@ -119,11 +119,11 @@ impl Tables {
 
     /// Whether the other half of the pair is over too, or gone, or not the other half any more.
     fn is_twin_over(&self, due: &Due, settings: &Settings, now: u64) -> Result<bool> {
-        let key = reverse(&due.entry.rewritten);
+        let key = reverse(&due.entry.translated);
         for map in &self.maps {
             let twin = map.lookup(key.as_bytes(), MapFlags::ANY)?;
-            if let Some(twin) = twin.and_then(|twin| abi::connection::from_bytes(&twin)) {
-                let is_twin = reverse(&twin.rewritten).as_bytes() == due.key.as_bytes();
+            if let Some(twin) = twin.and_then(|twin| abi::ct_entry::from_bytes(&twin)) {
+                let is_twin = reverse(&twin.translated).as_bytes() == due.key.as_bytes();
                 return Ok(!is_twin || is_over(settings, key.protocol, &twin, now));
             }
         }
@@ -136,10 +136,10 @@ impl Tables {
         let Some(value) = map.lookup(due.key.as_bytes(), MapFlags::ANY)? else {
             return Ok(false);
         };
-        let Some(value) = abi::connection::from_bytes(&value) else {
+        let Some(value) = abi::ct_entry::from_bytes(&value) else {
             return Ok(false);
         };
-        if !is_over(settings, value.rewritten.protocol, &value, now) {
+        if !is_over(settings, value.translated.protocol, &value, now) {
             return Ok(false);
         }
         Ok(map.delete(due.key.as_bytes()).is_ok())
@@ -166,14 +166,14 @@ impl Tables {
 
     /// What evictions hid from the programs' counts is put right; programs trust the counts for a minute from then on.
     pub(super) fn set_usage(&self, open: &HashMap<u32, u64>) -> Result<()> {
-        let rows: Vec<(u32, abi::usage)> = map::read(&self.usage)?;
+        let rows: Vec<(u32, abi::conn_usage)> = map::read(&self.usage)?;
         for (ifindex, usage) in rows {
             let open = open.get(&ifindex).copied().unwrap_or_default();
             let opened = usage.opened.max(open);
-            let exact = abi::usage {
+            let exact = abi::conn_usage {
                 opened,
                 closed: opened - open,
-                right_ns: now_ns(),
+                verified_ns: now_ns(),
             };
             // Gone in the meantime: then there is nothing to put right.
             let _ = self
@@ -188,8 +188,8 @@ impl Tables {
 fn count(
     tally: &mut Tally,
     table: usize,
-    key: &abi::tuple,
-    entry: &abi::connection,
+    key: &abi::flow_tuple,
+    entry: &abi::ct_entry,
     settings: &Settings,
     now: u64,
 ) {
@@ -205,8 +205,8 @@ fn count(
     }
 }
 
-fn count_open(open: &mut HashMap<u32, u64>, entry: &abi::connection) {
-    if !is_reply(entry) && entry.from_ifindex != 0 {
-        *open.entry(entry.from_ifindex).or_default() += 1;
+fn count_open(open: &mut HashMap<u32, u64>, entry: &abi::ct_entry) {
+    if !is_reply(entry) && entry.origin_ifindex != 0 {
+        *open.entry(entry.origin_ifindex).or_default() += 1;
     }
 }

@@ -9,10 +9,10 @@ use libbpf_rs::Link;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo, TcxLinkInfo};
 
-use super::attach::{Found, Hook, Mechanism};
+use super::attach::{Found, Mechanism};
 use super::gate;
+use super::hook::{Hook, TcSide};
 use super::kept::Kept;
-use super::load::HookProgram;
 use super::map;
 use super::pins::Pins;
 use super::program;
@@ -21,26 +21,26 @@ use super::program;
 const AT_HEAD: u32 = 1 << 3;
 const AT_TAIL: u32 = 1 << 4;
 
-fn attach_type(program: HookProgram) -> u32 {
-    match program.hook() {
-        Hook::Ingress => libbpf_sys::BPF_TCX_INGRESS,
-        Hook::Egress => libbpf_sys::BPF_TCX_EGRESS,
+fn attach_type(program: Hook) -> u32 {
+    match program.side() {
+        TcSide::Ingress => libbpf_sys::BPF_TCX_INGRESS,
+        TcSide::Egress => libbpf_sys::BPF_TCX_EGRESS,
     }
 }
 
 /// Whether this kernel has tcx. Nothing is attached to find out.
 pub fn is_there() -> bool {
     // Every network namespace has a loopback interface, and it is the first.
-    on_hook(1, HookProgram::FromContainer).is_ok()
+    on_hook(1, Hook::FromContainer).is_ok()
 }
 
 /// Where links of an interface are pinned. bpffs refuses dots, which names like eth0.100 have: so by number.
-fn path(pins: &Pins, ifindex: u32, program: HookProgram) -> PathBuf {
+fn path(pins: &Pins, ifindex: u32, program: Hook) -> PathBuf {
     pins.links()
-        .join(format!("{ifindex}-{}", program.hook().name()))
+        .join(format!("{ifindex}-{}", program.side().name()))
 }
 
-pub fn attach(pins: &Pins, ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<()> {
+pub fn attach(pins: &Pins, ifindex: u32, program: Hook, fd: BorrowedFd<'_>) -> Result<()> {
     let path = path(pins, ifindex, program);
     if let Some((link, info)) = open(&path)
         && find_link(ifindex, program, info.id)?.is_some()
@@ -78,17 +78,17 @@ fn open(path: &Path) -> Option<(Link, LinkInfo)> {
     }
 }
 
-fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn create(ifindex: u32, program: Hook, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        flags: match program.hook() {
-            Hook::Ingress => AT_HEAD,
-            Hook::Egress => AT_TAIL,
+        flags: match program.side() {
+            TcSide::Ingress => AT_HEAD,
+            TcSide::Egress => AT_TAIL,
         },
         ..Default::default()
     };
     gate::pass(
-        format_args!("create a tcx link at {}", program.hook().name()),
+        format_args!("create a tcx link at {}", program.side().name()),
         || {
             // SAFETY: the program's descriptor and the options live for the whole call.
             let done = unsafe {
@@ -106,7 +106,7 @@ fn create(ifindex: u32, program: HookProgram, fd: BorrowedFd<'_>) -> Result<Owne
 }
 
 /// Takes a program off its hook, wherever the interface is by now; answers whether there was one.
-pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
+pub fn detach(pins: &Pins, ifindex: u32, program: Hook) -> Result<bool> {
     let path = path(pins, ifindex, program);
     if let Some((link, _)) = open(&path) {
         // Without this it would go a moment after the last reference.
@@ -118,7 +118,7 @@ pub fn detach(pins: &Pins, ifindex: u32, program: HookProgram) -> Result<bool> {
 }
 
 /// By the link that is held open, if it is: with a thousand interfaces this is asked two thousand times every few seconds.
-pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: HookProgram) -> Option<u32> {
+pub fn program_on(kept: &Kept, pins: &Pins, ifindex: u32, program: Hook) -> Option<u32> {
     let path = path(pins, ifindex, program);
     let link = match kept.held(&path) {
         Some(link) => id(link).ok()?,
@@ -139,13 +139,13 @@ fn id(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info.id)
 }
 
-pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
+pub fn find(pins: &Pins, ifindex: u32, program: Hook) -> Option<Found> {
     let (_, info) = open(&path(pins, ifindex, program))?;
     let there = on_hook(ifindex, program).ok()?;
     let place = there.iter().position(|on| on.link == info.id)?;
     let ahead = match program {
         // It decides nothing: what leaves was judged where it came from.
-        HookProgram::ToNetdev => Vec::new(),
+        Hook::ToNetdev => Vec::new(),
         _ => there[..place]
             .iter()
             .map(|on| program::name(on.program))
@@ -159,7 +159,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: HookProgram) -> Option<Found> {
 }
 
 /// The id of the program that sees packets first.
-pub fn head(ifindex: u32, program: HookProgram) -> Option<u32> {
+pub fn head(ifindex: u32, program: Hook) -> Option<u32> {
     Some(on_hook(ifindex, program).ok()?.first()?.program)
 }
 
@@ -172,13 +172,13 @@ struct OnHook {
 }
 
 /// What a link has on a hook of an interface of this network namespace.
-fn find_link(ifindex: u32, program: HookProgram, link: u32) -> Result<Option<OnHook>> {
+fn find_link(ifindex: u32, program: Hook, link: u32) -> Result<Option<OnHook>> {
     let there = on_hook(ifindex, program)?;
     Ok(there.into_iter().find(|on| on.link == link))
 }
 
 /// What is on a hook, in the order in which it sees packets.
-fn on_hook(ifindex: u32, program: HookProgram) -> Result<Vec<OnHook>> {
+fn on_hook(ifindex: u32, program: Hook) -> Result<Vec<OnHook>> {
     const ROOM: usize = 64; // BPF_MPROG_MAX, include/linux/bpf_mprog.h
     let (mut programs, mut links) = ([0u32; ROOM], [0u32; ROOM]);
     let mut options = libbpf_sys::bpf_prog_query_opts {

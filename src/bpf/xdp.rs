@@ -12,7 +12,7 @@ use libbpf_rs::query::{LinkInfo, LinkTypeInfo, XdpLinkInfo};
 use rustix::io::Errno;
 
 use super::gate;
-use super::load::XDP_PROGRAM;
+use super::hook::XDP_ENTRY;
 use super::map;
 use super::pins::{self, Pins};
 use super::program;
@@ -115,7 +115,7 @@ fn create(ifindex: u32, fd: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> {
         flags,
         ..Default::default()
     };
-    gate::pass(format_args!("attach {XDP_PROGRAM}"), || {
+    gate::pass(format_args!("attach {}", XDP_ENTRY.program), || {
         // SAFETY: the program's descriptor and the options live for the whole call.
         let done = unsafe {
             libbpf_sys::bpf_link_create(

@@ -212,10 +212,10 @@ fn state() -> State {
         port: 53,
         protocol,
     };
-    let entry = |slot_count| ServiceEntry {
+    let entry = |lut_count| ServiceEntry {
         service: 1,
-        first_slot: 0,
-        slot_count,
+        lut_first: 0,
+        lut_count,
     };
     let backend = |address, state, weight| Backend {
         service: 1,
@@ -226,11 +226,11 @@ fn state() -> State {
     let endpoint = |identity, ingress| Endpoint {
         identity,
         delivery: Delivery::Peer,
-        host_mac: [0; 6],
-        mac: [0; 6],
+        src_mac: [0; 6],
+        dst_mac: [0; 6],
         ingress,
         egress: Enforcement::Off,
-        row: 1,
+        counters_index: 1,
     };
     let policy = |port| PolicyKey {
         subject: 18203,
@@ -271,7 +271,7 @@ fn metric(ifindex: u32, direction: &str, reason: u8, packets: u64) -> Metric {
         reason_text: if reason == 0 {
             "forwarded"
         } else {
-            "policy denied"
+            "policy denied: no rule"
         }
         .to_owned(),
         packets,
@@ -307,7 +307,7 @@ fn attachments() -> Vec<Attachment> {
 fn connections() -> Vec<Connection> {
     let question = Connection {
         protocol: 17,
-        state: ConntrackState::Once,
+        state: ConntrackState::Replied,
         src: socket("10.200.0.64:54764"),
         dst: socket("10.32.0.10:53"),
         backend: Some(socket("10.200.0.44:53")),
@@ -327,7 +327,7 @@ fn connections() -> Vec<Connection> {
     };
     let ping = Connection {
         protocol: 1,
-        state: ConntrackState::Unanswered,
+        state: ConntrackState::Unreplied,
         src: socket("10.200.0.64:77"),
         dst: socket("10.200.0.99:0"),
         backend: None,
@@ -462,9 +462,9 @@ fn tracked_connections() {
     assert_eq!(
         as_table(&rows),
         "\
-PROTOCOL    SOURCE                      DESTINATION               REWRITE                         SERVICE   STATE       PACKETS  BYTES  REPLIES  REPLY-BYTES  REMAINING  AGE
-icmp id 77  10.200.0.64 (client)        10.200.0.99 (4711)        -                               -         unanswered  1        72     1        88           30s        0s
-udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 → 10.200.0.44:53  kube-dns  once        1        72     1        88           4s         500ms
+PROTOCOL    SOURCE                      DESTINATION               REWRITE                         SERVICE   STATE      PACKETS  BYTES  REPLIES  REPLY-BYTES  REMAINING  AGE
+icmp id 77  10.200.0.64 (client)        10.200.0.99 (4711)        -                               -         unreplied  1        72     1        88           30s        0s
+udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 → 10.200.0.44:53  kube-dns  replied    1        72     1        88           4s         500ms
 "
     );
     assert_eq!(
@@ -473,7 +473,7 @@ udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 
             "protocol": "udp",
             "src_ip": "10.200.0.64", "src_port": 54764, "src_identity": 20001, "src_name": "client",
             "dst_ip": "10.32.0.10", "dst_port": 53, "dst_identity": 18203, "dst_name": "kube-dns",
-            "icmp_id": null, "state": "once", "service": "kube-dns", "service_id": 1,
+            "icmp_id": null, "state": "replied", "service": "kube-dns", "service_id": 1,
             "backend_ip": "10.200.0.44", "backend_port": 53, "backend_id": 6,
             "translated_src_ip": null, "translated_src_port": null,
             "packets": 1, "bytes": 72, "reply_packets": 1, "reply_bytes": 88,

@@ -14,7 +14,7 @@ use super::flows::{self, Clock};
 use super::names::Names;
 use super::shared::Shared;
 use crate::bpf::conntrack;
-use crate::bpf::events::{Event, Events, HeldBack};
+use crate::bpf::events::{Event, Events, SuppressedDrops};
 use crate::bpf::place;
 use crate::observe::journal::{self, FlowLog};
 use crate::observe::server::Server;
@@ -33,14 +33,14 @@ pub struct Reader {
 }
 
 /// Who is told of events.
-pub struct Audience {
+pub struct FlowSinks {
     pub names: Arc<Names>,
     pub server: Arc<Server>,
     pub shared: Arc<Shared>,
     pub log: Arc<FlowLog>,
 }
 
-impl Audience {
+impl FlowSinks {
     fn tell(&self, event: &Event) {
         self.shared.count_event();
         let catalog = self.names.of(event.epoch);
@@ -53,11 +53,11 @@ impl Audience {
 }
 
 impl Reader {
-    pub fn start(root: &Path, audience: Audience) -> Result<Reader> {
+    pub fn start(root: &Path, audience: FlowSinks) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let pins = place::readable(root);
-        let held_back = HeldBack::open(&pins)?;
+        let suppressed = SuppressedDrops::open(&pins)?;
         let (opened, outcome) = bounded(1);
         let thread = thread::Builder::new()
             .name("events".to_owned())
@@ -68,7 +68,7 @@ impl Reader {
                 match Events::open(&pins, move |event| told.tell(&event)) {
                     Ok(events) => {
                         let _ = opened.send(Ok(()));
-                        read(&events, &held_back, &audience, &stopped);
+                        read(&events, &suppressed, &audience, &stopped);
                     }
                     Err(error) => {
                         let _ = opened.send(Err(error));
@@ -86,7 +86,7 @@ impl Reader {
     }
 }
 
-fn read(events: &Events, held_back: &HeldBack, audience: &Audience, stop: &AtomicBool) {
+fn read(events: &Events, suppressed: &SuppressedDrops, audience: &FlowSinks, stop: &AtomicBool) {
     let (mut looked, mut complained) = (Instant::now(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         if let Err(error) = events.poll(PATIENCE) {
@@ -95,7 +95,7 @@ fn read(events: &Events, held_back: &HeldBack, audience: &Audience, stop: &Atomi
         }
         if looked.elapsed() >= LOOK {
             looked = Instant::now();
-            match held_back.take(conntrack::now_ns()) {
+            match suppressed.take(conntrack::now_ns()) {
                 Ok(drops) => drops.iter().for_each(|event| audience.tell(event)),
                 Err(error) => log::warn!("look for drops that were held back: {error:#}"),
             }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Daemon;
-use super::left_out::LeftOut;
+use super::left_out::SkippedInterfaces;
 use crate::bpf::memory;
-use crate::model::world::World;
+use crate::model::host::HostState;
 use crate::net;
 use crate::reconcile::{Part, Refused};
 
@@ -66,11 +66,11 @@ impl Daemon {
     /// on being served by the programs that it has.
     pub(super) fn apply_in(
         &mut self,
-        world: World,
+        world: HostState,
         may_leave_out: impl Fn(&Refused) -> bool,
     ) -> Result<()> {
         self.followed = None;
-        let (mut world, mut left_out) = (world, LeftOut::default());
+        let (mut world, mut left_out) = (world, SkippedInterfaces::default());
         let mut looks = LOOKS_AGAIN;
         while let Err(error) = self.apply_once(&world, &left_out) {
             let now = net::snapshot().unwrap_or_else(|_| world.clone());
@@ -96,7 +96,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn apply_once(&mut self, world: &World, left_out: &LeftOut) -> Result<()> {
+    fn apply_once(&mut self, world: &HostState, left_out: &SkippedInterfaces) -> Result<()> {
         let names = &self.names;
         let started = Instant::now();
         let applied = self.reconciler.apply(
@@ -119,7 +119,7 @@ impl Daemon {
     }
 
     /// What the host lacks is said when it changes.
-    fn note_host(&mut self, world: &World) {
+    fn note_host(&mut self, world: &HostState) {
         let waiting: Vec<String> = self
             .reconciler
             .live()

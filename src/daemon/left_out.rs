@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::Error;
 
 use crate::config::{Config, Interface};
+use crate::model::host::HostState;
 use crate::model::state::XdpMode;
-use crate::model::world::World;
 use crate::reconcile::{Part, Refused};
 
 /// So many interfaces may be left out whole, and never all of those that are there. If more can't have programs, it is not
@@ -18,9 +18,9 @@ const LEFT_OUT_MAX: usize = 8;
 
 /// Programs that the kernel refuses to put on an interface, each with the error.
 #[derive(Debug, Default)]
-pub struct LeftOut(BTreeMap<Refused, String>);
+pub struct SkippedInterfaces(BTreeMap<Refused, String>);
 
-impl LeftOut {
+impl SkippedInterfaces {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -40,7 +40,7 @@ impl LeftOut {
     }
 
     /// What is left of the host.
-    pub fn world<'a>(&self, world: &'a World) -> Cow<'a, World> {
+    pub fn world<'a>(&self, world: &'a HostState) -> Cow<'a, HostState> {
         let mut left = Cow::Borrowed(world);
         for refused in self.0.keys().filter(|refused| refused.part == Part::Tc) {
             if left.links.contains_key(&refused.interface) {
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::config::Source;
-    use crate::model::world::Link;
+    use crate::model::host::Link;
 
     fn refused(interface: &str, part: Part) -> Refused {
         Refused {
@@ -104,11 +104,11 @@ mod tests {
             addresses: std::collections::BTreeSet::new(),
             peer: None,
         };
-        let mut world = World::default();
+        let mut world = HostState::default();
         world.links.insert("up0".to_owned(), link(2));
         world.links.insert("up1".to_owned(), link(3));
 
-        let mut out = LeftOut::default();
+        let mut out = SkippedInterfaces::default();
         assert!(matches!(out.world(&world), Cow::Borrowed(_)));
         assert!(Arc::ptr_eq(&out.config(&config), &config));
         assert_eq!(out.error(), None);
@@ -130,13 +130,13 @@ mod tests {
 
     #[test]
     fn a_kernel_that_refuses_all_is_no_fault_of_interfaces() {
-        let mut out = LeftOut::default();
+        let mut out = SkippedInterfaces::default();
         for number in 0..LEFT_OUT_MAX {
             let refused = refused(&number.to_string(), Part::Tc);
             assert!(out.add(&refused, &anyhow!("no"), 1000));
         }
         assert!(!out.add(&refused("one more", Part::Tc), &anyhow!("no"), 1000));
-        let mut out = LeftOut::default();
+        let mut out = SkippedInterfaces::default();
         assert!(!out.add(&refused("the only one", Part::Tc), &anyhow!("no"), 1));
     }
 }

@@ -30,7 +30,7 @@ use crate::bpf::memory;
 use crate::bpf::reader::Reader;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::http;
-use crate::model::world::World;
+use crate::model::host::HostState;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
@@ -39,7 +39,7 @@ use crate::parallel::both;
 use crate::reconcile::{Part, Reconciler, Refused};
 use crate::systemd;
 use crate::watch::FileWatcher;
-use left_out::LeftOut;
+use left_out::SkippedInterfaces;
 use names::Names;
 use ready::Ready;
 use said::Said;
@@ -157,18 +157,18 @@ struct Daemon {
     /// Who answers Prometheus, if the file says where.
     metrics: Option<http::Server>,
     /// What the datapath was made to match last; `None` after a failure.
-    followed: Option<World>,
+    followed: Option<HostState>,
     /// What of it the kernel refused.
-    left_out: LeftOut,
+    left_out: SkippedInterfaces,
     /// What not all was done for; it is not tried again before this time.
-    again: Option<(World, Instant)>,
+    again: Option<(HostState, Instant)>,
     /// Why the host could not be followed.
     host_said: Said,
-    telling: Option<Telling>,
+    telling: Option<Outputs>,
 }
 
 /// Who tells of events.
-struct Telling {
+struct Outputs {
     _server: Arc<Server>,
     _events: events::Reader,
 }
@@ -204,7 +204,7 @@ impl Daemon {
             shared,
             metrics: None,
             followed: None,
-            left_out: LeftOut::default(),
+            left_out: SkippedInterfaces::default(),
             again: None,
             host_said: Said::default(),
             telling: None,
@@ -224,13 +224,13 @@ impl Daemon {
         };
         let (server, log) = (Arc::new(server), Arc::new(log));
         self.shared.serve(&server, &log);
-        let audience = events::Audience {
+        let audience = events::FlowSinks {
             names: self.names.clone(),
             server: server.clone(),
             shared: self.shared.clone(),
             log,
         };
-        self.telling = Some(Telling {
+        self.telling = Some(Outputs {
             _events: events::Reader::start(&self.config.daemon.bpf_root, audience)?,
             _server: server,
         });
@@ -305,13 +305,13 @@ impl Daemon {
     }
 
     /// What the file says, and the host.
-    fn read(&mut self) -> (Result<Loaded, Problems>, Result<World>) {
+    fn read(&mut self) -> (Result<Loaded, Problems>, Result<HostState>) {
         let before = self.ahead.take();
         both(|| config::load_again(&self.path, before), net::snapshot)
     }
 
     /// Applies what the file says; a wrong one changes nothing. Answers whether the datapath matches it.
-    fn apply_file(&mut self, loaded: Result<Loaded, Problems>, world: Result<World>) -> bool {
+    fn apply_file(&mut self, loaded: Result<Loaded, Problems>, world: Result<HostState>) -> bool {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {

@@ -153,7 +153,7 @@ fn admit(stream: Arc<TcpStream>, shared: &Arc<Shared>) {
         // Nobody is waited for here: a new connection's buffer is empty, and what it asks is read only if it is there.
         let _ = send(&stream, &refusal, false, Duration::from_millis(100));
         let _ = stream.set_nonblocking(true);
-        hear_out(&stream);
+        drain_request(&stream);
         return;
     };
     let thread = thread::Builder::new()
@@ -203,12 +203,12 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     send(stream, &response, is_head, shared.limits.response_timeout)?;
     stream.shutdown(Shutdown::Write)?;
     stream.set_read_timeout(Some(HEAR_OUT))?;
-    hear_out(stream);
+    drain_request(stream);
     Ok(())
 }
 
 /// Reads what the client still sends: unread, it would turn the end into a reset, which could cost it the answer.
-fn hear_out(mut stream: &TcpStream) {
+fn drain_request(mut stream: &TcpStream) {
     let mut chunk = [0; 4096];
     for _ in 0..16 {
         if !stream.read(&mut chunk).is_ok_and(|length| length > 0) {

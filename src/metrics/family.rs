@@ -69,7 +69,7 @@ pub(super) const fn summary(name: &'static str, help: &'static str) -> Family {
 }
 
 const WITHHELD: Family = gauge(
-    "dpd_withheld_series",
+    "dpd_metric_series_truncated",
     &["metric"],
     "Series of a metric that are left out since they are more than a server should be given.",
 );

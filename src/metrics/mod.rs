@@ -21,7 +21,7 @@ use family::Page;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Series of one family that tells things apart of which the file may have any number: services, backends, rules,
-/// prefixes. A family that would have more is left out, and `dpd_withheld_series` says of how many.
+/// prefixes. A family that would have more is left out, and `dpd_metric_series_truncated` says of how many.
 pub const SERIES_MAX: usize = 10_000;
 
 /// Everything that a page may have, in its order.

@@ -11,6 +11,7 @@ use crate::model::catalog::{
     BackendInfo, Catalog, EndpointInfo, PrefilterInfo, RuleInfo, ServiceInfo, UplinkInfo,
 };
 use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::drop_reason;
 use crate::model::policy::{Action, Direction};
 use crate::model::process::Usage;
 use crate::model::service::BackendState;
@@ -73,14 +74,14 @@ fn counters() -> Vec<Metric> {
         ifindex,
         direction: "ingress".to_owned(),
         reason,
-        reason_text: "policy denied".to_owned(),
+        reason_text: drop_reason::words(reason).to_owned(),
         packets,
         bytes: 60 * packets,
     };
     vec![
         counter(11, 0, 9),
         counter(11, 133, 2),
-        // The same words for another number, and an interface that has just left the file.
+        // An interface that has just left the file.
         counter(11, 181, 1),
         counter(12, 133, 1),
     ]
@@ -149,7 +150,9 @@ fn facts(backends: u32) -> Facts {
         event_loss: Some(EventLoss {
             ring_full: 1,
             rate_limited: 2,
-            held_back: 7,
+            throttle_full: 3,
+            no_settings: 4,
+            suppressed: 7,
         }),
         maps: Some(vec![
             map("dpd_ct_tcp", Some(6), 262_144),
@@ -209,15 +212,15 @@ fn what_is_known_stands_on_the_page() {
             "540",
         ),
         (
-            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied",code="133"}"#,
+            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied: no rule",code="133"}"#,
             "2",
         ),
         (
-            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied",code="181"}"#,
+            r#"dpd_dropped_packets_total{interface="lxc-client",direction="ingress",reason="policy denied: deny rule",code="181"}"#,
             "1",
         ),
         (
-            r#"dpd_dropped_bytes_total{interface="12",direction="ingress",reason="policy denied",code="133"}"#,
+            r#"dpd_dropped_bytes_total{interface="12",direction="ingress",reason="policy denied: no rule",code="133"}"#,
             "60",
         ),
         (r#"dpd_interfaces{role="uplink",state="waiting"}"#, "1"),
@@ -237,7 +240,7 @@ fn what_is_known_stands_on_the_page() {
             "2",
         ),
         (
-            r#"dpd_conntrack_connections{protocol="udp",state="once"}"#,
+            r#"dpd_conntrack_connections{protocol="udp",state="replied"}"#,
             "0",
         ),
         ("dpd_conntrack_evicted_entries_total", "1"),
@@ -271,7 +274,7 @@ fn what_is_known_stands_on_the_page() {
         (r#"dpd_config_reloads_total{result="failure"}"#, "1"),
         (r#"dpd_events_lost_total{cause="ring_full"}"#, "1"),
         (r#"dpd_events_lost_total{cause="observer"}"#, "5"),
-        (r#"dpd_drift_undone_total{kind="pins"}"#, "6"),
+        (r#"dpd_drift_repaired_total{kind="pins"}"#, "6"),
         (r#"dpd_backends{state="active"}"#, "2"),
         ("process_resident_memory_bytes", "12582912"),
         (r#"dpd_collector_success{collector="maps"}"#, "1"),
@@ -299,7 +302,7 @@ fn every_family_is_listed_and_written() {
     let last = written(&withheld);
     found.extend(
         last.iter()
-            .filter(|family| family.0 == "dpd_withheld_series"),
+            .filter(|family| family.0 == "dpd_metric_series_truncated"),
     );
     listed.sort_unstable();
     found.sort_unstable();
@@ -329,7 +332,7 @@ fn prometheus_own_judge_has_nothing_to_say() {
 fn what_is_too_much_is_withheld_and_told() {
     let page = page(&facts(SERIES_MAX as u32 + 1)).unwrap();
     let series = series(&page);
-    let withheld = r#"dpd_withheld_series{metric="dpd_backend_connections"}"#;
+    let withheld = r#"dpd_metric_series_truncated{metric="dpd_backend_connections"}"#;
     assert_eq!(series.get(withheld), Some(&"10001"));
     let backends = series.keys();
     let backends = backends.filter(|name| name.starts_with("dpd_backend_connections"));

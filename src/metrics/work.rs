@@ -31,7 +31,7 @@ const APPLIES: Family = summary(
     "Comparisons of the datapath with what is wanted, with the changes that came of them.",
 );
 const HOST: Family = gauge(
-    "dpd_host_last_follow_successful",
+    "dpd_host_sync_last_successful",
     &[],
     "Whether the host's last change, as of an interface, could be followed.",
 );
@@ -41,7 +41,7 @@ const WARNINGS: Family = gauge(
     "Things that the host lacks for the file; dpd status names them.",
 );
 const DRIFT: Family = counter(
-    "dpd_drift_undone_total",
+    "dpd_drift_repaired_total",
     &["kind"],
     "What something else did to the datapath and the daemon put back: attachments, tables, pins, or the epoch.",
 );
@@ -93,6 +93,8 @@ fn write_events(page: &mut Page, facts: &Facts) -> Result<()> {
     if let Some(loss) = page.take("events", &facts.event_loss) {
         lost.push(("ring_full", loss.ring_full));
         lost.push(("rate_limited", loss.rate_limited));
+        lost.push(("throttle_full", loss.throttle_full));
+        lost.push(("no_settings", loss.no_settings));
     }
     page.write(&LOST, lost.into_iter().map(named))
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConntrackState {
-    /// Nobody has answered yet.
-    Unanswered,
+    /// No reply yet.
+    Unreplied,
     /// One question, one answer (UDP).
-    Once,
+    Replied,
     Established,
     /// Both sides sent FIN, or one RST.
     Closing,
@@ -17,16 +17,16 @@ pub enum ConntrackState {
 
 impl ConntrackState {
     pub const ALL: [ConntrackState; 4] = [
-        ConntrackState::Unanswered,
-        ConntrackState::Once,
+        ConntrackState::Unreplied,
+        ConntrackState::Replied,
         ConntrackState::Established,
         ConntrackState::Closing,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
-            ConntrackState::Unanswered => "unanswered",
-            ConntrackState::Once => "once",
+            ConntrackState::Unreplied => "unreplied",
+            ConntrackState::Replied => "replied",
             ConntrackState::Established => "established",
             ConntrackState::Closing => "closing",
         }
@@ -65,7 +65,7 @@ pub struct Connection {
 
 /// Who speaks to whom: connections that differ in the client's port alone, and meet the same fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Conversation {
+pub struct FlowGroup {
     /// IP protocol number.
     pub protocol: u8,
     pub src: IpAddr,
@@ -78,7 +78,7 @@ pub struct Conversation {
     pub backend_id: u32,
 }
 
-impl Conversation {
+impl FlowGroup {
     pub fn is_translated(&self) -> bool {
         self.dst != self.backend
     }
@@ -87,7 +87,7 @@ impl Conversation {
 /// The connections that are open, as one walk over their tables finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenConnections {
-    pub conversations: HashMap<Conversation, u64>,
+    pub conversations: HashMap<FlowGroup, u64>,
     /// By the table's name.
     pub by_table: BTreeMap<&'static str, u64>,
 }

@@ -1,36 +1,36 @@
-//! The sentences of drop reasons. The numbers are those of `enum reason` in `bpf/abi.h`.
+//! Drop reasons in words. The numbers are those of `enum reason` in `bpf/abi.h`.
 
 /// No rule allows it.
 pub const POLICY: u8 = 133;
 /// A rule denies it.
 pub const POLICY_DENY: u8 = 181;
 
-/// (number, name in words), Cilium's numbers where it has one (`api/v1/flow/flow.proto`), ours from 220.
+/// (number, words), Cilium's numbers where it has one (`api/v1/flow/flow.proto`), ours from 220.
 pub const REASONS: &[(u8, &str)] = &[
     (132, "invalid source"),
-    (POLICY, "policy denied"),
+    (POLICY, "policy denied: no rule"),
     (134, "invalid packet"),
-    (137, "unknown L4 protocol"),
+    (136, "fragmentation needed"),
     (139, "unsupported L3 protocol"),
     (140, "missed tail call"),
     (155, "conntrack insertion failed"),
-    (157, "fragment not supported"),
+    (156, "invalid IPv6 extension header"),
     (158, "no backend"),
+    (165, "no configuration"),
     (166, "unsupported L2 protocol"),
     (169, "no route"),
-    (175, "fragment without first"),
-    (177, "outside the source range"),
-    (POLICY_DENY, "policy denied"),
+    (170, "encapsulation"),
+    (175, "first fragment not found"),
+    (POLICY_DENY, "policy denied: deny rule"),
+    (182, "VLAN"),
     (196, "TTL exceeded"),
     (198, "rate limited"),
     (220, "no service on this address"),
     (221, "prefilter"),
-    (222, "not started"),
-    (223, "encapsulation or VLAN from a workload"),
-    (224, "tuple collision"),
-    (225, "too many connections of this endpoint"),
+    (222, "TCP without SYN"),
+    (224, "no free source port"),
+    (225, "connection limit"),
     (226, "multicast or broadcast"),
-    (227, "too big for the route"),
 ];
 
 /// The words for a reason's number.

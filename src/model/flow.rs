@@ -23,7 +23,7 @@ pub struct Flow {
     pub verdict: Verdict,
     /// The name of the point, as `to-endpoint`.
     pub point: &'static str,
-    /// Cilium's number and our sentence, as (133, "policy denied").
+    /// Cilium's number and our sentence, as (133, "policy denied: no rule").
     pub drop_reason: Option<(u8, &'static str)>,
     /// Whose policy side the packet met last here; seen from the local endpoint.
     pub direction: Direction,

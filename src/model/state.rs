@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
+use super::host::Mac;
 use super::policy::{Action, Direction};
 use super::service::{BackendState, Frontend};
-use super::world::Mac;
 
 /// One generation: the contents of every table that a configuration decides.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,18 +18,18 @@ pub struct State {
     pub settings: Settings,
     /// The services by frontend.
     pub services: BTreeMap<Frontend, ServiceEntry>,
-    /// What the services' slots hold, one service's after another's.
-    pub slots: Vec<Slot>,
+    /// The services' backend tables, one after the other.
+    pub backend_lut: Vec<LutEntry>,
     /// The backends by number.
     pub backends: BTreeMap<u32, Backend>,
     /// The local workloads by the ifindex of the host's side.
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// Prefixes to identities (the ipcache).
-    pub addresses: BTreeMap<IpNet, AddressEntry>,
+    pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
     /// What is dropped on the uplinks before the host sees it.
     pub prefilter: BTreeMap<IpNet, PrefilterEntry>,
-    /// What the numbers in the other tables mean; shared with those who name events.
+    /// What the numbers in the other tables mean; shared with the naming of events.
     pub catalog: Arc<Catalog>,
 }
 
@@ -56,7 +56,7 @@ pub struct Settings {
     pub audit: bool,
     /// The host's own traffic reaches its endpoints unless a rule denies it.
     pub allow_host: bool,
-    /// In whose name the node itself speaks: the source of ICMP time exceeded.
+    /// Source of the ICMP errors that the node itself sends.
     pub node_ipv4: Option<Ipv4Addr>,
     pub node_ipv6: Option<Ipv6Addr>,
 }
@@ -73,20 +73,20 @@ pub enum Aggregation {
     Medium,
 }
 
-/// A frontend's row: which service, and where its slots lie.
+/// A frontend's row: which service, and where its rows of the backend table are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
     /// The service's number.
     pub service: u32,
-    pub first_slot: u32,
+    pub lut_first: u32,
     /// 0: no usable backend.
-    pub slot_count: u32,
+    pub lut_count: u32,
 }
 
-/// One column of the alias table (Vose 1991) by which a backend is drawn: a random slot, then
+/// One column of the alias table (Vose 1991) by which a backend is picked: a random column, then
 /// `backend` if a random 32-bit number is below `threshold` or the same as it, else `alias`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct LutEntry {
     pub backend: u32,
     pub alias: u32,
     pub threshold: u32,
@@ -108,13 +108,13 @@ pub struct Endpoint {
     pub identity: u32,
     pub delivery: Delivery,
     /// Link-layer address of the host's side.
-    pub host_mac: Mac,
+    pub src_mac: Mac,
     /// Link-layer address of the workload; zero where `delivery` does not need it.
-    pub mac: Mac,
+    pub dst_mac: Mac,
     pub ingress: Enforcement,
     pub egress: Enforcement,
-    /// Where its packets are counted; the catalog's.
-    pub row: u32,
+    /// Its row of `dpd_endpoint_counters`; the catalog's.
+    pub counters_index: u32,
 }
 
 /// How XDP is attached to an uplink.
@@ -164,32 +164,32 @@ pub enum Delivery {
 /// What policy does in one direction of an identity, the stricter the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Enforcement {
-    /// Nothing is asked.
+    /// Policy is not looked up.
     Off,
-    /// Rules are asked; what none matches passes (a list of denies alone).
+    /// What no rule matches passes (a list of denies alone).
     DenyOnly,
-    /// Rules are asked; what none matches is dropped.
+    /// What no rule matches is dropped.
     On,
 }
 
-/// Whose addresses a prefix holds.
+/// Who has the addresses of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressEntry {
+pub struct IpcacheEntry {
     pub identity: u32,
     /// The policy class (see `plan::address`).
     pub class: u32,
     /// It is no endpoint, host or node: the rules for `world` concern it.
-    pub world: bool,
-    pub place: Place,
+    pub is_world: bool,
+    pub scope: AddressScope,
 }
 
 /// Where the addresses of a prefix are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum AddressScope {
     /// Behind a local interface.
     Endpoint { ifindex: u32 },
     /// Of a local endpoint whose interface is not there now.
-    Waiting,
+    Pending,
     /// The host's own.
     Host,
     /// Anywhere else.

@@ -162,8 +162,12 @@ pub struct EventLoss {
     pub ring_full: u64,
     /// Over `events.rate`.
     pub rate_limited: u64,
+    /// Drops: `dpd_drop_throttle` had no room.
+    pub throttle_full: u64,
+    /// Drops: the settings table was missing.
+    pub no_settings: u64,
     /// Not lost: repeats of a drop, for which one report stands.
-    pub held_back: u64,
+    pub suppressed: u64,
 }
 
 /// Counts of the conntrack tables since they were made.

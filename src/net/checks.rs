@@ -22,7 +22,7 @@ use self::uplink::Uplink;
 use super::route::{Route, look_up};
 use super::rtnetlink::Rtnetlink;
 use crate::config::{Config, Interface};
-use crate::model::world::{Link, World};
+use crate::model::host::{HostState, Link};
 
 /// One endpoint of the file whose interface is there.
 struct Endpoint<'a> {
@@ -35,7 +35,7 @@ struct Endpoint<'a> {
 ///
 /// Looks at the network namespace of the calling thread, of which `world` is the snapshot. Endpoints that are not
 /// there are left out: nothing can be said of them but that they are waited for.
-pub fn checks(config: &Config, world: &World) -> Vec<String> {
+pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
     let endpoints: Vec<_> = config
         .interfaces
         .iter()
@@ -186,7 +186,7 @@ fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
 /// Whether the host's own routing leads to each address of each endpoint.
 fn check_routes(
     rtnetlink: &mut Rtnetlink,
-    world: &World,
+    world: &HostState,
     endpoints: &[Endpoint<'_>],
 ) -> Vec<String> {
     let mut lacks = Vec::new();
@@ -203,7 +203,7 @@ fn check_routes(
 
 fn check_route(
     rtnetlink: &mut Rtnetlink,
-    world: &World,
+    world: &HostState,
     endpoint: &Endpoint<'_>,
     prefix: &IpNet,
 ) -> io::Result<Option<String>> {
@@ -239,7 +239,7 @@ fn is_whole(prefix: &IpNet) -> bool {
 
 /// An address of the prefix to ask a route for: not the host's own, which may be the workloads' gateway, and not
 /// the first, which a subnet's route answers as a broadcast address.
-fn sample(world: &World, prefix: &IpNet) -> IpAddr {
+fn sample(world: &HostState, prefix: &IpNet) -> IpAddr {
     prefix
         .hosts()
         .find(|address| !world.addresses.contains(address))
@@ -264,7 +264,7 @@ fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
     }
 }
 
-fn interface_name(world: &World, ifindex: u32) -> String {
+fn interface_name(world: &HostState, ifindex: u32) -> String {
     world
         .links
         .iter()
@@ -330,9 +330,9 @@ mod tests {
             ),
             ("fd00::/64", "fd00::", "IPv6 has no broadcast address"),
         ];
-        let world = World {
+        let world = HostState {
             addresses: ["192.0.2.1".parse().unwrap()].into(),
-            ..World::default()
+            ..HostState::default()
         };
         for (prefix, expected, why) in rows {
             let asked = sample(&world, &prefix.parse().unwrap());

@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 };
 
 use super::rtnetlink::{Answer, Rtnetlink, address, attributes};
-use crate::model::world::{Link, LinkPeer, Mac, World};
+use crate::model::host::{HostState, Link, LinkPeer, Mac};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
 mod attribute {
@@ -35,7 +35,7 @@ const ADDRESS_INDEX: std::ops::Range<usize> = 4..8;
 
 /// The interfaces and addresses of the calling thread's network namespace. Needs no privilege; the MAC of a veth
 /// peer in another namespace does, and is `None` without.
-pub fn snapshot() -> Result<World> {
+pub fn snapshot() -> Result<HostState> {
     let mut rtnetlink = Rtnetlink::open().context("open an rtnetlink socket")?;
     let mut links = list_links(&mut rtnetlink).context("list the host's interfaces")?;
     let addresses = list_addresses(&mut rtnetlink).context("list the host's addresses")?;
@@ -46,7 +46,7 @@ pub fn snapshot() -> Result<World> {
         link.addresses = own.map(|(_, address)| *address).collect();
     }
     let addresses = addresses.into_iter().map(|(_, address)| address).collect();
-    Ok(World { links, addresses })
+    Ok(HostState { links, addresses })
 }
 
 /// Whether the calling thread's network namespace has an interface of this number now.

@@ -25,7 +25,7 @@ const NOTHING_GONE: [u16; 5] = [36, 40, 41, 44, 100];
 const KIND: std::ops::Range<usize> = 4..6;
 
 /// What comes within this time of a first message is one change with it: interfaces are made by the hundred.
-const GATHER: Duration = Duration::from_millis(20);
+const COALESCE: Duration = Duration::from_millis(20);
 
 /// A burst of more messages than this is read in parts, so that a flood can't keep the news back.
 const BURST: usize = 4096;
@@ -73,7 +73,7 @@ fn follow(sleeper: &Sleeper, socket: &Socket, wake: &Sender<()>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if sleeper.sleep(Some(socket.as_fd()), None) == Wake::Stopped
-            || sleeper.sleep(None, Some(GATHER)) == Wake::Stopped
+            || sleeper.sleep(None, Some(COALESCE)) == Wake::Stopped
         {
             return;
         }

@@ -136,8 +136,8 @@ impl fmt::Display for Why<'_> {
         write!(f, " ({}", printable(reason))?;
         if self.0.is_policy_denied() {
             match (&self.0.rule, &self.0.denied_by) {
-                (Some(rule), _) => write!(f, ": rule {}", printable(rule))?,
-                (None, Some(place)) => write!(f, ": no rule of {}", printable(place))?,
+                (Some(rule), _) => write!(f, " {}", printable(rule))?,
+                (None, Some(side)) => write!(f, " of {}", printable(side))?,
                 (None, None) => {}
             }
         }
@@ -248,12 +248,12 @@ mod tests {
             (
                 "a drop by a deny rule names the rule",
                 Flow {
-                    drop_reason: Some((181, "policy denied")),
+                    drop_reason: Some((181, "policy denied: deny rule")),
                     rule: Some("no-office/ingress/0".to_owned()),
                     denied_by: None,
                     ..refusal()
                 },
-                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: rule no-office/ingress/0) (TCP SYN)",
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: deny rule no-office/ingress/0) (TCP SYN)",
             ),
             (
                 "a policy drop of which nothing more is known",
@@ -261,7 +261,7 @@ mod tests {
                     denied_by: None,
                     ..refusal()
                 },
-                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied) (TCP SYN)",
+                "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule) (TCP SYN)",
             ),
             (
                 "another reason says nothing of rules",
@@ -373,9 +373,9 @@ mod tests {
                     src: peer("10.200.0.64", 0, 20001, "client"),
                     dst: peer("10.200.0.44", 0, 18203, "kube-dns"),
                     service: None,
-                    ..dropped(175, "fragment without first")
+                    ..dropped(175, "first fragment not found")
                 },
-                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) DROPPED (fragment without first) (UDP)",
+                "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) DROPPED (first fragment not found) (UDP)",
             ),
             (
                 "an identity without a name is shown by its number",

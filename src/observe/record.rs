@@ -20,6 +20,7 @@ pub struct Record<'a> {
     pub verdict: Cow<'a, str>,
     pub point: Cow<'a, str>,
     pub drop_reason: Option<Cow<'a, str>>,
+    pub drop_reason_code: Option<u8>,
     pub direction: Cow<'a, str>,
     pub reply: bool,
     pub src_ip: IpAddr,
@@ -68,6 +69,7 @@ impl<'a> From<&'a Flow> for Record<'a> {
             verdict: verdict_name(flow.verdict).into(),
             point: flow.point.into(),
             drop_reason: flow.drop_reason.map(|(_, words)| words.into()),
+            drop_reason_code: flow.drop_reason.map(|(code, _)| code),
             direction: flow.direction.to_string().into(),
             reply: flow.reply,
             src_ip: flow.src.ip,
@@ -102,7 +104,10 @@ impl<'a> From<&'a Flow> for Record<'a> {
 impl Record<'_> {
     /// Whether it was policy that refused the packet, or would have.
     pub fn is_policy_denied(&self) -> bool {
-        self.drop_reason.as_deref() == Some(drop_reason::words(drop_reason::POLICY))
+        matches!(
+            self.drop_reason_code,
+            Some(drop_reason::POLICY | drop_reason::POLICY_DENY)
+        )
     }
 }
 
@@ -184,11 +189,11 @@ mod tests {
                 question(),
                 concat!(
                     r#"{"time":"2025-11-22T12:53:05.123Z","verdict":"forwarded","point":"to-endpoint","#,
-                    r#""drop_reason":null,"direction":"ingress","reply":false,"#,
+                    r#""drop_reason":null,"drop_reason_code":null,"direction":"ingress","reply":false,"#,
                     r#""src_ip":"10.200.0.64","src_port":54764,"src_identity":20001,"src_name":"client","#,
                     r#""dst_ip":"10.200.0.44","dst_port":53,"dst_identity":18203,"dst_name":"kube-dns","#,
                     r#""orig_dst_ip":"10.32.0.10","orig_dst_port":53,"service":"kube-dns","protocol":"udp","#,
-                    r#""tcp_flags":null,"ct_state":"unanswered","rule":"dns-clients/ingress/0","egress_rule":null,"#,
+                    r#""tcp_flags":null,"ct_state":"unreplied","rule":"dns-clients/ingress/0","egress_rule":null,"#,
                     r#""ingress_rule":"dns-clients/ingress/0","interface":"lxc-coredns","bytes":72,"#,
                     r#""denied_by":null,"enforced_by":[],"config_file":"/etc/dpd/config.toml","config_line":42,"#,
                     r#""config_revision":7,"repeats":1}"#
@@ -199,7 +204,7 @@ mod tests {
                 refusal(),
                 concat!(
                     r#"{"time":"2025-11-22T12:53:09.001Z","verdict":"dropped","point":"from-endpoint","#,
-                    r#""drop_reason":"policy denied","direction":"ingress","reply":false,"#,
+                    r#""drop_reason":"policy denied: no rule","drop_reason_code":133,"direction":"ingress","reply":false,"#,
                     r#""src_ip":"10.200.0.65","src_port":40000,"src_identity":20002,"src_name":"intruder","#,
                     r#""dst_ip":"10.200.0.44","dst_port":53,"dst_identity":18203,"dst_name":"kube-dns","#,
                     r#""orig_dst_ip":null,"orig_dst_port":null,"service":null,"protocol":"tcp","#,

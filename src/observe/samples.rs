@@ -23,7 +23,7 @@ pub fn question() -> Flow {
         service: Some("kube-dns".to_owned()),
         protocol: UDP,
         tcp_flags: 0,
-        ct_state: Some("unanswered"),
+        ct_state: Some("unreplied"),
         rule: Some("dns-clients/ingress/0".to_owned()),
         egress_rule: None,
         ingress_rule: Some("dns-clients/ingress/0".to_owned()),
@@ -47,7 +47,7 @@ pub fn answer() -> Flow {
         src: question.dst,
         dst: question.src,
         orig_dst: None,
-        ct_state: Some("once"),
+        ct_state: Some("replied"),
         interface: "lxc-client".to_owned(),
         ..self::question()
     }
@@ -59,7 +59,7 @@ pub fn refusal() -> Flow {
         time: UNIX_EPOCH + Duration::from_millis(1_763_815_989_001),
         verdict: Verdict::Dropped,
         point: "from-endpoint",
-        drop_reason: Some((133, "policy denied")),
+        drop_reason: Some((133, "policy denied: no rule")),
         src: peer("10.200.0.65", 40000, 20002, "intruder"),
         orig_dst: None,
         service: None,

@@ -11,11 +11,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::Config;
 use crate::model::catalog::{Catalog, ClassInfo};
+use crate::model::host::HostState;
 use crate::model::policy::reserved;
-use crate::model::state::{AddressEntry, Place, State};
-use crate::model::world::World;
+use crate::model::state::{AddressScope, IpcacheEntry, State};
 
-use super::cidr::StandIns;
+use super::cidr::CidrClasses;
 use super::endpoint::Workload;
 use super::numbers::Numbers;
 
@@ -25,23 +25,23 @@ struct Owner {
     identity: u32,
     /// It is no endpoint, host or node.
     world: bool,
-    place: Place,
+    scope: AddressScope,
 }
 
 const WORLD: Owner = Owner {
     identity: reserved::WORLD,
     world: true,
-    place: Place::Remote,
+    scope: AddressScope::Remote,
 };
 
 /// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
-pub fn find(state: &State, address: IpAddr) -> Option<&AddressEntry> {
+pub fn find(state: &State, address: IpAddr) -> Option<&IpcacheEntry> {
     find_row(state, address).map(|(_, entry)| entry)
 }
 
 /// The same with its prefix.
-pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &AddressEntry)> {
-    covering(address).find_map(|prefix| Some((prefix, state.addresses.get(&prefix)?)))
+pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &IpcacheEntry)> {
+    covering(address).find_map(|prefix| Some((prefix, state.ipcache.get(&prefix)?)))
 }
 
 /// The prefixes that hold an address, the longest first.
@@ -55,9 +55,9 @@ pub(super) fn covering(address: IpAddr) -> impl Iterator<Item = IpNet> {
 /// Fills the table of addresses and names the classes.
 pub fn compile(
     config: &Config,
-    world: &World,
+    world: &HostState,
     workloads: &[Workload<'_>],
-    stand_ins: &StandIns,
+    stand_ins: &CidrClasses,
     known: &Catalog,
     state: &mut State,
 ) {
@@ -82,26 +82,30 @@ pub fn compile(
         };
         let number = classes.number(class.clone());
         state.catalog_mut().classes.insert(number, class);
-        let entry = AddressEntry {
+        let entry = IpcacheEntry {
             identity: owner.identity,
             class: number,
-            world: owner.world,
-            place: owner.place,
+            is_world: owner.world,
+            scope: owner.scope,
         };
-        state.addresses.insert(prefix, entry);
+        state.ipcache.insert(prefix, entry);
     }
     state.catalog_mut().next.class = classes.next();
 }
 
 /// The prefixes that are somebody's. Of two who have the same, endpoints come first, then the host, the other
 /// hosts, and what identities name elsewhere.
-fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMap<IpNet, Owner> {
+fn owners(
+    config: &Config,
+    world: &HostState,
+    workloads: &[Workload<'_>],
+) -> BTreeMap<IpNet, Owner> {
     let mut owners = BTreeMap::new();
     for workload in workloads {
         let owner = Owner {
             identity: workload.identity,
             world: false,
-            place: workload.place(),
+            scope: workload.place(),
         };
         for prefix in &workload.addresses {
             owners.entry(*prefix).or_insert(owner);
@@ -110,7 +114,7 @@ fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMa
     let host = Owner {
         identity: reserved::HOST,
         world: false,
-        place: Place::Host,
+        scope: AddressScope::Host,
     };
     for address in config
         .node
@@ -124,7 +128,7 @@ fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMa
     let remote_node = Owner {
         identity: reserved::REMOTE_NODE,
         world: false,
-        place: Place::Remote,
+        scope: AddressScope::Remote,
     };
     for address in config.nodes.values().flat_map(|node| &node.addresses) {
         owners.entry(IpNet::from(*address)).or_insert(remote_node);
@@ -147,7 +151,7 @@ fn owners(config: &Config, world: &World, workloads: &[Workload<'_>]) -> BTreeMa
 /// inside somebody's prefix it is still theirs. Nor does an identity's prefix inside of what is no part of the world.
 fn covered(
     owners: &BTreeMap<IpNet, Owner>,
-    stand_ins: &StandIns,
+    stand_ins: &CidrClasses,
 ) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
@@ -192,11 +196,11 @@ mod tests {
             "{address}: the class is of the entry's identity"
         );
         let name = state.catalog.identity_name(entry.identity).unwrap();
-        let place = match entry.place {
-            Place::Endpoint { ifindex } => format!("on {ifindex}"),
-            Place::Waiting => "waiting".to_owned(),
-            Place::Host => "here".to_owned(),
-            Place::Remote => "away".to_owned(),
+        let place = match entry.scope {
+            AddressScope::Endpoint { ifindex } => format!("on {ifindex}"),
+            AddressScope::Pending => "waiting".to_owned(),
+            AddressScope::Host => "here".to_owned(),
+            AddressScope::Remote => "away".to_owned(),
         };
         let world = if class.world { "world" } else { "own" };
         let cidrs: String = class.cidrs.iter().map(|cidr| format!(" {cidr}")).collect();

@@ -14,11 +14,11 @@ use crate::model::policy::Peer;
 use super::policy;
 
 /// Every prefix that some rule names, with the one that stands for it.
-pub struct StandIns {
+pub struct CidrClasses {
     prefixes: BTreeMap<IpNet, IpNet>,
 }
 
-impl StandIns {
+impl CidrClasses {
     pub fn new(config: &Config) -> Self {
         let mut rules_of: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
         let rules = policy::lists(config).flat_map(|(_, _, _, rules)| rules);
@@ -36,7 +36,7 @@ impl StandIns {
             .iter()
             .map(|(prefix, rules)| (*prefix, *first.entry(rules).or_insert(*prefix)))
             .collect();
-        StandIns { prefixes }
+        CidrClasses { prefixes }
     }
 
     /// What stands for a prefix; `None`: no rule names it.
@@ -64,7 +64,7 @@ mod tests {
             Lab::new()
                 .identity("web", 300, "")
                 .policy("p", "web", Some(ingress), Some(egress));
-        let stand_ins = StandIns::new(&lab.config);
+        let stand_ins = CidrClasses::new(&lab.config);
         let rows = [
             ("the first of its set", "10.0.0.0/8", Some("10.0.0.0/8")),
             ("the same rule alone", "2001:db8::/32", Some("10.0.0.0/8")),

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::effect::Effect;
 use crate::model::catalog::{Catalog, RuleInfo};
+use crate::model::host::Mac;
 use crate::model::policy::{Direction, reserved};
 use crate::model::service::Frontend;
 use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
-use crate::model::world::Mac;
 use crate::parallel::both;
 
 /// One line of a plan.
@@ -244,8 +244,8 @@ fn name_endpoints(state: &State, things: &mut Things) {
 fn attachment(endpoint: &Endpoint) -> [(&'static str, String); 5] {
     [
         ("delivery", delivery(endpoint.delivery).to_owned()),
-        ("host MAC", mac(endpoint.host_mac)),
-        ("MAC", mac(endpoint.mac)),
+        ("host MAC", mac(endpoint.src_mac)),
+        ("MAC", mac(endpoint.dst_mac)),
         ("ingress", enforcement(endpoint.ingress).to_owned()),
         ("egress", enforcement(endpoint.egress).to_owned()),
     ]

@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use super::address;
 use super::diff::{Change, Thing, rules};
 use super::verdict::{Decision, Verdict, verdict_between};
-use crate::model::conntrack::Conversation;
+use crate::model::conntrack::FlowGroup;
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
-use crate::model::state::{AddressEntry, Place, ServiceEntry, State, XdpMode};
+use crate::model::state::{AddressScope, IpcacheEntry, ServiceEntry, State, XdpMode};
 
 /// How many connections a change concerns, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,11 +41,11 @@ impl Effect {
         self.ended + self.moved + self.released + self.forgotten
     }
 
-    fn add(&mut self, fate: Fate, connections: u64) {
+    fn add(&mut self, fate: Outcome, connections: u64) {
         match fate {
-            Fate::Ends => self.ended += connections,
-            Fate::Moves => self.moved += connections,
-            Fate::Leaves => self.released += connections,
+            Outcome::Ends => self.ended += connections,
+            Outcome::Moves => self.moved += connections,
+            Outcome::Leaves => self.released += connections,
         }
     }
 }
@@ -86,27 +86,27 @@ impl fmt::Display for Effect {
 
 /// What becomes of a connection that does not simply go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Outcome {
     Ends,
     Moves,
     Leaves,
 }
 
 /// A fate, and the things that may have brought it about, the likeliest first; the last one stands for the rest.
-type Blow = (Fate, Vec<Thing>);
+type Impact = (Outcome, Vec<Thing>);
 
 /// Adds to `changes`, which lead from `old` to `new`, what each does to the connections of these conversations.
 pub fn count(
     old: &State,
     new: &State,
     changes: &mut Vec<Change>,
-    conversations: impl IntoIterator<Item = (Conversation, u64)>,
+    conversations: impl IntoIterator<Item = (FlowGroup, u64)>,
 ) {
     let mut places: HashMap<Thing, usize> = HashMap::new();
     for (place, change) in changes.iter().enumerate() {
         places.insert(change.thing.clone(), place);
     }
-    let mut judge = Judge {
+    let mut judge = ImpactAnalysis {
         old: Side::new(old),
         new: Side::new(new),
     };
@@ -131,14 +131,14 @@ pub fn count(
     }
 }
 
-struct Judge<'a> {
+struct ImpactAnalysis<'a> {
     old: Side<'a>,
     new: Side<'a>,
 }
 
-impl Judge<'_> {
+impl ImpactAnalysis<'_> {
     /// `None`: it goes on, or has been ended already by what was before.
-    fn judge(&mut self, conversation: &Conversation) -> Option<Blow> {
+    fn judge(&mut self, conversation: &FlowGroup) -> Option<Impact> {
         if !self.old.goes_on(conversation) {
             return None;
         }
@@ -149,7 +149,7 @@ impl Judge<'_> {
     }
 
     /// Whether both ends are still where they were.
-    fn judge_places(&mut self, conversation: &Conversation) -> Option<Blow> {
+    fn judge_places(&mut self, conversation: &FlowGroup) -> Option<Impact> {
         let (before, after) = (self.old.ends(conversation), self.new.ends(conversation));
         let mut left = None;
         let mut is_clients = false;
@@ -159,7 +159,7 @@ impl Judge<'_> {
                 (None, None) => {}
                 (Some(was), Some(is)) if was == is => {}
                 (None, Some(interface)) => {
-                    return Some((Fate::Ends, vec![Thing::endpoint(interface)]));
+                    return Some((Outcome::Ends, vec![Thing::endpoint(interface)]));
                 }
                 (Some(interface), None)
                     if !self.new.is_attached(interface) && !is_waiting(after) =>
@@ -168,7 +168,7 @@ impl Judge<'_> {
                     left = Some(interface);
                 }
                 (Some(interface), _) => {
-                    return Some((Fate::Ends, vec![Thing::endpoint(interface)]));
+                    return Some((Outcome::Ends, vec![Thing::endpoint(interface)]));
                 }
             }
         }
@@ -176,18 +176,26 @@ impl Judge<'_> {
         // Services are found where the client sends; its packets reach a backend that is no endpoint as they reach the world.
         let is_lost = is_clients && conversation.is_translated();
         let goes_on = !is_lost && self.new.allows(conversation);
-        let fate = if goes_on { Fate::Leaves } else { Fate::Ends };
+        let fate = if goes_on {
+            Outcome::Leaves
+        } else {
+            Outcome::Ends
+        };
         Some((fate, causes))
     }
 
-    fn judge_service(&mut self, conversation: &Conversation) -> Option<Blow> {
+    fn judge_service(&mut self, conversation: &FlowGroup) -> Option<Impact> {
         if self.new.service_holds(conversation) {
             return None;
         }
         let found = self.new.service(conversation);
         let can_move = conversation.protocol != Protocol::Tcp.number()
-            && found.is_some_and(|service| service.slot_count > 0);
-        let fate = if can_move { Fate::Moves } else { Fate::Ends };
+            && found.is_some_and(|service| service.lut_count > 0);
+        let fate = if can_move {
+            Outcome::Moves
+        } else {
+            Outcome::Ends
+        };
         let is_same = found.is_some_and(|found| found.service == conversation.service);
         let thing = if conversation.service != 0 && is_same {
             let old = self.old.state;
@@ -201,7 +209,7 @@ impl Judge<'_> {
         Some((fate, vec![thing]))
     }
 
-    fn judge_policy(&mut self, conversation: &Conversation) -> Option<Blow> {
+    fn judge_policy(&mut self, conversation: &FlowGroup) -> Option<Impact> {
         let verdict = self.new.verdict(conversation);
         let (direction, decision) = verdict.refusal()?;
         if self.new.state.settings.audit {
@@ -225,7 +233,7 @@ impl Judge<'_> {
             Direction::Egress => source,
         };
         causes.extend(self.new.interface(subject).map(Thing::endpoint));
-        if source.is_some_and(|entry| entry.place == Place::Host) {
+        if source.is_some_and(|entry| entry.scope == AddressScope::Host) {
             causes.push(Thing::setting("policy.allow_host"));
         }
         // Its labels may be others: what a rule says of them then means others.
@@ -238,15 +246,15 @@ impl Judge<'_> {
         causes.extend(peer.map(Thing::identity));
         let subject = catalog.identity_name(decision.subject).unwrap_or_default();
         causes.push(Thing::new("policy", format!("{direction} of {subject}")));
-        Some((Fate::Ends, causes))
+        Some((Outcome::Ends, causes))
     }
 
     /// The ends that are others now for policy.
-    fn changed_identities(&mut self, conversation: &Conversation) -> Vec<Thing> {
+    fn changed_identities(&mut self, conversation: &FlowGroup) -> Vec<Thing> {
         let (before, after) = (self.old.ends(conversation), self.new.ends(conversation));
         let mut things = Vec::new();
         for (before, after) in before.into_iter().zip(after) {
-            let number = |entry: Option<&AddressEntry>| entry.map(|entry| entry.identity);
+            let number = |entry: Option<&IpcacheEntry>| entry.map(|entry| entry.identity);
             if number(before) == number(after) {
                 continue;
             }
@@ -262,17 +270,17 @@ impl Judge<'_> {
         things
     }
 
-    fn judge_prefilter(&mut self, conversation: &Conversation) -> Option<Blow> {
+    fn judge_prefilter(&mut self, conversation: &FlowGroup) -> Option<Impact> {
         if self.old.prefilter(conversation).is_some() {
             return None;
         }
         let thing = self.new.prefilter(conversation)?;
-        Some((Fate::Ends, vec![thing]))
+        Some((Outcome::Ends, vec![thing]))
     }
 }
 
 /// What the verdict on a conversation depends on: class and place of both ends, protocol, port.
-type Question = ([Option<(u32, Place)>; 2], u8, u16);
+type Question = ([Option<(u32, AddressScope)>; 2], u8, u16);
 
 /// One of the two states, with what has been found in it.
 struct Side<'a> {
@@ -282,7 +290,7 @@ struct Side<'a> {
     rules: HashMap<u32, Thing>,
     /// Some uplink drops what the prefilter has.
     filters: bool,
-    found: HashMap<IpAddr, Option<&'a AddressEntry>>,
+    found: HashMap<IpAddr, Option<&'a IpcacheEntry>>,
     verdicts: HashMap<Question, Verdict>,
 }
 
@@ -302,22 +310,22 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn find(&mut self, address: IpAddr) -> Option<&'a AddressEntry> {
+    fn find(&mut self, address: IpAddr) -> Option<&'a IpcacheEntry> {
         let state = self.state;
         let found = self.found.entry(address);
         *found.or_insert_with(|| address::find(state, address))
     }
 
     /// The client and the backend.
-    fn ends(&mut self, conversation: &Conversation) -> [Option<&'a AddressEntry>; 2] {
+    fn ends(&mut self, conversation: &FlowGroup) -> [Option<&'a IpcacheEntry>; 2] {
         [conversation.src, conversation.backend.ip()].map(|address| self.find(address))
     }
 
     /// The endpoint's interface behind which an address is.
-    fn interface(&self, entry: Option<&AddressEntry>) -> Option<&'a str> {
-        match entry?.place {
-            Place::Endpoint { ifindex } => self.interfaces.get(&ifindex).copied(),
-            Place::Waiting | Place::Host | Place::Remote => None,
+    fn interface(&self, entry: Option<&IpcacheEntry>) -> Option<&'a str> {
+        match entry?.scope {
+            AddressScope::Endpoint { ifindex } => self.interfaces.get(&ifindex).copied(),
+            AddressScope::Pending | AddressScope::Host | AddressScope::Remote => None,
         }
     }
 
@@ -331,7 +339,7 @@ impl<'a> Side<'a> {
         self.rules.get(&decision.rule?).cloned()
     }
 
-    fn service(&self, conversation: &Conversation) -> Option<&'a ServiceEntry> {
+    fn service(&self, conversation: &FlowGroup) -> Option<&'a ServiceEntry> {
         let protocol = Protocol::from_number(conversation.protocol)?;
         self.state.services.get(&Frontend {
             address: conversation.dst.ip(),
@@ -341,7 +349,7 @@ impl<'a> Side<'a> {
     }
 
     /// The frontend that the connection was sent to, or another one of its address.
-    fn frontend(&self, conversation: &Conversation) -> Option<Thing> {
+    fn frontend(&self, conversation: &FlowGroup) -> Option<Thing> {
         let address = conversation.dst.ip();
         let first = Frontend {
             address,
@@ -361,7 +369,7 @@ impl<'a> Side<'a> {
 
     /// Whether the service that the connection was begun through still sends to its backend; of one that was begun
     /// without, whether its destination is no service's.
-    fn service_holds(&self, conversation: &Conversation) -> bool {
+    fn service_holds(&self, conversation: &FlowGroup) -> bool {
         let found = self.service(conversation);
         if conversation.service == 0 {
             return found.is_none() && self.frontend(conversation).is_none();
@@ -379,10 +387,10 @@ impl<'a> Side<'a> {
                 || conversation.protocol == Protocol::Tcp.number())
     }
 
-    fn verdict(&mut self, conversation: &Conversation) -> Verdict {
+    fn verdict(&mut self, conversation: &FlowGroup) -> Verdict {
         let state = self.state;
         let [source, destination] = self.ends(conversation);
-        let end = |entry: Option<&AddressEntry>| entry.map(|entry| (entry.class, entry.place));
+        let end = |entry: Option<&IpcacheEntry>| entry.map(|entry| (entry.class, entry.scope));
         let (protocol, port) = (conversation.protocol, conversation.backend.port());
         let question = ([end(source), end(destination)], protocol, port);
         *self
@@ -391,12 +399,12 @@ impl<'a> Side<'a> {
             .or_insert_with(|| verdict_between(state, source, destination, protocol, port))
     }
 
-    fn allows(&mut self, conversation: &Conversation) -> bool {
+    fn allows(&mut self, conversation: &FlowGroup) -> bool {
         self.state.settings.audit || self.verdict(conversation).action() == Action::Allow
     }
 
     /// Whether the next packet passes.
-    fn goes_on(&mut self, conversation: &Conversation) -> bool {
+    fn goes_on(&mut self, conversation: &FlowGroup) -> bool {
         let ends = self.ends(conversation);
         let are_there = ends.iter().all(|end| end.is_some() && !is_waiting(*end));
         let is_ours = ends.iter().any(|end| self.interface(*end).is_some());
@@ -404,13 +412,14 @@ impl<'a> Side<'a> {
     }
 
     /// The prefix by which packets of the other side are dropped on the uplinks.
-    fn prefilter(&mut self, conversation: &Conversation) -> Option<Thing> {
+    fn prefilter(&mut self, conversation: &FlowGroup) -> Option<Thing> {
         if !self.filters {
             return None;
         }
         let addresses = [conversation.src, conversation.backend.ip()];
         let ends = addresses.into_iter().zip(self.ends(conversation));
-        let mut remote = ends.filter(|(_, end)| end.is_some_and(|end| end.place == Place::Remote));
+        let mut remote =
+            ends.filter(|(_, end)| end.is_some_and(|end| end.scope == AddressScope::Remote));
         let prefix = remote.find_map(|(address, _)| {
             address::covering(address).find(|prefix| self.state.prefilter.contains_key(prefix))
         })?;
@@ -420,8 +429,8 @@ impl<'a> Side<'a> {
     }
 }
 
-fn is_waiting(entry: Option<&AddressEntry>) -> bool {
-    entry.is_some_and(|entry| entry.place == Place::Waiting)
+fn is_waiting(entry: Option<&IpcacheEntry>) -> bool {
+    entry.is_some_and(|entry| entry.scope == AddressScope::Pending)
 }
 
 #[cfg(test)]
@@ -455,7 +464,7 @@ mod tests {
     }
 
     /// `tcp 10.200.0.64 10.32.0.10:53 10.200.0.44:53`: who, to where, and where that goes; `state` has the numbers.
-    fn conversation(state: &State, text: &str) -> Conversation {
+    fn conversation(state: &State, text: &str) -> FlowGroup {
         let words: Vec<&str> = text.split_whitespace().collect();
         let protocol: Protocol = words[0].parse().unwrap();
         let sent = frontend(&format!("{}/{protocol}", words[2]));
@@ -464,7 +473,7 @@ mod tests {
         let backend = words.get(3).map_or(dst, |backend| backend.parse().unwrap());
         let mut backends = state.backends.iter();
         let of_service = backends.find(|(_, row)| (row.service, row.address) == (service, backend));
-        Conversation {
+        FlowGroup {
             protocol: protocol.number(),
             src: ip(words[1]),
             dst,

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use crate::config::{Config, Interface};
 use crate::model::catalog::{Catalog, EndpointInfo};
+use crate::model::host::{HostState, Link, Mac};
 use crate::model::policy::Direction;
-use crate::model::state::{Delivery, Endpoint, Place, State};
-use crate::model::world::{Link, Mac, World};
+use crate::model::state::{AddressScope, Delivery, Endpoint, State};
 
 use super::policy::Enforcements;
 
@@ -33,16 +33,16 @@ pub struct Attachment {
 
 impl Workload<'_> {
     /// Where its addresses are.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> AddressScope {
         match self.attachment {
-            Some(Attachment { ifindex, .. }) => Place::Endpoint { ifindex },
-            None => Place::Waiting,
+            Some(Attachment { ifindex, .. }) => AddressScope::Endpoint { ifindex },
+            None => AddressScope::Pending,
         }
     }
 }
 
 /// The file's endpoints in the order of their interfaces' names.
-pub fn workloads<'a>(config: &'a Config, world: &World) -> Vec<Workload<'a>> {
+pub fn workloads<'a>(config: &'a Config, world: &HostState) -> Vec<Workload<'a>> {
     let mut workloads = Vec::new();
     for (name, interface) in &config.interfaces {
         let Interface::Endpoint {
@@ -135,11 +135,11 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], known: &Catalog, sta
         let endpoint = Endpoint {
             identity: workload.identity,
             delivery: attachment.delivery,
-            host_mac: attachment.host_mac,
-            mac: attachment.mac,
+            src_mac: attachment.host_mac,
+            dst_mac: attachment.mac,
             ingress: enforcements.of(workload.identity_name, Direction::Ingress),
             egress: enforcements.of(workload.identity_name, Direction::Egress),
-            row,
+            counters_index: row,
         };
         state.endpoints.insert(attachment.ifindex, endpoint);
     }
@@ -148,8 +148,8 @@ pub fn compile(config: &Config, workloads: &[Workload<'_>], known: &Catalog, sta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::host::LinkPeer;
     use crate::model::state::Enforcement;
-    use crate::model::world::LinkPeer;
     use crate::plan::testing::{Lab, net};
 
     const HOST_MAC: Mac = [2, 0, 0, 0, 0, 1];
@@ -207,19 +207,23 @@ mod tests {
             lab.world.links.insert("lxc-web".to_owned(), link);
             let state = lab.compile();
             let found = state.endpoints.get(&7);
-            assert_eq!(found.map(|e| (e.delivery, e.mac)), expected, "{what}");
-            let place = state.addresses[&net("10.1.1.1")].place;
+            assert_eq!(found.map(|e| (e.delivery, e.dst_mac)), expected, "{what}");
+            let place = state.ipcache[&net("10.1.1.1")].scope;
             let info = &state.catalog.endpoints["lxc-web"];
             match found {
                 Some(endpoint) => {
-                    assert_eq!(endpoint.host_mac, HOST_MAC, "{what}");
+                    assert_eq!(endpoint.src_mac, HOST_MAC, "{what}");
                     assert_eq!(
                         (place, info.ifindex),
-                        (Place::Endpoint { ifindex: 7 }, Some(7)),
+                        (AddressScope::Endpoint { ifindex: 7 }, Some(7)),
                         "{what}"
                     );
                 }
-                None => assert_eq!((place, info.ifindex), (Place::Waiting, None), "{what}"),
+                None => assert_eq!(
+                    (place, info.ifindex),
+                    (AddressScope::Pending, None),
+                    "{what}"
+                ),
             }
         }
     }
@@ -233,7 +237,7 @@ mod tests {
         let state = lab.compile();
         assert!(state.endpoints.is_empty());
         assert_eq!(state.catalog.endpoints["lxc-web"].ifindex, None);
-        assert_eq!(state.addresses[&net("10.1.1.1")].place, Place::Waiting);
+        assert_eq!(state.ipcache[&net("10.1.1.1")].scope, AddressScope::Pending);
     }
 
     #[test]
@@ -292,7 +296,10 @@ mod tests {
         );
         let third = lab(&["aaa", "cccc", "dd"]).compile_after(&second);
         assert_eq!(third.catalog.endpoints["lxc-cccc"].row, 1);
-        assert_eq!(third.endpoints.values().map(|e| e.row).max(), Some(3));
+        assert_eq!(
+            third.endpoints.values().map(|e| e.counters_index).max(),
+            Some(3)
+        );
     }
 
     #[test]
@@ -301,7 +308,7 @@ mod tests {
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.9/24");
         let state = lab.compile();
-        assert!(state.addresses.contains_key(&net("10.1.1.0/24")));
+        assert!(state.ipcache.contains_key(&net("10.1.1.0/24")));
         assert_eq!(
             state.catalog.endpoints["lxc-web"].addresses,
             [net("10.1.1.0/24")].into()

@@ -1,10 +1,10 @@
 //! A host that a configuration can be compiled for where it is not to run.
 
 use crate::config::{Config, Interface};
-use crate::model::world::{Link, LinkPeer, World};
+use crate::model::host::{HostState, Link, LinkPeer};
 
 /// A host on which every interface of the file is there.
-pub fn imagined(config: &Config) -> World {
+pub fn imagined(config: &Config) -> HostState {
     let links = config.interfaces.iter().zip(1..);
     let links = links.map(|((name, interface), ifindex)| {
         let peer = LinkPeer {
@@ -22,7 +22,7 @@ pub fn imagined(config: &Config) -> World {
         };
         (name.clone(), link)
     });
-    World {
+    HostState {
         links: links.collect(),
         addresses: config.node.addresses.iter().flatten().copied().collect(),
     }

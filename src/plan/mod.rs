@@ -25,12 +25,12 @@ mod verdict;
 
 use crate::config::Config;
 use crate::model::catalog::{Catalog, IdentityInfo};
+use crate::model::host::HostState;
 use crate::model::policy::reserved;
 use crate::model::state::State;
-use crate::model::world::World;
 use crate::parallel::both;
 
-use cidr::StandIns;
+use cidr::CidrClasses;
 pub use diff::{Change, Thing, diff, resized};
 pub use effect::Effect;
 pub use imagined::imagined;
@@ -38,7 +38,7 @@ pub use imagined::imagined;
 /// Computes the whole wanted state.
 ///
 /// `known` is the catalog of the generation before: what stood in it keeps its numbers.
-pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
+pub fn compile(config: &Config, world: &HostState, known: &Catalog) -> State {
     // These have nothing to do with the rest, and are half of the work on a large file.
     let apart = || {
         let services = service::compile(config, known);
@@ -51,7 +51,7 @@ pub fn compile(config: &Config, world: &World, known: &Catalog) -> State {
 }
 
 /// All but services and the rules' numbers.
-fn compile_rest(config: &Config, world: &World, known: &Catalog) -> State {
+fn compile_rest(config: &Config, world: &HostState, known: &Catalog) -> State {
     let mut state = State {
         settings: settings::compile(config, world),
         ..State::default()
@@ -61,7 +61,7 @@ fn compile_rest(config: &Config, world: &World, known: &Catalog) -> State {
     name_identities(config, state.catalog_mut());
 
     let workloads = endpoint::workloads(config, world);
-    let stand_ins = StandIns::new(config);
+    let stand_ins = CidrClasses::new(config);
     address::compile(config, world, &workloads, &stand_ins, known, &mut state);
     endpoint::compile(config, &workloads, known, &mut state);
     uplink::compile(config, world, &mut state);

@@ -8,12 +8,12 @@ use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::policy::{Peer, reserved};
 
-use super::cidr::StandIns;
+use super::cidr::CidrClasses;
 
 /// Which classes each peer of a rule is.
 pub struct PeerClasses<'a> {
     config: &'a Config,
-    stand_ins: &'a StandIns,
+    stand_ins: &'a CidrClasses,
     labelled: HashMap<(&'a str, &'a str), Vec<u32>>,
     by_identity: HashMap<u32, Vec<u32>>,
     /// By the prefix that stands for others.
@@ -21,7 +21,7 @@ pub struct PeerClasses<'a> {
 }
 
 impl<'a> PeerClasses<'a> {
-    pub fn new(config: &'a Config, stand_ins: &'a StandIns, catalog: &Catalog) -> Self {
+    pub fn new(config: &'a Config, stand_ins: &'a CidrClasses, catalog: &Catalog) -> Self {
         let mut peers = PeerClasses {
             config,
             stand_ins,
@@ -55,7 +55,7 @@ impl<'a> PeerClasses<'a> {
             Peer::Any => vec![reserved::CLASS_ANY],
             Peer::Host => self.of_identities(&[reserved::HOST]),
             Peer::RemoteNode => self.of_identities(&[reserved::REMOTE_NODE]),
-            Peer::World => vec![reserved::CLASS_WORLD],
+            Peer::HostState => vec![reserved::CLASS_WORLD],
             Peer::Identity(name) => match self.config.identities.get(name) {
                 Some(identity) => self.of_identities(&[identity.id]),
                 None => Vec::new(),

@@ -11,7 +11,7 @@ use crate::model::catalog::{Catalog, RuleInfo};
 use crate::model::policy::{Action, Direction};
 use crate::model::state::{Enforcement, PolicyEntry, PolicyKey, State};
 
-use super::cidr::StandIns;
+use super::cidr::CidrClasses;
 use super::numbers::Numbers;
 use super::peer::PeerClasses;
 use super::ports;
@@ -52,7 +52,7 @@ impl<'a> Enforcements<'a> {
 
 /// Fills the table of policy; the classes must be known. Until `Rules` has given its number to each rule, a row has its place
 /// among all of them.
-pub fn compile(config: &Config, stand_ins: &StandIns, state: &mut State) {
+pub fn compile(config: &Config, stand_ins: &CidrClasses, state: &mut State) {
     let peers = PeerClasses::new(config, stand_ins, &state.catalog);
     let denies = Denies::of(
         placed(config)

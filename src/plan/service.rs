@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::config::{self, Config};
 use crate::model::catalog::{BackendInfo, Catalog, ServiceInfo};
 use crate::model::service::{BackendState, Frontend};
-use crate::model::state::{Backend, ServiceEntry, Slot, State};
+use crate::model::state::{Backend, LutEntry, ServiceEntry, State};
 
 use super::numbers::Numbers;
 
@@ -14,7 +14,7 @@ use super::numbers::Numbers;
 #[derive(Debug, Default)]
 pub struct Services {
     frontends: BTreeMap<Frontend, ServiceEntry>,
-    slots: Vec<Slot>,
+    slots: Vec<LutEntry>,
     backends: BTreeMap<u32, Backend>,
     service_infos: BTreeMap<u32, ServiceInfo>,
     backend_infos: BTreeMap<u32, BackendInfo>,
@@ -73,7 +73,7 @@ impl Services {
         catalog.next.service = self.next_service;
         catalog.next.backend = self.next_backend;
         state.services = self.frontends;
-        state.slots = self.slots;
+        state.backend_lut = self.slots;
         state.backends = self.backends;
     }
 
@@ -95,12 +95,12 @@ impl Services {
             let slots = draw_table(&usable(backends, is_ipv4));
             let entry = ServiceEntry {
                 service: number,
-                first_slot: if slots.is_empty() {
+                lut_first: if slots.is_empty() {
                     0
                 } else {
                     self.slots.len() as u32
                 },
-                slot_count: slots.len() as u32,
+                lut_count: slots.len() as u32,
             };
             self.slots.extend(slots);
             self.frontends
@@ -151,16 +151,16 @@ fn usable(backends: &BTreeMap<u32, Backend>, is_ipv4: bool) -> Vec<(u32, u16)> {
 ///
 /// In whole numbers: a backend's share of all draws is `weight × count` parts, a slot holds `total` parts. What
 /// a light backend leaves of its slot, a heavy one takes.
-fn draw_table(weights: &[(u32, u16)]) -> Vec<Slot> {
+fn draw_table(weights: &[(u32, u16)]) -> Vec<LutEntry> {
     let total: u64 = weights.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let count = weights.len() as u64;
     let mut parts: Vec<u64> = weights
         .iter()
         .map(|(_, weight)| u64::from(*weight) * count)
         .collect();
-    let mut slots: Vec<Slot> = weights
+    let mut slots: Vec<LutEntry> = weights
         .iter()
-        .map(|(backend, _)| Slot {
+        .map(|(backend, _)| LutEntry {
             backend: *backend,
             alias: *backend,
             threshold: u32::MAX,
@@ -192,10 +192,10 @@ fn threshold(parts: u64, total: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::testing::{Dice, Lab, frontend};
+    use crate::plan::testing::{Lab, Rng, frontend};
 
     /// Each backend's share of the draws in parts of 2^32 × slots: the table's own arithmetic, without rounding.
-    fn shares(slots: &[Slot]) -> BTreeMap<u32, u128> {
+    fn shares(slots: &[LutEntry]) -> BTreeMap<u32, u128> {
         let mut shares = BTreeMap::new();
         for slot in slots {
             let own = u128::from(slot.threshold) + 1;
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn draws_follow_the_weights() {
-        let mut dice = Dice::new(5);
+        let mut dice = Rng::new(5);
         let mut random = |count: usize| -> Vec<u16> {
             (0..count).map(|_| 1 + dice.below(65535) as u16).collect()
         };
@@ -309,8 +309,8 @@ mod tests {
             let state = Lab::new().service("s", frontends, backends).compile();
             let drawn = |text: &str| {
                 let entry = &state.services[&frontend(text)];
-                let first = entry.first_slot as usize;
-                let slots = &state.slots[first..first + entry.slot_count as usize];
+                let first = entry.lut_first as usize;
+                let slots = &state.backend_lut[first..first + entry.lut_count as usize];
                 let numbers: Vec<String> =
                     slots.iter().map(|slot| slot.backend.to_string()).collect();
                 numbers.join(" ")
@@ -341,12 +341,12 @@ mod tests {
         assert_eq!(entry("10.32.0.1:53/udp"), entry("10.32.0.1:53/tcp"));
         assert_eq!(
             (
-                entry("10.32.0.1:53/udp").first_slot,
-                entry("10.32.0.2:53/udp").first_slot
+                entry("10.32.0.1:53/udp").lut_first,
+                entry("10.32.0.2:53/udp").lut_first
             ),
             (0, 2)
         );
-        assert_eq!(state.slots.len(), 4);
+        assert_eq!(state.backend_lut.len(), 4);
         // The same address behind two services is two backends: connections know which they came by.
         assert_eq!(state.backends.len(), 4);
     }

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::{Config, Interface};
+use crate::model::host::HostState;
 use crate::model::state::Settings;
-use crate::model::world::World;
 
-pub fn compile(config: &Config, world: &World) -> Settings {
+pub fn compile(config: &Config, world: &HostState) -> Settings {
     let conntrack = &config.conntrack;
     let (node_ipv4, node_ipv6) = node_addresses(config, world);
     Settings {
@@ -31,7 +31,7 @@ pub fn compile(config: &Config, world: &World) -> Settings {
 
 /// One address of each family in whose name the node speaks: the file's first, else the uplinks' first, else the
 /// host's first that means something beyond a link.
-fn node_addresses(config: &Config, world: &World) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+fn node_addresses(config: &Config, world: &HostState) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let named = config.node.addresses.iter().flatten();
     let uplinks = config
         .interfaces

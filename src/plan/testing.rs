@@ -7,17 +7,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::*;
+use crate::model::host::{HostState, Link, LinkPeer};
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{Aggregation, State};
-use crate::model::world::{Link, LinkPeer, World};
 
 /// A configuration and the host that it is for.
 #[derive(Clone)]
 pub struct Lab {
     pub config: Config,
-    pub world: World,
+    pub world: HostState,
 }
 
 impl Lab {
@@ -64,7 +64,7 @@ impl Lab {
                 journal: JournalFlows::Drops,
             },
         };
-        let world = World {
+        let world = HostState {
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
         };
@@ -229,7 +229,7 @@ pub fn peer(text: &str) -> Peer {
         "any" => Peer::Any,
         "host" => Peer::Host,
         "remote-node" => Peer::RemoteNode,
-        "world" => Peer::World,
+        "world" => Peer::HostState,
         _ => {
             if let Some(prefix) = text.strip_prefix("cidr:") {
                 return Peer::Cidr(net(prefix));
@@ -307,11 +307,11 @@ fn nets(text: &str) -> Vec<IpNet> {
 }
 
 /// A linear congruential generator (Knuth's MMIX): the same dice in each run.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        let mut dice = Dice(seed);
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        let mut dice = Rng(seed);
         dice.below(2);
         dice
     }

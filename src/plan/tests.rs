@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::{Config, EnforcementMode, Interface, Policy, Rule};
+use crate::model::host::HostState;
 use crate::model::policy::{Action, Direction, Peer, Ports};
 use crate::model::state::State;
-use crate::model::world::World;
 
 use super::address;
 use super::diff;
 use super::policy::{Decision, verdict};
-use super::testing::{Dice, Lab, ip, net};
+use super::testing::{Lab, Rng, ip, net};
 
 /// The configuration's own words, read again for each packet: slow, and nothing of the compiler's.
 struct Oracle<'a> {
     config: &'a Config,
-    world: &'a World,
+    world: &'a HostState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ enum Who<'a> {
     Host,
     Node,
     /// Elsewhere; the identity that names it, if one does.
-    World(Option<&'a str>),
+    HostState(Option<&'a str>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl<'a> Oracle<'a> {
         });
         let around = cidrs.filter(|(cidr, _)| cidr.contains(&address));
         let named = around.max_by_key(|(cidr, _)| cidr.prefix_len());
-        let mut best = (0, Who::World(named.map(|(_, name)| name)));
+        let mut best = (0, Who::HostState(named.map(|(_, name)| name)));
         let mut nodes = self.config.nodes.values().flat_map(|node| &node.addresses);
         if nodes.any(|node| *node == address) {
             best = (IpNet::from(address).prefix_len(), Who::Node);
@@ -86,14 +86,14 @@ impl<'a> Oracle<'a> {
     fn is_peer(&self, peer: &Peer, address: IpAddr) -> bool {
         let identity = match self.who(address) {
             Who::Endpoint { identity, .. } => Some(identity),
-            Who::World(named) => named,
+            Who::HostState(named) => named,
             Who::Host | Who::Node => None,
         };
         match peer {
             Peer::Any => true,
             Peer::Host => self.who(address) == Who::Host,
             Peer::RemoteNode => self.who(address) == Who::Node,
-            Peer::World => matches!(self.who(address), Who::World(_)),
+            Peer::HostState => matches!(self.who(address), Who::HostState(_)),
             Peer::Identity(name) => identity == Some(name),
             Peer::Label { key, value } => identity.is_some_and(|name| {
                 let labels = &self.config.identities[name].labels;
@@ -170,7 +170,7 @@ const IDENTITIES: [&str; 4] = ["a", "b", "c", "d"];
 const PORTS: [u16; 9] = [0, 1, 51, 52, 53, 54, 80, 1024, 65535];
 
 /// Sixteen addresses of each family: all that random packets and prefixes lie in.
-fn random_address(dice: &mut Dice) -> IpAddr {
+fn random_address(dice: &mut Rng) -> IpAddr {
     let last = dice.below(16);
     ip(&if dice.below(4) == 0 {
         format!("fd00::{last:x}")
@@ -185,7 +185,7 @@ fn all_addresses() -> impl Iterator<Item = IpAddr> {
     both.map(|address| ip(&address))
 }
 
-fn random_prefix(dice: &mut Dice) -> IpNet {
+fn random_prefix(dice: &mut Rng) -> IpNet {
     let address = random_address(dice);
     let full = IpNet::from(address).prefix_len();
     let length = if dice.below(12) == 0 {
@@ -196,8 +196,8 @@ fn random_prefix(dice: &mut Dice) -> IpNet {
     IpNet::new(address, length).unwrap().trunc()
 }
 
-fn random_rules(dice: &mut Dice) -> String {
-    let rule = |dice: &mut Dice| {
+fn random_rules(dice: &mut Rng) -> String {
+    let rule = |dice: &mut Rng| {
         let peers: Vec<String> = (0..=dice.below(3))
             .map(|_| match dice.below(8) {
                 0 => "any".to_owned(),
@@ -229,7 +229,7 @@ fn random_rules(dice: &mut Dice) -> String {
 }
 
 /// A small configuration in which everything overlaps with everything.
-fn random_lab(dice: &mut Dice) -> Lab {
+fn random_lab(dice: &mut Rng) -> Lab {
     let mut lab = Lab::new();
     lab.world.addresses = (0..2).map(|_| random_address(dice)).collect();
     for (number, name) in IDENTITIES.iter().enumerate() {
@@ -292,7 +292,7 @@ fn names_a_true_rule(
 
 #[test]
 fn the_tables_say_what_the_configuration_says() {
-    let mut dice = Dice::new(7);
+    let mut dice = Rng::new(7);
     for round in 0..1500 {
         let lab = random_lab(&mut dice);
         let state = lab.compile();
@@ -331,7 +331,7 @@ fn the_tables_say_what_the_configuration_says() {
 }
 
 /// The lab with one thing in it changed.
-fn disturb(dice: &mut Dice, lab: &Lab) -> Lab {
+fn disturb(dice: &mut Rng, lab: &Lab) -> Lab {
     let mut lab = lab.clone();
     let policy = dice.pick(&["p", "q", "r", "s"]);
     match dice.below(7) {
@@ -366,7 +366,7 @@ fn a_plan_without_a_line_changes_nothing() {
         let addresses: Vec<_> = addresses.collect();
         (addresses, state.endpoints.clone(), policy)
     };
-    let mut dice = Dice::new(11);
+    let mut dice = Rng::new(11);
     let mut alike = 0;
     for round in 0..500 {
         let lab = random_lab(&mut dice);
@@ -385,7 +385,7 @@ fn a_plan_without_a_line_changes_nothing() {
 
 #[test]
 fn compiling_twice_gives_the_same() {
-    let mut dice = Dice::new(3);
+    let mut dice = Rng::new(3);
     for round in 0..100 {
         let lab = random_lab(&mut dice);
         let first = lab.compile();
@@ -535,7 +535,7 @@ fn policy_has_rows_in_the_order_of_rules_not_of_prefixes() {
         .policy("abusers", "web", Some(&denied), None)
         .policy("others", "web", Some(&others.join(";")), None);
     let state = lab.compile();
-    assert!(state.addresses.len() > 50_000);
+    assert!(state.ipcache.len() > 50_000);
     let classes = state.catalog.classes.len();
     assert_eq!(classes, 4, "web, host, the world, and what is denied of it");
     assert_eq!(
@@ -615,15 +615,15 @@ fn a_big_configuration_is_compiled() {
     );
 
     let state = lab.compile();
-    assert_eq!((state.services.len(), state.slots.len()), (10_000, 100_000));
+    assert_eq!(
+        (state.services.len(), state.backend_lut.len()),
+        (10_000, 100_000)
+    );
     assert_eq!(state.backends.len(), 100_000);
     assert_eq!(state.catalog.rules.len(), 20_002);
     let hosts_and_defaults = 4;
-    assert_eq!(
-        state.addresses.len(),
-        50_000 + 1 + 1000 + hosts_and_defaults
-    );
-    assert!(state.addresses.contains_key(&net("173.49.199.0/24")));
+    assert_eq!(state.ipcache.len(), 50_000 + 1 + 1000 + hosts_and_defaults);
+    assert!(state.ipcache.contains_key(&net("173.49.199.0/24")));
     let classes = state.catalog.classes.len();
     assert_eq!(classes, 1000 + 1 + 4, "what the world's prefixes differ in");
     assert_eq!(state.policy.len(), 20_000 + 4);

@@ -4,11 +4,11 @@ use ipnet::IpNet;
 
 use crate::config::{Config, Interface};
 use crate::model::catalog::{NodeInfo, UplinkInfo};
+use crate::model::host::HostState;
 use crate::model::state::State;
-use crate::model::world::World;
 
 /// Names the uplinks and the other hosts.
-pub fn compile(config: &Config, world: &World, state: &mut State) {
+pub fn compile(config: &Config, world: &HostState, state: &mut State) {
     for (name, interface) in &config.interfaces {
         let Interface::Uplink { xdp } = interface else {
             continue;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::policy::{Action, Direction, reserved};
-use crate::model::state::{AddressEntry, Enforcement, Place, PolicyEntry, PolicyKey, State};
+use crate::model::state::{AddressScope, Enforcement, IpcacheEntry, PolicyEntry, PolicyKey, State};
 
 use super::address;
 use super::policy::covering;
@@ -57,8 +57,8 @@ pub fn verdict(state: &State, src: IpAddr, dst: IpAddr, protocol: u8, port: u16)
 /// The same of addresses that have been looked up.
 pub(super) fn verdict_between(
     state: &State,
-    from: Option<&AddressEntry>,
-    to: Option<&AddressEntry>,
+    from: Option<&IpcacheEntry>,
+    to: Option<&IpcacheEntry>,
     protocol: u8,
     port: u16,
 ) -> Verdict {
@@ -69,8 +69,8 @@ pub(super) fn verdict_between(
             ingress: None,
         };
     }
-    let from_host = from.is_some_and(|entry| entry.place == Place::Host);
-    let ask = |ifindex: u32, direction, peer: Option<&AddressEntry>| {
+    let from_host = from.is_some_and(|entry| entry.scope == AddressScope::Host);
+    let ask = |ifindex: u32, direction, peer: Option<&IpcacheEntry>| {
         let endpoint = state.endpoints.get(&ifindex)?;
         let (enforcement, allow_host) = match direction {
             Direction::Egress => (endpoint.egress, false),
@@ -84,7 +84,7 @@ pub(super) fn verdict_between(
             port,
             port_bits: 16,
         };
-        let of_world = peer.is_some_and(|entry| entry.world);
+        let of_world = peer.is_some_and(|entry| entry.is_world);
         Some(decide(state, key, of_world, enforcement, allow_host))
     };
     Verdict {
@@ -93,10 +93,10 @@ pub(super) fn verdict_between(
     }
 }
 
-fn ifindex(entry: Option<&AddressEntry>) -> Option<u32> {
-    match entry?.place {
-        Place::Endpoint { ifindex } => Some(ifindex),
-        Place::Waiting | Place::Host | Place::Remote => None,
+fn ifindex(entry: Option<&IpcacheEntry>) -> Option<u32> {
+    match entry?.scope {
+        AddressScope::Endpoint { ifindex } => Some(ifindex),
+        AddressScope::Pending | AddressScope::Host | AddressScope::Remote => None,
     }
 }
 

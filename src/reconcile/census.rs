@@ -18,15 +18,15 @@ use crate::plan::{self, Change};
 /// Tables of tens of thousands are read in this time.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-pub(super) struct Census {
+pub(super) struct ConnectionSnapshot {
     reader: JoinHandle<Result<(OpenConnections, Instant)>>,
     /// Nothing comes through it: it is closed when the reader has done.
     done: Receiver<()>,
 }
 
-impl Census {
+impl ConnectionSnapshot {
     /// Begins to read the tables of connections that are pinned there, unless there are none yet.
-    pub fn begin(pins: &Pins, before: &State) -> Option<Census> {
+    pub fn begin(pins: &Pins, before: &State) -> Option<ConnectionSnapshot> {
         if before.settings == Settings::default() {
             return None;
         }
@@ -41,7 +41,7 @@ impl Census {
         let reader = thread
             .inspect_err(|error| log::warn!("connections are not counted: {error}"))
             .ok()?;
-        Some(Census { reader, done })
+        Some(ConnectionSnapshot { reader, done })
     }
 
     /// Gives the reader a little time: what it has read before the switch is all.

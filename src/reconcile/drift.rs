@@ -9,12 +9,13 @@ use anyhow::{Context, Result};
 
 use super::hooks::xdp_modes;
 use super::{Reconciler, interface_name};
-use crate::bpf::attach::{self, Role};
+use crate::bpf::attach;
+use crate::bpf::hook::Role;
 use crate::bpf::pins;
 use crate::bpf::xdp;
+use crate::model::host::HostState;
 use crate::model::state::XdpMode;
 use crate::model::status::{Drift, DriftKind};
-use crate::model::world::World;
 
 impl Reconciler {
     /// Whether something else changed what is ours; the next `apply` undoes it. Reads no table's rows.
@@ -35,7 +36,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn mend(&mut self, world: &World) -> Result<()> {
+    pub(super) fn mend(&mut self, world: &HostState) -> Result<()> {
         if let Some(other) = self.generations.restore_epoch() {
             let ours = self.generations.epoch();
             let what = format!("packets were led to revision {other} instead of {ours}");
@@ -111,8 +112,7 @@ impl Reconciler {
             let lacks =
                 |hook| attach::program_on(&self.kept, pins, ifindex, hook) != programs[&hook];
             let xdp = with_xdp.get(&ifindex);
-            role.programs().into_iter().any(lacks)
-                || xdp.is_some_and(|mode| lacks_xdp(ifindex, *mode))
+            role.hooks().into_iter().any(lacks) || xdp.is_some_and(|mode| lacks_xdp(ifindex, *mode))
         };
         let attached = self.attached.iter();
         attached

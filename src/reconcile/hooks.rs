@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 
 use super::{Reconciler, interface_name};
-use crate::bpf::attach::{self, Mechanism, Role};
-use crate::bpf::grace::{self, Hurry};
+use crate::bpf::attach::{self, Mechanism};
+use crate::bpf::grace::{self, ExpeditedRcu};
+use crate::bpf::hook::Role;
 use crate::bpf::outside;
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
@@ -70,7 +71,7 @@ impl Reconciler {
         for (nth, (ifindex, role)) in (0..2).flat_map(|nth| due.iter().map(move |due| (nth, *due)))
         {
             tried.insert(ifindex, role);
-            let hook = role.programs()[nth];
+            let hook = role.hooks()[nth];
             let program = self.load.program(hook)?;
             let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
             if let Err(error) = done {
@@ -88,11 +89,11 @@ impl Reconciler {
     }
 
     /// Many interfaces at once would take a while, one waiting for the other.
-    fn hurry(&self, interfaces: usize) -> Option<Hurry> {
+    fn hurry(&self, interfaces: usize) -> Option<ExpeditedRcu> {
         if self.mechanism != Mechanism::Tcx {
             return None;
         }
-        let hurry = Hurry::begin(self.load.pins().root(), interfaces);
+        let hurry = ExpeditedRcu::begin(self.load.pins().root(), interfaces);
         if hurry.is_some() {
             log::info!(
                 "{interfaces} interfaces at once: the kernel's grace periods are expedited meanwhile"
@@ -201,7 +202,7 @@ impl Reconciler {
 
     /// With the programs of this load: only the role had changed.
     pub(super) fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
-        for hook in role.programs() {
+        for hook in role.hooks() {
             let program = self.load.program(hook)?;
             attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
         }
@@ -210,7 +211,7 @@ impl Reconciler {
 
     /// With those of the load before, if there are any.
     fn attach_before(&self, ifindex: u32, role: Role) -> Result<()> {
-        for hook in role.programs() {
+        for hook in role.hooks() {
             let before = self.load.program_before(hook);
             let program = match &before {
                 Some(program) => program,

@@ -21,7 +21,7 @@ use super::stamp::drop_ins;
 const MAX_LINKS: usize = 40;
 
 #[derive(Debug)]
-pub struct Ear {
+pub struct Notifier {
     /// Readable when something has been heard.
     heard: Arc<OwnedFd>,
     /// What the watcher was asked to watch.
@@ -41,11 +41,11 @@ struct Folder {
     inode: u64,
 }
 
-impl Ear {
+impl Notifier {
     /// Watches nothing yet.
-    pub fn new() -> io::Result<Ear> {
+    pub fn new() -> io::Result<Notifier> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Ear {
+        Ok(Notifier {
             heard: Arc::new(rustix::event::eventfd(0, flags)?),
             folders: BTreeSet::new(),
             watcher: None,
@@ -53,7 +53,7 @@ impl Ear {
         })
     }
 
-    /// Readable when something has been heard since the last [`clear`](Ear::clear).
+    /// Readable when something has been heard since the last [`clear`](Notifier::clear).
     pub fn heard(&self) -> BorrowedFd<'_> {
         self.heard.as_fd()
     }
@@ -92,7 +92,7 @@ impl Ear {
         self.folders = folders;
     }
 
-    /// Makes the next [`follow`](Ear::follow) watch all anew: a new folder may have an old one's inode number.
+    /// Makes the next [`follow`](Notifier::follow) watch all anew: a new folder may have an old one's inode number.
     pub fn forget(&mut self) {
         self.watcher = None;
         self.folders.clear();

@@ -24,11 +24,11 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::config::drop_in_folder;
 use crate::worker::{Sleeper, Wake, Worker};
-use ear::Ear;
+use ear::Notifier;
 pub use stamp::Stamps;
 
 /// A change is over when nothing has moved for this long.
-const STILL: Duration = Duration::from_millis(300);
+const SETTLE_TIME: Duration = Duration::from_millis(300);
 
 /// Time between two looks while waiting for stillness.
 const TICK: Duration = Duration::from_millis(50);
@@ -37,10 +37,10 @@ const TICK: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(500);
 
 /// A look follows an event by this much, so that a busy folder costs little.
-const GATHER: Duration = Duration::from_millis(5);
+const COALESCE: Duration = Duration::from_millis(5);
 
 /// A file that won't come to rest is said after this time.
-const RESTLESS: Duration = Duration::from_secs(10);
+const WARN_AFTER: Duration = Duration::from_secs(10);
 
 /// The files of a configuration.
 #[derive(Debug)]
@@ -95,13 +95,13 @@ impl FileWatcher {
     /// Both are channels of one: a full one already says "look again". To miss nothing, start this before
     /// the file is read for the first time.
     pub fn start(config: &Path, stirred: Sender<()>, changed: Sender<()>) -> Result<FileWatcher> {
-        let ear = Ear::new().context("make the event that tells of changed files")?;
+        let ear = Notifier::new().context("make the event that tells of changed files")?;
         FileWatcher::start_with(Some(ear), SLOW, config, stirred, changed)
     }
 
     /// Without an ear the slow look is alone.
     fn start_with(
-        ear: Option<Ear>,
+        ear: Option<Notifier>,
         slow: Duration,
         config: &Path,
         stirred: Sender<()>,
@@ -113,7 +113,7 @@ impl FileWatcher {
         let now = Stamps::take(&files);
         let known = Known {
             // What was touched just now may still be on its way.
-            rest: (!now.changed_within(STILL)).then(|| now.clone()),
+            rest: (!now.changed_within(SETTLE_TIME)).then(|| now.clone()),
             told: Some(now),
         };
         let shared = Arc::new(Shared {
@@ -158,7 +158,7 @@ impl FileWatcher {
 /// The thread's own.
 struct Follower {
     shared: Arc<Shared>,
-    ear: Option<Ear>,
+    ear: Option<Notifier>,
     slow: Duration,
     stirred: Sender<()>,
     changed: Sender<()>,
@@ -210,11 +210,11 @@ impl Follower {
 
     /// Sleeps until the next look is due.
     fn wait(&self, sleeper: &Sleeper) -> Wake {
-        let heard = self.ear.as_ref().map(Ear::heard);
+        let heard = self.ear.as_ref().map(Notifier::heard);
         let mut wake = sleeper.sleep(heard, Some(self.slow));
         if wake == Wake::Readable {
-            wake = sleeper.sleep(None, Some(GATHER));
-            self.ear.iter().for_each(Ear::clear);
+            wake = sleeper.sleep(None, Some(COALESCE));
+            self.ear.iter().for_each(Notifier::clear);
         }
         wake
     }
@@ -232,7 +232,7 @@ impl Follower {
         let mut since = Instant::now();
         let mut read = None;
         self.stir();
-        let left = |since: Instant| STILL.saturating_sub(since.elapsed()).min(TICK);
+        let left = |since: Instant| SETTLE_TIME.saturating_sub(since.elapsed()).min(TICK);
         while sleeper.sleep(None, Some(left(since))) != Wake::Stopped {
             let now = Stamps::take(&self.shared.files);
             if now != stamps {
@@ -240,18 +240,18 @@ impl Follower {
             } else if read.is_none() {
                 read = Some(stamps.digest());
                 self.stir();
-            } else if since.elapsed() >= STILL {
+            } else if since.elapsed() >= SETTLE_TIME {
                 let again = stamps.digest();
                 if read == Some(again) {
                     return Some(stamps);
                 }
                 (since, read) = (Instant::now(), Some(again)); // written without a trace
             }
-            if begin.elapsed() >= RESTLESS && !is_said {
+            if begin.elapsed() >= WARN_AFTER && !is_said {
                 is_said = true;
                 let file = self.shared.files.main.display();
                 log::warn!(
-                    "{file} or a drop-in keeps changing: it is read when it has been still for {STILL:?}"
+                    "{file} or a drop-in keeps changing: it is read when it has been still for {SETTLE_TIME:?}"
                 );
             }
         }

@@ -24,7 +24,7 @@ enum By {
 fn start(by: By, config: &Path) -> (FileWatcher, Receiver<()>) {
     let (changed, changes) = bounded(1);
     let (ear, slow) = match by {
-        By::Notify => (Some(Ear::new().unwrap()), Duration::from_secs(3600)),
+        By::Notify => (Some(Notifier::new().unwrap()), Duration::from_secs(3600)),
         By::SlowLook => (None, Duration::from_millis(20)),
     };
     let watcher = FileWatcher::start_with(ear, slow, config, bounded(1).0, changed).unwrap();
@@ -317,13 +317,13 @@ fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     let config = top.path().join("plain/config.toml");
     let (_watcher, changes) = start(By::Notify, &config);
     let mut file = File::create(&config).unwrap();
-    let pause = STILL / 3;
+    let pause = SETTLE_TIME / 3;
     let mut last = Instant::now();
     for piece in ["[no", "de]\n", "name = ", "\"a\"", "\n"] {
         file.write_all(piece.as_bytes()).unwrap();
         let told = changes.recv_timeout(pause).is_ok();
         // On a busy machine a pause may be as long as stillness.
-        assert!(!told || last.elapsed() >= STILL, "told of a part");
+        assert!(!told || last.elapsed() >= SETTLE_TIME, "told of a part");
         last = Instant::now();
     }
     changes.recv_timeout(DEADLINE).unwrap();

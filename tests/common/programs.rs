@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use dpd::bpf::abi::{self, Plain};
 use dpd::bpf::conntrack::{Sizes, Tables, now_ns};
-use dpd::bpf::events::{Event, Events, HeldBack};
+use dpd::bpf::events::{Event, Events, SuppressedDrops};
 use dpd::bpf::generation::Generations;
-use dpd::bpf::load::{HookProgram, Load, load};
+use dpd::bpf::hook::Hook;
+use dpd::bpf::load::{Load, load};
 use dpd::bpf::outside;
 use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
@@ -88,31 +89,24 @@ impl Drop for Programs {
 impl Datapath for Programs {
     fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromContainer, &interface, &frame, merged))
+        self.ask(move |machine| machine.run(Hook::FromContainer, &interface, &frame, merged))
     }
 
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
         self.ask(move |machine| {
-            machine.run(
-                HookProgram::ToContainer,
-                &interface,
-                &frame,
-                Merged::default(),
-            )
+            machine.run(Hook::ToContainer, &interface, &frame, Merged::default())
         })
     }
 
     fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| machine.run(HookProgram::FromNetdev, &interface, &frame, merged))
+        self.ask(move |machine| machine.run(Hook::FromNetdev, &interface, &frame, merged))
     }
 
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
-        self.ask(move |machine| {
-            machine.run(HookProgram::ToNetdev, &interface, &frame, Merged::default())
-        })
+        self.ask(move |machine| machine.run(Hook::ToNetdev, &interface, &frame, Merged::default()))
     }
 
     fn xdp_entry(&self, frame: &[u8]) -> Answer {
@@ -120,7 +114,7 @@ impl Datapath for Programs {
         self.ask(move |machine| machine.run_xdp(&frame))
     }
 
-    fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+    fn time(&self, hook: Hook, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
         let interface = interface.to_owned();
         self.ask(move |machine| machine.time(hook, &interface, &frames))
     }
@@ -195,9 +189,9 @@ impl Datapath for Programs {
 
     fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
         self.ask(move |machine| {
-            let held_back = HeldBack::open(&machine.pins).expect("open the log of drops");
+            let suppressed = SuppressedDrops::open(&machine.pins).expect("open the log of drops");
             let now = now_ns() + u64::try_from(later.as_nanos()).expect("a time that fits");
-            let events = held_back.take(now).expect("take what was held back");
+            let events = suppressed.take(now).expect("take what was held back");
             machine.flows(&events)
         })
     }
@@ -217,7 +211,7 @@ impl Datapath for Programs {
 
 /// The programs, run with nothing around them: for many packets, on any thread inside the node's namespace.
 pub struct Bench {
-    programs: BTreeMap<HookProgram, OwnedFd>,
+    programs: BTreeMap<Hook, OwnedFd>,
     xdp: OwnedFd,
     interfaces: BTreeMap<String, u32>,
     reader: Reader,
@@ -229,7 +223,7 @@ impl Bench {
         self.reader.epoch().expect("the live epoch")
     }
 
-    pub fn run(&self, hook: HookProgram, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    pub fn run(&self, hook: Hook, interface: &str, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let context = context(self.interfaces[interface], Merged::default());
         let Run {
             returned, packet, ..
@@ -298,7 +292,7 @@ impl Machine {
     fn bench(&self) -> Bench {
         let program = |hook| self.load.program(hook).expect("the program is loaded");
         Bench {
-            programs: HookProgram::ALL
+            programs: Hook::ALL
                 .map(|hook| (hook, program(hook).try_clone().expect("keep the program")))
                 .into(),
             xdp: self.load.xdp_program().expect("the program is loaded"),
@@ -307,7 +301,7 @@ impl Machine {
         }
     }
 
-    fn run(&mut self, hook: HookProgram, interface: &str, frame: &[u8], merged: Merged) -> Answer {
+    fn run(&mut self, hook: Hook, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let context = context(self.ifindex(interface), merged);
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
@@ -326,7 +320,7 @@ impl Machine {
     }
 
     /// How long each frame takes; nothing else is looked at meanwhile, but the ring is emptied.
-    fn time(&mut self, hook: HookProgram, interface: &str, frames: &[Vec<u8>]) -> Vec<Duration> {
+    fn time(&mut self, hook: Hook, interface: &str, frames: &[Vec<u8>]) -> Vec<Duration> {
         let context = context(self.ifindex(interface), Merged::default());
         let program = self.load.program(hook).expect("the program is loaded");
         let times = frames
@@ -362,17 +356,17 @@ impl Machine {
     /// Runs a program and looks at what it left in the tables.
     fn observe(&mut self, run: impl FnOnce() -> (Verdict, Vec<u8>)) -> Answer {
         let before = self.drops();
-        let held_back = self.held_back();
+        let suppressed = self.suppressed();
         let (verdict, packet) = run();
         let drops = self.drops();
-        let held_back = self.held_back() - held_back;
+        let suppressed = self.suppressed() - suppressed;
         self.events.consume().expect("read the ring of events");
         let events = self.seen.borrow_mut().drain(..).collect::<Vec<_>>();
         Answer {
             verdict,
             packet,
             events: self.flows(&events),
-            held_back,
+            suppressed,
             drops: drops
                 .iter()
                 .filter(|(reason, count)| before.get(reason) != Some(count))
@@ -390,9 +384,9 @@ impl Machine {
         events.iter().map(flow).collect()
     }
 
-    fn held_back(&self) -> u64 {
+    fn suppressed(&self) -> u64 {
         let loss = self.reader().event_loss().expect("read the counters");
-        loss.held_back + loss.ring_full + loss.rate_limited
+        loss.suppressed + loss.ring_full + loss.rate_limited + loss.no_settings
     }
 
     /// Packets dropped so far, by reason.
@@ -415,7 +409,7 @@ impl Machine {
             };
             abi::address::from_bytes(&bytes).expect("16 bytes")
         };
-        let tuple = abi::tuple {
+        let tuple = abi::flow_tuple {
             source: address(src.ip()),
             destination: address(dst.ip()),
             source_port: src.port().to_be(),
@@ -423,7 +417,7 @@ impl Machine {
             protocol,
             ..Default::default()
         };
-        let tables = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unanswered"];
+        let tables = ["dpd_ct_tcp", "dpd_ct_other", "dpd_ct_unreplied"];
         let gone = tables.map(|name| {
             let map = MapHandle::from_pinned_path(self.pins.map(name)).expect("open a table");
             map.delete(tuple.as_bytes()).is_ok()
@@ -437,12 +431,11 @@ impl Machine {
             let map = MapHandle::from_pinned_path(self.pins.map(name)).expect("open a table");
             let row = |key: Vec<u8>| {
                 let value = map.lookup(&key, MapFlags::ANY).ok()??;
-                abi::tuple::from_bytes(&key).zip(abi::connection::from_bytes(&value))
+                abi::flow_tuple::from_bytes(&key).zip(abi::ct_entry::from_bytes(&value))
             };
-            let rows: Vec<(abi::tuple, abi::connection)> = map.keys().filter_map(row).collect();
-            let is_reply = |entry: &abi::connection| {
-                u32::from(entry.flags) & abi::connection_flags::CONNECTION_REPLY.0 != 0
-            };
+            let rows: Vec<(abi::flow_tuple, abi::ct_entry)> = map.keys().filter_map(row).collect();
+            let is_reply =
+                |entry: &abi::ct_entry| u32::from(entry.flags) & abi::ct_flags::CT_REPLY.0 != 0;
             let find = |reply| rows.iter().find(|(_, entry)| is_reply(entry) == reply);
             let (Some(asked), Some(told)) = (find(false), find(true)) else {
                 continue;
@@ -455,7 +448,7 @@ impl Machine {
                     values.extend_from_slice(entry.as_bytes());
                 }
             }
-            let count = (keys.len() / size_of::<abi::tuple>()) as u32;
+            let count = (keys.len() / size_of::<abi::flow_tuple>()) as u32;
             if count > 0 {
                 map.update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)
                     .expect("fill a table");
@@ -490,16 +483,19 @@ impl Machine {
     }
 
     fn neglect(&self) {
-        let map = MapHandle::from_pinned_path(self.pins.map("dpd_usage")).expect("open dpd_usage");
+        let map = MapHandle::from_pinned_path(self.pins.map("dpd_endpoint_conns"))
+            .expect("open dpd_endpoint_conns");
         for key in map.keys() {
-            let value = map.lookup(&key, MapFlags::ANY).expect("read dpd_usage");
-            let usage = value.and_then(|value| abi::usage::from_bytes(&value));
-            let usage = abi::usage {
-                right_ns: 0,
-                ..usage.expect("a row of dpd_usage")
+            let value = map
+                .lookup(&key, MapFlags::ANY)
+                .expect("read dpd_endpoint_conns");
+            let usage = value.and_then(|value| abi::conn_usage::from_bytes(&value));
+            let usage = abi::conn_usage {
+                verified_ns: 0,
+                ..usage.expect("a row of dpd_endpoint_conns")
             };
             map.update(&key, usage.as_bytes(), MapFlags::EXIST)
-                .expect("write dpd_usage");
+                .expect("write dpd_endpoint_conns");
         }
     }
 
@@ -515,21 +511,21 @@ impl Machine {
 
 /// A pair as it would be of the client with this number.
 fn pair_of_client(
-    (mut asked_key, mut asked): (abi::tuple, abi::connection),
-    (mut told_key, mut told): (abi::tuple, abi::connection),
+    (mut asked_key, mut asked): (abi::flow_tuple, abi::ct_entry),
+    (mut told_key, mut told): (abi::flow_tuple, abi::ct_entry),
     number: u32,
-) -> [(abi::tuple, abi::connection); 2] {
+) -> [(abi::flow_tuple, abi::ct_entry); 2] {
     let ipv4 = (0x0b00_0000 + number).to_be(); // 11.0.0.0/8
     let client = abi::address {
         word: [0, u64::from(ipv4) << 32 | 0xffff_0000],
     };
-    for tuple in [&mut asked_key, &mut asked.rewritten] {
+    for tuple in [&mut asked_key, &mut asked.translated] {
         tuple.source = client;
     }
-    for tuple in [&mut told_key, &mut told.rewritten] {
+    for tuple in [&mut told_key, &mut told.translated] {
         tuple.destination = client;
     }
-    (asked.seen_ns, told.seen_ns) = (now_ns(), now_ns());
+    (asked.last_seen_ns, told.last_seen_ns) = (now_ns(), now_ns());
     [(asked_key, asked), (told_key, told)]
 }
 

@@ -13,8 +13,8 @@ mod build;
 /// In another order, which moves them in connections and in counters.
 const COUNTS: &str = "\t__u64 packets;\n\t__u64 bytes;\n";
 const COUNTS_TURNED: &str = "\t__u64 bytes;\n\t__u64 packets;\n";
-const CONNECTION: &str = "struct connection {\n";
-const CONNECTION_LONGER: &str = "struct connection {\n\t__u64 only_here;\n";
+const CONNECTION: &str = "struct ct_entry {\n";
+const CONNECTION_LONGER: &str = "struct ct_entry {\n\t__u64 only_here;\n";
 
 /// As a release of this number.
 pub fn own(version: u32) -> Release<'static> {
@@ -37,7 +37,7 @@ pub fn narrow(version: u32) -> Release<'static> {
     static OBJECT: OnceLock<Vec<u8>> = OnceLock::new();
     let edits = [(
         "\t__u64 created_ns;\n",
-        "\t__u32 created_ns;\n\t__u32 pad;\n",
+        "\t__u32 created_ns;\n\t__u32 pad_created;\n",
     )];
     let object = OBJECT.get_or_init(|| compile(&edits));
     Release { version, object }

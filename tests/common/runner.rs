@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::hook::Hook;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
@@ -51,7 +51,7 @@ pub struct Answer {
     /// The reasons under which drops were counted, in rising order.
     pub drops: Vec<u8>,
     /// Drops whose report was held back, or lost and counted.
-    pub held_back: u64,
+    pub suppressed: u64,
 }
 
 /// The datapath of one node, as a test drives it. Implemented over the real programs.
@@ -67,7 +67,7 @@ pub trait Datapath {
     /// Runs a frame through `dpd_xdp_entry`. It comes in by `lo`, since the kernel wants an interface with XDP memory.
     fn xdp_entry(&self, frame: &[u8]) -> Answer;
     /// How long each of these frames takes, one after the other, at a hook of this interface.
-    fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration>;
+    fn time(&self, hook: Hook, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration>;
     /// The same in `dpd_xdp_entry`.
     fn time_xdp(&self, frames: Vec<Vec<u8>>) -> Vec<Duration>;
     /// The connections that the tables hold, oldest first.
@@ -158,7 +158,7 @@ impl Node {
         self.datapath.xdp_entry(frame)
     }
 
-    pub fn time(&self, hook: HookProgram, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
+    pub fn time(&self, hook: Hook, interface: &str, frames: Vec<Vec<u8>>) -> Vec<Duration> {
         self.datapath.time(hook, interface, frames)
     }
 

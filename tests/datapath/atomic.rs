@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::hook::Hook;
 
 use crate::common::packet::{self, Packet, summary};
 use crate::common::programs::Bench;
@@ -98,7 +98,7 @@ strict = true"#;
 /// What is to become of a packet under each of the two configurations.
 struct Row {
     says: &'static str,
-    hook: Option<HookProgram>,
+    hook: Option<Hook>,
     interface: &'static str,
     frame: Vec<u8>,
     expect: [Expect; 2],
@@ -121,7 +121,7 @@ fn delivered(interface: &str, packet: &Packet) -> Expect {
 
 fn row(
     says: &'static str,
-    from: HookProgram,
+    from: Hook,
     interface: &'static str,
     packet: &Packet,
     expect: [Expect; 2],
@@ -139,7 +139,7 @@ fn row(
 
 /// The packets from one port of the client.
 fn rows(port: u16) -> Vec<Row> {
-    use HookProgram::{FromContainer, FromNetdev};
+    use Hook::{FromContainer, FromNetdev};
     let mut rows = Vec::new();
     for family in families() {
         let to_backends = |packet: &Packet| {

@@ -61,7 +61,7 @@ fn streams() -> impl Iterator<Item = (Walk, Stream)> {
 fn a_connection_opens_talks_and_closes() {
     for (mut walk, stream) in streams() {
         stream.send(&mut walk, "SYN", stream.out().syn());
-        stream.state(&mut walk, "nobody has answered", ConntrackState::Unanswered);
+        stream.state(&mut walk, "nobody has answered", ConntrackState::Unreplied);
         stream.hear(&mut walk, "SYN, ACK", stream.back().syn().ack());
         stream.state(&mut walk, "answered", ConntrackState::Established);
         stream.send(
@@ -104,7 +104,7 @@ fn a_syn_on_a_closing_connection_begins_a_new_one() {
         stream.open(&mut walk);
         stream.send(&mut walk, "RST", stream.out().rst());
         stream.send(&mut walk, "SYN from the same port", stream.out().syn());
-        stream.state(&mut walk, "a new connection", ConntrackState::Unanswered);
+        stream.state(&mut walk, "a new connection", ConntrackState::Unreplied);
         walk.end();
     }
 }
@@ -154,10 +154,10 @@ fn a_udp_question_with_one_answer_is_over_soon() {
             Delivered(DNS, at_backend.clone()),
         );
         let got = state(&walk);
-        walk.check("unanswered", got == Some(ConntrackState::Unanswered), got);
+        walk.check("unreplied", got == Some(ConntrackState::Unreplied), got);
         walk.from("the answer", DNS, &told, Delivered(CLIENT, from_service));
         let got = state(&walk);
-        walk.check("once", got == Some(ConntrackState::Once), got);
+        walk.check("replied", got == Some(ConntrackState::Replied), got);
         walk.from(
             "another question",
             CLIENT,

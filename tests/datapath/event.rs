@@ -124,11 +124,11 @@ fn a_burst_that_ends_keeps_its_count() {
         walk.check("and only once", again.is_empty(), &again);
         let answer = walk.from("the next burst", INTRUDER, &asked, Dropped(133));
         walk.reported("is told at once", &answer, &[line]);
-        let held_back = walk.node().event_loss().held_back;
+        let suppressed = walk.node().event_loss().suppressed;
         walk.check(
             "what was told together is counted",
-            held_back == 4,
-            held_back,
+            suppressed == 4,
+            suppressed,
         );
         walk.end();
     }

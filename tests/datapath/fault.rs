@@ -7,7 +7,7 @@ use crate::uplink::{UPLINK, config};
 use crate::walk::{Expect::*, Walk};
 
 const MISSED_TAIL_CALL: u8 = 140;
-const CONNTRACK_FULL: u8 = 155;
+const NO_CONFIGURATION: u8 = 165;
 /// Places in the chain (`enum call`).
 const NEIGHBOUR: u32 = 2;
 const ICMP_ERROR: u32 = 7;
@@ -143,16 +143,16 @@ fn without_settings_no_connection_begins() {
         walk.from("before", CLIENT, &packet, Delivered(WEB, packet.clone()));
         walk.node().lose_settings();
         let fresh = packet::udp(at(family.client, 3), at(family.web, 2));
-        walk.from("from a workload", CLIENT, &fresh, Dropped(CONNTRACK_FULL));
+        walk.from("from a workload", CLIENT, &fresh, Dropped(NO_CONFIGURATION));
         let of_world = packet::udp(at(family.world, 3), at(family.web, 2));
         walk.net(
             "from the network",
             UPLINK,
             &of_world,
-            Dropped(CONNTRACK_FULL),
+            Dropped(NO_CONFIGURATION),
         );
         let of_host = packet::udp(at(family.host, 3), at(family.web, 2));
-        walk.to("from the host", WEB, &of_host, Dropped(CONNTRACK_FULL));
+        walk.to("from the host", WEB, &of_host, Dropped(NO_CONFIGURATION));
         for (says, packet) in of_the_host(&family) {
             walk.net(says, UPLINK, &packet, Passed);
         }

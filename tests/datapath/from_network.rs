@@ -167,7 +167,7 @@ fn a_merged_packet_is_measured_by_its_segments() {
                 true => told.quote_at_most(576 - 28).tos(0xc0),
                 false => told.quote_at_most(1280 - 48),
             };
-            let refused = Refused(227, told);
+            let refused = Refused(136, told);
             walk.from_merged(
                 &format!("one byte more, {time}"),
                 CLIENT,

@@ -16,9 +16,9 @@ const CONFIGURATIONS: usize = 40;
 const QUESTIONS: usize = 25;
 
 /// A linear congruential generator (Knuth's MMIX): the same dice in each run.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn below(&mut self, sides: usize) -> usize {
         self.0 = self
             .0
@@ -32,7 +32,7 @@ impl Dice {
     }
 }
 
-fn rule(dice: &mut Dice, side: &str) -> String {
+fn rule(dice: &mut Rng, side: &str) -> String {
     let peers = [
         "client",
         "kube-dns",
@@ -67,7 +67,7 @@ fn rule(dice: &mut Dice, side: &str) -> String {
         "1024-65535/udp",
         "sctp",
     ];
-    let list = |dice: &mut Dice, of: &[&str], count: usize| {
+    let list = |dice: &mut Rng, of: &[&str], count: usize| {
         let words: Vec<String> = (0..count).map(|_| format!("{:?}", dice.pick(of))).collect();
         let mut words = words;
         words.sort();
@@ -86,7 +86,7 @@ fn rule(dice: &mut Dice, side: &str) -> String {
     rule + " }"
 }
 
-fn configuration(dice: &mut Dice) -> String {
+fn configuration(dice: &mut Rng) -> String {
     let start = CONFIG.find("[identities]").expect("the lab has identities");
     let end = CONFIG.find("[conntrack]").expect("the lab has a conntrack");
     let mut text = CONFIG[..start].to_owned();
@@ -164,7 +164,7 @@ struct Question {
     packet: Packet,
 }
 
-fn question(dice: &mut Dice, family: &Family, source_port: u16) -> Question {
+fn question(dice: &mut Rng, family: &Family, source_port: u16) -> Question {
     let ends = ends(family);
     let (from, to) = loop {
         let (from, to) = (ends[dice.below(ends.len())], ends[dice.below(ends.len())]);
@@ -258,7 +258,7 @@ fn told(answer: &Answer) -> String {
 
 #[test]
 fn the_answer_of_a_check_is_what_becomes_of_the_packet() {
-    let mut dice = Dice(20_261_122);
+    let mut dice = Rng(20_261_122);
     let first = configuration(&mut dice);
     let node = Node::new(&first);
     let mut text = first;

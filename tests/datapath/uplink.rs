@@ -412,7 +412,7 @@ fn who_sends_too_much_for_the_way_is_told() {
             }
         };
         let (fits, big) = (of(1400), of(1401));
-        walk.from("a new one", CLIENT, &big, Refused(227, told(&big)));
+        walk.from("a new one", CLIENT, &big, Refused(136, told(&big)));
         for _ in 0..2 {
             walk.from(
                 "what fits",
@@ -430,7 +430,7 @@ fn who_sends_too_much_for_the_way_is_told() {
             &fits,
             Routed(fits.clone().dst(backend)),
         );
-        walk.from("of the connection", CLIENT, &big, Refused(227, told(&big)));
+        walk.from("of the connection", CLIENT, &big, Refused(136, told(&big)));
         if family.is_v4() {
             let may = packet::udp(at(family.client, 4300), service).payload(&[7; 1401 - 28]);
             walk.from(

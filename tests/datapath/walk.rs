@@ -267,12 +267,12 @@ fn is_told(reason: u8, hook: Hook, interface: &str, answer: &Answer) -> Result<(
     };
     match (
         answer.events.iter().filter(is_here).count(),
-        answer.held_back,
+        answer.suppressed,
     ) {
         (1, 0) | (0, 1) => Ok(()),
         (0, 0) if reason == MULTICAST => Ok(()),
-        (told, held_back) => Err(format!(
-            "  expected one report of the drop at {point} of {interface}, got {told}, and {held_back} held back"
+        (told, suppressed) => Err(format!(
+            "  expected one report of the drop at {point} of {interface}, got {told}, and {suppressed} held back"
         )),
     }
 }

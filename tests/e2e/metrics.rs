@@ -107,7 +107,7 @@ fn prometheus_reads_them() {
     reaches(&lab, r#"up{job="dpd"}"#, 1.0);
     let rows = [
         r#"dpd_forwarded_packets_total{interface="lxc-client",direction="ingress"}"#,
-        r#"sum(dpd_dropped_packets_total{reason="policy denied"})"#,
+        r#"sum(dpd_dropped_packets_total{reason="policy denied: no rule"})"#,
         r#"dpd_policy_rule_hits_total{rule="dns-clients/ingress/0",action="allow"}"#,
         r#"dpd_service_connections{service="kube-dns"}"#,
         r#"sum(dpd_conntrack_connections{protocol="udp"})"#,

@@ -2,15 +2,75 @@
 
 use super::source::{Text, all, below, keep};
 
-/// What a file may include with quotes, by where it lies. The kernel's own headers come in through kernel.h alone.
-fn may_include(path: &str, included: &str) -> bool {
-    let in_lib = |name: &str| !name.contains('/') && name.ends_with(".h");
-    match path {
-        "bpf/kernel.h" => false,
-        "bpf/abi.h" => included == "kernel.h",
-        _ if path.starts_with("bpf/lib/") => included == "../abi.h" || in_lib(included),
-        _ => included == "abi.h" || included.strip_prefix("lib/").is_some_and(in_lib),
+/// The headers of a room, the lowest first: one includes those before it, and none after. All of mechanism lies below all of
+/// feature.
+const MECHANISM: [&str; 12] = [
+    "address.h",
+    "csum.h",
+    "hook.h",
+    "generation.h",
+    "settings.h",
+    "counters.h",
+    "ipcache.h",
+    "packet.h",
+    "parse.h",
+    "ipv6.h",
+    "event.h",
+    "chain.h",
+];
+const FEATURE: [&str; 17] = [
+    "unmanaged.h",
+    "prefilter.h",
+    "service.h",
+    "policy.h",
+    "endpoint.h",
+    "fragment.h",
+    "conntrack.h",
+    "route.h",
+    "nat.h",
+    "delivery.h",
+    "takeover.h",
+    "policy_verdict.h",
+    "ct_create.h",
+    "ct_commit.h",
+    "icmp_inner.h",
+    "admission.h",
+    "fastpath.h",
+];
+/// Of feature too, and of no use to the others there.
+const RESPOND: &str = "respond.h";
+
+/// Where a header of bpf/ stands in the order of layers; `None`: it is a program.
+fn layer(path: &str) -> Option<usize> {
+    let of = |room: &[&str], name: &str| {
+        let place = room.iter().position(|header| *header == name);
+        place.unwrap_or_else(|| panic!("{path} has no place among the layers: give it one"))
+    };
+    match path.strip_prefix("bpf/").unwrap_or(path) {
+        "kernel.h" => Some(0),
+        "abi.h" => Some(1),
+        inside => match inside.split_once("lib/")?.1.split_once('/') {
+            Some(("mechanism", name)) => Some(2 + of(&MECHANISM, name)),
+            Some(("feature", RESPOND)) => Some(2 + MECHANISM.len() + FEATURE.len()),
+            Some(("feature", name)) => Some(2 + MECHANISM.len() + of(&FEATURE, name)),
+            _ => panic!("{path} stands in no room of bpf/lib"),
+        },
     }
+}
+
+/// The path of a file that is included with quotes.
+fn resolve(by: &str, included: &str) -> String {
+    let mut path: Vec<&str> = by.split('/').collect();
+    path.pop();
+    for part in included.split('/') {
+        match part {
+            ".." => {
+                path.pop();
+            }
+            name => path.push(name),
+        }
+    }
+    path.join("/")
 }
 
 #[test]
@@ -22,7 +82,13 @@ fn an_include_points_down() {
                 continue;
             };
             let allowed = match included.trim().strip_prefix('"') {
-                Some(included) => may_include(&text.path, included.trim_end_matches('"')),
+                // Programs are above all headers, and nothing includes a program.
+                Some(included) => {
+                    let included = resolve(&text.path, included.trim_end_matches('"'));
+                    let below = layer(&included);
+                    below.is_some() && layer(&text.path).is_none_or(|own| below < Some(own))
+                }
+                // The kernel's own headers come in through kernel.h alone.
                 None => text.path == "bpf/kernel.h",
             };
             if !allowed {
@@ -30,36 +96,10 @@ fn an_include_points_down() {
             }
         }
     }
-    keep("hooks and steps → lib → abi.h → kernel.h", breaches);
-}
-
-#[test]
-fn no_circle_of_includes() {
-    /// The headers of lib that a header of lib includes.
-    fn included(name: &str) -> Vec<String> {
-        let text = below("bpf/lib/", ".h").find(|text| text.name() == name);
-        let text = text.unwrap_or_else(|| panic!("there is no bpf/lib/{name}"));
-        let lines = text.text.lines();
-        let names = lines.filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
-        names
-            .filter(|name| !name.contains('/'))
-            .map(str::to_owned)
-            .collect()
-    }
-    fn walk(name: &str, way: &mut Vec<String>) {
-        assert!(
-            !way.iter().any(|seen| seen == name),
-            "a circle: {way:?} → {name}"
-        );
-        way.push(name.to_owned());
-        for next in included(name) {
-            walk(&next, way);
-        }
-        way.pop();
-    }
-    for text in below("bpf/lib/", ".h") {
-        walk(text.name(), &mut Vec::new());
-    }
+    keep(
+        "programs → feature → mechanism → abi.h → kernel.h, and within a room the later on the earlier",
+        breaches,
+    );
 }
 
 /// `DPD_CONNTRACK_H` of bpf/lib/conntrack.h.
@@ -162,8 +202,8 @@ fn the_daemons_tables_are_not_for_programs_to_write() {
 #[test]
 fn the_clock_is_read_at_the_hook() {
     const MAY: [&str; 3] = [
-        "bpf/lib/chain.h",
-        "bpf/lib/established.h",
+        "bpf/lib/mechanism/packet.h",
+        "bpf/lib/feature/fastpath.h",
         "bpf/xdp_entry.bpf.c",
     ];
     let readers = below("bpf/", "")

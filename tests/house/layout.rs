@@ -13,7 +13,7 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use super::parity::{constants, object_types};
 
 /// Enums whose numbers never leave one load of the programs.
-const OF_A_LOAD: [&str; 3] = ["call", "former", "hook"];
+const OF_A_LOAD: [&str; 4] = ["step", "prev_ct", "hook", "hook_flags"];
 
 const HEADER: &str = include_str!("../../bpf/abi.h");
 const PINNED: &str = include_str!("layout.txt");
@@ -95,22 +95,22 @@ fn every_struct_is_without_holes_in_the_daemons_eyes_too() {
     let sizes = sizes!(
         address,
         backend,
-        connection,
+        ct_entry,
         endpoint,
         event,
-        identity,
-        identity_key,
-        metric,
-        metric_key,
+        ipcache_entry,
+        address_prefix_key,
+        packet_count,
+        drop_count_key,
         policy,
         policy_key,
         prefilter,
         service,
         service_key,
-        service_slot,
+        backend_lut_entry,
         settings,
-        tuple,
-        usage
+        flow_tuple,
+        conn_usage
     );
     let types = object_types();
     for (name, size) in sizes {

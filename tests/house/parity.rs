@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dpd::bpf::abi;
+use dpd::bpf::abi::{self, Plain};
 use dpd::bpf::chain::CHAIN;
-use dpd::bpf::load::{HookProgram, XDP_PROGRAM};
+use dpd::bpf::hook::{AttachPoint, HOOKS, Role, TcSide};
 use dpd::model::drop_reason::REASONS;
 use dpd::model::policy::reserved;
 use libbpf_rs::ObjectBuilder;
-use libbpf_rs::btf::{Btf, types::Enum};
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::{DataSec, Enum, Var};
 
 /// The constants of an enum of the object, by name.
 pub fn constants(name: &str) -> BTreeMap<String, i64> {
@@ -40,9 +41,6 @@ fn programs() -> BTreeSet<String> {
         .collect()
 }
 
-/// Reasons of Cilium's list and ours that have words, though no program drops for them yet.
-const NOT_MADE: [u8; 2] = [157, 177];
-
 #[test]
 fn every_drop_reason_has_words() {
     let made: BTreeSet<i64> = constants("reason")
@@ -53,40 +51,31 @@ fn every_drop_reason_has_words() {
         .iter()
         .map(|(number, _)| i64::from(*number))
         .collect();
-    let not_made: BTreeSet<i64> = NOT_MADE.into_iter().map(i64::from).collect();
     assert_eq!(REASONS.len(), named.len(), "a number has its words once");
     assert!(
         made.iter().all(|number| (132..=255).contains(number)),
         "a reason is a byte: {made:?}"
     );
-    assert_eq!(
-        &made | &not_made,
-        named,
-        "bpf/abi.h and src/model/drop_reason.rs"
-    );
-    assert!(
-        made.is_disjoint(&not_made),
-        "what is made has left the list of what is not"
-    );
+    assert_eq!(made, named, "bpf/abi.h and src/model/drop_reason.rs");
 }
 
 #[test]
 fn every_step_of_the_chain_has_its_program() {
-    let mut places = constants("call");
-    let count = places.remove("CALL_COUNT").expect("CALL_COUNT is there");
+    let mut places = constants("step");
+    let count = places.remove("STEP_COUNT").expect("STEP_COUNT is there");
     let chain: BTreeMap<String, i64> = CHAIN
         .iter()
         .map(|(name, place)| ((*name).to_owned(), i64::from(place.0)))
         .collect();
     assert_eq!(CHAIN.len(), chain.len(), "each program once");
-    assert_eq!(count, chain.len() as i64, "CALL_COUNT counts them");
+    assert_eq!(count, chain.len() as i64, "STEP_COUNT counts them");
     let named: BTreeMap<String, i64> = places
         .into_iter()
-        .map(|(name, place)| (name.replace("CALL_", "tail_").to_lowercase(), place))
+        .map(|(name, place)| (name.replace("STEP_", "tail_").to_lowercase(), place))
         .collect();
     assert_eq!(
         named, chain,
-        "enum call of bpf/abi.h and CHAIN of src/bpf/chain.rs"
+        "enum step of bpf/abi.h and CHAIN of src/bpf/chain.rs"
     );
     let distinct: BTreeSet<i64> = chain.values().copied().collect();
     assert_eq!(
@@ -99,15 +88,79 @@ fn every_step_of_the_chain_has_its_program() {
 #[test]
 fn the_object_has_the_programs_that_are_loaded_and_no_others() {
     let chain = CHAIN.iter().map(|(name, _)| *name);
-    let hooks = HookProgram::ALL.iter().map(|hook| hook.name());
-    let all = chain.chain(hooks).chain([XDP_PROGRAM]);
+    let hooks = HOOKS.iter().map(|hook| hook.program);
+    let all = chain.chain(hooks);
     let wanted: BTreeSet<String> = all.map(str::to_owned).collect();
     assert_eq!(programs(), wanted);
 }
 
+/// The rows of `dpd_hooks`, as the object has them, without that of 0, which is no hook.
+fn hook_rows() -> Vec<abi::hook_row> {
+    let object = ObjectBuilder::default()
+        .open_memory(abi::OBJECT)
+        .expect("open the object");
+    let constants = object
+        .maps()
+        .find(|map| map.name().to_string_lossy().ends_with(".rodata"));
+    let constants = constants.expect("the object has constants");
+    let bytes = constants
+        .initial_value()
+        .expect("the constants have values");
+    let types = object_types();
+    let section: DataSec<'_> = types
+        .type_by_name(".rodata")
+        .expect("the object has constants");
+    let table = section.iter().find(|variable| {
+        let name = types.type_by_id::<Var<'_>>(variable.ty);
+        name.is_some_and(|of| of.name().is_some_and(|name| name == "dpd_hooks"))
+    });
+    let table = table.expect("export.bpf.c has the table of hooks");
+    let rows = &bytes[table.offset as usize..][..table.size];
+    let rows = rows.chunks(size_of::<abi::hook_row>());
+    let rows =
+        rows.map(|row| abi::hook_row::from_bytes(row).expect("a row is as long as its struct"));
+    rows.skip(1).collect()
+}
+
 #[test]
-fn hooks_and_their_programs_are_as_many() {
-    assert_eq!(constants("hook").len(), HookProgram::ALL.len());
+fn the_table_of_hooks_is_the_programs() {
+    let rows = HOOKS.map(|hook| abi::hook_row {
+        hook: hook.number.0 as u8,
+        attach_point: match hook.attach_point {
+            AttachPoint::Tc(TcSide::Ingress) => abi::attach_point::ATTACH_TC_INGRESS.0 as u8,
+            AttachPoint::Tc(TcSide::Egress) => abi::attach_point::ATTACH_TC_EGRESS.0 as u8,
+            AttachPoint::Xdp => abi::attach_point::ATTACH_XDP.0 as u8,
+        },
+        role: match hook.role {
+            Role::Endpoint => abi::interface_role::ROLE_ENDPOINT.0 as u8,
+            Role::Uplink => abi::interface_role::ROLE_UPLINK.0 as u8,
+        },
+        point: hook.point.0 as u8,
+        direction: hook.direction.0 as u8,
+        sender: hook.sender.0 as u8,
+        first_step: hook.first_step.0 as u8,
+        flags: u8::from(hook.passes_on) * abi::hook_flags::HOOK_PASSES_ON.0 as u8
+            + u8::from(hook.fails_open) * abi::hook_flags::HOOK_FAILS_OPEN.0 as u8,
+    });
+    assert_eq!(
+        hook_rows().iter().map(Plain::as_bytes).collect::<Vec<_>>(),
+        rows.iter().map(Plain::as_bytes).collect::<Vec<_>>(),
+        "HOOK_TABLE of bpf/lib/mechanism/hook.h and HOOKS of src/bpf/hook.rs"
+    );
+}
+
+#[test]
+fn each_role_has_the_tc_hooks_of_its_rows() {
+    for role in [Role::Endpoint, Role::Uplink] {
+        let of_rows = HOOKS.iter().filter(|row| row.role == role);
+        let of_rows = of_rows.filter(|row| row.attach_point != AttachPoint::Xdp);
+        let named: Vec<&str> = of_rows.map(|row| row.program).collect();
+        assert_eq!(
+            role.hooks().map(|hook| hook.name()).to_vec(),
+            named,
+            "{role:?}"
+        );
+    }
 }
 
 #[test]
@@ -153,7 +206,7 @@ fn every_counter_has_its_place() {
 
 #[test]
 fn flags_are_single_bits() {
-    for (name, flag) in constants("connection_flags") {
+    for (name, flag) in constants("ct_flags") {
         assert_eq!(flag.count_ones(), 1, "{name}");
         assert!(flag <= 255, "{name} fits into its byte");
     }

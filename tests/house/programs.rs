@@ -8,9 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use dpd::bpf::attach::Role;
 use dpd::bpf::chain::CHAIN;
-use dpd::bpf::load::HookProgram;
+use dpd::bpf::hook::Hook;
+use dpd::bpf::hook::Role;
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::reader::Reader;
 use dpd::config::Config;
@@ -67,7 +67,7 @@ fn the_verifier_is_done_with_each_program_within_its_budget() {
     println!("{table}");
     assert_eq!(
         programs.len(),
-        CHAIN.len() + HookProgram::ALL.len() + 1,
+        CHAIN.len() + Hook::ALL.len() + 1,
         "the chain, the tc hooks and XDP are loaded:\n{table}"
     );
     for program in &programs {
@@ -91,7 +91,7 @@ fn fifty_workloads_have_the_programs_and_maps_of_one() {
             let attachments = reader.attachments().expect("look at the hooks");
             assert_eq!(
                 attachments.len(),
-                workloads * Role::Endpoint.programs().len(),
+                workloads * Role::Endpoint.hooks().len(),
                 "every hook has its program"
             );
             let maps = reader.maps().expect("look at the maps");

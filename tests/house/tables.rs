@@ -13,8 +13,8 @@ use dpd::model::policy::{Action, Direction};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
 use dpd::model::state::{
-    AddressEntry, Backend, Delivery, Endpoint, Enforcement, Place, PolicyEntry, PolicyKey,
-    PrefilterEntry, ServiceEntry, Settings, Slot, State,
+    AddressScope, Backend, Delivery, Endpoint, Enforcement, IpcacheEntry, LutEntry, PolicyEntry,
+    PolicyKey, PrefilterEntry, ServiceEntry, Settings, State,
 };
 use ipnet::IpNet;
 
@@ -61,14 +61,14 @@ fn state(rows: u32) -> State {
                     frontend(n),
                     ServiceEntry {
                         service: n,
-                        first_slot: n - 1,
-                        slot_count: n % 2,
+                        lut_first: n - 1,
+                        lut_count: n % 2,
                     },
                 )
             })
             .collect(),
-        slots: numbers()
-            .map(|n| Slot {
+        backend_lut: numbers()
+            .map(|n| LutEntry {
                 backend: n,
                 alias: n + 1,
                 threshold: u32::MAX - n,
@@ -98,16 +98,16 @@ fn state(rows: u32) -> State {
                     Endpoint {
                         identity: n,
                         delivery: Delivery::Direct,
-                        host_mac: mac,
-                        mac,
+                        src_mac: mac,
+                        dst_mac: mac,
                         ingress,
                         egress,
-                        row: n,
+                        counters_index: n,
                     },
                 )
             })
             .collect(),
-        addresses: defaults()
+        ipcache: defaults()
             .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
             .map(address_row)
             .collect(),
@@ -137,19 +137,19 @@ fn defaults() -> impl Iterator<Item = (IpNet, u32)> {
     nets.into_iter().zip(900_000..)
 }
 
-fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, AddressEntry) {
+fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, IpcacheEntry) {
     let place = match number % 3 {
-        0 => Place::Endpoint { ifindex: number },
-        1 => Place::Host,
-        _ => Place::Waiting,
+        0 => AddressScope::Endpoint { ifindex: number },
+        1 => AddressScope::Host,
+        _ => AddressScope::Pending,
     };
     (
         prefix,
-        AddressEntry {
+        IpcacheEntry {
             identity: number,
             class: number + 7,
-            world: number.is_multiple_of(2),
-            place,
+            is_world: number.is_multiple_of(2),
+            scope: place,
         },
     )
 }
@@ -191,10 +191,10 @@ fn what_was_written_is_read() {
 fn counts(state: &State) -> BTreeMap<&'static str, usize> {
     BTreeMap::from([
         ("services", state.services.len()),
-        ("slots", state.slots.len()),
+        ("backend_lut", state.backend_lut.len()),
         ("backends", state.backends.len()),
         ("endpoints", state.endpoints.len()),
-        ("addresses", state.addresses.len()),
+        ("addresses", state.ipcache.len()),
         ("policy", state.policy.len()),
         ("prefilter", state.prefilter.len()),
     ])

@@ -24,7 +24,7 @@ fn a_change_shares_the_tables_that_it_does_not_concern() {
             "a backend",
             "[\"10.200.0.44:53\"]",
             "[\"10.200.0.44:5353\"]",
-            &["backends", "catalog", "slots"],
+            &["backend_lut", "backends", "catalog"],
         ),
         (
             "a setting",
@@ -149,7 +149,7 @@ fn hits_and_counts_of_what_is_gone_are_forgotten() {
         let client = host.ifindex("lxc-client");
         let is_counted = || {
             let metrics = host.reader().metrics().unwrap();
-            let path = host.pins().map("dpd_usage");
+            let path = host.pins().map("dpd_endpoint_conns");
             let usage = MapHandle::from_pinned_path(path).unwrap();
             let is_in_usage = usage.keys().any(|key| key == client.to_ne_bytes());
             let is_in_metrics = metrics.iter().any(|metric| metric.ifindex == client);
@@ -207,7 +207,7 @@ fn another_size_of_conntrack_carries_the_connections_over() {
         let new = new.into_iter().filter(|name| now[*name] != tables[*name]);
         let of_programs = new.filter(|name| !is_of_the_configuration(host, name));
         let of_programs: Vec<&str> = of_programs.collect();
-        let expected = ["dpd_ct_other", "dpd_ct_tcp", "dpd_ct_unanswered"];
+        let expected = ["dpd_ct_other", "dpd_ct_tcp", "dpd_ct_unreplied"];
         assert_eq!(of_programs, expected, "counts and hits stay where they are");
         wait_until_gone("the old tables", &old, all_maps);
         assert!(host.asks(), "the service answers");

@@ -56,9 +56,9 @@ fn the_budget_is_what_the_kernel_counts() {
             let own = computed[map.name.as_str()];
             let is_full = map.entries.is_none_or(|entries| entries == own.entries);
             let grows = [
-                "dpd_metrics",
-                "dpd_outside",
-                "dpd_usage",
+                "dpd_drop_counts",
+                "dpd_unmanaged",
+                "dpd_endpoint_conns",
                 "dpd_prefilter_hits",
             ];
             if grows.contains(&map.name.as_str()) && !is_full {
@@ -67,12 +67,7 @@ fn the_budget_is_what_the_kernel_counts() {
             }
             assert!(!is_off(own.bytes, map.memory_bytes), "{own:?} {map:?}");
         }
-        let own = [
-            "dpd_calls",
-            "dpd_former",
-            "dpd_former_connections",
-            "dpd_scratch",
-        ];
+        let own = ["dpd_calls", "dpd_prev_ct", "dpd_prev_progs", "dpd_scratch"];
         let mut left: Vec<&str> = computed.keys().copied().collect();
         left.retain(|name| !counted.iter().any(|map| map.name == *name));
         assert_eq!(left, own, "a load's own maps alone are not among the kept");
@@ -80,7 +75,7 @@ fn the_budget_is_what_the_kernel_counts() {
         // The file alone says the same as what runs: no interface of it is here.
         let file = plan::compile(&config, &plan::imagined(&config), &Default::default());
         assert_eq!(file.endpoints.len(), SIZE.endpoints);
-        for table in ["services", "slots", "backends", "policy"] {
+        for table in ["services", "backend_lut", "backends", "policy"] {
             let of_file = dpd::bpf::budget::budget(Sizes { connections }, &file);
             let of_file = of_file.expect("compute the budget").maps;
             let of_file = of_file.iter().find(|map| map.name == table);

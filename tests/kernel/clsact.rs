@@ -1,6 +1,7 @@
 //! Attached by clsact filters, as on kernels before tcx: forced here, for every kernel still has them.
 
-use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::attach::{self, Mechanism};
+use dpd::bpf::hook::Role;
 
 use crate::foreign::{self, Does};
 use crate::host::{CONFIG, Host, all_programs, on_host, wait_until_gone};
@@ -183,7 +184,7 @@ fn both_hooks_have_a_filter_and_foreign_ones_see_what_we_pass_on() {
         let _reconciler = host.start(Mechanism::Clsact);
         let found = attach::find(&host.pins(), host.ifindex("lxc-client"), Role::Endpoint);
         let programs: Vec<_> = found.iter().map(|found| found.program).collect();
-        assert_eq!(programs, Role::Endpoint.programs());
+        assert_eq!(programs, Role::Endpoint.hooks());
         assert!(host.client_pings("10.200.0.1"), "the host answers");
         let other = foreign::program(c"other_tool", Does::Drop);
         let _filter = foreign::filter(host.ifindex("lxc-client"), &other);

@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 
 use dpd::bpf::abi;
-use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::attach::{self, Mechanism};
+use dpd::bpf::hook::Role;
 use dpd::bpf::pins;
 use dpd::model::status::DriftKind::{self, Attachment, Epoch, Pin, Table};
 use dpd::reconcile::Reconciler;
@@ -226,7 +227,7 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
         assert_eq!(told, ["the table policy was not in its slot"]);
 
         use std::os::fd::{AsFd, AsRawFd};
-        let path = host.pins().generation(epoch).join("identities");
+        let path = host.pins().generation(epoch).join("ipcache");
         let identities = MapHandle::from_pinned_path(path).unwrap();
         let empty = MapHandle::create(
             identities.map_type(),
@@ -242,7 +243,7 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
         )
         .unwrap();
         let fd = empty.as_fd().as_raw_fd() as u32;
-        outer(host, "dpd_identities")
+        outer(host, "dpd_ipcache")
             .update(&live_slot(host), &fd.to_ne_bytes(), MapFlags::ANY)
             .unwrap();
         undone(
@@ -260,14 +261,14 @@ fn a_hole_in_the_chain_is_closed() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let calls = MapHandle::from_pinned_path(host.pins().load(1).join("dpd_calls")).unwrap();
-        let place = |step: abi::call| step.0.to_ne_bytes();
-        calls.delete(&place(abi::call::CALL_LB)).unwrap();
+        let place = |step: abi::step| step.0.to_ne_bytes();
+        calls.delete(&place(abi::step::STEP_LB)).unwrap();
         let told = undone(host, &mut reconciler, "an empty place", &[Table]);
         assert_eq!(told, ["tail_lb was not in the chain"]);
 
-        let other = Program::fd_from_pinned_path(host.pins().load(1).join("tail_answer")).unwrap();
+        let other = Program::fd_from_pinned_path(host.pins().load(1).join("tail_respond")).unwrap();
         let other = other.as_raw_fd().to_ne_bytes();
-        for step in [abi::call::CALL_CT, abi::call::CALL_POLICY] {
+        for step in [abi::step::STEP_CT, abi::step::STEP_POLICY] {
             calls.update(&place(step), &other, MapFlags::ANY).unwrap();
         }
         let told = undone(host, &mut reconciler, "another program", &[Table, Table]);

@@ -3,17 +3,18 @@
 use std::fs;
 use std::sync::Arc;
 
-use dpd::bpf::attach::{self, Mechanism, Role};
+use dpd::bpf::attach::{self, Mechanism};
 use dpd::bpf::gate;
+use dpd::bpf::hook::Role;
 use dpd::bpf::pins::Pins;
 use dpd::config::Config;
-use dpd::model::world::World;
+use dpd::model::host::HostState;
 use rustix::mount::MountFlags;
 
 use crate::host::{CONFIG, Host, Picture, on_host};
 
 /// A second name for an interface that is not there, last of all that are attached.
-pub fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
+pub fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, HostState) {
     let config = host.config(&format!(
         "{base}\n[interfaces.lxc-vanished]\nrole = \"endpoint\"\naddresses = [\"10.200.0.66\"]\nidentity = \"client\"\n"
     ));
@@ -25,7 +26,7 @@ pub fn with_a_vanished_interface(host: &Host, base: &str) -> (Config, World) {
 }
 
 /// Each way to fail, on a datapath that runs.
-fn failures(host: &Host) -> Vec<(&'static str, Config, World, &'static [&'static str])> {
+fn failures(host: &Host) -> Vec<(&'static str, Config, HostState, &'static [&'static str])> {
     let (vanished, world_before) = with_a_vanished_interface(host, CONFIG);
     let size = "[conntrack]\nsize = 4096\n";
     let (resized, _) = with_a_vanished_interface(host, &format!("{CONFIG}{size}"));
@@ -165,7 +166,7 @@ fn tables_to_carry_over_to_that_can_not_be_opened() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let before = Picture::of(host);
-        let last = host.pins().next().map("dpd_ct_unanswered");
+        let last = host.pins().next().map("dpd_ct_unreplied");
         let last = format!("open map {}", last.display());
         let kept = gate::keep(Arc::new(move |words| match words == last {
             true => Err(std::io::ErrorKind::OutOfMemory.into()),

@@ -17,7 +17,7 @@ use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
 use dpd::config::Config;
 use dpd::model::conntrack::Connection;
-use dpd::model::world::World;
+use dpd::model::host::HostState;
 use dpd::reconcile::{Applied, Reconciler};
 use libbpf_rs::query::{LinkInfo, LinkInfoIter, MapInfoIter, ProgInfoIter};
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, MapType};
@@ -180,7 +180,7 @@ impl Host {
         self.config(&CONFIG.replace(from, to))
     }
 
-    pub fn world(&self) -> World {
+    pub fn world(&self) -> HostState {
         dpd::net::snapshot().expect("look at the interfaces")
     }
 
@@ -214,7 +214,12 @@ impl Host {
     }
 
     /// The error of an apply that must fail.
-    pub fn refused(&self, reconciler: &mut Reconciler, config: &Config, world: &World) -> String {
+    pub fn refused(
+        &self,
+        reconciler: &mut Reconciler,
+        config: &Config,
+        world: &HostState,
+    ) -> String {
         let done = reconciler.apply(config, world, |_, _| {});
         format!("{:#}", done.expect_err("this must fail"))
     }

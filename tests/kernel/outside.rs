@@ -134,7 +134,7 @@ fn rows_of_others_are_in_nobodys_way() {
         let mut reconciler = host.take_over(&config, Mechanism::Tcx);
         host.apply(&mut reconciler, &config);
         drop(reconciler);
-        let map = MapHandle::from_pinned_path(host.pins().map("dpd_outside")).expect("open it");
+        let map = MapHandle::from_pinned_path(host.pins().map("dpd_unmanaged")).expect("open it");
         for ifindex in 1_000_000..1_000_000 + map.max_entries() {
             let (key, value) = (ifindex.to_ne_bytes(), u64::MAX.to_ne_bytes());
             map.update(&key, &value, MapFlags::ANY).expect("fill it");

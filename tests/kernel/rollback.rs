@@ -380,13 +380,13 @@ fn operations_of_a_change_of_size_refused_in_turn() {
             "load the eBPF programs",
             "-next/load/",
             "tail_handle_ipv4 into",
-            "tail_answer into",
+            "tail_respond into",
             "make the folder",
             "table prefilter into",
             "-ingress",
             "former dpd_from_container",
             "move ",
-            "dpd_metrics",
+            "dpd_drop_counts",
         ];
         const BUT: [&str; 2] = ["/load/1/tail_", "/load/1/dpd_"];
         let is_first_or_last = words.ends_with("/dpd_scratch") || words.ends_with("/dpd_xdp_entry");
@@ -404,7 +404,7 @@ fn operations_of_a_change_of_size_refused_in_turn() {
             "load the eBPF programs",
             "-next/maps/dpd_ct_tcp",
             "-next/load/1/dpd_xdp_entry",
-            "put tail_answer into the chain",
+            "put tail_respond into the chain",
             "lead to the former dpd_from_container",
             "lead to the former dpd_ct_tcp",
             "update the link",

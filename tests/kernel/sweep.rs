@@ -27,7 +27,11 @@ fn connections_are_counted_and_the_expired_swept() {
         let (tally, counts) = host.reader().conntrack().expect("walk");
         let udp = Protocol::Udp.number();
         let icmp = Protocol::Icmp.number();
-        assert_eq!(tally.by_state[&(udp, ConntrackState::Once)], 1, "{tally:?}");
+        assert_eq!(
+            tally.by_state[&(udp, ConntrackState::Replied)],
+            1,
+            "{tally:?}"
+        );
         assert_eq!(tally.by_state[&(icmp, ConntrackState::Established)], 1);
         let catalog = host.reader().catalog().expect("read the catalog");
         let backend = catalog.backends.keys().next().expect("a backend");

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use dpd::bpf::attach::{self, Found, Mechanism, Role};
+use dpd::bpf::attach::{self, Found, Mechanism};
+use dpd::bpf::hook::Role;
 use dpd::reconcile::Reconciler;
 use libbpf_rs::libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use libbpf_rs::{Link, MapCore, MapHandle};
@@ -71,7 +72,7 @@ fn from_hooks_stand_at_the_head_and_to_hooks_at_the_tail() {
         let order = foreign::order(ifindex, BPF_TCX_INGRESS);
         assert_eq!(order, [ours, foreign::id(&other)], "before what was there");
         let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
-        let expected = Role::Endpoint.programs().map(|program| Found {
+        let expected = Role::Endpoint.hooks().map(|program| Found {
             program,
             mechanism: Mechanism::Tcx,
             ahead: Vec::new(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
 
-use dpd::bpf::attach::{self, Mechanism, Role};
-use dpd::bpf::load::XDP_PROGRAM;
+use dpd::bpf::attach::{self, Mechanism};
+use dpd::bpf::hook::{Role, XDP_ENTRY};
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::xdp::{self, Attached};
 use dpd::model::state::XdpMode;
@@ -92,7 +92,7 @@ fn an_uplink_has_programs_of_its_own_until_it_leaves_the_file() {
             let ifindex = host.ifindex("uplink0");
             let found = attach::find(&host.pins(), ifindex, Role::Uplink);
             let found: Vec<_> = found.iter().map(|found| found.program).collect();
-            assert_eq!(found, Role::Uplink.programs());
+            assert_eq!(found, Role::Uplink.hooks());
             assert_eq!(xdp_of(host), None, "no prefilter, no XDP");
             assert!(host.asks(), "workloads are served");
             assert!(answers(&neighbour, "192.0.2.2"), "the host is left alone");
@@ -268,7 +268,7 @@ impl Foreign {
     /// It is one of ours, but its link is not pinned where ours are.
     fn attach(host: &Host) -> Foreign {
         let load = Pins::numbers(&host.pins().loads())[0];
-        let program = host.pins().load(load).join(XDP_PROGRAM);
+        let program = host.pins().load(load).join(XDP_ENTRY.program);
         let program = Program::fd_from_pinned_path(program).expect("open a program");
         let pins = Pins::new(&host.root().join("theirs"));
         std::fs::create_dir_all(pins.links()).unwrap();
@@ -313,7 +313,12 @@ fn somebody_elses_xdp_program_is_left_alone() {
         assert_eq!(found.len(), 2, "the tc hooks are ours");
         let said = reconciler.foreign();
         assert_eq!(said.len(), 1, "{said:?}");
-        for words in ["uplink0", XDP_PROGRAM, "drops nothing", "xdp = \"off\""] {
+        for words in [
+            "uplink0",
+            XDP_ENTRY.program,
+            "drops nothing",
+            "xdp = \"off\"",
+        ] {
             assert!(said[0].contains(words), "{words}: {said:?}");
         }
         // While it stays, another look changes nothing; another change is applied.

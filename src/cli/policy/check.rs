@@ -18,7 +18,7 @@ use super::party::{self, Party};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
-use crate::model::state::{Enforcement, Place, State};
+use crate::model::state::{AddressScope, Enforcement, State};
 use crate::observe::line::printable;
 use crate::plan::policy::{Decision, verdict};
 
@@ -227,12 +227,12 @@ fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<
     let Some(entry) = state.services.get(&frontend) else {
         bail!("{to} is a service's address and has no {traffic}: refused before policy is asked");
     };
-    let first = entry.first_slot as usize;
+    let first = entry.lut_first as usize;
     let slots = state
-        .slots
+        .backend_lut
         .iter()
         .skip(first)
-        .take(entry.slot_count as usize);
+        .take(entry.lut_count as usize);
     let drawn: BTreeSet<u32> = slots.flat_map(|slot| [slot.backend, slot.alias]).collect();
     let info = state.catalog.services.get(&entry.service);
     let backends = drawn
@@ -334,9 +334,9 @@ fn side(state: &State, direction: Direction, decision: &Decision, address: IpAdd
 
 /// Of the endpoint that has the address.
 fn enforcement_of(state: &State, direction: Direction, address: IpAddr) -> Enforcement {
-    let place = crate::plan::address::find(state, address).map(|entry| entry.place);
+    let place = crate::plan::address::find(state, address).map(|entry| entry.scope);
     let endpoint = match place {
-        Some(Place::Endpoint { ifindex }) => state.endpoints.get(&ifindex),
+        Some(AddressScope::Endpoint { ifindex }) => state.endpoints.get(&ifindex),
         _ => None,
     };
     endpoint.map_or(Enforcement::Off, |endpoint| match direction {

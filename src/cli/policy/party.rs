@@ -7,19 +7,19 @@ use anyhow::{Context, Result, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::policy::reserved;
-use crate::model::state::{AddressEntry, Place, State};
+use crate::model::state::{AddressScope, IpcacheEntry, State};
 use crate::plan::address;
 
 /// An address, and what the tables say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
     pub address: IpAddr,
-    pub entry: AddressEntry,
+    pub entry: IpcacheEntry,
 }
 
 impl Party {
     pub fn is_workload(&self) -> bool {
-        matches!(self.entry.place, Place::Endpoint { .. })
+        matches!(self.entry.scope, AddressScope::Endpoint { .. })
     }
 }
 
@@ -43,13 +43,13 @@ pub fn find(state: &State, text: &str) -> Result<Vec<Party>> {
         let Some(entry) = address::find(state, address) else {
             continue;
         };
-        let ifindex = match entry.place {
-            Place::Waiting => {
+        let ifindex = match entry.scope {
+            AddressScope::Pending => {
                 is_waiting = true;
                 continue;
             }
-            Place::Endpoint { ifindex } => ifindex,
-            Place::Host | Place::Remote => 0,
+            AddressScope::Endpoint { ifindex } => ifindex,
+            AddressScope::Host | AddressScope::Remote => 0,
         };
         if seen.insert((address.is_ipv6(), entry.identity, entry.class, ifindex)) {
             parties.push(Party {
@@ -106,7 +106,7 @@ fn read_prefix(text: &str) -> Option<IpNet> {
 /// The prefix itself and all that is in it.
 fn within(state: &State, prefix: IpNet) -> Vec<IpNet> {
     let prefix = prefix.trunc();
-    let inside = state.addresses.keys().filter(|row| prefix.contains(*row));
+    let inside = state.ipcache.keys().filter(|row| prefix.contains(*row));
     let mut areas: Vec<IpNet> = inside.copied().collect();
     if !areas.contains(&prefix) {
         areas.push(prefix);
@@ -115,7 +115,7 @@ fn within(state: &State, prefix: IpNet) -> Vec<IpNet> {
 }
 
 fn of_identity(state: &State, id: u32) -> Vec<IpNet> {
-    let rows = state.addresses.iter();
+    let rows = state.ipcache.iter();
     let of_it = rows.filter(|(_, entry)| entry.identity == id);
     of_it.map(|(prefix, _)| *prefix).collect()
 }

@@ -50,8 +50,14 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
     } = &status.event_loss;
     writeln!(
         out,
-        "event loss: {} ring full, {} over the rate, {} observers too slow, {} not logged; {} drops told together",
-        kernel.ring_full, kernel.rate_limited, observers, journal, kernel.held_back
+        "event loss: {} ring full, {} over the rate, {} throttle full, {} no settings, {} observers too slow, {} not logged; {} drops suppressed",
+        kernel.ring_full,
+        kernel.rate_limited,
+        kernel.throttle_full,
+        kernel.no_settings,
+        observers,
+        journal,
+        kernel.suppressed
     )?;
     if let Some(drift) = &status.drift {
         writeln!(

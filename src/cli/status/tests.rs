@@ -207,7 +207,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
         by_state: [
             ((6, ConntrackState::Established), 120),
             ((6, ConntrackState::Closing), 3),
-            ((17, ConntrackState::Once), 4),
+            ((17, ConntrackState::Replied), 4),
         ]
         .into(),
         ..Tally::default()
@@ -217,7 +217,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
         ifindex,
         direction: "ingress".to_owned(),
         reason,
-        reason_text: "policy denied".to_owned(),
+        reason_text: "policy denied: no rule".to_owned(),
         packets,
         bytes: 60 * packets,
     };
@@ -226,7 +226,9 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
     status.event_loss.kernel = EventLoss {
         ring_full: 1,
         rate_limited: 2,
-        held_back: 4,
+        throttle_full: 3,
+        no_settings: 5,
+        suppressed: 4,
     };
     status
 }
@@ -242,8 +244,8 @@ last error: config.toml:3: unknown key
               colour = 1
               ^^^^^^
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
-            tcp 120 established, 3 closing; udp 4 once
-event loss: 1 ring full, 2 over the rate, 3 observers too slow, 5 not logged; 4 drops told together
+            tcp 120 established, 3 closing; udp 4 replied
+event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
 drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
 INTERFACE   IFINDEX  ROLE      STATE     BY                       FOREIGN AHEAD
@@ -263,8 +265,8 @@ PREFILTER         TABLE       PACKETS
 198.51.100.66/32  abusers     2
 total             3 prefixes  42
 
-DROP REASON          LAST 58s  PACKETS  BYTES
-policy denied (133)  2         3        180
+DROP REASON                   LAST 58s  PACKETS  BYTES
+policy denied: no rule (133)  2         3        180
 
 warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
 "
@@ -327,7 +329,7 @@ fn json_has_every_key_always() {
     let status = serde_json::to_value(with_datapath(Ok(daemon()))).unwrap();
     assert_eq!(status["config"]["revision"], 12);
     assert_eq!(status["event_loss"]["ring_full"], 1);
-    assert_eq!(status["event_loss"]["held_back"], 4);
+    assert_eq!(status["event_loss"]["suppressed"], 4);
     assert_eq!(status["event_loss"]["journal"], 5);
     assert_eq!(status["interfaces"][0]["role"], "uplink");
     assert_eq!(status["interfaces"][0]["xdp"], "auto");
@@ -441,7 +443,7 @@ fn without_a_daemon_drops_are_totals() {
     let text = screen::screen(&status);
     let lines: Vec<&str> = text.lines().collect();
     assert!(
-        lines.contains(&"policy denied (133)  -            3        180"),
+        lines.contains(&"policy denied: no rule (133)  -            3        180"),
         "{text}"
     );
     assert!(text.contains("these are totals"), "{text}");

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::uplink::Uplink;
 use super::{Endpoint, interface_name, is_strict};
 use crate::config::{Config, RemoteNode};
-use crate::model::world::World;
+use crate::model::host::HostState;
 use crate::net::route::{Route, look_up};
 use crate::net::rtnetlink::Rtnetlink;
 
@@ -17,7 +17,7 @@ const SAMPLES_MAX: usize = 1024;
 
 /// What routes to other hosts are held against.
 pub struct Host<'a> {
-    pub world: &'a World,
+    pub world: &'a HostState,
     pub endpoints: &'a [Endpoint<'a>],
     /// At least one.
     pub uplinks: &'a [Uplink<'a>],

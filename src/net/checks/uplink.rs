@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{read, set};
 use crate::config::{Config, Interface};
-use crate::model::world::{Link, World};
+use crate::model::host::{HostState, Link};
 
 /// An uplink of the file whose interface is there.
 pub struct Uplink<'a> {
@@ -13,7 +13,7 @@ pub struct Uplink<'a> {
 }
 
 /// The file's uplinks that are there, and sentences about those that are not or can't be used.
-pub fn check<'a>(config: &'a Config, world: &'a World) -> (Vec<Uplink<'a>>, Vec<String>) {
+pub fn check<'a>(config: &'a Config, world: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
     let (mut uplinks, mut lacks) = (Vec::new(), Vec::new());
     for (interface, role) in &config.interfaces {
         let Interface::Uplink { .. } = role else {

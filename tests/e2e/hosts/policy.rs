@@ -20,7 +20,7 @@ fn the_receivers_host_decides() {
     let everybody = r#"{ from = ["any"] }"#;
     let allowed = None;
     let no_rule = Some("policy denied: no rule of ingress kube-dns");
-    let by_rule = Some("policy denied: rule table/ingress/1");
+    let by_rule = Some("policy denied: deny rule table/ingress/1");
     let rows: [(&str, &str, &str, Option<&str>); 19] = [
         (
             "a client, by its identity's prefix",

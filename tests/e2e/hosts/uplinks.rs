@@ -114,9 +114,9 @@ fn packets_leave_and_come_by_either() {
     }
     eventually("the drop is told with its uplink", || {
         let flows = a.flows();
-        let found = flows
-            .iter()
-            .any(|flow| flow["interface"] == "uplink1" && flow["drop_reason"] == "policy denied");
+        let found = flows.iter().any(|flow| {
+            flow["interface"] == "uplink1" && flow["drop_reason"] == "policy denied: no rule"
+        });
         if found { Ok(()) } else { Err(flows) }
     });
     a.apply(

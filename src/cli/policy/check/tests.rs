@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::catalog::Catalog;
-use crate::model::world::{Link, World};
+use crate::model::host::{HostState, Link};
 
 const CONFIG: &str = r#"
 [node]
@@ -90,9 +90,9 @@ fn state(audit: bool) -> State {
         };
         (name.to_owned(), link)
     });
-    let world = World {
+    let world = HostState {
         links: links.collect(),
-        ..World::default()
+        ..HostState::default()
     };
     crate::plan::compile(&config, &world, &Catalog::default())
 }

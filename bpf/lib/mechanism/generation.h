@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The one switch between configurations. Each table of a generation is an outer map of two slots; the live epoch's
- * lowest bit says which one counts. A hook reads it once and every later step uses what it read.
+ * lowest bit says which one programs read. A hook reads the epoch once, and every later step uses what it read.
  */
-#ifndef DPD_LIVE_H
-#define DPD_LIVE_H
+#ifndef DPD_GENERATION_H
+#define DPD_GENERATION_H
 
-#include "../abi.h"
+#include "../../abi.h"
 
 /*
  * Written by the daemon alone, with one store. The kernel refuses to map what is BPF_F_RDONLY_PROG for writing, so here
- * the verifier does not keep programs from it: nothing but live_epoch() names it.
+ * the verifier does not keep programs from it: nothing but generation_live_epoch() names it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -20,7 +20,7 @@ struct {
 	__type(value, __u64);
 } dpd_live __weak SEC(".maps");
 
-static __always_inline __u64 live_epoch(void)
+static __always_inline __u64 generation_live_epoch(void)
 {
 	__u32 zero = 0;
 	const volatile __u64 *epoch = bpf_map_lookup_elem(&dpd_live, &zero);
@@ -28,8 +28,8 @@ static __always_inline __u64 live_epoch(void)
 	return epoch ? *epoch : 0;
 }
 
-/* The slot of an epoch in every outer map. */
-static __always_inline __u32 live_slot(__u64 epoch)
+/* The slot of an epoch's tables in every outer map. */
+static __always_inline __u32 generation_slot(__u64 epoch)
 {
 	return epoch & 1;
 }

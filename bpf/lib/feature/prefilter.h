@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Senders that are refused before the kernel has built an skb for their packet. */
+/* The prefilter: senders that are dropped before the kernel builds an skb for their packet. */
 #ifndef DPD_PREFILTER_H
 #define DPD_PREFILTER_H
 
-#include "address.h"
-#include "live.h"
+#include "../mechanism/address.h"
+#include "../mechanism/generation.h"
 
 struct prefilter_table {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
 	__uint(max_entries, 1);
-	__uint(key_size, sizeof(struct identity_key));
+	__uint(key_size, sizeof(struct address_prefix_key));
 	__uint(value_size, sizeof(struct prefilter));
 };
 
@@ -32,8 +32,8 @@ struct {
 
 static __always_inline const struct prefilter *prefilter_find(__u32 slot, const struct address *source)
 {
-	struct identity_key key = {
-		.prefix_length = IDENTITY_KEY_FAMILY_BITS + 128,
+	struct address_prefix_key key = {
+		.prefix_length = PREFIX_KEY_FAMILY_BITS + 128,
 		.family = address_is_mapped(source) ? 4 : 6,
 		.address = *source,
 	};

@@ -7,7 +7,7 @@
 
 enum { IPV6_HEADERS_MAX = 8 };
 
-/* Where the walk has come to, and what it saw on its way. */
+/* How far the walk has come, and what it saw. */
 struct ipv6_walk {
 	__u32 offset; /* of the header that `protocol` names */
 	__u32 fragment_id;
@@ -33,7 +33,7 @@ static __always_inline void ipv6_take_fragment(struct ipv6_walk *walk, const __u
 		walk->fragment = FRAGMENT_FIRST; /* else it is whole: an atomic fragment, RFC 6946 */
 }
 
-/* From the header after the fixed one to the transport header, or to the end of what a later fragment tells. */
+/* From the header after the fixed one to the transport header, or to the payload of a later fragment. */
 static __noinline __must_check int ipv6_walk(struct __sk_buff *skb, struct ipv6_walk *walk)
 {
 	for (int i = 0; i < IPV6_HEADERS_MAX; i++) {
@@ -53,7 +53,7 @@ static __noinline __must_check int ipv6_walk(struct __sk_buff *skb, struct ipv6_
 		}
 		walk->protocol = header[0];
 	}
-	return ipv6_is_extension(walk->protocol) ? -REASON_UNKNOWN_L4 : 0;
+	return ipv6_is_extension(walk->protocol) ? -REASON_IPV6_EXTENSION : 0;
 }
 
 #endif

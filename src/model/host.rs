@@ -1,4 +1,4 @@
-//! What the host looks like: interfaces and addresses, as netlink tells them.
+//! What the host looks like: interfaces and addresses, as netlink reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ pub type Mac = [u8; 6];
 
 /// The host's interfaces and addresses at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct World {
+pub struct HostState {
     /// Interfaces by name.
     pub links: BTreeMap<String, Link>,
     /// Every address of the host's own, whatever interface it is on.
@@ -25,7 +25,7 @@ pub struct Link {
     pub up: bool,
     /// The host's own addresses on it.
     pub addresses: BTreeSet<IpAddr>,
-    /// The other end of a veth pair, where the kernel tells it.
+    /// The other end of a veth pair, where the kernel reveals it.
     pub peer: Option<LinkPeer>,
 }
 
@@ -33,8 +33,8 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPeer {
     pub ifindex: u32,
-    /// Its link-layer address; `None` while the kernel won't tell it.
+    /// Its link-layer address; `None` while the kernel does not reveal it.
     pub mac: Option<Mac>,
-    /// It is in this network namespace, where `bpf_redirect_peer` would lose the packet.
+    /// It is in this network namespace, where `bpf_redirect_peer` would drop the packet.
     pub same_namespace: bool,
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Fragments: the first of a datagram leaves its ports for those that follow and have none. */
+/* Fragments: the first of a datagram stores its ports for the later ones, which have none. */
 #ifndef DPD_FRAGMENT_H
 #define DPD_FRAGMENT_H
 
-#include "packet.h"
+#include "../mechanism/packet.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -14,27 +14,27 @@ struct {
 
 static __noinline __must_check int fragment_track(struct packet *packet)
 {
-	struct tuple *tuple = &packet->tuple;
+	struct flow_tuple *tuple = &packet->headers.tuple;
 	struct fragment_key key = {
 		.source = tuple->source,
 		.destination = tuple->destination,
-		.id = packet->fragment_id,
+		.id = packet->headers.fragment_id,
 		.protocol = tuple->protocol,
 	};
 
-	if (packet->fragment == FRAGMENT_FIRST) {
+	if (packet->headers.fragment == FRAGMENT_FIRST) {
 		struct fragment ports = { tuple->source_port, tuple->destination_port };
 
 		bpf_map_update_elem(&dpd_fragments, &key, &ports, BPF_ANY);
 		return 0;
 	}
-	if (packet->fragment == FRAGMENT_NONE)
+	if (packet->headers.fragment == FRAGMENT_NONE)
 		return 0;
 
 	const struct fragment *ports = bpf_map_lookup_elem(&dpd_fragments, &key);
 
 	if (!ports)
-		return -REASON_FRAGMENT_WITHOUT_FIRST;
+		return -REASON_FRAGMENT_NOT_FOUND;
 	tuple->source_port = ports->source_port;
 	tuple->destination_port = ports->destination_port;
 	return 0;

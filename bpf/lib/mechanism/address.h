@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Addresses of both families as 128 bits, and tuples of them. */
+/* Addresses of both families as 128 bits, and flow tuples of them. */
 #ifndef DPD_ADDRESS_H
 #define DPD_ADDRESS_H
 
-#include "../abi.h"
+#include "../../abi.h"
 
 /* Bytes 8 to 11 of an IPv4-mapped address are 00 00 ff ff, in memory order. */
 #define ADDRESS_MAPPED ((__u64)bpf_htonl(0x0000ffff))
@@ -67,9 +67,9 @@ static __always_inline int address_is_loopback(const struct address *address)
 	return !address->word[0] && address->word[1] == bpf_cpu_to_be64(1);
 }
 
-static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
+static __always_inline struct flow_tuple flow_tuple_reverse(const struct flow_tuple *tuple)
 {
-	return (struct tuple){
+	return (struct flow_tuple){
 		.source = tuple->destination,
 		.destination = tuple->source,
 		.source_port = tuple->destination_port,
@@ -78,7 +78,7 @@ static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
 	};
 }
 
-static __always_inline int tuple_equals(const struct tuple *a, const struct tuple *b)
+static __always_inline int flow_tuple_equals(const struct flow_tuple *a, const struct flow_tuple *b)
 {
 	return address_equals(&a->source, &b->source) && address_equals(&a->destination, &b->destination) &&
 	       a->source_port == b->source_port && a->destination_port == b->destination_port &&

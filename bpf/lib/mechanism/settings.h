@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Switches and durations of the live configuration. */
+/* Switches, limits and durations of a generation. */
 #ifndef DPD_SETTINGS_H
 #define DPD_SETTINGS_H
 
-#include "live.h"
+#include "generation.h"
 
 struct settings_table {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -23,7 +23,7 @@ struct {
 /* Null before the first configuration. */
 static __always_inline const struct settings *settings_find(__u64 epoch)
 {
-	__u32 slot = live_slot(epoch), zero = 0;
+	__u32 slot = generation_slot(epoch), zero = 0;
 	void *table = bpf_map_lookup_elem(&dpd_settings, &slot);
 
 	return table ? bpf_map_lookup_elem(table, &zero) : 0;

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Admission: what is settled about a packet before services and conntrack are looked up. What a workload's link needs goes up
+ * to the host, spoofed sources are refused, and noise is dropped.
+ */
+#ifndef DPD_ADMISSION_H
+#define DPD_ADMISSION_H
+
+#include "../mechanism/event.h"
+#include "../mechanism/parse.h"
+#include "endpoint.h"
+#include "fragment.h"
+
+/* RFC 2131, 4.1; RFC 8415, 7.2 */
+enum {
+	DHCP_SERVER_PORT = 67,
+	DHCP_CLIENT_PORT = 68,
+	DHCPV6_CLIENT_PORT = 546,
+	DHCPV6_SERVER_PORT = 547,
+};
+
+/* RFC 2710, RFC 3810, RFC 4861 */
+enum {
+	MLD_QUERY = 130,
+	MLD_DONE = 132,
+	MLD2_REPORT = 143,
+	ND_ROUTER_SOLICITATION = 133,
+	ND_NEIGHBOUR_SOLICITATION = 135,
+	ND_NEIGHBOUR_ADVERTISEMENT = 136,
+	ND_REDIRECT = 137,
+	ND_HOP_LIMIT = 255,
+};
+
+static __always_inline int packet_has_udp_ports(const struct packet *packet, __u16 source, __u16 destination)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+
+	return tuple->protocol == IPPROTO_UDP && packet->headers.fragment == FRAGMENT_NONE &&
+	       tuple->source_port == bpf_htons(source) && tuple->destination_port == bpf_htons(destination);
+}
+
+/*
+ * Whether the packet ends at the host or on its link. What bypasses policy must: the host would route the rest on, and any
+ * protocol is good enough to carry something out.
+ */
+static __always_inline int packet_stays_on_link(const struct packet *packet)
+{
+	const struct address *destination = &packet->headers.tuple.destination;
+
+	if (address_is_multicast(destination) || address_is_link_local(destination))
+		return 1;
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, destination);
+
+	return owner && owner->scope == SCOPE_HOST;
+}
+
+static __always_inline int workload_needs_ipv4(const struct packet *packet)
+{
+	const struct address *source = &packet->headers.tuple.source;
+
+	if (packet->headers.tuple.protocol != IPPROTO_IGMP &&
+	    !packet_has_udp_ports(packet, DHCP_CLIENT_PORT, DHCP_SERVER_PORT))
+		return 0;
+	return address_is_unspecified(source) || packet_is_own(packet, source);
+}
+
+/* A neighbour advertisement may name an address of the workload's own, or one that means nothing beyond the link. */
+static __always_inline int advertises_own(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct address target;
+
+	if (bpf_skb_load_bytes(skb, packet->headers.transport + 8, &target, sizeof(target)))
+		return 0;
+	return address_is_link_local(&target) || packet_is_own(packet, &target);
+}
+
+static __always_inline int workload_needs_ipv6(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct packet_headers *headers = &packet->headers;
+	const struct address *source = &headers->tuple.source;
+
+	if (!address_is_unspecified(source) && !address_is_link_local(source) &&
+	    !packet_is_own(packet, source))
+		return 0;
+	if (packet_has_udp_ports(packet, DHCPV6_CLIENT_PORT, DHCPV6_SERVER_PORT))
+		return address_is_link_local(source);
+	if (headers->tuple.protocol != IPPROTO_ICMPV6 || headers->fragment != FRAGMENT_NONE)
+		return 0;
+	switch (headers->icmp_type) {
+	case MLD_QUERY ... MLD_DONE:
+	case MLD2_REPORT:
+		return headers->hop_limit == 1;
+	case ND_ROUTER_SOLICITATION:
+		return headers->hop_limit == ND_HOP_LIMIT;
+	case ND_NEIGHBOUR_ADVERTISEMENT:
+		return headers->hop_limit == ND_HOP_LIMIT && advertises_own(skb, packet);
+	}
+	return 0;
+}
+
+/* What the host itself sends on the link: neighbour discovery, and multicast from its own addresses. */
+static __always_inline int host_needs(const struct packet *packet)
+{
+	const struct packet_headers *headers = &packet->headers;
+
+	if (headers->tuple.protocol == IPPROTO_ICMPV6 && headers->fragment == FRAGMENT_NONE &&
+	    headers->icmp_type >= ND_ROUTER_SOLICITATION && headers->icmp_type <= ND_REDIRECT)
+		return headers->hop_limit == ND_HOP_LIMIT;
+	if (!address_is_multicast(&headers->tuple.destination))
+		return 0;
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &headers->tuple.source);
+
+	return address_is_unspecified(&headers->tuple.source) ||
+	       address_is_link_local(&headers->tuple.source) || (owner && owner->scope == SCOPE_HOST);
+}
+
+/* What the link between host and workload needs passes without a connection. */
+static __noinline __must_check int admit_needed(struct __sk_buff *skb, const struct packet *packet)
+{
+	int is_from_host = packet->hook.sender == PARTY_HOST;
+	int is_needed;
+
+	if (packet->hook.role != ROLE_ENDPOINT)
+		is_needed = 0;
+	else if (is_from_host)
+		is_needed = host_needs(packet);
+	else if (packet->headers.family == 4)
+		is_needed = workload_needs_ipv4(packet) && packet_stays_on_link(packet);
+	else
+		is_needed = workload_needs_ipv6(skb, packet) && packet_stays_on_link(packet);
+	if (!is_needed)
+		return 0;
+	event_report_single(packet, is_from_host ? POINT_TO_ENDPOINT : POINT_TO_STACK);
+	return ACTION_PASS;
+}
+
+static __always_inline __must_check int admit_check_destination(const struct packet *packet)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+
+	if (address_is_multicast(&tuple->destination))
+		return -REASON_MULTICAST;
+	if (address_is_unspecified(&tuple->destination))
+		return -REASON_INVALID_PACKET;
+	if (packet->hook.sender == PARTY_ENDPOINT && tuple->protocol == IPPROTO_UDP &&
+	    tuple->destination_port == bpf_htons(ETH_VXLAN_PORT))
+		return -REASON_ENCAPSULATION;
+	return 0;
+}
+
+/* The step after a packet of either family has been parsed. */
+static __always_inline __u32 admit_next_step(const struct packet *packet)
+{
+	if (packet_is_icmp_error(packet) && icmp_quotes(packet->headers.family, packet->headers.icmp_type))
+		return STEP_ICMP_ERROR;
+	return packet->hook.first_step;
+}
+
+static __always_inline __must_check int admit_check(struct __sk_buff *skb, struct packet *packet)
+{
+	int result = admit_needed(skb, packet);
+
+	if (!result)
+		result = endpoint_check_source(packet);
+	if (!result)
+		result = fragment_track(packet);
+	if (!result)
+		result = admit_check_destination(packet);
+	return result;
+}
+
+#endif

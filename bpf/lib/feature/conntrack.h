@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Conntrack. A connection is two entries, one for each direction's tuple as its packets arrive at a hook:
+ *
+ *	client -> frontend	translated to	client -> backend
+ *	backend -> client	translated to	frontend -> client
+ *
+ * The reverse entry's key is the translated tuple, reversed. A pair starts in the table of unreplied connections and moves to
+ * its protocol's with the first reply: a flood can't evict connections that work.
+ *
+ * An entry that has not been renewed for its lifetime is expired once its reverse entry is, too. The datapath replaces
+ * expired pairs and never revives them.
+ */
+#ifndef DPD_CONNTRACK_H
+#define DPD_CONNTRACK_H
+
+#include "../mechanism/address.h"
+#include "../mechanism/counters.h"
+#include "../mechanism/hook.h"
+#include "../mechanism/settings.h"
+
+/* The daemon sizes all three from conntrack.size before it loads them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct flow_tuple);
+	__type(value, struct ct_entry);
+} dpd_ct_tcp __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 131072);
+	__type(key, struct flow_tuple);
+	__type(value, struct ct_entry);
+} dpd_ct_other __weak SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_tuple);
+	__type(value, struct ct_entry);
+} dpd_ct_unreplied __weak SEC(".maps");
+
+/* Open connections of each workload, by its ifindex; the daemon corrects it at each sweep. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, struct conn_usage);
+} dpd_endpoint_conns __weak SEC(".maps");
+
+enum { TCP_NOTED = TCP_SYN | TCP_FIN | TCP_RST };
+
+/* -- Tables --------------------------------------------------------------------------------------------------------- */
+
+/* The table of a protocol's replied connections. Not for the fast path: a map that is no constant costs an indirect call. */
+static __always_inline void *ct_replied_table(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP ? (void *)&dpd_ct_tcp : (void *)&dpd_ct_other;
+}
+
+static __always_inline void *ct_table(__u8 protocol, int is_unreplied)
+{
+	return is_unreplied ? (void *)&dpd_ct_unreplied : ct_replied_table(protocol);
+}
+
+static __always_inline struct ct_entry *ct_find_replied(const struct flow_tuple *tuple)
+{
+	if (tuple->protocol == IPPROTO_TCP)
+		return bpf_map_lookup_elem(&dpd_ct_tcp, tuple);
+	return bpf_map_lookup_elem(&dpd_ct_other, tuple);
+}
+
+/* The entry of a tuple, in whichever table it is. */
+static __noinline struct ct_entry *ct_find(const struct flow_tuple *tuple)
+{
+	struct ct_entry *entry = ct_find_replied(tuple);
+
+	return entry ? entry : bpf_map_lookup_elem(&dpd_ct_unreplied, tuple);
+}
+
+/* The number of entries that there were. */
+static __noinline int ct_delete(const struct flow_tuple *tuple)
+{
+	int deleted = !bpf_map_delete_elem(ct_replied_table(tuple->protocol), tuple);
+
+	deleted += !bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
+	counter_add(COUNTER_CT_DELETED, deleted);
+	return deleted;
+}
+
+/* -- Open connections of each workload ------------------------------------------------------------------------------ */
+
+/*
+ * The kernel evicts entries without notice and expired ones stay until they are swept, so without a daemon the count only
+ * grows. A count that was not corrected for this long limits nothing: otherwise it would lock the workload out for good.
+ */
+#define CONN_USAGE_TRUSTED_NS (60ULL * NSEC_PER_SEC)
+
+static __always_inline void conn_usage_open(__u32 ifindex, __u64 now_ns)
+{
+	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+
+	if (usage) {
+		__sync_fetch_and_add(&usage->opened, 1);
+		return;
+	}
+
+	struct conn_usage first = { .opened = 1, .verified_ns = now_ns };
+
+	bpf_map_update_elem(&dpd_endpoint_conns, &ifindex, &first, BPF_NOEXIST);
+}
+
+static __always_inline void conn_usage_close(__u32 ifindex)
+{
+	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+
+	if (usage)
+		__sync_fetch_and_add(&usage->closed, 1);
+}
+
+/* Whether the workload has as many open connections as it may have. */
+static __always_inline int conn_usage_is_exhausted(__u32 ifindex, __u32 limit, __u64 now_ns)
+{
+	const struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+
+	return usage && (__s64)(usage->opened - usage->closed) >= limit &&
+	       (__s64)(now_ns - usage->verified_ns) < (__s64)CONN_USAGE_TRUSTED_NS;
+}
+
+/* -- Pairs ---------------------------------------------------------------------------------------------------------- */
+
+/* The key of the reverse entry. */
+static __always_inline struct flow_tuple ct_reverse_key(const struct ct_entry *entry)
+{
+	return flow_tuple_reverse(&entry->translated);
+}
+
+/* Whether an entry, found at a reverse key, is the reverse of this tuple's: another connection's may be there. */
+static __always_inline int ct_is_reverse(const struct ct_entry *reverse, const struct flow_tuple *tuple)
+{
+	struct flow_tuple key = ct_reverse_key(reverse);
+
+	return flow_tuple_equals(&key, tuple);
+}
+
+/* Deletes both entries. */
+static __noinline void ct_delete_pair(const struct flow_tuple *tuple, const struct ct_entry *entry)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+	__u32 opener = entry->flags & CT_REPLY ? entry->target_ifindex : entry->origin_ifindex;
+	const struct ct_entry *reverse = ct_find(&key);
+	int deleted = reverse && ct_is_reverse(reverse, tuple) ? ct_delete(&key) : 0;
+
+	deleted += ct_delete(tuple);
+	if (opener && deleted)
+		conn_usage_close(opener);
+}
+
+/*
+ * Whether a packet at this hook of this interface arrives where the entry expects it. This is the fast path's source
+ * check: only its own endpoint sends from its addresses, and nobody sends as the host from the network. What comes out of
+ * the host's stack must leave by the target's interface, too.
+ */
+static __always_inline int ct_arrives_as_expected(const struct ct_entry *entry, const struct hook_row *hook,
+						  __u32 ifindex)
+{
+	if (hook->sender == PARTY_ENDPOINT)
+		return entry->origin_ifindex == ifindex;
+	if (hook->sender == PARTY_UPLINK)
+		return entry->origin == PARTY_UPLINK && entry->target == PARTY_ENDPOINT;
+	return entry->origin != PARTY_ENDPOINT && entry->target_ifindex == ifindex;
+}
+
+/* -- Age and state -------------------------------------------------------------------------------------------------- */
+
+static __always_inline __u32 ct_lifetime(__u8 protocol, __u8 state)
+{
+	if (protocol == IPPROTO_TCP) {
+		if (state == CT_CLOSING)
+			return LIFETIME_TCP_CLOSE;
+		return state == CT_UNREPLIED ? LIFETIME_TCP_SYN : LIFETIME_TCP;
+	}
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return LIFETIME_ICMP;
+	return state == CT_REPLIED ? LIFETIME_UDP_ONCE : LIFETIME_UDP;
+}
+
+static __always_inline int ct_entry_is_expired(const struct ct_entry *entry, __u8 protocol, __u64 now_ns,
+					       const struct settings *settings)
+{
+	__u32 lifetime = ct_lifetime(protocol, entry->state);
+
+	if (lifetime >= LIFETIME_COUNT)
+		return 0;
+	/* Another CPU may have renewed it after we read the clock. */
+	return (__s64)(now_ns - entry->last_seen_ns) > (__s64)settings->lifetime_ns[lifetime];
+}
+
+/* Both entries are. One whose reverse was evicted decides alone, unless another connection's entry is at that key. */
+static __noinline int ct_pair_is_expired(const struct ct_entry *entry, const struct flow_tuple *tuple,
+					 __u64 now_ns, const struct settings *settings)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+	const struct ct_entry *reverse = ct_find(&key);
+
+	if (reverse && !ct_is_reverse(reverse, tuple))
+		return 1;
+	return ct_entry_is_expired(entry, tuple->protocol, now_ns, settings) &&
+	       (!reverse || ct_entry_is_expired(reverse, tuple->protocol, now_ns, settings));
+}
+
+/*
+ * Notes a packet's TCP flags in one entry; `is_own`: the packet went this entry's direction. Not zero if it is the first
+ * with such a flag in its direction.
+ */
+static __always_inline int ct_note_tcp_flags(struct ct_entry *entry, __u8 tcp_flags, int is_own)
+{
+	__u8 noted = tcp_flags & TCP_NOTED;
+	int is_fresh = is_own && (noted & ~entry->tcp_flags);
+
+	if (is_own)
+		entry->tcp_flags |= noted;
+	if (tcp_flags & TCP_FIN)
+		entry->flags |= is_own ? CT_FIN_OWN : CT_FIN_REVERSE;
+	if (tcp_flags & TCP_RST || (entry->flags & CT_FIN_OWN && entry->flags & CT_FIN_REVERSE))
+		entry->state = CT_CLOSING;
+	else if (entry->state == CT_CLOSING && !(tcp_flags & TCP_SYN))
+		entry->state = CT_ESTABLISHED; /* a forged RST closes nothing */
+	return is_fresh;
+}
+
+/*
+ * Until when packets neither renew this entry nor are reported: a second, or until the next report is due. In jiffies,
+ * since those are read without a call.
+ */
+static __always_inline void ct_schedule_update(struct ct_entry *entry, const struct settings *settings,
+					       __u64 now_ns, __u64 now_jiffies)
+{
+	__s64 wait_ns = entry->report_ns - now_ns;
+
+	if (wait_ns > (__s64)NSEC_PER_SEC)
+		wait_ns = NSEC_PER_SEC;
+	entry->next_update_jiffies = 0;
+	if (wait_ns > 0 && settings->jiffy_ns)
+		entry->next_update_jiffies = now_jiffies + (__u64)wait_ns / settings->jiffy_ns;
+}
+
+/* Renews one entry: its time, its flags, the second question of a UDP flow. */
+static __always_inline int ct_update_entry(struct ct_entry *entry, const struct flow_tuple *tuple,
+					   __u8 tcp_flags, __u64 now_ns, int is_own)
+{
+	entry->last_seen_ns = now_ns;
+	if (tuple->protocol == IPPROTO_TCP)
+		return ct_note_tcp_flags(entry, tcp_flags, is_own);
+	if (entry->state == CT_REPLIED)
+		entry->state = CT_ESTABLISHED;
+	return 0;
+}
+
+/* The other direction's entry: it translates to this direction's tuple, reversed. */
+static __always_inline void ct_make_reverse(struct ct_entry *reverse, const struct ct_entry *entry,
+					    const struct flow_tuple *tuple)
+{
+	*reverse = *entry;
+	reverse->epoch = 0;
+	reverse->report_ns = 0;
+	reverse->next_update_jiffies = 0;
+	reverse->packets = 0;
+	reverse->bytes = 0;
+	reverse->origin = entry->target;
+	reverse->target = entry->origin;
+	reverse->origin_ifindex = entry->target_ifindex;
+	reverse->target_ifindex = entry->origin_ifindex;
+	reverse->origin_counters = entry->target_counters;
+	reverse->target_counters = entry->origin_counters;
+	reverse->delivery = DELIVERY_PASS;
+	reverse->flags = (entry->flags ^ CT_REPLY) & ~(CT_FIN_OWN | CT_FIN_REVERSE);
+	if (entry->flags & CT_FIN_OWN)
+		reverse->flags |= CT_FIN_REVERSE;
+	if (entry->flags & CT_FIN_REVERSE)
+		reverse->flags |= CT_FIN_OWN;
+	reverse->tcp_flags = 0;
+	reverse->translated = flow_tuple_reverse(tuple);
+	reverse->address_csum_delta = ~entry->address_csum_delta; /* minus, in one's complement */
+	reverse->port_csum_delta =
+		entry->port_csum_delta ? ~entry->port_csum_delta : 0; /* zero: ports stay as they are */
+}
+
+/* Inserts an evicted reverse entry again, with a verdict due: only its own next packet knows where it is delivered. */
+static __noinline void ct_recreate_reverse(const struct ct_entry *entry, const struct flow_tuple *tuple,
+					   const struct flow_tuple *key)
+{
+	struct ct_entry reverse;
+
+	ct_make_reverse(&reverse, entry, tuple);
+	if (!bpf_map_update_elem(ct_table(tuple->protocol, entry->state == CT_UNREPLIED), key, &reverse,
+				 BPF_NOEXIST))
+		counter_add(COUNTER_CT_INSERTED, 1);
+}
+
+/* Renews both entries with a packet of this direction. Not zero if the packet is the first with its TCP flags. */
+static __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_tuple *tuple, __u8 tcp_flags,
+				     __u64 now_ns)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+	int is_fresh = ct_update_entry(entry, tuple, tcp_flags, now_ns, 1);
+	struct ct_entry *reverse = ct_find(&key);
+
+	if (likely(reverse))
+		ct_update_entry(reverse, tuple, tcp_flags, now_ns, 0);
+	else
+		ct_recreate_reverse(entry, tuple, &key);
+	return is_fresh;
+}
+
+#endif

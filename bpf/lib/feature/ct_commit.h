@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Writing connections to the tables: new pairs, their move with the first reply, a new verdict. */
+#ifndef DPD_CT_COMMIT_H
+#define DPD_CT_COMMIT_H
+
+#include "conntrack.h"
+#include "endpoint.h"
+
+/* Who sends the packets of this direction. */
+static __always_inline void ct_set_origin(struct ct_entry *entry, const struct peer *from)
+{
+	int is_endpoint = from->address.scope == SCOPE_ENDPOINT;
+
+	entry->origin = peer_party(from);
+	entry->origin_ifindex = is_endpoint ? from->address.ifindex : 0;
+	entry->origin_counters = is_endpoint ? from->endpoint.counters_index : 0;
+}
+
+/* Who receives them, and how they are delivered. */
+static __always_inline void ct_set_egress(struct ct_entry *entry, const struct peer *to)
+{
+	entry->target = peer_party(to);
+	entry->target_ifindex = 0;
+	entry->target_counters = 0;
+	entry->delivery = entry->target == PARTY_UPLINK ? DELIVERY_ROUTE : DELIVERY_PASS;
+	if (entry->target != PARTY_ENDPOINT)
+		return;
+	entry->target_ifindex = to->address.ifindex;
+	entry->target_counters = to->endpoint.counters_index;
+	entry->delivery = to->endpoint.delivery;
+	__builtin_memcpy(entry->dst_mac, to->endpoint.dst_mac, sizeof(entry->dst_mac));
+	__builtin_memcpy(entry->src_mac, to->endpoint.src_mac, sizeof(entry->src_mac));
+}
+
+/* The reverse entry of a new pair, complete: its first packet needs no verdict of its own. */
+static __always_inline void ct_fill_reverse(struct packet *packet)
+{
+	struct ct_entry *reverse = &packet->ct.reverse;
+
+	ct_make_reverse(reverse, &packet->ct.entry, &packet->headers.tuple);
+	reverse->epoch = packet->epoch;
+	ct_set_origin(reverse, &packet->policy.destination);
+	ct_set_egress(reverse, &packet->policy.source);
+}
+
+enum { ENTRY_EXISTS = -17 }; /* -EEXIST */
+
+/*
+ * Another CPU inserted this very connection first: its decision holds. `key` is where our own reverse entry would be; an entry
+ * of ours there that is not the winner's is deleted. But a winner of an older configuration does not overrule this one's
+ * decision: its pair is deleted, and the next packet inserts the connection.
+ */
+static __noinline __must_check int ct_adopt_winner(struct packet *packet, const struct flow_tuple *key)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	const struct ct_entry *winner = ct_find(tuple);
+
+	if (!winner)
+		return -REASON_NO_SOURCE_PORT;
+	if (winner->epoch < packet->epoch &&
+	    !flow_tuple_equals(&winner->translated, &packet->ct.entry.translated)) {
+		ct_delete_pair(tuple, winner);
+		return 0;
+	}
+
+	struct flow_tuple winner_key = ct_reverse_key(winner);
+	const struct ct_entry *reverse = bpf_map_lookup_elem(&dpd_ct_unreplied, key);
+
+	packet->ct.entry = *winner;
+	packet->ct.counted_egress_rule = winner->egress_rule;
+	packet->ct.counted_ingress_rule = winner->ingress_rule;
+	if (reverse && ct_is_reverse(reverse, tuple) && !flow_tuple_equals(&winner_key, key))
+		ct_delete(key);
+	return 0;
+}
+
+/* Inserts the reverse entry. 0, minus a reason, or 1: another CPU was first, or another connection has this tuple. */
+static __always_inline __must_check int ct_insert_reverse(struct packet *packet, const struct flow_tuple *key)
+{
+	long err = bpf_map_update_elem(&dpd_ct_unreplied, key, &packet->ct.reverse, BPF_NOEXIST);
+
+	if (err && err != ENTRY_EXISTS)
+		return -REASON_CT_INSERTION_FAILED;
+	if (err) {
+		const struct ct_entry *taken = ct_find(key);
+
+		/* Another CPU that decided the same may not have inserted the packet's own entry yet. */
+		return taken && !ct_is_reverse(taken, &packet->headers.tuple);
+	}
+	counter_add(COUNTER_CT_INSERTED, 1);
+	/* A connection that was first may have got its reply while we looked elsewhere: then ours is one too many. */
+	if (!ct_find_replied(key))
+		return 0;
+	if (!bpf_map_delete_elem(&dpd_ct_unreplied, key))
+		counter_add(COUNTER_CT_DELETED, 1);
+	return 1;
+}
+
+/*
+ * The reverse entry first, then the packet's own, both with BPF_NOEXIST: a CPU that gets EEXIST adopts the winner's entry.
+ */
+static __noinline __must_check int ct_insert_pair(struct packet *packet)
+{
+	struct flow_tuple key = ct_reverse_key(&packet->ct.entry);
+
+	ct_fill_reverse(packet);
+
+	int result = ct_insert_reverse(packet, &key);
+
+	if (result < 0)
+		return result;
+	if (result)
+		return ct_adopt_winner(packet, &key);
+
+	long err = bpf_map_update_elem(&dpd_ct_unreplied, &packet->headers.tuple, &packet->ct.entry,
+				       BPF_NOEXIST);
+
+	if (err == ENTRY_EXISTS)
+		return ct_adopt_winner(packet, &key);
+	if (err) {
+		ct_delete(&key);
+		return -REASON_CT_INSERTION_FAILED;
+	}
+	counter_add(COUNTER_CT_INSERTED, 1);
+	if (packet->hook.sender == PARTY_ENDPOINT)
+		conn_usage_open(packet->ifindex, packet->now_ns);
+	return 0;
+}
+
+/* The state of a connection after its first reply. */
+static __always_inline __u8 ct_state_after_reply(__u8 protocol, const struct ct_entry *reply, __u64 questions)
+{
+	if (reply->state == CT_CLOSING)
+		return CT_CLOSING;
+	return protocol == IPPROTO_UDP && questions <= 1 ? CT_REPLIED : CT_ESTABLISHED;
+}
+
+/* The first reply: the pair moves to its protocol's table, the reply's entry first. `reply` is in the old table. */
+static __noinline void ct_promote(struct packet *packet, struct ct_entry *reply)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	struct flow_tuple key = ct_reverse_key(reply);
+	struct ct_entry *forward = bpf_map_lookup_elem(&dpd_ct_unreplied, &key);
+	void *table = ct_replied_table(tuple->protocol);
+
+	if (!forward)
+		return; /* evicted; its renewal has inserted it again, or will */
+	reply->state = ct_state_after_reply(key.protocol, reply, forward->packets);
+	forward->state = reply->state;
+	packet->ct.reverse = *forward;
+	packet->ct.entry = *reply;
+	if (bpf_map_update_elem(table, tuple, &packet->ct.entry, BPF_NOEXIST))
+		return; /* no room now: the next reply tries again */
+	if (bpf_map_update_elem(table, &key, &packet->ct.reverse, BPF_NOEXIST)) {
+		bpf_map_delete_elem(table, tuple);
+		return;
+	}
+	/* Two in, two out: the counters of entries stay as they are. */
+	bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
+	bpf_map_delete_elem(&dpd_ct_unreplied, &key);
+}
+
+/*
+ * A new verdict replaces the entry as a whole: written member by member it could end up in another connection's entry, to
+ * which the kernel has given the memory meanwhile. Not zero if the entry is gone.
+ */
+static __always_inline __must_check long ct_store_verdict(const struct packet *packet)
+{
+	void *table = ct_table(packet->headers.tuple.protocol, packet->ct.unreplied);
+
+	return bpf_map_update_elem(table, &packet->headers.tuple, &packet->ct.entry, BPF_EXIST);
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Delivery: how a packet leaves, the last act of a hook that sends it there, and what is counted and reported of it. */
+#ifndef DPD_DELIVERY_H
+#define DPD_DELIVERY_H
+
+#include "../mechanism/event.h"
+#include "route.h"
+
+/* -- Choosing ------------------------------------------------------------------------------------------------------- */
+
+/* A packet that would die on its next hop is not forwarded. */
+static __always_inline __must_check int delivery_check_hop_limit(struct packet *packet, int delivery)
+{
+	if (delivery == DELIVERY_PASS || packet->headers.hop_limit > 1)
+		return 0;
+	packet->response.kind = RESPONSE_TIME_EXCEEDED;
+	return -REASON_TTL_EXCEEDED;
+}
+
+/* How this packet leaves: as its entry says, except for what the kernel's routes decide packet by packet. */
+static __noinline __must_check int delivery_select(struct __sk_buff *skb, struct packet *packet,
+						   struct route *route, int *delivery)
+{
+	const struct ct_entry *entry = &packet->ct.entry;
+
+	*delivery = packet->hook.flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
+	if (*delivery != DELIVERY_ROUTE)
+		return delivery_check_hop_limit(packet, *delivery);
+	switch (route_find(skb, &entry->translated,
+			   route_length(skb, packet->headers.length, packet->headers.to_payload), route)) {
+	case ROUTE_FORWARD:
+		return delivery_check_hop_limit(packet, *delivery);
+	case ROUTE_TOO_BIG:
+		if (packet->headers.may_fragment)
+			break; /* the kernel's stack fragments it */
+		packet->response.mtu = route->mtu;
+		packet->response.kind = RESPONSE_TOO_BIG;
+		return -REASON_TOO_BIG;
+	case ROUTE_NONE:
+		return -REASON_NO_ROUTE;
+	}
+	*delivery = DELIVERY_PASS;
+	return 0;
+}
+
+/* -- Counting and reporting ----------------------------------------------------------------------------------------- */
+
+/* Counts a delivered packet: at the endpoint that sent it, if one did, and at the one that receives it. */
+static __always_inline void delivery_count(const struct ct_entry *entry, __u32 sender_counters, __u32 length)
+{
+	if (sender_counters)
+		endpoint_counters_add(sender_counters, DIRECTION_EGRESS, length);
+	if (entry->target == PARTY_ENDPOINT)
+		endpoint_counters_add(entry->target_counters, DIRECTION_INGRESS, length);
+}
+
+static __always_inline __u8 delivery_point(const struct ct_entry *entry, int delivery)
+{
+	if (entry->target == PARTY_ENDPOINT)
+		return POINT_TO_ENDPOINT;
+	if (delivery == DELIVERY_ROUTE)
+		return POINT_TO_NETWORK;
+	return entry->target == PARTY_HOST ? POINT_TO_HOST : POINT_TO_STACK;
+}
+
+/* Where a delivered packet is reported: the interface by which it leaves, else that by which it arrived. */
+static __always_inline __u32 delivery_ifindex(const struct ct_entry *entry, __u32 route_ifindex,
+					      __u32 ifindex)
+{
+	if (entry->target == PARTY_ENDPOINT)
+		return entry->target_ifindex;
+	return route_ifindex ? route_ifindex : ifindex;
+}
+
+/* How a packet is delivered, for its report. */
+struct delivered {
+	__u32 ifindex; /* where it arrived */
+	__u32 route_ifindex; /* where the kernel's routes lead, if they decide; else 0 */
+	__u8 delivery; /* enum delivery */
+	__u8 audit_reason; /* why policy would have dropped it; 0: it would not */
+	__u8 audit_direction; /* whose policy */
+};
+
+/* Reports a delivered packet of a connection: where it leaves, and at `none` where it arrived as well. */
+static __noinline void delivery_report(const struct event_subject *subject, const struct hook_row *hook,
+				       const struct delivered *delivered)
+{
+	const struct settings *settings = settings_find(subject->epoch);
+	const struct ct_entry *entry = subject->entry;
+	struct report report = {
+		.ifindex = delivered->ifindex,
+		.repeats = 1,
+		.verdict = delivered->audit_reason ? VERDICT_AUDIT : VERDICT_FORWARDED,
+		.reason = delivered->audit_reason,
+		.point = hook->point,
+		.direction = hook->direction,
+	};
+
+	if (!settings || !entry)
+		return;
+	if (event_has_arrival(settings, hook))
+		event_report(subject, &report);
+	report.ifindex = delivery_ifindex(entry, delivered->route_ifindex, delivered->ifindex);
+	report.point = delivery_point(entry, delivered->delivery);
+	report.direction = entry->target == PARTY_ENDPOINT ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+	if (delivered->audit_reason)
+		report.direction = delivered->audit_direction;
+	event_report(subject, &report);
+}
+
+/* The same for a packet of the chain. Global: it is verified once, not once for each way to it. */
+__weak __noinline int packet_report_delivery(int delivery, __u32 route_ifindex)
+{
+	const struct packet *packet = packet_record();
+
+	if (!packet)
+		return 0;
+
+	struct event_subject subject = packet_event_subject(packet);
+	struct delivered delivered = {
+		.ifindex = packet->ifindex,
+		.route_ifindex = delivery == DELIVERY_ROUTE ? route_ifindex : 0,
+		.delivery = delivery,
+		.audit_reason = packet->policy.audit_reason,
+		.audit_direction = packet->direction,
+	};
+
+	delivery_report(&subject, &packet->hook, &delivered);
+	return 0;
+}
+
+/* -- Sending -------------------------------------------------------------------------------------------------------- */
+
+/* Last act of a hook: the packet goes where the entry says; `route` is for DELIVERY_ROUTE. */
+static __always_inline int delivery_execute(struct __sk_buff *skb, const struct ct_entry *entry,
+					    struct route *route, int delivery)
+{
+	/* A packet that was not sent to the host's MAC is marked PACKET_OTHERHOST, and would be dropped by its receiver. */
+	if (unlikely(skb->pkt_type) && delivery != DELIVERY_PASS)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	switch (delivery) {
+	case DELIVERY_PEER:
+		bpf_redirect_peer(entry->target_ifindex, 0);
+		return ACTION_REDIRECT;
+	case DELIVERY_DIRECT:
+		skb->mark = DPD_MARK;
+		bpf_redirect(entry->target_ifindex, 0);
+		return ACTION_REDIRECT;
+	case DELIVERY_NEIGHBOUR: {
+		const struct address *to = &entry->translated.destination;
+		struct bpf_redir_neigh next = {};
+
+		if (address_is_mapped(to)) {
+			next.nh_family = AF_INET;
+			next.ipv4_nh = address_to_ipv4(to);
+		} else {
+			next.nh_family = AF_INET6;
+			__builtin_memcpy(next.ipv6_nh, to, sizeof(next.ipv6_nh));
+		}
+		skb->mark = DPD_MARK;
+		bpf_redirect_neigh(entry->target_ifindex, &next, sizeof(next), 0);
+		return ACTION_REDIRECT;
+	}
+	case DELIVERY_ROUTE: /* unmarked: a route that leads to a workload does not bypass its policy */
+		bpf_redirect_neigh(route->ifindex, &route->next, sizeof(route->next), 0);
+		return ACTION_REDIRECT;
+	default:
+		return ACTION_PASS;
+	}
+}
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Endpoints: the interfaces of local workloads, what each may send, and who a connection's peers are. */
+#ifndef DPD_ENDPOINT_H
+#define DPD_ENDPOINT_H
+
+#include "../mechanism/ipcache.h"
+#include "../mechanism/packet.h"
+
+struct endpoints_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32)); /* ifindex of the host's side */
+	__uint(value_size, sizeof(struct endpoint));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct endpoints_table);
+} dpd_endpoints __weak SEC(".maps");
+
+static __always_inline const struct endpoint *endpoint_find(__u32 slot, __u32 ifindex)
+{
+	void *table = bpf_map_lookup_elem(&dpd_endpoints, &slot);
+
+	return table ? bpf_map_lookup_elem(table, &ifindex) : 0;
+}
+
+/* Whether the address belongs to the interface's endpoint. */
+static __always_inline int endpoint_has_address(__u32 slot, __u32 ifindex, const struct address *address)
+{
+	const struct ipcache_entry *owner = ipcache_find(slot, address);
+
+	return owner && owner->scope == SCOPE_ENDPOINT && owner->ifindex == ifindex;
+}
+
+/* Whether the address belongs to the endpoint that the packet's hook is at. */
+static __always_inline int packet_is_own(const struct packet *packet, const struct address *address)
+{
+	return endpoint_has_address(packet->generation_slot, packet->ifindex, address);
+}
+
+/* Whether packets from this address may cross a router: a single sender's, beyond its host and its link. */
+static __always_inline int address_may_be_forwarded(const struct address *source)
+{
+	return !address_is_unspecified(source) && !address_is_multicast(source) &&
+	       !address_is_loopback(source) && !address_is_link_local(source);
+}
+
+/*
+ * Spoofing. A workload sends from its own addresses only. Nothing from the network or the host's stack has a workload's source:
+ * what workloads send does not come that way. From the network nothing has the host's source either.
+ */
+static __noinline __must_check int endpoint_check_source(const struct packet *packet)
+{
+	const struct address *source = &packet->headers.tuple.source;
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
+
+	if (!owner)
+		return -REASON_NO_CONFIGURATION;
+	if (packet->hook.sender == PARTY_ENDPOINT) {
+		int is_own = owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex;
+
+		return is_own ? 0 : -REASON_INVALID_SOURCE;
+	}
+	if (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING)
+		return -REASON_INVALID_SOURCE;
+	if (packet->hook.sender == PARTY_UPLINK &&
+	    (owner->scope == SCOPE_HOST || !address_may_be_forwarded(source)))
+		return -REASON_INVALID_SOURCE;
+	return 0;
+}
+
+/* Who has an address, with the endpoint if it is a local workload; minus a reason if it can't be reached now. */
+static __noinline __must_check int peer_resolve(const struct packet *packet, struct peer *peer,
+						const struct address *address)
+{
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, address);
+
+	if (!owner)
+		return -REASON_NO_CONFIGURATION;
+	peer->address = *owner;
+	if (owner->scope != SCOPE_ENDPOINT)
+		return owner->scope == SCOPE_PENDING ? -REASON_NO_ROUTE : 0;
+
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, owner->ifindex);
+
+	if (!endpoint)
+		return -REASON_NO_ROUTE;
+	peer->endpoint = *endpoint;
+	return 0;
+}
+
+static __always_inline __u8 peer_party(const struct peer *peer)
+{
+	if (peer->address.scope == SCOPE_ENDPOINT)
+		return PARTY_ENDPOINT;
+	return peer->address.scope == SCOPE_HOST ? PARTY_HOST : PARTY_UPLINK;
+}
+
+#endif

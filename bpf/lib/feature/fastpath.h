@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The fast path, which most packets take, in the hook itself: one lookup, NAT, delivery. No service, policy, ipcache or
+ * endpoint lookup: the entry holds their results for as long as its epoch is the live one and its packets arrive where it
+ * says, which is the source check.
+ *
+ * What needs more (options, extension headers, fragments, ICMP errors, a SYN, an expiring TTL, headers outside the linear
+ * part) takes the slow path: the chain.
+ */
+#ifndef DPD_FASTPATH_H
+#define DPD_FASTPATH_H
+
+#include "../mechanism/parse.h"
+#include "conntrack.h"
+#include "delivery.h"
+#include "nat.h"
+
+static __always_inline int fast_parse_ipv4(struct linear_headers *headers, const __u8 *data, const __u8 *end,
+					   __u32 available)
+{
+	const struct iphdr *ip = (void *)(data + ETH_HLEN);
+
+	if ((void *)(ip + 1) > (void *)end)
+		return 0;
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(IP4_MF | IP4_OFFSET) || ip->ttl <= 1)
+		return 0;
+	return linear_parse_ipv4(headers, ip, available);
+}
+
+static __always_inline int fast_parse_ipv6(struct linear_headers *headers, const __u8 *data, const __u8 *end,
+					   __u32 available)
+{
+	const struct ipv6hdr *ip = (void *)(data + ETH_HLEN);
+
+	if ((void *)(ip + 1) > (void *)end || ip->hop_limit <= 1)
+		return 0;
+	if (!linear_parse_ipv6(headers, ip, available))
+		return 0;
+	return !address_is_mapped(&headers->tuple.source) && !address_is_mapped(&headers->tuple.destination);
+}
+
+/* Not zero: all that the fast path needs was there. */
+static __always_inline int fast_parse(struct __sk_buff *skb, struct linear_headers *headers)
+{
+	const __u8 *data = (void *)(long)skb->data;
+	const __u8 *end = (void *)(long)skb->data_end;
+	__u32 available = skb->len - ETH_HLEN;
+	const __u8 *transport;
+	__s32 left;
+
+	if (skb->vlan_present)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (!fast_parse_ipv4(headers, data, end, available))
+			return 0;
+		transport = data + ETH_HLEN + sizeof(struct iphdr);
+		left = (__s32)headers->length - (__s32)sizeof(struct iphdr);
+		headers->transport = ETH_HLEN + sizeof(struct iphdr);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (!fast_parse_ipv6(headers, data, end, available))
+			return 0;
+		transport = data + ETH_HLEN + sizeof(struct ipv6hdr);
+		left = (__s32)headers->length - (__s32)sizeof(struct ipv6hdr);
+	} else {
+		return 0;
+	}
+	return linear_parse_ports(headers, transport, end, left) ||
+	       linear_parse_echo(headers, transport, end, left);
+}
+
+/* Reports a packet of the fast path. Global: it is verified once, not once for each way to it. */
+__weak __noinline int fastpath_report(const struct linear_headers *headers, const struct ct_entry *entry,
+				      const struct hook_row *hook, const struct delivered *delivered)
+{
+	if (!headers || !entry || !hook || !delivered)
+		return 0; /* never: the verifier can't know */
+
+	struct event_subject subject = {
+		.now_ns = bpf_ktime_get_ns(),
+		.epoch = entry->epoch,
+		.tuple = &headers->tuple,
+		.entry = entry,
+		.length = headers->length,
+		.tcp_flags = headers->tcp_flags,
+	};
+
+	delivery_report(&subject, hook, delivered);
+	return 0;
+}
+
+/*
+ * A packet that renews its entry or is reported: the first in a second, one with a TCP flag that changes the connection, one
+ * whose report is due. Zero if the connection has expired: then the packet is not its.
+ */
+static __noinline int fastpath_update(const struct linear_headers *headers, struct ct_entry *entry,
+				      const struct hook_row *hook, __u32 ifindex, __u32 route_ifindex)
+{
+	const struct settings *settings = settings_find(entry->epoch);
+	__u64 now_ns = bpf_ktime_get_coarse_ns();
+
+	if (!settings || ct_pair_is_expired(entry, &headers->tuple, now_ns, settings))
+		return 0;
+
+	int is_fresh = ct_update_pair(entry, &headers->tuple, headers->tcp_flags, now_ns);
+	int is_due = event_is_due(entry, settings, now_ns, is_fresh);
+
+	ct_schedule_update(entry, settings, now_ns, bpf_jiffies64());
+	if (!is_due)
+		return 1;
+
+	struct delivered delivered = {
+		.ifindex = ifindex,
+		.route_ifindex = route_ifindex,
+		.delivery = entry->delivery,
+	};
+
+	fastpath_report(headers, entry, hook, &delivered);
+	return 1;
+}
+
+/* The packet moves its connection to the replied ones, which the slow path does. */
+static __always_inline int ct_is_first_reply(const struct ct_entry *entry)
+{
+	return entry->state == CT_UNREPLIED && entry->flags & CT_REPLY;
+}
+
+/* A state that any packet ends. */
+static __always_inline int ct_is_transient(const struct ct_entry *entry)
+{
+	return entry->state == CT_REPLIED || entry->state == CT_CLOSING;
+}
+
+/*
+ * Sends a packet where its entry says; the result is that of fastpath(). In the hook itself: a call costs a packet twenty
+ * nanoseconds, and the verifier has room for each table that the connection may lie in.
+ */
+static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_headers *headers,
+					 struct ct_entry *entry, __u8 hook)
+{
+	struct route route = {};
+	struct hook_row row = HOOKS[hook]; /* on the stack: the table itself is no map of ours */
+	int delivery = HOOKS[hook].flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
+	int result = 0;
+
+	if (delivery == DELIVERY_ROUTE &&
+	    route_find(skb, &entry->translated, route_length(skb, headers->length, headers->to_payload),
+		       &route))
+		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
+	if (unlikely(headers->tcp_flags & TCP_NOTED || ct_is_transient(entry) ||
+		     bpf_jiffies64() >= entry->next_update_jiffies) &&
+	    !fastpath_update(headers, entry, &row, skb->ifindex, route.ifindex))
+		return ACTION_CONTINUE;
+	if (entry->flags & CT_TRANSLATE)
+		result = nat_linear_transport(skb, entry, headers->transport, headers->family);
+	if (!result)
+		result = nat_network(skb, entry, headers->family, delivery);
+	if (result)
+		return result;
+	__sync_fetch_and_add(&entry->packets, 1);
+	__sync_fetch_and_add(&entry->bytes, headers->length);
+	delivery_count(entry, entry->origin_counters, headers->length);
+	return delivery_execute(skb, entry, &route, delivery);
+}
+
+/* An action, minus a reason, or ACTION_CONTINUE: the packet is for the slow path, and untouched. `hook` is a constant. */
+static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hook, __u64 epoch)
+{
+	struct linear_headers headers = {};
+
+	if (!fast_parse(skb, &headers))
+		return ACTION_CONTINUE;
+
+	struct ct_entry *entry = ct_find_replied(&headers.tuple);
+
+	if (!entry)
+		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &headers.tuple);
+	if (!entry || !epoch || entry->epoch != epoch ||
+	    !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) || ct_is_first_reply(entry) ||
+	    headers.tcp_flags & TCP_SYN)
+		return ACTION_CONTINUE;
+	return fastpath_send(skb, &headers, entry, hook);
+}
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Services: which one a frontend belongs to, and a pure choice of its backend: by the backend table and random numbers alone,
+ * so that any hook can make it.
+ */
+#ifndef DPD_SERVICE_H
+#define DPD_SERVICE_H
+
+#include "../mechanism/address.h"
+#include "../mechanism/generation.h"
+
+struct services_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct service_key));
+	__uint(value_size, sizeof(struct service));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct services_table);
+} dpd_services __weak SEC(".maps");
+
+struct backend_lut_table {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct backend_lut_entry));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct backend_lut_table);
+} dpd_backend_lut __weak SEC(".maps");
+
+struct backends_table {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32)); /* the backend's number */
+	__uint(value_size, sizeof(struct backend));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct backends_table);
+} dpd_backends __weak SEC(".maps");
+
+/*
+ * The service of a frontend. A row with the id 0 says that the address is a frontend of some service, but none has this
+ * port and protocol.
+ */
+static __noinline const struct service *service_find(__u32 slot, const struct flow_tuple *tuple)
+{
+	struct service_key key = {
+		.address = tuple->destination,
+		.port = tuple->destination_port,
+		.protocol = tuple->protocol,
+	};
+	void *table = bpf_map_lookup_elem(&dpd_services, &slot);
+
+	if (!table)
+		return 0;
+
+	const struct service *service = bpf_map_lookup_elem(table, &key);
+
+	if (service)
+		return service;
+	key.port = 0;
+	key.protocol = 0;
+	return bpf_map_lookup_elem(table, &key);
+}
+
+static __always_inline const struct backend_lut_entry *backend_lut_find(__u32 slot, __u32 index)
+{
+	void *table = bpf_map_lookup_elem(&dpd_backend_lut, &slot);
+
+	return table ? bpf_map_lookup_elem(table, &index) : 0;
+}
+
+static __always_inline const struct backend *backend_find(__u32 slot, __u32 id)
+{
+	void *table = bpf_map_lookup_elem(&dpd_backends, &slot);
+
+	return table ? bpf_map_lookup_elem(table, &id) : 0;
+}
+
+/* A number below n, from 32 random bits (Lemire 2019, without the rejection: n is small compared to 2^32). */
+static __always_inline __u32 random_below(__u32 random, __u32 n)
+{
+	return (__u64)random * n >> 32;
+}
+
+/* A backend of a service, and the column of the service's backend table that gave it. */
+struct backend_pick {
+	__u32 column;
+	__u32 backend;
+};
+
+/* Picks a backend by the alias table: a random column, then one of its two backends. 0, or minus a reason. */
+static __always_inline __must_check int service_pick_backend(__u32 slot, const struct service *service,
+							     const __u32 random[2], struct backend_pick *pick)
+{
+	if (!service->lut_count)
+		return -REASON_NO_BACKEND;
+
+	__u32 column = random_below(random[0], service->lut_count);
+	const struct backend_lut_entry *entry = backend_lut_find(slot, service->lut_first + column);
+
+	if (!entry)
+		return -REASON_NO_BACKEND;
+	pick->column = column;
+	pick->backend = random[1] <= entry->threshold ? entry->backend : entry->alias;
+	return 0;
+}
+
+/* The backend `steps` columns after a picked one, for who can't use that; 0: there are no more columns. */
+static __always_inline __u32 service_next_backend(__u32 slot, const struct service *service, __u32 column,
+						  __u32 steps)
+{
+	if (steps >= service->lut_count)
+		return 0;
+	column += steps;
+	if (column >= service->lut_count)
+		column -= service->lut_count;
+
+	const struct backend_lut_entry *entry = backend_lut_find(slot, service->lut_first + column);
+
+	return entry ? entry->backend : 0;
+}
+
+#endif

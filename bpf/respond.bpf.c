@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What dpd itself sends to the sender of a packet that goes nowhere: port unreachable, time exceeded, packet too big, a TCP
+ * reset; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
+ */
+#include "lib/feature/respond.h"
+#include "lib/mechanism/chain.h"
+
+/* As much of the packet as an error may quote: 576 bytes in all (RFC 1812, 4.3.2.3), 1280 (RFC 4443, 2.4). */
+enum {
+	QUOTE_IPV4 = 576 - sizeof(struct iphdr) - sizeof(struct icmphdr),
+	QUOTE_IPV6 = 1280 - sizeof(struct ipv6hdr) - sizeof(struct icmp6hdr),
+	TOS_INTERNETWORK_CONTROL = 0xc0, /* RFC 1812, 4.3.2.5 */
+};
+
+/* ICMP and ICMPv6 errors have the same shape: 8 bytes in front of the quote. */
+static __always_inline struct icmphdr error_header(const struct packet *packet)
+{
+	struct icmphdr icmp = {};
+
+	if (packet->response.kind == RESPONSE_TOO_BIG) {
+		icmp.type = packet->headers.family == 4 ? ICMP_DEST_UNREACH : ICMPV6_PKT_TOOBIG;
+		icmp.code = packet->headers.family == 4 ? ICMP_FRAG_NEEDED : 0;
+		icmp.rest = bpf_htonl(packet->response.mtu); /* RFC 1191, 4; RFC 4443, 3.2 */
+	} else if (packet->headers.family == 4) {
+		icmp.type = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMP_TIME_EXCEEDED
+									    : ICMP_DEST_UNREACH;
+		icmp.code =
+			packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMP_EXC_TTL : ICMP_PORT_UNREACH;
+	} else {
+		icmp.type = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMPV6_TIME_EXCEED
+									    : ICMPV6_DEST_UNREACH;
+		icmp.code = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMPV6_EXC_HOPLIMIT
+									    : ICMPV6_PORT_UNREACH;
+	}
+	return icmp;
+}
+
+/* Port unreachable comes from the frontend itself, everything else from the node. */
+static __always_inline struct address error_source(const struct packet *packet,
+						   const struct settings *settings)
+{
+	if (packet->response.kind == RESPONSE_PORT_UNREACHABLE)
+		return packet->headers.tuple.destination;
+	return packet->headers.family == 4 ? settings->node_ipv4 : settings->node_ipv6;
+}
+
+/* New Ethernet, IP and ICMP headers in front of the packet, cut to what may be quoted. */
+static __always_inline __must_check int respond_error(struct __sk_buff *skb, struct packet *packet,
+						      const struct settings *settings)
+{
+	struct icmphdr icmp = error_header(packet);
+	struct address source = error_source(packet, settings);
+	struct ethhdr eth;
+	__u32 most = packet->headers.family == 4 ? QUOTE_IPV4 : QUOTE_IPV6;
+	__u32 quote = packet->headers.length < most ? packet->headers.length : most;
+	__u32 header = packet->headers.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 network = ETH_HLEN;
+	__u32 transport = network + header;
+	__u32 sum = 0;
+
+	/* Not bpf_skb_change_head: newer kernels then take all before the old IP header for Ethernet's. */
+	if (response_ethernet(skb, &eth) || bpf_skb_change_tail(skb, ETH_HLEN + quote, 0) ||
+	    bpf_skb_adjust_room(skb, header + sizeof(icmp), BPF_ADJ_ROOM_MAC, 0))
+		return ACTION_DROP;
+	if (packet->headers.family == 6)
+		sum = csum_pseudo_header(&source, &packet->headers.tuple.source, quote + sizeof(icmp),
+					 IPPROTO_ICMPV6);
+	sum = csum_packet(skb, transport + sizeof(icmp), quote, sum);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&icmp, sizeof(icmp), sum);
+	icmp.checksum = ~csum_fold(sum);
+
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, transport, &icmp, sizeof(icmp), 0))
+		return ACTION_DROP;
+	if (packet->headers.family == 4) {
+		struct iphdr ip =
+			response_ipv4(&source, &packet->headers.tuple.source, header + sizeof(icmp) + quote,
+				      IPPROTO_ICMP, TOS_INTERNETWORK_CONTROL);
+
+		if (bpf_skb_store_bytes(skb, network, &ip, sizeof(ip), 0))
+			return ACTION_DROP;
+	} else {
+		struct ipv6hdr ip = response_ipv6(&source, &packet->headers.tuple.source,
+						  sizeof(icmp) + quote, IPPROTO_ICMPV6, RESPONSE_TTL);
+
+		if (bpf_skb_store_bytes(skb, network, &ip, sizeof(ip), 0))
+			return ACTION_DROP;
+	}
+	return response_send(skb, packet);
+}
+
+/* RFC 9293, 3.5.2: at the acknowledged sequence if there is one, else acknowledging the segment. */
+static __always_inline struct tcphdr reset_header(const struct packet *packet, const struct tcphdr *tcp)
+{
+	struct tcphdr reset = {
+		.source = tcp->dest,
+		.dest = tcp->source,
+		.doff = sizeof(reset) / 4,
+		.rst = 1,
+	};
+
+	if (tcp->ack) {
+		reset.seq = tcp->ack_seq;
+	} else {
+		__u32 payload =
+			packet->headers.length - (packet->headers.transport - ETH_HLEN) - tcp->doff * 4;
+
+		reset.ack = 1;
+		reset.ack_seq = bpf_htonl(bpf_ntohl(tcp->seq) + payload + tcp->syn + tcp->fin);
+	}
+	return reset;
+}
+
+static __always_inline __must_check int respond_reset(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	__u32 header = packet->headers.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	struct ethhdr eth;
+	struct tcphdr tcp;
+
+	if (response_ethernet(skb, &eth) ||
+	    bpf_skb_load_bytes(skb, packet->headers.transport, &tcp, sizeof(tcp)) ||
+	    bpf_skb_change_tail(skb, ETH_HLEN + header + sizeof(tcp), 0))
+		return ACTION_DROP;
+	tcp = reset_header(packet, &tcp);
+
+	__u32 sum = csum_pseudo_header(&tuple->destination, &tuple->source, sizeof(tcp), IPPROTO_TCP);
+
+	tcp.check = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp), sum));
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + header, &tcp, sizeof(tcp), 0))
+		return ACTION_DROP;
+	if (packet->headers.family == 4) {
+		struct iphdr ip = response_ipv4(&tuple->destination, &tuple->source, header + sizeof(tcp),
+						IPPROTO_TCP, 0);
+
+		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+			return ACTION_DROP;
+	} else {
+		struct ipv6hdr ip = response_ipv6(&tuple->destination, &tuple->source, sizeof(tcp),
+						  IPPROTO_TCP, RESPONSE_TTL);
+
+		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+			return ACTION_DROP;
+	}
+	return response_send(skb, packet);
+}
+
+/* The echo with its type and addresses changed; sums over swapped addresses stay. */
+static __always_inline __must_check int respond_echo(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	struct ethhdr eth;
+	__be16 request = bpf_htons((__u16)packet->headers.icmp_type << 8 | packet->headers.icmp_code);
+	__be16 reply = packet->headers.family == 4 ? 0 : bpf_htons(ICMPV6_ECHO_REPLY << 8);
+
+	if (response_ethernet(skb, &eth) || bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_l4_csum_replace(skb, packet->headers.transport + 2, request, reply, 2) ||
+	    bpf_skb_store_bytes(skb, packet->headers.transport, &reply, sizeof(reply), 0))
+		return ACTION_DROP;
+	if (packet->headers.family == 4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
+			return ACTION_DROP;
+
+		__be16 *life = (__be16 *)&ip.ttl; /* the 16 bits that the TTL is half of */
+		__u32 difference = (__u16) ~*life;
+
+		ip.ttl = RESPONSE_TTL;
+		difference += *life;
+		ip.check = csum_adjust(ip.check, difference);
+		ip.saddr = address_to_ipv4(&tuple->destination);
+		ip.daddr = address_to_ipv4(&tuple->source);
+		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
+			return ACTION_DROP;
+	} else {
+		__u8 hop_limit = RESPONSE_TTL;
+		struct address addresses[2] = { tuple->destination, tuple->source };
+
+		if (bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1,
+					0) ||
+		    bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addresses, 32, 0))
+			return ACTION_DROP;
+	}
+	endpoint_counters_add(packet->sender_counters, DIRECTION_EGRESS, packet->headers.length);
+	event_report_single(packet, POINT_TO_HOST);
+	return response_send(skb, packet);
+}
+
+SEC("tc")
+int tail_respond(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet)
+		return TC_ACT_SHOT;
+
+	const struct settings *settings = settings_find(packet->epoch);
+	int result = ACTION_DROP;
+
+	if (packet->response.kind == RESPONSE_ECHO)
+		result = respond_echo(skb, packet);
+	else if (packet->response.kind == RESPONSE_RESET)
+		result = respond_reset(skb, packet);
+	else if (settings)
+		result = respond_error(skb, packet, settings);
+	return step_finish(skb, packet, result, STEP_COUNT);
+}
