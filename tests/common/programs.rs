@@ -187,11 +187,11 @@ impl Datapath for Programs {
         })
     }
 
-    fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
+    fn suppressed_drops(&self, later: Duration) -> Vec<Flow> {
         self.ask(move |machine| {
             let suppressed = SuppressedDrops::open(&machine.pins).expect("open the log of drops");
             let now = now_ns() + u64::try_from(later.as_nanos()).expect("a time that fits");
-            let events = suppressed.take(now).expect("take what was held back");
+            let events = suppressed.take(now).expect("take what was suppressed");
             machine.flows(&events)
         })
     }
@@ -437,13 +437,13 @@ impl Machine {
             let is_reply =
                 |entry: &abi::ct_entry| u32::from(entry.flags) & abi::ct_flags::CT_REPLY.0 != 0;
             let find = |reply| rows.iter().find(|(_, entry)| is_reply(entry) == reply);
-            let (Some(asked), Some(told)) = (find(false), find(true)) else {
+            let (Some(asked), Some(reply)) = (find(false), find(true)) else {
                 continue;
             };
             let room = map.max_entries() / 2;
             let (mut keys, mut values) = (Vec::new(), Vec::new());
             for number in 1..=connections.min(room.saturating_sub(1024)) {
-                for (key, entry) in pair_of_client(*asked, *told, number) {
+                for (key, entry) in pair_of_client(*asked, *reply, number) {
                     keys.extend_from_slice(key.as_bytes());
                     values.extend_from_slice(entry.as_bytes());
                 }
@@ -512,7 +512,7 @@ impl Machine {
 /// A pair as it would be of the client with this number.
 fn pair_of_client(
     (mut asked_key, mut asked): (abi::flow_tuple, abi::ct_entry),
-    (mut told_key, mut told): (abi::flow_tuple, abi::ct_entry),
+    (mut reply_key, mut reply): (abi::flow_tuple, abi::ct_entry),
     number: u32,
 ) -> [(abi::flow_tuple, abi::ct_entry); 2] {
     let ipv4 = (0x0b00_0000 + number).to_be(); // 11.0.0.0/8
@@ -522,11 +522,11 @@ fn pair_of_client(
     for tuple in [&mut asked_key, &mut asked.translated] {
         tuple.source = client;
     }
-    for tuple in [&mut told_key, &mut told.translated] {
+    for tuple in [&mut reply_key, &mut reply.translated] {
         tuple.destination = client;
     }
-    (asked.last_seen_ns, told.last_seen_ns) = (now_ns(), now_ns());
-    [(asked_key, asked), (told_key, told)]
+    (asked.last_seen_ns, reply.last_seen_ns) = (now_ns(), now_ns());
+    [(asked_key, asked), (reply_key, reply)]
 }
 
 fn read(config: &Path) -> Arc<dpd::config::Config> {
@@ -622,7 +622,7 @@ fn run(program: &OwnedFd, context: &[u32], frame: &[u8], times: u32) -> Run {
         repeat: times as i32,
         ..Default::default()
     };
-    // SAFETY: all pointers lead to buffers of the lengths beside them, which live for the whole call.
+    // SAFETY: all pointers point to buffers of the lengths given with them, which live for the whole call.
     let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
     assert_eq!(
         done,

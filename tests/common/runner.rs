@@ -50,7 +50,7 @@ pub struct Answer {
     pub events: Vec<Flow>,
     /// The reasons under which drops were counted, in rising order.
     pub drops: Vec<u8>,
-    /// Drops whose report was held back, or lost and counted.
+    /// Drops whose report was suppressed, or lost and counted.
     pub suppressed: u64,
 }
 
@@ -95,12 +95,12 @@ pub trait Datapath {
     fn reload(&self, config: &Path);
     /// The hits of each rule, by its name.
     fn rule_hits(&self) -> BTreeMap<String, u64>;
-    /// Takes the drops that were held back, as the daemon would so much later.
-    fn held_back_drops(&self, later: Duration) -> Vec<Flow>;
+    /// Takes the drops that were suppressed, as the daemon would so much later.
+    fn suppressed_drops(&self, later: Duration) -> Vec<Flow>;
     /// What the tables hold.
     fn state(&self) -> State;
     fn event_loss(&self) -> EventLoss;
-    /// The programs for threads of the test's own, beside what the datapath is asked for here.
+    /// The programs for threads of the test's own, in addition to what the datapath is asked for here.
     fn bench(&self) -> Bench;
 }
 
@@ -210,8 +210,8 @@ impl Node {
         self.datapath.rule_hits()
     }
 
-    pub fn held_back_drops(&self, later: Duration) -> Vec<Flow> {
-        self.datapath.held_back_drops(later)
+    pub fn suppressed_drops(&self, later: Duration) -> Vec<Flow> {
+        self.datapath.suppressed_drops(later)
     }
 
     pub fn state(&self) -> State {

@@ -1,6 +1,6 @@
 //! One configuration, one moment: packets on every CPU while two configurations take turns as fast as they can. In the
 //! one a service leads to one backend, in the other to another; whom policy allows, the numbers of identities and the
-//! prefixes that they stand for change in step, so that whoever saw a mixture would find a packet dropped or elsewhere.
+//! prefixes that they stand for change in step, so that a packet that saw a mixture would be dropped or go elsewhere.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::lab::*;
 
 const UPLINK: &str = "ens5";
 
-/// Judged packets; `DPD_TEST_PACKETS` asks for another number.
+/// Checked packets; `DPD_TEST_PACKETS` asks for another number.
 const PACKETS: usize = 500_000;
 /// The client's ports, one after the other: more than the tables of connections hold.
 const PORTS: u16 = 2048;
@@ -182,8 +182,8 @@ fn rows(port: u16) -> Vec<Row> {
             )
         });
         let steady = family.question(port);
-        let told = delivered(DNS, &steady.clone().dst(family.dns));
-        let expect = [told.clone(), told];
+        let reply = delivered(DNS, &steady.clone().dst(family.dns));
+        let expect = [reply.clone(), reply];
         rows.push(row(
             "the service that stays",
             FromContainer,
@@ -192,8 +192,8 @@ fn rows(port: u16) -> Vec<Row> {
             expect,
         ));
         let afar = packet::udp(at(family.world, port), at(family.dns, 53)).payload(b"?");
-        let told = delivered(DNS, &afar);
-        let expect = [told.clone(), told];
+        let reply = delivered(DNS, &afar);
+        let expect = [reply.clone(), reply];
         rows.push(row("from the network", FromNetdev, UPLINK, &afar, expect));
     }
     for (says, source, expect) in [
@@ -216,7 +216,7 @@ fn rows(port: u16) -> Vec<Row> {
 }
 
 /// Runs one packet; an error if that is no answer of a configuration that was live meanwhile.
-fn judge(bench: &Bench, row: &Row) -> Result<(), String> {
+fn check_packet(bench: &Bench, row: &Row) -> Result<(), String> {
     let begun = bench.epoch();
     let (verdict, frame) = match row.hook {
         Some(hook) => bench.run(hook, row.interface, &row.frame),
@@ -259,20 +259,20 @@ fn no_packet_meets_a_mixture_of_two_configurations() {
         .get();
     let node = Node::new(&configuration(0));
     let benches: Vec<Bench> = (0..cpus).map(|_| node.bench()).collect();
-    let (judged, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (checked, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let switches = AtomicU64::new(0);
     let namespace = node.namespace();
     let rows: Vec<Row> = (10_000..10_000 + PORTS).flat_map(rows).collect();
     let run = |cpu: usize, bench: &Bench| {
         stay_on(cpu);
         while !failed.load(Ordering::Relaxed) {
-            let number = judged.fetch_add(1, Ordering::Relaxed);
+            let number = checked.fetch_add(1, Ordering::Relaxed);
             if number >= wanted {
                 break;
             }
             // The CPUs meet the same connection at about the same time, and it may be new to all of them.
             let row = &rows[number / cpus % rows.len()];
-            judge(bench, row).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            check_packet(bench, row).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
         }
         Ok(())
     };
@@ -296,8 +296,8 @@ fn no_packet_meets_a_mixture_of_two_configurations() {
     assert_eq!(
         wrong,
         Vec::<String>::new(),
-        "after {judged:?} packets and {switches} switches"
+        "after {checked:?} packets and {switches} switches"
     );
-    println!("{judged:?} packets on {cpus} CPUs over {switches} switches");
+    println!("{checked:?} packets on {cpus} CPUs over {switches} switches");
     assert!(switches > 10, "only {switches} switches");
 }

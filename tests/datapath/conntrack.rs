@@ -137,9 +137,9 @@ fn each_new_flag_is_reported_and_the_rest_is_not() {
 fn a_udp_question_with_one_answer_is_over_soon() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
-        let (asked, told) = (family.question(4100), family.reply(4100));
+        let (asked, reply) = (family.question(4100), family.reply(4100));
         let at_backend = asked.clone().dst(family.dns);
-        let from_service = told.clone().src(family.dns_service);
+        let from_service = reply.clone().src(family.dns_service);
         let state = |walk: &Walk| {
             walk.node()
                 .connections()
@@ -155,7 +155,7 @@ fn a_udp_question_with_one_answer_is_over_soon() {
         );
         let got = state(&walk);
         walk.check("unreplied", got == Some(ConntrackState::Unreplied), got);
-        walk.from("the answer", DNS, &told, Delivered(CLIENT, from_service));
+        walk.from("the answer", DNS, &reply, Delivered(CLIENT, from_service));
         let got = state(&walk);
         walk.check("replied", got == Some(ConntrackState::Replied), got);
         walk.from(
@@ -272,19 +272,19 @@ fn two_ways_to_one_backend_are_kept_apart() {
             let asked = packet::udp(client, second);
             let port = ask_with_new_port(&mut walk, &asked, backend);
 
-            let told = packet::udp(backend, client);
+            let reply = packet::udp(backend, client);
             walk.from(
                 "the first's reply",
                 WEB,
-                &told,
-                Delivered(CLIENT, told.clone().src(first)),
+                &reply,
+                Delivered(CLIENT, reply.clone().src(first)),
             );
-            let told = packet::udp(backend, at(family.client, port));
-            let restored = told.clone().src(second).dst(client);
+            let reply = packet::udp(backend, at(family.client, port));
+            let restored = reply.clone().src(second).dst(client);
             walk.from(
                 "the second's reply",
                 WEB,
-                &told,
+                &reply,
                 Delivered(CLIENT, restored),
             );
             let asked_again = asked.clone().src_port(port).dst(backend);
@@ -300,24 +300,24 @@ fn two_ways_to_one_backend_are_kept_apart() {
 }
 
 /// Half of a connection may be pushed out of a full table. It is made again, unless another has taken its place: then what
-/// is left of the first begins anew, and takes nothing of the other's along.
+/// is left of the first opens the connection again, and takes nothing of the other's with it.
 #[test]
 fn a_half_that_is_left_does_not_touch_who_took_the_others_place() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
         let (client, backend) = (at(family.client, 5350), at(family.web, 8080));
-        let told = packet::udp(backend, client);
+        let reply = packet::udp(backend, client);
         let through = |service| packet::udp(client, at(service, 80));
         let (first, second) = (through(family.web_service), through(family.other_name));
         let at_backend = packet::udp(client, backend);
-        let from = |service| Delivered(CLIENT, told.clone().src(at(service, 80)));
+        let from = |service| Delivered(CLIENT, reply.clone().src(at(service, 80)));
         walk.from(
             "the first",
             CLIENT,
             &first,
             Delivered(WEB, at_backend.clone()),
         );
-        walk.from("its reply", WEB, &told, from(family.web_service));
+        walk.from("its reply", WEB, &reply, from(family.web_service));
 
         walk.node().evict(protocol::UDP, backend, client);
         walk.from(
@@ -326,7 +326,7 @@ fn a_half_that_is_left_does_not_touch_who_took_the_others_place() {
             &first,
             Delivered(WEB, at_backend.clone()),
         );
-        walk.from("and is answered", WEB, &told, from(family.web_service));
+        walk.from("and is answered", WEB, &reply, from(family.web_service));
 
         walk.node().evict(protocol::UDP, backend, client);
         walk.from(
@@ -335,11 +335,11 @@ fn a_half_that_is_left_does_not_touch_who_took_the_others_place() {
             &second,
             Delivered(WEB, at_backend.clone()),
         );
-        walk.from("its reply", WEB, &told, from(family.other_name));
+        walk.from("its reply", WEB, &reply, from(family.other_name));
         // Each half is looked at once a second, or when the configuration has changed.
         walk.reload(CONFIG);
         ask_with_new_port(&mut walk, &first, backend);
-        walk.from("the second's again", WEB, &told, from(family.other_name));
+        walk.from("the second's again", WEB, &reply, from(family.other_name));
         walk.from(
             "the second goes on",
             CLIENT,
@@ -403,7 +403,7 @@ fn ask_with_new_port(walk: &mut Walk, asked: &Packet, backend: std::net::SocketA
 fn a_connection_is_bound_to_the_interface_that_it_began_on() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
-        let (asked, told) = (family.question(4400), family.reply(4400));
+        let (asked, reply) = (family.question(4400), family.reply(4400));
         walk.from(
             "the question",
             CLIENT,
@@ -413,8 +413,8 @@ fn a_connection_is_bound_to_the_interface_that_it_began_on() {
         walk.from(
             "the reply",
             DNS,
-            &told,
-            Delivered(CLIENT, told.clone().src(family.dns_service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(family.dns_service)),
         );
         walk.from(
             "another sends as the client",
@@ -425,7 +425,7 @@ fn a_connection_is_bound_to_the_interface_that_it_began_on() {
         walk.from(
             "another answers as the server",
             INTRUDER,
-            &told,
+            &reply,
             Dropped(132),
         );
         walk.to(

@@ -1,4 +1,4 @@
-//! Delivery beside the plain way from workload to workload: backends that are no workload, and workloads that are gone.
+//! Delivery other than from workload to workload: backends that are no workload, and workloads that are gone.
 
 use crate::common::packet;
 use crate::lab::*;
@@ -33,12 +33,12 @@ fn a_backend_may_be_the_host_or_the_world() {
             let mut walk = Walk::new(format!("{}, {says}", family.name), &with_backends(backends));
             let backend = at(address, 8080);
             let asked = packet::udp(at(family.client, 1), service).payload(b"?");
-            let told = packet::udp(backend, at(family.client, 1)).payload(b"!");
+            let reply = packet::udp(backend, at(family.client, 1)).payload(b"!");
             for time in ["the first", "the second"] {
                 let there = PassedAs(asked.clone().dst(backend));
                 walk.from(&format!("{time} question"), CLIENT, &asked, there);
-                let back = PassedAs(told.clone().src(service));
-                walk.to(&format!("{time} reply"), CLIENT, &told, back);
+                let back = PassedAs(reply.clone().src(service));
+                walk.to(&format!("{time} reply"), CLIENT, &reply, back);
             }
             walk.end();
         }
@@ -93,10 +93,10 @@ fn the_host_reaches_a_workload_on_its_own_interface_alone() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
         let asked = packet::udp(at(family.host, 1), at(family.web, 2));
-        let told = packet::udp(at(family.web, 2), at(family.host, 1));
+        let reply = packet::udp(at(family.web, 2), at(family.host, 1));
         walk.to("a new connection", WEB_2, &asked, Dropped(169));
         walk.to("the right way", WEB, &asked, Passed);
-        walk.from("the reply", WEB, &told, Passed);
+        walk.from("the reply", WEB, &reply, Passed);
         walk.to("the connection goes on", WEB, &asked, Passed);
         walk.to("by a wrong way", WEB_2, &asked, Dropped(169));
         walk.to("and by the right one again", WEB, &asked, Passed);

@@ -21,7 +21,7 @@ fn aggregation_decides_which_packets_are_told() {
             let config = changed(CONFIG, "\"medium\"", &format!("\"{level}\""));
             let mut walk = Walk::new(format!("{}, {level}", family.name), &config);
             let asked = packet::udp(at(family.client, 1), at(family.web, 2));
-            let told = packet::udp(at(family.web, 2), at(family.client, 1));
+            let reply = packet::udp(at(family.web, 2), at(family.client, 1));
             let answer = walk.from(
                 "the first packet",
                 CLIENT,
@@ -29,7 +29,7 @@ fn aggregation_decides_which_packets_are_told() {
                 Delivered(WEB, asked.clone()),
             );
             walk.reported("the first packet", &answer, first);
-            walk.from("its reply", WEB, &told, Delivered(CLIENT, told.clone()));
+            walk.from("its reply", WEB, &reply, Delivered(CLIENT, reply.clone()));
             for _ in 0..3 {
                 let answer = walk.from(
                     "a later packet",
@@ -112,24 +112,20 @@ fn a_burst_that_ends_keeps_its_count() {
         let other = packet::udp(at(family.intruder, 2), at(family.dns, 53));
         walk.from("alone", INTRUDER, &other, Dropped(133));
 
-        let early = walk.node().held_back_drops(Duration::ZERO);
+        let early = walk.node().suppressed_drops(Duration::ZERO);
         walk.check("its interval is not over", early.is_empty(), &early);
-        let told = walk.node().held_back_drops(INTERVAL);
+        let reply = walk.node().suppressed_drops(INTERVAL);
         let line = "dropped 133 intruder -> kube-dns no rule of ingress kube-dns";
-        let lines: Vec<String> = told.iter().map(line_of).collect();
-        walk.check("the rest of the burst is told", lines == [line], &lines);
-        let repeats: Vec<u32> = told.iter().map(|flow| flow.repeats).collect();
+        let lines: Vec<String> = reply.iter().map(line_of).collect();
+        walk.check("the rest of the burst is reported", lines == [line], &lines);
+        let repeats: Vec<u32> = reply.iter().map(|flow| flow.repeats).collect();
         walk.check("with its count", repeats == [4], repeats);
-        let again = walk.node().held_back_drops(INTERVAL);
+        let again = walk.node().suppressed_drops(INTERVAL);
         walk.check("and only once", again.is_empty(), &again);
         let answer = walk.from("the next burst", INTRUDER, &asked, Dropped(133));
-        walk.reported("is told at once", &answer, &[line]);
+        walk.reported("is reported at once", &answer, &[line]);
         let suppressed = walk.node().event_loss().suppressed;
-        walk.check(
-            "what was told together is counted",
-            suppressed == 4,
-            suppressed,
-        );
+        walk.check("suppressed drops are counted", suppressed == 4, suppressed);
         walk.end();
     }
 }
@@ -143,24 +139,28 @@ fn a_drop_over_the_rate_is_told_later() {
     );
     let walk = Walk::new("IPv4", &config);
     let family = &families()[0];
-    let (mut told, mut dropped) = (0, 0);
+    let (mut reply, mut dropped) = (0, 0);
     for port in 1..=20 {
         let asked = packet::udp(at(family.intruder, port), at(family.dns, 53)).build();
         let answer = walk.node().from_container(INTRUDER, &asked);
-        told += answer.events.len() as u64;
+        reply += answer.events.len() as u64;
         dropped += answer.drops.len();
     }
     let loss = walk.node().event_loss();
     assert_eq!(dropped, 20, "each is counted");
     assert!(loss.rate_limited > 0, "{loss:?}");
     assert_eq!(
-        told + loss.rate_limited,
+        reply + loss.rate_limited,
         20,
-        "told or over the rate: {loss:?}"
+        "reported or over the rate: {loss:?}"
     );
-    let later = walk.node().held_back_drops(INTERVAL);
+    let later = walk.node().suppressed_drops(INTERVAL);
     let later: u64 = later.iter().map(|flow| u64::from(flow.repeats)).sum();
-    assert_eq!(told + later, 20, "and in the end all are told: {loss:?}");
+    assert_eq!(
+        reply + later,
+        20,
+        "and in the end all are reported: {loss:?}"
+    );
 }
 
 /// What belongs to no connection, and errors, which belong to another packet's.
@@ -229,11 +229,11 @@ fn a_change_of_the_file_is_no_reason_to_tell_of_everybody() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
         let asked = packet::udp(at(family.client, 1), at(family.web, 2));
-        let told = packet::udp(at(family.web, 2), at(family.client, 1));
+        let reply = packet::udp(at(family.web, 2), at(family.client, 1));
         let rows: [(&str, &str, &[&str]); 5] = [
             ("it begins", "medium", &[line]),
             ("a change", "medium", &[]),
-            ("now each is told", "low", &[line]),
+            ("now each is reported", "low", &[line]),
             ("and still", "low", &[line]),
             ("one of each interval again", "medium", &[line]),
         ];
@@ -242,8 +242,8 @@ fn a_change_of_the_file_is_no_reason_to_tell_of_everybody() {
             let there = Delivered(WEB, asked.clone());
             let answer = walk.from(says, CLIENT, &asked, there);
             walk.reported(says, &answer, expected);
-            let back = Delivered(CLIENT, told.clone());
-            walk.from("its reply", WEB, &told, back);
+            let back = Delivered(CLIENT, reply.clone());
+            walk.from("its reply", WEB, &reply, back);
         }
         walk.end();
     }
@@ -274,8 +274,8 @@ fn a_rules_hits_are_connections_and_refused_packets() {
         let talk = |walk: &mut Walk, port| {
             let asked = direct(port);
             walk.from("asks", CLIENT, &asked, Delivered(DNS, asked.clone()));
-            let told = back(port);
-            walk.from("answers", DNS, &told, Delivered(CLIENT, told.clone()));
+            let reply = back(port);
+            walk.from("answers", DNS, &reply, Delivered(CLIENT, reply.clone()));
         };
         expect(&mut walk, "at first", &[0]);
         talk(&mut walk, 1);
@@ -288,7 +288,7 @@ fn a_rules_hits_are_connections_and_refused_packets() {
             rules(allow)
         ));
         talk(&mut walk, 1);
-        expect(&mut walk, "judged again, it counts no more", &[2]);
+        expect(&mut walk, "a new verdict counts no more", &[2]);
 
         walk.reload(&rules(&format!("{deny}, {allow}")));
         expect(
@@ -297,7 +297,7 @@ fn a_rules_hits_are_connections_and_refused_packets() {
             &[0, 2],
         );
         talk(&mut walk, 1);
-        expect(&mut walk, "judged again at another place", &[0, 2]);
+        expect(&mut walk, "a new verdict by another rule", &[0, 2]);
         let asked = packet::udp(at(family.intruder, 1), at(family.dns, 53));
         walk.from("no", INTRUDER, &asked, Dropped(181));
         walk.from("no", INTRUDER, &asked, Dropped(181));
@@ -317,7 +317,7 @@ fn a_rules_hits_are_connections_and_refused_packets() {
         walk.reload(&rules(&format!("{wider}, {deny}")));
         expect(
             &mut walk,
-            "a rule that says something else begins anew",
+            "a rule that says something else starts at zero",
             &[0, 2],
         );
         talk(&mut walk, 1);

@@ -118,8 +118,8 @@ fn without_the_step_that_answers_the_sender_is_not_told() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
         let asked = packet::udp(at(family.client, 1), at(family.web_service, 81));
-        let told = port_unreachable(&family, &asked);
-        walk.from("with it", CLIENT, &asked, Refused(220, told));
+        let response = port_unreachable(&family, &asked);
+        walk.from("with it", CLIENT, &asked, Refused(220, response));
         walk.node().break_chain(ANSWER);
         let frame = asked.macs(workload_mac(CLIENT), host_mac(CLIENT)).build();
         let answer = walk.node().from_container(CLIENT, &frame);

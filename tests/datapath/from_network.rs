@@ -162,12 +162,12 @@ fn a_merged_packet_is_measured_by_its_segments() {
                 of(1400 - headers),
                 there,
             );
-            let told = packet::fragmentation_needed(family.host, family.client, 1400, &data);
-            let told = match family.is_v4() {
-                true => told.quote_at_most(576 - 28).tos(0xc0),
-                false => told.quote_at_most(1280 - 48),
+            let response = packet::fragmentation_needed(family.host, family.client, 1400, &data);
+            let response = match family.is_v4() {
+                true => response.quote_at_most(576 - 28).tos(0xc0),
+                false => response.quote_at_most(1280 - 48),
             };
-            let refused = Refused(136, told);
+            let refused = Refused(136, response);
             walk.from_merged(
                 &format!("one byte more, {time}"),
                 CLIENT,
@@ -201,7 +201,7 @@ fn text_of(mac: [u8; 6]) -> String {
 /// Questions from the network and replies, new and established.
 fn talk(mut walk: Walk, family: &Family, expect: impl Fn(Packet) -> crate::walk::Expect) {
     let asked = packet::udp(at(family.world, 4000), at(family.web, 9)).payload(b"?");
-    let told = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
+    let reply = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
     for time in ["the first", "the second", "the established"] {
         walk.net(
             &format!("{time} question"),
@@ -209,7 +209,7 @@ fn talk(mut walk: Walk, family: &Family, expect: impl Fn(Packet) -> crate::walk:
             &asked,
             expect(asked.clone()),
         );
-        walk.from(&format!("{time} reply"), WEB, &told, Routed(told.clone()));
+        walk.from(&format!("{time} reply"), WEB, &reply, Routed(reply.clone()));
     }
     walk.end();
 }

@@ -20,12 +20,12 @@ fn a_workload_reaches_itself_and_hears_the_service() {
                 &asked,
                 Delivered(WEB, turned),
             );
-            let told = packet::udp(listens, other).payload(b"you");
-            let restored = told.clone().src(service).dst(me);
+            let reply = packet::udp(listens, other).payload(b"you");
+            let restored = reply.clone().src(service).dst(me);
             walk.from(
                 &format!("the {time} reply"),
                 WEB,
-                &told,
+                &reply,
                 Delivered(WEB, restored),
             );
         }

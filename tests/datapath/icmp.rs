@@ -104,12 +104,12 @@ fn an_error_about_the_reply_reaches_the_backend_as_about_its_own() {
         let service = at(family.web_service, 80);
         let (client, backend) = (at(family.client, 5001), at(family.web, 8080));
         let syn = family.syn(5001, service);
-        let told = packet::tcp(backend, client)
+        let reply = packet::tcp(backend, client)
             .syn()
             .ack()
             .seq(9)
             .payload(b"early");
-        let heard = told.clone().src(service).ttl(63);
+        let heard = reply.clone().src(service).ttl(63);
         walk.from(
             "SYN",
             CLIENT,
@@ -119,11 +119,11 @@ fn an_error_about_the_reply_reaches_the_backend_as_about_its_own() {
         walk.from(
             "the reply",
             WEB,
-            &told,
-            Delivered(CLIENT, told.clone().src(service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(service)),
         );
         let sent = errors(&family, family.client, family.web_service, &heard);
-        let wanted = errors(&family, family.client, family.web, &told.clone().ttl(63));
+        let wanted = errors(&family, family.client, family.web, &reply.clone().ttl(63));
         for ((says, sent), (_, wanted)) in sent.into_iter().zip(wanted) {
             for (sent, wanted) in both_quotes(sent).into_iter().zip(both_quotes(wanted)) {
                 walk.from(says, CLIENT, &sent, Delivered(WEB, wanted));
@@ -145,15 +145,15 @@ fn an_error_passes_with_the_connection_that_it_is_about() {
             &asked,
             Delivered(DNS, asked.clone().dst(family.dns)),
         );
-        let told = family.reply(5002);
+        let reply = family.reply(5002);
         walk.from(
             "the reply",
             DNS,
-            &told,
-            Delivered(CLIENT, told.clone().src(family.dns_service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(family.dns_service)),
         );
         // Nobody may send ICMP to the server; errors about its own packets reach it nevertheless.
-        let heard = told.clone().src(family.dns_service).ttl(63);
+        let heard = reply.clone().src(family.dns_service).ttl(63);
         let error = unreachable(
             family.client,
             family.dns_service,
@@ -164,7 +164,7 @@ fn an_error_passes_with_the_connection_that_it_is_about() {
             family.client,
             family.dns,
             family.port_unreachable,
-            &told.clone().ttl(63),
+            &reply.clone().ttl(63),
         );
         walk.from("the client is gone", CLIENT, &error, Delivered(DNS, wanted));
 
@@ -244,10 +244,10 @@ fn an_error_about_others_is_a_packet_like_any_other() {
             &asked,
             Delivered(DNS, at_backend.clone()),
         );
-        let told = family.reply(5004);
-        let heard = told.clone().src(family.dns_service);
-        walk.from("the reply", DNS, &told, Delivered(CLIENT, heard.clone()));
-        let about = told.ttl(63);
+        let reply = family.reply(5004);
+        let heard = reply.clone().src(family.dns_service);
+        walk.from("the reply", DNS, &reply, Delivered(CLIENT, heard.clone()));
+        let about = reply.ttl(63);
         let error = fragmentation_needed(family.intruder, family.dns, 1280, &about);
         walk.from(
             "an intruder about the reply",
@@ -259,7 +259,7 @@ fn an_error_about_others_is_a_packet_like_any_other() {
     }
 }
 
-/// Between two workloads nothing outside ever sees a packet: whoever tells of one from there has guessed.
+/// Nothing beyond the host sees a packet between two workloads: an error about one from there is guessed.
 #[test]
 fn an_error_about_workloads_does_not_come_from_outside() {
     for family in families() {
@@ -271,9 +271,9 @@ fn an_error_about_workloads_does_not_come_from_outside() {
             &asked,
             Delivered(DNS, asked.clone()),
         );
-        let told = packet::udp(at(family.dns, 53), at(family.client, 5005));
-        walk.from("the reply", DNS, &told, Delivered(CLIENT, told.clone()));
-        for (says, error) in errors(&family, family.world, family.dns, &told) {
+        let reply = packet::udp(at(family.dns, 53), at(family.client, 5005));
+        walk.from("the reply", DNS, &reply, Delivered(CLIENT, reply.clone()));
+        for (says, error) in errors(&family, family.world, family.dns, &reply) {
             walk.to(says, DNS, &error, Dropped(133));
         }
         walk.end();
@@ -292,10 +292,10 @@ fn a_redirect_belongs_to_no_connection() {
         &asked,
         Delivered(DNS, asked.clone()),
     );
-    let told = packet::udp(at(family.dns, 53), at(family.client, 5006));
-    walk.from("the reply", DNS, &told, Delivered(CLIENT, told.clone()));
+    let reply = packet::udp(at(family.dns, 53), at(family.client, 5006));
+    walk.from("the reply", DNS, &reply, Delivered(CLIENT, reply.clone()));
     let redirect = packet::icmp(family.client, family.dns, 5, 1, [10, 200, 0, 64])
-        .payload(&told.ip_bytes()[..28]);
+        .payload(&reply.ip_bytes()[..28]);
     walk.from(
         "from the client to the protected",
         CLIENT,
@@ -370,7 +370,7 @@ fn a_packet_that_dies_here_is_answered() {
 fn a_packet_of_a_connection_dies_here_too() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
-        let (asked, told) = (family.question(5100), family.reply(5100));
+        let (asked, reply) = (family.question(5100), family.reply(5100));
         walk.from(
             "the question",
             CLIENT,
@@ -380,8 +380,8 @@ fn a_packet_of_a_connection_dies_here_too() {
         walk.from(
             "the reply",
             DNS,
-            &told,
-            Delivered(CLIENT, told.clone().src(family.dns_service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(family.dns_service)),
         );
         let dying = asked.clone().ttl(1);
         // What is quoted is what the client sent, not what it became.
@@ -391,7 +391,7 @@ fn a_packet_of_a_connection_dies_here_too() {
             &dying,
             Refused(196, time_exceeded_here(&family, &dying)),
         );
-        let dying = told.ttl(1);
+        let dying = reply.ttl(1);
         walk.from(
             "a dying reply",
             DNS,

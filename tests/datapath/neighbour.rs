@@ -21,23 +21,23 @@ fn arp_is_answered_for_any_address_but_ones_own() {
         "192.0.2.1",
         "8.8.8.8",
     ] {
-        let told = arp_reply(host, target, workload, family.client).build();
+        let response = arp_reply(host, target, workload, family.client).build();
         walk.from_frame(
             &format!("who has {target}?"),
             CLIENT,
             &asks(ip(target)),
-            AnsweredFrame(told),
+            AnsweredFrame(response),
         );
     }
     let unicast = arp_request(workload, family.client, "169.254.1.1")
         .macs(workload, host)
         .build();
-    let told = arp_reply(host, "169.254.1.1", workload, family.client).build();
+    let response = arp_reply(host, "169.254.1.1", workload, family.client).build();
     walk.from_frame(
         "asked of us alone, to see whether we live",
         CLIENT,
         &unicast,
-        AnsweredFrame(told),
+        AnsweredFrame(response),
     );
 
     let own = asks(family.client);
@@ -107,24 +107,24 @@ fn neighbour_solicitations_are_answered_for_any_address_but_ones_own() {
     ] {
         for source in [family.client, ip("fe80::abcd")] {
             let asked = neighbour_solicitation(workload, source, target).build();
-            let told = advertisement(CLIENT, ip(target), source)
+            let response = advertisement(CLIENT, ip(target), source)
                 .macs(host_mac(CLIENT), workload)
                 .build();
             walk.from_frame(
                 &format!("who has {target}? from {source}"),
                 CLIENT,
                 &asked,
-                AnsweredFrame(told),
+                AnsweredFrame(response),
             );
         }
     }
     let unicast = neighbour_solicitation(workload, family.client, "fe80::1").dst("fe80::1");
-    let told = advertisement(CLIENT, ip("fe80::1"), family.client);
+    let response = advertisement(CLIENT, ip("fe80::1"), family.client);
     walk.from(
         "asked of us alone, to see whether we live",
         CLIENT,
         &unicast,
-        Answered(told),
+        Answered(response),
     );
 
     for source in ["::", "fd00:200::64"] {

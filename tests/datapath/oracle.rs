@@ -238,7 +238,7 @@ fn expected(state: &State, verdict: &Verdict) -> String {
     format!("{outcome}, {} {}", label(verdict.egress), label(ingress))
 }
 
-fn told(answer: &Answer) -> String {
+fn reported(answer: &Answer) -> String {
     let [flow] = answer.events.as_slice() else {
         return format!("{} events", answer.events.len());
     };
@@ -274,7 +274,7 @@ fn the_answer_of_a_check_is_what_becomes_of_the_packet() {
             denied += usize::from(verdict.action() == Action::Deny);
             let answer = run(&node, &question);
             assert_eq!(
-                told(&answer),
+                reported(&answer),
                 expected(&state, &verdict),
                 "{from} to {to}, protocol {} port {}, of\n{text}",
                 question.protocol,

@@ -140,12 +140,12 @@ fn mapped_addresses_are_refused() {
         &asked,
         Delivered(DNS, asked.clone().dst(v4.dns)),
     );
-    let told = v4.reply(1);
+    let reply = v4.reply(1);
     walk.from(
         "its reply",
         DNS,
-        &told,
-        Delivered(CLIENT, told.clone().src(v4.dns_service)),
+        &reply,
+        Delivered(CLIENT, reply.clone().src(v4.dns_service)),
     );
     for (says, packet) in rows {
         walk.from(says, CLIENT, &packet, Dropped(134));
@@ -197,7 +197,7 @@ fn a_routed_prefix_is_the_senders_own() {
     );
     let rows = [
         ("within, IPv4", "10.201.0.77:1", "10.200.0.45:80", true),
-        ("beside, IPv4", "10.201.1.77:1", "10.200.0.45:80", false),
+        ("next to it, IPv4", "10.201.1.77:1", "10.200.0.45:80", false),
         (
             "within, IPv6",
             "[fd00:201::77]:1",
@@ -205,7 +205,7 @@ fn a_routed_prefix_is_the_senders_own() {
             true,
         ),
         (
-            "beside, IPv6",
+            "next to it, IPv6",
             "[fd00:201:0:1::77]:1",
             "[fd00:200::45]:80",
             false,
@@ -266,12 +266,12 @@ fn extension_headers_are_walked_over() {
             &asked,
             Delivered(DNS, at_backend.clone()),
         );
-        let told = with(family.reply(port));
-        let from_service = told.clone().src(family.dns_service);
+        let reply = with(family.reply(port));
+        let from_service = reply.clone().src(family.dns_service);
         walk.from(
             &format!("{says}: the reply"),
             DNS,
-            &told,
+            &reply,
             Delivered(CLIENT, from_service),
         );
         walk.from(
@@ -319,12 +319,12 @@ fn a_connection_does_not_excuse_a_header_that_contradicts_itself() {
         let ping = packet::echo_request(family.client, family.web, 80, 1).payload(&[1; 30]);
         let pong = packet::echo_reply(family.web, family.client, 80, 1);
         let replies = [udp.clone(), tcp.clone()].map(|packet| packet.src(there).dst(here));
-        for (asked, told) in [&udp, &tcp, &ping]
+        for (asked, reply) in [&udp, &tcp, &ping]
             .into_iter()
             .zip([&replies[0], &replies[1], &pong])
         {
             walk.from("there", CLIENT, asked, Delivered(WEB, asked.clone()));
-            walk.from("back", WEB, told, Delivered(CLIENT, told.clone()));
+            walk.from("back", WEB, reply, Delivered(CLIENT, reply.clone()));
         }
         let header = if family.is_v4() { 20 } else { 0 };
         for (says, packet) in [

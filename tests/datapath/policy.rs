@@ -184,7 +184,7 @@ fn tables(family: &Family) -> Vec<Table> {
             policies: ingress(&format!(r#"{{ from = ["cidr:{}/{length}"] }}"#, family.client)),
             rows: vec![
                 ("an address in it", Client, udp(Client, 53), 0),
-                ("one beside it", Intruder, udp(Intruder, 53), 133),
+                ("the port next to it", Intruder, udp(Intruder, 53), 133),
             ],
         },
         Table {
@@ -259,7 +259,7 @@ fn a_drop_names_what_decided() {
             "dropped 133 intruder -> kube-dns (service kube-dns) no rule of ingress kube-dns";
         walk.reported("no rule", &answer, &[line]);
         let answer = walk.from("the same again", INTRUDER, &asked, Dropped(133));
-        walk.reported("is counted, not told", &answer, &[]);
+        walk.reported("is counted, not reported", &answer, &[]);
 
         walk.end();
 
@@ -290,12 +290,12 @@ fn audit_lets_pass_and_says_so() {
             Delivered(DNS, asked.clone()),
         );
         walk.reported(
-            "it is told",
+            "it is reported",
             &answer,
             &["to-endpoint audit intruder -> kube-dns no rule of ingress kube-dns"],
         );
-        let told = packet::udp(at(family.dns, 53), at(family.intruder, 1));
-        walk.from("its reply", DNS, &told, Delivered(INTRUDER, told.clone()));
+        let reply = packet::udp(at(family.dns, 53), at(family.intruder, 1));
+        walk.from("its reply", DNS, &reply, Delivered(INTRUDER, reply.clone()));
         walk.end();
     }
 }
@@ -306,7 +306,7 @@ fn replies_always_pass() {
     let silent = with(&format!("{POLICY}egress = []\n"));
     for family in families() {
         let mut walk = Walk::new(family.name, &silent);
-        let (asked, told) = (family.question(1), family.reply(1));
+        let (asked, reply) = (family.question(1), family.reply(1));
         let opened = packet::udp(at(family.dns, 53), at(family.client, 2));
         walk.from("the server opens nothing", DNS, &opened, Dropped(133));
         walk.from(
@@ -318,8 +318,8 @@ fn replies_always_pass() {
         walk.from(
             "the reply",
             DNS,
-            &told,
-            Delivered(CLIENT, told.clone().src(family.dns_service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(family.dns_service)),
         );
         walk.end();
     }
@@ -401,16 +401,16 @@ fn a_dropped_reply_names_who_may_not_ask_any_more() {
     for family in families() {
         let mut walk = Walk::new(family.name, &with(""));
         let asked = |port, to| packet::udp(at(family.client, port), at(to, 53));
-        let told = |port, from| packet::udp(at(from, 53), at(family.client, port));
+        let reply_packet = |port, from| packet::udp(at(from, 53), at(family.client, port));
         let there = asked(1, family.web);
         walk.from("a workload", CLIENT, &there, Delivered(WEB, there.clone()));
         walk.from("the world", CLIENT, &asked(2, family.world), Passed);
         walk.reload(&closed);
-        let reply = told(1, family.web);
+        let reply = reply_packet(1, family.web);
         let answer = walk.from("the workload's reply", WEB, &reply, Dropped(133));
         let line = "dropped 133 web -> client reply no rule of egress client";
         walk.reported("the workload's reply", &answer, &[line]);
-        let reply = told(2, family.world);
+        let reply = reply_packet(2, family.world);
         let answer = walk.to("the world's reply", CLIENT, &reply, Dropped(133));
         let line = "dropped 133 world -> client reply no rule of egress client";
         walk.reported("the world's reply", &answer, &[line]);
@@ -425,9 +425,9 @@ fn a_reload_that_changes_nothing_for_a_connection_leaves_it_alone() {
     );
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
-        let (asked, told) = (family.question(3100), family.reply(3100));
+        let (asked, reply) = (family.question(3100), family.reply(3100));
         let at_backend = asked.clone().dst(family.dns);
-        let from_service = told.clone().src(family.dns_service);
+        let from_service = reply.clone().src(family.dns_service);
         walk.from(
             "the question",
             CLIENT,
@@ -439,7 +439,7 @@ fn a_reload_that_changes_nothing_for_a_connection_leaves_it_alone() {
             walk.from(
                 "the reply",
                 DNS,
-                &told,
+                &reply,
                 Delivered(CLIENT, from_service.clone()),
             );
             walk.from(
@@ -464,14 +464,14 @@ fn the_host_and_its_endpoints_speak() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
         let asked = packet::udp(at(family.host, 999), at(family.web, 80));
-        let told = packet::udp(at(family.web, 80), at(family.host, 999));
+        let reply = packet::udp(at(family.web, 80), at(family.host, 999));
         let answer = walk.to("the host asks", WEB, &asked, Passed);
         walk.reported(
             "to the endpoint",
             &answer,
             &["to-endpoint forwarded host -> web"],
         );
-        let answer = walk.from("the endpoint answers", WEB, &told, Passed);
+        let answer = walk.from("the endpoint answers", WEB, &reply, Passed);
         walk.reported(
             "to the host",
             &answer,
@@ -513,7 +513,7 @@ fn what_may_go_to_the_host_is_the_senders_policy() {
     }
 }
 
-/// Rules for `world` are asked beside those of the peer's own and of `any`: a deny of either wins.
+/// Rules for `world` are looked up as well as the peer's own and those of `any`: a deny of either wins.
 #[test]
 fn what_may_go_to_the_world_is_what_either_of_its_rules_says() {
     let named =

@@ -82,12 +82,12 @@ fn of_many_drops_one_is_reported() {
         seen == [(4000, 80, 2)],
         &seen,
     );
-    let told = walk
+    let reply = walk
         .node()
-        .held_back_drops(std::time::Duration::from_secs(5));
-    let repeats: Vec<u32> = told.iter().map(|flow| flow.repeats).collect();
+        .suppressed_drops(std::time::Duration::from_secs(5));
+    let repeats: Vec<u32> = reply.iter().map(|flow| flow.repeats).collect();
     walk.check(
-        "those that were held back are told with their count",
+        "suppressed ones are reported with their count",
         repeats == [5],
         repeats,
     );

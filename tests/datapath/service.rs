@@ -1,4 +1,4 @@
-//! Services: translation there and back, the choice of a backend, and what is said where there is none.
+//! Services: translation there and back, the choice of a backend, and the response where there is none.
 
 use crate::common::packet::{self, echo_reply, echo_request};
 use crate::lab::*;
@@ -8,9 +8,9 @@ use crate::walk::{Expect::*, Walk};
 fn a_question_goes_through_the_service_and_back() {
     for family in families() {
         let mut walk = Walk::new(family.name, CONFIG);
-        let (asked, told) = (family.question(54764), family.reply(54764));
+        let (asked, reply) = (family.question(54764), family.reply(54764));
         let at_backend = asked.clone().dst(family.dns);
-        let from_service = told.clone().src(family.dns_service);
+        let from_service = reply.clone().src(family.dns_service);
 
         let answer = walk.from(
             "the question",
@@ -24,7 +24,7 @@ fn a_question_goes_through_the_service_and_back() {
         let answer = walk.from(
             "the reply",
             DNS,
-            &told,
+            &reply,
             Delivered(CLIENT, from_service.clone()),
         );
         let line = "to-endpoint forwarded kube-dns -> client reply (service kube-dns) by dns-clients/ingress/0";
@@ -40,7 +40,7 @@ fn a_question_goes_through_the_service_and_back() {
         let answer = walk.from(
             "a second reply",
             DNS,
-            &told,
+            &reply,
             Delivered(CLIENT, from_service),
         );
         walk.reported("and is one of many too", &answer, &[]);
@@ -108,7 +108,7 @@ fn the_port_is_rewritten_with_the_address() {
             ("all ones", &[0xff; 64]),
         ] {
             let asked = packet::udp(at(family.client, 40001), service).payload(payload);
-            let told = packet::udp(backend, at(family.client, 40001)).payload(payload);
+            let reply = packet::udp(backend, at(family.client, 40001)).payload(payload);
             walk.from(
                 &format!("UDP there: {says}"),
                 CLIENT,
@@ -118,8 +118,8 @@ fn the_port_is_rewritten_with_the_address() {
             walk.from(
                 &format!("UDP back: {says}"),
                 WEB,
-                &told,
-                Delivered(CLIENT, told.clone().src(service)),
+                &reply,
+                Delivered(CLIENT, reply.clone().src(service)),
             );
         }
         walk.end();
@@ -131,7 +131,7 @@ fn a_udp_sum_of_zero_stays_zero() {
     let [family, _] = families();
     let mut walk = Walk::new(family.name, CONFIG);
     let asked = family.question(50000).no_checksum();
-    let told = family.reply(50000).no_checksum();
+    let reply = family.reply(50000).no_checksum();
     for time in ["first", "second"] {
         let at_backend = asked.clone().dst(family.dns);
         walk.from(
@@ -140,11 +140,11 @@ fn a_udp_sum_of_zero_stays_zero() {
             &asked,
             Delivered(DNS, at_backend),
         );
-        let from_service = told.clone().src(family.dns_service);
+        let from_service = reply.clone().src(family.dns_service);
         walk.from(
             &format!("the {time} reply"),
             DNS,
-            &told,
+            &reply,
             Delivered(CLIENT, from_service),
         );
     }
@@ -184,7 +184,7 @@ fn sctp_is_translated_without_its_checksum() {
         let init = packet::sctp(at(family.client, 3868), service)
             .payload(&[1, 0, 0, 20])
             .payload(&[7; 16]);
-        let told = packet::sctp(at(family.web, 3868), at(family.client, 3868))
+        let reply = packet::sctp(at(family.web, 3868), at(family.client, 3868))
             .tag(7)
             .payload(&[2, 0, 0, 4]);
         walk.from(
@@ -196,8 +196,8 @@ fn sctp_is_translated_without_its_checksum() {
         walk.from(
             "its answer",
             WEB,
-            &told,
-            Delivered(CLIENT, told.clone().src(family.web_service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(family.web_service)),
         );
         walk.end();
     }
@@ -287,8 +287,8 @@ fn where_nothing_is_served_the_sender_is_told() {
             ("a wrong port of that service", 220, udp(family.asleep, 81)),
         ];
         for (says, reason, asked) in rows {
-            let told = port_unreachable(&family, &asked);
-            walk.from(says, CLIENT, &asked, Refused(reason, told));
+            let response = port_unreachable(&family, &asked);
+            walk.from(says, CLIENT, &asked, Refused(reason, response));
         }
         walk.check(
             "leaves no connection",
@@ -367,7 +367,7 @@ fn a_backend_that_vanishes_takes_its_connections_along() {
             "name = \"node-b\"",
         );
         let asked = packet::udp(at(family.client, 6000), service).payload(b"again");
-        let told = packet::udp(old, at(family.client, 6000)).payload(b"here");
+        let reply = packet::udp(old, at(family.client, 6000)).payload(b"here");
         let syn = family.syn(6001, service);
         let syn_ack = packet::tcp(old, at(family.client, 6001))
             .syn()
@@ -389,8 +389,8 @@ fn a_backend_that_vanishes_takes_its_connections_along() {
         walk.from(
             "its reply",
             WEB,
-            &told,
-            Delivered(CLIENT, told.clone().src(service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(service)),
         );
         walk.from(
             "SYN before",
@@ -408,27 +408,27 @@ fn a_backend_that_vanishes_takes_its_connections_along() {
         walk.reload(&moved);
 
         walk.from(
-            "UDP chooses anew",
+            "UDP gets another backend",
             CLIENT,
             &asked,
             Delivered(WEB_2, asked.clone().dst(new)),
         );
-        let told = packet::udp(new, at(family.client, 6000)).payload(b"here");
+        let reply = packet::udp(new, at(family.client, 6000)).payload(b"here");
         walk.from(
             "and is answered from there",
             WEB_2,
-            &told,
-            Delivered(CLIENT, told.clone().src(service)),
+            &reply,
+            Delivered(CLIENT, reply.clone().src(service)),
         );
         walk.from(
-            "TCP is told at once",
+            "TCP gets a reset at once",
             CLIENT,
             &data,
             Refused(158, reset(&data)),
         );
         let syn = family.syn(6001, service);
         walk.from(
-            "and may begin anew",
+            "and may connect again",
             CLIENT,
             &syn,
             Delivered(WEB_2, syn.clone().dst(new)),

@@ -58,7 +58,7 @@ fn the_world_speaks_to_a_workload_and_is_answered() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
         let asked = packet::udp(at(family.world, 4000), at(family.web, 9)).payload(b"?");
-        let told = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
+        let reply = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
         for time in ["the first", "the second", "the established"] {
             let there = Delivered(WEB, asked.clone());
             let answer = walk.net(&format!("{time} question"), UPLINK, &asked, there);
@@ -66,8 +66,8 @@ fn the_world_speaks_to_a_workload_and_is_answered() {
                 let line = "to-endpoint forwarded world -> web";
                 walk.reported(time, &answer, &[line]);
             }
-            let back = Routed(told.clone());
-            let answer = walk.from(&format!("{time} reply"), WEB, &told, back);
+            let back = Routed(reply.clone());
+            let answer = walk.from(&format!("{time} reply"), WEB, &reply, back);
             let seen: Vec<_> = answer
                 .events
                 .iter()
@@ -79,7 +79,11 @@ fn the_world_speaks_to_a_workload_and_is_answered() {
             } else {
                 &[]
             };
-            walk.check("a reply is told where it leaves", seen == expected, &seen);
+            walk.check(
+                "a reply is reported where it leaves",
+                seen == expected,
+                &seen,
+            );
         }
         walk.end();
     }
@@ -95,9 +99,9 @@ fn a_service_with_its_backend_on_another_host() {
         let answer = walk.from("SYN", CLIENT, &syn, Routed(syn.clone().dst(backend)));
         let line = "to-network forwarded client -> world (service far)";
         walk.reported("SYN", &answer, &[line]);
-        let told = packet::tcp(backend, at(family.client, 4100)).syn().ack();
-        let heard = told.clone().src(service);
-        walk.net("SYN ACK", UPLINK, &told, Delivered(CLIENT, heard));
+        let reported = packet::tcp(backend, at(family.client, 4100)).syn().ack();
+        let heard = reported.clone().src(service);
+        walk.net("SYN ACK", UPLINK, &reported, Delivered(CLIENT, heard));
         let ack = packet::tcp(at(family.client, 4100), service).ack();
         let data = packet::tcp(backend, at(family.client, 4100))
             .ack()
@@ -232,14 +236,14 @@ fn nobody_out_there_joins_a_connection_of_the_hosts_or_of_workloads() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
         let asked = packet::udp(at(family.host, 5), at(family.web, 6));
-        let told = packet::udp(at(family.web, 6), at(family.host, 5));
+        let reply = packet::udp(at(family.web, 6), at(family.host, 5));
         for _ in 0..3 {
             walk.to("the host asks", WEB, &asked, Passed);
-            walk.from("it is answered", WEB, &told, Passed);
+            walk.from("it is answered", WEB, &reply, Passed);
         }
         walk.net("as the host", UPLINK, &asked, Dropped(INVALID_SOURCE));
         let asked = packet::udp(at(family.client, 5), at(family.web, 6));
-        let told = packet::udp(at(family.web, 6), at(family.client, 5));
+        let reply = packet::udp(at(family.web, 6), at(family.client, 5));
         for _ in 0..3 {
             walk.from(
                 "a workload asks",
@@ -250,12 +254,12 @@ fn nobody_out_there_joins_a_connection_of_the_hosts_or_of_workloads() {
             walk.from(
                 "it is answered",
                 WEB,
-                &told,
-                Delivered(CLIENT, told.clone()),
+                &reply,
+                Delivered(CLIENT, reply.clone()),
             );
         }
         walk.net("as the client", UPLINK, &asked, Dropped(INVALID_SOURCE));
-        walk.net("as the server", UPLINK, &told, Dropped(INVALID_SOURCE));
+        walk.net("as the server", UPLINK, &reply, Dropped(INVALID_SOURCE));
         walk.end();
     }
 }
@@ -403,7 +407,7 @@ fn who_sends_too_much_for_the_way_is_told() {
                 packet
             }
         };
-        let told = |packet: &Packet| {
+        let response = |packet: &Packet| {
             let error = fragmentation_needed(family.host, family.client, 1400, packet);
             if family.is_v4() {
                 error.quote_at_most(576 - 28).tos(0xc0)
@@ -412,7 +416,7 @@ fn who_sends_too_much_for_the_way_is_told() {
             }
         };
         let (fits, big) = (of(1400), of(1401));
-        walk.from("a new one", CLIENT, &big, Refused(136, told(&big)));
+        walk.from("a new one", CLIENT, &big, Refused(136, response(&big)));
         for _ in 0..2 {
             walk.from(
                 "what fits",
@@ -430,7 +434,12 @@ fn who_sends_too_much_for_the_way_is_told() {
             &fits,
             Routed(fits.clone().dst(backend)),
         );
-        walk.from("of the connection", CLIENT, &big, Refused(136, told(&big)));
+        walk.from(
+            "of the connection",
+            CLIENT,
+            &big,
+            Refused(136, response(&big)),
+        );
         if family.is_v4() {
             let may = packet::udp(at(family.client, 4300), service).payload(&[7; 1401 - 28]);
             walk.from(
@@ -449,11 +458,11 @@ fn a_packet_that_dies_here_is_told_of_on_both_sides() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
         let inward = packet::udp(at(family.world, 5), at(family.web, 6)).ttl(1);
-        let told = time_exceeded_here(&family, &inward);
-        walk.net("from the network", UPLINK, &inward, Refused(196, told));
+        let response = time_exceeded_here(&family, &inward);
+        walk.net("from the network", UPLINK, &inward, Refused(196, response));
         let outward = packet::udp(at(family.web, 5), at(family.world, 6)).ttl(1);
-        let told = time_exceeded_here(&family, &outward);
-        walk.from("for the network", WEB, &outward, Refused(196, told));
+        let response = time_exceeded_here(&family, &outward);
+        walk.from("for the network", WEB, &outward, Refused(196, response));
         walk.end();
     }
 }
@@ -476,7 +485,7 @@ fn where_no_route_leads() {
         walk.from("a black hole", WEB, &packet, Dropped(169));
         let namespace = walk.node().namespace();
         namespace.ip(&format!("route delete blackhole {}", family.world));
-        walk.from("mended", WEB, &packet, Routed(packet.clone()));
+        walk.from("repaired", WEB, &packet, Routed(packet.clone()));
         walk.node().namespace().ip("link delete ens5");
         walk.from(
             "without an uplink: the stack's to say",
@@ -505,14 +514,14 @@ fn a_tightened_policy_cuts_what_the_world_began() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
         let asked = packet::udp(at(family.world, 5), at(family.web, 6));
-        let told = packet::udp(at(family.web, 6), at(family.world, 5));
+        let reply = packet::udp(at(family.web, 6), at(family.world, 5));
         for _ in 0..3 {
             walk.net("a question", UPLINK, &asked, Delivered(WEB, asked.clone()));
-            walk.from("a reply", WEB, &told, Routed(told.clone()));
+            walk.from("a reply", WEB, &reply, Routed(reply.clone()));
         }
         let policy = "[policies.web]\nsubject = \"web\"\ningress = []\n\n[conntrack]";
         walk.reload(&changed(&config(), "[conntrack]", policy));
-        walk.from("the reply", WEB, &told, Dropped(133));
+        walk.from("the reply", WEB, &reply, Dropped(133));
         walk.net("the question", UPLINK, &asked, Dropped(133));
         walk.reload(&config());
         walk.net(
@@ -531,12 +540,12 @@ fn every_packet_is_told_where_it_comes_in_and_where_it_leaves() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config);
         let asked = packet::udp(at(family.world, 4000), at(family.web, 9)).payload(b"?");
-        let told = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
+        let reply_packet = packet::udp(at(family.web, 9), at(family.world, 4000)).payload(b"!");
         for time in ["the first", "the second", "the established"] {
             let there = Delivered(WEB, asked.clone());
             let question = walk.net(&format!("{time} question"), UPLINK, &asked, there);
-            let back = Routed(told.clone());
-            let reply = walk.from(&format!("{time} reply"), WEB, &told, back);
+            let back = Routed(reply_packet.clone());
+            let reply = walk.from(&format!("{time} reply"), WEB, &reply_packet, back);
             let events = question.events.iter().chain(&reply.events);
             let seen: Vec<_> = events
                 .map(|flow| (flow.point, flow.interface.as_str()))

@@ -90,7 +90,7 @@ impl Walk {
             .macs(workload_mac(interface), host_mac(interface))
             .build();
         let answer = self.node.from_container_merged(interface, &frame, merged);
-        self.judge(
+        self.check_packet(
             says,
             Hook::FromContainer,
             interface,
@@ -114,7 +114,7 @@ impl Walk {
             .macs(workload_mac(interface), host_mac(interface))
             .build();
         let answer = self.node.from_netdev_merged(interface, &frame, merged);
-        self.judge(says, Hook::FromNetdev, interface, &frame, &expect, answer)
+        self.check_packet(says, Hook::FromNetdev, interface, &frame, &expect, answer)
     }
 
     /// The host's stack sends a packet to the workload.
@@ -168,7 +168,7 @@ impl Walk {
         &self.node
     }
 
-    /// Notes what is wrong beside packets.
+    /// Notes what is wrong with something other than packets.
     pub fn check(&mut self, says: &str, right: bool, got: impl std::fmt::Debug) {
         if !right {
             self.failures
@@ -207,11 +207,11 @@ impl Walk {
             Hook::ToNetdev => self.node.to_netdev(interface, frame),
             Hook::Xdp => self.node.xdp_entry(frame),
         };
-        self.judge(says, hook, interface, frame, expect, answer)
+        self.check_packet(says, hook, interface, frame, expect, answer)
     }
 
     /// Notes what is wrong with an answer.
-    fn judge(
+    fn check_packet(
         &mut self,
         says: &str,
         hook: Hook,
@@ -220,13 +220,13 @@ impl Walk {
         expect: &Expect,
         answer: Answer,
     ) -> Answer {
-        let told = match expect {
+        let reply = match expect {
             Expect::Dropped(reason) | Expect::Refused(reason, _) => {
                 is_told(*reason, hook, interface, &answer)
             }
             _ => Ok(()),
         };
-        if let Err(problem) = compare(frame, interface, hook, expect, &answer).and(told) {
+        if let Err(problem) = compare(frame, interface, hook, expect, &answer).and(reply) {
             let hook = match hook {
                 Hook::FromContainer => "from",
                 Hook::ToContainer => "to",
@@ -245,7 +245,7 @@ impl Walk {
     }
 }
 
-/// A drop is reported where it was made, or held back behind one that was; but broadcast is only counted.
+/// A drop is reported where it was made, or suppressed behind one that was; but broadcast is only counted.
 fn is_told(reason: u8, hook: Hook, interface: &str, answer: &Answer) -> Result<(), String> {
     const MULTICAST: u8 = 226;
     let point = match hook {
@@ -271,8 +271,8 @@ fn is_told(reason: u8, hook: Hook, interface: &str, answer: &Answer) -> Result<(
     ) {
         (1, 0) | (0, 1) => Ok(()),
         (0, 0) if reason == MULTICAST => Ok(()),
-        (told, suppressed) => Err(format!(
-            "  expected one report of the drop at {point} of {interface}, got {told}, and {suppressed} held back"
+        (reported, suppressed) => Err(format!(
+            "  expected one report of the drop at {point} of {interface}, got {reported}, and {suppressed} suppressed"
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of the house: what a reviewer would have to remember. Each breach is told with its place and its rule.
+//! The rules of the house: what a reviewer would have to remember. Each breach is reported with its place and its rule.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -15,7 +15,7 @@ const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
 
 #[test]
 fn every_metric_has_its_row() {
-    let mut said = BTreeMap::new();
+    let mut documented = BTreeMap::new();
     for line in PAGE.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         if let [_, name, kind, labels, meaning, _] = cells[..]
@@ -24,14 +24,14 @@ fn every_metric_has_its_row() {
             assert!(!meaning.is_empty(), "{name}");
             let labels: Vec<&str> = labels.split('`').skip(1).step_by(2).collect();
             let name = name.trim_matches('`');
-            let before = said.insert(name, (kind, labels));
+            let before = documented.insert(name, (kind, labels));
             assert!(before.is_none(), "{name} stands once");
         }
     }
     let served = families()
         .map(|family| (family.name, (family.kind.name(), family.labels.to_vec())))
         .collect();
-    assert_eq!(said, served);
+    assert_eq!(documented, served);
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn alert_expressions() -> Vec<String> {
 
 /// The words of an expression that stand for something, without what is in quotes.
 fn words(expression: &str) -> Vec<&str> {
-    let outside = expression.split('"').step_by(2);
+    let unquoted = expression.split('"').step_by(2);
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$';
-    outside
+    unquoted
         .flat_map(|part| part.split(move |c| !is_inside(c)))
         .filter(|word| !word.is_empty())
         .collect()
@@ -96,10 +96,10 @@ fn words(expression: &str) -> Vec<&str> {
 
 /// What an expression says of labels: in front of a comparison inside of braces, and behind `by`.
 fn labels(expression: &str) -> BTreeSet<String> {
-    let outside: String = expression.split('"').step_by(2).collect();
+    let unquoted: String = expression.split('"').step_by(2).collect();
     let mut found = BTreeSet::new();
-    let lists = outside.split('{').skip(1).map(|rest| (rest, '}'));
-    let groups = outside.split("by (").skip(1).map(|rest| (rest, ')'));
+    let lists = unquoted.split('{').skip(1).map(|rest| (rest, '}'));
+    let groups = unquoted.split("by (").skip(1).map(|rest| (rest, ')'));
     for (rest, end) in lists.chain(groups) {
         let list = rest.split(end).next().unwrap_or_default();
         let names = list.split(',').map(|item| {

@@ -30,7 +30,7 @@ fn rows(section: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every command that does something, as `dpd ct list`, with what it can be told.
+/// Every command that does something, as `dpd ct list`, with its options.
 fn commands(command: &clap::Command, path: &str, found: &mut BTreeMap<String, BTreeSet<String>>) {
     let mut children = command
         .get_subcommands()
@@ -91,12 +91,16 @@ fn every_option_stands_in_its_commands_section() {
         let Some(section) = sections.get(&command) else {
             continue; // the test of the sections says so
         };
-        let said = rows(section);
+        let documented = rows(section);
         for option in &options {
-            let is_said = said.contains(option.as_str()) || general.contains(option.as_str());
-            assert!(is_said, "docs/commands.md: {command} lacks {option}");
+            let is_documented =
+                documented.contains(option.as_str()) || general.contains(option.as_str());
+            assert!(is_documented, "docs/commands.md: {command} lacks {option}");
         }
-        for option in said.iter().filter(|word| word.starts_with(['-', '<', '['])) {
+        for option in documented
+            .iter()
+            .filter(|word| word.starts_with(['-', '<', '[']))
+        {
             assert!(
                 options.contains(*option),
                 "docs/commands.md: {command} has no {option}"
@@ -107,20 +111,20 @@ fn every_option_stands_in_its_commands_section() {
 
 #[test]
 fn options_of_every_command_are_those_of_the_program() {
-    let said = rows(sections(COMMANDS)["Options of every command"]);
+    let documented = rows(sections(COMMANDS)["Options of every command"]);
     let mut real: BTreeSet<String> = ["-h", "--help", "-V", "--version"]
         .map(str::to_owned)
         .into();
     let command = Cli::command();
     real.extend(command.get_arguments().flat_map(spellings));
     real.extend(["-o".to_owned(), "--output FORMAT".to_owned()]);
-    assert_eq!(said, real.iter().map(String::as_str).collect());
+    assert_eq!(documented, real.iter().map(String::as_str).collect());
 }
 
 #[test]
 fn every_drop_reason_has_its_row() {
     let section = sections(DATAPATH)["Drop reasons"];
-    let mut said = BTreeMap::new();
+    let mut documented = BTreeMap::new();
     for line in section.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         if let [_, number, words, meaning, advice, _] = cells[..]
@@ -128,7 +132,7 @@ fn every_drop_reason_has_its_row() {
         {
             assert!(!meaning.is_empty() && !advice.is_empty(), "{number}");
             assert!(
-                said.insert(number, words.to_owned()).is_none(),
+                documented.insert(number, words.to_owned()).is_none(),
                 "{number} stands once"
             );
         }
@@ -137,7 +141,7 @@ fn every_drop_reason_has_its_row() {
         .into_values()
         .filter(|number| *number != 0);
     let made = made.map(|number| (number, drop_reason::words(number as u8).to_owned()));
-    assert_eq!(said, made.collect());
+    assert_eq!(documented, made.collect());
 }
 
 #[test]

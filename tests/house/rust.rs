@@ -2,7 +2,7 @@
 
 use super::source::{self, below, keep, product};
 
-/// The layers, the highest first: a module uses those below its own layer, and none beside itself.
+/// The layers, the highest first: a module uses those below its own layer, and none of its own layer.
 const LAYERS: [&[&str]; 7] = [
     &["cli"],
     &["daemon"],
@@ -128,7 +128,7 @@ const PLACES: [Place; 10] = [
         but: &[],
     },
     Place {
-        rule: "a failure is told, not panicked about",
+        rule: "a failure is returned, not panicked about",
         folder: "src/",
         words: &[
             ".unwrap()",

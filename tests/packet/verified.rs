@@ -27,17 +27,17 @@ fn wrong_packets_are_refused_with_the_reason() {
         (
             "a UDP length",
             v4().udp_length(9),
-            "UDP says 9 bytes, there are 16",
+            "UDP states 9 bytes, there are 16",
         ),
         (
             "a total length that is too long",
             v4().ip_length(99),
-            "the IP packet says 99 bytes, there are 36",
+            "the IP packet states 99 bytes, there are 36",
         ),
         (
             "a payload length that is too long",
             v6().ip_length(99),
-            "the IP packet says 139 bytes, there are 56",
+            "the IP packet states 139 bytes, there are 56",
         ),
         (
             "a total length that is too short",
@@ -62,7 +62,7 @@ fn wrong_packets_are_refused_with_the_reason() {
         (
             "bytes behind a long packet",
             v4().payload(&[0; 40]).pad(3),
-            "the IP packet says 76 bytes, there are 79",
+            "the IP packet states 76 bytes, there are 79",
         ),
         (
             "a cut",

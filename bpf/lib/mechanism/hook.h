@@ -26,7 +26,7 @@ struct hook_row {
 	__u8 role; /* enum interface_role: of the interfaces that have it */
 	__u8 point; /* enum point: in events about packets that arrive */
 	__u8 direction; /* enum direction: whose policy a packet meets first, seen from the workload */
-	__u8 sender; /* enum party: who sends what arrives, as far as the hook alone tells */
+	__u8 sender; /* enum party: who sends what arrives, by the hook alone */
 	__u8 first_step; /* enum step, after parsing: STEP_LB where services answer, else STEP_CT */
 	__u8 flags; /* enum hook_flags */
 };

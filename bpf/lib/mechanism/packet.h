@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The packet as the chain knows it: a per-CPU record that one step hands to the next. Its members stand in groups, one for
- * each step that writes it; who reads a group is said there. Each member has one meaning.
+ * each step that writes it, with a line on who writes and who reads them. Each member has one meaning.
  */
 #ifndef DPD_PACKET_H
 #define DPD_PACKET_H

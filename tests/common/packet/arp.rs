@@ -12,7 +12,7 @@ pub fn arp_request(sender_mac: Mac, sender: impl SocketText, target: impl Socket
     message(1, (sender_mac, sender), ([0; 6], target)).macs(sender_mac, BROADCAST)
 }
 
-/// `sender` is at `sender_mac`, told to `target`.
+/// `sender` is at `sender_mac`, sent to `target`.
 pub fn arp_reply(
     sender_mac: Mac,
     sender: impl SocketText,

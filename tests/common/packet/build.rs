@@ -393,7 +393,7 @@ impl Packet {
     }
 }
 
-/// IPv6 tells a fragment by a header of its own, which takes the `id` of the packet.
+/// IPv6 marks a fragment by a header of its own, which takes the `id` of the packet.
 fn mark_fragment(ip: &mut Ip, offset: usize, more: bool) {
     let offset = offset as u16;
     if ip.is_v4() {

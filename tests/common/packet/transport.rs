@@ -40,7 +40,7 @@ pub struct Sctp {
     pub checksum: Option<[u8; 4]>,
 }
 
-/// An ICMP or ICMPv6 message; the family of the addresses tells which.
+/// An ICMP or ICMPv6 message; by the family of the addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Icmp {
     pub kind: u8,

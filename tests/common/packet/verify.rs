@@ -68,19 +68,19 @@ fn verify_ip(bytes: &[u8], parsed: &Parsed, room: Room) -> Result<(), String> {
     };
     let there = bytes.len() - parsed.ip_at;
     let header = parsed.transport_at - parsed.ip_at;
-    let said = usize::from(ip.length) + if ip.is_v4() { 0 } else { 40 };
-    if said < header {
+    let stated = usize::from(ip.length) + if ip.is_v4() { 0 } else { 40 };
+    if stated < header {
         return Err(format!(
-            "the IP packet says {said} bytes, its headers alone are {header}"
+            "the IP packet states {stated} bytes, its headers alone are {header}"
         ));
     }
     match room {
-        _ if said == there => {}
-        Room::Padded if said < there => {}
-        Room::Quoted if said > there => {}
+        _ if stated == there => {}
+        Room::Padded if stated < there => {}
+        Room::Quoted if stated > there => {}
         _ => {
             return Err(format!(
-                "the IP packet says {said} bytes, there are {there}"
+                "the IP packet states {stated} bytes, there are {there}"
             ));
         }
     }
@@ -88,7 +88,7 @@ fn verify_ip(bytes: &[u8], parsed: &Parsed, room: Room) -> Result<(), String> {
         return Err("the IPv4 header checksum is wrong".to_owned());
     }
     // A quote that is cut short, or a fragment, does not hold all that its checksum is over.
-    if said > there || ip.is_fragment() {
+    if stated > there || ip.is_fragment() {
         return verify_part(parsed, ip);
     }
     verify_transport(&bytes[parsed.transport_at..parsed.end], parsed, ip)
@@ -116,9 +116,9 @@ fn verify_transport(body: &[u8], parsed: &Parsed, ip: &ParsedIp) -> Result<(), S
     let sum = match ip.protocol {
         protocol::TCP => ("TCP", with_pseudo_header()),
         protocol::UDP => {
-            let said = usize::from(parsed.udp_length.unwrap_or(0));
-            if said != body.len() {
-                return Err(format!("UDP says {said} bytes, there are {}", body.len()));
+            let stated = usize::from(parsed.udp_length.unwrap_or(0));
+            if stated != body.len() {
+                return Err(format!("UDP states {stated} bytes, there are {}", body.len()));
             }
             match (parsed.checksum, ip.is_v4()) {
                 (Some(0), true) => ("UDP", 0),

@@ -20,10 +20,10 @@ fn all(walk: &mut Walk, says: &str, family: &Family, expected: Verdict) {
     let ends = (workload_mac(INTRUDER), host_mac(INTRUDER));
     let asked = packet::udp(at(family.intruder, 5), at(family.web, 7));
     let service = packet::tcp(at(family.intruder, 5), at(family.dns_service, 53)).syn();
-    let told = packet::udp(at(family.host, 7), at(family.intruder, 5));
+    let reply = packet::udp(at(family.host, 7), at(family.intruder, 5));
     let arp = arp_request(workload_mac(INTRUDER), ip("10.200.0.65"), "169.254.1.1").build();
     let sent = [asked, service].map(|packet| packet.macs(ends.0, ends.1).build());
-    let got = told.macs(ends.1, ends.0).build();
+    let got = reply.macs(ends.1, ends.0).build();
     let mut verdicts: Vec<Verdict> = [&sent[0], &sent[1], &arp]
         .map(|frame| walk.node().from_container(INTRUDER, frame).verdict)
         .into();
