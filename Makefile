@@ -1,8 +1,8 @@
 # make           build dpd; installs from Debian what is missing
 # make demo      see it work: a DNS query through a service, in a lab of network namespaces
 # make test      every check and test
-# make bench     print what packets, events and changes cost, beside plain routing and nftables
-# make fuzz      throw made-up configurations at the parser for FUZZ_SECONDS (60)
+# make bench     print what packets, events and changes cost, compared with plain routing and nftables
+# make fuzz      feed generated configurations to the parser for FUZZ_SECONDS (60)
 # make install   put dpd, its unit and an example configuration on this host
 
 PREFIX ?= /usr/local
@@ -34,16 +34,16 @@ test: test-packages cargo
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
 
-# One after the other, on a machine that does nothing else.
+# One after the other, on an otherwise idle machine.
 bench: bench-packages cargo
-	@[ "$$(id -u)" = 0 ] || { echo "make: the benches make network namespaces: run 'make bench' as root" >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || { echo "make: the benches create network namespaces: run 'make bench' as root" >&2; exit 1; }
 	cargo build --benches --profile bench --locked
 	for bench in path traffic size flood events scale; do \
 		echo "== $$bench" && cargo bench --quiet --locked --bench $$bench || exit 1; \
 	done
 
-# What it finds lies in fuzz/artifacts: mend it, and put the text into fuzz/corpus/config, which 'make test' replays. What
-# is only new goes to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is needed.
+# Findings are in fuzz/artifacts: fix the cause, and put the input into fuzz/corpus/config, which 'make test' replays. Inputs
+# that only add coverage go to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is needed.
 fuzz: packages cargo
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	@mkdir -p $(TARGET)/fuzz-corpus
