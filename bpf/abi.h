@@ -289,7 +289,7 @@ enum policy_key_bits {
 	POLICY_KEY_PORT_BITS = 96,
 };
 
-/* A denied prefix; its key is an identity_key. */
+/* A denied prefix; its key is an address_prefix_key. */
 struct prefilter {
 	__u32 number; /* its key in the catalog and in dpd_prefilter_hits */
 };

@@ -59,4 +59,5 @@ struct abi_numbers {
 
 const struct abi_records *dpd_abi_records;
 const struct abi_numbers *dpd_abi_numbers;
-const struct hook_row dpd_hooks[HOOK_COUNT] = HOOK_TABLE;
+/* No constant: libbpf would bind its section to every program, though none reads it. */
+struct hook_row dpd_hooks[HOOK_COUNT] SEC(".data.hooks") = HOOK_TABLE;

@@ -101,14 +101,14 @@ fn hook_rows() -> Vec<abi::hook_row> {
         .expect("open the object");
     let constants = object
         .maps()
-        .find(|map| map.name().to_string_lossy().ends_with(".rodata"));
+        .find(|map| map.name().to_string_lossy().ends_with(".data.hooks"));
     let constants = constants.expect("the object has constants");
     let bytes = constants
         .initial_value()
         .expect("the constants have values");
     let types = object_types();
     let section: DataSec<'_> = types
-        .type_by_name(".rodata")
+        .type_by_name(".data.hooks")
         .expect("the object has constants");
     let table = section.iter().find(|variable| {
         let name = types.type_by_id::<Var<'_>>(variable.ty);
