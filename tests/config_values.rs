@@ -325,7 +325,7 @@ fn peers_of_every_spelling() {
         ("any", Peer::Any),
         ("host", Peer::Host),
         ("remote-node", Peer::RemoteNode),
-        ("world", Peer::HostState),
+        ("world", Peer::World),
         ("a", Peer::Identity("a".to_owned())),
         ("b.c", Peer::Identity("b.c".to_owned())),
         ("label:app=a", label("app", "a")),

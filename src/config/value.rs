@@ -254,7 +254,7 @@ pub(super) fn peer(text: &str) -> Parsed<Peer> {
         ("any", _) => return Ok(Peer::Any),
         ("host", _) => return Ok(Peer::Host),
         ("remote-node", _) => return Ok(Peer::RemoteNode),
-        ("world", _) => return Ok(Peer::HostState),
+        ("world", _) => return Ok(Peer::World),
         (_, Some(("cidr", rest))) => return prefix(rest).map(Peer::Cidr),
         (_, Some(("label", rest))) => {
             return label(rest).map(|(key, value)| Peer::Label { key, value });

@@ -47,7 +47,7 @@ pub enum Peer {
     Any,
     Host,
     RemoteNode,
-    HostState,
+    World,
     /// An identity by its name in the file.
     Identity(String),
     /// Every identity that carries this label.
@@ -64,7 +64,7 @@ impl fmt::Display for Peer {
             Peer::Any => f.write_str("any"),
             Peer::Host => f.write_str("host"),
             Peer::RemoteNode => f.write_str("remote-node"),
-            Peer::HostState => f.write_str("world"),
+            Peer::World => f.write_str("world"),
             Peer::Identity(name) => f.write_str(name),
             Peer::Label { key, value } => write!(f, "label:{key}={value}"),
             Peer::Cidr(prefix) => write!(f, "cidr:{prefix}"),

@@ -55,7 +55,7 @@ impl<'a> PeerClasses<'a> {
             Peer::Any => vec![reserved::CLASS_ANY],
             Peer::Host => self.of_identities(&[reserved::HOST]),
             Peer::RemoteNode => self.of_identities(&[reserved::REMOTE_NODE]),
-            Peer::HostState => vec![reserved::CLASS_WORLD],
+            Peer::World => vec![reserved::CLASS_WORLD],
             Peer::Identity(name) => match self.config.identities.get(name) {
                 Some(identity) => self.of_identities(&[identity.id]),
                 None => Vec::new(),

@@ -229,7 +229,7 @@ pub fn peer(text: &str) -> Peer {
         "any" => Peer::Any,
         "host" => Peer::Host,
         "remote-node" => Peer::RemoteNode,
-        "world" => Peer::HostState,
+        "world" => Peer::World,
         _ => {
             if let Some(prefix) = text.strip_prefix("cidr:") {
                 return Peer::Cidr(net(prefix));

@@ -29,7 +29,7 @@ enum Who<'a> {
     Host,
     Node,
     /// Elsewhere; the identity that names it, if one does.
-    HostState(Option<&'a str>),
+    World(Option<&'a str>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl<'a> Oracle<'a> {
         });
         let around = cidrs.filter(|(cidr, _)| cidr.contains(&address));
         let named = around.max_by_key(|(cidr, _)| cidr.prefix_len());
-        let mut best = (0, Who::HostState(named.map(|(_, name)| name)));
+        let mut best = (0, Who::World(named.map(|(_, name)| name)));
         let mut nodes = self.config.nodes.values().flat_map(|node| &node.addresses);
         if nodes.any(|node| *node == address) {
             best = (IpNet::from(address).prefix_len(), Who::Node);
@@ -86,14 +86,14 @@ impl<'a> Oracle<'a> {
     fn is_peer(&self, peer: &Peer, address: IpAddr) -> bool {
         let identity = match self.who(address) {
             Who::Endpoint { identity, .. } => Some(identity),
-            Who::HostState(named) => named,
+            Who::World(named) => named,
             Who::Host | Who::Node => None,
         };
         match peer {
             Peer::Any => true,
             Peer::Host => self.who(address) == Who::Host,
             Peer::RemoteNode => self.who(address) == Who::Node,
-            Peer::HostState => matches!(self.who(address), Who::HostState(_)),
+            Peer::World => matches!(self.who(address), Who::World(_)),
             Peer::Identity(name) => identity == Some(name),
             Peer::Label { key, value } => identity.is_some_and(|name| {
                 let labels = &self.config.identities[name].labels;

@@ -171,7 +171,7 @@ impl Context<'_> {
                         .help(help);
                 }
             }
-            Peer::Any | Peer::Host | Peer::RemoteNode | Peer::HostState | Peer::Cidr(_) => {}
+            Peer::Any | Peer::Host | Peer::RemoteNode | Peer::World | Peer::Cidr(_) => {}
         }
     }
 }
