@@ -130,7 +130,11 @@ fn steps(node: &Namespace, size: &Size) {
     node.run(|| {
         let world = timed("look at the host", || dpd::net::snapshot().expect("look"));
         timed("compile", || {
-            drop(plan::compile(&config, &world, &Catalog::default()))
+            drop(plan::compile(plan::Inputs {
+                config: &config,
+                host: &world,
+                previous: &Catalog::default(),
+            }))
         });
         let mut reconciler = timed("load the programs", || {
             Reconciler::start(&config).expect("load the programs")

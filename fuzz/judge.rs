@@ -8,7 +8,7 @@ use dpd::config::{self, Config, Excerpt, Problems, Source};
 use dpd::model::catalog::Catalog;
 use dpd::model::host::HostState;
 use dpd::model::state::State;
-use dpd::plan;
+use dpd::plan::{self, Inputs};
 
 /// What parts the main file and its drop-ins from each other.
 const NEXT_FILE: &str = "\n#### next file\n";
@@ -111,13 +111,20 @@ fn judge_text(problems: &Problems) {
 
 fn judge_config(config: &Config) {
     let nothing = State::default();
-    for world in [HostState::default(), plan::imagined(config)] {
-        let state = plan::compile(config, &world, &nothing.catalog);
+    for host in [HostState::default(), plan::assumed_host(config)] {
+        let compile = |previous: &Catalog| {
+            plan::compile(Inputs {
+                config,
+                host: &host,
+                previous,
+            })
+        };
+        let state = compile(&nothing.catalog);
         assert!(
             plan::diff(&state, &state).is_empty(),
             "a state differs from itself"
         );
-        let again = plan::compile(config, &world, &state.catalog);
+        let again = compile(&state.catalog);
         assert!(
             again == state,
             "the same file after itself is another state"

@@ -34,7 +34,7 @@ use crate::model::host::HostState;
 use crate::model::state::{State, XdpMode};
 use crate::model::status::Drift;
 use crate::parallel::both;
-use crate::plan::{self, Change};
+use crate::plan::{self, Change, Inputs};
 use census::ConnectionSnapshot;
 pub use hooks::{Part, Refused};
 use hooks::{roles, take_off, xdp_modes};
@@ -311,7 +311,12 @@ impl Reconciler {
     ) -> Planned {
         let nothing = State::default();
         let before = self.live.as_ref().unwrap_or(&nothing);
-        let (state, _) = both(|| plan::compile(config, world, &before.catalog), wait);
+        let inputs = Inputs {
+            config,
+            host: world,
+            previous: &before.catalog,
+        };
+        let (state, _) = both(|| plan::compile(inputs), wait);
         let (changes, prepared) = match before == &state {
             true => (Vec::new(), None),
             false => both(|| plan::diff(before, &state), || write(&state)),

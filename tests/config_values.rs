@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dpd::config::{
     Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
-    LogTarget, Node, Place, Policy, PolicySettings, RemoteNode, Rule, Service, Source, XdpMode,
-    load, parse,
+    LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, Source, SourceLocation,
+    XdpMode, load, parse,
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
@@ -271,11 +271,11 @@ fn the_example_is_the_lab() {
     assert_eq!(rules[0].action, Action::Allow);
     let text = std::fs::read_to_string(&path).unwrap();
     let line = text.lines().position(|line| line.starts_with("ingress"));
-    let place = Place {
+    let location = SourceLocation {
         file: path,
         line: line.expect("the rule's line") + 1,
     };
-    assert_eq!(rules[0].place, place);
+    assert_eq!(rules[0].location, location);
 }
 
 #[test]

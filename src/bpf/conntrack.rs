@@ -218,7 +218,7 @@ impl Tables {
                 let is_live = expires_ns(settings, tuple.protocol, &entry) > now && !is_closing;
                 if is_live && !is_reply(&entry) {
                     let conversation = conversation(&tuple, &entry);
-                    *open.conversations.entry(conversation).or_default() += 1;
+                    *open.groups.entry(conversation).or_default() += 1;
                     *open.by_table.entry(name).or_default() += 1;
                 }
             };

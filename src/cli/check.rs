@@ -13,7 +13,7 @@ use crate::config::{self, Config, Interface, Loaded};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
 use crate::net;
-use crate::plan;
+use crate::plan::{self, Inputs};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -40,7 +40,7 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn print_host(file: &Path, config: &Config) -> Result<()> {
-    let host = net::snapshot().map(|world| net::checks(config, &world));
+    let host = net::snapshot().map(|host| net::checks(config, &host));
     let host =
         host.unwrap_or_else(|error| vec![format!("this host can't be looked at: {error:#}")]);
     for warning in host {
@@ -50,8 +50,11 @@ fn print_host(file: &Path, config: &Config) -> Result<()> {
 }
 
 fn print_budget(config: &Config, format: Format) -> Result<()> {
-    let world = plan::imagined(config);
-    let state = plan::compile(config, &world, &Catalog::default());
+    let state = plan::compile(Inputs {
+        config,
+        host: &plan::assumed_host(config),
+        previous: &Catalog::default(),
+    });
     let connections = config.conntrack.size;
     let budget = budget::budget(Sizes { connections }, &state)?;
     output::print(&match format {

@@ -14,7 +14,7 @@ use crate::bpf::reader::Reader;
 use crate::config::Config;
 use crate::model::state::State;
 use crate::net;
-use crate::plan::{self, Change};
+use crate::plan::{self, Change, Inputs};
 
 /// What `dpd plan` ends with if it has changes to show.
 const HAS_CHANGES: u8 = 3;
@@ -43,13 +43,20 @@ pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
 fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     let reader = Reader::find(&node.bpf_root)?;
     let live = reader.as_ref().map(Reader::find_state).transpose()?;
-    let world = net::snapshot()?;
+    let host = net::snapshot()?;
+    let compile = |previous| {
+        plan::compile(Inputs {
+            config,
+            host: &host,
+            previous,
+        })
+    };
     let (Some(reader), Some(live)) = (reader, live.flatten()) else {
         let nothing = State::default();
-        let wanted = plan::compile(config, &world, &nothing.catalog);
+        let wanted = compile(&nothing.catalog);
         return Ok(plan::diff(&nothing, &wanted));
     };
-    let wanted = plan::compile(config, &world, &live.catalog);
+    let wanted = compile(&live.catalog);
     let mut changes = plan::diff(&live, &wanted);
     let size = reader.conntrack_sizes()?.connections;
     let sizes = Sizes {
@@ -60,7 +67,7 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     }
     let open = reader.open_connections(&live.settings)?;
     let excess = sizes.excess(&open.by_table);
-    plan::effect::count(&live, &wanted, &mut changes, open.conversations);
+    plan::change::add_effects(&live, &wanted, &mut changes, open.groups);
     changes.extend(plan::resized(size, sizes.connections, excess));
     Ok(changes)
 }
@@ -92,10 +99,10 @@ fn row(change: &Change) -> ChangeRow<'_> {
             '-' => "remove",
             _ => "change",
         },
-        kind: change.thing.kind,
-        name: &change.thing.name,
+        kind: change.object.kind,
+        name: &change.object.name,
         text: change.text(),
-        effect: (!effect.is_nothing()).then(|| effect.to_string()),
+        effect: (!effect.is_empty()).then(|| effect.to_string()),
         connections: effect.connections(),
         ended: effect.ended,
         moved: effect.moved,
@@ -108,13 +115,13 @@ fn row(change: &Change) -> ChangeRow<'_> {
 mod tests {
     use super::*;
     use crate::cli::documented;
-    use crate::plan::{Effect, Thing};
+    use crate::plan::{Effect, Object};
 
     #[test]
     fn the_keys_are_those_of_the_page() {
         let change = Change {
             sign: '-',
-            thing: Thing {
+            object: Object {
                 kind: "backend",
                 name: "10.200.0.45:53 of service kube-dns".to_owned(),
             },

@@ -167,12 +167,12 @@ pub struct Rule {
     pub ports: Vec<Ports>,
     pub action: Action,
     /// Where the rule stands.
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
-/// A place in a file.
+/// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     pub file: PathBuf,
     /// From 1.
     pub line: usize,

@@ -175,7 +175,7 @@ fn excerpt(files: &Files, span: Span) -> Excerpt {
     let line = files.line(span);
     let in_line = |byte: usize| byte.clamp(line.start, line.end) - line.start;
     Excerpt::new(
-        files.place(span).line,
+        files.location(span).line,
         &files.source(span).text[line.clone()],
         in_line(span.bytes().start)..in_line(span.bytes().end),
     )

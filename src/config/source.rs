@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::Place;
+use super::SourceLocation;
 
 /// One file as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +74,9 @@ impl<'s> Files<'s> {
         &self.sources[span.file()]
     }
 
-    /// The text of a span, and the line that it begins in.
-    pub fn place(&self, span: Span) -> Place {
-        Place {
+    /// The file of a span, and the line that it begins in.
+    pub fn location(&self, span: Span) -> SourceLocation {
+        SourceLocation {
             file: self.source(span).path.clone(),
             line: self.line_index(span) + 1,
         }

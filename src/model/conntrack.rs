@@ -87,7 +87,7 @@ impl FlowGroup {
 /// The connections that are open, as one walk over their tables finds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenConnections {
-    pub conversations: HashMap<FlowGroup, u64>,
+    pub groups: HashMap<FlowGroup, u64>,
     /// By the table's name.
     pub by_table: BTreeMap<&'static str, u64>,
 }

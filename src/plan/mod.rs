@@ -1,72 +1,70 @@
 //! The plan: what the kernel's tables have to hold for a configuration on this host.
 //!
-//! Pure and deterministic: the same configuration, world and known numbers give the same state, so that
-//! everything here is tested without root and a plan that is only shown is the plan that would be applied.
+//! Pure and deterministic: the same inputs give the same state. So everything here is tested without root, and
+//! `dpd plan` shows exactly what the daemon would apply.
 
-pub mod address;
-mod cidr;
-mod diff;
-pub mod effect;
-mod endpoint;
-mod imagined;
-mod numbers;
-mod peer;
+mod assumed_host;
+pub mod change;
+mod endpoints;
+mod ids;
+mod inputs;
+pub mod ipcache;
 pub mod policy;
-mod ports;
 mod prefilter;
-mod service;
+mod services;
 mod settings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod uplink;
-mod verdict;
+mod uplinks;
 
 use crate::config::Config;
 use crate::model::catalog::{Catalog, IdentityInfo};
-use crate::model::host::HostState;
 use crate::model::policy::reserved;
 use crate::model::state::State;
 use crate::parallel::both;
 
-use cidr::CidrClasses;
-pub use diff::{Change, Thing, diff, resized};
-pub use effect::Effect;
-pub use imagined::imagined;
+pub use assumed_host::assumed_host;
+pub use change::{Change, Effect, Object, diff, resized};
+pub use inputs::Inputs;
+
+use policy::CidrClasses;
 
 /// Computes the whole wanted state.
-///
-/// `known` is the catalog of the generation before: what stood in it keeps its numbers.
-pub fn compile(config: &Config, world: &HostState, known: &Catalog) -> State {
-    // These have nothing to do with the rest, and are half of the work on a large file.
-    let apart = || {
-        let services = service::compile(config, known);
-        (services, policy::Rules::of(config, known))
+pub fn compile(inputs: Inputs<'_>) -> State {
+    let Inputs {
+        config, previous, ..
+    } = inputs;
+    // Both depend on nothing else of the state, and take half of the time for a large file.
+    let independent = || {
+        let services = services::compile(config, previous);
+        (services, policy::RuleNumbers::assign(config, previous))
     };
-    let ((services, rules), mut state) = both(apart, || compile_rest(config, world, known));
+    let ((services, rules), mut state) = both(independent, || compile_rest(inputs));
     services.put(&mut state);
     rules.put(&mut state);
     state
 }
 
-/// All but services and the rules' numbers.
-fn compile_rest(config: &Config, world: &HostState, known: &Catalog) -> State {
+/// All but services and the numbers of rules.
+fn compile_rest(inputs: Inputs<'_>) -> State {
+    let config = inputs.config;
     let mut state = State {
-        settings: settings::compile(config, world),
+        settings: settings::compile(config, inputs.host),
         ..State::default()
     };
     state.catalog_mut().config = config.path.display().to_string();
     state.catalog_mut().node = config.node.name.clone();
     name_identities(config, state.catalog_mut());
 
-    let workloads = endpoint::workloads(config, world);
-    let stand_ins = CidrClasses::new(config);
-    address::compile(config, world, &workloads, &stand_ins, known, &mut state);
-    endpoint::compile(config, &workloads, known, &mut state);
-    uplink::compile(config, world, &mut state);
-    policy::compile(config, &stand_ins, &mut state);
-    prefilter::compile(config, known, &mut state);
+    let endpoints = endpoints::declared(config, inputs.host);
+    let cidr_classes = CidrClasses::new(config);
+    ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
+    endpoints::compile(inputs, &endpoints, &mut state);
+    uplinks::compile(inputs, &mut state);
+    policy::compile(config, &cidr_classes, &mut state);
+    prefilter::compile(inputs, &mut state);
     state
 }
 

@@ -1,20 +1,22 @@
-//! The prefilter: the prefixes that the uplinks drop, each with the number that its drops are counted under.
+//! The prefilter: the prefixes that XDP drops on the uplinks, each with the number under which its drops are counted.
 
 use ipnet::IpNet;
 
-use crate::config::Config;
-use crate::model::catalog::{Catalog, PrefilterInfo};
+use crate::model::catalog::PrefilterInfo;
 use crate::model::state::{PrefilterEntry, State};
 
-use super::numbers::Numbers;
+use super::ids::IdAllocator;
+use super::inputs::Inputs;
 
-/// Fills the table of the prefilter. A prefix of several tables is the first one's by name.
-pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
-    let mut numbers = Numbers::new(
-        known.prefilter.iter().map(|(n, info)| (info.clone(), *n)),
-        known.next.prefilter,
+/// Fills the table of the prefilter. A prefix of several tables belongs to the first of them by name.
+pub fn compile(inputs: Inputs<'_>, state: &mut State) {
+    let previous = inputs.previous;
+    let numbered = previous.prefilter.iter();
+    let mut numbers = IdAllocator::new(
+        numbered.map(|(number, info)| (info.clone(), *number)),
+        previous.next.prefilter,
     );
-    for (table, prefixes) in &config.prefilter {
+    for (table, prefixes) in &inputs.config.prefilter {
         for prefix in prefixes.iter().map(IpNet::trunc) {
             if state.prefilter.contains_key(&prefix) {
                 continue;
@@ -34,7 +36,7 @@ pub fn compile(config: &Config, known: &Catalog, state: &mut State) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::testing::{Lab, net};
+    use crate::plan::testing::{TestConfig, net};
 
     /// `PREFIX TABLE NUMBER` in the order of the prefixes.
     fn rows(state: &State) -> Vec<String> {
@@ -48,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_the_first_tables_and_keeps_its_number() {
-        let first = Lab::new()
+        let first = TestConfig::new()
             .prefilter("bogons", "192.0.2.0/24 10.0.0.0/8")
             .prefilter("abusers", "198.51.100.66 192.0.2.0/24 2001:db8::/32")
             .compile();
@@ -61,7 +63,7 @@ mod tests {
                 "2001:db8::/32 abusers 3",
             ]
         );
-        let second = Lab::new()
+        let second = TestConfig::new()
             .prefilter("a", "203.0.113.0/24 198.51.100.66")
             .prefilter("bogons", "10.0.0.0/8")
             .compile_after(&first);
@@ -73,21 +75,21 @@ mod tests {
                 "203.0.113.0/24 a 5",
             ]
         );
-        assert_eq!(second.catalog.prefilter.len(), 3, "what went is forgotten");
-        let third = Lab::new()
+        assert_eq!(
+            second.catalog.prefilter.len(),
+            3,
+            "removed prefixes leave the catalog"
+        );
+        let third = TestConfig::new()
             .prefilter("b", "10.0.0.0/8")
             .compile_after(&second);
-        assert_eq!(
-            rows(&third),
-            ["10.0.0.0/8 b 7"],
-            "a number is never given twice"
-        );
+        assert_eq!(rows(&third), ["10.0.0.0/8 b 7"], "a number is never reused");
         assert!(third.prefilter.contains_key(&net("10.0.0.0/8")));
     }
 
     #[test]
-    fn host_bits_do_not_count() {
-        let state = Lab::new().prefilter("a", "10.9.9.9/8").compile();
+    fn host_bits_are_ignored() {
+        let state = TestConfig::new().prefilter("a", "10.9.9.9/8").compile();
         assert_eq!(rows(&state), ["10.0.0.0/8 a 1"]);
     }
 }

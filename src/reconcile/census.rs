@@ -65,7 +65,7 @@ impl ConnectionSnapshot {
         match self.reader.join() {
             Ok(Ok((open, read))) => {
                 let excess = sizes.excess(&open.by_table);
-                plan::effect::count(old, new, changes, open.conversations);
+                plan::change::add_effects(old, new, changes, open.groups);
                 for change in changes.iter_mut() {
                     change.effect.is_least = read > switched;
                 }

@@ -275,13 +275,17 @@ impl Machine {
 
     fn apply(&mut self, config: &Path) {
         let config = read(config);
-        let world = dpd::net::snapshot().expect("look at the interfaces");
-        self.interfaces = world
+        let host = dpd::net::snapshot().expect("look at the interfaces");
+        self.interfaces = host
             .links
             .iter()
             .map(|(name, link)| (name.clone(), link.ifindex))
             .collect();
-        let state = dpd::plan::compile(&config, &world, &self.state.catalog);
+        let state = dpd::plan::compile(dpd::plan::Inputs {
+            config: &config,
+            host: &host,
+            previous: &self.state.catalog,
+        });
         let prepared = self.generations.prepare(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));

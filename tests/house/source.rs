@@ -58,10 +58,10 @@ pub fn below(folder: &str, ending: &str) -> impl Iterator<Item = &'static Text> 
 /// The Rust files that are compiled into the product.
 pub fn product() -> impl Iterator<Item = &'static Text> {
     let tests = test_modules();
-    below("src/", ".rs").filter(move |text| !tests.contains(&text.path))
+    below("src/", ".rs").filter(move |text| !tests.iter().any(|module| text.is_of(module)))
 }
 
-/// The files of modules that only tests compile: `#[cfg(test)]` stands above their `mod`.
+/// The modules that only tests compile, as paths without ending: `#[cfg(test)]` stands above their `mod`.
 fn test_modules() -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     for text in below("src/", ".rs") {
@@ -73,7 +73,7 @@ fn test_modules() -> BTreeSet<String> {
         for line in text.text.lines() {
             let name = line.trim().rsplit("mod ").next().unwrap_or_default();
             if let (true, Some(name)) = (is_test, name.strip_suffix(';')) {
-                modules.insert(format!("{folder}/{name}.rs"));
+                modules.insert(format!("{folder}/{name}"));
             }
             is_test = line.trim() == "#[cfg(test)]";
         }
@@ -93,6 +93,12 @@ impl Text {
     /// Whether the file ends with its tests, rather than naming a file of them.
     fn tests_follow(&self) -> bool {
         self.text.contains("#[cfg(test)]\nmod tests {")
+    }
+
+    /// Whether this is the file of a module, or lies in its folder.
+    fn is_of(&self, module: &str) -> bool {
+        let rest = self.path.strip_prefix(module);
+        rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
     }
 
     /// The file's name without folders.

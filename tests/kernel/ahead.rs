@@ -293,7 +293,7 @@ fn connections_are_counted_before_the_switch_all_the_same() {
             let applied = host.apply(&mut reconciler, &other);
             let lines: Vec<String> = applied.changes.iter().map(ToString::to_string).collect();
             let ends = format!(
-                "- backend 10.200.0.44:53 of service dns: {there} connections begin anew at another backend"
+                "- backend 10.200.0.44:53 of service dns: {there} connections move to another backend"
             );
             assert!(lines.contains(&ends), "{more}: {lines:?}");
         });

@@ -73,7 +73,11 @@ fn the_budget_is_what_the_kernel_counts() {
         assert_eq!(left, own, "a load's own maps alone are not among the kept");
 
         // The file alone says the same as what runs: no interface of it is here.
-        let file = plan::compile(&config, &plan::imagined(&config), &Default::default());
+        let file = plan::compile(plan::Inputs {
+            config: &config,
+            host: &plan::assumed_host(&config),
+            previous: &Default::default(),
+        });
         assert_eq!(file.endpoints.len(), SIZE.endpoints);
         for table in ["services", "backend_lut", "backends", "policy"] {
             let of_file = dpd::bpf::budget::budget(Sizes { connections }, &file);

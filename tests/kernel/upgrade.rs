@@ -296,7 +296,7 @@ fn a_size_that_is_too_small_says_how_many_connections_it_forgets() {
         let open = || {
             let settings = host.reader().state().expect("a configuration").settings;
             let open = host.reader().open_connections(&settings).expect("read");
-            open.conversations.values().sum::<u64>()
+            open.groups.values().sum::<u64>()
         };
         assert_eq!(open(), 600, "all have room, and none is answered");
 

@@ -269,7 +269,7 @@ fn case(state: &State, from: &Party, asked: IpAddr, target: &Target, traffic: Tr
     };
     let lacks_rule = refusal.filter(|_| decides.is_some_and(|side| side.rule.is_none()));
     let port = |port: u16| traffic.protocol.has_ports().then_some(port);
-    let receiver = crate::plan::address::find(state, dst).map_or(0, |entry| entry.identity);
+    let receiver = crate::plan::ipcache::find(state, dst).map_or(0, |entry| entry.identity);
     let is_served = target.service.is_some();
     Case {
         verdict: match (refusal, state.settings.audit) {
@@ -334,7 +334,7 @@ fn side(state: &State, direction: Direction, decision: &Decision, address: IpAdd
 
 /// Of the endpoint that has the address.
 fn enforcement_of(state: &State, direction: Direction, address: IpAddr) -> Enforcement {
-    let place = crate::plan::address::find(state, address).map(|entry| entry.scope);
+    let place = crate::plan::ipcache::find(state, address).map(|entry| entry.scope);
     let endpoint = match place {
         Some(AddressScope::Endpoint { ifindex }) => state.endpoints.get(&ifindex),
         _ => None,

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::policy::reserved;
 use crate::model::state::{AddressScope, IpcacheEntry, State};
-use crate::plan::address;
+use crate::plan::ipcache;
 
 /// An address, and what the tables say of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub fn find(state: &State, text: &str) -> Result<Vec<Party>> {
         let Some(address) = first_of_its_own(state, area) else {
             continue;
         };
-        let Some(entry) = address::find(state, address) else {
+        let Some(entry) = ipcache::find(state, address) else {
             continue;
         };
         let ifindex = match entry.scope {
@@ -169,7 +169,7 @@ fn named(state: &State, text: &str) -> Result<Vec<IpNet>> {
 fn first_of_its_own(state: &State, area: IpNet) -> Option<IpAddr> {
     let mut address = area.network();
     while area.contains(&address) {
-        match address::find_row(state, address) {
+        match ipcache::find_with_prefix(state, address) {
             Some((row, _)) if row.prefix_len() > area.prefix_len() => {
                 address = next(row.broadcast())?;
             }

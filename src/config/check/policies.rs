@@ -140,7 +140,7 @@ impl Context<'_> {
             peers: values(peers),
             ports: values(ports),
             action,
-            place: self.files.place(item.span),
+            location: self.files.location(item.span),
         })
     }
 

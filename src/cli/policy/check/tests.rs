@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::catalog::Catalog;
 use crate::model::host::{HostState, Link};
+use crate::plan::Inputs;
 
 const CONFIG: &str = r#"
 [node]
@@ -90,11 +91,15 @@ fn state(audit: bool) -> State {
         };
         (name.to_owned(), link)
     });
-    let world = HostState {
+    let host = HostState {
         links: links.collect(),
         ..HostState::default()
     };
-    crate::plan::compile(&config, &world, &Catalog::default())
+    crate::plan::compile(Inputs {
+        config: &config,
+        host: &host,
+        previous: &Catalog::default(),
+    })
 }
 
 #[derive(Parser)]

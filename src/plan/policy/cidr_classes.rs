@@ -1,8 +1,7 @@
-//! `cidr:` peers: prefixes that exactly the same rules name stand for one another.
+//! Equivalence classes of `cidr:` peers: prefixes that exactly the same rules name.
 //!
-//! No rule can tell such prefixes apart, so that the first of them stands for all: a list of fifty thousand
-//! prefixes makes one class of addresses and not fifty thousand, and the table of policy has rows in the order of
-//! the rules, not of their prefixes.
+//! No rule distinguishes such prefixes, so the first of them represents all. A list of fifty thousand prefixes makes one
+//! peer class and not fifty thousand: the size of the policy table follows the number of rules, not of their prefixes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,9 +10,9 @@ use ipnet::IpNet;
 use crate::config::Config;
 use crate::model::policy::Peer;
 
-use super::policy;
+use super::rules::lists;
 
-/// Every prefix that some rule names, with the one that stands for it.
+/// Every prefix that some rule names, with the one that represents its class.
 pub struct CidrClasses {
     prefixes: BTreeMap<IpNet, IpNet>,
 }
@@ -21,7 +20,7 @@ pub struct CidrClasses {
 impl CidrClasses {
     pub fn new(config: &Config) -> Self {
         let mut rules_of: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
-        let rules = policy::lists(config).flat_map(|(_, _, _, rules)| rules);
+        let rules = lists(config).flat_map(|(_, _, _, rules)| rules);
         for (index, rule) in rules.enumerate() {
             for peer in &rule.peers {
                 let Peer::Cidr(prefix) = peer else { continue };
@@ -39,8 +38,8 @@ impl CidrClasses {
         CidrClasses { prefixes }
     }
 
-    /// What stands for a prefix; `None`: no rule names it.
-    pub fn of(&self, prefix: IpNet) -> Option<IpNet> {
+    /// The prefix that represents the class of this one; `None`: no rule names it.
+    pub fn representative(&self, prefix: IpNet) -> Option<IpNet> {
         self.prefixes.get(&prefix.trunc()).copied()
     }
 
@@ -53,18 +52,20 @@ impl CidrClasses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::testing::{Lab, net};
+    use crate::plan::testing::{TestConfig, net};
 
     #[test]
-    fn prefixes_of_the_same_rules_have_one_stand_in() {
+    fn prefixes_of_the_same_rules_have_one_representative() {
         let ingress = "deny cidr:10.0.0.0/8,cidr:11.0.0.0/8,cidr:2001:db8::/32;\
                        allow cidr:11.0.0.0/8,cidr:12.0.0.0/8,cidr:12.0.0.0/8";
         let egress = "deny cidr:12.0.0.0/8,cidr:9.0.0.0/8";
-        let lab =
-            Lab::new()
-                .identity("web", 300, "")
-                .policy("p", "web", Some(ingress), Some(egress));
-        let stand_ins = CidrClasses::new(&lab.config);
+        let test = TestConfig::new().identity("web", 300, "").policy(
+            "p",
+            "web",
+            Some(ingress),
+            Some(egress),
+        );
+        let classes = CidrClasses::new(&test.config);
         let rows = [
             ("the first of its set", "10.0.0.0/8", Some("10.0.0.0/8")),
             ("the same rule alone", "2001:db8::/32", Some("10.0.0.0/8")),
@@ -80,11 +81,11 @@ mod tests {
         ];
         for (what, prefix, expected) in rows {
             assert_eq!(
-                stand_ins.of(net(prefix)),
+                classes.representative(net(prefix)),
                 expected.map(net),
                 "{what}: {prefix}"
             );
         }
-        assert_eq!(stand_ins.prefixes().count(), 5);
+        assert_eq!(classes.prefixes().count(), 5);
     }
 }

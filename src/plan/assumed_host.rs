@@ -1,10 +1,10 @@
-//! A host that a configuration can be compiled for where it is not to run.
+//! A host to compile a configuration for without looking at a real one: for checks, budgets and tests.
 
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link, LinkPeer};
 
-/// A host on which every interface of the file is there.
-pub fn imagined(config: &Config) -> HostState {
+/// A host that has every interface of the file, and the node's addresses as far as the file names them.
+pub fn assumed_host(config: &Config) -> HostState {
     let links = config.interfaces.iter().zip(1..);
     let links = links.map(|((name, interface), ifindex)| {
         let peer = LinkPeer {

@@ -1,4 +1,4 @@
-//! Peers: whom a rule names as the classes of addresses that they are.
+//! Peers of rules as peer classes.
 
 use std::collections::HashMap;
 
@@ -8,23 +8,24 @@ use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::policy::{Peer, reserved};
 
-use super::cidr::CidrClasses;
+use super::cidr_classes::CidrClasses;
 
-/// Which classes each peer of a rule is.
+/// The peer classes that each peer of a rule stands for.
 pub struct PeerClasses<'a> {
     config: &'a Config,
-    stand_ins: &'a CidrClasses,
+    cidr_classes: &'a CidrClasses,
+    /// Identities by label.
     labelled: HashMap<(&'a str, &'a str), Vec<u32>>,
     by_identity: HashMap<u32, Vec<u32>>,
-    /// By the prefix that stands for others.
+    /// By the prefix that represents a class of `cidr:` peers.
     by_cidr: HashMap<IpNet, Vec<u32>>,
 }
 
 impl<'a> PeerClasses<'a> {
-    pub fn new(config: &'a Config, stand_ins: &'a CidrClasses, catalog: &Catalog) -> Self {
+    pub fn new(config: &'a Config, cidr_classes: &'a CidrClasses, catalog: &Catalog) -> Self {
         let mut peers = PeerClasses {
             config,
-            stand_ins,
+            cidr_classes,
             labelled: HashMap::new(),
             by_identity: HashMap::new(),
             by_cidr: HashMap::new(),
@@ -48,8 +49,8 @@ impl<'a> PeerClasses<'a> {
         peers
     }
 
-    /// The classes of a peer, as far as its rule can tell: for a `cidr:` peer those of all prefixes that the same
-    /// rules name.
+    /// The classes of a peer. For a `cidr:` peer they are those of all prefixes that the same rules name, since no rule
+    /// distinguishes them.
     pub fn of(&self, peer: &Peer) -> Vec<u32> {
         match peer {
             Peer::Any => vec![reserved::CLASS_ANY],
@@ -65,9 +66,9 @@ impl<'a> PeerClasses<'a> {
                 self.of_identities(carriers.map_or(&[], Vec::as_slice))
             }
             Peer::Cidr(prefix) => self
-                .stand_ins
-                .of(*prefix)
-                .and_then(|stand_in| self.by_cidr.get(&stand_in).cloned())
+                .cidr_classes
+                .representative(*prefix)
+                .and_then(|prefix| self.by_cidr.get(&prefix).cloned())
                 .unwrap_or_default(),
         }
     }

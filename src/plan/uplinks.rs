@@ -1,26 +1,27 @@
-//! Uplinks and what lies behind them: the host's links to the network, and the other hosts.
+//! The uplinks, and the other nodes behind them.
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Interface};
+use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
-use crate::model::host::HostState;
 use crate::model::state::State;
 
-/// Names the uplinks and the other hosts.
-pub fn compile(config: &Config, world: &HostState, state: &mut State) {
-    for (name, interface) in &config.interfaces {
+use super::inputs::Inputs;
+
+/// Names the uplinks and the other nodes in the catalog.
+pub fn compile(inputs: Inputs<'_>, state: &mut State) {
+    for (name, interface) in &inputs.config.interfaces {
         let Interface::Uplink { xdp } = interface else {
             continue;
         };
-        let link = world.links.get(name);
+        let link = inputs.host.links.get(name);
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
             xdp: *xdp,
         };
         state.catalog_mut().uplinks.insert(name.clone(), info);
     }
-    for (name, node) in &config.nodes {
+    for (name, node) in &inputs.config.nodes {
         let info = NodeInfo {
             addresses: node.addresses.iter().copied().collect(),
             cidrs: node.cidrs.iter().map(IpNet::trunc).collect(),
@@ -32,17 +33,17 @@ pub fn compile(config: &Config, world: &HostState, state: &mut State) {
 #[cfg(test)]
 mod tests {
     use crate::config::XdpMode;
-    use crate::plan::testing::{Lab, ip, net};
+    use crate::plan::testing::{TestConfig, ip, net};
 
     #[test]
-    fn an_uplink_is_there_or_waited_for() {
-        let mut lab = Lab::new()
+    fn an_uplink_without_its_interface_is_pending() {
+        let mut test = TestConfig::new()
             .uplink("ens5", XdpMode::Auto)
             .uplink("ens6", XdpMode::Native)
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.1");
-        lab.world.links.remove("ens6");
-        let state = lab.compile();
+        test.host.links.remove("ens6");
+        let state = test.compile();
         let infos = state.catalog.uplinks.iter();
         let infos: Vec<_> = infos
             .map(|(name, info)| (name.as_str(), info.ifindex, info.xdp.name()))
@@ -56,8 +57,8 @@ mod tests {
 
     #[test]
     fn nodes_keep_their_names() {
-        let lab = Lab::new().node("node-b", "192.0.2.2 2001:db8::2", "10.2.0.9/16");
-        let state = lab.compile();
+        let test = TestConfig::new().node("node-b", "192.0.2.2 2001:db8::2", "10.2.0.9/16");
+        let state = test.compile();
         let info = &state.catalog.nodes["node-b"];
         assert_eq!(info.addresses, [ip("192.0.2.2"), ip("2001:db8::2")].into());
         assert_eq!(info.cidrs, [net("10.2.0.0/16")].into());

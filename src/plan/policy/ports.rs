@@ -1,11 +1,11 @@
-//! Ports: the lists of rules as prefixes, which is what the policy trie can hold.
+//! Port lists of rules as prefixes, the only form that the policy trie can hold.
 
 use crate::model::policy::Ports;
 
 /// (protocol, port, leading bits of the port), as the policy trie's keys have them.
 type PortRow = (Option<u8>, u16, u8);
 
-/// What a list of ports covers; an empty one is all traffic.
+/// The rows that a list of ports needs; an empty list is all traffic.
 pub fn rows(ports: &[Ports]) -> Vec<PortRow> {
     if ports.is_empty() {
         return vec![(None, 0, 0)];

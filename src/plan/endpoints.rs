@@ -1,4 +1,4 @@
-//! Endpoints: the workloads behind local interfaces, and how a packet reaches each.
+//! Endpoints: the local interfaces of workloads, and how a packet is delivered to each.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,42 @@ use crate::model::host::{HostState, Link, Mac};
 use crate::model::policy::Direction;
 use crate::model::state::{AddressScope, Delivery, Endpoint, State};
 
+use super::inputs::Inputs;
 use super::policy::Enforcements;
 
 /// An endpoint of the file, and its interface if that is ready.
-pub struct Workload<'a> {
+pub struct DeclaredEndpoint<'a> {
     pub interface: &'a str,
     pub identity_name: &'a str,
     pub identity: u32,
     /// In the file's order, without host bits.
     pub addresses: Vec<IpNet>,
-    pub attachment: Option<Attachment>,
+    /// `None`: it is pending.
+    pub link: Option<ReadyLink>,
 }
 
-/// What delivery needs to know of an interface.
+/// The properties of an interface that delivery needs.
 #[derive(Clone, Copy)]
-pub struct Attachment {
+pub struct ReadyLink {
     pub ifindex: u32,
     delivery: Delivery,
     host_mac: Mac,
-    mac: Mac,
+    workload_mac: Mac,
 }
 
-impl Workload<'_> {
-    /// Where its addresses are.
-    pub fn place(&self) -> AddressScope {
-        match self.attachment {
-            Some(Attachment { ifindex, .. }) => AddressScope::Endpoint { ifindex },
+impl DeclaredEndpoint<'_> {
+    /// The scope of its addresses.
+    pub fn scope(&self) -> AddressScope {
+        match self.link {
+            Some(ReadyLink { ifindex, .. }) => AddressScope::Endpoint { ifindex },
             None => AddressScope::Pending,
         }
     }
 }
 
-/// The file's endpoints in the order of their interfaces' names.
-pub fn workloads<'a>(config: &'a Config, world: &HostState) -> Vec<Workload<'a>> {
-    let mut workloads = Vec::new();
+/// The endpoints of the file in the order of their interfaces' names.
+pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoint<'a>> {
+    let mut endpoints = Vec::new();
     for (name, interface) in &config.interfaces {
         let Interface::Endpoint {
             addresses,
@@ -55,53 +57,54 @@ pub fn workloads<'a>(config: &'a Config, world: &HostState) -> Vec<Workload<'a>>
         let Some(info) = config.identities.get(identity) else {
             continue;
         };
-        workloads.push(Workload {
+        endpoints.push(DeclaredEndpoint {
             interface: name,
             identity_name: identity,
             identity: info.id,
             addresses: addresses.iter().map(IpNet::trunc).collect(),
-            attachment: world.links.get(name).and_then(attach),
+            link: host.links.get(name).and_then(ready_link),
         });
     }
-    workloads
+    endpoints
 }
 
-/// A veth whose other end has no known MAC yet can't be delivered to: it is waited for like one that isn't there.
-fn attach(link: &Link) -> Option<Attachment> {
+/// `None`: no packet can be delivered to it yet, since the MAC of the veth's peer is unknown. The endpoint is then pending,
+/// as if its interface were missing.
+fn ready_link(link: &Link) -> Option<ReadyLink> {
     let (delivery, mac) = match &link.peer {
         None => (Delivery::Neighbour, Mac::default()),
         Some(peer) if peer.same_namespace => (Delivery::Direct, peer.mac?),
         Some(peer) => (Delivery::Peer, peer.mac?),
     };
-    Some(Attachment {
+    Some(ReadyLink {
         ifindex: link.ifindex,
         delivery,
         host_mac: link.mac,
-        mac,
+        workload_mac: mac,
     })
 }
 
-/// The rows in which packets are counted. An endpoint that was there keeps its own; a new one gets the lowest that
-/// nobody had in the generation before, so that no packet under way counts for another.
-struct Rows<'a> {
-    known: &'a Catalog,
+/// Allocates rows of `dpd_endpoint_counters`. A known endpoint keeps its row; a new one gets the lowest that no endpoint of the
+/// previous generation had, so that no packet in flight is counted for another endpoint.
+struct CounterRows<'a> {
+    previous: &'a Catalog,
     taken: BTreeSet<u32>,
     lowest: u32,
 }
 
-impl<'a> Rows<'a> {
-    fn new(known: &'a Catalog) -> Rows<'a> {
-        Rows {
-            known,
-            taken: known.endpoints.values().map(|info| info.row).collect(),
+impl<'a> CounterRows<'a> {
+    fn new(previous: &'a Catalog) -> CounterRows<'a> {
+        CounterRows {
+            previous,
+            taken: previous.endpoints.values().map(|info| info.row).collect(),
             lowest: 1,
         }
     }
 
     fn row(&mut self, interface: &str) -> u32 {
-        // 0 is what a catalog says that knew no rows yet.
-        if let Some(known) = self.known.endpoints.get(interface)
+        if let Some(known) = self.previous.endpoints.get(interface)
             && known.row != 0
+        // a catalog from before there were rows
         {
             return known.row;
         }
@@ -113,35 +116,31 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Fills the table of endpoints. `known` is the catalog of the generation before.
-pub fn compile(config: &Config, workloads: &[Workload<'_>], known: &Catalog, state: &mut State) {
-    let enforcements = Enforcements::new(config);
-    let mut rows = Rows::new(known);
-    for workload in workloads {
-        let row = rows.row(workload.interface);
+/// Fills the table of endpoints, and names all that the file declares in the catalog.
+pub fn compile(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>], state: &mut State) {
+    let enforcements = Enforcements::new(inputs.config);
+    let mut rows = CounterRows::new(inputs.previous);
+    for declared in endpoints {
+        let row = rows.row(declared.interface);
         let info = EndpointInfo {
-            ifindex: workload.attachment.map(|attachment| attachment.ifindex),
-            identity: workload.identity,
-            addresses: workload.addresses.iter().copied().collect(),
+            ifindex: declared.link.map(|link| link.ifindex),
+            identity: declared.identity,
+            addresses: declared.addresses.iter().copied().collect(),
             row,
         };
-        state
-            .catalog_mut()
-            .endpoints
-            .insert(workload.interface.to_owned(), info);
-        let Some(attachment) = workload.attachment else {
-            continue;
-        };
+        let name = declared.interface.to_owned();
+        state.catalog_mut().endpoints.insert(name, info);
+        let Some(link) = declared.link else { continue };
         let endpoint = Endpoint {
-            identity: workload.identity,
-            delivery: attachment.delivery,
-            src_mac: attachment.host_mac,
-            dst_mac: attachment.mac,
-            ingress: enforcements.of(workload.identity_name, Direction::Ingress),
-            egress: enforcements.of(workload.identity_name, Direction::Egress),
+            identity: declared.identity,
+            delivery: link.delivery,
+            src_mac: link.host_mac,
+            dst_mac: link.workload_mac,
+            ingress: enforcements.of(declared.identity_name, Direction::Ingress),
+            egress: enforcements.of(declared.identity_name, Direction::Egress),
             counters_index: row,
         };
-        state.endpoints.insert(attachment.ifindex, endpoint);
+        state.endpoints.insert(link.ifindex, endpoint);
     }
 }
 
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
     use crate::model::host::LinkPeer;
     use crate::model::state::Enforcement;
-    use crate::plan::testing::{Lab, net};
+    use crate::plan::testing::{TestConfig, net};
 
     const HOST_MAC: Mac = [2, 0, 0, 0, 0, 1];
     const MAC: Mac = [2, 0, 0, 0, 0, 2];
@@ -179,7 +178,7 @@ mod tests {
             ),
             ("a tap", true, None, Some((Delivery::Neighbour, [0; 6]))),
             (
-                "down is there",
+                "a link that is down is ready",
                 false,
                 peer(Some(MAC), false),
                 Some((Delivery::Peer, MAC)),
@@ -190,10 +189,10 @@ mod tests {
                 peer(None, false),
                 None,
             ),
-            ("nor is it here", true, peer(None, true), None),
+            ("the same with both ends here", true, peer(None, true), None),
         ];
         for (what, up, peer, expected) in rows {
-            let mut lab = Lab::new()
+            let mut test = TestConfig::new()
                 .identity("web", 300, "")
                 .endpoint("web", "web", "10.1.1.1");
             let link = Link {
@@ -204,23 +203,23 @@ mod tests {
                 addresses: Default::default(),
                 peer,
             };
-            lab.world.links.insert("lxc-web".to_owned(), link);
-            let state = lab.compile();
+            test.host.links.insert("lxc-web".to_owned(), link);
+            let state = test.compile();
             let found = state.endpoints.get(&7);
             assert_eq!(found.map(|e| (e.delivery, e.dst_mac)), expected, "{what}");
-            let place = state.ipcache[&net("10.1.1.1")].scope;
+            let scope = state.ipcache[&net("10.1.1.1")].scope;
             let info = &state.catalog.endpoints["lxc-web"];
             match found {
                 Some(endpoint) => {
                     assert_eq!(endpoint.src_mac, HOST_MAC, "{what}");
                     assert_eq!(
-                        (place, info.ifindex),
+                        (scope, info.ifindex),
                         (AddressScope::Endpoint { ifindex: 7 }, Some(7)),
                         "{what}"
                     );
                 }
                 None => assert_eq!(
-                    (place, info.ifindex),
+                    (scope, info.ifindex),
                     (AddressScope::Pending, None),
                     "{what}"
                 ),
@@ -229,30 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_without_its_interface_waits() {
-        let mut lab = Lab::new()
+    fn an_endpoint_without_its_interface_is_pending() {
+        let mut test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.1");
-        lab.world.links.clear();
-        let state = lab.compile();
+        test.host.links.clear();
+        let state = test.compile();
         assert!(state.endpoints.is_empty());
         assert_eq!(state.catalog.endpoints["lxc-web"].ifindex, None);
         assert_eq!(state.ipcache[&net("10.1.1.1")].scope, AddressScope::Pending);
     }
 
     #[test]
-    fn an_interface_that_the_file_does_not_name_is_left_alone() {
-        let mut lab = Lab::new()
+    fn an_interface_that_the_file_does_not_name_is_ignored() {
+        let mut test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.1");
-        lab.config.interfaces.clear();
-        let state = lab.compile();
+        test.config.interfaces.clear();
+        let state = test.compile();
         assert!(state.endpoints.is_empty() && state.catalog.endpoints.is_empty());
     }
 
     #[test]
     fn an_endpoint_has_its_identitys_enforcement() {
-        let lab = Lab::new()
+        let test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.2.1.1 10.1.1.1")
             .policy(
@@ -261,7 +260,7 @@ mod tests {
                 Some("allow cidr:10.2.0.0/16"),
                 Some("deny world"),
             );
-        let state = lab.compile();
+        let state = test.compile();
         let endpoint = &state.endpoints[&10];
         assert_eq!(endpoint.identity, 300);
         let both = (endpoint.ingress, endpoint.egress);
@@ -270,11 +269,11 @@ mod tests {
 
     #[test]
     fn an_endpoint_keeps_its_row_and_a_new_one_gets_a_free_one() {
-        let lab = |names: &[&str]| {
+        let test = |names: &[&str]| {
             names
                 .iter()
-                .fold(Lab::new().identity("web", 300, ""), |lab, name| {
-                    lab.endpoint(name, "web", &format!("10.1.1.{}", name.len()))
+                .fold(TestConfig::new().identity("web", 300, ""), |test, name| {
+                    test.endpoint(name, "web", &format!("10.1.1.{}", name.len()))
                 })
         };
         let rows = |state: &State| -> Vec<(String, u32)> {
@@ -283,18 +282,18 @@ mod tests {
                 .map(|(name, info)| (name.clone(), info.row))
                 .collect()
         };
-        let first = lab(&["b", "dd"]).compile();
+        let first = test(&["b", "dd"]).compile();
         assert_eq!(
             rows(&first),
             [("lxc-b".to_owned(), 1), ("lxc-dd".to_owned(), 2)]
         );
-        let second = lab(&["aaa", "dd"]).compile_after(&first);
+        let second = test(&["aaa", "dd"]).compile_after(&first);
         assert_eq!(
             rows(&second),
             [("lxc-aaa".to_owned(), 3), ("lxc-dd".to_owned(), 2)],
-            "packets may still count for the row of one that has just gone"
+            "packets in flight may still count for the row of a removed endpoint"
         );
-        let third = lab(&["aaa", "cccc", "dd"]).compile_after(&second);
+        let third = test(&["aaa", "cccc", "dd"]).compile_after(&second);
         assert_eq!(third.catalog.endpoints["lxc-cccc"].row, 1);
         assert_eq!(
             third.endpoints.values().map(|e| e.counters_index).max(),
@@ -303,11 +302,11 @@ mod tests {
     }
 
     #[test]
-    fn host_bits_of_a_prefix_do_not_count() {
-        let lab = Lab::new()
+    fn host_bits_of_a_prefix_are_ignored() {
+        let test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.9/24");
-        let state = lab.compile();
+        let state = test.compile();
         assert!(state.ipcache.contains_key(&net("10.1.1.0/24")));
         assert_eq!(
             state.catalog.endpoints["lxc-web"].addresses,

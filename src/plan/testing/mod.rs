@@ -1,4 +1,8 @@
-//! What the plan's tests are built with: configurations in few words, and dice that fall the same each time.
+//! Configurations in few words for the plan's tests, and a random number generator with a fixed seed.
+
+mod random;
+
+pub use random::{IDENTITIES, PORTS, all_addresses, random_address, random_config};
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,17 +16,18 @@ use crate::model::policy::{Action, Peer, Ports};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{Aggregation, State};
+use crate::plan::Inputs;
 
-/// A configuration and the host that it is for.
+/// A configuration and the host that it is compiled for.
 #[derive(Clone)]
-pub struct Lab {
+pub struct TestConfig {
     pub config: Config,
-    pub world: HostState,
+    pub host: HostState,
 }
 
-impl Lab {
+impl TestConfig {
     /// Nothing but defaults, on a host with two addresses.
-    pub fn new() -> Lab {
+    pub fn new() -> TestConfig {
         let config = Config {
             path: PathBuf::from("/etc/dpd/config.toml"),
             node: Node {
@@ -64,25 +69,29 @@ impl Lab {
                 journal: JournalFlows::Drops,
             },
         };
-        let world = HostState {
+        let host = HostState {
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
         };
-        Lab { config, world }
+        TestConfig { config, host }
     }
 
-    /// The state on a host that dpd has never been on.
+    /// The first state on a host.
     pub fn compile(&self) -> State {
         self.compile_after(&State::default())
     }
 
     /// The state that follows `before`.
     pub fn compile_after(&self, before: &State) -> State {
-        super::compile(&self.config, &self.world, &before.catalog)
+        super::compile(Inputs {
+            config: &self.config,
+            host: &self.host,
+            previous: &before.catalog,
+        })
     }
 
-    /// `labels` as `KEY=VALUE KEY=VALUE`. One that is there keeps its prefixes.
-    pub fn identity(mut self, name: &str, id: u32, labels: &str) -> Lab {
+    /// `labels` as `KEY=VALUE KEY=VALUE`. An identity that exists keeps its prefixes.
+    pub fn identity(mut self, name: &str, id: u32, labels: &str) -> TestConfig {
         let labels = labels.split_whitespace().map(|label| {
             let (key, value) = label.split_once('=').unwrap();
             (key.to_owned(), value.to_owned())
@@ -98,15 +107,15 @@ impl Lab {
         self
     }
 
-    /// The prefixes elsewhere of an identity that is there; with spaces between.
-    pub fn cidrs(mut self, identity: &str, cidrs: &str) -> Lab {
+    /// The `cidrs` of an identity that exists, separated by spaces.
+    pub fn cidrs(mut self, identity: &str, cidrs: &str) -> TestConfig {
         let identity = self.config.identities.get_mut(identity).unwrap();
         identity.cidrs = nets(cidrs);
         self
     }
 
-    /// Another host; addresses and prefixes with spaces between.
-    pub fn node(mut self, name: &str, addresses: &str, cidrs: &str) -> Lab {
+    /// Another node; addresses and prefixes separated by spaces.
+    pub fn node(mut self, name: &str, addresses: &str, cidrs: &str) -> TestConfig {
         let node = RemoteNode {
             addresses: addresses.split_whitespace().map(ip).collect(),
             cidrs: nets(cidrs),
@@ -115,27 +124,27 @@ impl Lab {
         self
     }
 
-    /// A table of the prefilter; prefixes with spaces between.
-    pub fn prefilter(mut self, table: &str, deny: &str) -> Lab {
+    /// A table of the prefilter; prefixes separated by spaces.
+    pub fn prefilter(mut self, table: &str, deny: &str) -> TestConfig {
         self.config.prefilter.insert(table.to_owned(), nets(deny));
         self
     }
 
-    /// An uplink that is there.
-    pub fn uplink(mut self, name: &str, xdp: XdpMode) -> Lab {
+    /// An uplink whose interface exists.
+    pub fn uplink(mut self, name: &str, xdp: XdpMode) -> TestConfig {
         let link = Link {
             peer: None,
             ..self.next_link()
         };
-        self.world.links.insert(name.to_owned(), link);
+        self.host.links.insert(name.to_owned(), link);
         let uplink = Interface::Uplink { xdp };
         self.config.interfaces.insert(name.to_owned(), uplink);
         self
     }
 
-    /// A veth into another namespace, with numbers of its own.
+    /// A veth into another namespace, with its own ifindex and MACs.
     fn next_link(&self) -> Link {
-        let links = &self.world.links;
+        let links = &self.host.links;
         let is_free = |ifindex: &u32| links.values().all(|link| link.ifindex != *ifindex);
         let ifindex = (10..).find(is_free).unwrap();
         Link {
@@ -152,10 +161,10 @@ impl Lab {
         }
     }
 
-    /// An endpoint behind the veth `lxc-NAME`, which is there; `addresses` with spaces between.
-    pub fn endpoint(mut self, name: &str, identity: &str, addresses: &str) -> Lab {
+    /// An endpoint with the veth `lxc-NAME`, which exists; `addresses` separated by spaces.
+    pub fn endpoint(mut self, name: &str, identity: &str, addresses: &str) -> TestConfig {
         let link = self.next_link();
-        self.world.links.insert(format!("lxc-{name}"), link);
+        self.host.links.insert(format!("lxc-{name}"), link);
         let endpoint = Interface::Endpoint {
             addresses: nets(addresses),
             identity: identity.to_owned(),
@@ -166,9 +175,9 @@ impl Lab {
         self
     }
 
-    /// `frontends` and `backends` with spaces between: `10.32.0.10:53/udp`, `10.200.0.44:53` with `*WEIGHT` and
+    /// `frontends` and `backends` separated by spaces: `10.32.0.10:53/udp`, `10.200.0.44:53` with `*WEIGHT` and
     /// `!STATE` after it.
-    pub fn service(mut self, name: &str, frontends: &str, backends: &str) -> Lab {
+    pub fn service(mut self, name: &str, frontends: &str, backends: &str) -> TestConfig {
         let service = Service {
             frontends: frontends.split_whitespace().map(frontend).collect(),
             backends: backends.split_whitespace().map(backend).collect(),
@@ -184,7 +193,7 @@ impl Lab {
         subject: &str,
         ingress: Option<&str>,
         egress: Option<&str>,
-    ) -> Lab {
+    ) -> TestConfig {
         let policy = Policy {
             subject: subject.to_owned(),
             ingress: ingress.map(rules),
@@ -194,7 +203,7 @@ impl Lab {
         self
     }
 
-    pub fn enforcement(mut self, mode: EnforcementMode) -> Lab {
+    pub fn enforcement(mut self, mode: EnforcementMode) -> TestConfig {
         self.config.policy.enforcement = mode;
         self
     }
@@ -217,7 +226,7 @@ fn rule(text: &str) -> Rule {
             "deny" => Action::Deny,
             other => panic!("{other:?} is no action"),
         },
-        place: Place {
+        location: SourceLocation {
             file: PathBuf::from("/etc/dpd/config.toml"),
             line: 1,
         },
@@ -301,28 +310,28 @@ pub fn net(text: &str) -> IpNet {
     }
 }
 
-/// Prefixes with spaces between.
+/// Prefixes separated by spaces.
 fn nets(text: &str) -> Vec<IpNet> {
     text.split_whitespace().map(net).collect()
 }
 
-/// A linear congruential generator (Knuth's MMIX): the same dice in each run.
+/// A linear congruential generator (Knuth's MMIX): the same numbers in each run.
 pub struct Rng(u64);
 
 impl Rng {
     pub fn new(seed: u64) -> Rng {
-        let mut dice = Rng(seed);
-        dice.below(2);
-        dice
+        let mut rng = Rng(seed);
+        rng.below(2);
+        rng
     }
 
-    /// 0 to `sides` - 1.
-    pub fn below(&mut self, sides: usize) -> usize {
+    /// 0 to `end` - 1.
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
+        (self.0 >> 33) as usize % end
     }
 
     pub fn pick<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {

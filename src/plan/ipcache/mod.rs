@@ -1,72 +1,56 @@
-//! Addresses: prefixes to identities and policy classes (the ipcache).
+//! The ipcache: prefixes to identities and peer classes.
 //!
-//! A class is one set of {identity, world or not, all `cidr:` peers that cover the prefix}. Overlapping
-//! prefixes of different rules can't be told apart by identities; by classes they can: whatever a rule names as
-//! its peer is a set of whole classes. Prefixes that no rule tells apart count as one (`cidr`).
+//! A peer class is one set of {identity, world or not, all `cidr:` peers that cover the prefix}. Identities alone can't
+//! distinguish overlapping prefixes of different rules; classes can: the peers of a rule are a set of whole classes.
+//! Prefixes that no rule distinguishes share one class (`policy::CidrClasses`).
+
+mod lookup;
+
+pub use lookup::{covering, find, find_with_prefix};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::Config;
-use crate::model::catalog::{Catalog, ClassInfo};
-use crate::model::host::HostState;
+use crate::model::catalog::ClassInfo;
 use crate::model::policy::reserved;
 use crate::model::state::{AddressScope, IpcacheEntry, State};
 
-use super::cidr::CidrClasses;
-use super::endpoint::Workload;
-use super::numbers::Numbers;
+use super::endpoints::DeclaredEndpoint;
+use super::ids::IdAllocator;
+use super::inputs::Inputs;
+use super::policy::CidrClasses;
 
-/// Who has a prefix.
+/// What the addresses of a prefix belong to.
 #[derive(Clone, Copy, PartialEq)]
 struct Owner {
     identity: u32,
-    /// It is no endpoint, host or node.
-    world: bool,
+    /// It is neither an endpoint, nor this host, nor another node.
+    is_world: bool,
     scope: AddressScope,
 }
 
 const WORLD: Owner = Owner {
     identity: reserved::WORLD,
-    world: true,
+    is_world: true,
     scope: AddressScope::Remote,
 };
 
-/// The entry that holds an address: the longest prefix', as the kernel's trie finds it.
-pub fn find(state: &State, address: IpAddr) -> Option<&IpcacheEntry> {
-    find_row(state, address).map(|(_, entry)| entry)
-}
-
-/// The same with its prefix.
-pub fn find_row(state: &State, address: IpAddr) -> Option<(IpNet, &IpcacheEntry)> {
-    covering(address).find_map(|prefix| Some((prefix, state.ipcache.get(&prefix)?)))
-}
-
-/// The prefixes that hold an address, the longest first.
-pub(super) fn covering(address: IpAddr) -> impl Iterator<Item = IpNet> {
-    let lengths = (0..=IpNet::from(address).prefix_len()).rev();
-    lengths
-        .filter_map(move |length| IpNet::new(address, length).ok())
-        .map(|prefix| prefix.trunc())
-}
-
-/// Fills the table of addresses and names the classes.
+/// Fills the ipcache and names the peer classes.
 pub fn compile(
-    config: &Config,
-    world: &HostState,
-    workloads: &[Workload<'_>],
-    stand_ins: &CidrClasses,
-    known: &Catalog,
+    inputs: Inputs<'_>,
+    endpoints: &[DeclaredEndpoint<'_>],
+    cidr_classes: &CidrClasses,
     state: &mut State,
 ) {
-    let owners = owners(config, world, workloads);
-    let mut classes = Numbers::new(
-        known.classes.iter().map(|(n, class)| (class.clone(), *n)),
-        known.next.class,
+    let owners = owners(inputs, endpoints);
+    let previous = inputs.previous;
+    let numbered = previous.classes.iter();
+    let mut classes = IdAllocator::new(
+        numbered.map(|(number, class)| (class.clone(), *number)),
+        previous.next.class,
     );
-    for (prefix, owner, cidrs) in covered(&owners, stand_ins) {
+    for (prefix, owner, cidrs) in covered(&owners, cidr_classes) {
         if owners.get(&prefix) == Some(&owner) {
             let info = state
                 .catalog_mut()
@@ -77,7 +61,7 @@ pub fn compile(
         }
         let class = ClassInfo {
             identity: owner.identity,
-            world: owner.world,
+            world: owner.is_world,
             cidrs,
         };
         let number = classes.number(class.clone());
@@ -85,7 +69,7 @@ pub fn compile(
         let entry = IpcacheEntry {
             identity: owner.identity,
             class: number,
-            is_world: owner.world,
+            is_world: owner.is_world,
             scope: owner.scope,
         };
         state.ipcache.insert(prefix, entry);
@@ -93,41 +77,33 @@ pub fn compile(
     state.catalog_mut().next.class = classes.next();
 }
 
-/// The prefixes that are somebody's. Of two who have the same, endpoints come first, then the host, the other
-/// hosts, and what identities name elsewhere.
-fn owners(
-    config: &Config,
-    world: &HostState,
-    workloads: &[Workload<'_>],
-) -> BTreeMap<IpNet, Owner> {
+/// The prefixes that have an owner. The same prefix goes to an endpoint first, then to the host, to another node, and to an
+/// identity's `cidrs`.
+fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<IpNet, Owner> {
+    let config = inputs.config;
     let mut owners = BTreeMap::new();
-    for workload in workloads {
+    for endpoint in endpoints {
         let owner = Owner {
-            identity: workload.identity,
-            world: false,
-            scope: workload.place(),
+            identity: endpoint.identity,
+            is_world: false,
+            scope: endpoint.scope(),
         };
-        for prefix in &workload.addresses {
+        for prefix in &endpoint.addresses {
             owners.entry(*prefix).or_insert(owner);
         }
     }
     let host = Owner {
         identity: reserved::HOST,
-        world: false,
+        is_world: false,
         scope: AddressScope::Host,
     };
-    for address in config
-        .node
-        .addresses
-        .iter()
-        .flatten()
-        .chain(&world.addresses)
-    {
+    let named = config.node.addresses.iter().flatten();
+    for address in named.chain(&inputs.host.addresses) {
         owners.entry(IpNet::from(*address)).or_insert(host);
     }
     let remote_node = Owner {
         identity: reserved::REMOTE_NODE,
-        world: false,
+        is_world: false,
         scope: AddressScope::Remote,
     };
     for address in config.nodes.values().flat_map(|node| &node.addresses) {
@@ -147,18 +123,18 @@ fn owners(
 
 /// Every prefix that needs an entry, with its owner and the `cidr:` peers that cover it.
 ///
-/// Sorted, a prefix follows all that cover it, so a stack of covers is enough. A `cidr:` peer never takes over:
-/// inside somebody's prefix it is still theirs. Nor does an identity's prefix inside of what is no part of the world.
+/// In sorted order a prefix follows all that cover it, so a stack of covers is enough. A `cidr:` peer never changes the owner
+/// of a prefix. Neither does an identity's prefix inside a prefix that is no part of the world.
 fn covered(
     owners: &BTreeMap<IpNet, Owner>,
-    stand_ins: &CidrClasses,
+    cidr_classes: &CidrClasses,
 ) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
         IpNet::from(Ipv6Net::default()),
     ];
     let mut prefixes: BTreeSet<IpNet> = defaults.into();
-    prefixes.extend(owners.keys().chain(stand_ins.prefixes()));
+    prefixes.extend(owners.keys().chain(cidr_classes.prefixes()));
 
     let mut entries: Vec<(IpNet, Owner, BTreeSet<IpNet>)> = Vec::with_capacity(prefixes.len());
     let mut covers: Vec<usize> = Vec::new();
@@ -171,11 +147,11 @@ fn covered(
             Some(cover) => (entries[*cover].1, entries[*cover].2.clone()),
             None => (WORLD, BTreeSet::new()),
         };
-        covering.extend(stand_ins.of(prefix));
+        covering.extend(cidr_classes.representative(prefix));
         covers.push(entries.len());
         let own = owners.get(&prefix).copied();
         let owner = own
-            .filter(|own| !own.world || inherited.world)
+            .filter(|own| !own.is_world || inherited.is_world)
             .unwrap_or(inherited);
         entries.push((prefix, owner, covering));
     }
@@ -185,9 +161,9 @@ fn covered(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::testing::{Lab, ip, net};
+    use crate::plan::testing::{TestConfig, ip, net};
 
-    /// An entry in words: identity, place, and the `cidr:` peers of its class.
+    /// An entry in words: identity, scope, and the `cidr:` peers of its class.
     fn entry(state: &State, address: &str) -> String {
         let entry = find(state, ip(address)).unwrap();
         let class = &state.catalog.classes[&entry.class];
@@ -196,22 +172,22 @@ mod tests {
             "{address}: the class is of the entry's identity"
         );
         let name = state.catalog.identity_name(entry.identity).unwrap();
-        let place = match entry.scope {
+        let scope = match entry.scope {
             AddressScope::Endpoint { ifindex } => format!("on {ifindex}"),
-            AddressScope::Pending => "waiting".to_owned(),
+            AddressScope::Pending => "pending".to_owned(),
             AddressScope::Host => "here".to_owned(),
             AddressScope::Remote => "away".to_owned(),
         };
         let world = if class.world { "world" } else { "own" };
         let cidrs: String = class.cidrs.iter().map(|cidr| format!(" {cidr}")).collect();
-        format!("{name} {place} {world}{cidrs}")
+        format!("{name} {scope} {world}{cidrs}")
     }
 
     #[test]
-    fn an_address_is_what_the_longest_prefix_says() {
+    fn the_longest_prefix_decides() {
         let cidrs = "allow cidr:10.0.0.0/8;deny cidr:10.1.0.0/16;deny cidr:10.1.1.64/26;allow cidr:fd00::/8;\
                      deny cidr:192.0.2.0/24";
-        let mut lab = Lab::new()
+        let mut test = TestConfig::new()
             .identity("web", 300, "")
             .identity("db", 301, "")
             .endpoint("web", "web", "10.1.1.0/24 fd00::1")
@@ -228,13 +204,13 @@ mod tests {
                 "10.6.0.0/16 10.200.0.0/16",
             )
             .policy("p", "web", Some(cidrs), None);
-        lab.world.links.remove("lxc-gone");
-        lab.world.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
-        lab.config.node.addresses = Some(vec![ip("198.51.100.1")]);
-        let state = lab.compile();
+        test.host.links.remove("lxc-gone");
+        test.host.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
+        test.config.node.addresses = Some(vec![ip("198.51.100.1")]);
+        let state = test.compile();
         let rows = [
-            ("nobody's", "8.8.8.8", "world away world"),
-            ("nobody's, IPv6", "2001:db8::9", "world away world"),
+            ("no owner", "8.8.8.8", "world away world"),
+            ("no owner, IPv6", "2001:db8::9", "world away world"),
             (
                 "one peer covers it",
                 "10.9.0.1",
@@ -266,12 +242,12 @@ mod tests {
                 "db away world 10.0.0.0/8",
             ),
             (
-                "an identity's prefix does not take a node over",
+                "an identity's prefix does not change a node's identity",
                 "10.4.0.1",
                 "remote-node away own 10.0.0.0/8",
             ),
             ("a node, IPv6", "2001:db8:4::1", "remote-node away own"),
-            ("beside a node, IPv6", "2001:db8:4::2", "near away world"),
+            ("next to a node, IPv6", "2001:db8:4::2", "near away world"),
             (
                 "a node inside of an identity's prefix",
                 "203.0.113.1",
@@ -289,7 +265,7 @@ mod tests {
                 "web on 10 own 10.0.0.0/8 10.1.0.0/16",
             ),
             (
-                "a peer inside an endpoint's prefix takes nothing over",
+                "a peer inside an endpoint's prefix does not change the owner",
                 "10.1.1.65",
                 "web on 10 own 10.0.0.0/8 10.1.0.0/16 10.1.1.64/26",
             ),
@@ -309,9 +285,9 @@ mod tests {
                 "db on 11 own 10.0.0.0/8",
             ),
             (
-                "an endpoint that is not there",
+                "an endpoint whose interface is not there",
                 "10.3.0.1",
-                "db waiting own 10.0.0.0/8",
+                "db pending own 10.0.0.0/8",
             ),
             ("an endpoint's IPv6", "fd00::1", "web on 10 own fd00::/8"),
             (
@@ -330,7 +306,7 @@ mod tests {
                 "host here own",
             ),
             (
-                "IPv4's default says nothing of IPv6",
+                "the default of IPv4 does not cover IPv6",
                 "::1",
                 "world away world",
             ),
@@ -355,11 +331,11 @@ mod tests {
 
     #[test]
     fn a_peer_of_everything_is_in_every_class_of_its_family() {
-        let lab = Lab::new()
+        let test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.1 fd00::1")
             .policy("p", "web", Some("deny cidr:0.0.0.0/0"), None);
-        let state = lab.compile();
+        let state = test.compile();
         let rows = [
             ("8.8.8.8", "world away world 0.0.0.0/0"),
             ("10.1.1.1", "web on 10 own 0.0.0.0/0"),
@@ -373,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_no_rule_tells_apart_are_one_class() {
+    fn prefixes_that_no_rule_distinguishes_are_one_class() {
         let lists = "deny cidr:8.0.0.0/8,cidr:9.0.0.0/8;deny cidr:8.8.0.0/16,cidr:9.9.0.0/16";
-        let lab = Lab::new()
+        let test = TestConfig::new()
             .identity("web", 300, "")
             .endpoint("web", "web", "10.1.1.1")
             .policy("p", "web", Some(lists), None);
-        let state = lab.compile();
+        let state = test.compile();
         let rows = [
             ("of the first rule", "8.1.1.1", "world away world 8.0.0.0/8"),
             (
@@ -407,19 +383,15 @@ mod tests {
 
     #[test]
     fn prefixes_of_one_kind_are_one_class() {
-        let lab = Lab::new()
-            .identity("web", 300, "")
-            .endpoint("web", "web", "10.1.1.1 10.1.1.2");
-        let state = lab.compile();
+        let test =
+            TestConfig::new()
+                .identity("web", 300, "")
+                .endpoint("web", "web", "10.1.1.1 10.1.1.2");
+        let state = test.compile();
         let entry = |address: &str| find(&state, ip(address)).unwrap().class;
         assert_eq!(entry("10.1.1.1"), entry("10.1.1.2"));
         assert_eq!(entry("8.8.8.8"), entry("2001:db8::9"));
         assert_eq!(state.catalog.classes.len(), 3, "web, host and world");
         assert!(!state.catalog.classes.contains_key(&0), "0 is any");
-    }
-
-    #[test]
-    fn nothing_is_found_where_nothing_is() {
-        assert_eq!(find(&State::default(), ip("10.0.0.1")), None);
     }
 }

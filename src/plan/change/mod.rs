@@ -1,0 +1,16 @@
+//! Changes between two generations, and what they do to open connections.
+
+mod diff;
+mod effect;
+mod impact;
+mod line;
+mod object;
+mod objects;
+mod rules;
+mod state_view;
+
+pub use diff::{diff, resized};
+pub use effect::{Effect, Outcome};
+pub use impact::{Impact, ImpactAnalysis, add_effects};
+pub use line::Change;
+pub use object::Object;

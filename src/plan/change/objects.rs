@@ -1,0 +1,228 @@
+//! What a state consists of: its objects with their properties in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::object::{Object, address};
+use super::rules::RuleLists;
+use crate::model::catalog::Catalog;
+use crate::model::host::Mac;
+use crate::model::policy::reserved;
+use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
+
+/// The objects of a state.
+pub type Objects = BTreeMap<Object, Properties>;
+
+/// (name, value), in the same order for all objects of a kind; only the last ones may be missing.
+pub type Properties = Vec<(&'static str, String)>;
+
+/// The objects of a state, without most of those that the other state has too: usually one line of a large file changes, and
+/// texts for all the rest would be built for nothing.
+pub fn objects(state: &State, other: &State) -> Objects {
+    let mut objects = Objects::new();
+    name_services(state, other, &mut objects);
+    name_endpoints(state, &mut objects);
+    name_uplinks(&state.catalog, &mut objects);
+    name_nodes(&state.catalog, &mut objects);
+    name_identities(&state.catalog, &other.catalog, &mut objects);
+    name_rules(&state.catalog, &other.catalog, &mut objects);
+    for info in differing(&state.catalog.prefilter, &other.catalog.prefilter) {
+        objects.insert(Object::prefilter(&info.prefix, &info.table), Vec::new());
+    }
+    if state.settings != Settings::default() {
+        name_settings(&state.settings, &mut objects);
+    }
+    objects
+}
+
+/// The rows that differ, by number or content, from those of the other table.
+fn differing<'a, T: PartialEq>(
+    rows: &'a BTreeMap<u32, T>,
+    other: &'a BTreeMap<u32, T>,
+) -> impl Iterator<Item = &'a T> {
+    let differs = |(number, row): &(&u32, &T)| other.get(number) != Some(row);
+    rows.iter().filter(differs).map(|(_, row)| row)
+}
+
+fn name_services(state: &State, other: &State, objects: &mut Objects) {
+    let (services, other_services) = (&state.catalog.services, &other.catalog.services);
+    for info in differing(services, other_services) {
+        for frontend in &info.frontends {
+            objects.insert(Object::service(&info.name, frontend), Vec::new());
+        }
+    }
+    let name = |number| other_services.get(number).map(|info| &info.name);
+    let renamed: BTreeSet<u32> = services
+        .iter()
+        .filter(|(number, info)| name(number) != Some(&info.name))
+        .map(|(number, _)| *number)
+        .collect();
+    let differs = |(number, backend): &(&u32, &Backend)| {
+        renamed.contains(&backend.service) || other.backends.get(number) != Some(backend)
+    };
+    for (_, backend) in state.backends.iter().filter(differs) {
+        let properties = vec![
+            ("weight", backend.weight.to_string()),
+            ("state", backend.state.to_string()),
+        ];
+        objects.insert(Object::backend(backend, &state.catalog), properties);
+    }
+}
+
+fn name_endpoints(state: &State, objects: &mut Objects) {
+    for (interface, info) in &state.catalog.endpoints {
+        let identity = state
+            .catalog
+            .identity_name(info.identity)
+            .unwrap_or_default();
+        let endpoint = info
+            .ifindex
+            .and_then(|ifindex| state.endpoints.get(&ifindex));
+        let mut properties = vec![
+            ("identity", identity.to_owned()),
+            ("addresses", addresses(&info.addresses)),
+            ("ifindex", ifindex(info.ifindex)),
+        ];
+        properties.extend(endpoint.into_iter().flat_map(link_properties));
+        objects.insert(Object::endpoint(interface), properties);
+    }
+}
+
+/// Last among an endpoint's properties: a pending one has none of them.
+fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 5] {
+    [
+        ("delivery", delivery(endpoint.delivery).to_owned()),
+        ("host MAC", mac(endpoint.src_mac)),
+        ("MAC", mac(endpoint.dst_mac)),
+        ("ingress", enforcement(endpoint.ingress).to_owned()),
+        ("egress", enforcement(endpoint.egress).to_owned()),
+    ]
+}
+
+fn name_uplinks(catalog: &Catalog, objects: &mut Objects) {
+    for (interface, info) in &catalog.uplinks {
+        let properties = vec![
+            ("xdp", info.xdp.name().to_owned()),
+            ("ifindex", ifindex(info.ifindex)),
+        ];
+        objects.insert(Object::new("uplink", interface), properties);
+    }
+}
+
+fn name_nodes(catalog: &Catalog, objects: &mut Objects) {
+    for (name, info) in &catalog.nodes {
+        let own = info.addresses.iter().map(|own| IpNet::from(*own)).collect();
+        let properties = vec![
+            ("addresses", addresses(&own)),
+            ("cidrs", addresses(&info.cidrs)),
+        ];
+        objects.insert(Object::new("node", name), properties);
+    }
+}
+
+fn name_identities(catalog: &Catalog, other: &Catalog, objects: &mut Objects) {
+    let endpoints = catalog.endpoints.values();
+    let local: BTreeSet<IpNet> = endpoints
+        .flat_map(|info| &info.addresses)
+        .copied()
+        .collect();
+    let are_endpoints_same = catalog.endpoints == other.endpoints;
+    for (id, info) in &catalog.identities {
+        let is_same = are_endpoints_same && other.identities.get(id) == Some(info);
+        if reserved::name(*id).is_none() && !is_same {
+            // The local ones are properties of the endpoints.
+            let cidrs = info.addresses.difference(&local).copied().collect();
+            let properties = vec![
+                ("id", id.to_string()),
+                ("labels", info.labels.join(" ")),
+                ("cidrs", addresses(&cidrs)),
+            ];
+            objects.insert(Object::identity(&info.name), properties);
+        }
+    }
+    let host = catalog.identities.get(&reserved::HOST);
+    for prefix in host.into_iter().flat_map(|info| &info.addresses) {
+        let name = format!("{} of host", address(prefix));
+        objects.insert(Object::new("address", name), Vec::new());
+    }
+}
+
+fn identity_names(catalog: &Catalog) -> impl Iterator<Item = (u32, &str)> {
+    let identities = catalog.identities.iter();
+    identities.map(|(id, info)| (*id, info.name.as_str()))
+}
+
+fn name_rules(catalog: &Catalog, other: &Catalog, objects: &mut Objects) {
+    if catalog.rules == other.rules && identity_names(catalog).eq(identity_names(other)) {
+        return;
+    }
+    let (lists, other_lists) = (RuleLists::of(catalog), RuleLists::of(other));
+    for (number, thing) in lists.without(&other_lists).names() {
+        let subject = catalog.rules.get(&number).map(|rule| rule.subject);
+        let subject = subject.and_then(|subject| catalog.identity_name(subject));
+        let properties = vec![("subject", subject.unwrap_or_default().to_owned())];
+        objects.insert(thing, properties);
+    }
+}
+
+fn name_settings(settings: &Settings, objects: &mut Objects) {
+    let lifetime = |ns: u64| format!("{:?}", Duration::from_nanos(ns));
+    let aggregation = match settings.aggregation {
+        Aggregation::None => "none",
+        Aggregation::Low => "low",
+        Aggregation::Medium => "medium",
+    };
+    let values = [
+        ("conntrack.tcp", lifetime(settings.tcp_ns)),
+        ("conntrack.tcp_syn", lifetime(settings.tcp_syn_ns)),
+        ("conntrack.tcp_close", lifetime(settings.tcp_close_ns)),
+        ("conntrack.udp", lifetime(settings.udp_ns)),
+        ("conntrack.udp_once", lifetime(settings.udp_once_ns)),
+        ("conntrack.icmp", lifetime(settings.icmp_ns)),
+        ("conntrack.per_endpoint", settings.per_endpoint.to_string()),
+        ("conntrack.strict", settings.strict.to_string()),
+        ("events.aggregation", aggregation.to_owned()),
+        ("events.interval", lifetime(settings.interval_ns)),
+        ("events.rate", settings.rate.to_string()),
+        ("policy.audit", settings.audit.to_string()),
+        ("policy.allow_host", settings.allow_host.to_string()),
+    ];
+    for (key, value) in values {
+        objects.insert(Object::setting(key), vec![("", value)]);
+    }
+}
+
+fn ifindex(ifindex: Option<u32>) -> String {
+    match ifindex {
+        Some(ifindex) => ifindex.to_string(),
+        None => "pending".to_owned(),
+    }
+}
+
+fn addresses(prefixes: &BTreeSet<IpNet>) -> String {
+    let addresses: Vec<String> = prefixes.iter().map(address).collect();
+    addresses.join(" ")
+}
+
+fn mac(mac: Mac) -> String {
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
+fn delivery(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Peer => "peer",
+        Delivery::Direct => "direct",
+        Delivery::Neighbour => "neighbour",
+    }
+}
+
+fn enforcement(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Off => "off",
+        Enforcement::DenyOnly => "deny only",
+        Enforcement::On => "on",
+    }
+}

@@ -1,0 +1,15 @@
+//! All that the plan depends on.
+
+use crate::config::Config;
+use crate::model::catalog::Catalog;
+use crate::model::host::HostState;
+
+/// All that a state is computed from.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub config: &'a Config,
+    /// The interfaces and addresses of the host.
+    pub host: &'a HostState,
+    /// The catalog of the live generation; empty before the first. Objects that are in it keep their numbers.
+    pub previous: &'a Catalog,
+}
