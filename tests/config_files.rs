@@ -105,7 +105,7 @@ fn a_missing_file_points_to_the_example() {
     let expected = "\
 error: there is no such file
  --> /config.toml
-  = help: begin with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG
+  = help: start with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG
 
 1 error";
     assert_eq!(text(&folder(&[])), expected);
@@ -240,7 +240,7 @@ fn every_file_that_is_wrong_is_named() {
         ("20.toml", "this is not a regular file"),
         (
             "40.toml",
-            "the file is not there: it is a link to nowhere, or was just taken away",
+            "the file is missing: it is a dangling link, or was just removed",
         ),
     ];
     assert_eq!(found, expected);

@@ -513,56 +513,56 @@ fn warnings_leave_the_file_in_use() {
         (
             "a backend that no frontend leads to",
             format!("{service}backends = [\"10.0.0.2:53\", \"[fd00::2]:53\"]\n"),
-            "this backend gets nothing: no frontend of the service is IPv6",
+            "this backend gets no connections: no frontend of the service is IPv6",
         ),
         (
             "a service without backends",
             format!("{service}backends = []\n"),
-            "`services.s` has no backend that can be given a connection",
+            "`services.s` has no backend for new connections",
         ),
         (
             "a service whose backends are out of use",
             format!(
                 "{service}backends = [{{ address = \"10.0.0.2:53\", weight = 0 }}, {{ address = \"10.0.0.3:53\", state = \"maintenance\" }}]\n"
             ),
-            "`services.s` has no backend that can be given a connection",
+            "`services.s` has no backend for new connections",
         ),
         (
             "a peer twice",
             format!("{policy}ingress = [{{ from = [\"any\", \"any\"] }}]\n"),
-            "`any` stands twice in this rule",
+            "`any` appears twice in this rule",
         ),
         (
             "ports twice, in two spellings",
             format!(
                 "{policy}ingress = [{{ from = [\"any\"], ports = [\"53/udp\", \"53-53/udp\"] }}]\n"
             ),
-            "`53/udp` stands twice in this rule",
+            "`53/udp` appears twice in this rule",
         ),
         (
             "a prefilter of everything",
             format!("{hosts}deny = [\"0.0.0.0/0\"]\n"),
-            "0.0.0.0/0 drops all IPv4 that comes in by the uplinks",
+            "0.0.0.0/0 drops all IPv4 traffic from the uplinks",
         ),
         (
             "a prefilter of everything, IPv6",
             format!("{hosts}deny = [\"::/0\"]\n"),
-            "::/0 drops all IPv6 that comes in by the uplinks",
+            "::/0 drops all IPv6 traffic from the uplinks",
         ),
         (
             "a prefilter round another node",
             format!("{hosts}deny = [\"198.51.100.0/24\", \"203.0.113.0/24\"]\n"),
-            "203.0.113.0/24 holds 203.0.113.2 of the node `node-b`, and cuts it off",
+            "203.0.113.0/24 contains 203.0.113.2 of the node `node-b`, and cuts it off",
         ),
         (
             "a prefilter of this node",
             format!("{hosts}deny = [\"192.0.2.1\"]\n"),
-            "192.0.2.1 holds 192.0.2.1, which is this node's own",
+            "192.0.2.1 contains 192.0.2.1, which belongs to this node",
         ),
         (
             "a prefix twice in one list of the prefilter",
             format!("{hosts}deny = [\"198.51.100.66\", \"198.51.100.66/32\"]\n"),
-            "198.51.100.66 stands twice in this list",
+            "198.51.100.66 appears twice in this list",
         ),
         (
             "other nodes, and no way to them",

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-#[path = "../judge.rs"]
-mod judge;
+#[path = "../invariants.rs"]
+mod invariants;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| judge::judge(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::check(bytes));

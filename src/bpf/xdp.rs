@@ -16,7 +16,7 @@ use super::hook::XDP_ENTRY;
 use super::map;
 use super::pins::{self, Pins};
 use super::program;
-use crate::model::state::XdpMode;
+use crate::model::xdp::XdpMode;
 
 /// `XDP_FLAGS_SKB_MODE`, `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
 const SKB_MODE: u32 = 1 << 1;

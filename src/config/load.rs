@@ -8,14 +8,16 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::checked::Config;
+use super::host_name::host_name;
+use super::parse::check_sources;
 use super::problem::{Excerpt, Problem, Problems, Severity};
 use super::source::Source;
-use super::{Config, check_sources, name};
 
-/// Bytes that one file may have: six times what ten thousand services with ten backends each take.
+/// The largest size of one file: six times that of ten thousand services with ten backends each.
 pub const SIZE_MAX: u64 = 32 << 20;
 
-/// A configuration with what it was made of.
+/// A configuration with its sources.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Arc<Config>,
@@ -24,10 +26,10 @@ pub struct Loaded {
     pub sources: Vec<Source>,
 }
 
-/// What reading gives, or the one problem that stopped it.
+/// The result of reading, or the problem that prevents it.
 pub type Reading<T> = Result<T, Box<Problem>>;
 
-/// The folder of a file's drop-ins: `config.toml` has `config.d`, and a file of another ending has none.
+/// The folder of a file's drop-ins: `config.d` for `config.toml`; a file with another ending has none.
 pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
     let is_toml = path.extension().is_some_and(|ending| ending == "toml");
     is_toml.then(|| path.with_extension("d"))
@@ -35,12 +37,12 @@ pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
 
 /// Reads and checks a file and its drop-ins.
 ///
-/// The error holds every problem: of all files that can't be read, or else of all that they say.
+/// The error has every problem: those of all unreadable files, or else those of all texts.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_again(path, None)
 }
 
-/// The same, by somebody who has loaded them before: what has not changed since is not checked once more.
+/// The same after an earlier load: unchanged sources are not checked a second time.
 ///
 /// # Errors
 /// As `load`.
@@ -55,15 +57,6 @@ pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problem
         warnings,
         sources,
     })
-}
-
-/// The name that the kernel has for this host; `localhost` if it won't tell, or no node can be called so.
-pub(super) fn host_name() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        name if name::name(name).is_ok() => name.to_owned(),
-        _ => "localhost".to_owned(), // the kernel takes any bytes
-    }
 }
 
 /// Reads the main file and its drop-ins.
@@ -91,7 +84,7 @@ fn read(path: &Path) -> Result<Vec<Source>, Problems> {
 /// The drop-ins of a file, in name order.
 ///
 /// # Errors
-/// If what is called as their folder is none, or can't be read.
+/// If their folder is another kind of file, or can't be read.
 pub fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     let Some(folder) = drop_in_folder(path) else {
         return Ok(Vec::new());
@@ -120,15 +113,15 @@ pub fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a file of the folder is a drop-in, by its name. Hidden files are editors' and package managers' own.
+/// Whether a file of the folder is a drop-in, by its name. Hidden files belong to editors and package managers.
 pub fn is_drop_in(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default();
     let is_hidden = name.as_encoded_bytes().starts_with(b".");
     !is_hidden && path.extension().is_some_and(|ending| ending == "toml")
 }
 
-/// The text of one file for those who take what they can understand of it; `None` if it is no regular file, or larger
-/// than a configuration may be. Never waits, as opening a pipe would.
+/// The text of one file, with invalid UTF-8 replaced; `None` if it is no regular file, or too large for a configuration.
+/// Never blocks, as opening a pipe would.
 ///
 /// # Errors
 /// If the file can't be opened or read.
@@ -149,13 +142,13 @@ fn read_file(path: &Path) -> Reading<Source> {
     };
     if bytes.len() as u64 > SIZE_MAX {
         let message = format!("the file is larger than {} MiB", SIZE_MAX >> 20);
-        let help = "part it into drop-ins, if it is a configuration at all";
+        let help = "split it into drop-ins, if it is a configuration at all";
         return Err(problem(path, message, Some(help.into())));
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source {
             path: path.to_owned(),
-            // The mark that some editors begin a file with is no part of its first line.
+            // Some editors write a byte order mark, which is no part of the first line.
             text: match text.strip_prefix('\u{feff}') {
                 Some(rest) => rest.to_owned(),
                 None => text,
@@ -169,7 +162,7 @@ fn read_file(path: &Path) -> Reading<Source> {
     }
 }
 
-/// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never waits, as opening a pipe would.
+/// Opens a file; `None` if it is a folder, a pipe, a device or a socket. Never blocks, as opening a pipe would.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
@@ -182,7 +175,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The file's bytes, one more than allowed at most.
+/// The bytes of a file, up to one more than allowed.
 fn read_bytes(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
@@ -193,7 +186,7 @@ fn with_hint_at_example(path: &Path, mut problem: Box<Problem>) -> Box<Problem> 
     let is_missing = fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     if is_missing {
         problem.message = "there is no such file".to_owned();
-        problem.help = Some("begin with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG".to_owned());
+        problem.help = Some("start with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG".to_owned());
     }
     problem
 }
@@ -201,12 +194,12 @@ fn with_hint_at_example(path: &Path, mut problem: Box<Problem>) -> Box<Problem> 
 fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
     let (message, help) = match error.kind() {
         ErrorKind::NotFound => (
-            "the file is not there: it is a link to nowhere, or was just taken away".to_owned(),
+            "the file is missing: it is a dangling link, or was just removed".to_owned(),
             None,
         ),
         ErrorKind::PermissionDenied => (
-            "the file may not be read by this user".to_owned(),
-            Some("run as root, or let the user read it".to_owned()),
+            "this user may not read the file".to_owned(),
+            Some("run as root, or give the user permission".to_owned()),
         ),
         _ => (format!("the file can't be read: {error}"), None),
     };
@@ -225,8 +218,8 @@ fn not_utf8(path: &Path, bytes: &[u8], valid: usize) -> Box<Problem> {
         .map_or(bytes.len(), |at| valid + at);
     let line = before.iter().filter(|b| **b == b'\n').count() + 1;
     let text = String::from_utf8_lossy(&bytes[start..end]);
-    let place = valid - start;
-    let mark = place..place + char::REPLACEMENT_CHARACTER.len_utf8();
+    let column = valid - start;
+    let mark = column..column + char::REPLACEMENT_CHARACTER.len_utf8();
     let message = "the file is not UTF-8 from here on".to_owned();
     let mut problem = problem(path, message, Some("save it as UTF-8".to_owned()));
     problem.excerpt = Some(Excerpt::new(line, &text, mark));

@@ -1,28 +1,29 @@
-//! What things may be called: tables, identities, interfaces, labels.
+//! Valid names of tables, identities, interfaces and labels.
 
 use std::net::IpAddr;
 
-use super::report::{Parsed, Wrong};
+use super::printable::is_invisible;
+use super::wrong::{Parsed, Wrong};
 
-/// Bytes that a name of the user's own may have.
+/// The longest name, in bytes.
 const NAME_MAX: usize = 128;
-/// Bytes that a label may have: Kubernetes' own bounds are 317 for a key and 63 for a value.
+/// The longest label, in bytes: Kubernetes allows 317 for a key and 63 for a value.
 const LABEL_MAX: usize = 512;
-/// Bytes that an interface name may have (Linux, IFNAMSIZ less its ending zero).
+/// The longest name of an interface, in bytes (Linux: IFNAMSIZ without the terminating zero).
 const INTERFACE_MAX: usize = 15;
 
-/// Words of policy peers that no identity can be called.
+/// Peers of rules, which are no valid names of identities.
 pub(super) const RESERVED: [&str; 4] = ["any", "host", "remote-node", "world"];
 
-/// A name of the user's own.
+/// A name that the user chooses.
 pub(super) fn name(text: &str) -> Parsed<()> {
     plain(text, "the name", NAME_MAX)
 }
 
-/// The name of an identity, which stands beside numbers, addresses and selectors on the command line.
+/// The name of an identity, which must differ from the numbers, addresses and selectors of the command line.
 pub(super) fn identity_name(text: &str) -> Parsed<()> {
     name(text)?;
-    let trouble = match text {
+    let problem = match text {
         _ if RESERVED.contains(&text) => "it is a reserved word of policy peers",
         _ if text.parse::<IpAddr>().is_ok() => "it is an address",
         _ if text.contains(':') => "a `:` marks a selector, as in label:KEY=VALUE",
@@ -31,29 +32,29 @@ pub(super) fn identity_name(text: &str) -> Parsed<()> {
         _ => return Ok(()),
     };
     Err(
-        Wrong::new(format!("an identity can't be called {text:?}: {trouble}"))
+        Wrong::new(format!("an identity can't be called {text:?}: {problem}"))
             .help("give it another name"),
     )
 }
 
-/// The name of a Linux interface, by the kernel's rule.
+/// The name of a Linux interface, by the rules of the kernel.
 pub(super) fn interface_name(text: &str) -> Parsed<()> {
     plain(text, "the name", NAME_MAX)?;
-    let trouble = match text {
-        "." | ".." => "this name is the file system's",
+    let problem = match text {
+        "." | ".." => "this name is reserved by the file system",
         _ if text.len() > INTERFACE_MAX => "Linux allows 15 bytes",
         _ if text.contains(['/', ':']) => "Linux allows no `/` and no `:`",
         _ => return Ok(()),
     };
     Err(Wrong::new(format!(
-        "an interface can't be called {text:?}: {trouble}"
+        "an interface can't be called {text:?}: {problem}"
     )))
 }
 
-/// Refuses what would break a listing, a log line or a command that somebody copies.
+/// Refuses what would break a listing, a log line or a copied command.
 pub(super) fn plain(text: &str, what: &str, max: usize) -> Parsed<()> {
     let is_bad =
-        |c: char| is_unseen(c) || c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '\\');
+        |c: char| is_invisible(c) || c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '\\');
     if text.is_empty() {
         return Err(Wrong::new(format!("{what} is empty")));
     }
@@ -68,14 +69,6 @@ pub(super) fn plain(text: &str, what: &str, max: usize) -> Parsed<()> {
         Some(bad) => Err(Wrong::new(format!("{what} {text:?} has {bad:?} in it"))
             .help("spaces, quotes, backslashes and control characters are not allowed here")),
     }
-}
-
-/// Characters that a terminal does not show, or that change how it shows others: controls, joiners, marks of direction.
-pub(super) fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// `KEY=VALUE`; the value may be empty.

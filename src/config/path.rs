@@ -1,8 +1,8 @@
-//! Where something stands among tables and lists, in the file's words; put into words only for what is wrong.
+//! Paths of keys, as in `services.web.backends[2].weight`.
 
 use std::fmt;
 
-/// Where in the tree something is, put into words only when there is something to say about it.
+/// The path of a table, key or item. It becomes text only if a problem is reported.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,

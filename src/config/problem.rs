@@ -1,36 +1,35 @@
-//! What is wrong with a configuration, as data and as text.
+//! Problems of a configuration, as data and as text.
 
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::name::is_unseen;
-use super::report::printable;
+use super::printable::{is_invisible, printable};
 
-/// How bad a problem is.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The configuration can't be used.
     Error,
-    /// The configuration works, but perhaps not as meant.
+    /// The configuration is valid, but perhaps not what was intended.
     Warning,
 }
 
-/// One thing that is wrong, with its place and what to do about it.
+/// One problem, with its location and a suggestion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
     pub message: String,
     pub file: PathBuf,
-    /// `None`: the problem is the file's as a whole.
+    /// `None`: the problem concerns the file as a whole.
     pub excerpt: Option<Excerpt>,
-    /// Other places that have to do with it.
+    /// Related locations.
     pub notes: Vec<Note>,
     pub help: Option<String>,
 }
 
-/// Another place that a problem has to do with.
+/// A related location of a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     pub message: String,
@@ -38,23 +37,23 @@ pub struct Note {
     pub excerpt: Excerpt,
 }
 
-/// A line of a file with a place in it.
+/// A line of a file with a marked part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excerpt {
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
-    /// The line as it is shown: without control characters, and only the part round the place if it is long.
+    /// The line as it is shown: without control characters; of a long line only the surroundings of the mark.
     pub text: String,
-    /// The place in `text`, in characters.
+    /// The marked part of `text`, in characters.
     pub mark: Range<usize>,
 }
 
 impl Excerpt {
-    /// Characters of a line that are shown.
+    /// The most characters of a line that are shown.
     const WIDTH: usize = 120;
-    /// Characters that are shown before the place in a line that is longer.
+    /// Characters shown before the mark in a longer line.
     const LEAD: usize = 40;
 
     /// The excerpt for the bytes `mark` of the line `text`, whose number is `line`.
@@ -67,7 +66,9 @@ impl Excerpt {
             false => 0,
         };
         let shown = text.chars().skip(skipped).take(Self::WIDTH);
-        let text: String = shown.map(|c| if is_unseen(c) { ' ' } else { c }).collect();
+        let text: String = shown
+            .map(|c| if is_invisible(c) { ' ' } else { c })
+            .collect();
         let first = before - skipped;
         let room = text.chars().count().saturating_sub(first);
         Excerpt {
@@ -78,7 +79,7 @@ impl Excerpt {
         }
     }
 
-    /// Writes the place, the line, and the mark under it with what it says.
+    /// Writes the location, the line, and the mark below it with its label.
     fn fmt_block(
         &self,
         f: &mut fmt::Formatter<'_>,
@@ -96,7 +97,7 @@ impl Excerpt {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the places. At least one is an error.
+/// All problems of a configuration, in the order of their locations. At least one is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -160,7 +161,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A drop-in may be called anything.
+/// The name of a drop-in may have any characters.
 fn path(path: &Path) -> String {
     printable(&path.display().to_string())
 }

@@ -1,55 +1,30 @@
-//! Gathers what the checks find, so that all of it is told at once.
+//! Collects the findings of all checks, so that every problem is reported at once.
 
-use super::name;
+use super::printable::printable;
 use super::problem::{Excerpt, Note, Problem, Severity};
 use super::source::{Files, Span};
+use super::wrong::Wrong;
 
-/// Errors that are told at once, and warnings: a file of eight million slips is to be answered too.
+/// The most errors that are reported, and the most warnings: a file may have millions.
 const FINDINGS_MAX: usize = 1000;
 
-/// What has been found so far.
+/// The findings so far.
 #[derive(Default)]
 pub(super) struct Report {
     findings: Vec<Finding>,
     errors: usize,
     warnings: usize,
-    /// What is over the bound is written here, and forgotten.
-    spare: Option<Finding>,
+    /// Takes the details of a finding beyond the limit, which are not reported.
+    excess: Option<Finding>,
 }
 
-/// A problem whose places are still spans.
+/// A problem whose locations are still spans.
 pub(super) struct Finding {
     severity: Severity,
     span: Span,
     message: String,
     notes: Vec<(Span, String)>,
     help: Option<String>,
-}
-
-/// Why a text is no value of its kind.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    pub message: String,
-    pub help: Option<String>,
-}
-
-/// The meaning of a text, or why it has none.
-pub(super) type Parsed<T> = Result<T, Wrong>;
-
-impl Wrong {
-    pub fn new(message: impl Into<String>) -> Self {
-        Wrong {
-            message: message.into(),
-            help: None,
-        }
-    }
-
-    pub fn help(self, help: impl Into<String>) -> Self {
-        Wrong {
-            help: Some(help.into()),
-            ..self
-        }
-    }
 }
 
 impl Report {
@@ -71,12 +46,12 @@ impl Report {
         self.errors > 0
     }
 
-    /// Whether one error more would not be told: then nothing costly needs to be found out about it.
+    /// Whether another error would not be reported, so that costly details of it are not needed.
     pub fn is_full(&self) -> bool {
         self.errors >= FINDINGS_MAX
     }
 
-    /// Takes over what another one has found.
+    /// Adds the findings of another report.
     pub fn append(&mut self, other: Report) {
         for finding in other.findings {
             self.add(finding);
@@ -85,7 +60,7 @@ impl Report {
         self.warnings += other.warnings.saturating_sub(FINDINGS_MAX);
     }
 
-    /// The problems in the order of their places.
+    /// The problems in the order of their locations.
     pub fn into_problems(mut self, files: &Files) -> Vec<Problem> {
         self.findings.sort_by_key(|f| f.span);
         let resolve = |finding: Finding| {
@@ -103,23 +78,25 @@ impl Report {
                 help: finding.help.as_deref().map(printable),
             }
         };
-        let untold = [
+        let unreported = [
             (Severity::Error, "errors", self.errors),
             (Severity::Warning, "warnings", self.warnings),
         ];
-        let untold = untold.into_iter().filter_map(|(severity, what, found)| {
-            let more = found.checked_sub(FINDINGS_MAX).filter(|more| *more > 0)?;
-            Some(Problem {
-                severity,
-                message: format!("there are more {what} than are told here: {more} more"),
-                file: files.main_path(),
-                excerpt: None,
-                notes: Vec::new(),
-                help: None,
-            })
-        });
-        let told = self.findings.into_iter().map(resolve);
-        told.chain(untold).collect()
+        let unreported = unreported
+            .into_iter()
+            .filter_map(|(severity, what, found)| {
+                let more = found.checked_sub(FINDINGS_MAX).filter(|more| *more > 0)?;
+                Some(Problem {
+                    severity,
+                    message: format!("{more} more {what} are not shown"),
+                    file: files.main_path(),
+                    excerpt: None,
+                    notes: Vec::new(),
+                    help: None,
+                })
+            });
+        let reported = self.findings.into_iter().map(resolve);
+        reported.chain(unreported).collect()
     }
 
     fn add(&mut self, finding: Finding) -> &mut Finding {
@@ -128,9 +105,9 @@ impl Report {
             Severity::Warning => &mut self.warnings,
         };
         *found += 1;
-        let is_told = *found <= FINDINGS_MAX;
-        if !is_told {
-            return self.spare.insert(finding);
+        let is_reported = *found <= FINDINGS_MAX;
+        if !is_reported {
+            return self.excess.insert(finding);
         }
         let index = self.findings.len();
         self.findings.push(finding);
@@ -155,20 +132,11 @@ impl Finding {
         self
     }
 
-    /// Another place that has to do with it.
+    /// A related location.
     pub fn note(&mut self, span: Span, message: impl Into<String>) -> &mut Self {
         self.notes.push((span, message.into()));
         self
     }
-}
-
-/// Names of the file stand in messages, with whatever is in them.
-pub(super) fn printable(text: &str) -> String {
-    let escape = |c: char| match name::is_unseen(c) {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escape).collect()
 }
 
 fn excerpt(files: &Files, span: Span) -> Excerpt {
@@ -179,35 +147,4 @@ fn excerpt(files: &Files, span: Span) -> Excerpt {
         &files.source(span).text[line.clone()],
         in_line(span.bytes().start)..in_line(span.bytes().end),
     )
-}
-
-/// Candidates that are looked at for one name: a file of ten thousand slips is to be answered too.
-const SUGGESTIONS_MAX: usize = 1000;
-
-/// The candidate that `name` was probably meant to be.
-pub(super) fn suggest<'c>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
-    let name = name.to_lowercase();
-    let allowed = (name.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .take(SUGGESTIONS_MAX)
-        .filter(|candidate| candidate.len().abs_diff(name.len()) <= 4 * allowed)
-        .map(|candidate| {
-            let distance = strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
-            (distance, candidate)
-        })
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// The help line for a name that nothing has.
-pub(super) fn did_you_mean<'c>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<String> {
-    suggest(name, candidates).map(|near| format!("did you mean `{near}`?"))
 }

@@ -1,17 +1,17 @@
-//! Every key that a file may have, once: what it takes, and whether it must be there.
+//! Every key of the file: the kind of its value, and whether it is required.
 
 use Shape::{List, Named, Number, Switch, Table, Text, TextOr};
 
-/// What a key takes.
+/// The kind of value that a key takes.
 pub(super) enum Shape {
     Text,
     Number,
     Switch,
     List(&'static Shape),
     Table(&'static [Key]),
-    /// A string, or a table that says more.
+    /// A string, or a table with more keys.
     TextOr(&'static [Key]),
-    /// Tables under names of the user's own.
+    /// Tables with names that the user chooses.
     Named(&'static [Key]),
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Key {
 pub(super) enum Need {
     Required,
     Optional,
-    /// A key that belongs elsewhere, and what to do instead.
+    /// A key that is not allowed here, and what to do instead.
     Never(&'static str),
 }
 
@@ -78,7 +78,7 @@ const DAEMON: &[Key] = &[
     optional("metrics", Text),
 ];
 
-/// What an interface must and can have beside its role is asked for once the role is known.
+/// The keys that an interface needs and may have depend on its role, and are checked with it.
 const INTERFACE: &[Key] = &[
     required("role", Text),
     optional("addresses", TEXTS),

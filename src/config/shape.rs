@@ -1,14 +1,15 @@
-//! Holds the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
+//! Checks the tree against the schema: unknown keys, missing keys, and values of the wrong kind.
 
 use std::borrow::Cow;
 
 use super::path::Path;
-use super::report::{Report, did_you_mean};
+use super::report::Report;
 use super::schema::{Key, Need, ROOT, Shape};
 use super::source::Span;
+use super::suggest::did_you_mean;
 use super::tree::{Data, Entry, Table, Value};
 
-/// Reports every key that should not be there, should be there, or holds another kind of value than it takes.
+/// Reports every unknown key, missing key, and value of the wrong kind.
 pub(super) fn check(root: &Table, report: &mut Report) {
     for (name, entry) in &root.0 {
         field(ROOT, Path::ROOT, name, entry, report);
@@ -86,7 +87,7 @@ fn value(shape: &Shape, path: &Path<'_>, value: &Value, report: &mut Report) {
     }
 }
 
-/// One table under a name of the user's own.
+/// One table with a name that the user chooses.
 fn named(keys: &[Key], path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
     let full = path.key(name);
     let Data::Table(inner) = &entry.value.data else {
@@ -112,7 +113,7 @@ fn named(keys: &[Key], path: &Path<'_>, name: &str, entry: &Entry, report: &mut 
     }
 }
 
-/// Whether a table in a table is one whose name has a dot: what it holds are the keys of such a table.
+/// Whether a nested table results from a dot in a name: then it has the keys of a named table.
 fn is_part_of_name(keys: &[Key], name: &str, entry: &Entry) -> bool {
     let is_key = |name: &str| keys.iter().any(|key| key.name == name);
     let Data::Table(inner) = &entry.value.data else {
@@ -122,7 +123,7 @@ fn is_part_of_name(keys: &[Key], name: &str, entry: &Entry) -> bool {
     !is_key(name) && entries.any(|(name, entry)| is_key(name) || is_part_of_name(keys, name, entry))
 }
 
-/// A name with a dot that is not quoted reads as a table in a table.
+/// An unquoted name with a dot is a nested table in TOML.
 fn dotted(path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
     // A name may have several dots.
     if let Data::Table(inner) = &entry.value.data
@@ -134,7 +135,7 @@ fn dotted(path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
     report
         .error(
             entry.key,
-            format!("`{path}` has no table inside of a table: the dot parts two names"),
+            format!("`{path}` has no table inside of a table: the dot separates two names"),
         )
         .help(format!("quote a name that has a dot: [{path}.{name:?}]"));
 }
@@ -155,9 +156,9 @@ fn unknown(keys: &[Key], path: &Path<'_>, name: &str, span: Span, report: &mut R
     report.error(span, message).help(help);
 }
 
-/// The message for what a later version will have.
-pub(super) fn not_built(what: &str) -> String {
-    format!("`{what}` is not built yet in this version of dpd")
+/// The message for a key of a later version.
+pub(super) fn not_supported(what: &str) -> String {
+    format!("`{what}` is not supported by this version of dpd")
 }
 
 fn join(name: &str, next: &str) -> String {

@@ -1,18 +1,18 @@
-//! The texts that a configuration is made of, and places in them.
+//! The texts of a configuration, and locations in them.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::SourceLocation;
+use super::checked::SourceLocation;
 
-/// One file as it was read.
+/// The text of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub path: PathBuf,
     pub text: String,
 }
 
-/// A stretch of bytes of one file.
+/// A range of bytes in one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     /// Index into [`Files`].
@@ -42,14 +42,14 @@ impl Span {
     }
 }
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Located<T> {
     pub value: T,
     pub span: Span,
 }
 
-/// The sources of one configuration, the main file first, and where their lines begin.
+/// The sources of one configuration, the main file first, and the starts of their lines.
 pub(super) struct Files<'s> {
     sources: &'s [Source],
     line_starts: Vec<Vec<usize>>,
@@ -64,7 +64,7 @@ impl<'s> Files<'s> {
         }
     }
 
-    /// The path of the main file, by which a configuration is known.
+    /// The path of the main file, which names the configuration.
     pub fn main_path(&self) -> PathBuf {
         let main = self.sources.first();
         main.map(|main| main.path.clone()).unwrap_or_default()

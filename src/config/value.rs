@@ -1,4 +1,4 @@
-//! What single texts of the file mean: words, addresses, ports, peers, durations, paths.
+//! Parses single texts of the file: words, addresses, ports, peers, durations, paths.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,12 +7,13 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::name::{is_digits, label, plain};
-use super::report::{Parsed, Wrong, did_you_mean};
+use super::suggest::{did_you_mean, suggest};
+use super::wrong::{Parsed, Wrong};
 use crate::model::policy::{Peer, Ports};
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
 
-/// Addresses that a workload sees in place of its own when it reaches itself through a service.
+/// The source addresses of hairpin connections: a workload that reaches itself through a service sees them as the client.
 const HAIRPIN: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 42, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
@@ -34,7 +35,7 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
     })
 }
 
-/// A single address that something can have.
+/// A single address that a host can have.
 pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     let address = text.parse().map_err(|_| {
         Wrong::new(format!("{text:?} is no IP address"))
@@ -43,7 +44,7 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     usable(address)
 }
 
-/// What an endpoint may send from: an address, or a prefix that is routed behind it.
+/// A source address of an endpoint, or a prefix that is routed to it.
 pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     let prefix = match text.contains('/') {
         true => prefix(text)?,
@@ -58,17 +59,17 @@ pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
-/// A prefix without host bits that something can have.
+/// A prefix without host bits, of addresses that a host can have.
 pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
     let prefix = any_prefix(text)?;
-    // All of a family is a prefix, though its first address is nobody's.
+    // A whole family is a valid prefix, although its first address is not a valid address.
     if prefix.prefix_len() > 0 {
         usable(prefix.network())?;
     }
     Ok(prefix)
 }
 
-/// A prefix without host bits, also of addresses that nothing can have: a packet can claim to come from there.
+/// A prefix without host bits, of any addresses: a packet can have any source.
 pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
     let form = "write it as 192.0.2.0/24 or 2001:db8::/64";
     let prefix: IpNet = match text.parse::<IpAddr>() {
@@ -78,10 +79,8 @@ pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
             .map_err(|_| Wrong::new(format!("{text:?} is no prefix")).help(form))?,
     };
     if prefix.trunc() != prefix {
-        return Err(
-            Wrong::new(format!("{text:?} has bits set behind its length"))
-                .help(format!("the prefix is {}", prefix.trunc())),
-        );
+        return Err(Wrong::new(format!("{text:?} has host bits set"))
+            .help(format!("the prefix is {}", prefix.trunc())));
     }
     if let IpNet::V6(v6) = prefix
         && v6.prefix_len() >= 96
@@ -96,7 +95,7 @@ pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
-/// A prefix in the file's spelling: a whole address has no length.
+/// A prefix in the file's spelling: a single address without its length.
 pub(super) fn prefix_text(prefix: IpNet) -> String {
     match prefix.prefix_len() == prefix.max_prefix_len() {
         true => prefix.addr().to_string(),
@@ -113,7 +112,7 @@ pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
     let protocol = self::protocol(protocol)?;
     if !protocol.has_ports() {
         return Err(Wrong::new(format!("a frontend can't be {protocol}")).help(
-            "a frontend is tcp, udp or sctp; dpd itself answers pings of a service address",
+            "a frontend is tcp, udp or sctp; dpd itself responds to pings of a service address",
         ));
     }
     let socket = socket_address(socket, form)?;
@@ -130,23 +129,23 @@ pub(super) fn backend(text: &str) -> Parsed<SocketAddr> {
     if let Some((_, protocol)) = text.rsplit_once('/') {
         return Err(
             Wrong::new(format!("the backend {text:?} can't have a protocol")).help(format!(
-                "the frontends say the protocol: take \"/{protocol}\" out"
+                "the frontends name the protocol: remove \"/{protocol}\""
             )),
         );
     }
     socket_address(text, form)
 }
 
-/// Where a port is opened on this host: also a loopback address, or all that the host has.
+/// An address to listen on: also a loopback address, or the unspecified one.
 pub(super) fn listen_address(text: &str) -> Parsed<SocketAddr> {
     let socket = address_with_port(text, "write it as 127.0.0.1:9964 or [::1]:9964")?;
-    let trouble = match socket.ip() {
+    let problem = match socket.ip() {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address written as IPv6",
         IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
-        ip if ip.is_multicast() => "is a multicast address, which is nobody's own",
+        ip if ip.is_multicast() => "is a multicast address, which no host has as its own",
         _ => return Ok(socket),
     };
-    Err(Wrong::new(format!("{} {trouble}", socket.ip())))
+    Err(Wrong::new(format!("{} {problem}", socket.ip())))
 }
 
 fn socket_address(text: &str, form: &str) -> Parsed<SocketAddr> {
@@ -160,7 +159,7 @@ fn address_with_port(text: &str, form: &str) -> Parsed<SocketAddr> {
         return Err(Wrong::new(format!("{text:?} lacks its port")).help(form));
     }
     let socket = match text.parse() {
-        // A zone, as in `fe80::1%2`, is one host's business.
+        // A zone, as in `fe80::1%2`, is local to one host.
         Ok(SocketAddr::V6(socket)) if socket.scope_id() != 0 => None,
         Ok(socket) => Some(socket),
         Err(_) => None,
@@ -169,7 +168,7 @@ fn address_with_port(text: &str, form: &str) -> Parsed<SocketAddr> {
         .ok_or_else(|| Wrong::new(format!("{text:?} is no address with a port")).help(form))?;
     if socket.port() == 0 {
         return Err(
-            Wrong::new(format!("{text:?} has port 0, which nothing can have"))
+            Wrong::new(format!("{text:?} has port 0, which is not valid"))
                 .help("ports are 1 to 65535"),
         );
     }
@@ -186,17 +185,17 @@ fn usable(address: IpAddr) -> Parsed<IpAddr> {
                 .help(format!("write {v4}")),
         );
     }
-    let trouble = match address {
-        _ if address.is_unspecified() => "stands for no address",
+    let problem = match address {
+        _ if address.is_unspecified() => "is the unspecified address",
         _ if address.is_loopback() => "is a loopback address, which never leaves its host",
-        _ if address.is_multicast() => "is a multicast address, which is nobody's own",
+        _ if address.is_multicast() => "is a multicast address, which no host has as its own",
         IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
         _ if HAIRPIN.contains(&address) => {
-            "is the address that dpd itself uses for a workload that reaches itself through a service"
+            "is the address that dpd uses for hairpin connections of a workload to itself through a service"
         }
         _ => return Ok(address),
     };
-    Err(Wrong::new(format!("{address} {trouble}")))
+    Err(Wrong::new(format!("{address} {problem}")))
 }
 
 fn protocol(text: &str) -> Parsed<Protocol> {
@@ -248,7 +247,7 @@ fn port(text: &str, whole: &str) -> Parsed<u16> {
     })
 }
 
-/// A peer of a rule. Whether an identity of this name exists is not asked here.
+/// A peer of a rule. Whether an identity of this name exists is checked elsewhere.
 pub(super) fn peer(text: &str) -> Parsed<Peer> {
     match (text, text.split_once(':')) {
         ("any", _) => return Ok(Peer::Any),
@@ -266,7 +265,7 @@ pub(super) fn peer(text: &str) -> Parsed<Peer> {
             .help(format!("write \"cidr:{text}\"")));
     }
     if let Some((kind, rest)) = text.split_once(':') {
-        let near = super::report::suggest(kind, ["label", "cidr"]);
+        let near = suggest(kind, ["label", "cidr"]);
         let help = match near {
             Some(near) => format!("did you mean \"{near}:{}\"?", rest.escape_debug()),
             None => "a peer is an identity's name, label:KEY=VALUE, cidr:PREFIX, any, host, remote-node or world".into(),
@@ -312,7 +311,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
     }
 }
 
-/// A path that means the same wherever the daemon and the command line are started.
+/// An absolute path, since the daemon and the commands may run in different folders.
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     plain(text, "the path", 4095)?;
     let path = PathBuf::from(text);
@@ -320,11 +319,11 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     match is_fixed {
         true => Ok(path),
         false => Err(Wrong::new(format!("{text:?} is not a whole path"))
-            .help("begin it with `/`, and leave out `..`")),
+            .help("start it with `/`, and omit `..`")),
     }
 }
 
-/// The path of a Unix socket, for which the kernel has 107 bytes.
+/// The path of a Unix socket, which the kernel limits to 107 bytes.
 pub(super) fn socket_path(text: &str) -> Parsed<PathBuf> {
     match text.len() {
         0..=107 => path(text),

@@ -9,7 +9,7 @@ use anyhow::Error;
 
 use crate::config::{Config, Interface};
 use crate::model::host::HostState;
-use crate::model::state::XdpMode;
+use crate::model::xdp::XdpMode;
 use crate::reconcile::{Part, Refused};
 
 /// So many interfaces may be left out whole, and never all of those that are there. If more can't have programs, it is not

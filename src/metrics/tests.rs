@@ -15,10 +15,10 @@ use crate::model::drop_reason;
 use crate::model::policy::{Action, Direction};
 use crate::model::process::Usage;
 use crate::model::service::BackendState;
-use crate::model::state::XdpMode;
 use crate::model::status::{
     Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
+use crate::model::xdp::XdpMode;
 
 fn catalog(backends: u32) -> Catalog {
     let endpoint = EndpointInfo {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::{Action, Direction};
 use super::service::Frontend;
-use super::state::XdpMode;
+use super::xdp::XdpMode;
 
 /// How many endpoints a host may have: each has a row of its own in the table of what was sent.
 pub const MAX_ENDPOINTS: u32 = 16383;

@@ -12,3 +12,4 @@ pub mod protocol;
 pub mod service;
 pub mod state;
 pub mod status;
+pub mod xdp;

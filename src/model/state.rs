@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
 use super::host::Mac;
@@ -115,39 +114,6 @@ pub struct Endpoint {
     pub egress: Enforcement,
     /// Its row of `dpd_endpoint_counters`; the catalog's.
     pub counters_index: u32,
-}
-
-/// How XDP is attached to an uplink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// In the driver if it can, else generic; only while the prefilter has prefixes.
-    #[default]
-    Auto,
-    /// In the driver, or not at all.
-    Native,
-    /// In the kernel's own receive path, for any driver.
-    Generic,
-    Off,
-}
-
-impl XdpMode {
-    pub const ALL: [XdpMode; 4] = [
-        XdpMode::Auto,
-        XdpMode::Native,
-        XdpMode::Generic,
-        XdpMode::Off,
-    ];
-
-    /// The file's word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-            XdpMode::Off => "off",
-        }
-    }
 }
 
 /// How a packet reaches a local workload.

@@ -14,8 +14,8 @@ use crate::bpf::hook::Role;
 use crate::bpf::pins;
 use crate::bpf::xdp;
 use crate::model::host::HostState;
-use crate::model::state::XdpMode;
 use crate::model::status::{Drift, DriftKind};
+use crate::model::xdp::XdpMode;
 
 impl Reconciler {
     /// Whether something else changed what is ours; the next `apply` undoes it. Reads no table's rows.

@@ -13,7 +13,8 @@ use crate::bpf::hook::Role;
 use crate::bpf::outside;
 use crate::bpf::pins::Pins;
 use crate::bpf::xdp;
-use crate::model::state::{State, XdpMode};
+use crate::model::state::State;
+use crate::model::xdp::XdpMode;
 use crate::net;
 
 /// An interface that can't have a program.

@@ -6,6 +6,7 @@ mod common;
 mod source;
 
 mod c;
+mod circles;
 mod layout;
 mod metrics;
 mod pages;

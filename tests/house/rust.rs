@@ -112,7 +112,10 @@ const PLACES: [Place; 10] = [
         rule: "config is pure but for the reading of its files",
         folder: "src/config/",
         words: IMPURE,
-        but: &[("src/config/load.rs", "it reads the files")],
+        but: &[
+            ("src/config/load.rs", "it reads the files"),
+            ("src/config/host_name.rs", "it reads the host's name"),
+        ],
     },
     Place {
         rule: "model is plain data",

@@ -8,7 +8,7 @@ use dpd::bpf::attach::{self, Mechanism};
 use dpd::bpf::hook::{Role, XDP_ENTRY};
 use dpd::bpf::pins::{self, Pins};
 use dpd::bpf::xdp::{self, Attached};
-use dpd::model::state::XdpMode;
+use dpd::model::xdp::XdpMode;
 use dpd::reconcile::{Part, Refused};
 use libbpf_rs::{Link, Program};
 

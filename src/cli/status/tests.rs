@@ -22,7 +22,7 @@ fn node() -> Node {
 /// An endpoint, two uplinks, and three prefixes of the prefilter.
 fn catalog() -> Catalog {
     use crate::model::catalog::{EndpointInfo, PrefilterInfo, UplinkInfo};
-    use crate::model::state::XdpMode;
+    use crate::model::xdp::XdpMode;
     let endpoint = EndpointInfo {
         ifindex: Some(11),
         identity: 20001,

@@ -1,4 +1,4 @@
-//! No address may be two things: two endpoints', a service's, this host's, another host's, or elsewhere.
+//! Conflicts of addresses: each belongs to one endpoint, one service, this node, another node, or one identity's `cidrs`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,32 +25,32 @@ pub(super) fn check(root: &Table, report: &mut Report) {
     check_overlaps("node", &mut nodes, report);
 
     check_backends(root, &frontends, report);
-    let here = Here {
+    let local = Local {
         endpoints: Prefixes::new(endpoints),
         node: own_addresses(root),
     };
-    here.check_frontends(&frontends, report);
-    here.check_own(report);
+    local.check_frontends(&frontends, report);
+    local.check_own(report);
     let frontends = Prefixes::new(frontends);
-    here.check_nodes(&nodes, &frontends, report);
+    local.check_nodes(&nodes, &frontends, report);
     let identities = owned(root, "identities", "cidrs", value::prefix);
     let nodes = Prefixes::new(nodes);
-    here.check_identities(&identities, &frontends, &nodes, report);
+    local.check_identities(&identities, &frontends, &nodes, report);
 }
 
-/// What this host has.
-struct Here<'t> {
+/// The addresses of this host.
+struct Local<'t> {
     endpoints: Prefixes<'t>,
-    /// The node's own addresses, as far as the file names them.
+    /// The addresses of this node that the file names.
     node: BTreeMap<IpNet, Span>,
 }
 
-impl Here<'_> {
+impl Local<'_> {
     fn check_frontends(&self, frontends: &[Owned], report: &mut Report) {
         for frontend in frontends {
             if let Some(endpoint) = self.endpoints.around(frontend.prefix) {
                 let message = format!(
-                    "the service address {} is the endpoint `{}`'s",
+                    "the service address {} belongs to the endpoint `{}`",
                     frontend.prefix.addr(),
                     endpoint.owner
                 );
@@ -66,7 +66,7 @@ impl Here<'_> {
         for (address, span) in &self.node {
             if let Some(endpoint) = self.endpoints.around(*address) {
                 let message = format!(
-                    "the node's address {} is the endpoint `{}`'s",
+                    "the node's address {} belongs to the endpoint `{}`",
                     address.addr(),
                     endpoint.owner
                 );
@@ -80,18 +80,18 @@ impl Here<'_> {
     fn check_nodes(&self, nodes: &[Owned], frontends: &Prefixes, report: &mut Report) {
         for node in nodes {
             let found = if let Some(endpoint) = self.endpoints.around(node.prefix) {
-                let whose = format!("the endpoint `{}`'s", endpoint.owner);
+                let whose = format!("the endpoint `{}`", endpoint.owner);
                 Some((whose, endpoint.span, "the endpoint's"))
             } else if let Some(frontend) = frontends.around(node.prefix) {
-                let whose = format!("the service `{}`'s", frontend.owner);
+                let whose = format!("the service `{}`", frontend.owner);
                 Some((whose, frontend.span, "the service's"))
             } else {
                 let own = self.node.get(&node.prefix);
-                own.map(|span| ("this node's own".to_owned(), *span, "this node's"))
+                own.map(|span| ("this node".to_owned(), *span, "this node's"))
             };
             if let Some((whose, span, note)) = found {
                 let address = node.prefix.addr();
-                let message = format!("{address} of the node `{}` is {whose}", node.owner);
+                let message = format!("{address} of the node `{}` belongs to {whose}", node.owner);
                 report
                     .error(node.span, message)
                     .note(span, note)
@@ -100,7 +100,7 @@ impl Here<'_> {
         }
     }
 
-    /// An identity's prefixes are elsewhere: what is here has an identity already, and a service has none.
+    /// The `cidrs` of an identity are remote: local addresses have an identity already, and a service address has none.
     fn check_identities(
         &self,
         cidrs: &[Owned],
@@ -114,26 +114,26 @@ impl Here<'_> {
             let name = cidr.owner;
             if let Some(endpoint) = self.endpoints.around(prefix) {
                 let message = format!(
-                    "{text} of the identity `{name}` is the endpoint `{}`'s",
+                    "{text} of the identity `{name}` belongs to the endpoint `{}`",
                     endpoint.owner
                 );
                 report
                     .error(cidr.span, message)
                     .note(endpoint.span, "the endpoint's")
-                    .help("an endpoint has the identity of its interface: take the prefix out");
+                    .help("an endpoint has the identity of its interface: remove the prefix");
             } else if let Some(endpoint) = self.endpoints.inside(prefix) {
                 let message = format!(
-                    "{text} of the identity `{name}` holds {} of the endpoint `{}`",
+                    "{text} of the identity `{name}` contains {} of the endpoint `{}`",
                     value::prefix_text(endpoint.prefix),
                     endpoint.owner
                 );
                 report
                     .error(cidr.span, message)
                     .note(endpoint.span, "the endpoint's")
-                    .help("name prefixes that hold no local endpoint");
+                    .help("name prefixes that contain no local endpoint");
             } else if let Some(frontend) = frontends.inside(prefix) {
                 let message = format!(
-                    "{text} of the identity `{name}` holds {} of the service `{}`",
+                    "{text} of the identity `{name}` contains {} of the service `{}`",
                     frontend.prefix.addr(),
                     frontend.owner
                 );
@@ -145,25 +145,25 @@ impl Here<'_> {
                 report
                     .error(
                         cidr.span,
-                        format!("{text} of the identity `{name}` is this node's own"),
+                        format!("{text} of the identity `{name}` belongs to this node"),
                     )
                     .note(*span, "this node's")
-                    .help("the identity of this node is `host`: take the prefix out");
+                    .help("the identity of this node is `host`: remove the prefix");
             } else if let Some(node) = nodes.around(prefix) {
                 let message = format!(
-                    "{text} of the identity `{name}` is the node `{}`'s",
+                    "{text} of the identity `{name}` belongs to the node `{}`",
                     node.owner
                 );
                 report
                     .error(cidr.span, message)
                     .note(node.span, "the node's")
-                    .help("the identity of other nodes is `remote-node`: take the prefix out");
+                    .help("the identity of other nodes is `remote-node`: remove the prefix");
             }
         }
     }
 }
 
-/// A packet is translated once: a service behind a service would never be reached.
+/// A packet is translated once: a service as the backend of a service would never be reached.
 fn check_backends(root: &Table, frontends: &[Owned], report: &mut Report) {
     let services: BTreeMap<_, _> = frontends
         .iter()
@@ -174,7 +174,10 @@ fn check_backends(root: &Table, frontends: &[Owned], report: &mut Report) {
             report
                 .error(
                     backend.span,
-                    format!("the backend's address {} is a service's", backend.value),
+                    format!(
+                        "the backend's address {} belongs to a service",
+                        backend.value
+                    ),
                 )
                 .note(*frontend, "the service's")
                 .help("name the workload's own address");
@@ -206,7 +209,7 @@ fn backends(root: &Table) -> Vec<Located<IpAddr>> {
     backends.filter_map(address).collect()
 }
 
-/// The node's own addresses, as far as the file names them.
+/// The addresses of this node that the file names.
 pub(super) fn own_addresses(root: &Table) -> BTreeMap<IpNet, Span> {
     let list = root.table("node").and_then(|node| node.list("addresses"));
     let addresses = list.map_or(&[][..], |list| list.value);

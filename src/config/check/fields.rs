@@ -1,18 +1,19 @@
-//! Reads the keys of one table, each with its meaning, bounds and default.
+//! Reads the keys of one table: values, ranges and defaults.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::path::Path;
-use crate::config::report::{Parsed, Report};
+use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
+use crate::config::wrong::Parsed;
 
 static EMPTY: Table<'static> = Table(Vec::new());
 
-/// The keys of one table. Values that are wrong are reported, and the default stands in for them.
+/// The keys of one table. An invalid value is reported, and its default is used.
 pub(super) struct Fields<'a> {
     path: Path<'a>,
     table: &'a Table<'a>,
@@ -28,7 +29,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The keys of a table of the file's top; of none if it is absent.
+    /// The keys of a top-level table; none if it is absent.
     pub fn section(root: &'a Table<'a>, name: &'a str, report: &'a mut Report) -> Self {
         let table = root.table(name).unwrap_or(&EMPTY);
         Fields::new(Path::ROOT.key(name), table, report)
@@ -79,11 +80,11 @@ impl<'a> Fields<'a> {
     }
 
     pub fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
-        let meaning = self.parsed(key, |text| value::word(text, words));
-        meaning.map_or(default, |meaning| meaning.value)
+        let value = self.parsed(key, |text| value::word(text, words));
+        value.map_or(default, |value| value.value)
     }
 
-    /// The meaning of a text; `None` if it is absent or wrong.
+    /// The value of a text; `None` if it is absent or invalid.
     pub fn parsed<T>(
         &mut self,
         key: &str,
@@ -93,7 +94,7 @@ impl<'a> Fields<'a> {
         parsed(text.value, text.span, parse, self.report)
     }
 
-    /// The meanings of a list of texts, those that are wrong left out; `None` if the list is absent.
+    /// The values of a list of texts, without the invalid ones; `None` if the list is absent.
     pub fn parsed_list<T>(
         &mut self,
         key: &str,
@@ -111,7 +112,7 @@ impl<'a> Fields<'a> {
         )
     }
 
-    /// Reports a list that is there but empty.
+    /// Reports a list that is empty.
     pub fn refuse_empty(&mut self, key: &str, help: &str) {
         if let Some(list) = self.table.list(key)
             && list.value.is_empty()
@@ -122,7 +123,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The meaning of one text; reports it if it has none.
+/// The value of one text; an invalid one is reported.
 pub(super) fn parsed<T>(
     text: &str,
     span: Span,
@@ -138,12 +139,12 @@ pub(super) fn parsed<T>(
     }
 }
 
-/// The values of a list, without their places.
+/// The values of a list, without their locations.
 pub(super) fn values<T>(list: Vec<Located<T>>) -> Vec<T> {
     list.into_iter().map(|item| item.value).collect()
 }
 
-/// Calls `twice` with the first and the later place of every value that stands in the list more than once.
+/// Calls `twice` with the first location and the later item of every value that is in the list more than once.
 pub(super) fn for_each_repeat<T, K: Ord>(
     list: &[Located<T>],
     key: impl Fn(&T) -> K,

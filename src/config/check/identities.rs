@@ -1,14 +1,15 @@
-//! `[identities.*]`: numbers, labels and addresses elsewhere, and the names that other tables use for them.
+//! `[identities.*]`: ids, labels and remote prefixes, and the references to identities in other tables.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
 use super::fields::{Fields, for_each_repeat, values};
-use crate::config::Identity;
+use crate::config::checked::Identity;
 use crate::config::path::Path;
-use crate::config::report::{Report, did_you_mean};
+use crate::config::report::Report;
 use crate::config::source::{Located, Span};
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::Table;
 use crate::config::{name, value};
 
@@ -47,9 +48,9 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
             && let Some((first, other)) = ids.insert(id, (span, identity.name))
         {
             report
-                .error(span, format!("the id {id} is `{other}`'s already"))
+                .error(span, format!("the id {id} already belongs to `{other}`"))
                 .note(first, "first given here")
-                .help("an id is one identity's: give this one another");
+                .help("an id belongs to one identity: choose another");
         }
         let (labels, cidrs) = (values(labels), values(cidrs));
         identities.insert(identity.name.to_owned(), Identity { id, labels, cidrs });
@@ -57,7 +58,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
     identities
 }
 
-/// Reports a prefix that stands twice. One inside of another is fine: the longest decides.
+/// Reports a prefix that is given twice. Nested prefixes are fine: the longest decides.
 fn claim<'t>(
     taken: &mut BTreeMap<IpNet, (Span, &'t str)>,
     cidr: &Located<IpNet>,
@@ -66,19 +67,19 @@ fn claim<'t>(
 ) {
     if let Some((first, other)) = taken.get(&cidr.value) {
         let message = format!(
-            "{} is the identity `{other}`'s already",
+            "{} already belongs to the identity `{other}`",
             value::prefix_text(cidr.value)
         );
         report
             .error(cidr.span, message)
             .note(*first, "first given here")
-            .help("an address has one identity: take one of the two out");
+            .help("an address has one identity: remove one of the two");
     } else {
         taken.insert(cidr.value, (cidr.span, identity));
     }
 }
 
-/// Reports a name that no identity has. `also` are other words that would have been right.
+/// Reports a reference to an unknown identity. `also` are other words that are valid there.
 pub(super) fn check_name(root: &Table, name: Located<&str>, also: &[&str], report: &mut Report) {
     let is_known = root
         .table("identities")
@@ -102,7 +103,7 @@ pub(super) fn check_name(root: &Table, name: Located<&str>, also: &[&str], repor
     report.error(name.span, message).help(help);
 }
 
-/// A name as it stands in a table's header.
+/// A name as it is written in the header of a table.
 fn table_key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     match name.chars().all(is_bare) && !name.is_empty() {

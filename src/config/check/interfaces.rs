@@ -1,14 +1,16 @@
-//! `[interfaces.*]`: the workloads' links, and the host's own.
+//! `[interfaces.*]`: endpoints and uplinks.
 
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
+use crate::config::checked::Interface;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
-use crate::config::{Interface, XdpMode, name, value};
+use crate::config::{name, value};
 use crate::model::catalog::MAX_ENDPOINTS;
+use crate::model::xdp::XdpMode;
 
 #[derive(Clone, Copy)]
 enum Role {
@@ -44,7 +46,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
     interfaces
 }
 
-/// Reports the first endpoint that is one too many.
+/// Reports the first endpoint above the limit.
 pub(super) fn check_count(root: &Table, report: &mut Report) {
     let mut endpoints = root.named("interfaces").filter(|interface| {
         let role = interface.table.text("role");
@@ -60,7 +62,7 @@ pub(super) fn check_count(root: &Table, report: &mut Report) {
     }
 }
 
-/// Warns of tables that mean nothing without an uplink.
+/// Warns of tables that have no effect without an uplink.
 pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
     let has_uplink = root.named("interfaces").any(|interface| {
         interface
@@ -83,7 +85,7 @@ pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
     }
 }
 
-/// Reports keys that are another role's.
+/// Reports keys of the other role.
 fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], report: &mut Report) {
     for key in keys {
         if let Some(entry) = interface.table.get(key) {
@@ -92,7 +94,7 @@ fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], re
                     entry.key,
                     format!("`{path}` is {role}, and can't have the key `{key}`"),
                 )
-                .help("take it out, or give the interface the other role");
+                .help("remove it, or give the interface the other role");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From the tree to the checked configuration: what values mean, and whether they fit together.
+//! From the tree to the checked configuration: values, references and conflicts.
 
 mod addresses;
 mod fields;
@@ -13,15 +13,15 @@ mod settings;
 
 use std::collections::BTreeMap;
 
-use super::Config;
+use super::checked::Config;
 use super::report::Report;
 use super::source::Files;
 use super::tree::Table;
 use crate::parallel::both;
 
-/// The configuration that a tree stands for. It may be used only if nothing was reported as an error.
+/// The configuration of a tree. It is valid only if no error was reported.
 pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut Report) -> Config {
-    // What takes long for a large file is done at the same time.
+    // The parts that take long for a large file run in parallel.
     let rest = || {
         let mut report = Report::default();
         let policies = policies::read(root, files, &mut report);

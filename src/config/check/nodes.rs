@@ -1,13 +1,14 @@
-//! `[nodes.*]`: the other hosts, and the workloads behind them.
+//! `[nodes.*]`: the other nodes and the prefixes of their workloads.
 
 use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
+use crate::config::checked::RemoteNode;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::source::Located;
 use crate::config::tree::Table;
-use crate::config::{RemoteNode, name, value};
+use crate::config::{name, value};
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, RemoteNode> {
     let mut nodes = BTreeMap::new();

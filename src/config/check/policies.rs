@@ -1,14 +1,16 @@
-//! `[policies.*]`: who may talk to whom.
+//! `[policies.*]`: subjects and rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
+use crate::config::checked::{Policy, Rule};
 use crate::config::path::Path;
-use crate::config::report::{Report, did_you_mean};
+use crate::config::report::Report;
 use crate::config::source::{Files, Located, Span};
+use crate::config::suggest::did_you_mean;
 use crate::config::tree::{Data, NamedTable, Table, Value};
-use crate::config::{Policy, Rule, name, value};
+use crate::config::{name, value};
 use crate::model::policy::{Action, Direction, Peer};
 
 pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap<String, Policy> {
@@ -26,11 +28,11 @@ pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap
     policies
 }
 
-/// What rules refer to.
+/// What rules can refer to.
 struct Context<'a> {
     root: &'a Table<'a>,
     files: &'a Files<'a>,
-    /// Every label that some identity carries.
+    /// Every label of an identity.
     labels: BTreeSet<&'a str>,
 }
 
@@ -64,7 +66,7 @@ impl Context<'_> {
             report
                 .error(
                     policy.span,
-                    format!("`{path}` has neither `ingress` nor `egress`, and so says nothing"),
+                    format!("`{path}` has neither `ingress` nor `egress`, and so has no effect"),
                 )
                 .help("add rules, or `ingress = []` to let nothing in");
         }
@@ -123,8 +125,8 @@ impl Context<'_> {
             &[("allow", Action::Allow), ("deny", Action::Deny)],
             Action::Allow,
         );
-        fields.refuse_empty(peers_key, "for everybody, write [\"any\"]");
-        fields.refuse_empty("ports", "for all traffic, leave `ports` out");
+        fields.refuse_empty(peers_key, "for all peers, write [\"any\"]");
+        fields.refuse_empty("ports", "for all traffic, omit `ports`");
         for_each_repeat(&peers, Peer::clone, |first, again| {
             warn_twice(&again.value, again.span, first, report)
         });
@@ -144,7 +146,7 @@ impl Context<'_> {
         })
     }
 
-    /// A peer that nothing can be is a slip: a `deny` of it would protect nobody.
+    /// A peer that matches nothing is a mistake: a `deny` of it would have no effect.
     fn check_peer(&self, peer: &Located<Peer>, report: &mut Report) {
         match &peer.value {
             Peer::Identity(name) => {
@@ -178,6 +180,6 @@ impl Context<'_> {
 
 fn warn_twice(what: &impl std::fmt::Display, again: Span, first: Span, report: &mut Report) {
     report
-        .warning(again, format!("`{what}` stands twice in this rule"))
+        .warning(again, format!("`{what}` appears twice in this rule"))
         .note(first, "first given here");
 }

@@ -1,4 +1,4 @@
-//! `[prefilter.*]`: prefixes that the uplinks drop.
+//! `[prefilter.*]`: prefixes that are dropped on the uplinks.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<Ip
                 let text = value::prefix_text(again.value);
                 fields
                     .report
-                    .warning(again.span, format!("{text} stands twice in this list"))
+                    .warning(again.span, format!("{text} appears twice in this list"))
                     .note(first, "first given here");
             },
         );
@@ -50,7 +50,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<Ip
     tables
 }
 
-/// An address of this node, which needs no name.
+/// An address of this node, which has no other owner.
 fn unnamed((prefix, span): (IpNet, Span)) -> Owned<'static> {
     Owned {
         prefix,
@@ -59,14 +59,14 @@ fn unnamed((prefix, span): (IpNet, Span)) -> Owned<'static> {
     }
 }
 
-/// Whom a prefix of the prefilter is hardly meant for.
+/// Addresses that a prefix of the prefilter should not contain.
 struct Hosts<'t> {
     own: Prefixes<'t>,
     nodes: Prefixes<'t>,
 }
 
 impl Hosts<'_> {
-    /// Warns of a prefix that cuts off more than somebody's enemies.
+    /// Warns of a prefix that blocks a whole family, another node or this one.
     fn warn(&self, prefix: &Located<IpNet>, report: &mut Report) {
         let text = value::prefix_text(prefix.value);
         if prefix.value.prefix_len() == 0 {
@@ -77,15 +77,15 @@ impl Hosts<'_> {
             report
                 .warning(
                     prefix.span,
-                    format!("{text} drops all {family} that comes in by the uplinks"),
+                    format!("{text} drops all {family} traffic from the uplinks"),
                 )
-                .help("ssh to this host goes with it");
+                .help("this includes ssh to this host");
         } else if let Some(node) = self.nodes.inside(prefix.value) {
             let (address, name) = (node.prefix.addr(), node.owner);
             report
                 .warning(
                     prefix.span,
-                    format!("{text} holds {address} of the node `{name}`, and cuts it off"),
+                    format!("{text} contains {address} of the node `{name}`, and cuts it off"),
                 )
                 .note(node.span, "the node's");
         } else if let Some(own) = self.own.inside(prefix.value) {
@@ -93,7 +93,7 @@ impl Hosts<'_> {
             report
                 .warning(
                     prefix.span,
-                    format!("{text} holds {address}, which is this node's own"),
+                    format!("{text} contains {address}, which belongs to this node"),
                 )
                 .note(own.span, "this node's");
         }

@@ -1,34 +1,35 @@
-//! Prefixes and addresses that are somebody's: which of them overlap, and whose one is.
+//! Prefixes with owners: overlaps, and the owner of an address.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::config::report::{Parsed, Report};
+use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table, Value};
 use crate::config::value;
+use crate::config::wrong::Parsed;
 
-/// A prefix and the table that it stands in.
+/// A prefix and the name of the table that it is in.
 pub(super) struct Owned<'t> {
     pub prefix: IpNet,
     pub owner: &'t str,
     pub span: Span,
 }
 
-/// Prefixes of one kind, each once. In their order an outer one comes before all that lie in it.
+/// Prefixes of one kind, each once, sorted: an outer prefix precedes all prefixes inside it.
 pub(super) struct Prefixes<'t>(Vec<Nested<'t>>);
 
 struct Nested<'t> {
     owned: Owned<'t>,
-    /// The place of the longest that this one lies in.
+    /// The index of the longest prefix around this one.
     outer: Option<usize>,
 }
 
 impl<'t> Prefixes<'t> {
-    /// Keeps the first of those that stand twice.
+    /// Of equal prefixes the first is kept.
     pub fn new(mut owned: Vec<Owned<'t>>) -> Self {
-        // The sort keeps the order of what is alike.
+        // The sort is stable.
         owned.sort_by_key(|owned| owned.prefix);
         owned.dedup_by_key(|owned| owned.prefix);
         let mut prefixes = Prefixes(Vec::with_capacity(owned.len()));
@@ -39,22 +40,22 @@ impl<'t> Prefixes<'t> {
         prefixes
     }
 
-    /// The longest that holds all of `prefix`.
+    /// The longest that contains `prefix`.
     pub fn around(&self, prefix: IpNet) -> Option<&Owned<'t>> {
         let end = self.0.partition_point(|at| at.owned.prefix <= prefix);
         let found = self.last_around(end, prefix)?;
         Some(&self.0[found].owned)
     }
 
-    /// The first that lies in `prefix`.
+    /// The first inside `prefix`.
     pub fn inside(&self, prefix: IpNet) -> Option<&Owned<'t>> {
         let start = self.0.partition_point(|at| at.owned.prefix < prefix);
         let first = &self.0.get(start)?.owned;
         prefix.contains(&first.prefix).then_some(first)
     }
 
-    /// The same among the first `end`, none of which comes after `prefix`: what holds it is the last of them, or holds
-    /// that one too.
+    /// The same among the first `end`, none of which sorts after `prefix`: a prefix that contains it is the last of them, or
+    /// contains that one too.
     fn last_around(&self, end: usize, prefix: IpNet) -> Option<usize> {
         let outer = |at: &usize| self.0[*at].outer;
         let mut around = std::iter::successors(end.checked_sub(1), outer);
@@ -62,7 +63,7 @@ impl<'t> Prefixes<'t> {
     }
 }
 
-/// Reports each prefix that overlaps another owner's. `kind` is what the owners are.
+/// Reports each prefix that overlaps one of another owner. `kind` is the kind of the owners.
 pub(super) fn check_overlaps(kind: &str, owned: &mut [Owned], report: &mut Report) {
     owned.sort_by_key(|owned| (owned.prefix, owned.span));
     let mut around: Vec<&Owned> = Vec::new();
@@ -81,7 +82,7 @@ pub(super) fn check_overlaps(kind: &str, owned: &mut [Owned], report: &mut Repor
 }
 
 fn report_overlap(kind: &str, outer: &Owned, inner: &Owned, report: &mut Report) {
-    // The later of the two in the file is the one that is wrong.
+    // The later of the two in the file is reported.
     let (first, second) = match outer.span < inner.span {
         true => (outer, inner),
         false => (inner, outer),
@@ -92,7 +93,7 @@ fn report_overlap(kind: &str, outer: &Owned, inner: &Owned, report: &mut Report)
         value::prefix_text(first.prefix),
     );
     let message = match this == other {
-        true => format!("{this} is the {kind} `{owner}`'s already"),
+        true => format!("{this} already belongs to the {kind} `{owner}`"),
         false => format!("{this} overlaps {other} of the {kind} `{owner}`"),
     };
     report
@@ -100,8 +101,8 @@ fn report_overlap(kind: &str, outer: &Owned, inner: &Owned, report: &mut Report)
         .note(first.span, "first given here");
 }
 
-/// What every table `[TABLES.NAME]` has in its list `key`. Texts that mean nothing are left out: they are reported
-/// where the table is read.
+/// The values of the list `key` in every table `[TABLES.NAME]`. Invalid texts are skipped: they are reported where the table is
+/// read.
 pub(super) fn owned<'t>(
     root: &'t Table,
     tables: &str,
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_is_around_and_inside() {
+    fn finds_prefixes_around_and_inside() {
         let all = prefixes(&[
             "10.1.2.0/24",
             "10.0.0.0/8",
@@ -169,7 +170,7 @@ mod tests {
             "fd00::1/128",
         ]);
         let rows = [
-            // what is asked, what is around, what is inside
+            // (prefix, around it, inside it)
             ("10.1.2.129/32", Some("10.1.2.128/25"), None),
             (
                 "10.1.2.128/25",
@@ -189,15 +190,15 @@ mod tests {
             ("2001:db8::1/128", None, None),
             ("::/0", None, Some("fd00::/8")),
         ];
-        for (asked, around, inside) in rows {
+        for (prefix, around, inside) in rows {
             let owner = |found: Option<&Owned<'static>>| found.map(|owned| owned.owner);
-            assert_eq!(owner(all.around(net(asked))), around, "around {asked}");
-            assert_eq!(owner(all.inside(net(asked))), inside, "inside {asked}");
+            assert_eq!(owner(all.around(net(prefix))), around, "around {prefix}");
+            assert_eq!(owner(all.inside(net(prefix))), inside, "inside {prefix}");
         }
     }
 
     #[test]
-    fn none_is_around_nothing() {
+    fn an_empty_list_has_none_around_or_inside() {
         assert!(prefixes(&[]).around(net("10.0.0.1/32")).is_none());
         assert!(prefixes(&[]).inside(net("0.0.0.0/0")).is_none());
     }

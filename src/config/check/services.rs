@@ -1,14 +1,15 @@
-//! `[services.*]`: frontends and the backends behind them.
+//! `[services.*]`: frontends and backends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::fields::{Fields, for_each_repeat, parsed, values};
+use crate::config::checked::{Backend, Service};
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, NamedTable, Table, Value};
-use crate::config::{Backend, Service, name, shape, value};
+use crate::config::{name, shape, value};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 
@@ -35,7 +36,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
             "frontends",
             "name at least one address, as \"192.0.2.1:53/udp\"",
         );
-        choice(&mut fields);
+        check_algorithm(&mut fields);
         for frontend in &frontends {
             claim(&mut taken, frontend, service.name, report);
         }
@@ -52,8 +53,8 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
     services
 }
 
-/// How a backend is chosen: so far at random, for each connection anew.
-fn choice(fields: &mut Fields) {
+/// Checks how a backend is picked. Only a random pick for each connection is supported.
+fn check_algorithm(fields: &mut Fields) {
     let words = [("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
     let algorithm = fields.parsed("algorithm", |text| value::word(text, &words));
     if let Some(Located {
@@ -61,20 +62,20 @@ fn choice(fields: &mut Fields) {
         span,
     }) = algorithm
     {
-        let message = shape::not_built("algorithm = \"maglev\"");
+        let message = shape::not_supported("algorithm = \"maglev\"");
         fields
             .report
             .error(span, message)
-            .help("use \"random\", or leave the key out");
+            .help("use \"random\", or omit the key");
     }
     if let Some(affinity) = fields.parsed("affinity", value::duration)
         && affinity.value != Duration::ZERO
     {
-        let message = shape::not_built("affinity");
+        let message = shape::not_supported("affinity");
         fields
             .report
             .error(affinity.span, message)
-            .help("use \"0s\", or leave the key out");
+            .help("use \"0s\", or omit the key");
     }
 }
 
@@ -88,10 +89,13 @@ fn claim<'t>(
         report
             .error(
                 frontend.span,
-                format!("the frontend {} is `{other}`'s already", frontend.value),
+                format!(
+                    "the frontend {} already belongs to `{other}`",
+                    frontend.value
+                ),
             )
             .note(*first, "first given here")
-            .help("a frontend leads to one service: take one of the two out");
+            .help("a frontend belongs to one service: remove one of the two");
     } else {
         taken.insert(frontend.value, (frontend.span, service));
     }
@@ -163,7 +167,7 @@ fn backend(path: Path, item: &Value, report: &mut Report) -> Option<Located<Back
     }
 }
 
-/// A frontend can only lead to backends of its own family.
+/// A frontend needs backends of its own family.
 fn check_families(
     frontends: &[Located<Frontend>],
     backends: &[Located<Backend>],
@@ -182,7 +186,7 @@ fn check_families(
                     frontend.span,
                     format!("no backend of this service is {family}, but this frontend is"),
                 )
-                .help(format!("add an {family} backend, or take the frontend out"));
+                .help(format!("add an {family} backend, or remove the frontend"));
         }
     }
     for backend in backends {
@@ -194,13 +198,13 @@ fn check_families(
             let family = family(is_v6);
             report.warning(
                 backend.span,
-                format!("this backend gets nothing: no frontend of the service is {family}"),
+                format!("this backend gets no connections: no frontend of the service is {family}"),
             );
         }
     }
 }
 
-/// SCTP's checksum covers the ports, which a program can't mend: they stay as they are.
+/// SCTP's CRC32c covers the ports, and a program can't update it: ports are not translated.
 fn check_sctp_ports(
     frontends: &[Located<Frontend>],
     backends: &[Located<Backend>],
@@ -223,7 +227,7 @@ fn check_sctp_ports(
                         ),
                     )
                     .note(frontend.span, "the frontend")
-                    .help("dpd does not rewrite ports of sctp");
+                    .help("dpd does not translate ports of sctp");
             }
         }
     }
@@ -232,7 +236,7 @@ fn check_sctp_ports(
 fn warn_of_no_backend(service: &NamedTable, backends: &[Located<Backend>], report: &mut Report) {
     let is_usable =
         |b: &Located<Backend>| b.value.weight > 0 && b.value.state != BackendState::Maintenance;
-    // A backend that could not be read has been reported, and might have been usable.
+    // An invalid backend has been reported, and might have been usable.
     let list = service.table.list("backends");
     let list = list.filter(|list| list.value.len() == backends.len());
     if let Some(list) = list.filter(|_| !backends.iter().any(is_usable)) {
@@ -240,10 +244,10 @@ fn warn_of_no_backend(service: &NamedTable, backends: &[Located<Backend>], repor
             .warning(
                 list.span,
                 format!(
-                    "`services.{}` has no backend that can be given a connection",
+                    "`services.{}` has no backend for new connections",
                     service.name
                 ),
             )
-            .help("clients are told at once that nobody is there");
+            .help("new connections are rejected at once");
     }
 }

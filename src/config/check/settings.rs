@@ -1,24 +1,24 @@
-//! The tables that stand once in a file: `[node]`, `[daemon]`, `[policy]`, `[conntrack]`, `[events]`.
+//! The settings: `[node]`, `[daemon]`, `[policy]`, `[conntrack]`, `[events]`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fields::{Fields, for_each_repeat, values};
-use crate::config::report::Report;
-use crate::config::tree::Table;
-use crate::config::{
+use crate::config::checked::{
     Conntrack, Daemon, EnforcementMode, Events, JournalFlows, LogTarget, Node, PolicySettings,
 };
+use crate::config::report::Report;
+use crate::config::tree::Table;
 use crate::config::{name, value};
 use crate::model::state::Aggregation;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-/// What a lifetime of connections may be: the sweeper does not look more often than once a second.
+/// The range of connection lifetimes. Expired entries are removed once a second at most.
 const LIFETIME: RangeInclusive<Duration> = SECOND..=Duration::from_secs(30 * 24 * 3600);
 const REPORT_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
-/// What `conntrack.size` may be; 16 Mi connections take some 7 GB.
+/// The range of `conntrack.size`; 16 Mi connections take some 7 GB.
 const CONNECTIONS: RangeInclusive<u32> = 1024..=16_777_216;
 const EVENT_RATE: RangeInclusive<u32> = 1..=10_000_000;
 
@@ -26,10 +26,7 @@ pub(super) fn node(root: &Table, host_name: &str, report: &mut Report) -> Node {
     let mut fields = Fields::section(root, "node", report);
     let name = fields.parsed("name", |text| name::name(text).map(|()| text.to_owned()));
     let addresses = fields.parsed_list("addresses", value::address);
-    fields.refuse_empty(
-        "addresses",
-        "leave the key out to take all that the host has",
-    );
+    fields.refuse_empty("addresses", "omit the key to use all addresses of the host");
     for_each_repeat(
         addresses.as_deref().unwrap_or_default(),
         |a| *a,
@@ -54,7 +51,7 @@ pub(super) fn daemon(root: &Table, report: &mut Report) -> Daemon {
     if let (Some(root), Some(socket)) = (&bpf_root, &socket)
         && socket.value.starts_with(&root.value)
     {
-        let message = "the socket can't stand in `daemon.bpf_root`, which holds pinned maps alone";
+        let message = "the socket can't be in `daemon.bpf_root`, which is only for pinned maps";
         fields
             .report
             .error(socket.span, message)

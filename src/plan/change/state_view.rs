@@ -9,7 +9,8 @@ use crate::model::conntrack::FlowGroup;
 use crate::model::policy::Action;
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
-use crate::model::state::{AddressScope, IpcacheEntry, ServiceEntry, State, XdpMode};
+use crate::model::state::{AddressScope, IpcacheEntry, ServiceEntry, State};
+use crate::model::xdp::XdpMode;
 use crate::plan::ipcache;
 use crate::plan::policy::{Decision, Verdict, verdict_of_entries};
 

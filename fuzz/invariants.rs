@@ -1,5 +1,5 @@
-//! What holds of every text that somebody may give as a configuration. The fuzzer makes texts up; an ordinary test
-//! holds those that are kept in `corpus/` against the same.
+//! Invariants of every text that may be given as a configuration. The fuzzer generates texts; an ordinary test checks those of
+//! `corpus/` and the examples.
 
 use std::path::Path;
 
@@ -10,21 +10,25 @@ use dpd::model::host::HostState;
 use dpd::model::state::State;
 use dpd::plan::{self, Inputs};
 
-/// What parts the main file and its drop-ins from each other.
+/// Separates the main file and its drop-ins.
 const NEXT_FILE: &str = "\n#### next file\n";
 
-/// Panics if these bytes are not judged as every configuration must be.
-pub fn judge(bytes: &[u8]) {
+/// Panics if an invariant does not hold for these bytes.
+pub fn check(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
-        return judge_unreadable(bytes);
+        return check_unreadable(bytes);
     };
     match config::parse(sources(text)) {
         Ok(config) => {
             let again = config::parse(sources(text));
-            assert_eq!(again.as_ref(), Ok(&config), "the same text means the same");
-            judge_config(&config);
+            assert_eq!(
+                again.as_ref(),
+                Ok(&config),
+                "the same text gives the same configuration"
+            );
+            check_config(&config);
         }
-        Err(problems) => judge_problems(&sources(text), &problems),
+        Err(problems) => check_problems(&sources(text), &problems),
     }
 }
 
@@ -37,22 +41,22 @@ fn sources(text: &str) -> Vec<Source> {
     texts.map(source).collect()
 }
 
-/// What is not UTF-8 is refused where the file is read.
-fn judge_unreadable(bytes: &[u8]) {
-    let path = std::env::temp_dir().join(format!("dpd-judge-{}.toml", std::process::id()));
+/// A text that is not UTF-8 is refused when the file is read.
+fn check_unreadable(bytes: &[u8]) {
+    let path = std::env::temp_dir().join(format!("dpd-invariants-{}.toml", std::process::id()));
     std::fs::write(&path, bytes).expect("write a file");
     let loaded = config::load(&path);
     std::fs::remove_file(&path).expect("remove the file");
-    let problems = loaded.expect_err("what is not UTF-8 is no configuration");
+    let problems = loaded.expect_err("a text that is not UTF-8 is no configuration");
     let excerpt = problems
         .0
         .first()
         .and_then(|problem| problem.excerpt.as_ref());
-    judge_excerpt(excerpt.expect("where it is not"));
-    judge_text(&problems);
+    check_excerpt(excerpt.expect("the location"));
+    check_text(&problems);
 }
 
-fn judge_problems(sources: &[Source], problems: &Problems) {
+fn check_problems(sources: &[Source], problems: &Problems) {
     assert!(
         problems.error_count() > 0,
         "refused without an error: {problems}"
@@ -60,8 +64,8 @@ fn judge_problems(sources: &[Source], problems: &Problems) {
     for problem in &problems.0 {
         let Some(excerpt) = &problem.excerpt else {
             assert!(
-                problem.message.starts_with("there are more "),
-                "no place: {problem}"
+                problem.message.ends_with(" are not shown"),
+                "no location: {problem}"
             );
             continue;
         };
@@ -70,13 +74,13 @@ fn judge_problems(sources: &[Source], problems: &Problems) {
             .iter()
             .map(|note| (note.file.as_path(), &note.excerpt));
         for (file, excerpt) in notes.chain([(problem.file.as_path(), excerpt)]) {
-            judge_place(sources, file, excerpt);
+            check_location(sources, file, excerpt);
         }
     }
-    judge_text(problems);
+    check_text(problems);
 }
 
-fn judge_place(sources: &[Source], file: &Path, excerpt: &Excerpt) {
+fn check_location(sources: &[Source], file: &Path, excerpt: &Excerpt) {
     let source = sources.iter().find(|source| source.path == file);
     let source = source.expect("a file of the configuration");
     let line = source.text.split('\n').nth(excerpt.line - 1);
@@ -85,10 +89,10 @@ fn judge_place(sources: &[Source], file: &Path, excerpt: &Excerpt) {
         excerpt.column <= line.chars().count() + 1,
         "{excerpt:?} of {line:?}"
     );
-    judge_excerpt(excerpt);
+    check_excerpt(excerpt);
 }
 
-fn judge_excerpt(excerpt: &Excerpt) {
+fn check_excerpt(excerpt: &Excerpt) {
     let shown = excerpt.text.chars().count();
     assert!(
         !excerpt.mark.is_empty() && excerpt.mark.start <= shown,
@@ -101,7 +105,7 @@ fn judge_excerpt(excerpt: &Excerpt) {
 }
 
 /// A problem is shown on a terminal and in the journal.
-fn judge_text(problems: &Problems) {
+fn check_text(problems: &Problems) {
     let text = problems.to_string();
     assert!(
         !text.contains(|c: char| c.is_control() && c != '\n'),
@@ -109,7 +113,7 @@ fn judge_text(problems: &Problems) {
     );
 }
 
-fn judge_config(config: &Config) {
+fn check_config(config: &Config) {
     let nothing = State::default();
     for host in [HostState::default(), plan::assumed_host(config)] {
         let compile = |previous: &Catalog| {
@@ -127,10 +131,10 @@ fn judge_config(config: &Config) {
         let again = compile(&state.catalog);
         assert!(
             again == state,
-            "the same file after itself is another state"
+            "the same file applied twice gives another state"
         );
-        judge_lines(&nothing, &state, '+');
-        judge_lines(&state, &nothing, '-');
+        check_lines(&nothing, &state, '+');
+        check_lines(&state, &nothing, '-');
         for (kind, rows) in generation::sizes(&state) {
             assert!(
                 rows < 1 << 24,
@@ -143,12 +147,12 @@ fn judge_config(config: &Config) {
         let read: Catalog = serde_json::from_str(&text).expect("a catalog that can be read");
         assert!(
             read == *state.catalog,
-            "the catalog is not read as it was written"
+            "the catalog changes when it is written and read"
         );
     }
 }
 
-fn judge_lines(old: &State, new: &State, sign: char) {
+fn check_lines(old: &State, new: &State, sign: char) {
     for change in plan::diff(old, new) {
         let line = change.to_string();
         assert_eq!(change.sign, sign, "{line}");

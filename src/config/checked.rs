@@ -1,0 +1,178 @@
+//! The checked configuration: what the program works with. These types can't hold a wrong value.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::policy::{Action, Peer, Ports};
+use crate::model::service::{BackendState, Frontend};
+use crate::model::state::Aggregation;
+use crate::model::xdp::XdpMode;
+
+/// A whole checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The main file, as it was named.
+    pub path: PathBuf,
+    pub node: Node,
+    pub daemon: Daemon,
+    /// By Linux interface name.
+    pub interfaces: BTreeMap<String, Interface>,
+    pub identities: BTreeMap<String, Identity>,
+    pub services: BTreeMap<String, Service>,
+    pub policies: BTreeMap<String, Policy>,
+    /// The other nodes by name.
+    pub nodes: BTreeMap<String, RemoteNode>,
+    /// Prefixes that the uplinks drop, by the name of their table. A prefix may be in several tables.
+    pub prefilter: BTreeMap<String, Vec<IpNet>>,
+    pub policy: PolicySettings,
+    pub conntrack: Conntrack,
+    pub events: Events,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub name: String,
+    /// `None`: all addresses of the host, on its uplinks and other interfaces.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Daemon {
+    pub bpf_root: PathBuf,
+    pub socket: PathBuf,
+    pub log: LogTarget,
+    /// The address that Prometheus reads from; `None`: no metrics are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// journald if it runs and stderr is connected to it, else stderr.
+    Auto,
+    Journald,
+    Stderr,
+}
+
+/// An interface by its role.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Interface {
+    /// The host side of a workload's link.
+    Endpoint {
+        /// The allowed source addresses; a single address is a prefix of full length.
+        addresses: Vec<IpNet>,
+        /// A name of `identities`.
+        identity: String,
+    },
+    /// The host's link to the network.
+    Uplink { xdp: XdpMode },
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteNode {
+    pub addresses: Vec<IpAddr>,
+    /// The addresses of its workloads.
+    pub cidrs: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// 256 to 65535.
+    pub id: u32,
+    /// (key, value) in the file's order.
+    pub labels: Vec<(String, String)>,
+    /// Remote addresses that have it.
+    pub cidrs: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub frontends: Vec<Frontend>,
+    pub backends: Vec<Backend>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub address: SocketAddr,
+    /// 0 to 65535; 0: gets no new connections.
+    pub weight: u16,
+    pub state: BackendState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// A name of `identities`.
+    pub subject: String,
+    /// `None`: the policy does not concern the direction; empty: nothing is allowed.
+    pub ingress: Option<Vec<Rule>>,
+    pub egress: Option<Vec<Rule>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// `from` of an ingress rule, `to` of an egress rule.
+    pub peers: Vec<Peer>,
+    /// Empty: all traffic.
+    pub ports: Vec<Ports>,
+    pub action: Action,
+    /// Where the rule is defined.
+    pub location: SourceLocation,
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLocation {
+    pub file: PathBuf,
+    /// From 1.
+    pub line: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnforcementMode {
+    Default,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySettings {
+    pub enforcement: EnforcementMode,
+    pub audit: bool,
+    pub allow_host: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conntrack {
+    /// Connections.
+    pub size: u32,
+    /// 0: no limit.
+    pub per_endpoint: u32,
+    pub strict: bool,
+    pub tcp: Duration,
+    pub tcp_syn: Duration,
+    pub tcp_close: Duration,
+    pub udp: Duration,
+    pub udp_once: Duration,
+    pub icmp: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    pub aggregation: Aggregation,
+    pub interval: Duration,
+    /// Events a second on each CPU.
+    pub rate: u32,
+    pub journal: JournalFlows,
+}
+
+/// Which flow lines go to the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalFlows {
+    Drops,
+    All,
+    Off,
+}

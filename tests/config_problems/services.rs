@@ -1,0 +1,309 @@
+//! `[services.*]`
+
+use super::check;
+
+#[test]
+fn services() {
+    check(&[
+        (
+            "no frontend",
+            r#"
+[services.s]
+frontends = []
+backends = ["10.0.0.2:1"]
+"#,
+            &[
+                r#"2:13..15 `services.s.frontends` is empty (name at least one address, as "192.0.2.1:53/udp")"#,
+            ],
+        ),
+        (
+            "neither frontends nor backends",
+            "
+[services.s]
+",
+            &[
+                "1:1..13 `services.s` lacks the key `frontends` (add `frontends = [ … ]`)",
+                "1:1..13 `services.s` lacks the key `backends` (add `backends = [ … ]`)",
+            ],
+        ),
+        (
+            "a frontend without a protocol",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53"]
+backends = ["10.0.0.2:1"]
+"#,
+            &[
+                r#"2:14..27 the frontend "10.0.0.1:53" lacks its protocol (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "a frontend without a port",
+            r#"
+[services.s]
+frontends = ["10.0.0.1/tcp"]
+backends = ["10.0.0.2:1"]
+"#,
+            &[
+                r#"2:14..28 "10.0.0.1" lacks its port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "a protocol that is nearly right",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/upd"]
+backends = ["10.0.0.2:1"]
+"#,
+            &[r#"2:14..31 "upd" is not one of tcp, udp, sctp, icmp, icmpv6 (did you mean `udp`?)"#],
+        ),
+        (
+            "icmp has no ports to translate",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/icmp"]
+backends = ["10.0.0.2:1"]
+"#,
+            &[
+                "2:14..32 a frontend can't be icmp (a frontend is tcp, udp or sctp; dpd itself responds to pings of a service address)",
+            ],
+        ),
+        (
+            "port 0",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:0/tcp"]
+backends = ["10.0.0.2:0"]
+"#,
+            &[
+                r#"2:14..30 "10.0.0.1:0" has port 0, which is not valid (ports are 1 to 65535)"#,
+                r#"3:13..25 "10.0.0.2:0" has port 0, which is not valid (ports are 1 to 65535)"#,
+            ],
+        ),
+        (
+            "a port that is too large",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:65536/tcp"]
+backends = ["10.0.0.2:1"]
+"#,
+            &[
+                r#"2:14..34 "10.0.0.1:65536" is no address with a port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "IPv6 without brackets",
+            r#"
+[services.s]
+frontends = ["2001:db8::1:53/udp"]
+backends = ["[2001:db8::2]:53"]
+"#,
+            &[
+                r#"2:14..34 "2001:db8::1:53" lacks its port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "a zone",
+            r#"
+[services.s]
+frontends = ["[2001:db8::1%2]:53/udp"]
+backends = ["[2001:db8::2]:53"]
+"#,
+            &[
+                r#"2:14..38 "[2001:db8::1%2]:53" is no address with a port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "a v4-mapped frontend",
+            r#"
+[services.s]
+frontends = ["[::ffff:10.0.0.1]:53/udp"]
+backends = ["10.0.0.2:53"]
+"#,
+            &["2:14..40 ::ffff:10.0.0.1 is an IPv4 address written as IPv6 (write 10.0.0.1)"],
+        ),
+        (
+            "a host's name",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = ["dns.example:53"]
+"#,
+            &[
+                r#"3:13..29 "dns.example:53" is no address with a port (write it as 192.0.2.1:53 or [2001:db8::1]:53)"#,
+            ],
+        ),
+        (
+            "a backend with a protocol",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = ["10.0.0.2:53/udp"]
+"#,
+            &[
+                r#"3:13..30 the backend "10.0.0.2:53/udp" can't have a protocol (the frontends name the protocol: remove "/udp")"#,
+            ],
+        ),
+        (
+            "a frontend twice in a service",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp", "10.0.0.1:53/udp"]
+backends = ["10.0.0.2:53"]
+"#,
+            &[
+                "2:33..50 the frontend 10.0.0.1:53/udp already belongs to `s` [2:14 first given here] (a frontend belongs to one service: remove one of the two)",
+            ],
+        ),
+        (
+            "a frontend of two services",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = ["10.0.0.2:53"]
+[services.t]
+frontends = ["10.0.0.1:53/udp"]
+backends = ["10.0.0.2:53"]
+"#,
+            &[
+                "5:14..31 the frontend 10.0.0.1:53/udp already belongs to `s` [2:14 first given here] (a frontend belongs to one service: remove one of the two)",
+            ],
+        ),
+        (
+            "a backend twice",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = ["10.0.0.2:53", { address = "10.0.0.2:53", weight = 2 }]
+"#,
+            &[
+                "3:40..53 the backend 10.0.0.2:53 is given twice [3:13 first given here] (to give a backend more connections, raise its `weight`)",
+            ],
+        ),
+        (
+            "a backend without its address",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ weight = 2 }]
+"#,
+            &[r#"3:13..27 `services.s.backends[0]` lacks the key `address` (add `address = "…"`)"#],
+        ),
+        (
+            "a weight that is too large",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ address = "10.0.0.2:53", weight = 65536 }]
+"#,
+            &["3:49..54 `services.s.backends[0].weight` must be 0 to 65535, not 65536"],
+        ),
+        (
+            "a state that is nearly right",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ address = "10.0.0.2:53", state = "drainig" }]
+"#,
+            &[
+                r#"3:48..57 "drainig" is not one of active, draining, maintenance (did you mean `draining`?)"#,
+            ],
+        ),
+        (
+            "an unknown key of a backend",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ address = "10.0.0.2:53", wieght = 1 }]
+"#,
+            &["3:40..46 `services.s.backends[0]` has no key `wieght` (did you mean `weight`?)"],
+        ),
+        (
+            "a backend that is a number",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [53]
+"#,
+            &[
+                "3:13..15 `services.s.backends[0]` is a whole number here, but takes a string or a table",
+            ],
+        ),
+        (
+            "a frontend whose family has no backend",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp", "[2001:db8::1]:53/udp"]
+backends = ["10.0.0.2:53"]
+"#,
+            &[
+                "2:33..55 no backend of this service is IPv6, but this frontend is (add an IPv6 backend, or remove the frontend)",
+            ],
+        ),
+        (
+            "sctp keeps its ports",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/sctp"]
+backends = ["10.0.0.2:8080"]
+"#,
+            &[
+                "3:13..28 the backend of an sctp frontend must have the frontend's port, 80 [2:14 the frontend] (dpd does not translate ports of sctp)",
+            ],
+        ),
+        (
+            "a service at an endpoint's address",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.0/24"]
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.1.0.2:80"]
+"#,
+            &[
+                "9:14..31 the service address 10.0.0.1 belongs to the endpoint `e0` [7:14 the endpoint's] (give the service an address that no workload has)",
+            ],
+        ),
+        (
+            "a service behind a service",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+[services.t]
+frontends = ["10.0.0.9:81/tcp"]
+backends = [{ address = "10.0.0.1:80" }]
+"#,
+            &[
+                "3:13..26 the backend's address 10.0.0.9 belongs to a service [5:14 the service's] (name the workload's own address)",
+                "6:25..38 the backend's address 10.0.0.1 belongs to a service [2:14 the service's] (name the workload's own address)",
+            ],
+        ),
+        (
+            "an algorithm nobody knows",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "round-robin"
+"#,
+            &[r#"4:13..26 "round-robin" is not one of random, maglev"#],
+        ),
+        (
+            "a name with a quote",
+            r#"
+[services.'a"b']
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.2:80"]
+"#,
+            &[
+                r#"1:11..16 the name "a\"b" has '"' in it (spaces, quotes, backslashes and control characters are not allowed here)"#,
+            ],
+        ),
+    ]);
+}
