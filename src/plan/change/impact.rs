@@ -114,6 +114,9 @@ impl<'a> ImpactAnalysis<'a> {
             }
         }
         let cause = Object::endpoint(removed?);
+        if !is_client && let Some(impact) = self.impact_of_service(group) {
+            return Some(impact); // the client's hook no longer sends its packets to this backend
+        }
         // Service translation happens at the client's hook. What it sends untranslated reaches a backend that is no
         // endpoint like any remote address.
         let is_lost = is_client && group.is_translated();
@@ -294,7 +297,7 @@ mod tests {
     fn connections_are_attributed_to_the_change_that_ends_them() {
         type Step = fn(TestConfig) -> TestConfig;
         const FRONTENDS: &str = "10.32.0.10:53/udp 10.32.0.10:53/tcp";
-        let rows: [(&str, Step, &[&str]); 19] = [
+        let rows: [(&str, Step, &[&str]); 20] = [
             ("nothing", |test| test, &[]),
             (
                 "a backend less: TCP is reset, UDP moves",
@@ -417,6 +420,17 @@ mod tests {
                     test
                 },
                 &["- endpoint lxc-client: 24 connections end, 1 goes on without dpd"],
+            ),
+            (
+                "an endpoint is removed and is no backend any more",
+                |mut test| {
+                    test.config.interfaces.remove("lxc-dns");
+                    test.service("kube-dns", FRONTENDS, "10.200.1.45:53")
+                },
+                &[
+                    "- backend 10.200.0.44:53 of service kube-dns: 14 connections end, 3 move to another backend",
+                    "- endpoint lxc-dns: 12 connections go on without dpd",
+                ],
             ),
             (
                 "an endpoint's interface disappears",
