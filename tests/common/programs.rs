@@ -58,10 +58,12 @@ impl Programs {
                 job(&mut machine);
             }
         });
-        Programs {
+        let programs = Programs {
             jobs: Some(jobs),
             thread: Some(thread),
-        }
+        };
+        programs.ask(|_| ()); // until it has read the file, which the test may change then
+        programs
     }
 
     fn ask<R: Send + 'static>(&self, job: impl FnOnce(&mut Machine) -> R + Send + 'static) -> R {

@@ -5,6 +5,7 @@
 mod common;
 
 mod lab;
+mod random;
 mod walk;
 
 mod atomic;
@@ -16,6 +17,7 @@ mod fragment;
 mod from_network;
 mod hairpin;
 mod icmp;
+mod impact;
 mod neighbour;
 mod oracle;
 mod parse;

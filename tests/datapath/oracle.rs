@@ -1,4 +1,4 @@
-//! What `dpd policy check` answers is what the programs do: random small configurations, asked both ways.
+//! The verdict of `dpd policy check`, compared with what the programs do under random small configurations.
 
 use std::net::IpAddr;
 
@@ -10,83 +10,13 @@ use dpd::plan::policy::{Decision, Verdict, verdict};
 use crate::common::packet::{self, Packet, echo_request};
 use crate::common::runner::{Answer, Node, host_mac, workload_mac};
 use crate::lab::*;
+use crate::random::{Rng, policy};
 
 const UPLINK: &str = "ens5";
 const CONFIGURATIONS: usize = 40;
 const QUESTIONS: usize = 25;
 
-/// A linear congruential generator (Knuth's MMIX): the same dice in each run.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
-
-fn rule(dice: &mut Rng, side: &str) -> String {
-    let peers = [
-        "client",
-        "kube-dns",
-        "intruder",
-        "web",
-        "office",
-        "label:tier=front",
-        "label:tier=back",
-        "any",
-        "host",
-        "remote-node",
-        "world",
-        "cidr:198.51.100.0/24",
-        "cidr:198.51.100.0/29",
-        "cidr:10.200.0.0/24",
-        "cidr:10.200.0.44/31",
-        "cidr:0.0.0.0/0",
-        "cidr:192.0.2.0/24",
-        "cidr:2001:db8:ffff::/48",
-        "cidr:fd00:200::40/124",
-        "cidr:::/0",
-    ];
-    let ports = [
-        "53/udp",
-        "50-60/udp",
-        "tcp",
-        "80/tcp",
-        "1-1023/tcp",
-        "8080-8090/tcp",
-        "icmp",
-        "icmpv6",
-        "1024-65535/udp",
-        "sctp",
-    ];
-    let list = |dice: &mut Rng, of: &[&str], count: usize| {
-        let words: Vec<String> = (0..count).map(|_| format!("{:?}", dice.pick(of))).collect();
-        let mut words = words;
-        words.sort();
-        words.dedup();
-        words.join(", ")
-    };
-    let count = 1 + dice.below(3);
-    let mut rule = format!("{{ {side} = [{}]", list(dice, &peers, count));
-    if dice.below(3) > 0 {
-        let count = 1 + dice.below(2);
-        rule += &format!(", ports = [{}]", list(dice, &ports, count));
-    }
-    if dice.below(3) == 0 {
-        rule += ", action = \"deny\"";
-    }
-    rule + " }"
-}
-
-fn configuration(dice: &mut Rng) -> String {
+fn configuration(rng: &mut Rng) -> String {
     let start = CONFIG.find("[identities]").expect("the lab has identities");
     let end = CONFIG.find("[conntrack]").expect("the lab has a conntrack");
     let mut text = CONFIG[..start].to_owned();
@@ -110,25 +40,16 @@ enforcement = "{}"
 audit = {}
 allow_host = {}
 "#,
-        dice.pick(&["front", "back"]),
-        dice.pick(&["front", "back"]),
-        dice.pick(&["0/24", "4/30", "128/25"]),
-        dice.pick(&["default", "default", "default", "always", "never"]),
-        dice.below(5) == 0,
-        dice.below(3) > 0,
+        rng.pick(&["front", "back"]),
+        rng.pick(&["front", "back"]),
+        rng.pick(&["0/24", "4/30", "128/25"]),
+        rng.pick(&["default", "default", "default", "always", "never"]),
+        rng.below(5) == 0,
+        rng.below(3) > 0,
     );
-    for number in 0..1 + dice.below(4) {
-        let subject = dice.pick(&["client", "kube-dns", "web"]);
-        text += &format!("\n[policies.p{number}]\nsubject = {subject:?}\n");
-        let sides = [("ingress", "from"), ("egress", "to")];
-        let chosen = dice.below(3);
-        for (index, (direction, side)) in sides.into_iter().enumerate() {
-            if chosen != 2 && chosen != index {
-                continue;
-            }
-            let rules: Vec<String> = (0..dice.below(5)).map(|_| rule(dice, side)).collect();
-            text += &format!("{direction} = [{}]\n", rules.join(", "));
-        }
+    let policies = 1 + rng.below(4);
+    for number in 0..policies {
+        text += &policy(rng, number);
     }
     text + "\n" + &CONFIG[end..]
 }
@@ -164,18 +85,18 @@ struct Question {
     packet: Packet,
 }
 
-fn question(dice: &mut Rng, family: &Family, source_port: u16) -> Question {
+fn question(rng: &mut Rng, family: &Family, source_port: u16) -> Question {
     let ends = ends(family);
     let (from, to) = loop {
-        let (from, to) = (ends[dice.below(ends.len())], ends[dice.below(ends.len())]);
+        let (from, to) = (ends[rng.below(ends.len())], ends[rng.below(ends.len())]);
         let meets_us = matches!(from.1, Place::Workload(_)) || matches!(to.1, Place::Workload(_));
         if from.0 != to.0 && meets_us {
             break (from, to);
         }
     };
-    let port = [53, 55, 80, 443, 1023, 1024, 8085, 9000][dice.below(8)];
+    let port = [53, 55, 80, 443, 1023, 1024, 8085, 9000][rng.below(8)];
     let (source, destination) = (at(from.0, source_port), at(to.0, port));
-    let (protocol, port, packet) = match dice.below(4) {
+    let (protocol, port, packet) = match rng.below(4) {
         0 => (6, port, packet::tcp(source, destination).syn()),
         1 => (132, port, packet::sctp(source, destination)),
         2 => {
@@ -258,8 +179,8 @@ fn reported(answer: &Answer) -> String {
 
 #[test]
 fn the_answer_of_a_check_is_what_becomes_of_the_packet() {
-    let mut dice = Rng(20_261_122);
-    let first = configuration(&mut dice);
+    let mut rng = Rng(20_261_122);
+    let first = configuration(&mut rng);
     let node = Node::new(&first);
     let mut text = first;
     let (mut source_port, mut denied) = (1024, 0);
@@ -267,8 +188,8 @@ fn the_answer_of_a_check_is_what_becomes_of_the_packet() {
         let state = node.state();
         for _ in 0..QUESTIONS {
             source_port += 1;
-            let family = families()[dice.below(2)];
-            let question = question(&mut dice, &family, source_port);
+            let family = families()[rng.below(2)];
+            let question = question(&mut rng, &family, source_port);
             let (from, to) = (question.from.0, question.to.0);
             let verdict = verdict(&state, from, to, question.protocol, question.port);
             denied += usize::from(verdict.action() == Action::Deny);
@@ -281,12 +202,12 @@ fn the_answer_of_a_check_is_what_becomes_of_the_packet() {
                 question.port
             );
         }
-        text = configuration(&mut dice);
+        text = configuration(&mut rng);
         node.reload(&text);
     }
     let asked = CONFIGURATIONS * QUESTIONS;
     assert!(
         (asked / 10..asked * 9 / 10).contains(&denied),
-        "{denied} of {asked} denied: the dice are of no use"
+        "{denied} of {asked} denied: the rng are of no use"
     );
 }
