@@ -10,6 +10,7 @@ use super::name::{is_digits, label, plain};
 use super::suggest::{did_you_mean, suggest};
 use super::wrong::{Parsed, Wrong};
 use crate::model::policy::{Peer, Ports};
+use crate::model::prefix;
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
 
@@ -89,18 +90,10 @@ pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
         let prefix = Ipv4Net::new_assert(v4, v6.prefix_len() - 96);
         return Err(
             Wrong::new(format!("{text:?} is an IPv4 prefix written as IPv6"))
-                .help(format!("write {}", prefix_text(prefix.into()))),
+                .help(format!("write {}", prefix::text(prefix.into()))),
         );
     }
     Ok(prefix)
-}
-
-/// A prefix in the file's spelling: a single address without its length.
-pub(super) fn prefix_text(prefix: IpNet) -> String {
-    match prefix.prefix_len() == prefix.max_prefix_len() {
-        true => prefix.addr().to_string(),
-        false => prefix.to_string(),
-    }
 }
 
 /// `10.32.0.10:53/udp`

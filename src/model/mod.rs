@@ -7,6 +7,7 @@ pub mod drop_reason;
 pub mod flow;
 pub mod host;
 pub mod policy;
+pub mod prefix;
 pub mod process;
 pub mod protocol;
 pub mod service;

@@ -10,6 +10,7 @@ use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
+use crate::model::prefix;
 
 pub(super) fn check(root: &Table, report: &mut Report) {
     let mut endpoints = owned(root, "interfaces", "addresses", value::endpoint_prefix);
@@ -109,59 +110,58 @@ impl Local<'_> {
         report: &mut Report,
     ) {
         for cidr in cidrs {
-            let prefix = cidr.prefix;
-            let text = value::prefix_text(prefix);
-            let name = cidr.owner;
-            if let Some(endpoint) = self.endpoints.around(prefix) {
-                let message = format!(
-                    "{text} of the identity `{name}` belongs to the endpoint `{}`",
-                    endpoint.owner
-                );
-                report
-                    .error(cidr.span, message)
-                    .note(endpoint.span, "the endpoint's")
-                    .help("an endpoint has the identity of its interface: remove the prefix");
-            } else if let Some(endpoint) = self.endpoints.inside(prefix) {
-                let message = format!(
-                    "{text} of the identity `{name}` contains {} of the endpoint `{}`",
-                    value::prefix_text(endpoint.prefix),
-                    endpoint.owner
-                );
-                report
-                    .error(cidr.span, message)
-                    .note(endpoint.span, "the endpoint's")
-                    .help("name prefixes that contain no local endpoint");
-            } else if let Some(frontend) = frontends.inside(prefix) {
-                let message = format!(
-                    "{text} of the identity `{name}` contains {} of the service `{}`",
-                    frontend.prefix.addr(),
-                    frontend.owner
-                );
-                report
-                    .error(cidr.span, message)
-                    .note(frontend.span, "the service's")
-                    .help("rules see the backend, not the service: name prefixes without it");
-            } else if let Some(span) = self.node.get(&prefix) {
-                report
-                    .error(
-                        cidr.span,
-                        format!("{text} of the identity `{name}` belongs to this node"),
-                    )
-                    .note(*span, "this node's")
-                    .help("the identity of this node is `host`: remove the prefix");
-            } else if let Some(node) = nodes.around(prefix) {
-                let message = format!(
-                    "{text} of the identity `{name}` belongs to the node `{}`",
-                    node.owner
-                );
-                report
-                    .error(cidr.span, message)
-                    .note(node.span, "the node's")
-                    .help("the identity of other nodes is `remote-node`: remove the prefix");
+            let conflict = self.conflict(cidr.prefix, frontends, nodes);
+            if let Some((what, (span, note), help)) = conflict {
+                let text = prefix::text(cidr.prefix);
+                let message = format!("{text} of the identity `{}` {what}", cidr.owner);
+                report.error(cidr.span, message).note(span, note).help(help);
             }
         }
     }
+
+    /// What a remote prefix conflicts with: the clause, the location, and the help.
+    fn conflict(&self, prefix: IpNet, frontends: &Prefixes, nodes: &Prefixes) -> Option<Conflict> {
+        if let Some(endpoint) = self.endpoints.around(prefix) {
+            return Some((
+                format!("belongs to the endpoint `{}`", endpoint.owner),
+                (endpoint.span, "the endpoint's"),
+                "an endpoint has the identity of its interface: remove the prefix",
+            ));
+        }
+        if let Some(endpoint) = self.endpoints.inside(prefix) {
+            let inside = prefix::text(endpoint.prefix);
+            return Some((
+                format!("contains {inside} of the endpoint `{}`", endpoint.owner),
+                (endpoint.span, "the endpoint's"),
+                "name prefixes that contain no local endpoint",
+            ));
+        }
+        if let Some(frontend) = frontends.inside(prefix) {
+            let (address, service) = (frontend.prefix.addr(), frontend.owner);
+            return Some((
+                format!("contains {address} of the service `{service}`"),
+                (frontend.span, "the service's"),
+                "rules see the backend, not the service: name prefixes without it",
+            ));
+        }
+        if let Some(span) = self.node.get(&prefix) {
+            return Some((
+                "belongs to this node".to_owned(),
+                (*span, "this node's"),
+                "the identity of this node is `host`: remove the prefix",
+            ));
+        }
+        let node = nodes.around(prefix)?;
+        Some((
+            format!("belongs to the node `{}`", node.owner),
+            (node.span, "the node's"),
+            "the identity of other nodes is `remote-node`: remove the prefix",
+        ))
+    }
 }
+
+/// What a prefix does, the location of the other owner with its label, and the help.
+type Conflict = (String, (Span, &'static str), &'static str);
 
 /// A packet is translated once: a service as the backend of a service would never be reached.
 fn check_backends(root: &Table, frontends: &[Owned], report: &mut Report) {

@@ -158,3 +158,16 @@ pub(super) fn for_each_repeat<T, K: Ord>(
         }
     }
 }
+
+/// Reports every value that is in the list more than once.
+pub(super) fn refuse_repeats<T>(
+    list: &[Located<T>],
+    text: impl Fn(&T) -> String,
+    report: &mut Report,
+) {
+    for_each_repeat(list, &text, |first, again| {
+        report
+            .error(again.span, format!("{} is given twice", text(&again.value)))
+            .note(first, "first given here");
+    });
+}

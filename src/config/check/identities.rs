@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::fields::{Fields, for_each_repeat, values};
+use super::fields::{Fields, refuse_repeats, values};
 use crate::config::checked::Identity;
 use crate::config::path::Path;
 use crate::config::report::Report;
@@ -12,6 +12,7 @@ use crate::config::source::{Located, Span};
 use crate::config::suggest::did_you_mean;
 use crate::config::tree::Table;
 use crate::config::{name, value};
+use crate::model::prefix;
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identity> {
     let mut identities = BTreeMap::new();
@@ -30,16 +31,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Identi
         let cidrs = fields
             .parsed_list("cidrs", value::prefix)
             .unwrap_or_default();
-        for_each_repeat(
-            &labels,
-            |(key, _)| key.clone(),
-            |first, again| {
-                let message = format!("the label `{}` is given twice", again.value.0);
-                report
-                    .error(again.span, message)
-                    .note(first, "first given here");
-            },
-        );
+        refuse_repeats(&labels, |(key, _)| format!("the label `{key}`"), report);
         for cidr in &cidrs {
             claim(&mut taken, cidr, identity.name, report);
         }
@@ -68,7 +60,7 @@ fn claim<'t>(
     if let Some((first, other)) = taken.get(&cidr.value) {
         let message = format!(
             "{} already belongs to the identity `{other}`",
-            value::prefix_text(cidr.value)
+            prefix::text(cidr.value)
         );
         report
             .error(cidr.span, message)

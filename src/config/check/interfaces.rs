@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, for_each_repeat, values};
+use super::fields::{Fields, refuse_repeats, values};
 use super::identities;
 use crate::config::checked::Interface;
 use crate::config::path::Path;
@@ -10,6 +10,7 @@ use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{name, value};
 use crate::model::catalog::MAX_ENDPOINTS;
+use crate::model::prefix;
 use crate::model::xdp::XdpMode;
 
 #[derive(Clone, Copy)]
@@ -126,16 +127,7 @@ fn endpoint(root: &Table, path: Path, interface: &NamedTable, report: &mut Repor
         "addresses",
         "name the addresses that the workload may send from",
     );
-    for_each_repeat(
-        &addresses,
-        |prefix| *prefix,
-        |first, again| {
-            let message = format!("{} is given twice", value::prefix_text(again.value));
-            report
-                .error(again.span, message)
-                .note(first, "first given here");
-        },
-    );
+    refuse_repeats(&addresses, |prefix| prefix::text(*prefix), report);
     let identity = interface.table.text("identity");
     if let Some(name) = identity {
         identities::check_name(root, name, &[], report);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, for_each_repeat, values};
+use super::fields::{Fields, refuse_repeats, values};
 use crate::config::checked::RemoteNode;
 use crate::config::path::Path;
 use crate::config::report::Report;
-use crate::config::source::Located;
 use crate::config::tree::Table;
 use crate::config::{name, value};
+use crate::model::prefix;
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, RemoteNode> {
     let mut nodes = BTreeMap::new();
@@ -26,7 +26,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Remote
             .parsed_list("cidrs", value::prefix)
             .unwrap_or_default();
         refuse_repeats(&addresses, ToString::to_string, report);
-        refuse_repeats(&cidrs, |cidr| value::prefix_text(*cidr), report);
+        refuse_repeats(&cidrs, |cidr| prefix::text(*cidr), report);
         let checked = RemoteNode {
             addresses: values(addresses),
             cidrs: values(cidrs),
@@ -34,12 +34,4 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Remote
         nodes.insert(node.name.to_owned(), checked);
     }
     nodes
-}
-
-fn refuse_repeats<T>(list: &[Located<T>], text: impl Fn(&T) -> String, report: &mut Report) {
-    for_each_repeat(list, &text, |first, again| {
-        report
-            .error(again.span, format!("{} is given twice", text(&again.value)))
-            .note(first, "first given here");
-    });
 }

@@ -12,6 +12,7 @@ use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::Table;
 use crate::config::{name, value};
+use crate::model::prefix;
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<IpNet>> {
     let nodes = owned(root, "nodes", "addresses", |text| {
@@ -35,7 +36,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Vec<Ip
             &deny,
             |prefix| *prefix,
             |first, again| {
-                let text = value::prefix_text(again.value);
+                let text = prefix::text(again.value);
                 fields
                     .report
                     .warning(again.span, format!("{text} appears twice in this list"))
@@ -68,7 +69,7 @@ struct Hosts<'t> {
 impl Hosts<'_> {
     /// Warns of a prefix that blocks a whole family, another node or this one.
     fn warn(&self, prefix: &Located<IpNet>, report: &mut Report) {
-        let text = value::prefix_text(prefix.value);
+        let text = prefix::text(prefix.value);
         if prefix.value.prefix_len() == 0 {
             let family = match prefix.value {
                 IpNet::V4(_) => "IPv4",

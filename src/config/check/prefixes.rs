@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table, Value};
-use crate::config::value;
 use crate::config::wrong::Parsed;
+use crate::model::prefix;
 
 /// A prefix and the name of the table that it is in.
 pub(super) struct Owned<'t> {
@@ -88,10 +88,7 @@ fn report_overlap(kind: &str, outer: &Owned, inner: &Owned, report: &mut Report)
         false => (inner, outer),
     };
     let owner = first.owner;
-    let (this, other) = (
-        value::prefix_text(second.prefix),
-        value::prefix_text(first.prefix),
-    );
+    let (this, other) = (prefix::text(second.prefix), prefix::text(first.prefix));
     let message = match this == other {
         true => format!("{this} already belongs to the {kind} `{owner}`"),
         false => format!("{this} overlaps {other} of the {kind} `{owner}`"),

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fields::{Fields, for_each_repeat, values};
+use super::fields::{Fields, refuse_repeats, values};
 use crate::config::checked::{
     Conntrack, Daemon, EnforcementMode, Events, JournalFlows, LogTarget, Node, PolicySettings,
 };
@@ -27,16 +27,11 @@ pub(super) fn node(root: &Table, host_name: &str, report: &mut Report) -> Node {
     let name = fields.parsed("name", |text| name::name(text).map(|()| text.to_owned()));
     let addresses = fields.parsed_list("addresses", value::address);
     fields.refuse_empty("addresses", "omit the key to use all addresses of the host");
-    for_each_repeat(
-        addresses.as_deref().unwrap_or_default(),
-        |a| *a,
-        |first, again| {
-            let message = format!("the address {} is given twice", again.value);
-            fields
-                .report
-                .error(again.span, message)
-                .note(first, "first given here");
-        },
+    let named = addresses.as_deref().unwrap_or_default();
+    refuse_repeats(
+        named,
+        |address| format!("the address {address}"),
+        fields.report,
     );
     Node {
         name: name.map_or_else(|| host_name.to_owned(), |name| name.value),

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::model::catalog::Catalog;
+use crate::model::prefix;
 use crate::model::service::Frontend;
 use crate::model::state::Backend;
 
@@ -41,7 +42,7 @@ impl Object {
     }
 
     pub fn prefilter(prefix: &IpNet, table: &str) -> Object {
-        Object::new("prefilter", format!("{} of {table}", address(prefix)))
+        Object::new("prefilter", format!("{} of {table}", prefix::text(*prefix)))
     }
 
     pub fn service(name: &str, frontend: &Frontend) -> Object {
@@ -57,13 +58,4 @@ impl Object {
 pub fn join_words(words: &[&str]) -> String {
     let words = words.iter().copied().filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")
-}
-
-/// A prefix; a whole address without its length.
-pub fn address(prefix: &IpNet) -> String {
-    if prefix.prefix_len() == prefix.max_prefix_len() {
-        prefix.addr().to_string()
-    } else {
-        prefix.to_string()
-    }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::object::{Object, address};
+use super::object::Object;
 use super::rules::RuleLists;
 use crate::model::catalog::Catalog;
 use crate::model::host::Mac;
 use crate::model::policy::reserved;
+use crate::model::prefix;
 use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
 
 /// The objects of a state.
@@ -144,7 +145,7 @@ fn name_identities(catalog: &Catalog, other: &Catalog, objects: &mut Objects) {
     }
     let host = catalog.identities.get(&reserved::HOST);
     for prefix in host.into_iter().flat_map(|info| &info.addresses) {
-        let name = format!("{} of host", address(prefix));
+        let name = format!("{} of host", prefix::text(*prefix));
         objects.insert(Object::new("address", name), Vec::new());
     }
 }
@@ -202,7 +203,10 @@ fn ifindex(ifindex: Option<u32>) -> String {
 }
 
 fn addresses(prefixes: &BTreeSet<IpNet>) -> String {
-    let addresses: Vec<String> = prefixes.iter().map(address).collect();
+    let addresses: Vec<String> = prefixes
+        .iter()
+        .map(|prefix| prefix::text(*prefix))
+        .collect();
     addresses.join(" ")
 }
 
