@@ -8,6 +8,7 @@ mod source;
 mod c;
 mod circles;
 mod layout;
+mod length;
 mod metrics;
 mod pages;
 mod papers;
