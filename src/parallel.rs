@@ -1,11 +1,11 @@
-//! Jobs at the same time, for pure code whose time is felt.
+//! Parallel jobs for pure code that takes long.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Does both jobs, the first on a thread of its own. A panic of either is the caller's.
+/// Runs both jobs, the first on its own thread. A panic of either is propagated to the caller.
 pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
         let one = scope.spawn(one);
@@ -15,8 +15,8 @@ pub fn both<A: Send, B>(one: impl FnOnce() -> A + Send, other: impl FnOnce() -> 
     })
 }
 
-/// Does a job with each item, as many at the same time as there are CPUs; what they give, in the items' order. A panic of one is
-/// the caller's.
+/// Runs a job for each item, in parallel on all CPUs, and returns the results in the order of the items. A panic of a job is
+/// propagated to the caller.
 pub fn each<I: Sync, T: Send>(items: &[I], job: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -41,7 +41,7 @@ pub fn each<I: Sync, T: Send>(items: &[I], job: impl Fn(&I) -> T + Sync) -> Vec<
     done.into_iter().map(|(_, done)| done).collect()
 }
 
-/// The next item that nobody has taken.
+/// The next item that no thread has taken.
 fn take<'i, I>(items: &'i [I], next: &AtomicUsize) -> Option<(usize, &'i I)> {
     let nth = next.fetch_add(1, Ordering::Relaxed);
     items.get(nth).map(|item| (nth, item))
@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_done_and_each_keeps_its_place() {
+    fn both_results_are_in_their_order() {
         let words = String::from("one");
         assert_eq!(both(|| words.len(), || "other"), (3, "other"));
     }
 
     #[test]
-    fn each_keeps_its_place() {
+    fn results_are_in_the_order_of_the_items() {
         let numbers: Vec<u64> = (0..1000).collect();
         let squares: Vec<u64> = numbers.iter().map(|number| number * number).collect();
         assert_eq!(each(&numbers, |number| number * number), squares);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn both_go_on_at_the_same_time() {
+    fn both_run_at_the_same_time() {
         let (sender, receiver) = crossbeam_channel::bounded::<()>(0);
         let patience = std::time::Duration::from_secs(10);
         let receive = || receiver.recv_timeout(patience);
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "of the first")]
-    fn a_panic_is_not_lost() {
+    fn a_panic_is_propagated() {
         both(|| panic!("of the first"), || ());
     }
 }

@@ -1,4 +1,4 @@
-//! The documents say what the program does: every key once, examples that are valid, errors that look as shown.
+//! The documentation matches the program: every key once, valid examples, errors as shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};

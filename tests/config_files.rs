@@ -1,4 +1,4 @@
-//! Reading: which files make a configuration, and what is said of those that can't be read.
+//! Reading: which files form a configuration, and the errors of unreadable ones.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -23,7 +23,7 @@ fn problems(path: &Path) -> Problems {
     load(path).expect_err("a file that can't be used")
 }
 
-/// The text of the problems, with the folder's name taken out.
+/// The text of the problems, without the path of the folder.
 fn text(folder: &TempDir) -> String {
     let text = problems(&folder.path().join("config.toml")).to_string();
     text.replace(folder.path().to_str().unwrap(), "")
@@ -75,7 +75,7 @@ fn links_are_followed() {
 }
 
 #[test]
-fn the_node_is_called_as_its_host() {
+fn the_node_has_the_name_of_its_host() {
     let folder = folder(&[("config.toml", b"[events]\nrate = 5\n")]);
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let loaded = load(&folder.path().join("config.toml")).unwrap();
@@ -133,8 +133,8 @@ fn the_mark_and_the_line_ends_of_other_systems_are_no_part_of_the_text() {
     let loaded = loaded.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.node.name, "a");
     let wrong = folder(&[("config.toml", b"\xef\xbb\xbfnodes = 1\r\n")]);
-    let said = text(&wrong);
-    assert!(said.contains(" --> /config.toml:1:9\n"), "{said}");
+    let report = text(&wrong);
+    assert!(report.contains(" --> /config.toml:1:9\n"), "{report}");
 }
 
 #[test]
@@ -143,19 +143,19 @@ fn a_drop_in_of_any_name_breaks_no_line() {
         ("config.toml", b"[node]\nname = \"a\"\n"),
         ("config.d/a\nb\x1b[2J.toml", b"[node]\nname = \"b\"\n"),
     ]);
-    let said = text(&folder);
+    let report = text(&folder);
     assert!(
-        said.contains(r" --> /config.d/a\nb\u{1b}[2J.toml:2:1"),
-        "{said}"
+        report.contains(r" --> /config.d/a\nb\u{1b}[2J.toml:2:1"),
+        "{report}"
     );
     assert!(
-        said.contains(" ::: /config.toml:2:1"),
-        "both places: {said}"
+        report.contains(" ::: /config.toml:2:1"),
+        "both locations: {report}"
     );
 }
 
 #[test]
-fn what_is_no_file() {
+fn files_that_are_not_regular() {
     type Make = fn(&Path);
     let rows: [(&str, Make, &str); 6] = [
         (
@@ -189,13 +189,13 @@ fn what_is_no_file() {
             "the file can't be read: Too many levels of symbolic links (os error 40)",
         ),
     ];
-    for (says, make, message) in rows {
+    for (name, make, message) in rows {
         let folder = folder(&[]);
         let path = folder.path().join("config.toml");
         make(&path);
         let problems = problems(&path);
         let messages: Vec<_> = problems.0.iter().map(|p| p.message.as_str()).collect();
-        assert_eq!(messages, [message], "{says}");
+        assert_eq!(messages, [message], "{name}");
     }
 }
 
@@ -216,7 +216,7 @@ fn a_file_that_is_too_large() {
 }
 
 #[test]
-fn every_file_that_is_wrong_is_named() {
+fn every_unreadable_file_is_named() {
     let folder = folder(&[
         ("config.d/10.toml", b"\xff"),
         ("config.d/30.toml", b"[events]\n"),
@@ -259,16 +259,16 @@ error: this is where drop-ins are looked for, but it is not a folder
 }
 
 #[test]
-fn what_has_not_changed_is_not_checked_again() {
+fn unchanged_sources_are_not_checked_again() {
     let folder = folder(&[("config.toml", b"[events]\nrate = 5\n")]);
     let path = folder.path().join("config.toml");
     let before = dpd::config::load(&path).expect("a valid file");
     let again = dpd::config::load_again(&path, Some(before.clone())).expect("a valid file");
     let is_same = std::sync::Arc::ptr_eq(&again.config, &before.config);
-    assert!(is_same, "the same text: the one before");
+    assert!(is_same, "the same text gives the same configuration");
     std::fs::write(&path, "[events]\nrate = 6\n").expect("write the file");
-    let anew = dpd::config::load_again(&path, Some(before.clone())).expect("a valid file");
-    assert_eq!(anew.config.events.rate, 6, "another text");
+    let changed = dpd::config::load_again(&path, Some(before.clone())).expect("a valid file");
+    assert_eq!(changed.config.events.rate, 6, "another text");
     std::fs::write(&path, "[events]\nrate = \"six\"\n").expect("write the file");
-    dpd::config::load_again(&path, Some(before)).expect_err("a wrong one");
+    dpd::config::load_again(&path, Some(before)).expect_err("an invalid file");
 }

@@ -1,4 +1,4 @@
-//! The generator of large configurations writes files that are valid and have what was asked for.
+//! The generator of large configurations writes valid files of the requested size.
 
 #[path = "../benches/generate/mod.rs"]
 mod generate;
@@ -27,7 +27,7 @@ fn load(size: &Size) -> Arc<config::Config> {
 }
 
 #[test]
-fn a_generated_file_is_valid_and_has_what_was_asked_for() {
+fn a_generated_file_is_valid_and_has_the_requested_size() {
     let config = load(&SIZE);
     assert_eq!(config.services.len(), SIZE.services);
     for service in config.services.values() {

@@ -1,4 +1,4 @@
-//! What a right file means: the checked configuration with its defaults, and the warnings beside it.
+//! Valid files: the checked configuration with its defaults, and its warnings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -388,7 +388,7 @@ fn an_absent_direction_is_not_an_empty_one() {
 }
 
 #[test]
-fn files_that_look_wrong_but_are_right() {
+fn files_that_look_wrong_but_are_valid() {
     let identity = "[identities.a]\nid = 256\n";
     let rows = [
         (
@@ -412,7 +412,7 @@ fn files_that_look_wrong_but_are_right() {
             "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\", \"10.0.0.1:1/udp\"]\nbackends = [\"10.0.0.2:9\"]\n",
         ),
         (
-            "sctp with its port kept",
+            "sctp with the same port",
             "[services.s]\nfrontends = [\"10.0.0.1:1/sctp\"]\nbackends = [\"10.0.0.2:1\"]\n",
         ),
         (
@@ -429,14 +429,14 @@ fn files_that_look_wrong_but_are_right() {
             "[policies.p]\nsubject = \"a\"\n[[policies.p.ingress]]\nfrom = [\"any\"]\n",
         ),
     ];
-    for (says, text) in rows {
+    for (name, text) in rows {
         let config = config_of(&format!("{text}{identity}"));
-        assert_eq!(config.identities["a"].id, 256, "{says}");
+        assert_eq!(config.identities["a"].id, 256, "{name}");
     }
 }
 
 #[test]
-fn uplinks_nodes_and_what_is_elsewhere() {
+fn uplinks_nodes_and_remote_prefixes() {
     let config = config_of(
         r#"
 [interfaces."eth0.100"]
@@ -504,7 +504,7 @@ deny = []
 }
 
 #[test]
-fn warnings_leave_the_file_in_use() {
+fn warnings_do_not_invalidate_the_file() {
     let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
     let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
     let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[interfaces.up]\nrole = \"uplink\"\n[prefilter.p]\n";
@@ -577,10 +577,10 @@ fn warnings_leave_the_file_in_use() {
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    for (says, text, message) in rows {
+    for (name, text, message) in rows {
         std::fs::write(&path, text).unwrap();
-        let loaded = load(&path).unwrap_or_else(|problems| panic!("{says}: {problems}"));
+        let loaded = load(&path).unwrap_or_else(|problems| panic!("{name}: {problems}"));
         let messages: Vec<_> = loaded.warnings.iter().map(|w| w.message.as_str()).collect();
-        assert_eq!(messages, [message], "{says}");
+        assert_eq!(messages, [message], "{name}");
     }
 }

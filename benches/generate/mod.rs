@@ -1,16 +1,16 @@
-//! Large configurations, for measurements and for tests of what size does. The same size gives the same file.
+//! Large configurations for benchmarks and tests. The same size gives the same file.
 //!
 //! ```text
 //! 10.0.0.0/10   fd00::/16       endpoints gen0, gen1, …
 //! 10.64.0.0/10  fd64::/16       services; every eighth has an IPv6 frontend too
-//! 10.128.0.0/9  fd80::/16       backends elsewhere; the first of each service is an endpoint, if there are any
+//! 10.128.0.0/9  fd80::/16       remote backends; the first backend of each service is an endpoint, if there are any
 //! 100.64.0.0/10                 prefixes of identities
 //! ```
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// How much of each a file has.
+/// The numbers of objects in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// At most 4,194,303.
@@ -21,9 +21,9 @@ pub struct Size {
     pub endpoints: usize,
     /// 1 to 65,280, for numbers are 256 to 65,535; endpoints, rules and prefixes need one.
     pub identities: usize,
-    /// Ten of them make a policy.
+    /// Ten of them form a policy.
     pub rules: usize,
-    /// Addresses and networks elsewhere, as `cidrs` of the identities. At most 1,048,576.
+    /// Remote addresses and networks, as `cidrs` of the identities. At most 1,048,576.
     pub prefixes: usize,
 }
 
@@ -32,10 +32,10 @@ const RULES_PER_POLICY: usize = 10;
 /// Identities that share a label.
 const TIER: usize = 8;
 
-/// The file of this size. It names no uplink and no address of a host, so that it is valid on every one.
+/// The file of this size. It names no uplink and no address of a host, so it is valid on every host.
 ///
 /// # Panics
-/// If the size is more than the address ranges hold, or nothing has an identity to name.
+/// If the address ranges are too small, or an object needs an identity and there is none.
 pub fn config(size: &Size) -> String {
     let needs_identity = size.endpoints + size.rules + size.prefixes > 0;
     assert!(size.identities > 0 || !needs_identity, "no identity");
@@ -156,7 +156,7 @@ fn policies(file: &mut String, size: &Size) -> std::fmt::Result {
     Ok(())
 }
 
-/// Of forty rules one is of each rarer kind each way, the others name an identity and one or two ports.
+/// Of forty rules, one in each direction is of each rarer kind; the others name an identity and one or two ports.
 fn rule(index: usize, direction: &str, identities: usize) -> String {
     let side = if direction == "ingress" { "from" } else { "to" };
     let peer = scatter(index) % identities;
@@ -178,7 +178,7 @@ fn rule(index: usize, direction: &str, identities: usize) -> String {
     }
 }
 
-/// Spreads numbers that stand side by side.
+/// Spreads consecutive numbers.
 fn scatter(index: usize) -> usize {
     (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 24
 }

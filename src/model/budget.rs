@@ -1,4 +1,4 @@
-//! What the maps of a configuration take in memory.
+//! The memory of the maps of a configuration.
 
 use serde::Serialize;
 
@@ -7,13 +7,13 @@ use serde::Serialize;
 pub struct MapBudget {
     pub name: String,
     pub kind: String,
-    /// Entries that it has room for; of a map that grows, those that this configuration can make it have.
+    /// Its capacity; of a map that grows, the most entries that this configuration can cause.
     pub entries: u64,
     pub key_size: u32,
     pub value_size: u32,
-    /// Bytes of one.
+    /// Bytes of one copy.
     pub bytes: u64,
-    /// How many there are at most at once, while a change is being made.
+    /// The most copies that exist at once, during a change.
     pub copies: u32,
     pub peak_bytes: u64,
 }
@@ -21,11 +21,11 @@ pub struct MapBudget {
 /// All maps of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Budget {
-    /// CPUs that this host can have: some maps hold a value for each.
+    /// The possible CPUs of this host: some maps have a value for each.
     pub cpus: u32,
     pub maps: Vec<MapBudget>,
-    /// Of all maps, one of each.
+    /// Of all maps, one copy each.
     pub bytes: u64,
-    /// Of all maps while a change is being made.
+    /// Of all maps during a change.
     pub peak_bytes: u64,
 }

@@ -1,7 +1,7 @@
-//! What the numbers in the kernel's tables mean: names, labels, places in the file.
+//! The meaning of the numbers in the kernel's tables: names, labels, locations in the file.
 //!
-//! The catalog of a generation is kept beside its tables, so that listings work while the daemon is down and a
-//! new daemon gives the same names the same numbers. A number is never given twice.
+//! The catalog of a generation is pinned with its tables, so that listings work while the daemon is down and a new daemon
+//! gives the same objects the same numbers. A number is never reused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,23 +13,23 @@ use super::policy::{Action, Direction};
 use super::service::Frontend;
 use super::xdp::XdpMode;
 
-/// How many endpoints a host may have: each has a row of its own in the table of what was sent.
+/// The most endpoints of a host: each has its own row in `dpd_endpoint_counters`.
 pub const MAX_ENDPOINTS: u32 = 16383;
 
 /// Names and numbers of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
-    /// The file that the generation was made from.
+    /// The file that the generation was compiled from.
     pub config: String,
     pub node: String,
     /// Identities by number, the reserved ones among them.
     pub identities: BTreeMap<u32, IdentityInfo>,
-    /// Local endpoints by interface name, waiting ones too.
+    /// Local endpoints by interface name, including pending ones.
     pub endpoints: BTreeMap<String, EndpointInfo>,
-    /// The host's uplinks by interface name, waiting ones too.
+    /// The host's uplinks by interface name, including pending ones.
     #[serde(default)]
     pub uplinks: BTreeMap<String, UplinkInfo>,
-    /// The other hosts by name.
+    /// The other nodes by name.
     #[serde(default)]
     pub nodes: BTreeMap<String, NodeInfo>,
     /// Services by number.
@@ -38,7 +38,7 @@ pub struct Catalog {
     pub backends: BTreeMap<u32, BackendInfo>,
     /// Rules by number.
     pub rules: BTreeMap<u32, RuleInfo>,
-    /// Policy classes by number.
+    /// Peer classes by number.
     pub classes: BTreeMap<u32, ClassInfo>,
     /// Prefixes of the prefilter by number.
     #[serde(default)]
@@ -75,39 +75,39 @@ pub struct IdentityInfo {
     pub name: String,
     /// `KEY=VALUE`, in order.
     pub labels: Vec<String>,
-    /// The prefixes that carry it.
+    /// The prefixes that have it.
     pub addresses: BTreeSet<IpNet>,
     /// The policies that put its ingress under enforcement, in name order.
     #[serde(default)]
     pub ingress_enforced_by: Vec<String>,
-    /// And its egress.
+    /// The same for its egress.
     #[serde(default)]
     pub egress_enforced_by: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointInfo {
-    /// `None` while the interface is waited for.
+    /// `None` while it is pending.
     pub ifindex: Option<u32>,
     pub identity: u32,
     pub addresses: BTreeSet<IpNet>,
-    /// Where its packets are counted, from 1: the one number that is given again once its endpoint has gone.
+    /// Its row of `dpd_endpoint_counters`, from 1: the one number that is reused after its endpoint is removed.
     #[serde(default)]
     pub row: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkInfo {
-    /// `None` while the interface is waited for.
+    /// `None` while it is pending.
     pub ifindex: Option<u32>,
-    /// How XDP is to be attached.
+    /// The wanted mode of XDP.
     pub xdp: XdpMode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
     pub addresses: BTreeSet<IpAddr>,
-    /// The workloads behind it.
+    /// The prefixes of its workloads.
     pub cidrs: BTreeSet<IpNet>,
 }
 
@@ -117,14 +117,14 @@ pub struct ServiceInfo {
     pub frontends: BTreeSet<Frontend>,
 }
 
-/// A backend is known by its service and address.
+/// A backend is identified by its service and address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendInfo {
     pub service: u32,
     pub address: SocketAddr,
 }
 
-/// A rule is known by its policy, direction and `text`, not by its index.
+/// A rule is identified by its policy, direction and `text`, not by its index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleInfo {
     pub policy: String,
@@ -133,11 +133,11 @@ pub struct RuleInfo {
     /// Identity number of the subject.
     pub subject: u32,
     pub action: Action,
-    /// Peers as the file writes them.
+    /// Peers as written in the file.
     pub peers: Vec<String>,
-    /// Ports as the file writes them; empty: all traffic.
+    /// Ports as written in the file; empty: all traffic.
     pub ports: Vec<String>,
-    /// Where the rule stands.
+    /// The file of the rule.
     pub file: String,
     /// Its line, from 1.
     pub line: usize,
@@ -149,7 +149,7 @@ impl RuleInfo {
         format!("{}/{}/{}", self.policy, self.direction, self.index)
     }
 
-    /// What it says, in the file's words: `allow from client ports 53/udp, 53/tcp`
+    /// The rule in the file's words: `allow from client ports 53/udp, 53/tcp`
     pub fn text(&self) -> String {
         let side = match self.direction {
             Direction::Ingress => "from",
@@ -164,7 +164,7 @@ impl RuleInfo {
     }
 }
 
-/// What the prefilter drops. Of several tables with the same prefix, the first by name has it.
+/// A prefix that the prefilter drops. If several tables have it, it belongs to the first by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PrefilterInfo {
     /// The table of the file: `abusers` of `[prefilter.abusers]`.
@@ -172,13 +172,13 @@ pub struct PrefilterInfo {
     pub prefix: IpNet,
 }
 
-/// One set of {identity, world or not, `cidr:` peers that cover it}: the unit that policy is keyed by.
+/// A peer class: one set of {identity, world or not, `cidr:` peers that cover it}. The policy table is keyed by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClassInfo {
     pub identity: u32,
-    /// Its addresses are no endpoint's, host's or node's: the peer `world` is they.
+    /// Its addresses belong to no endpoint, to no node and not to this host: the peer `world` matches them.
     pub world: bool,
-    /// For each set of prefixes that the same rules name, and of which one covers the class: the set's first.
+    /// Of each set of `cidr:` peers that the same rules name, and of which one covers the class: the first.
     pub cidrs: BTreeSet<IpNet>,
 }
 
@@ -188,7 +188,7 @@ impl Catalog {
         self.identities.get(&id).map(|info| info.name.as_str())
     }
 
-    /// The interfaces of the file, waiting ones too, with their numbers.
+    /// The interfaces of the file, including pending ones, with their ifindex.
     pub fn interfaces(&self) -> impl Iterator<Item = (&str, Option<u32>)> {
         let uplinks = self.uplinks.iter();
         let endpoints = self.endpoints.iter();
@@ -212,8 +212,8 @@ impl Catalog {
             .map(|(id, _)| *id)
     }
 
-    /// The policies that put a direction of a subject under enforcement, in name order. None although it is: then
-    /// `policy.enforcement` does.
+    /// The policies that put a direction of a subject under enforcement, in name order; empty if `policy.enforcement` alone
+    /// does.
     pub fn enforced_by(&self, subject: u32, direction: Direction) -> &[String] {
         let info = self.identities.get(&subject);
         info.map_or(&[], |info| match direction {
@@ -222,7 +222,7 @@ impl Catalog {
         })
     }
 
-    /// The address' identity by the prefixes in the catalog.
+    /// The identity of an address, by the prefixes in the catalog.
     pub fn identity_of(&self, address: IpAddr) -> Option<u32> {
         self.identities
             .iter()
@@ -237,7 +237,7 @@ impl Catalog {
 mod tests {
     use super::*;
 
-    /// What 0.1 wrote, with one of each kind.
+    /// A catalog of 0.1 with one object of each kind.
     const BEFORE: &str = r#"{
         "config": "/etc/dpd/config.toml", "node": "node-a",
         "identities": {"20001": {"name": "client", "labels": [], "addresses": ["10.200.0.64/32"]}},
@@ -247,11 +247,11 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_catalog_of_the_version_before_is_read() {
+    fn a_catalog_without_newer_members_is_read() {
         let catalog: Catalog = serde_json::from_str(BEFORE).unwrap();
         assert_eq!(catalog.identity_name(20001), Some("client"));
         assert_eq!(catalog.next.class, 5);
-        assert_eq!(catalog.next.prefilter, 1, "no number was given yet");
+        assert_eq!(catalog.next.prefilter, 1, "no number was used yet");
         assert!(catalog.uplinks.is_empty() && catalog.prefilter.is_empty());
         let again = serde_json::to_string(&catalog).unwrap();
         assert_eq!(serde_json::from_str::<Catalog>(&again).unwrap(), catalog);
@@ -284,13 +284,13 @@ mod tests {
         };
         let names = [0, 2, 7, 8].map(|ifindex| catalog.interface_name(ifindex));
         assert_eq!(names, [None, Some("ens5"), Some("lxc-a"), None]);
-        let waiting = catalog.interfaces().filter(|(_, known)| known.is_none());
-        let waiting: Vec<&str> = waiting.map(|(name, _)| name).collect();
-        assert_eq!(waiting, ["ens6", "lxc-b"]);
+        let pending = catalog.interfaces().filter(|(_, known)| known.is_none());
+        let pending: Vec<&str> = pending.map(|(name, _)| name).collect();
+        assert_eq!(pending, ["ens6", "lxc-b"]);
     }
 
     #[test]
-    fn a_catalog_that_is_cut_off_is_refused() {
+    fn a_truncated_catalog_is_refused() {
         for cut in [0, 1, BEFORE.len() / 2, BEFORE.len() - 1] {
             assert!(serde_json::from_str::<Catalog>(&BEFORE[..cut]).is_err());
         }

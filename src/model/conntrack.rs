@@ -1,14 +1,14 @@
-//! A connection as listings show it: both entries of the kernel's table put together.
+//! Connections as listings show them: both conntrack entries of a connection as one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConntrackState {
     /// No reply yet.
     Unreplied,
-    /// One question, one answer (UDP).
+    /// One request, one reply (UDP).
     Replied,
     Established,
     /// Both sides sent FIN, or one RST.
@@ -33,18 +33,18 @@ impl ConntrackState {
     }
 }
 
-/// One connection, seen from the side that opened it.
+/// One connection, seen from its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// IP protocol number.
     pub protocol: u8,
     pub state: ConntrackState,
     pub src: SocketAddr,
-    /// Where the client sent to: the frontend, if a service was asked.
+    /// The destination of the client: the frontend, for a connection through a service.
     pub dst: SocketAddr,
-    /// Where it went; `None` if nothing was translated.
+    /// The destination after DNAT; `None` without DNAT.
     pub backend: Option<SocketAddr>,
-    /// The source that the backend sees; `None` if it was left alone.
+    /// The source after SNAT; `None` without SNAT.
     pub source_translation: Option<SocketAddr>,
     pub src_identity: u32,
     pub dst_identity: u32,
@@ -57,21 +57,21 @@ pub struct Connection {
     pub bytes: u64,
     pub reply_packets: u64,
     pub reply_bytes: u64,
-    /// Nanoseconds until it is expired.
+    /// Nanoseconds until it expires.
     pub remaining_ns: u64,
-    /// Nanoseconds since it was made.
+    /// Nanoseconds since it was created.
     pub age_ns: u64,
 }
 
-/// Who speaks to whom: connections that differ in the client's port alone, and meet the same fate.
+/// Connections that differ only in the client's port, so that a change has the same effect on all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowGroup {
     /// IP protocol number.
     pub protocol: u8,
     pub src: IpAddr,
-    /// Where the client sends to: the frontend, if a service was asked. Port 0 for protocols without.
+    /// The destination of the client: the frontend, for connections through a service. Port 0 for protocols without ports.
     pub dst: SocketAddr,
-    /// Where that goes; `dst`, if nothing is translated.
+    /// The destination after DNAT; `dst` without DNAT.
     pub backend: SocketAddr,
     /// Service number; 0: none.
     pub service: u32,
@@ -84,18 +84,19 @@ impl FlowGroup {
     }
 }
 
-/// The connections that are open, as one walk over their tables finds them.
+/// The open connections, from one walk over the conntrack tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenConnections {
+    /// Connections by flow group.
     pub groups: HashMap<FlowGroup, u64>,
-    /// By the table's name.
+    /// Connections by the table's name.
     pub by_table: BTreeMap<&'static str, u64>,
 }
 
-/// What a walk over the tables of connections found.
+/// The counts of one walk over the conntrack tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Entries by the table's name, two for each connection, the expired ones too.
+    /// Entries by the table's name, two for each connection, including expired ones.
     pub entries: BTreeMap<&'static str, u64>,
     /// Connections that are not expired, by IP protocol number and state.
     pub by_state: BTreeMap<(u8, ConntrackState), u64>,

@@ -1,36 +1,36 @@
-//! A flow: one event of the datapath with its names.
+//! A flow: one event of the datapath with names.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::policy::Direction;
 
-/// What was done with the packet.
+/// The verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Forwarded,
     Dropped,
-    /// Policy would have dropped it; `policy.audit` let it pass.
+    /// Policy would have dropped it; with `policy.audit` it was forwarded.
     Audit,
 }
 
-/// One event, complete: what `observe`, the journal and their filters work on.
+/// One event with names, as `observe`, the journal and their filters need it.
 ///
-/// `src` and `dst` are the packet's own, a reply's too; only the line of prose turns a reply round.
+/// `src` and `dst` are those of the packet, also of a reply; only the text line swaps them for replies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
     pub time: SystemTime,
     pub verdict: Verdict,
     /// The name of the point, as `to-endpoint`.
     pub point: &'static str,
-    /// Cilium's number and our sentence, as (133, "policy denied: no rule").
+    /// The number and the words, as (133, "policy denied: no rule").
     pub drop_reason: Option<(u8, &'static str)>,
-    /// Whose policy side the packet met last here; seen from the local endpoint.
+    /// The direction of the last policy lookup, seen from the local endpoint.
     pub direction: Direction,
     pub reply: bool,
     pub src: FlowPeer,
     pub dst: FlowPeer,
-    /// Where the packet was sent to before translation; `None` if that is `dst`.
+    /// The destination before DNAT; `None` if that is `dst`.
     pub orig_dst: Option<(IpAddr, u16)>,
     /// Name of the service that the connection goes through.
     pub service: Option<String>,
@@ -45,16 +45,16 @@ pub struct Flow {
     pub ingress_rule: Option<String>,
     /// For a policy drop without a rule: `ingress kube-dns`, the direction and subject that has none.
     pub denied_by: Option<String>,
-    /// And the policies that put it under enforcement; none if `policy.enforcement` does.
+    /// The policies that put it under enforcement; empty if `policy.enforcement` alone does.
     pub enforced_by: Vec<String>,
     /// File and line of `rule`.
     pub rule_place: Option<(String, usize)>,
-    /// Of the configuration that the packet met.
+    /// The revision of the configuration for this packet.
     pub revision: u64,
     pub interface: String,
     /// Length of the packet from its network header on.
     pub bytes: u32,
-    /// How many the event stands for: 1, or more where the same drop was held back.
+    /// The number of packets that the event reports: more than 1 if repeats of the drop were suppressed.
     pub repeats: u32,
 }
 
@@ -65,6 +65,6 @@ pub struct FlowPeer {
     /// 0 for protocols without ports.
     pub port: u16,
     pub identity: u32,
-    /// The identity's name; its number as text where it has none.
+    /// The identity's name; its number as text if it has none.
     pub name: String,
 }

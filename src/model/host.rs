@@ -1,4 +1,4 @@
-//! What the host looks like: interfaces and addresses, as netlink reports them.
+//! The state of the host: interfaces and addresses, as netlink reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,12 +6,12 @@ use std::net::IpAddr;
 /// A link-layer address.
 pub type Mac = [u8; 6];
 
-/// The host's interfaces and addresses at one moment.
+/// A snapshot of the host's interfaces and addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostState {
     /// Interfaces by name.
     pub links: BTreeMap<String, Link>,
-    /// Every address of the host's own, whatever interface it is on.
+    /// Every address of the host, on any interface.
     pub addresses: BTreeSet<IpAddr>,
 }
 
@@ -23,13 +23,13 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
-    /// The host's own addresses on it.
+    /// The host's addresses on it.
     pub addresses: BTreeSet<IpAddr>,
-    /// The other end of a veth pair, where the kernel reveals it.
+    /// The peer of a veth, if the kernel reveals it.
     pub peer: Option<LinkPeer>,
 }
 
-/// The other end of a veth pair.
+/// The peer of a veth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPeer {
     pub ifindex: u32,

@@ -1,4 +1,4 @@
-//! Plain data that every layer speaks: no kernel, no files, host byte order.
+//! Plain data for every layer: no kernel, no files, host byte order.
 
 pub mod budget;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Policy in the file's terms: who, which way, which ports, and what then.
+//! Policy in the file's terms: peers, directions, ports and actions.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Protocol;
 
-/// The side of a connection that a rule looks at, seen from its subject.
+/// The direction of a rule, seen from its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -24,7 +24,7 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What a rule does with what it matches.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -41,7 +41,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Who stands on the other side of a rule.
+/// The peer of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
     Any,
@@ -50,7 +50,7 @@ pub enum Peer {
     World,
     /// An identity by its name in the file.
     Identity(String),
-    /// Every identity that carries this label.
+    /// Every identity with this label.
     Label {
         key: String,
         value: String,
@@ -90,15 +90,15 @@ impl fmt::Display for Ports {
     }
 }
 
-/// Numbers of identities that no file can give (Cilium's `pkg/identity/numericidentity.go`).
+/// Numbers of reserved identities (Cilium's `pkg/identity/numericidentity.go`).
 pub mod reserved {
     pub const HOST: u32 = 1;
     pub const WORLD: u32 = 2;
     pub const REMOTE_NODE: u32 = 6;
 
-    /// The class that stands for `any` peer.
+    /// The class of the peer `any`.
     pub const CLASS_ANY: u32 = 0;
-    /// The class that stands for `world`: its rules are asked beside those of the peer's own class.
+    /// The class of the peer `world`, looked up in addition to the peer's own class.
     pub const CLASS_WORLD: u32 = u32::MAX;
 
     /// The name of a reserved identity's number.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Protocol;
 
-/// Where a service is reached.
+/// An address, port and protocol of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frontend {
     pub address: IpAddr,
@@ -22,15 +22,15 @@ impl fmt::Display for Frontend {
     }
 }
 
-/// What a backend may be given.
+/// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
-    /// Chosen for new connections.
+    /// Gets new connections.
     Active,
-    /// Keeps what it has; chosen only while no backend is active.
+    /// Keeps its connections; gets new ones only while no backend is active.
     Draining,
-    /// Gets nothing new and loses UDP at once; TCP connections run out.
+    /// Gets no new connections and loses UDP at once; TCP connections continue to their end.
     Maintenance,
 }
 

@@ -26,7 +26,7 @@ pub struct State {
     /// Prefixes to identities (the ipcache).
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
-    /// What is dropped on the uplinks before the host sees it.
+    /// Prefixes that are dropped on the uplinks by XDP.
     pub prefilter: BTreeMap<IpNet, PrefilterEntry>,
     /// What the numbers in the other tables mean; shared with the naming of events.
     pub catalog: Arc<Catalog>,
@@ -42,7 +42,7 @@ pub struct Settings {
     pub udp_ns: u64,
     pub udp_once_ns: u64,
     pub icmp_ns: u64,
-    /// Connections that one endpoint may have open; 0: no bound.
+    /// The most open connections of one endpoint; 0: no limit.
     pub per_endpoint: u32,
     /// A TCP connection starts with a SYN.
     pub strict: bool,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub interval_ns: u64,
     /// Events a second on each CPU.
     pub rate: u32,
-    /// Report what policy would drop, and let it pass.
+    /// Report what policy would drop, and forward it.
     pub audit: bool,
     /// The host's own traffic reaches its endpoints unless a rule denies it.
     pub allow_host: bool,
@@ -138,18 +138,18 @@ pub enum Enforcement {
     On,
 }
 
-/// Who has the addresses of a prefix.
+/// The owner of the addresses of a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpcacheEntry {
     pub identity: u32,
-    /// The policy class (see `plan::address`).
+    /// The peer class (see `plan::ipcache`).
     pub class: u32,
-    /// It is no endpoint, host or node: the rules for `world` concern it.
+    /// It is no endpoint, host or node: the peer `world` matches it.
     pub is_world: bool,
     pub scope: AddressScope,
 }
 
-/// Where the addresses of a prefix are.
+/// The scope of the addresses of a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressScope {
     /// Behind a local interface.
@@ -167,7 +167,7 @@ pub enum AddressScope {
 pub struct PolicyKey {
     /// Identity number of the subject.
     pub subject: u32,
-    /// The peer's class, or one of those that stand for peers of their own (`reserved`).
+    /// The peer's class, or the class of a peer that has its own (`reserved`).
     pub class: u32,
     pub direction: Direction,
     /// IP protocol number; `None`: all (then there is no port either).
@@ -196,7 +196,7 @@ impl State {
         Arc::make_mut(&mut self.catalog)
     }
 
-    /// Every address that is some service's.
+    /// Every address of a service.
     pub fn service_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let mut last = None;
         self.services.keys().filter_map(move |frontend| {

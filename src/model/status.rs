@@ -1,10 +1,10 @@
-//! What the host's datapath is doing: the facts behind `dpd status`.
+//! The state of the datapath on this host, for `dpd status`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What the daemon says of itself over its socket.
+/// The state of the daemon, as sent over its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
     pub pid: u32,
@@ -12,44 +12,44 @@ pub struct DaemonStatus {
     /// Seconds since it was started.
     pub uptime_seconds: u64,
     pub config: String,
-    /// The error of the last try to apply the file, whole; `None`: the datapath matches the file.
+    /// The whole error of the last attempt to apply the file; `None`: the datapath matches the file.
     pub last_error: Option<String>,
-    /// Reloads that are done, well or not: times that it was told to read the file at once. A daemon of before does not tell.
+    /// Finished reloads by request, successful or not; `None`: the daemon is an older version.
     #[serde(default)]
     pub reloads: Option<u64>,
-    /// Another one is under way.
+    /// A reload by request is in progress.
     #[serde(default)]
     pub is_reloading: bool,
-    /// Why what the last of these found in the file is not applied; `None`: it is.
+    /// The error of the last reload by request; `None`: it was successful.
     #[serde(default)]
     pub reload_error: Option<String>,
     /// Seconds since the live configuration was applied.
     pub applied_seconds_ago: u64,
-    /// Interfaces of the file that are not there.
+    /// Interfaces of the file that are pending.
     pub waiting: Vec<String>,
-    /// What the host lacks for the file, each with the command that mends it.
+    /// What the host lacks for the file, each with the command that fixes it.
     pub warnings: Vec<String>,
-    /// Flows that observers were too slow for.
+    /// Flows that slow observers lost.
     pub observers_lost: u64,
-    /// What was dropped lately. A daemon of before does not tell.
+    /// Recent drops; `None`: the daemon is an older version.
     #[serde(default)]
     pub recent_drops: Option<RecentDrops>,
-    /// Flows that should have gone to the journal and did not.
+    /// Flows that were lost on the way to the journal.
     #[serde(default)]
     pub journal_lost: u64,
     pub drift: DriftCounts,
 }
 
-/// Drops of the last minute, or since the start if that is less long ago.
+/// Drops of the last minute, or since a later start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecentDrops {
-    /// Seconds that they are of.
+    /// The length of the period.
     pub seconds: u64,
     /// By the reason's number.
     pub by_reason: BTreeMap<u8, Amount>,
 }
 
-/// So many packets.
+/// A number of packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     pub packets: u64,
@@ -63,16 +63,16 @@ impl std::ops::AddAssign for Amount {
     }
 }
 
-/// What something else did to the datapath and the daemon undid, since it was started.
+/// Drift that was repaired since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftCounts {
-    /// Interfaces whose hooks had lost programs, or had others in their place.
+    /// Interfaces whose hooks had lost programs, or had others instead.
     pub attachments: u64,
-    /// Times that packets were led to another revision.
+    /// Changes of the live revision by others.
     pub epoch: u64,
-    /// Pins that were gone or led elsewhere.
+    /// Pins that were removed or replaced.
     pub pins: u64,
-    /// Tables that were not in their slot.
+    /// Tables that were replaced in their slot.
     pub tables: u64,
 }
 
@@ -87,7 +87,7 @@ impl DriftCounts {
     }
 }
 
-/// What something else can do to the datapath.
+/// Kinds of drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DriftKind {
     Attachment,
@@ -96,7 +96,7 @@ pub enum DriftKind {
     Table,
 }
 
-/// One thing that something else did and that was undone.
+/// One repaired drift.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
     pub kind: DriftKind,
@@ -109,7 +109,7 @@ pub struct Drift {
 pub struct ProgramStatus {
     pub name: String,
     pub id: u32,
-    /// Instructions that the verifier went through at load.
+    /// Instructions that the verifier processed at load.
     pub verified_instructions: u32,
     /// Bytes of machine code; 0: not compiled.
     pub jited_bytes: u32,
@@ -120,10 +120,10 @@ pub struct ProgramStatus {
 pub struct MapStatus {
     pub name: String,
     pub kind: String,
-    /// `None`: a kind that is always full.
+    /// `None`: an array, which is always full.
     pub entries: Option<u64>,
     pub max_entries: u32,
-    /// What the kernel says that it takes.
+    /// Its memory as the kernel reports it.
     pub memory_bytes: u64,
 }
 
@@ -137,7 +137,7 @@ pub struct Attachment {
     /// `tcx` or `clsact`; for XDP `native` or `generic`.
     pub mechanism: String,
     pub program: String,
-    /// The foreign programs that see a packet before ours.
+    /// Programs of others that see a packet before ours.
     pub ahead: Vec<String>,
 }
 
@@ -155,7 +155,7 @@ pub struct Metric {
     pub bytes: u64,
 }
 
-/// Events that did not get out.
+/// Events that were not reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventLoss {
     /// The ring buffer was full.
@@ -166,16 +166,16 @@ pub struct EventLoss {
     pub throttle_full: u64,
     /// Drops: the settings table was missing.
     pub no_settings: u64,
-    /// Not lost: repeats of a drop, for which one report stands.
+    /// Not lost: repeats of a drop, which one report includes.
     pub suppressed: u64,
 }
 
-/// Counts of the conntrack tables since they were made.
+/// Counts of the conntrack tables since their creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConntrackCounts {
     pub inserted: u64,
     pub deleted: u64,
     pub present: u64,
-    /// inserted − deleted − present: pushed out by the kernel before their time.
+    /// inserted − deleted − present: evicted by the kernel before they expired.
     pub evicted: u64,
 }

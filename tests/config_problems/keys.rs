@@ -74,7 +74,7 @@ id = 300
             ],
         ),
         (
-            "a sub-table of a table that stands itself",
+            "a sub-table of a table that is defined itself",
             r#"
 [identities.a]
 id = 300
@@ -100,7 +100,7 @@ services.s = { frontends = [], backends = [] }
             &["3:1..9 `identities.a` has no key `services` (it can have: id, labels, cidrs)"],
         ),
         (
-            "a table where a value stands",
+            "a table instead of a value",
             "
 identities = 5
 ",

@@ -6,7 +6,7 @@ use super::check;
 fn policies() {
     check(&[
         (
-            "a policy that says nothing",
+            "a policy without rules",
             r#"
 [identities.a]
 id = 300
@@ -136,7 +136,7 @@ ingress = [{ from = ["wolrd"] }]
             &[r#"6:22..29 there is no identity "wolrd" (did you mean `world`?)"#],
         ),
         (
-            "a peer that is nobody",
+            "an unknown peer",
             r#"
 [identities.a]
 id = 300
@@ -172,7 +172,7 @@ ingress = [{ from = ["cird:10.0.0.0/8"] }]
             &[r#"6:22..39 "cird:10.0.0.0/8" is no peer (did you mean "cidr:10.0.0.0/8"?)"#],
         ),
         (
-            "a selector nobody knows",
+            "an unknown selector",
             r#"
 [identities.a]
 id = 300
@@ -222,7 +222,7 @@ ingress = [{ from = ["label:app"] }]
             &[r#"6:22..33 "app" is no label (a label is KEY=VALUE, as in app=client)"#],
         ),
         (
-            "a label that nobody carries",
+            "a label that no identity has",
             r#"
 [identities.a]
 id = 300
@@ -246,7 +246,7 @@ ingress = [{ from = ["any"], ports = ["53"] }]
             &[r#"6:39..43 the port "53" lacks its protocol (write 53/tcp or 53/udp)"#],
         ),
         (
-            "a protocol nobody knows",
+            "an unknown protocol",
             r#"
 [identities.a]
 id = 300
@@ -324,7 +324,7 @@ ingress = [{ from = ["any"], ports = ["80-/tcp"] }]
             ],
         ),
         (
-            "an action nobody knows",
+            "an unknown action",
             r#"
 [identities.a]
 id = 300

@@ -83,7 +83,7 @@ cidrs = ["10.2.0.0/16"]
             ],
         ),
         (
-            "a node's address that nobody can have",
+            "an invalid address of a node",
             r#"
 [nodes.b]
 addresses = ["127.0.0.1", "node-b", "::ffff:192.0.2.2"]
@@ -214,7 +214,7 @@ cidrs = ["10.2.0.0/33", "fd00::/129", "::ffff:10.2.0.0/112", "10.2/16"]
             ],
         ),
         (
-            "an identity's prefix that is nobody's",
+            "an identity's prefix that no host can have",
             r#"
 [identities.b]
 id = 301

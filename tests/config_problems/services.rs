@@ -285,7 +285,7 @@ backends = [{ address = "10.0.0.1:80" }]
             ],
         ),
         (
-            "an algorithm nobody knows",
+            "an unknown algorithm",
             r#"
 [services.s]
 frontends = ["10.0.0.1:80/tcp"]

@@ -32,7 +32,7 @@ name = "a
             &[r#"2:10..11 this is not TOML: invalid basic string, expected `"`"#],
         ),
         (
-            "every line that is not TOML is told",
+            "every line that is not TOML is reported",
             r#"
 [node
 name = "a"

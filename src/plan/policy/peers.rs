@@ -10,7 +10,7 @@ use crate::model::policy::{Peer, reserved};
 
 use super::cidr_classes::CidrClasses;
 
-/// The peer classes that each peer of a rule stands for.
+/// The peer classes of each peer of a rule.
 pub struct PeerClasses<'a> {
     config: &'a Config,
     cidr_classes: &'a CidrClasses,
