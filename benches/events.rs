@@ -20,8 +20,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dpd::bpf::load::pinned_programs;
-use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
+use dpd::bpf::sys::pins::Pins;
 use libbpf_rs::Program;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 

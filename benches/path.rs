@@ -7,7 +7,7 @@ mod common;
 
 use common::packet::{Mac, Packet, tcp, udp};
 use common::runner::{Node, host_mac};
-use dpd::bpf::hook::Hook;
+use dpd::bpf::attach::hook::Hook;
 
 const CONFIG: &str = r#"
 [node]

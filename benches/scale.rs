@@ -103,7 +103,7 @@ fn load(path: &Path) -> Arc<Config> {
 /// A file of this size, and the same with one line changed.
 fn texts(size: &Size, root: &Path, socket: &Path) -> [String; 2] {
     let daemon = format!(
-        "\n[daemon]\nbpf_root = \"{}\"\nsocket = \"{}\"\nlog = \"stderr\"\n",
+        "\n[daemon]\nbpf_root = \"{}\"\nsocket = \"{}\"\nlog = \"stderr\"\nexpedite_rcu = true\n",
         root.display(),
         socket.display()
     );
@@ -158,7 +158,7 @@ fn steps(node: &Namespace, size: &Size) {
         line("a change of one line: read", read);
         line("a change of one line: apply", apply);
     });
-    let _ = dpd::reconcile::cleanup(&root);
+    let _ = dpd::reconcile::cleanup(&root, true);
 }
 
 /// A daemon: until it is ready, from save to switch, and its memory.

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use common::packet::{Packet, tcp, udp};
 use common::runner::Node;
-use dpd::bpf::hook::Hook;
+use dpd::bpf::attach::hook::Hook;
 use generate::Size;
 
 const CONFIG: &str = r#"

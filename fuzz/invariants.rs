@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dpd::bpf::generation;
+use dpd::bpf::tables::{catalog, table};
 use dpd::config::{self, Config, Excerpt, Problems, Source};
 use dpd::model::catalog::Catalog;
 use dpd::model::host::HostState;
@@ -135,14 +135,14 @@ fn check_config(config: &Config) {
         );
         check_lines(&nothing, &state, '+');
         check_lines(&state, &nothing, '-');
-        for (kind, rows) in generation::sizes(&state) {
+        for (kind, rows) in table::sizes(&state) {
             assert!(
                 rows < 1 << 24,
                 "{}: {rows} rows of so small a file",
                 kind.name
             );
         }
-        generation::catalog_size(&state.catalog).expect("a catalog that can be written");
+        catalog::size(&state.catalog).expect("a catalog that can be written");
         let text = serde_json::to_string(&*state.catalog).expect("a catalog as text");
         let read: Catalog = serde_json::from_str(&text).expect("a catalog that can be read");
         assert!(

@@ -1,5 +1,7 @@
 //! What this process takes of the host.
 
+pub mod memory;
+
 use anyhow::{Context, Result};
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, Process};

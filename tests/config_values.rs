@@ -65,6 +65,7 @@ fn the_defaults() {
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
             metrics: None,
+            expedite_rcu: false,
         },
         interfaces: BTreeMap::new(),
         identities: BTreeMap::new(),
@@ -110,6 +111,7 @@ bpf_root = "/sys/fs/bpf/b"
 socket = "/run/b.sock"
 log = "journald"
 metrics = "[::]:9964"
+expedite_rcu = true
 [policy]
 enforcement = "always"
 audit = true
@@ -140,6 +142,7 @@ journal = "off"
     assert_eq!(config.daemon.log, LogTarget::Journald);
     let everywhere = "[::]:9964".parse().expect("an address and port");
     assert_eq!(config.daemon.metrics, Some(everywhere));
+    assert!(config.daemon.expedite_rcu);
     assert_eq!(config.policy.enforcement, EnforcementMode::Always);
     assert!(config.policy.audit && !config.policy.allow_host);
     let conntrack = Conntrack {

@@ -480,6 +480,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
             socket: "/run/dpd/dpd.sock".into(),
             log: LogTarget::Stderr,
             metrics: None,
+            expedite_rcu: false,
         },
         interfaces: endpoints.iter().map(interface).collect(),
         identities: BTreeMap::new(),

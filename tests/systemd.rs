@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use dpd::bpf::grace::MANY;
+use dpd::bpf::sys::expedited_rcu::MANY;
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What the kernel holds, for those who only look: listings, status, metrics.
+//! What the kernel holds, read for listings, status and metrics.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,21 +6,22 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 
-use super::abi;
-use super::attach;
-use super::chain;
-use super::conntrack::{Sizes, Tables, now_ns};
-use super::counters;
-use super::generation;
-use super::hook::{Role, XDP_ENTRY};
-use super::live::{self, Live};
-use super::load;
-use super::map;
-use super::messages;
-use super::pins::{self, Pins};
-use super::place;
-use super::program;
-use super::xdp;
+use crate::bpf::abi;
+use crate::bpf::attach;
+use crate::bpf::attach::hook::{Role, XDP_ENTRY};
+use crate::bpf::attach::xdp;
+use crate::bpf::load::chain;
+use crate::bpf::load::pinned_programs;
+use crate::bpf::state::conntrack::{Tables, now_ns};
+use crate::bpf::state::counters;
+use crate::bpf::state::ct_table::Sizes;
+use crate::bpf::sys::libbpf_log;
+use crate::bpf::sys::map;
+use crate::bpf::sys::pins::{self, Pins};
+use crate::bpf::sys::program;
+use crate::bpf::tables::live_epoch::{self, LiveEpoch};
+use crate::bpf::tables::{catalog, contents};
+use crate::bpf::takeover::datapath_dir;
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::{Connection, OpenConnections, Tally};
 use crate::model::drop_reason;
@@ -33,12 +34,12 @@ use crate::model::status::{
 #[derive(Debug)]
 pub struct Reader {
     pins: Pins,
-    live: Live,
+    live: LiveEpoch,
 }
 
 impl Reader {
     /// # Errors
-    /// If there is no datapath of this version, or no right to look at it.
+    /// If there is no datapath of this version, or no permission to read it.
     pub fn open(root: &Path) -> Result<Reader> {
         let found = Reader::find(root)?;
         found.with_context(|| {
@@ -52,58 +53,58 @@ impl Reader {
     /// `None`: there is no datapath.
     ///
     /// # Errors
-    /// If it is another version's, or there is no right to look.
+    /// If it is another version's, or there is no permission to read it.
     pub fn find(root: &Path) -> Result<Option<Reader>> {
-        messages::to_log();
-        let pins = place::readable(root);
-        let path = pins.map(live::MAP);
+        libbpf_log::to_log();
+        let pins = datapath_dir::readable(root);
+        let path = pins.map(live_epoch::MAP);
         let is_there = path
             .try_exists()
-            .with_context(|| format!("look at {} (as root?)", root.display()))?;
+            .with_context(|| format!("read {} (as root?)", root.display()))?;
         if !is_there {
-            return match place::find_live(root) {
+            return match datapath_dir::find_live(root) {
                 Some(other) => bail!("{}", of_another_version(root, &other)),
                 None => Ok(None),
             };
         }
-        let live = Live::map(map::open(&path)?)?;
+        let live = LiveEpoch::map(map::open(&path)?)?;
         Ok(Some(Reader { pins, live }))
     }
 
     /// The live epoch, which is the configuration's revision.
     pub fn epoch(&self) -> Result<u64> {
-        Ok(self.live.epoch())
+        Ok(self.live.load())
     }
 
     /// The live generation.
     pub fn state(&self) -> Result<State> {
-        self.of_generation(generation::read)
+        self.of_generation(contents::read)
     }
 
     /// The live generation; `None` before the first.
     pub fn find_state(&self) -> Result<Option<State>> {
-        match self.live.epoch() {
+        match self.live.load() {
             0 => Ok(None),
             _ => self.state().map(Some),
         }
     }
 
-    /// What the numbers in the live tables mean.
+    /// The catalog of the live generation.
     pub fn catalog(&self) -> Result<Catalog> {
-        self.of_generation(generation::catalog)
+        self.of_generation(catalog::read)
     }
 
-    /// Something of the live generation, and of one alone.
+    /// Reads from one generation, the live one.
     fn of_generation<T>(&self, read: impl Fn(&Pins, u64) -> Result<T>) -> Result<T> {
-        let mut epoch = self.live.epoch();
+        let mut epoch = self.live.load();
         loop {
             if epoch == 0 {
                 bail!("the datapath has no configuration yet");
             }
             match read(&self.pins, epoch) {
                 Ok(found) => return Ok(found),
-                // It may have been replaced while we read: then its successor is there.
-                Err(_) if self.live.epoch() != epoch => epoch = self.live.epoch(),
+                // It may have been replaced meanwhile: then the next one is live.
+                Err(_) if self.live.load() != epoch => epoch = self.live.load(),
                 Err(error) => {
                     return Err(error).with_context(|| format!("read generation {epoch}"));
                 }
@@ -112,55 +113,50 @@ impl Reader {
     }
 
     pub fn connections(&self) -> Result<Vec<Connection>> {
-        Tables::open(&self.pins)?.connections(&self.of_generation(generation::settings)?)
+        Tables::open(&self.pins)?.connections(&self.of_generation(contents::settings)?)
     }
 
-    /// The connections that are open and not expired by these settings.
+    /// The connections that are open, and not expired with these settings.
     pub fn open_connections(&self, settings: &Settings) -> Result<OpenConnections> {
         Tables::open(&self.pins)?.open_connections(settings)
     }
 
-    /// How many connections the tables were made for.
+    /// The sizes with which the conntrack tables were created.
     pub fn conntrack_sizes(&self) -> Result<Sizes> {
         Ok(Tables::open(&self.pins)?.sizes())
     }
 
-    /// Forgets every connection; answers how many went.
+    /// Deletes every connection; returns how many.
     pub fn flush_connections(&self) -> Result<u64> {
         Tables::open(&self.pins)?.flush()
     }
 
-    /// What is in the tables of connections, and what has been.
+    /// What the conntrack tables have, and had.
     pub fn conntrack(&self) -> Result<(Tally, ConntrackCounts)> {
-        let settings = self.of_generation(generation::settings)?;
+        let settings = self.of_generation(contents::settings)?;
         Tables::open(&self.pins)?.tally(&settings, now_ns())
     }
 
-    /// Connections that each rule let through, and packets that it refused; by its number.
+    /// Connections that each rule allowed, and packets that it denied, by its id.
     pub fn rule_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_rule_hits")
     }
 
-    /// How many packets each prefix of the prefilter dropped, by its number.
+    /// Packets that each prefix of the prefilter dropped, by its id.
     pub fn prefilter_hits(&self) -> Result<BTreeMap<u32, u64>> {
         self.hits("dpd_prefilter_hits")
     }
 
-    /// How many frames XDP could not read as what they claim to be, and passed to tc.
+    /// Malformed frames, which XDP passed to tc.
     pub fn xdp_malformed(&self) -> Result<u64> {
         self.counter(abi::counter::COUNTER_XDP_MALFORMED)
     }
 
     fn hits(&self, map: &str) -> Result<BTreeMap<u32, u64>> {
-        let map = self.open_map(map)?;
-        let rows: Vec<(u32, Vec<u64>)> = map::read_percpu(&map)?;
-        Ok(rows
-            .into_iter()
-            .map(|(number, hits)| (number, hits.iter().sum()))
-            .collect())
+        counters::read_hits(&self.open_map(map)?)
     }
 
-    /// What workloads sent and were given, and drops by reason, direction and interface.
+    /// Packets that workloads sent and received, and drops by reason, direction and interface.
     pub fn metrics(&self) -> Result<Vec<Metric>> {
         let mut metrics = self.traffic()?;
         metrics.extend(self.drops()?);
@@ -170,11 +166,11 @@ impl Reader {
         Ok(metrics)
     }
 
-    /// A row of `dpd_endpoint_counters` for each endpoint whose interface is there, both ways.
+    /// `dpd_endpoint_counters` of each endpoint of the configuration, in both directions.
     fn traffic(&self) -> Result<Vec<Metric>> {
         let map = self.open_map("dpd_endpoint_counters")?;
         let mut metrics = Vec::new();
-        for (ifindex, endpoint) in self.of_generation(generation::read_endpoints)? {
+        for (ifindex, endpoint) in self.of_generation(contents::read_endpoints)? {
             let values: Vec<abi::endpoint_counters> =
                 map::lookup_percpu(&map, &endpoint.counters_index)?;
             for direction in [
@@ -195,7 +191,7 @@ impl Reader {
         Ok(metrics)
     }
 
-    /// Drops by reason, direction and interface, alone.
+    /// Drops by reason, direction and interface.
     pub fn drops(&self) -> Result<Vec<Metric>> {
         let map = self.open_map("dpd_drop_counts")?;
         let rows: Vec<(abi::drop_count_key, Vec<abi::packet_count>)> = map::read_percpu(&map)?;
@@ -227,10 +223,10 @@ impl Reader {
             chain::CHAIN
                 .iter()
                 .position(|(step, _)| *step == name)
-                .map_or(0, |place| place + 1)
+                .map_or(0, |index| index + 1)
         };
         let mut programs = Vec::new();
-        for (name, path) in load::pinned_programs(&self.pins) {
+        for (name, path) in pinned_programs(&self.pins) {
             let fd = Program::fd_from_pinned_path(&path)
                 .with_context(|| format!("open program {}", path.display()))?;
             let info = program::info(&fd)?;
@@ -245,19 +241,19 @@ impl Reader {
         Ok(programs)
     }
 
-    /// The kept maps and the live tables, with their fill.
+    /// The pinned maps and the live tables, with their number of entries.
     pub fn maps(&self) -> Result<Vec<MapStatus>> {
         self.maps_with(|_| None)
     }
 
-    /// The same; a map of whose entries `known` knows the number is not walked.
+    /// The same; a map whose number of entries `known` returns is not walked.
     pub fn maps_with(&self, known: impl Fn(&str) -> Option<u64>) -> Result<Vec<MapStatus>> {
         let mut maps = Vec::new();
-        let generation = self.pins.generation(self.live.epoch());
+        let generation = self.pins.generation(self.live.load());
         for folder in [self.pins.maps(), generation] {
             for name in pins::names(&folder) {
                 let Ok(map) = map::open(&folder.join(&name)) else {
-                    continue; // a generation that was replaced meanwhile
+                    continue; // of a generation that was replaced meanwhile
                 };
                 maps.push(MapStatus {
                     kind: format!("{:?}", map.map_type()),
@@ -275,12 +271,12 @@ impl Reader {
         Ok(maps)
     }
 
-    /// Where our programs are, by interface.
+    /// Our programs on hooks, by interface.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
         Ok(self.attachments_of(&self.catalog()?))
     }
 
-    /// Where our programs are on the interfaces of this catalog.
+    /// Our programs on the interfaces of this catalog.
     pub fn attachments_of(&self, catalog: &Catalog) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         let endpoints = catalog
@@ -315,7 +311,7 @@ impl Reader {
         xdp::find(&self.pins, ifindex).map(|attached| Attachment {
             interface: interface.to_owned(),
             ifindex,
-            hook: "xdp".to_owned(),
+            hook: XDP_ENTRY.attach_point.name().to_owned(),
             mechanism: attached.name().to_owned(),
             program: XDP_ENTRY.program.to_owned(),
             ahead: Vec::new(),
@@ -323,26 +319,26 @@ impl Reader {
     }
 }
 
-/// Whose datapath it is, and what to do about it.
+/// Error for a datapath of another version, with the remedy.
 fn of_another_version(root: &Path, other: &Pins) -> String {
     let at = root.display();
     let own = Pins::new(root);
     if other.number() < own.number() {
         return format!(
-            "the datapath at {at} is of an older version of dpd ({}; this one reads {}), and goes on as it was: restart \
-             the daemon, which takes it over, or ask the dpd that it was made by",
+            "the datapath at {at} is of an older version of dpd ({}; this one reads {}), and continues as it is: restart \
+             the daemon, which takes it over or gives the reason why it can't, or use the version that created it",
             other.name(),
             own.name()
         );
     }
     format!(
-        "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): ask that one",
+        "the datapath at {at} is of a newer version of dpd ({}; this one reads {}): use that version",
         other.name(),
         own.name()
     )
 }
 
-/// The counts of all CPUs together.
+/// The sum over all CPUs.
 fn metric(key: abi::drop_count_key, counts: impl IntoIterator<Item = abi::packet_count>) -> Metric {
     let sum =
         |sum: (u64, u64), count: abi::packet_count| (sum.0 + count.packets, sum.1 + count.bytes);
@@ -371,7 +367,7 @@ fn reason_text(reason: u8) -> &'static str {
     }
 }
 
-/// How many entries a map has; `None` for kinds that are always full.
+/// The number of entries; `None` for types that are always full.
 fn fill(map: &MapHandle) -> Option<u64> {
     match map.map_type() {
         MapType::Hash | MapType::LruHash | MapType::LpmTrie | MapType::PercpuHash => {

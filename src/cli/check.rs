@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 
 use super::output::{self, Format};
-use crate::bpf::budget;
-use crate::bpf::conntrack::Sizes;
+use crate::bpf::load::budget;
+use crate::bpf::state::ct_table::Sizes;
 use crate::config::{self, Config, Interface, Loaded};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;

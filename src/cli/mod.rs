@@ -131,7 +131,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ct(command) => conntrack::run(&node, &command)?,
         Command::Observe(arguments) => observe::run(&node, *arguments)?,
         Command::Cleanup => {
-            for removed in crate::reconcile::cleanup(&node.certain()?.bpf_root)? {
+            let node = node.certain()?;
+            for removed in crate::reconcile::cleanup(&node.bpf_root, node.expedite_rcu)? {
                 output::print(&format!("{removed}\n"))?;
             }
         }

@@ -22,6 +22,7 @@ pub struct Node {
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
     pub log: LogTarget,
+    pub expedite_rcu: bool,
     /// All of the file is TOML. If not, the keys may have been in what was not understood.
     pub is_certain: bool,
 }
@@ -92,6 +93,7 @@ impl Node {
             bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
+            expedite_rcu: false,
             is_certain: true,
         }
     }
@@ -107,6 +109,11 @@ impl Node {
             }
             if let Some(path) = find("socket") {
                 self.socket = path.into();
+            }
+            let expedite_rcu = daemon.get("expedite_rcu");
+            if let Some(DeValue::Boolean(expedite_rcu)) = expedite_rcu.map(|value| value.get_ref())
+            {
+                self.expedite_rcu = *expedite_rcu;
             }
             match find("log") {
                 Some("journald") => self.log = LogTarget::Journald,

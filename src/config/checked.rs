@@ -47,6 +47,8 @@ pub struct Daemon {
     pub log: LogTarget,
     /// The address that Prometheus reads from; `None`: no metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Whether RCU grace periods of the whole host may be expedited while many programs are attached or detached.
+    pub expedite_rcu: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

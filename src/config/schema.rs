@@ -76,6 +76,7 @@ const DAEMON: &[Key] = &[
     optional("socket", Text),
     optional("log", Text),
     optional("metrics", Text),
+    optional("expedite_rcu", Switch),
 ];
 
 /// The keys that an interface needs and may have depend on its role, and are checked with it.

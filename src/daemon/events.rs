@@ -13,9 +13,10 @@ use crossbeam_channel::bounded;
 use super::flows::{self, Clock};
 use super::names::Names;
 use super::shared::Shared;
-use crate::bpf::conntrack;
-use crate::bpf::events::{Event, Events, SuppressedDrops};
-use crate::bpf::place;
+use crate::bpf::state::conntrack;
+use crate::bpf::state::events::{Event, Events};
+use crate::bpf::state::suppressed::SuppressedDrops;
+use crate::bpf::takeover::datapath_dir;
 use crate::observe::journal::{self, FlowLog};
 use crate::observe::server::Server;
 
@@ -56,7 +57,7 @@ impl Reader {
     pub fn start(root: &Path, audience: FlowSinks) -> Result<Reader> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let pins = place::readable(root);
+        let pins = datapath_dir::readable(root);
         let suppressed = SuppressedDrops::open(&pins)?;
         let (opened, outcome) = bounded(1);
         let thread = thread::Builder::new()

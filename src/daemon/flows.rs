@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::bpf::events::Event;
+use crate::bpf::state::events::Event;
 use crate::model::catalog::{Catalog, RuleInfo};
 use crate::model::drop_reason;
 use crate::model::flow::{Flow, FlowPeer};
@@ -21,7 +21,7 @@ impl Clock {
     pub fn read() -> Clock {
         Clock {
             wall: SystemTime::now(),
-            monotonic_ns: crate::bpf::conntrack::now_ns(),
+            monotonic_ns: crate::bpf::state::conntrack::now_ns(),
         }
     }
 

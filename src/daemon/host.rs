@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::Daemon;
 use super::left_out::SkippedInterfaces;
-use crate::bpf::memory;
 use crate::model::host::HostState;
 use crate::net;
-use crate::reconcile::{Part, Refused};
+use crate::process::memory;
+use crate::reconcile::{AttachError, HookKind};
 
 /// How often a change is tried again on a host that changes meanwhile.
 const LOOKS_AGAIN: usize = 5;
@@ -67,7 +67,7 @@ impl Daemon {
     pub(super) fn apply_in(
         &mut self,
         world: HostState,
-        may_leave_out: impl Fn(&Refused) -> bool,
+        may_leave_out: impl Fn(&AttachError) -> bool,
     ) -> Result<()> {
         self.followed = None;
         let (mut world, mut left_out) = (world, SkippedInterfaces::default());
@@ -81,10 +81,10 @@ impl Daemon {
             }
             let names = self.config.interfaces.keys();
             let there = names.filter(|name| world.links.contains_key(*name)).count();
-            let refused = error.downcast_ref::<Refused>();
+            let refused = error.downcast_ref::<AttachError>();
             let refused = refused.filter(|refused| {
                 let is_served =
-                    refused.part == Part::Tc && self.reconciler.serves(&refused.interface);
+                    refused.kind == HookKind::Tc && self.reconciler.serves(&refused.interface);
                 !is_served && may_leave_out(refused)
             });
             if !refused.is_some_and(|refused| left_out.add(refused, &error, there)) {

@@ -10,7 +10,7 @@ use anyhow::Error;
 use crate::config::{Config, Interface};
 use crate::model::host::HostState;
 use crate::model::xdp::XdpMode;
-use crate::reconcile::{Part, Refused};
+use crate::reconcile::{AttachError, HookKind};
 
 /// So many interfaces may be left out whole, and never all of those that are there. If more can't have programs, it is not
 /// the interfaces.
@@ -18,7 +18,7 @@ const LEFT_OUT_MAX: usize = 8;
 
 /// Programs that the kernel refuses to put on an interface, each with the error.
 #[derive(Debug, Default)]
-pub struct SkippedInterfaces(BTreeMap<Refused, String>);
+pub struct SkippedInterfaces(BTreeMap<AttachError, String>);
 
 impl SkippedInterfaces {
     pub fn is_empty(&self) -> bool {
@@ -26,11 +26,11 @@ impl SkippedInterfaces {
     }
 
     /// Leaves one more out of those that are there; answers whether that is worth another try.
-    pub fn add(&mut self, refused: &Refused, error: &Error, there: usize) -> bool {
-        let whole = self.0.keys().filter(|refused| refused.part == Part::Tc);
-        let has_room = match refused.part {
-            Part::Tc => whole.count() < LEFT_OUT_MAX.min(there.saturating_sub(1)),
-            Part::Xdp => true,
+    pub fn add(&mut self, refused: &AttachError, error: &Error, there: usize) -> bool {
+        let whole = self.0.keys().filter(|refused| refused.kind == HookKind::Tc);
+        let has_room = match refused.kind {
+            HookKind::Tc => whole.count() < LEFT_OUT_MAX.min(there.saturating_sub(1)),
+            HookKind::Xdp => true,
         };
         let is_new = has_room && !self.0.contains_key(refused);
         if is_new {
@@ -42,7 +42,7 @@ impl SkippedInterfaces {
     /// What is left of the host.
     pub fn world<'a>(&self, world: &'a HostState) -> Cow<'a, HostState> {
         let mut left = Cow::Borrowed(world);
-        for refused in self.0.keys().filter(|refused| refused.part == Part::Tc) {
+        for refused in self.0.keys().filter(|refused| refused.kind == HookKind::Tc) {
             if left.links.contains_key(&refused.interface) {
                 left.to_mut().links.remove(&refused.interface);
             }
@@ -53,7 +53,11 @@ impl SkippedInterfaces {
     /// What is left of the configuration: an uplink that can't have XDP still has the rest.
     pub fn config(&self, config: &Arc<Config>) -> Arc<Config> {
         let mut left = config.clone();
-        for refused in self.0.keys().filter(|refused| refused.part == Part::Xdp) {
+        for refused in self
+            .0
+            .keys()
+            .filter(|refused| refused.kind == HookKind::Xdp)
+        {
             let interfaces = &mut Arc::make_mut(&mut left).interfaces;
             if let Some(Interface::Uplink { xdp }) = interfaces.get_mut(&refused.interface) {
                 *xdp = XdpMode::Off;
@@ -82,10 +86,10 @@ mod tests {
     use crate::config::Source;
     use crate::model::host::Link;
 
-    fn refused(interface: &str, part: Part) -> Refused {
-        Refused {
+    fn refused(interface: &str, kind: HookKind) -> AttachError {
+        AttachError {
             interface: interface.to_owned(),
-            part,
+            kind,
         }
     }
 
@@ -113,9 +117,9 @@ mod tests {
         assert!(Arc::ptr_eq(&out.config(&config), &config));
         assert_eq!(out.error(), None);
 
-        assert!(out.add(&refused("up0", Part::Xdp), &anyhow!("no driver"), 1));
-        assert!(!out.add(&refused("up0", Part::Xdp), &anyhow!("once more"), 3));
-        assert!(out.add(&refused("up1", Part::Tc), &anyhow!("no room"), 3));
+        assert!(out.add(&refused("up0", HookKind::Xdp), &anyhow!("no driver"), 1));
+        assert!(!out.add(&refused("up0", HookKind::Xdp), &anyhow!("once more"), 3));
+        assert!(out.add(&refused("up1", HookKind::Tc), &anyhow!("no room"), 3));
         let left: Vec<String> = out.world(&world).links.keys().cloned().collect();
         assert_eq!(left, ["up0"]);
         let interfaces = &out.config(&config).interfaces;
@@ -132,11 +136,11 @@ mod tests {
     fn a_kernel_that_refuses_all_is_no_fault_of_interfaces() {
         let mut out = SkippedInterfaces::default();
         for number in 0..LEFT_OUT_MAX {
-            let refused = refused(&number.to_string(), Part::Tc);
+            let refused = refused(&number.to_string(), HookKind::Tc);
             assert!(out.add(&refused, &anyhow!("no"), 1000));
         }
-        assert!(!out.add(&refused("one more", Part::Tc), &anyhow!("no"), 1000));
+        assert!(!out.add(&refused("one more", HookKind::Tc), &anyhow!("no"), 1000));
         let mut out = SkippedInterfaces::default();
-        assert!(!out.add(&refused("the only one", Part::Tc), &anyhow!("no"), 1));
+        assert!(!out.add(&refused("the only one", HookKind::Tc), &anyhow!("no"), 1));
     }
 }

@@ -26,7 +26,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::bpf::memory;
 use crate::bpf::reader::Reader;
 use crate::config::{self, Config, Loaded, Problems};
 use crate::http;
@@ -36,7 +35,8 @@ use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
 use crate::observe::socket::Socket;
 use crate::parallel::both;
-use crate::reconcile::{Part, Reconciler, Refused};
+use crate::process::memory;
+use crate::reconcile::{AttachError, HookKind, Reconciler};
 use crate::systemd;
 use crate::watch::FileWatcher;
 use left_out::SkippedInterfaces;
@@ -280,12 +280,12 @@ impl Daemon {
         }
         let (loaded, world) = self.read();
         let Ok(loaded) = loaded else {
-            self.reconciler.forget_ahead();
+            self.reconciler.discard_ahead();
             return;
         };
         if let Ok(world) = world {
             let config = self.in_place(&loaded.config);
-            self.reconciler.prepare_ahead(config, world);
+            self.reconciler.stage_ahead(config, world);
         }
         self.ahead = Some(loaded);
         let took = started.elapsed();
@@ -344,10 +344,10 @@ impl Daemon {
         let previous = std::mem::replace(&mut self.config, config);
         // A change is refused whole. What it does not concern may be left out.
         let (before, wanted) = (previous.clone(), self.config.clone());
-        let may_leave_out = |refused: &Refused| {
+        let may_leave_out = |refused: &AttachError| {
             let of = |config: &Config| config.interfaces.get(&refused.interface).cloned();
             let is_same = of(&before) == of(&wanted);
-            is_same && (refused.part == Part::Tc || !before.prefilter.is_empty())
+            is_same && (refused.kind == HookKind::Tc || !before.prefilter.is_empty())
         };
         let done = world.and_then(|world| self.apply_in(world, may_leave_out));
         match done {
@@ -394,7 +394,7 @@ impl Daemon {
 
     /// What something else did to the datapath, in one line.
     fn say_undone(&mut self) {
-        let undone = self.reconciler.take_undone();
+        let undone = self.reconciler.take_repaired();
         if undone.is_empty() {
             return;
         }
@@ -414,7 +414,7 @@ impl Daemon {
     /// The file is not what the datapath does.
     fn fail(&mut self, error: &str) {
         log::error!("{error}");
-        self.reconciler.forget_ahead();
+        self.reconciler.discard_ahead();
         self.shared.file_failed(error);
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::history::History;
 use crate::bpf::reader::Reader;
-use crate::bpf::sweep::Swept;
+use crate::bpf::state::sweep::Swept;
 use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
 use crate::model::state::State;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::said::Said;
 use super::shared::Shared;
-use crate::bpf::sweep::Swept;
+use crate::bpf::state::sweep::Swept;
 use crate::model::state::Settings;
 
 /// How many times as long as a walk the rest after it is at least.

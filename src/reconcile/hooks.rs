@@ -1,4 +1,4 @@
-//! Programs at the hooks of interfaces: put there before a switch, undone if one is refused, and taken off after it.
+//! Programs at the hooks of interfaces: attached before a commit, rolled back if one fails, and detached after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,105 +7,113 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 
 use super::{Reconciler, interface_name};
-use crate::bpf::attach::{self, Mechanism};
-use crate::bpf::grace::{self, ExpeditedRcu};
-use crate::bpf::hook::Role;
-use crate::bpf::outside;
-use crate::bpf::pins::Pins;
-use crate::bpf::xdp;
+use crate::bpf::attach::hook::Role;
+use crate::bpf::attach::{self, Mechanism, unmanaged, xdp};
+use crate::bpf::sys::expedited_rcu::{ExpeditedRcu, MANY};
+use crate::bpf::sys::pins::Pins;
 use crate::model::state::State;
 use crate::model::xdp::XdpMode;
 use crate::net;
 
-/// An interface that can't have a program.
+/// tcx needs two grace periods for each interface, some 25 ms.
+const INTERFACES_PER_SECOND: usize = 40;
+
+/// An interface to which a program can't be attached.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refused {
+pub struct AttachError {
     pub interface: String,
-    pub part: Part,
+    pub kind: HookKind,
 }
 
-/// Which of its programs.
+/// Which program of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
-    /// Those at its tc hooks.
+pub enum HookKind {
+    /// At a tc hook.
     Tc,
     Xdp,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "interface {}", self.interface)
     }
 }
 
-impl Refused {
-    fn of(state: &State, ifindex: u32, part: Part) -> Refused {
-        Refused {
+impl AttachError {
+    fn of(state: &State, ifindex: u32, kind: HookKind) -> AttachError {
+        AttachError {
             interface: interface_name(&state.catalog, ifindex).to_owned(),
-            part,
+            kind,
         }
     }
 }
 
 impl Reconciler {
-    /// Puts the programs on interfaces that lack them, before `epoch` counts; undone if one can't have them.
-    pub(super) fn attach(
-        &mut self,
-        state: &State,
-        wanted: &BTreeMap<u32, Role>,
-        epoch: u64,
-    ) -> Result<()> {
-        let held = attach::held(self.load.pins());
+    /// Attaches the programs to interfaces that lack them, before `epoch` is live; rolled back if an interface refuses one.
+    pub(super) fn attach(&mut self, state: &State, epoch: u64) -> Result<()> {
+        let wanted = roles(state);
+        let held = attach::held(self.programs.pins());
         let lacks = |(ifindex, role): &(&u32, &Role)| self.attached.get(ifindex) != Some(role);
         let mut due: Vec<(u32, Role)> =
             wanted.iter().filter(lacks).map(|(i, r)| (*i, *r)).collect();
-        // Whose role changes is served by the former tables until the switch: they come last.
+        // An interface that changes its role last: until the commit the tables have it in the old one.
         due.sort_by_key(|(ifindex, _)| self.attached.contains_key(ifindex));
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
-        let _hurry = self.hurry(new.count());
+        let _expedited = self.expedite_rcu(new.count());
         if self.epoch() < epoch {
-            self.announce(&due, wanted, epoch)?;
+            self.mark_unmanaged(&due, &wanted, epoch)?;
         }
         let mut tried = BTreeMap::new();
-        // What workloads send first, then what they get: the second hook takes what another workload sent for a forgery
-        // unless that one's first hook has passed it.
+        // From-hooks of all workloads first: a to-hook takes what another workload sends for spoofed until that one's from-hook
+        // has admitted it.
         for (nth, (ifindex, role)) in (0..2).flat_map(|nth| due.iter().map(move |due| (nth, *due)))
         {
             tried.insert(ifindex, role);
             let hook = role.hooks()[nth];
-            let program = self.load.program(hook)?;
-            let done = attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program);
+            let program = self.programs.program(hook)?;
+            let pins = self.programs.pins();
+            let done = attach::attach(pins, self.mechanism, ifindex, hook, program);
             if let Err(error) = done {
-                self.undo_attach(&tried, &held);
-                return Err(error.context(Refused::of(state, ifindex, Part::Tc)));
+                self.roll_back_attach(&tried, &held);
+                return Err(error.context(AttachError::of(state, ifindex, HookKind::Tc)));
             }
         }
         if let Err(error) = self.attach_xdp(state) {
-            self.undo_xdp(state);
-            self.undo_attach(&tried, &held);
+            self.roll_back_xdp(state);
+            self.roll_back_attach(&tried, &held);
             return Err(error);
         }
         self.attached.extend(tried);
         Ok(())
     }
 
-    /// Many interfaces at once would take a while, one waiting for the other.
-    fn hurry(&self, interfaces: usize) -> Option<ExpeditedRcu> {
-        if self.mechanism != Mechanism::Tcx {
+    /// Expedites grace periods for many interfaces, if the configuration allows it.
+    fn expedite_rcu(&mut self, interfaces: usize) -> Option<ExpeditedRcu> {
+        if self.mechanism != Mechanism::Tcx || interfaces < MANY {
             return None;
         }
-        let hurry = ExpeditedRcu::begin(self.load.pins().root(), interfaces);
-        if hurry.is_some() {
+        let expedited = match self.may_expedite_rcu {
+            true => ExpeditedRcu::begin(self.programs.pins().root(), interfaces),
+            false => None,
+        };
+        if expedited.is_some() {
             log::info!(
-                "{interfaces} interfaces at once: the kernel's grace periods are expedited meanwhile"
+                "{interfaces} interfaces at once: RCU grace periods are expedited meanwhile"
             );
-        } else if interfaces >= grace::MANY {
+        } else if self.may_expedite_rcu {
             log::info!(
-                "{interfaces} interfaces at once: the kernel may take some 20 ms for each, unless its grace periods are \
-                 expedited by somebody else"
+                "{interfaces} interfaces at once: RCU grace periods are left as they are, since this host has set \
+                 rcu_expedited or rcu_normal, or the switch can't be written"
+            );
+        } else if !self.has_logged_rcu {
+            self.has_logged_rcu = true;
+            let seconds = interfaces.div_ceil(INTERFACES_PER_SECOND);
+            log::info!(
+                "{interfaces} interfaces at once: the kernel takes some 25 ms for each, {seconds} s together; \
+                 daemon.expedite_rcu = true lets dpd expedite RCU grace periods meanwhile"
             );
         }
-        hurry
+        expedited
     }
 
     fn attach_xdp(&self, state: &State) -> Result<()> {
@@ -113,48 +121,54 @@ impl Reconciler {
         if wanted.is_empty() {
             return Ok(());
         }
-        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
-        let program = self.load.xdp_program()?;
+        let previous = self.live.as_ref().map(xdp_modes).unwrap_or_default();
+        let program = self.programs.xdp_program()?;
         for (ifindex, mode) in wanted {
-            let before = before.get(&ifindex).copied();
-            xdp::attach(self.load.pins(), ifindex, mode, before, program.as_fd())
-                .with_context(|| Refused::of(state, ifindex, Part::Xdp))?;
+            let previous = previous.get(&ifindex).copied();
+            xdp::attach(
+                self.programs.pins(),
+                ifindex,
+                mode,
+                previous,
+                program.as_fd(),
+            )
+            .with_context(|| AttachError::of(state, ifindex, HookKind::Xdp))?;
         }
         Ok(())
     }
 
-    /// What had XDP before gets it again, the rest has none.
-    fn undo_xdp(&self, state: &State) {
-        let before = self.live.as_ref().map(xdp_modes).unwrap_or_default();
+    /// Restores XDP where it was, and detaches it elsewhere.
+    fn roll_back_xdp(&self, state: &State) {
+        let previous = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         for (ifindex, tried) in xdp_modes(state) {
-            let undone = match before.get(&ifindex) {
-                Some(mode) => self.attach_xdp_before(ifindex, *mode, tried),
-                None => xdp::detach(self.load.pins(), ifindex).map(drop),
+            let restored = match previous.get(&ifindex) {
+                Some(mode) => self.attach_previous_xdp(ifindex, *mode, tried),
+                None => xdp::detach(self.programs.pins(), ifindex).map(drop),
             };
-            if let Err(error) = undone {
+            if let Err(error) = restored {
                 let name = interface_name(&state.catalog, ifindex);
-                log::warn!("interface {name} has not the XDP program that it had: {error:#}");
+                log::warn!("interface {name} does not have its previous XDP program: {error:#}");
             }
         }
     }
 
-    /// With the program that packets met before this load. There is none if this one only had to mend what something else did.
-    pub(super) fn attach_xdp_before(
+    /// With the program of the load before, if this load has not attached its own yet.
+    pub(super) fn attach_previous_xdp(
         &self,
         ifindex: u32,
         mode: XdpMode,
         tried: XdpMode,
     ) -> Result<()> {
-        let before = match self.attached.contains_key(&ifindex) {
+        let previous = match self.attached.contains_key(&ifindex) {
             true => None,
-            false => self.load.xdp_program_before(),
+            false => self.programs.previous_xdp_program(),
         };
-        let program = match before {
+        let program = match previous {
             Some(program) => program,
-            None => self.load.xdp_program()?,
+            None => self.programs.xdp_program()?,
         };
         xdp::attach(
-            self.load.pins(),
+            self.programs.pins(),
             ifindex,
             mode,
             Some(tried),
@@ -162,13 +176,13 @@ impl Reconciler {
         )
     }
 
-    /// Takes XDP off where nothing wants it any more, whatever the interface is for now. Answers whether it is off.
+    /// Detaches XDP where it is not wanted any more, whatever the interface's role. Returns whether it is detached.
     pub(super) fn detach_xdp(&self) -> bool {
         let wanted = self.live.as_ref().map(xdp_modes).unwrap_or_default();
         let mut is_done = true;
-        for ifindex in xdp::held(self.load.pins()) {
+        for ifindex in xdp::held(self.programs.pins()) {
             if !wanted.contains_key(&ifindex)
-                && let Err(error) = xdp::detach(self.load.pins(), ifindex)
+                && let Err(error) = xdp::detach(self.programs.pins(), ifindex)
             {
                 log::warn!("interface {ifindex} keeps its XDP program: {error:#}");
                 is_done = false;
@@ -177,62 +191,68 @@ impl Reconciler {
         is_done
     }
 
-    /// What had programs before gets those again, in the role that it had, the rest has none.
-    fn undo_attach(&mut self, tried: &BTreeMap<u32, Role>, held: &BTreeSet<u32>) {
-        let before = self.live.as_ref().map(roles).unwrap_or_default();
+    /// Restores the programs of interfaces that had some, in their previous role, and detaches those of the others.
+    fn roll_back_attach(&mut self, tried: &BTreeMap<u32, Role>, held: &BTreeSet<u32>) {
+        let previous = self.live.as_ref().map(roles).unwrap_or_default();
         for (&ifindex, &role) in tried {
-            let (undone, what) = if let Some(had) = self.attached.get(&ifindex) {
-                (self.attach_again(ifindex, *had), "lacks what it had")
+            let (restored, what) = if let Some(had) = self.attached.get(&ifindex) {
+                (
+                    self.attach_again(ifindex, *had),
+                    "lacks programs that it had",
+                )
             } else if held.contains(&ifindex) {
-                let had = before.get(&ifindex).copied().unwrap_or(role);
-                (self.attach_before(ifindex, had), "lacks what it had")
+                let had = previous.get(&ifindex).copied().unwrap_or(role);
+                (
+                    self.attach_previous(ifindex, had),
+                    "lacks programs that it had",
+                )
             } else {
-                let undone = take_off(self.load.pins(), ifindex).map(drop);
-                (undone, "keeps what it should not have")
+                let detached = detach_all(self.programs.pins(), ifindex).map(drop);
+                (detached, "keeps programs that it should not have")
             };
-            // One that is gone has taken its programs with it.
-            if let Err(error) = undone
+            // A deleted interface has no programs.
+            if let Err(error) = restored
                 && net::is_there(ifindex)
             {
                 let name = self.name_of(ifindex);
-                log::warn!("interface {name} {what}, of programs: {error:#}");
+                log::warn!("interface {name} {what}: {error:#}");
                 self.attached.insert(ifindex, role);
             }
         }
     }
 
-    /// With the programs of this load: only the role had changed.
+    /// With the programs of this load.
     pub(super) fn attach_again(&self, ifindex: u32, role: Role) -> Result<()> {
         for hook in role.hooks() {
-            let program = self.load.program(hook)?;
-            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
+            let program = self.programs.program(hook)?;
+            attach::attach(self.programs.pins(), self.mechanism, ifindex, hook, program)?;
         }
         Ok(())
     }
 
-    /// With those of the load before, if there are any.
-    fn attach_before(&self, ifindex: u32, role: Role) -> Result<()> {
+    /// With the programs of the load before, if there is one.
+    fn attach_previous(&self, ifindex: u32, role: Role) -> Result<()> {
         for hook in role.hooks() {
-            let before = self.load.program_before(hook);
-            let program = match &before {
+            let previous = self.programs.previous_program(hook);
+            let program = match &previous {
                 Some(program) => program,
-                None => self.load.program(hook)?,
+                None => self.programs.program(hook)?,
             };
-            attach::attach(self.load.pins(), self.mechanism, ifindex, hook, program)?;
+            attach::attach(self.programs.pins(), self.mechanism, ifindex, hook, program)?;
         }
         Ok(())
     }
 
-    /// Interfaces that have programs of ours and should not.
+    /// Interfaces that have programs of ours and are not wanted.
     fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
-        let mut found = attach::held(self.load.pins());
+        let mut found = attach::held(self.programs.pins());
         found.extend(self.attached.keys());
         found.retain(|ifindex| !wanted.contains_key(ifindex));
         found
     }
 
-    /// Whoever has the programs before or after it is an endpoint is not to be cut off.
-    fn announce(
+    /// Marks interfaces that have the programs before they are endpoints, or after: their packets pass untouched.
+    fn mark_unmanaged(
         &mut self,
         due: &[(u32, Role)],
         wanted: &BTreeMap<u32, Role>,
@@ -243,43 +263,44 @@ impl Reconciler {
         let coming = due.iter().map(|(ifindex, _)| *ifindex);
         let coming = coming.filter(|ifindex| !is_served(ifindex));
         let stale = self.stale(wanted).into_iter();
-        let outside: BTreeMap<u32, u64> = coming
+        let unmanaged: BTreeMap<u32, u64> = coming
             .map(|ifindex| (ifindex, epoch))
-            .chain(stale.map(|ifindex| (ifindex, outside::FOR_GOOD)))
+            .chain(stale.map(|ifindex| (ifindex, unmanaged::FOREVER)))
             .collect();
-        if outside.is_empty() {
+        if unmanaged.is_empty() {
             return Ok(());
         }
-        self.has_outsiders = true;
-        outside::restate(self.load.pins(), &outside)
+        self.has_unmanaged = true;
+        unmanaged::set(self.programs.pins(), &unmanaged)
     }
 
-    /// After a change, or what came of it: whoever still has programs and is no endpoint stays outside. Answers whether there
-    /// is nobody.
-    pub(super) fn forget_outsiders(&mut self) -> bool {
-        if !self.has_outsiders {
+    /// After a commit or a rollback: only interfaces that still have programs without being endpoints stay unmanaged. Returns
+    /// whether there is none.
+    pub(super) fn forget_unmanaged(&mut self) -> bool {
+        if !self.has_unmanaged {
             return true;
         }
         let wanted = self.live.as_ref().map(roles).unwrap_or_default();
         let left = self.stale(&wanted).into_iter();
-        let left: BTreeMap<u32, u64> = left.map(|ifindex| (ifindex, outside::FOR_GOOD)).collect();
-        let done = outside::restate(self.load.pins(), &left);
+        let left: BTreeMap<u32, u64> = left.map(|ifindex| (ifindex, unmanaged::FOREVER)).collect();
+        let done = unmanaged::set(self.programs.pins(), &left);
         if let Err(error) = &done {
-            log::warn!("interfaces stay announced to be no endpoints: {error:#}");
+            log::warn!("interfaces stay marked as unmanaged: {error:#}");
         }
-        self.has_outsiders = done.is_err() || !left.is_empty();
-        !self.has_outsiders
+        self.has_unmanaged = done.is_err() || !left.is_empty();
+        !self.has_unmanaged
     }
 
-    /// Answers whether all of them are off.
-    pub(super) fn detach_all_but(&mut self, wanted: &BTreeMap<u32, Role>) -> bool {
-        let stale = self.stale(wanted);
+    /// Detaches programs from interfaces that the live state does not have; returns whether all are detached.
+    pub(super) fn detach_stale(&mut self) -> bool {
+        let wanted = self.live.as_ref().map(roles).unwrap_or_default();
+        let stale = self.stale(&wanted);
         let there = stale.iter().filter(|ifindex| net::is_there(**ifindex));
-        let _hurry = self.hurry(there.count());
+        let _expedited = self.expedite_rcu(there.count());
         let mut is_done = true;
         for ifindex in stale {
-            // One that is gone has taken its programs with it.
-            if let Err(error) = take_off(self.load.pins(), ifindex) {
+            // A deleted interface has no programs.
+            if let Err(error) = detach_all(self.programs.pins(), ifindex) {
                 log::warn!("interface {ifindex} keeps programs that it should not have: {error:#}");
                 is_done = false;
             }
@@ -289,15 +310,14 @@ impl Reconciler {
     }
 }
 
-/// Takes our programs off an interface, and the qdisc that they stood on if nobody needs it. Answers how they were
-/// attached.
-pub(super) fn take_off(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
-    let was = attach::detach(pins, ifindex)?;
+/// Detaches all our programs from an interface, and deletes our qdisc if it is not used. Returns how they were attached.
+pub(super) fn detach_all(pins: &Pins, ifindex: u32) -> Result<Option<Mechanism>> {
+    let mechanism = attach::detach(pins, ifindex)?;
     attach::forget_qdisc(pins, ifindex, net::has_filters(ifindex)?)?;
-    Ok(was)
+    Ok(mechanism)
 }
 
-/// What the interfaces of a state are for.
+/// The roles of a state's interfaces.
 pub(super) fn roles(state: &State) -> BTreeMap<u32, Role> {
     let endpoints = state.catalog.endpoints.values();
     let endpoints = endpoints.filter_map(|endpoint| Some((endpoint.ifindex?, Role::Endpoint)));
@@ -306,8 +326,8 @@ pub(super) fn roles(state: &State) -> BTreeMap<u32, Role> {
     endpoints.chain(uplinks).collect()
 }
 
-/// The uplinks that have XDP, and how. It stands there while a prefilter has prefixes, not always: native XDP on a veth
-/// turns its peer's segmentation offload off.
+/// The uplinks that have XDP, with its mode. It is attached only while the prefilter has prefixes: native XDP on a veth turns
+/// its peer's segmentation offload off.
 pub(super) fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
     if state.catalog.prefilter.is_empty() {
         return BTreeMap::new();

@@ -5,8 +5,8 @@
     reason = "every test program compiles all of it and uses some"
 )]
 
+pub mod image;
 pub mod namespace;
 pub mod packet;
 pub mod programs;
-pub mod release;
 pub mod runner;

@@ -14,14 +14,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dpd::bpf::abi::{self, Plain};
-use dpd::bpf::conntrack::{Sizes, Tables, now_ns};
-use dpd::bpf::events::{Event, Events, SuppressedDrops};
-use dpd::bpf::generation::Generations;
-use dpd::bpf::hook::Hook;
-use dpd::bpf::load::{Load, load};
-use dpd::bpf::outside;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::attach::hook::Hook;
+use dpd::bpf::attach::unmanaged;
+use dpd::bpf::load::{LoadedPrograms, load};
 use dpd::bpf::reader::Reader;
+use dpd::bpf::state::conntrack::{Tables, now_ns};
+use dpd::bpf::state::ct_table::Sizes;
+use dpd::bpf::state::events::{Event, Events};
+use dpd::bpf::state::suppressed::SuppressedDrops;
+use dpd::bpf::sys::pins::Pins;
+use dpd::bpf::tables::generation::Generations;
 use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
@@ -165,8 +167,7 @@ impl Datapath for Programs {
         self.ask(move |machine| {
             let until = machine.generations.epoch().saturating_add(epochs);
             let row = (machine.ifindex(&interface), until);
-            outside::restate(&machine.pins, &BTreeMap::from([row]))
-                .expect("announce the interface");
+            unmanaged::set(&machine.pins, &BTreeMap::from([row])).expect("announce the interface");
         });
     }
 
@@ -241,7 +242,7 @@ impl Bench {
 /// What the thread has.
 struct Machine {
     pins: Pins,
-    load: Load,
+    load: LoadedPrograms,
     generations: Generations,
     state: State,
     events: Events,
@@ -252,7 +253,7 @@ struct Machine {
 impl Machine {
     fn new(config: &Path) -> Machine {
         let pins = Pins::new(&own_bpffs());
-        pins.prepare().expect("make the folders for pins");
+        pins.make_dirs().expect("make the folders for pins");
         let sizes = Sizes {
             connections: read(config).conntrack.size,
         };
@@ -288,7 +289,7 @@ impl Machine {
             host: &host,
             previous: &self.state.catalog,
         });
-        let prepared = self.generations.prepare(&state, Some(&self.state));
+        let prepared = self.generations.stage(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));
         self.generations.forget_old();

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use dpd::bpf::hook::Hook;
+use dpd::bpf::attach::hook::Hook;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;

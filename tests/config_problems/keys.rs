@@ -213,7 +213,12 @@ affinity = "10m"
 #[test]
 fn every_key_is_read() {
     // Both values of a switch are valid; tests/config_values.rs asserts what they mean.
-    let switches = ["policy.audit", "policy.allow_host", "conntrack.strict"];
+    let switches = [
+        "daemon.expedite_rcu",
+        "policy.audit",
+        "policy.allow_host",
+        "conntrack.strict",
+    ];
     let invalid = [r#""\u0001""#, r#"["\u0001"]"#, "-1"];
     for key in keys()
         .iter()

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use dpd::bpf::hook::Hook;
+use dpd::bpf::attach::hook::Hook;
 
 use crate::common::packet::{self, Packet, summary};
 use crate::common::programs::Bench;

@@ -72,7 +72,7 @@ fn what_other_tools_do_is_put_back() {
     }
     let lines = told(&lab);
     for words in [
-        "packets were led to revision 9 instead of 1",
+        "packets were processed under revision 9 instead of 1",
         "the table policy was not in its slot",
         "load/1/dpd_calls was not pinned",
         "interface lxc-c",

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use dpd::bpf::pins::Pins;
 use dpd::bpf::reader::Reader;
+use dpd::bpf::sys::pins::Pins;
 use serde_json::Value;
 
 use crate::lab::{Lab, eventually};

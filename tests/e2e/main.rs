@@ -1,9 +1,9 @@
 //! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
-#[path = "../common/release.rs"]
+#[path = "../common/image.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]
-mod release;
+mod image;
 
 mod atomic;
 mod bad_input;

@@ -3,25 +3,25 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dpd::bpf::attach::Mechanism;
-use dpd::bpf::load::Release;
-use dpd::bpf::pins::{self, Pins};
+use dpd::bpf::attach;
+use dpd::bpf::image::ProgramImage;
+use dpd::bpf::sys::pins::{self, Pins};
 use dpd::reconcile::Reconciler;
 use libbpf_rs::Link;
 use serde_json::Value;
 
+use crate::image::other;
 use crate::lab::{Lab, eventually};
 use crate::load::{ECHO, under_load};
-use crate::release::other;
 use crate::web;
 
 /// The former version's daemon: it makes the datapath match the file, and is gone.
-fn former_daemon(lab: &Lab, release: Release<'static>) {
+fn former_daemon(lab: &Lab, release: ProgramImage<'static>) {
     let config = dpd::config::load(&lab.config())
         .expect("a good file")
         .config;
     lab.within("node", || {
-        let mut former = Reconciler::start_as(&config, Mechanism::probe(), release).expect("start");
+        let mut former = Reconciler::start_as(&config, attach::probe(), release).expect("start");
         let world = dpd::net::snapshot().expect("look at the interfaces");
         former
             .apply(&config, &world, |_, _| {})
@@ -82,7 +82,7 @@ fn packets(connection: &Value) -> u64 {
 fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
     let lab = Lab::laid();
     lab.drop_in("echo", ECHO);
-    former_daemon(&lab, other(Release::own().version - 1));
+    former_daemon(&lab, other(ProgramImage::own().version - 1));
     web::serve(&lab);
     lab.serve("coredns", "iperf3 -s -p 5201", 5201);
     let before = links(&lab);
@@ -141,7 +141,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
 fn a_daemon_that_is_killed_at_any_moment_of_its_start_leaves_nothing_behind() {
     const KILLS: u32 = 12;
     let lab = Lab::laid();
-    former_daemon(&lab, other(Release::own().version - 1));
+    former_daemon(&lab, other(ProgramImage::own().version - 1));
     let before = links(&lab);
     let started = Instant::now();
     lab.start();

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dpd::bpf::abi::{self, Plain};
-use dpd::bpf::chain::CHAIN;
-use dpd::bpf::hook::{AttachPoint, HOOKS, Role, TcSide};
+use dpd::bpf::attach::hook::{AttachPoint, HOOKS, Role, TcSide};
+use dpd::bpf::load::chain::CHAIN;
 use dpd::model::drop_reason::REASONS;
 use dpd::model::policy::reserved;
 use libbpf_rs::ObjectBuilder;
@@ -75,7 +75,7 @@ fn every_step_of_the_chain_has_its_program() {
         .collect();
     assert_eq!(
         named, chain,
-        "enum step of bpf/abi.h and CHAIN of src/bpf/chain.rs"
+        "enum step of bpf/abi.h and CHAIN of src/bpf/load/chain.rs"
     );
     let distinct: BTreeSet<i64> = chain.values().copied().collect();
     assert_eq!(
@@ -145,7 +145,7 @@ fn the_table_of_hooks_is_the_programs() {
     assert_eq!(
         hook_rows().iter().map(Plain::as_bytes).collect::<Vec<_>>(),
         rows.iter().map(Plain::as_bytes).collect::<Vec<_>>(),
-        "HOOK_TABLE of bpf/lib/mechanism/hook.h and HOOKS of src/bpf/hook.rs"
+        "HOOK_TABLE of bpf/lib/mechanism/hook.h and HOOKS of src/bpf/attach/hook.rs"
     );
 }
 
@@ -223,7 +223,7 @@ fn name_of(constant: &str, prefix: &str) -> String {
 #[test]
 fn every_point_has_its_name() {
     for (constant, number) in constants("point") {
-        let named = dpd::bpf::events::point(number as u8);
+        let named = dpd::bpf::state::events::point(number as u8);
         assert_eq!(named, name_of(&constant, "POINT_"));
     }
 }
@@ -231,7 +231,7 @@ fn every_point_has_its_name() {
 #[test]
 fn every_verdict_has_its_name() {
     for (constant, number) in constants("verdict") {
-        let verdict = dpd::bpf::events::verdict(number as u8);
+        let verdict = dpd::bpf::state::events::verdict(number as u8);
         let named = dpd::observe::record::verdict_name(verdict);
         assert_eq!(named, name_of(&constant, "VERDICT_"));
     }

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use dpd::bpf::chain::CHAIN;
-use dpd::bpf::hook::Hook;
-use dpd::bpf::hook::Role;
-use dpd::bpf::pins::{self, Pins};
+use dpd::bpf::attach::hook::Hook;
+use dpd::bpf::attach::hook::Role;
+use dpd::bpf::load::chain::CHAIN;
 use dpd::bpf::reader::Reader;
+use dpd::bpf::sys::pins::{self, Pins};
 use dpd::config::Config;
 use dpd::model::status::ProgramStatus;
 use dpd::reconcile::Reconciler;

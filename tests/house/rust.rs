@@ -64,7 +64,13 @@ const PLACES: [Place; 10] = [
         rule: "`unsafe` lives in src/bpf",
         folder: "src/",
         words: &["unsafe"],
-        but: &[("src/bpf/", "the door to the kernel")],
+        but: &[
+            ("src/bpf/", "the door to the kernel"),
+            (
+                "src/process/memory.rs",
+                "the allocators have no safe interface",
+            ),
+        ],
     },
     Place {
         rule: "byte order lives in src/bpf",

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dpd::bpf::conntrack::Sizes;
-use dpd::bpf::generation::Generations;
 use dpd::bpf::load::load;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::state::ct_table::Sizes;
+use dpd::bpf::sys::pins::Pins;
+use dpd::bpf::tables::generation::Generations;
 use dpd::model::policy::{Action, Direction};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
@@ -158,7 +158,7 @@ fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, IpcacheEntry) {
 fn what_was_written_is_read() {
     let thread = std::thread::spawn(|| {
         let pins = Pins::new(&own_bpffs());
-        pins.prepare().expect("make the folders for pins");
+        pins.make_dirs().expect("make the folders for pins");
         let _load = load(&pins, &Sizes { connections: 1024 }).expect("load the programs");
         let mut generations = Generations::open(&pins).expect("open the tables");
         assert_eq!(
@@ -171,7 +171,7 @@ fn what_was_written_is_read() {
         for rows in [3000, 2999, 1, 0, 3000] {
             let wanted = state(rows);
             let prepared = generations
-                .prepare(&wanted, live.as_ref())
+                .stage(&wanted, live.as_ref())
                 .expect("write the tables");
             generations.commit(prepared);
             let read = generations

@@ -1,4 +1,4 @@
-//! What is planned and written while a file comes to rest: it is used for what it was made for, and otherwise leaves nothing.
+//! Planning and staging ahead: the result is used for the inputs that it was made for, and otherwise leaves nothing.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,36 +6,40 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::gate;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::sys::call::inject_faults;
+use dpd::bpf::sys::op::Op;
+use dpd::bpf::sys::pins::Pins;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use rustix::io::Errno;
 
 use crate::host::{CONFIG, Host, Picture, on_host};
 
-/// What the kernel is asked for while a job is done.
-fn operations(job: impl FnOnce()) -> Vec<String> {
+/// The writes of a job: maps that are created, filled, pinned, put into slots.
+fn writes(job: impl FnOnce()) -> Vec<String> {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let kept = {
+    let guard = {
         let seen = seen.clone();
-        gate::keep(Arc::new(move |words| {
-            seen.lock().unwrap().push(words.to_owned());
+        inject_faults(Arc::new(move |op| {
+            let is_write = matches!(
+                op,
+                Op::CreateDir { .. }
+                    | Op::CreatePinDir { .. }
+                    | Op::CreateMap { .. }
+                    | Op::WriteRows { .. }
+                    | Op::Pin { .. }
+                    | Op::FillSlot { .. }
+                    | Op::FillChain { .. }
+            );
+            if is_write {
+                seen.lock().unwrap().push(op.to_string());
+            }
             Ok(())
         }))
     };
     job();
-    drop(kept);
+    drop(guard);
     let seen = seen.lock().unwrap();
     seen.clone()
-}
-
-fn writes(operations: &[String]) -> Vec<&String> {
-    let is_write = |words: &&String| {
-        ["make ", "table ", "pin at ", "put "]
-            .iter()
-            .any(|verb| words.starts_with(verb))
-    };
-    operations.iter().filter(is_write).collect()
 }
 
 fn slot_of(epoch: u64) -> [u8; 4] {
@@ -47,7 +51,7 @@ fn pinned(host: &Host) -> Vec<u64> {
 }
 
 #[test]
-fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
+fn a_plan_made_ahead_is_used_for_its_own_inputs_only() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let (one, other) = (
@@ -66,13 +70,13 @@ fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
             ),
         ];
         for (what, planned, applied, expected) in rows {
-            reconciler.prepare_ahead(planned.clone(), host.world());
+            reconciler.stage_ahead(planned.clone(), host.world());
             let done = host.apply(&mut reconciler, applied);
             let lines: Vec<String> = done.changes.iter().map(ToString::to_string).collect();
             assert_eq!(lines, [identity(expected)], "{what}");
         }
-        // What was planned from a revision that is not live any more is planned anew.
-        reconciler.prepare_ahead(other.clone(), host.world());
+        // A plan from a revision that is not live any more is not used.
+        reconciler.stage_ahead(other.clone(), host.world());
         let epoch = reconciler.epoch();
         host.apply(&mut reconciler, &host.config(CONFIG));
         let done = host.apply(&mut reconciler, &other);
@@ -82,22 +86,22 @@ fn a_plan_that_was_made_ahead_is_used_for_what_it_was_made_for_alone() {
 }
 
 #[test]
-fn what_was_written_ahead_is_only_switched_to() {
+fn what_was_staged_ahead_is_only_committed() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let config = Arc::new(host.changed("20001", "20008"));
         let before = reconciler.epoch();
-        let ahead = operations(|| reconciler.prepare_ahead(config.clone(), host.world()));
-        assert!(!writes(&ahead).is_empty(), "{ahead:?}");
+        let ahead = writes(|| reconciler.stage_ahead(config.clone(), host.world()));
+        assert!(!ahead.is_empty(), "{ahead:?}");
         assert_eq!(
             host.reader().epoch().unwrap(),
             before,
-            "nothing is switched"
+            "nothing is committed"
         );
         assert_eq!(pinned(host), [before, before + 1]);
         assert!(host.asks_anew(), "packets meet the live tables");
-        let applied = operations(|| drop(host.apply(&mut reconciler, &config)));
-        assert_eq!(writes(&applied), Vec::<&String>::new(), "{applied:?}");
+        let applied = writes(|| drop(host.apply(&mut reconciler, &config)));
+        assert_eq!(applied, Vec::<String>::new());
         assert_eq!(host.reader().epoch().unwrap(), before + 1);
         assert_eq!(pinned(host), [before + 1]);
         assert!(host.asks_anew());
@@ -105,7 +109,7 @@ fn what_was_written_ahead_is_only_switched_to() {
 }
 
 #[test]
-fn what_was_written_in_vain_is_not_kept() {
+fn what_was_staged_in_vain_is_removed() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let (one, other) = (
@@ -115,41 +119,37 @@ fn what_was_written_in_vain_is_not_kept() {
         let same = Arc::new(host.config(CONFIG));
         let before = reconciler.epoch();
 
-        reconciler.prepare_ahead(one.clone(), host.world());
-        reconciler.forget_ahead();
-        assert_eq!(pinned(host), [before], "forgotten");
+        reconciler.stage_ahead(one.clone(), host.world());
+        reconciler.discard_ahead();
+        assert_eq!(pinned(host), [before], "discarded");
 
-        reconciler.prepare_ahead(one.clone(), host.world());
+        reconciler.stage_ahead(one.clone(), host.world());
         host.apply(&mut reconciler, &same);
         assert_eq!(
             (pinned(host), reconciler.epoch()),
             (vec![before], before),
-            "taken back"
+            "the file is as it was"
         );
 
-        let same_ahead = operations(|| reconciler.prepare_ahead(same.clone(), host.world()));
-        assert_eq!(
-            writes(&same_ahead),
-            Vec::<&String>::new(),
-            "nothing to change"
-        );
+        let same_ahead = writes(|| reconciler.stage_ahead(same.clone(), host.world()));
+        assert_eq!(same_ahead, Vec::<String>::new(), "nothing to change");
 
-        reconciler.prepare_ahead(one.clone(), host.world());
-        reconciler.prepare_ahead(other.clone(), host.world());
+        reconciler.stage_ahead(one.clone(), host.world());
+        reconciler.stage_ahead(other.clone(), host.world());
         assert_eq!(pinned(host), [before, before + 1], "one is enough");
         let applied = host.apply(&mut reconciler, &other);
         assert_eq!(pinned(host), [applied.epoch]);
         let lines: Vec<String> = applied.changes.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["~ identity client id 20001 → 20009"]);
 
-        reconciler.prepare_ahead(one, host.world());
+        reconciler.stage_ahead(one, host.world());
         drop(reconciler);
         assert_eq!(pinned(host), [applied.epoch], "the daemon ends");
     });
 }
 
 #[test]
-fn what_somebody_unpinned_is_written_again() {
+fn what_somebody_unpinned_is_staged_again() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let config = Arc::new(host.changed("20001", "20008"));
@@ -158,7 +158,7 @@ fn what_somebody_unpinned_is_written_again() {
                 1 => config.clone(),
                 _ => Arc::new(host.config(CONFIG)),
             };
-            reconciler.prepare_ahead(config.clone(), host.world());
+            reconciler.stage_ahead(config.clone(), host.world());
             let folder = host.pins().generation(reconciler.epoch() + 1);
             match taken {
                 "" => fs::remove_dir_all(&folder),
@@ -173,11 +173,11 @@ fn what_somebody_unpinned_is_written_again() {
     });
 }
 
-/// Between the writing and the switch there is time enough for others.
+/// Others have time to change it between staging and commit.
 #[test]
-fn what_somebody_took_out_of_its_place_is_written_again() {
-    type Deed = fn(&Host, u64);
-    let rows: [(&str, Deed); 4] = [
+fn a_slot_or_pin_that_somebody_changed_is_staged_again() {
+    type Change = fn(&Host, u64);
+    let rows: [(&str, Change); 4] = [
         ("a slot is emptied", |host, epoch| {
             let outer = MapHandle::from_pinned_path(host.pins().map("dpd_policy")).unwrap();
             outer.delete(&slot_of(epoch)).expect("empty the slot");
@@ -192,7 +192,7 @@ fn what_somebody_took_out_of_its_place_is_written_again() {
                 .update(&slot_of(epoch), &fd.to_ne_bytes(), MapFlags::ANY)
                 .expect("put another table into the slot");
         }),
-        ("a pin leads to another table", |host, epoch| {
+        ("another table is pinned", |host, epoch| {
             let pin = |epoch| host.pins().generation(epoch).join("policy");
             let mut live = MapHandle::from_pinned_path(pin(epoch - 1)).unwrap();
             fs::remove_file(pin(epoch)).expect("unpin");
@@ -208,13 +208,13 @@ fn what_somebody_took_out_of_its_place_is_written_again() {
             Arc::new(host.changed("\"53/udp\"] },", "\"52-53/udp\"] },")),
             Arc::new(host.config(CONFIG)),
         ];
-        for (nth, (what, deed)) in rows.into_iter().enumerate() {
+        for (nth, (what, change)) in rows.into_iter().enumerate() {
             let config = &sides[nth % 2];
-            reconciler.prepare_ahead(config.clone(), host.world());
+            reconciler.stage_ahead(config.clone(), host.world());
             let next = reconciler.epoch() + 1;
-            deed(host, next);
-            let applied = operations(|| drop(host.apply(&mut reconciler, config)));
-            assert!(!writes(&applied).is_empty(), "{what}: {applied:?}");
+            change(host, next);
+            let applied = writes(|| drop(host.apply(&mut reconciler, config)));
+            assert!(!applied.is_empty(), "{what}: {applied:?}");
             assert_eq!(pinned(host), [next], "{what}");
             assert!(!reconciler.has_drifted(), "{what}");
             assert!(host.asks_anew(), "{what}");
@@ -222,9 +222,9 @@ fn what_somebody_took_out_of_its_place_is_written_again() {
     });
 }
 
-/// The slot that would be written is the one that packets meet.
+/// The slot that would be written is the one that packets use.
 #[test]
-fn nothing_is_written_ahead_where_packets_were_led_to() {
+fn nothing_is_staged_ahead_while_somebody_has_stored_another_epoch() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let epoch = reconciler.epoch();
@@ -234,10 +234,10 @@ fn nothing_is_written_ahead_where_packets_were_led_to() {
             &(epoch + 1).to_ne_bytes(),
             MapFlags::ANY,
         )
-        .expect("lead packets to another epoch");
+        .expect("store another epoch");
         let config = Arc::new(host.changed("20001", "20008"));
-        let ahead = operations(|| reconciler.prepare_ahead(config.clone(), host.world()));
-        assert_eq!(writes(&ahead), Vec::<&String>::new());
+        let ahead = writes(|| reconciler.stage_ahead(config.clone(), host.world()));
+        assert_eq!(ahead, Vec::<String>::new());
         let applied = host.apply(&mut reconciler, &config);
         assert!(applied.epoch > epoch + 1, "that one is never used");
         assert_eq!(pinned(host), [applied.epoch]);
@@ -246,22 +246,20 @@ fn nothing_is_written_ahead_where_packets_were_led_to() {
 }
 
 #[test]
-fn a_write_ahead_that_fails_is_told_by_the_change_itself() {
+fn an_error_of_staging_ahead_is_reported_by_the_change() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let config = Arc::new(host.changed("20001", "20008"));
         let before = Picture::of(host);
         let is_full = Arc::new(AtomicBool::new(true));
-        let kept = {
+        let guard = {
             let is_full = is_full.clone();
-            gate::keep(Arc::new(move |words| {
-                match words.starts_with("make map") && is_full.load(Ordering::Relaxed) {
-                    true => Err(Errno::NOMEM.into()),
-                    false => Ok(()),
-                }
+            inject_faults(Arc::new(move |op| match op {
+                Op::CreateMap { .. } if is_full.load(Ordering::Relaxed) => Err(Errno::NOMEM.into()),
+                _ => Ok(()),
             }))
         };
-        reconciler.prepare_ahead(config.clone(), host.world());
+        reconciler.stage_ahead(config.clone(), host.world());
         Picture::of(host).assert_still(&before, "after the failure ahead");
         let error = host.refused(&mut reconciler, &config, &host.world());
         assert!(
@@ -272,14 +270,13 @@ fn a_write_ahead_that_fails_is_told_by_the_change_itself() {
         is_full.store(false, Ordering::Relaxed);
         let applied = host.apply(&mut reconciler, &config);
         assert_eq!(applied.epoch, before.epoch + 1);
-        drop(kept);
+        drop(guard);
     });
 }
 
-/// There is nothing left to write before the switch, in which time connections were read; or they are still in the tables
-/// of the former load.
+/// Nothing is left to write before the commit, while connections are read; or they are still in the previous tables.
 #[test]
-fn connections_are_counted_before_the_switch_all_the_same() {
+fn connections_are_counted_before_a_commit_that_was_staged_ahead() {
     for more in ["", "[conntrack]\nsize = 4096\n"] {
         on_host(|host| {
             let mut reconciler = host.start(Mechanism::Tcx);
@@ -289,7 +286,7 @@ fn connections_are_counted_before_the_switch_all_the_same() {
             let there = host.connections().len();
             let other = CONFIG.replace("[\"10.200.0.44:53\"]", "[\"10.200.0.44:5353\"]");
             let other = Arc::new(host.config(&format!("{other}{more}")));
-            reconciler.prepare_ahead(other.clone(), host.world());
+            reconciler.stage_ahead(other.clone(), host.world());
             let applied = host.apply(&mut reconciler, &other);
             let lines: Vec<String> = applied.changes.iter().map(ToString::to_string).collect();
             let ends = format!(

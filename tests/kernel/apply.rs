@@ -1,11 +1,12 @@
-//! One configuration after another: what is shared, what keeps its number, what is forgotten.
+//! One configuration after another: which tables are shared, which ids stay, which counters are deleted.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::gate;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::sys::call::inject_faults;
+use dpd::bpf::sys::op::Op;
+use dpd::bpf::sys::pins::Pins;
 use libbpf_rs::{MapCore, MapHandle, MapType};
 
 use crate::host::{CONFIG, Host, all_maps, on_host, wait_until_gone};
@@ -80,7 +81,7 @@ fn only_the_live_generation_is_pinned() {
 }
 
 #[test]
-fn what_is_there_already_is_not_done_again() {
+fn an_unchanged_configuration_changes_nothing() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let (epoch, links) = (reconciler.epoch(), host.link_ids());
@@ -105,7 +106,7 @@ fn a_file_without_interfaces_is_taken_over_too() {
 }
 
 #[test]
-fn numbers_stay_over_a_restart_and_are_not_given_again() {
+fn ids_stay_over_a_restart_and_are_not_reused() {
     on_host(|host| {
         let more = "[\"10.200.0.44:53\", \"10.200.1.44:53\"]";
         let one = "[\"10.200.0.44:53\"]";
@@ -125,12 +126,12 @@ fn numbers_stay_over_a_restart_and_are_not_given_again() {
         let again = host.reader().state().unwrap().catalog;
         let gone = with_two.backends.keys().max();
         let new = again.backends.keys().max();
-        assert!(new > gone, "the backend that came back has a new number");
+        assert!(new > gone, "the backend that came back has a new id");
     });
 }
 
 #[test]
-fn hits_and_counts_of_what_is_gone_are_forgotten() {
+fn hits_and_counters_of_what_was_removed_are_deleted() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         assert!(host.asks(), "a question");
@@ -140,9 +141,9 @@ fn hits_and_counts_of_what_is_gone_are_forgotten() {
 
         let ping = "    { from = [\"client\"], ports = [\"icmp\"] },\n";
         host.apply(&mut reconciler, &host.changed(ping, ""));
-        let kept = host.reader().rule_hits().unwrap();
-        assert_eq!(kept.len(), 1, "{kept:?}");
-        for (rule, count) in &kept {
+        let left = host.reader().rule_hits().unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        for (rule, count) in &left {
             assert_eq!(hits[rule], *count, "the other rule's hits are kept");
         }
 
@@ -165,7 +166,7 @@ fn hits_and_counts_of_what_is_gone_are_forgotten() {
 }
 
 #[test]
-fn another_size_of_conntrack_carries_the_connections_over() {
+fn another_size_of_conntrack_migrates_the_connections() {
     on_host(|host| {
         // Loading takes a while on a busy machine, and a question with one answer is soon forgotten.
         let sized = |size: u32| {
@@ -208,7 +209,10 @@ fn another_size_of_conntrack_carries_the_connections_over() {
         let of_programs = new.filter(|name| !is_of_the_configuration(host, name));
         let of_programs: Vec<&str> = of_programs.collect();
         let expected = ["dpd_ct_other", "dpd_ct_tcp", "dpd_ct_unreplied"];
-        assert_eq!(of_programs, expected, "counts and hits stay where they are");
+        assert_eq!(
+            of_programs, expected,
+            "counters and hits stay where they are"
+        );
         wait_until_gone("the old tables", &old, all_maps);
         assert!(host.asks(), "the service answers");
         let [connection] = &host.connections()[..] else {
@@ -218,33 +222,33 @@ fn another_size_of_conntrack_carries_the_connections_over() {
     });
 }
 
-/// What the daemon writes anew with each takeover: outer maps, and the epoch.
+/// Maps that each takeover creates: outer maps, and the epoch.
 fn is_of_the_configuration(host: &Host, name: &str) -> bool {
     let map = MapHandle::from_pinned_path(host.pins().map(name)).unwrap();
     map.map_type() == MapType::ArrayOfMaps || name == "dpd_live"
 }
 
-/// Attaching takes the kernel a while: a first configuration counts before, and no workload is cut off meanwhile. What
-/// workloads send is taken first, or what one with programs sends would be a forgery to the next.
+/// Attaching takes a while: a first configuration is live before, and no workload is cut off meanwhile. From-hooks come first:
+/// without one, a workload's packets would be spoofed ones at another's to-hook.
 #[test]
-fn a_first_configuration_counts_before_the_first_program_is_attached() {
+fn a_first_configuration_is_live_before_the_first_program_is_attached() {
     on_host(|host| {
         let config = host.config(CONFIG);
         let mut reconciler = host.take_over(&config, Mechanism::Tcx);
         let live = host.reader();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = {
+        let guard = {
             let seen = seen.clone();
-            gate::keep(Arc::new(move |words| {
-                if let Some(hook) = words.strip_prefix("create a tcx link at ") {
+            inject_faults(Arc::new(move |op| {
+                if let Op::CreateLink { hook } = op {
                     let epoch = live.epoch().expect("read the epoch");
-                    seen.lock().unwrap().push((hook.to_owned(), epoch));
+                    seen.lock().unwrap().push(((*hook).to_owned(), epoch));
                 }
                 Ok(())
             }))
         };
         let applied = host.apply(&mut reconciler, &config);
-        drop(kept);
+        drop(guard);
         let expected = ["ingress", "ingress", "egress", "egress"];
         let expected = expected.map(|hook| (hook.to_owned(), applied.epoch));
         assert_eq!(*seen.lock().unwrap(), expected);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::budget::budget;
-use dpd::bpf::conntrack::Sizes;
+use dpd::bpf::load::budget::budget;
+use dpd::bpf::state::ct_table::Sizes;
 use dpd::model::budget::MapBudget;
 use dpd::plan;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -80,7 +80,7 @@ fn the_budget_is_what_the_kernel_counts() {
         });
         assert_eq!(file.endpoints.len(), SIZE.endpoints);
         for table in ["services", "backend_lut", "backends", "policy"] {
-            let of_file = dpd::bpf::budget::budget(Sizes { connections }, &file);
+            let of_file = dpd::bpf::load::budget::budget(Sizes { connections }, &file);
             let of_file = of_file.expect("compute the budget").maps;
             let of_file = of_file.iter().find(|map| map.name == table);
             assert_eq!(of_file, Some(computed[table]), "{table}");

@@ -1,7 +1,7 @@
 //! Attached by clsact filters, as on kernels before tcx: forced here, for every kernel still has them.
 
+use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Mechanism};
-use dpd::bpf::hook::Role;
 
 use crate::foreign::{self, Does};
 use crate::host::{CONFIG, Host, all_programs, on_host, wait_until_gone};

@@ -5,9 +5,9 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 
 use dpd::bpf::abi;
+use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Mechanism};
-use dpd::bpf::hook::Role;
-use dpd::bpf::pins;
+use dpd::bpf::sys::pins;
 use dpd::model::status::DriftKind::{self, Attachment, Epoch, Pin, Table};
 use dpd::reconcile::Reconciler;
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle, Program};
@@ -24,7 +24,7 @@ fn undone(
 ) -> Vec<String> {
     assert!(reconciler.has_drifted(), "{what}: it is found");
     host.apply(reconciler, &host.config(CONFIG));
-    let undone = reconciler.take_undone();
+    let undone = reconciler.take_repaired();
     let kinds: Vec<DriftKind> = undone.iter().map(|drift| drift.kind).collect();
     assert_eq!(kinds, expected, "{what}: {undone:?}");
     assert!(!reconciler.has_drifted(), "{what}: it is undone");
@@ -303,7 +303,8 @@ fn packets_are_led_back_to_the_live_generation() {
             };
             set_live(host, other);
             let told = undone(host, &mut reconciler, what, &[Epoch]);
-            let expected = format!("packets were led to revision {other} instead of {epoch}");
+            let expected =
+                format!("packets were processed under revision {other} instead of {epoch}");
             assert_eq!(told, [expected], "{what}");
             let now = host.reader().epoch().unwrap();
             assert_eq!(now, reconciler.epoch(), "{what}");
@@ -392,7 +393,7 @@ fn nothing_is_told_where_nothing_was_done() {
         host.apply(&mut reconciler, &host.config(&size));
         assert!(!reconciler.has_drifted());
         assert_eq!(
-            reconciler.take_undone(),
+            reconciler.take_repaired(),
             [],
             "an interface that goes is no drift"
         );

@@ -1,12 +1,13 @@
-//! What the kernel refuses midway leaves everything as it was, says what it was, and stands in nobody's way after.
+//! A change that fails midway is rolled back, its error names the reason, and the next change succeeds.
 
 use std::fs;
 use std::sync::Arc;
 
+use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Mechanism};
-use dpd::bpf::gate;
-use dpd::bpf::hook::Role;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::sys::call::inject_faults;
+use dpd::bpf::sys::op::Op;
+use dpd::bpf::sys::pins::Pins;
 use dpd::config::Config;
 use dpd::model::host::HostState;
 use rustix::mount::MountFlags;
@@ -144,7 +145,7 @@ fn a_daemon_that_fails_to_take_over_leaves_the_old_programs_on_their_hooks() {
 }
 
 #[test]
-fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
+fn a_load_that_a_kill_left_without_programs_is_ignored() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
         fs::create_dir(host.pins().load(2)).unwrap();
@@ -160,37 +161,36 @@ fn a_load_that_a_kill_left_without_programs_is_nobodys_before() {
     });
 }
 
-/// The last that can fail of a load: nothing of it is left.
+/// The last step of a load that can fail: nothing of it is left.
 #[test]
-fn tables_to_carry_over_to_that_can_not_be_opened() {
+fn tables_to_migrate_to_that_can_not_be_opened() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let before = Picture::of(host);
         let last = host.pins().next().map("dpd_ct_unreplied");
-        let last = format!("open map {}", last.display());
-        let kept = gate::keep(Arc::new(move |words| match words == last {
-            true => Err(std::io::ErrorKind::OutOfMemory.into()),
-            false => Ok(()),
+        let guard = inject_faults(Arc::new(move |op| match op {
+            Op::OpenMap { path } if *path == last => Err(std::io::ErrorKind::OutOfMemory.into()),
+            _ => Ok(()),
         }));
         let config = host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n"));
         host.refused(&mut reconciler, &config, &host.world());
-        drop(kept);
+        drop(guard);
         Picture::of(host).assert_still(&before, "nothing has changed");
         assert_eq!(
-            dpd::bpf::pins::names(host.root()),
+            dpd::bpf::sys::pins::names(host.root()),
             [host.pins().name()],
             "no folder is left"
         );
     });
 }
 
-/// With a new switch epochs would begin again, and connections that were allowed under one would pass under its namesake.
+/// With a new `dpd_live` epochs would start again, and connections that an earlier configuration allowed would pass.
 #[test]
-fn a_switch_that_was_unpinned_while_no_daemon_ran() {
+fn a_live_epoch_that_was_unpinned_while_no_daemon_ran() {
     type Loses = fn(&Host);
     let rows: [(&str, Loses, bool); 3] = [
         (
-            "the switch alone",
+            "the epoch alone",
             |host| fs::remove_file(host.pins().map("dpd_live")).unwrap(),
             true,
         ),
@@ -200,7 +200,7 @@ fn a_switch_that_was_unpinned_while_no_daemon_ran() {
             true,
         ),
         (
-            "the switch and the programs",
+            "the epoch and the programs",
             |host| {
                 fs::remove_file(host.pins().map("dpd_live")).unwrap();
                 fs::remove_dir_all(host.pins().loads()).unwrap();
@@ -240,7 +240,7 @@ fn a_first_start_that_fails_attaches_nothing() {
         assert!(attach::held(&host.pins()).is_empty());
         assert!(
             Pins::numbers(&host.pins().generations()).is_empty(),
-            "the tables that counted for a moment are gone"
+            "the tables that were live for a moment are gone"
         );
         drop(reconciler);
         assert!(Pins::numbers(&host.pins().loads()).is_empty());

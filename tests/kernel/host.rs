@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::load::Release;
-use dpd::bpf::pins::Pins;
+use dpd::bpf::image::ProgramImage;
 use dpd::bpf::reader::Reader;
+use dpd::bpf::sys::pins::Pins;
 use dpd::config::Config;
 use dpd::model::conntrack::Connection;
 use dpd::model::host::HostState;
@@ -166,8 +166,13 @@ fn look_again() {
 impl Host {
     /// The configuration in a text, with this host's places.
     pub fn config(&self, text: &str) -> Config {
+        self.config_with("", text)
+    }
+
+    /// The same, with more keys of `[daemon]`.
+    pub fn config_with(&self, daemon: &str, text: &str) -> Config {
         let path = self.files.path().join("config.toml");
-        let daemon = format!("[daemon]\nbpf_root = {:?}\n", self.root);
+        let daemon = format!("[daemon]\nbpf_root = {:?}\n{daemon}", self.root);
         fs::write(&path, format!("{daemon}{text}")).expect("write the configuration");
         let loaded = dpd::config::load(&path)
             .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
@@ -198,13 +203,18 @@ impl Host {
     }
 
     /// The same, of another version of dpd.
-    pub fn take_over_as(&self, config: &Config, release: Release<'static>) -> Reconciler {
+    pub fn take_over_as(&self, config: &Config, release: ProgramImage<'static>) -> Reconciler {
         when_unlocked(|| Reconciler::start_as(config, Mechanism::Tcx, release))
     }
 
-    /// Takes everything away; answers with what that was.
+    /// Removes everything; returns what that was.
     pub fn cleanup(&self) -> Vec<String> {
-        when_unlocked(|| dpd::reconcile::cleanup(&self.root))
+        self.cleanup_with(false)
+    }
+
+    /// The same, with expedited grace periods if it may.
+    pub fn cleanup_with(&self, may_expedite_rcu: bool) -> Vec<String> {
+        when_unlocked(|| dpd::reconcile::cleanup(&self.root, may_expedite_rcu))
     }
 
     pub fn apply(&self, reconciler: &mut Reconciler, config: &Config) -> Applied {
@@ -242,7 +252,7 @@ impl Host {
 
     /// Our pinned links by name.
     pub fn links(&self) -> BTreeMap<String, LinkInfo> {
-        dpd::bpf::pins::names(&self.pins().links())
+        dpd::bpf::sys::pins::names(&self.pins().links())
             .into_iter()
             .filter(|name| self.pins().links().join(name).is_file())
             .map(|name| {
@@ -268,7 +278,7 @@ impl Host {
 
     /// The ids of the maps pinned in a folder, by name.
     pub fn map_ids(&self, folder: &Path) -> BTreeMap<String, u32> {
-        dpd::bpf::pins::names(folder)
+        dpd::bpf::sys::pins::names(folder)
             .into_iter()
             .filter_map(|name| {
                 let map = MapHandle::from_pinned_path(folder.join(&name)).ok()?;
@@ -489,7 +499,7 @@ impl Picture {
     pub fn of(host: &Host) -> Picture {
         let pins = host.pins();
         let epoch = host.reader().epoch().expect("read the epoch");
-        let outer = dpd::bpf::pins::names(&pins.maps());
+        let outer = dpd::bpf::sys::pins::names(&pins.maps());
         let slot = |slot: u64| {
             let held = outer.iter().filter_map(|name| {
                 let map = MapHandle::from_pinned_path(pins.map(name)).ok()?;
@@ -505,13 +515,13 @@ impl Picture {
         idle.retain(|name, id| live.get(name) != Some(id));
         Picture {
             epoch,
-            folders: dpd::bpf::pins::names(host.root()),
+            folders: dpd::bpf::sys::pins::names(host.root()),
             tables: host.table_ids().into_iter().collect(),
             live,
             idle,
             maps: host.map_ids(&pins.maps()).into_iter().collect(),
             links: host.link_ids(),
-            marks: dpd::bpf::pins::names(&pins.links()),
+            marks: dpd::bpf::sys::pins::names(&pins.links()),
             filters: host.filters(),
             loads: Pins::numbers(&pins.loads()),
             generations: Pins::numbers(&pins.generations()),

@@ -8,20 +8,20 @@ mod common;
 mod generate;
 
 mod foreign;
-mod grace;
 mod host;
+mod slow_reader;
 
 mod ahead;
 mod apply;
 mod budget;
 mod clsact;
 mod drift;
+mod expedited_rcu;
 mod failure;
-mod hurry;
-mod outside;
 mod refusal;
 mod rollback;
 mod sweep;
 mod tcx;
+mod unmanaged;
 mod upgrade;
 mod uplink;

@@ -1,12 +1,13 @@
-//! Places where no daemon may start or clean up: each says why, and what to do.
+//! Roots where no daemon may start or clean up: each error has the reason and the remedy.
 
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::gate;
-use dpd::bpf::pins;
+use dpd::bpf::sys::call::{FaultGuard, inject_faults};
+use dpd::bpf::sys::lock;
+use dpd::bpf::sys::op::Op;
 use dpd::config::Config;
 use dpd::reconcile::{Reconciler, cleanup};
 use rustix::mount::MountFlags;
@@ -22,7 +23,7 @@ fn refusal(config: &Config) -> String {
 
 fn assert_says(error: &str, words: &[&str]) {
     for word in words {
-        assert!(error.contains(word), "{word:?} is not said: {error}");
+        assert!(error.contains(word), "{word:?} is missing: {error}");
     }
 }
 
@@ -35,7 +36,7 @@ fn a_second_daemon_on_the_same_root() {
         let place = host.root().display().to_string();
         let words = [&*pid, &*place, "stop it first"];
         assert_says(&refusal(&host.config(CONFIG)), &words);
-        let error = cleanup(host.root()).unwrap_err();
+        let error = cleanup(host.root(), false).unwrap_err();
         assert_says(&format!("{error:#}"), &words);
         assert_eq!(host.link_ids(), links, "nothing has changed");
         host.apply(&mut first, &host.changed("20001", "20009"));
@@ -44,11 +45,14 @@ fn a_second_daemon_on_the_same_root() {
     });
 }
 
-/// Does something once, right before an operation of these words.
-fn before(words: String, job: impl Fn() + Send + Sync + 'static) -> gate::Kept {
+/// Runs a job once, right before an operation.
+fn before(
+    is_due: impl Fn(&Op<'_>) -> bool + Send + Sync + 'static,
+    job: impl Fn() + Send + Sync + 'static,
+) -> FaultGuard {
     let is_done = AtomicBool::new(false);
-    gate::keep(Arc::new(move |what| {
-        if what == words && !is_done.swap(true, Ordering::Relaxed) {
+    inject_faults(Arc::new(move |op| {
+        if is_due(op) && !is_done.swap(true, Ordering::Relaxed) {
             job();
         }
         Ok(())
@@ -60,41 +64,44 @@ fn a_daemon_that_starts_while_the_root_is_cleaned_away() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
         let root = host.root().to_owned();
-        let kept = before(format!("lock {}", root.display()), move || {
-            cleanup(&root).expect("clean up");
+        let is_lock = |op: &Op<'_>| matches!(op, Op::LockDir { .. });
+        let guard = before(is_lock, move || {
+            cleanup(&root, false).expect("clean up");
             assert!(!root.exists(), "the folder that was opened is gone");
         });
         let first = host.start(Mechanism::Tcx);
-        drop(kept);
+        drop(guard);
         assert_says(&refusal(&host.config(CONFIG)), &["stop it first"]);
         drop(first);
     });
 }
 
 #[test]
-fn nobody_starts_in_a_root_that_is_about_to_go() {
+fn no_daemon_starts_in_a_root_that_is_being_removed() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
         let root = host.root().to_owned();
-        let kept = before(format!("remove {}", root.display()), move || {
-            let error = pins::lock(&root).expect_err("it is locked");
+        let dir = root.clone();
+        let is_removal = move |op: &Op<'_>| matches!(op, Op::RemoveDir { path } if *path == dir);
+        let guard = before(is_removal, move || {
+            let error = lock::lock(&root).expect_err("it is locked");
             assert_says(&format!("{error:#}"), &["stop it first"]);
         });
         host.cleanup();
-        drop(kept);
+        drop(guard);
         assert!(!host.root().exists());
     });
 }
 
 #[test]
-fn a_second_daemon_on_another_root_is_welcome() {
+fn a_second_daemon_on_another_root_starts() {
     on_host(|host| {
         let _first = host.start(Mechanism::Tcx);
         let mut config = host.config("");
         config.daemon.bpf_root = host.root().with_file_name("dpd-b");
         let mut second = Reconciler::start(&config).unwrap();
         host.apply(&mut second, &config);
-        assert!(host.asks(), "the first serves on");
+        assert!(host.asks(), "the first still serves");
     });
 }
 
@@ -108,7 +115,7 @@ fn a_folder_that_is_no_bpffs() {
         config.daemon.bpf_root = folder.path().to_owned();
         let words = ["not on a bpffs", "mount -t bpf bpf /sys/fs/bpf"];
         assert_says(&refusal(&config), &words);
-        let error = cleanup(folder.path()).unwrap_err();
+        let error = cleanup(folder.path(), false).unwrap_err();
         assert_says(&format!("{error:#}"), &["not on a bpffs"]);
         assert!(precious.exists(), "cleanup touched nothing");
         config.daemon.bpf_root = folder.path().join("deep/er");
@@ -131,7 +138,7 @@ fn a_read_only_bpffs() {
         let error = refusal(&host.config(CONFIG));
         rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
         assert_says(&error, &words);
-        assert!(host.asks(), "what was there goes on");
+        assert!(host.asks(), "what was there continues");
     });
 }
 
@@ -139,7 +146,7 @@ fn a_read_only_bpffs() {
 fn a_pinned_map_of_another_layout() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
-        // The counters where the table of fragments is wanted.
+        // The counters are pinned as the table of fragments.
         let path = host.pins().map("dpd_fragments");
         let stranger = host.pins().map("dpd_counters");
         fs::remove_file(&path).unwrap();
@@ -148,7 +155,7 @@ fn a_pinned_map_of_another_layout() {
             .pin(&path)
             .unwrap();
         let links = host.link_ids();
-        let words = ["dpd_fragments", "another kind", "dpd cleanup"];
+        let words = ["dpd_fragments", "another map type", "dpd cleanup"];
         assert_says(&refusal(&host.config(CONFIG)), &words);
         assert_eq!(host.link_ids(), links, "nothing has changed");
     });
@@ -159,10 +166,10 @@ fn a_first_start_with_a_table_that_no_memory_holds() {
     on_host(|host| {
         let mut config = host.config(CONFIG);
         config.conntrack.size = 1 << 29;
-        let words = ["load the eBPF programs", "libbpf's words", "dpd_ct_tcp"];
+        let words = ["load the eBPF programs", "messages of libbpf", "dpd_ct_tcp"];
         assert_says(&refusal(&config), &words);
         for folder in [host.pins().maps(), host.pins().loads()] {
-            let left = dpd::bpf::pins::names(&folder);
+            let left = dpd::bpf::sys::pins::names(&folder);
             assert!(left.is_empty(), "{}: {left:?}", folder.display());
         }
         drop(host.start(Mechanism::Tcx));

@@ -1,19 +1,21 @@
-//! Each operation of a change is refused in turn: before the switch all stays as it was and the error says which
-//! operation it was; after the switch the change stands, and what was left is cleared away with the next look.
+//! Each operation of a change is made to fail in turn. A row says what must be left: before the commit all is rolled back and
+//! the error names the operation; after it the change stands, and the next look cleans up the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::gate;
+use dpd::bpf::sys::call::{FaultGuard, inject_faults};
+use dpd::bpf::sys::op::Op;
 use dpd::config::Config;
 use dpd::reconcile::Reconciler;
 use rustix::io::Errno;
 
 use crate::host::{CONFIG, Host, Picture, on_host};
 
-/// What both configurations have. `lxc-turning` is an endpoint in one and an uplink in the other.
+/// What both configurations have. `lxc-turning` changes its role between them.
 const COMMON: &str = r#"
 [interfaces.lxc-client]
 role      = "endpoint"
@@ -87,7 +89,7 @@ audit = true
 deny = ["203.0.113.0/24"]
 "#;
 
-/// A configuration and the service that answers under it.
+/// A configuration and the service that answers with it.
 struct Side<'a> {
     tables: &'a str,
     rest: &'a str,
@@ -111,7 +113,7 @@ const RESIZED: Side<'_> = Side {
     ..OLD
 };
 
-fn lay_interfaces(host: &Host) {
+fn create_interfaces(host: &Host) {
     for name in ["lxc-leaving", "lxc-turning", "lxc-coming", "uplink0"] {
         host.namespace
             .ip(&format!("link add {name} type veth peer name {name}-p"));
@@ -127,299 +129,422 @@ fn configuration(host: &Host, side: &Side<'_>, note: &str) -> Config {
     host.config(&format!("{COMMON}{tables}{rest}"))
 }
 
-/// Refuses one operation of a change, each time another.
-struct Refuser {
-    /// Which it may refuse at all.
-    may: fn(&str) -> bool,
-    /// What was refused in other tries: an operation without its numbers, which differ from change to change, and how
-    /// often it had been asked for before.
-    refused: BTreeSet<(String, usize)>,
-    asked: BTreeMap<String, usize>,
-    /// What is refused in this try, in its own words.
-    fired: Option<String>,
+/// What must be left of a change with a failed operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Left {
+    /// All is as before the change: the operation comes before the commit.
+    RolledBack,
+    /// The change stands, and the next look does the rest: the operation comes after the commit.
+    Committed,
 }
 
-impl Refuser {
-    fn ask(&mut self, words: &str) -> std::io::Result<()> {
-        let name = without_numbers(words);
-        let count = self.asked.entry(name.clone()).or_default();
+/// A kind of operation, and what must be left if one of it fails.
+struct Row {
+    name: &'static str,
+    is_it: fn(&Op<'_>) -> bool,
+    left: &'static [Left],
+}
+
+const BEFORE: &[Left] = &[Left::RolledBack];
+const AFTER: &[Left] = &[Left::Committed];
+/// Of the kind there are operations before the commit, and others after it.
+const BOTH: &[Left] = &[Left::RolledBack, Left::Committed];
+
+macro_rules! row {
+    ($pattern:pat $(if $guard:expr)?, $left:expr) => {
+        Row {
+            name: stringify!($pattern $(if $guard)?),
+            is_it: |op| matches!(*op, $pattern $(if $guard)?),
+            left: $left,
+        }
+    };
+}
+
+/// Makes one operation of a change fail, each time another.
+struct Failing {
+    /// The operations that may fail at all.
+    may_fail: fn(&Op<'_>) -> bool,
+    rows: &'static [Row],
+    /// What failed in earlier rounds: an operation and how often it came before. Rounds differ in their epochs, loads and
+    /// rows, so numbers are left out.
+    failed: BTreeSet<(String, usize)>,
+    seen: BTreeMap<String, usize>,
+    /// What fails in this round: its text, and its rows.
+    now: Option<Failed>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Failed {
+    text: String,
+    /// Index of its row; `None`: it has none.
+    row: Option<usize>,
+}
+
+impl Failing {
+    fn see(&mut self, op: &Op<'_>) -> std::io::Result<()> {
+        let text = op.to_string();
+        let name: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let count = self.seen.entry(name.clone()).or_default();
         *count += 1;
-        let may = self.fired.is_none() && (self.may)(words);
-        if !may || !self.refused.insert((name, *count)) {
+        let may_fail = self.now.is_none() && (self.may_fail)(op);
+        if !may_fail || !self.failed.insert((name, *count)) {
             return Ok(());
         }
-        self.fired = Some(words.to_owned());
+        let row = self.rows.iter().position(|row| (row.is_it)(op));
+        self.now = Some(Failed { text, row });
         Err(Errno::NOMEM.into())
     }
 }
 
-fn without_numbers(words: &str) -> String {
-    let numbers = words.chars().filter(|c| !c.is_ascii_digit());
-    numbers.collect()
-}
-
-/// What came of one try.
+/// The result of one round.
 struct Outcome {
-    refused: Option<String>,
+    failed: Option<Failed>,
     error: Option<String>,
 }
 
-/// When the tables of a change are written.
+/// When the tables of a change are staged.
 #[derive(Clone, Copy, PartialEq)]
-enum Writing {
+enum Staging {
     Ahead,
-    Then,
+    WithTheChange,
 }
 
 fn try_once(
     host: &Host,
     reconciler: &mut Reconciler,
-    refuser: &Arc<Mutex<Refuser>>,
+    failing: &Arc<Mutex<Failing>>,
     config: &Arc<Config>,
-    writing: Writing,
+    staging: Staging,
 ) -> Outcome {
-    if writing == Writing::Ahead {
-        reconciler.prepare_ahead(config.clone(), host.world());
+    if staging == Staging::Ahead {
+        reconciler.stage_ahead(config.clone(), host.world());
     }
-    refuser.lock().unwrap().asked.clear();
-    let asked = refuser.clone();
-    let kept = gate::keep(Arc::new(move |words| asked.lock().unwrap().ask(words)));
+    failing.lock().unwrap().seen.clear();
+    let seen = failing.clone();
+    let guard = inject_faults(Arc::new(move |op| seen.lock().unwrap().see(op)));
     let done = reconciler.apply(config, &host.world(), |_, _| {
-        let fired = &refuser.lock().unwrap().fired;
-        assert_eq!(*fired, None, "refused, and the change goes on");
+        let failed = &failing.lock().unwrap().now;
+        assert_eq!(*failed, None, "it failed, and the change goes on");
     });
-    drop(kept);
+    drop(guard);
     Outcome {
-        refused: refuser.lock().unwrap().fired.take(),
+        failed: failing.lock().unwrap().now.take(),
         error: done.err().map(|error| format!("{error:#}")),
     }
 }
 
-/// Refuses each operation of the change from one side to the other in turn that may be refused; answers with their
-/// words.
-fn refuse_each(
+/// A change, and the operations of it that are to fail.
+struct Case<'a> {
+    from: &'a Side<'a>,
+    to: &'a Side<'a>,
+    may_fail: fn(&Op<'_>) -> bool,
+    staging: Staging,
+    rows: &'static [Row],
+}
+
+/// The change with each of its operations failing in turn; returns what was left, by row.
+fn fail_each(
     host: &Host,
     reconciler: &mut Reconciler,
-    [from, to]: [&Side<'_>; 2],
-    may: fn(&str) -> bool,
-    writing: Writing,
-) -> Vec<String> {
-    let refuser = Arc::new(Mutex::new(Refuser {
-        may,
-        refused: BTreeSet::new(),
-        asked: BTreeMap::new(),
-        fired: None,
+    case: &Case<'_>,
+) -> BTreeMap<usize, Vec<Left>> {
+    let failing = Arc::new(Mutex::new(Failing {
+        may_fail: case.may_fail,
+        rows: case.rows,
+        failed: BTreeSet::new(),
+        seen: BTreeMap::new(),
+        now: None,
     }));
-    let mut words = Vec::new();
-    let config = Arc::new(configuration(host, to, "x"));
+    let config = Arc::new(configuration(host, case.to, "x"));
     let clean = Picture::of(host).tidy("at the start");
-    let mut left = Vec::new();
+    let mut by_row: BTreeMap<usize, Vec<Left>> = BTreeMap::new();
+    let mut hooks = Vec::new();
     for round in 0.. {
         let before = Picture::of(host);
-        let outcome = try_once(host, reconciler, &refuser, &config, writing);
-        let Some(refused) = outcome.refused else {
-            assert_eq!(outcome.error, None, "nothing was refused");
+        let outcome = try_once(host, reconciler, &failing, &config, case.staging);
+        let Some(failed) = outcome.failed else {
+            assert_eq!(outcome.error, None, "nothing failed");
             break;
         };
-        let what = format!("round {round}, refused: {refused}");
-        match outcome.error {
+        let what = format!("round {round}, failed: {}", failed.text);
+        let row = failed
+            .row
+            .unwrap_or_else(|| panic!("{what}: it has no row"));
+        let left = match outcome.error {
             Some(error) => {
-                assert!(error.contains(&refused), "{what}: the error says {error}");
-                assert!(
-                    error.contains("MemoryMax="),
-                    "{what}: no way out in {error}"
-                );
+                assert!(error.contains(&failed.text), "{what}: the error is {error}");
+                assert!(error.contains("MemoryMax="), "{what}: no remedy in {error}");
                 Picture::of(host).assert_still(&before, &what);
-                assert!(
-                    host.asks_at(from.service),
-                    "{what}: the old service answers"
-                );
+                assert!(host.asks_at(case.from.service), "{what}: the old service");
+                Left::RolledBack
             }
             None => {
-                // The next look clears away what is left. There is none if nothing is.
+                // The next look cleans up what is left, if anything is.
                 if !reconciler.is_unfinished() {
-                    left.push(Picture::of(host).tidy(&what));
+                    hooks.push(Picture::of(host).tidy(&what));
                 }
                 let epoch = reconciler.epoch();
                 host.apply(reconciler, &config);
                 assert!(
                     !reconciler.is_unfinished(),
-                    "{what}: it would look for ever"
+                    "{what}: it would retry forever"
                 );
-                assert_eq!(
-                    reconciler.epoch(),
-                    epoch,
-                    "{what}: nothing is to be changed"
-                );
-                assert!(host.asks_at(to.service), "{what}: the new service answers");
-                left.push(Picture::of(host).tidy(&what));
+                assert_eq!(reconciler.epoch(), epoch, "{what}: no new generation");
+                assert!(host.asks_at(case.to.service), "{what}: the new service");
+                hooks.push(Picture::of(host).tidy(&what));
+                Left::Committed
             }
-        }
-        let good = configuration(host, from, &format!("r{round}"));
-        host.apply(reconciler, &good);
-        assert_eq!(
-            Picture::of(host).tidy(&what),
-            clean,
-            "{what}: the next good file"
-        );
+        };
+        let expected = case.rows[row].left;
         assert!(
-            host.asks_at(from.service),
-            "{what}: the next good file's service answers"
+            expected.contains(&left),
+            "{what}: {left:?}, not {expected:?}"
         );
-        let folders = Picture::of(host).folders;
-        assert_eq!(folders.len(), 1, "{what}: {folders:?}");
-        words.push(refused);
+        by_row.entry(row).or_default().push(left);
+        restore(host, reconciler, case.from, &clean, &format!("r{round}"));
     }
     let clean = Picture::of(host).tidy("at the end");
     assert!(
-        left.iter().all(|left| *left == clean),
-        "{left:?}, and at the end {clean:?}"
+        hooks.iter().all(|left| *left == clean),
+        "{hooks:?}, and at the end {clean:?}"
     );
-    assert!(host.asks_at(to.service), "the new service answers at last");
-    words
+    assert!(host.asks_at(case.to.service), "the new service at last");
+    by_row
 }
 
-fn check(
-    mechanism: Mechanism,
-    changes: &[[&Side<'_>; 2]],
-    may: fn(&str) -> bool,
-    writing: Writing,
-    expected: &[&str],
+/// The next good configuration leaves nothing of a failure.
+fn restore(
+    host: &Host,
+    reconciler: &mut Reconciler,
+    from: &Side<'_>,
+    clean: &(Vec<String>, usize),
+    note: &str,
 ) {
+    let good = configuration(host, from, note);
+    host.apply(reconciler, &good);
+    let what = format!("the next good file, {note}");
+    assert_eq!(Picture::of(host).tidy(&what), *clean, "{what}");
+    assert!(host.asks_at(from.service), "{what}: its service answers");
+    let folders = Picture::of(host).folders;
+    assert_eq!(folders.len(), 1, "{what}: {folders:?}");
+}
+
+/// Each row must be hit, in every way that it lists.
+fn check(mechanism: Mechanism, cases: &[Case<'_>]) {
     on_host(|host| {
-        lay_interfaces(host);
-        let first = configuration(host, changes[0][0], "start");
+        create_interfaces(host);
+        let first = configuration(host, cases[0].from, "start");
         let mut reconciler = host.take_over(&first, mechanism);
         host.apply(&mut reconciler, &first);
-        assert!(host.asks_at(changes[0][0].service));
-        let mut refused = Vec::new();
-        for change in changes {
-            refused.extend(refuse_each(host, &mut reconciler, *change, may, writing));
+        assert!(host.asks_at(cases[0].from.service));
+        let rows = cases[0].rows;
+        let mut by_row: BTreeMap<usize, Vec<Left>> = BTreeMap::new();
+        for case in cases {
+            for (row, left) in fail_each(host, &mut reconciler, case) {
+                by_row.entry(row).or_default().extend(left);
+            }
         }
-        for words in expected {
-            assert!(
-                refused.iter().any(|refused| refused.contains(words)),
-                "nothing was refused that says {words:?}: {refused:#?}"
-            );
-        }
+        let seen = |index| by_row.get(&index).cloned().unwrap_or_default();
+        let missing = rows.iter().enumerate().flat_map(|(index, row)| {
+            let left = row.left.iter();
+            let missing = left.filter(move |left| !seen(index).contains(left));
+            missing.map(|left| format!("{}: never {left:?}", row.name))
+        });
+        assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new());
     });
 }
 
 #[test]
-fn each_operation_of_a_change_refused_in_turn_with_tcx() {
-    let changes = [[&OLD, &NEW], [&NEW, &OLD]];
-    check(
-        Mechanism::Tcx,
-        &changes,
-        |_| true,
-        Writing::Then,
-        &[
-            "make the folder",
-            "make map policy for",
-            "table services: write rows",
-            "/catalog",
-            "into slot",
-            "create a tcx link at ingress",
-            "update the link",
-            "attach dpd_xdp_entry",
-            "-egress",
-            "detach the link",
-            "unpin",
-            "delete a row of",
-        ],
-    );
-}
-
-/// The tables have been written before: nothing of them may be left either.
-#[test]
-fn each_operation_of_a_switch_refused_in_turn() {
-    check(
-        Mechanism::Tcx,
-        &[[&OLD, &NEW], [&NEW, &OLD]],
-        |_| true,
-        Writing::Ahead,
-        &[
-            "clear row",
-            "create a tcx link at ingress",
-            "update the link",
-            "attach dpd_xdp_entry",
-            "detach the link",
-            "unpin",
-            "delete a row of",
-        ],
-    );
-}
-
-#[test]
-fn each_operation_of_a_change_refused_in_turn_with_clsact() {
-    check(
-        Mechanism::Clsact,
-        &[[&OLD, &NEW]],
-        |_| true,
-        Writing::Then,
-        &[
-            "make the clsact qdisc",
-            "put a filter into the clsact qdisc at egress",
-            "attach dpd_xdp_entry",
-            "take a filter off the clsact qdisc at ingress",
-            "remove the clsact qdisc",
-            "-qdisc",
-            "-clsact",
-        ],
-    );
-}
-
-#[test]
-fn operations_of_a_change_of_size_refused_in_turn() {
-    // Each try loads the programs anew. Of many alike the first and the last will do, and what other changes have too
-    // is refused there; all are refused where somebody has the time.
-    let may = |words: &str| {
-        const SOME: [&str; 12] = [
-            "dpd_live",
-            "dpd_ct_tcp",
-            "load the eBPF programs",
-            "-next/load/",
-            "tail_handle_ipv4 into",
-            "tail_respond into",
-            "make the folder",
-            "table prefilter into",
-            "-ingress",
-            "former dpd_from_container",
-            "move ",
-            "dpd_drop_counts",
-        ];
-        const BUT: [&str; 2] = ["/load/1/tail_", "/load/1/dpd_"];
-        let is_first_or_last = words.ends_with("/dpd_scratch") || words.ends_with("/dpd_xdp_entry");
-        std::env::var_os("DPD_TEST_EACH_OPERATION").is_some()
-            || is_first_or_last
-            || SOME.iter().any(|some| words.contains(some))
-                && !BUT.iter().any(|but| words.contains(but))
+fn each_operation_of_a_change_fails_in_turn_with_tcx() {
+    let case = |from, to| Case {
+        from,
+        to,
+        may_fail: |_| true,
+        staging: Staging::WithTheChange,
+        rows: TCX,
     };
-    check(
-        Mechanism::Tcx,
-        &[[&OLD, &RESIZED]],
-        may,
-        Writing::Then,
-        &[
-            "load the eBPF programs",
-            "-next/maps/dpd_ct_tcp",
-            "-next/load/1/dpd_xdp_entry",
-            "put tail_respond into the chain",
-            "lead to the former dpd_from_container",
-            "lead to the former dpd_ct_tcp",
-            "update the link",
-            "move ",
-        ],
-    );
+    check(Mechanism::Tcx, &[case(&OLD, &NEW), case(&NEW, &OLD)]);
 }
 
-/// Refuses an operation that says the one word, and from then on all that say one of the others.
-fn refuse_from(first: &'static str, then: &'static [&'static str]) -> gate::Kept {
-    let begun = AtomicBool::new(false);
-    gate::keep(Arc::new(move |words| {
-        let begins = words.contains(first) && !begun.swap(true, Ordering::Relaxed);
-        let goes_on = begun.load(Ordering::Relaxed) && then.iter().any(|then| words.contains(then));
-        if begins || goes_on {
+const TCX: &[Row] = &[
+    row!(Op::CreateDir { .. }, BEFORE),
+    row!(Op::CreateMap { map: "policy", .. }, BEFORE),
+    row!(Op::CreateMap { .. }, BEFORE),
+    row!(
+        Op::WriteRows {
+            table: "services",
+            ..
+        },
+        BEFORE
+    ),
+    row!(Op::WriteRows { .. }, BEFORE),
+    row!(Op::Pin { path } if path.ends_with("catalog"), BEFORE),
+    row!(Op::Pin { .. }, BEFORE),
+    row!(Op::FillSlot { .. }, BEFORE),
+    row!(Op::CreateLink { hook: "ingress" }, BEFORE),
+    row!(Op::CreateLink { .. }, BEFORE),
+    row!(Op::UpdateLink { .. }, BEFORE),
+    row!(Op::AttachXdp { .. }, BEFORE),
+    row!(Op::MarkUnmanaged { .. }, BEFORE),
+    row!(Op::ClearCounters { .. }, BEFORE),
+    row!(Op::OpenMap { .. }, BOTH),
+    row!(Op::DetachLink { .. }, AFTER),
+    row!(Op::Unpin { .. }, BOTH),
+    row!(Op::DeleteRow { .. }, AFTER),
+    row!(Op::RemoveDir { .. }, AFTER),
+];
+
+/// The tables were staged before: nothing of them may be left either.
+#[test]
+fn each_operation_of_a_commit_fails_in_turn() {
+    let case = |from, to| Case {
+        from,
+        to,
+        may_fail: |_| true,
+        staging: Staging::Ahead,
+        rows: STAGED_AHEAD,
+    };
+    check(Mechanism::Tcx, &[case(&OLD, &NEW), case(&NEW, &OLD)]);
+}
+
+const STAGED_AHEAD: &[Row] = &[
+    row!(Op::ClearCounters { .. }, BEFORE),
+    row!(Op::CreateLink { hook: "ingress" }, BEFORE),
+    row!(Op::CreateLink { .. }, BEFORE),
+    row!(Op::UpdateLink { .. }, BEFORE),
+    row!(Op::AttachXdp { .. }, BEFORE),
+    row!(Op::MarkUnmanaged { .. }, BEFORE),
+    row!(Op::OpenMap { .. }, BOTH),
+    row!(Op::Pin { .. }, BEFORE),
+    row!(Op::DetachLink { .. }, AFTER),
+    row!(Op::Unpin { .. }, BOTH),
+    row!(Op::DeleteRow { .. }, AFTER),
+    row!(Op::RemoveDir { .. }, AFTER),
+];
+
+#[test]
+fn each_operation_of_a_change_fails_in_turn_with_clsact() {
+    let case = Case {
+        from: &OLD,
+        to: &NEW,
+        may_fail: |_| true,
+        staging: Staging::WithTheChange,
+        rows: CLSACT,
+    };
+    check(Mechanism::Clsact, &[case]);
+}
+
+const CLSACT: &[Row] = &[
+    row!(Op::CreateQdisc, BEFORE),
+    row!(Op::AttachFilter { hook: "egress" }, BEFORE),
+    row!(Op::AttachFilter { .. }, BEFORE),
+    row!(Op::AttachXdp { .. }, BEFORE),
+    row!(Op::CreateDir { path } if is_marker(path, "-qdisc"), BEFORE),
+    row!(Op::CreateDir { path } if is_marker(path, "-clsact"), BEFORE),
+    row!(Op::CreateDir { .. }, BEFORE),
+    row!(Op::DetachFilter { hook: "ingress" }, AFTER),
+    row!(Op::DetachFilter { .. }, AFTER),
+    row!(Op::DeleteQdisc, AFTER),
+    row!(Op::RemoveDir { path } if is_marker(path, "-qdisc"), AFTER),
+    row!(Op::RemoveDir { path } if is_marker(path, "-clsact"), AFTER),
+    row!(Op::CreateMap { .. }, BEFORE),
+    row!(Op::WriteRows { .. }, BEFORE),
+    row!(Op::Pin { .. }, BEFORE),
+    row!(Op::FillSlot { .. }, BEFORE),
+    row!(Op::MarkUnmanaged { .. }, BEFORE),
+    row!(Op::ClearCounters { .. }, BEFORE),
+    row!(Op::OpenMap { .. }, BOTH),
+    row!(Op::Unpin { .. }, BOTH),
+    row!(Op::DeleteRow { .. }, AFTER),
+];
+
+fn is_marker(path: &Path, suffix: &str) -> bool {
+    path.to_string_lossy().ends_with(suffix)
+}
+
+#[test]
+fn operations_of_a_change_of_size_fail_in_turn() {
+    let case = Case {
+        from: &OLD,
+        to: &RESIZED,
+        may_fail: is_worth_a_load,
+        staging: Staging::WithTheChange,
+        rows: RESIZE,
+    };
+    check(Mechanism::Tcx, &[case]);
+}
+
+/// Each round loads the programs again. Of many operations alike the first and the last will do, and other changes have the
+/// rest; all of them fail with `DPD_TEST_EACH_OPERATION` set.
+fn is_worth_a_load(op: &Op<'_>) -> bool {
+    let is_first_load = |path: &Path| path.parent().is_some_and(|dir| dir.ends_with("load/1"));
+    let is_next = |path: &Path| path.to_string_lossy().contains("-next/");
+    let is_it = match *op {
+        Op::LoadPrograms | Op::CreateDir { .. } | Op::CreatePinDir { .. } | Op::MoveDir { .. } => {
+            true
+        }
+        Op::FillChain { step } => ["tail_handle_ipv4", "tail_respond"].contains(&step),
+        Op::FillSlot { table, .. } => table == "prefilter",
+        Op::PublishPrevious { object } => ["dpd_from_container", "dpd_ct_tcp"].contains(&object),
+        Op::ReuseMap { map } => map == "dpd_drop_counts",
+        Op::Unpin { path } | Op::Pin { path } | Op::OpenMap { path } => {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.unwrap_or_default();
+            let is_one = ["dpd_live", "dpd_ct_tcp", "dpd_drop_counts"].contains(&name);
+            let is_end = ["dpd_scratch", "dpd_xdp_entry"].contains(&name);
+            is_one || is_end || name.ends_with("-ingress") || (is_first_load(path) && is_next(path))
+        }
+        Op::UpdateLink { path } => is_marker(path, "-ingress"),
+        Op::DeleteRow { map } => map == "dpd_drop_counts",
+        _ => false,
+    };
+    is_it || std::env::var_os("DPD_TEST_EACH_OPERATION").is_some()
+}
+
+const RESIZE: &[Row] = &[
+    row!(Op::LoadPrograms, BEFORE),
+    row!(Op::ReuseMap { .. }, BEFORE),
+    row!(
+        Op::FillChain {
+            step: "tail_respond"
+        },
+        BEFORE
+    ),
+    row!(Op::FillChain { .. }, BEFORE),
+    row!(Op::Pin { path } if path.ends_with("maps/dpd_ct_tcp"), BEFORE),
+    row!(Op::Pin { path } if path.ends_with("load/1/dpd_xdp_entry"), BEFORE),
+    row!(Op::Pin { .. }, BEFORE),
+    row!(Op::CreatePinDir { .. }, BEFORE),
+    row!(Op::CreateDir { .. }, BEFORE),
+    // Published before the programs are attached, and once more when the migration begins.
+    row!(
+        Op::PublishPrevious {
+            object: "dpd_from_container"
+        },
+        BEFORE
+    ),
+    row!(
+        Op::PublishPrevious {
+            object: "dpd_ct_tcp"
+        },
+        BOTH
+    ),
+    row!(Op::FillSlot { .. }, BEFORE),
+    row!(Op::UpdateLink { .. }, BEFORE),
+    row!(Op::OpenMap { .. }, BOTH),
+    row!(Op::Unpin { .. }, AFTER),
+    row!(Op::MoveDir { .. }, AFTER),
+];
+
+/// Makes an operation fail, and from then on all others of a kind.
+fn fail_from(
+    is_first: impl Fn(&Op<'_>) -> bool + Send + Sync + 'static,
+    is_later: impl Fn(&Op<'_>) -> bool + Send + Sync + 'static,
+) -> FaultGuard {
+    let has_begun = AtomicBool::new(false);
+    inject_faults(Arc::new(move |op| {
+        let begins = is_first(op) && !has_begun.swap(true, Ordering::Relaxed);
+        if begins || (has_begun.load(Ordering::Relaxed) && is_later(op)) {
             return Err(Errno::NOMEM.into());
         }
         Ok(())
@@ -427,22 +552,22 @@ fn refuse_from(first: &'static str, then: &'static [&'static str]) -> gate::Kept
 }
 
 #[test]
-fn an_interface_that_would_not_go_back_to_the_programs_before() {
+fn an_interface_whose_programs_can_not_be_rolled_back() {
     on_host(|host| {
         let old = host.config(CONFIG);
         let mut reconciler = host.start(Mechanism::Tcx);
         let [client, server] = ["lxc-client", "lxc-server"].map(|name| host.ifindex(name));
         assert!(client < server, "they are attached in this order");
         let config = host.config(&format!("{CONFIG}[conntrack]\nsize = 4096\n"));
-        // The client's hook has the new programs when the server's refuses them, and keeps them.
+        // The client's hooks have the new programs when the server's refuses them, and can't be updated back.
         let links = host.pins().next().links();
-        let update = |name: String| &*format!("update the link {}/{name}", links.display()).leak();
-        let kept = refuse_from(
-            update(format!("{server}-egress")),
-            Vec::leak(vec![update(format!("{client}-"))]),
-        );
+        let last = links.join(format!("{server}-egress"));
+        let of_client = ["ingress", "egress"].map(|side| links.join(format!("{client}-{side}")));
+        let is_last = move |op: &Op<'_>| matches!(op, Op::UpdateLink { path } if *path == last);
+        let is_client = move |op: &Op<'_>| matches!(op, Op::UpdateLink { path } if of_client.iter().any(|link| link == path));
+        let guard = fail_from(is_last, is_client);
         let error = host.refused(&mut reconciler, &config, &host.world());
-        drop(kept);
+        drop(guard);
         assert!(error.contains("interface lxc-server"), "{error}");
         assert!(
             host.asks_anew(),
@@ -457,20 +582,27 @@ fn an_interface_that_would_not_go_back_to_the_programs_before() {
 }
 
 #[test]
-fn a_kernel_that_refuses_all_from_some_operation_on_and_recovers() {
+fn all_operations_fail_from_one_on_until_the_kernel_recovers() {
     for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
         on_host(|host| {
-            lay_interfaces(host);
+            create_interfaces(host);
             let [old, new] = [&OLD, &NEW].map(|side| configuration(host, side, "x"));
             let mut reconciler = host.take_over(&old, mechanism);
             host.apply(&mut reconciler, &old);
-            for (round, first) in ["write rows", "into slot", "links/", "-xdp", "hits"]
-                .into_iter()
-                .enumerate()
-            {
-                let kept = refuse_from(first, &[""]);
+            type First = fn(&Op<'_>) -> bool;
+            let rows: [(&str, First); 5] = [
+                ("rows", |op| matches!(op, Op::WriteRows { .. })),
+                ("slots", |op| {
+                    matches!(op, Op::FillSlot { .. } | Op::ClearSlot { .. })
+                }),
+                ("links", |op| text_has(op, "links/")),
+                ("XDP", |op| text_has(op, "-xdp")),
+                ("hits", |op| text_has(op, "hits")),
+            ];
+            for (round, (first, is_first)) in rows.into_iter().enumerate() {
+                let guard = fail_from(is_first, |_| true);
                 let done = reconciler.apply(&new, &host.world(), |_, _| {});
-                drop(kept);
+                drop(guard);
                 let side = if done.is_ok() { &NEW } else { &OLD };
                 assert!(host.asks_at(side.service), "{first}: {done:?}");
                 for (side, note) in [(&NEW, "new"), (&OLD, "old")] {
@@ -485,4 +617,9 @@ fn a_kernel_that_refuses_all_from_some_operation_on_and_recovers() {
             }
         });
     }
+}
+
+/// For operations that have a path or name in common, whatever their kind.
+fn text_has(op: &Op<'_>, word: &str) -> bool {
+    op.to_string().contains(word)
 }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::conntrack::{Tables, now_ns};
+use dpd::bpf::state::conntrack::{Tables, now_ns};
 use dpd::model::conntrack::ConntrackState;
 use dpd::model::protocol::Protocol;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Found, Mechanism};
-use dpd::bpf::hook::Role;
 use dpd::reconcile::Reconciler;
 use libbpf_rs::libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use libbpf_rs::{Link, MapCore, MapHandle};
@@ -262,7 +262,7 @@ fn cleanup_keeps_what_others_pinned_below_the_root() {
         let other = host.root().join("theirs");
         std::fs::create_dir(&other).unwrap();
         host.cleanup();
-        assert_eq!(dpd::bpf::pins::names(host.root()), ["theirs"]);
+        assert_eq!(dpd::bpf::sys::pins::names(host.root()), ["theirs"]);
         assert!(!host.pins().version().exists());
     });
 }

@@ -1,4 +1,4 @@
-//! A dpd of another version, or with tables of another layout, takes the datapath over: nothing is lost by it.
+//! A dpd of another version, or with tables of another layout or size, takes the datapath over without loss.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,14 +6,15 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 
 use dpd::bpf::attach::Mechanism;
-use dpd::bpf::gate;
-use dpd::bpf::load::Release;
-use dpd::bpf::pins::{self, Pins};
+use dpd::bpf::image::ProgramImage;
+use dpd::bpf::sys::call::inject_faults;
+use dpd::bpf::sys::op::Op;
+use dpd::bpf::sys::pins::{self, Pins};
 use dpd::config::Config;
 use dpd::reconcile::Reconciler;
 use libbpf_rs::{MapCore, MapHandle, MapType};
 
-use crate::common::release::{narrow, other, own};
+use crate::common::image::{narrow, other, own};
 use crate::host::{CONFIG, Host, SECOND, all_maps, all_programs, on_host, wait_until_gone};
 
 /// Connections that outlive a test on a busy machine.
@@ -23,7 +24,7 @@ fn lasting(host: &Host) -> Config {
     host.config(&format!("{CONFIG}{LASTING}"))
 }
 
-/// With two backends: a connection that were begun anew would be seen to change.
+/// With two backends: a connection that was lost could be seen to change its backend.
 fn of_two(host: &Host, more: &str) -> Config {
     let one = "[\"10.200.0.44:53\"]";
     let two = format!("[\"10.200.0.44:53\", {SECOND:?}]");
@@ -34,18 +35,31 @@ fn of_two(host: &Host, more: &str) -> Config {
 }
 
 fn version() -> u32 {
-    Release::own().version
+    ProgramImage::own().version
 }
 
 /// The version before ours, with another layout.
-fn former() -> Release<'static> {
+fn previous() -> ProgramImage<'static> {
     other(version() - 1)
 }
 
-fn started(host: &Host, config: &Config, release: Release<'static>) -> Reconciler {
-    let mut reconciler = host.take_over_as(config, release);
+/// Our version, which takes over from that one: the real one refuses layouts that were never released.
+fn current() -> ProgramImage<'static> {
+    own(version())
+}
+
+fn started(host: &Host, config: &Config, image: ProgramImage<'static>) -> Reconciler {
+    let mut reconciler = host.take_over_as(config, image);
     host.apply(&mut reconciler, config);
     reconciler
+}
+
+/// The error of a start that must fail.
+fn refusal(config: &Config, image: ProgramImage<'static>) -> String {
+    match Reconciler::start_as(config, Mechanism::Tcx, image) {
+        Ok(_) => panic!("this must be refused"),
+        Err(error) => format!("{error:#}"),
+    }
 }
 
 /// What is pinned below the root, and what the links are and lead to.
@@ -112,12 +126,12 @@ fn program_id(program: &std::os::fd::OwnedFd) -> u32 {
 }
 
 #[test]
-fn connections_counts_and_numbers_are_kept() {
+fn connections_counters_and_ids_are_kept() {
     on_host(|host| {
         let config = lasting(host);
-        let first = started(host, &config, former());
+        let first = started(host, &config, previous());
         for _ in 0..5 {
-            assert!(host.asks(), "the former version serves");
+            assert!(host.asks(), "the previous version serves");
         }
         let old = Pins::of_version(host.root(), version() - 1);
         let catalog = first.live().expect("it is live").catalog.clone();
@@ -126,13 +140,13 @@ fn connections_counts_and_numbers_are_kept() {
         let (programs, maps) = pinned(&old);
         drop(first);
 
-        let mut second = host.take_over(&config, Mechanism::Tcx);
+        let mut second = host.take_over_as(&config, current());
         let applied = host.apply(&mut second, &config);
         assert_eq!(applied.epoch, epoch + 1, "the epoch goes on");
         assert_eq!(
             pins::names(host.root()),
             [host.pins().name()],
-            "the former folder is gone"
+            "the previous directory is gone"
         );
         assert_eq!(
             link_ids(&host.pins()),
@@ -140,7 +154,7 @@ fn connections_counts_and_numbers_are_kept() {
             "the links are those that were"
         );
         let now = host.reader().state().unwrap().catalog;
-        assert_eq!(now, catalog, "every number means what it meant");
+        assert_eq!(now, catalog, "every id means what it meant");
 
         assert_eq!(
             host.forwarded("lxc-client", "egress"),
@@ -167,11 +181,11 @@ fn connections_counts_and_numbers_are_kept() {
         );
 
         let (ours, our_maps) = pinned(&host.pins());
-        wait_until_gone("former programs", &(&programs - &ours), all_programs);
-        wait_until_gone("former maps", &(&maps - &our_maps), all_maps);
+        wait_until_gone("previous programs", &(&programs - &ours), all_programs);
+        wait_until_gone("previous maps", &(&maps - &our_maps), all_maps);
         drop(second);
-        let third = started(host, &config, Release::own());
-        assert_eq!(third.epoch(), epoch + 2, "and a restart is as ever");
+        let third = started(host, &config, current());
+        assert_eq!(third.epoch(), epoch + 2, "and a restart works as ever");
     });
 }
 
@@ -221,7 +235,7 @@ fn no_packet_is_lost_from_version_to_version() {
 fn no_packet_is_lost_by_another_size_of_conntrack() {
     on_host(|host| {
         let config = of_two(host, "");
-        let mut reconciler = started(host, &config, Release::own());
+        let mut reconciler = started(host, &config, current());
         let lost = host.under_traffic(|wait_for| {
             for size in [65536, 262_144, 98304] {
                 let config = of_two(host, &format!("size = {size}\n"));
@@ -235,59 +249,66 @@ fn no_packet_is_lost_by_another_size_of_conntrack() {
     });
 }
 
-/// A packet may still be on its way through the former chain, which is emptied when it goes.
+/// What matters for the order in which the previous programs are removed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    UpdateLink,
+    /// A write to an outer map, which waits for the programs that are running.
+    Wait,
+    RemovePrevious,
+}
+
+/// A packet may still be in the previous chain, which is emptied when it is removed.
 #[test]
-fn the_former_programs_go_a_grace_period_after_the_last_link_has_left_them() {
+fn previous_programs_are_removed_a_grace_period_after_the_last_link_was_updated() {
     let rows = [
-        ("a restart", Release::own(), "/load/1"),
-        ("another version", own(version() + 1), "/maps/dpd_live"),
+        ("a restart", own(version()), "load/1"),
+        ("another version", own(version() + 1), "maps/dpd_live"),
         (
             "another version's layout",
             other(version() + 1),
-            "/maps/dpd_live",
+            "maps/dpd_live",
         ),
     ];
-    for (what, release, gone) in rows {
+    for (what, image, removed) in rows {
         on_host(|host| {
             drop(host.start(Mechanism::Tcx));
-            let former = format!("unpin {}{gone}", host.pins().version().display());
+            let removed = host.pins().version().join(removed);
             let config = host.config(CONFIG);
-            let mut second = host.take_over_as(&config, release);
-            let (words, kept) = recorded();
-            host.apply(&mut second, &config);
-            drop(kept);
-            let words = words.lock().unwrap();
-            let last = words
-                .iter()
-                .rposition(|words| words.starts_with("update the link"));
-            let first = words.iter().position(|words| *words == former);
-            let (Some(last), Some(first)) = (last, first) else {
-                panic!("{what}: {words:#?}");
+            let mut second = host.take_over_as(&config, image);
+            let steps = Arc::new(Mutex::new(Vec::new()));
+            let guard = {
+                let steps = steps.clone();
+                inject_faults(Arc::new(move |op| {
+                    let step = match op {
+                        Op::UpdateLink { .. } => Step::UpdateLink,
+                        Op::FillSlot { .. } => Step::Wait,
+                        Op::Unpin { path } if *path == removed => Step::RemovePrevious,
+                        _ => return Ok(()),
+                    };
+                    steps.lock().unwrap().push(step);
+                    Ok(())
+                }))
             };
-            let between = words.get(last..first).unwrap_or_default();
-            // A write to an outer map waits for the programs that have begun.
-            let waits = |words: &String| words.starts_with("put table") && words.contains("slot");
-            assert!(between.iter().any(waits), "{what}: {words:#?}");
+            host.apply(&mut second, &config);
+            drop(guard);
+            let steps = steps.lock().unwrap();
+            let last = steps.iter().rposition(|step| *step == Step::UpdateLink);
+            let first = steps.iter().position(|step| *step == Step::RemovePrevious);
+            let (Some(last), Some(first)) = (last, first) else {
+                panic!("{what}: {steps:?}");
+            };
+            let between = steps.get(last..first).unwrap_or_default();
+            assert!(between.contains(&Step::Wait), "{what}: {steps:?}");
         });
     }
-}
-
-/// What is done on this thread, and on those that it starts, for as long as the second answer lives.
-fn recorded() -> (Arc<Mutex<Vec<String>>>, gate::Kept) {
-    let words = Arc::new(Mutex::new(Vec::new()));
-    let note = words.clone();
-    let kept = gate::keep(Arc::new(move |what| {
-        note.lock().unwrap().push(what.to_owned());
-        Ok(())
-    }));
-    (words, kept)
 }
 
 #[test]
 fn a_size_that_is_too_small_says_how_many_connections_it_forgets() {
     on_host(|host| {
         let large = lasting(host);
-        let mut reconciler = started(host, &large, Release::own());
+        let mut reconciler = started(host, &large, current());
         for port in 20000..20600 {
             let socket = UdpSocket::bind(("10.200.0.1", port)).expect("bind on the host");
             let sent = socket.send_to(b"nobody listens", "10.200.0.44:9");
@@ -318,12 +339,12 @@ fn a_size_that_is_too_small_says_how_many_connections_it_forgets() {
     });
 }
 
-/// What a change does is told by the tables that are carried over, not by those that are still empty.
+/// The effects of a change are counted in the tables that are migrated, not in those that are still empty.
 #[test]
-fn what_another_size_comes_with_is_counted_too() {
+fn effects_of_a_change_with_another_size_are_counted_too() {
     on_host(|host| {
         let config = lasting(host);
-        let mut reconciler = started(host, &config, Release::own());
+        let mut reconciler = started(host, &config, current());
         assert!(host.asks(), "a connection through the service");
         let text = format!("{CONFIG}{LASTING}size = 65536\n");
         let without = text.replace("[\"10.200.0.44:53\"]", "[]");
@@ -339,24 +360,27 @@ fn what_another_size_comes_with_is_counted_too() {
 }
 
 #[test]
-fn an_upgrade_that_fails_leaves_the_former_whole() {
+fn an_upgrade_that_fails_leaves_the_previous_version_intact() {
     on_host(|host| {
         let config = host.config(CONFIG);
-        drop(started(host, &config, former()));
+        drop(started(host, &config, previous()));
         let before = picture(host);
         let (vanished, world) = crate::failure::with_a_vanished_interface(host, CONFIG);
         for attempt in 1..=2 {
-            let mut second = host.take_over(&vanished, Mechanism::Tcx);
+            let mut second = host.take_over_as(&vanished, current());
             let error = host.refused(&mut second, &vanished, &world);
             assert!(error.contains("lxc-vanished"), "{error}");
             assert!(host.asks(), "attempt {attempt}: the service answers");
             drop(second);
             assert_eq!(picture(host), before, "attempt {attempt}");
-            assert!(host.asks(), "attempt {attempt}: the former serves on");
+            assert!(
+                host.asks(),
+                "attempt {attempt}: the previous one still serves"
+            );
         }
-        // The former may come back, and the new one may try again.
-        drop(started(host, &config, former()));
-        drop(started(host, &config, Release::own()));
+        // The previous version may come back, and the new one may try again.
+        drop(started(host, &config, previous()));
+        drop(started(host, &config, current()));
         assert!(host.asks(), "the next good one works");
         assert_eq!(pins::names(host.root()), [host.pins().name()]);
     });
@@ -366,15 +390,15 @@ fn an_upgrade_that_fails_leaves_the_former_whole() {
 fn an_upgrade_with_clsact_filters() {
     on_host(|host| {
         let config = of_two(host, "");
-        let start = |release| {
+        let start = |image| {
             let mut reconciler =
-                Reconciler::start_as(&config, Mechanism::Clsact, release).expect("take over");
+                Reconciler::start_as(&config, Mechanism::Clsact, image).expect("take over");
             host.apply(&mut reconciler, &config);
         };
-        start(former());
+        start(previous());
         let lost = host.under_traffic(|wait_for| {
             wait_for(5);
-            start(Release::own());
+            start(current());
             wait_for(5);
         });
         assert_eq!(lost, Vec::<String>::new());
@@ -385,15 +409,12 @@ fn an_upgrade_with_clsact_filters() {
 }
 
 #[test]
-fn what_cannot_be_carried_over_is_refused_with_the_ways_out() {
+fn what_can_not_be_migrated_is_refused_with_the_remedies() {
     on_host(|host| {
         let config = host.config(CONFIG);
         drop(started(host, &config, narrow(version() - 1)));
         let before = picture(host);
-        let error = match Reconciler::start(&config) {
-            Ok(_) => panic!("this must be refused"),
-            Err(error) => format!("{error:#}"),
-        };
+        let error = refusal(&config, current());
         let words = [
             "without losing connections and counters",
             "dpd_ct_",
@@ -402,13 +423,48 @@ fn what_cannot_be_carried_over_is_refused_with_the_ways_out() {
             "`dpd cleanup`",
         ];
         for word in words {
-            assert!(error.contains(word), "{word:?} is not said: {error}");
+            assert!(error.contains(word), "{word:?} is missing: {error}");
         }
         assert_eq!(picture(host), before, "nothing has changed");
-        assert!(host.asks(), "the former serves on");
+        assert!(host.asks(), "the previous one still serves");
         let removed = host.cleanup();
         assert_eq!(removed.len(), 3, "two interfaces and the pins: {removed:?}");
         assert!(!host.root().exists(), "the pins of another version go too");
+    });
+}
+
+/// In the layouts before the first release members had other names, and would be migrated as zero.
+#[test]
+fn a_layout_that_is_too_old_is_refused_and_serves_on() {
+    on_host(|host| {
+        let config = lasting(host);
+        let old = 3;
+        drop(started(host, &config, own(old)));
+        let before = picture(host);
+        let lost = host.under_traffic(|wait_for| {
+            wait_for(5);
+            for _ in 0..2 {
+                let error = refusal(&config, ProgramImage::own());
+                let words = [
+                    "an older version of dpd (abi-3)",
+                    "can't take over",
+                    "its programs and connections continue as they are",
+                    "start the older version again",
+                    "`dpd cleanup`",
+                ];
+                for word in words {
+                    assert!(error.contains(word), "{word:?} is missing: {error}");
+                }
+                assert_eq!(picture(host), before, "nothing has changed");
+            }
+            wait_for(20);
+        });
+        assert_eq!(lost, Vec::<String>::new());
+        drop(started(host, &config, own(old)));
+        assert!(host.asks(), "the older version may come back");
+        host.cleanup();
+        drop(host.start(Mechanism::Tcx));
+        assert!(host.asks(), "after the cleanup this one starts");
     });
 }
 
@@ -418,10 +474,7 @@ fn an_older_version_leaves_a_newer_datapath_alone() {
         let config = host.config(CONFIG);
         drop(started(host, &config, own(version() + 1)));
         let before = picture(host);
-        let error = match Reconciler::start(&config) {
-            Ok(_) => panic!("this must be refused"),
-            Err(error) => format!("{error:#}"),
-        };
+        let error = refusal(&config, ProgramImage::own());
         let newer = format!("abi-{}", version() + 1);
         for word in [
             &*newer,
@@ -429,47 +482,40 @@ fn an_older_version_leaves_a_newer_datapath_alone() {
             "start the newer version again",
             "`dpd cleanup`",
         ] {
-            assert!(error.contains(word), "{word:?} is not said: {error}");
+            assert!(error.contains(word), "{word:?} is missing: {error}");
         }
         assert_eq!(picture(host), before, "nothing has changed");
-        assert!(host.asks(), "the newer serves on");
+        assert!(host.asks(), "the newer one still serves");
     });
 }
 
 #[test]
-fn a_takeover_that_was_broken_off_is_finished_by_who_began_it() {
+fn an_interrupted_takeover_is_finished_by_its_own_version() {
     on_host(|host| {
         let config = lasting(host);
-        let mut running = started(host, &config, former());
-        assert!(host.asks(), "a connection to carry over");
+        let mut running = started(host, &config, previous());
+        assert!(host.asks(), "a connection to migrate");
         drop(running);
-        running = host.take_over(&config, Mechanism::Tcx);
-        let kept = gate::keep(Arc::new(|words| {
-            match words.starts_with("lead to the former") {
-                true => Err(std::io::ErrorKind::OutOfMemory.into()),
-                false => Ok(()),
-            }
+        running = host.take_over_as(&config, current());
+        let guard = inject_faults(Arc::new(|op| match op {
+            Op::PublishPrevious { .. } => Err(std::io::ErrorKind::OutOfMemory.into()),
+            _ => Ok(()),
         }));
         host.apply(&mut running, &config);
-        drop(kept);
+        drop(guard);
         drop(running);
-        let (former, between) = (format!("abi-{}", version() - 1), host.pins().name());
+        let (previous, between) = (format!("abi-{}", version() - 1), host.pins().name());
         let before = picture(host);
-        assert_eq!(pins::names(host.root()), [&*former, &*between]);
+        assert_eq!(pins::names(host.root()), [&*previous, &*between]);
 
-        let newer = Reconciler::start_as(&config, Mechanism::Tcx, other(version() + 1));
-        let error = match newer {
-            Ok(_) => panic!("this must be refused"),
-            Err(error) => format!("{error:#}"),
-        };
-        let start =
-            format!("start the version again that made {between}, which finishes its takeover");
-        for words in [&*former, &start, "`dpd cleanup`"] {
-            assert!(error.contains(words), "{words:?} is not said: {error}");
+        let error = refusal(&config, other(version() + 1));
+        let start = format!("start the version again that created {between}, which finishes it");
+        for words in [&*previous, &start, "`dpd cleanup`"] {
+            assert!(error.contains(words), "{words:?} is missing: {error}");
         }
         assert_eq!(picture(host), before, "nothing has changed");
 
-        drop(started(host, &config, Release::own()));
+        drop(started(host, &config, current()));
         assert_eq!(pins::names(host.root()), [between], "it is finished");
         let [connection] = &host.connections()[..] else {
             panic!("one connection: {:?}", host.connections());
@@ -481,14 +527,14 @@ fn a_takeover_that_was_broken_off_is_finished_by_who_began_it() {
 }
 
 #[test]
-fn readers_say_whose_datapath_is_there() {
+fn readers_report_a_datapath_of_another_version() {
     on_host(|host| {
         let config = host.config(CONFIG);
         let refused = || match dpd::bpf::reader::Reader::open(host.root()) {
             Ok(_) => panic!("there is nothing for this version to read"),
             Err(error) => format!("{error:#}"),
         };
-        drop(started(host, &config, former()));
+        drop(started(host, &config, previous()));
         let said = refused();
         assert!(said.contains("an older version of dpd"), "{said}");
         assert!(said.contains("restart the daemon"), "{said}");
@@ -499,11 +545,11 @@ fn readers_say_whose_datapath_is_there() {
 }
 
 #[test]
-fn what_an_upgrade_left_that_came_to_nothing_is_cleared_away() {
+fn remains_of_an_upgrade_that_failed_are_removed() {
     on_host(|host| {
         drop(host.start(Mechanism::Tcx));
         let epoch = host.reader().epoch().unwrap();
-        // As a newer version that was killed at different moments of its first start, and things that are not ours.
+        // As left by a newer version that was killed during its first start, and names that are not ours.
         let next = format!("{}-next/load/1", host.pins().name());
         for left in ["abi-998", "abi-999/maps", &next, "abi-7/links"] {
             fs::create_dir_all(host.root().join(left)).unwrap();

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
 
+use dpd::bpf::attach::hook::{Role, XDP_ENTRY};
+use dpd::bpf::attach::xdp::{self, Attached};
 use dpd::bpf::attach::{self, Mechanism};
-use dpd::bpf::hook::{Role, XDP_ENTRY};
-use dpd::bpf::pins::{self, Pins};
-use dpd::bpf::xdp::{self, Attached};
+use dpd::bpf::sys::pins::{self, Pins};
 use dpd::model::xdp::XdpMode;
-use dpd::reconcile::{Part, Refused};
+use dpd::reconcile::{AttachError, HookKind};
 use libbpf_rs::{Link, Program};
 
 use crate::common::namespace::Namespace;
@@ -228,7 +228,7 @@ fn native_where_the_driver_can_not_is_an_error_that_says_so() {
             let error = host.refused(&mut reconciler, &config, &host.world());
             for words in [
                 "interface uplink0",
-                "the driver can't run it",
+                "the driver does not support native XDP",
                 "xdp = \"auto\"",
             ] {
                 assert!(error.contains(words), "{error}");
@@ -298,7 +298,7 @@ fn somebody_elses_xdp_program_is_left_alone() {
             let epoch = reconciler.epoch();
             let error = host.refused(&mut reconciler, &config, &host.world());
             assert!(error.contains("interface uplink0"), "{error}");
-            assert!(error.contains("somebody else's is there"), "{error}");
+            assert!(error.contains("another tool's program is there"), "{error}");
             assert!(theirs.is_there(), "{word}");
             assert_eq!(reconciler.epoch(), epoch, "{word}: nothing has changed");
         }
@@ -356,9 +356,9 @@ fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
         for look in ["the first look", "the next"] {
             let done = reconciler.apply(&config, &host.world(), |_, _| {});
             let error = done.expect_err("it can't have XDP");
-            let refused = Refused {
+            let refused = AttachError {
                 interface: "uplink0".to_owned(),
-                part: Part::Xdp,
+                kind: HookKind::Xdp,
             };
             assert_eq!(error.downcast_ref(), Some(&refused), "{look}: {error:#}");
             let found = attach::find(&host.pins(), ifindex, Role::Uplink);

@@ -15,6 +15,7 @@ fn node() -> Node {
         bpf_root: "/sys/fs/bpf/dpd".into(),
         socket: "/run/dpd/dpd.sock".into(),
         log: crate::config::LogTarget::Auto,
+        expedite_rcu: false,
         is_certain: true,
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn daemon(root: &Table, report: &mut Report) -> Daemon {
         metrics: fields
             .parsed("metrics", value::listen_address)
             .map(|address| address.value),
+        expedite_rcu: fields.switch("expedite_rcu", false),
     }
 }
 

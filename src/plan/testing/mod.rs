@@ -39,6 +39,7 @@ impl TestConfig {
                 socket: PathBuf::from("/run/dpd/dpd.sock"),
                 log: LogTarget::Auto,
                 metrics: None,
+                expedite_rcu: false,
             },
             interfaces: Default::default(),
             identities: Default::default(),

@@ -1,0 +1,13 @@
+//! Programs at hooks: tc by tcx links or clsact filters, and XDP.
+
+mod clsact;
+pub mod hook;
+mod link;
+mod mechanism;
+mod tc;
+mod tcx;
+pub mod unmanaged;
+pub mod xdp;
+
+pub use mechanism::{Found, Mechanism};
+pub use tc::{attach, detach, find, first_program, forget_qdisc, held, probe, program_on};

@@ -1,0 +1,105 @@
+//! The conntrack tables, a row each, and how many entries they have.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapHandle, OpenMapMut};
+
+use crate::bpf::abi;
+
+/// A conntrack table.
+#[derive(Clone, Copy, Debug)]
+pub struct CtTable {
+    pub name: &'static str,
+    /// Entries for each two connections of `conntrack.size`. A connection has two entries. TCP may fill the whole size, other
+    /// protocols half of it, unreplied flows a quarter.
+    entries_per_two: u32,
+    /// Where programs look for the previous table during a takeover.
+    pub prev_index: abi::prev_ct,
+}
+
+/// In the order in which [`super::conntrack::Tables`] has the maps.
+pub const CT_TABLES: [CtTable; 3] = [
+    CtTable {
+        name: "dpd_ct_tcp",
+        entries_per_two: 4,
+        prev_index: abi::prev_ct::PREV_CT_TCP,
+    },
+    CtTable {
+        name: "dpd_ct_other",
+        entries_per_two: 2,
+        prev_index: abi::prev_ct::PREV_CT_OTHER,
+    },
+    CtTable {
+        name: "dpd_ct_unreplied",
+        entries_per_two: 1,
+        prev_index: abi::prev_ct::PREV_CT_UNREPLIED,
+    },
+];
+
+/// The conntrack table of this name.
+pub fn find(name: &str) -> Option<&'static CtTable> {
+    CT_TABLES.iter().find(|table| table.name == name)
+}
+
+/// How many connections the tables have room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// `conntrack.size`
+    pub connections: u32,
+}
+
+impl Sizes {
+    fn entries(self, table: &CtTable) -> u32 {
+        let entries = u64::from(self.connections) * u64::from(table.entries_per_two) / 2;
+        u32::try_from(entries).unwrap_or(u32::MAX)
+    }
+
+    /// How many of these connections, by the table's name, have no room. More are lost if a table evicts early, as the
+    /// kernel's LRU does.
+    pub fn excess(self, by_table: &BTreeMap<&'static str, u64>) -> u64 {
+        let excess = |(name, connections): (&&str, &u64)| {
+            let room = find(name).map_or(0, |table| self.entries(table) / 2);
+            connections.saturating_sub(room.into())
+        };
+        by_table.iter().map(excess).sum()
+    }
+
+    /// Sets the number of entries of an object's map, if it is a conntrack table.
+    pub(in crate::bpf) fn set(self, map: &mut OpenMapMut<'_>, name: &str) -> Result<()> {
+        let Some(table) = find(name) else {
+            return Ok(());
+        };
+        let entries = self.entries(table);
+        map.set_max_entries(entries)
+            .with_context(|| format!("size map {name} for {entries} entries"))
+    }
+
+    /// The sizes with which the first of the tables was created.
+    pub(in crate::bpf) fn of(tcp: &MapHandle) -> Sizes {
+        Sizes {
+            connections: tcp.max_entries() / 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_excess_is_counted_for_each_table_separately() {
+        let sizes = Sizes { connections: 1024 };
+        let rows = [
+            ("nothing", [0, 0, 0], 0),
+            ("all are full", [1024, 512, 256], 0),
+            ("room in one is none in another", [0, 0, 300], 44),
+            ("two are too small", [1030, 500, 300], 6 + 44),
+        ];
+        for (sentence, counts, excess) in rows {
+            let names = CT_TABLES.iter().map(|table| table.name);
+            let by_table = names.zip(counts).collect();
+            assert_eq!(sizes.excess(&by_table), excess, "{sentence}");
+        }
+    }
+}

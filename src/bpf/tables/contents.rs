@@ -1,0 +1,102 @@
+//! The tables of a generation, read back as the state that they were written from.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::{catalog, encode};
+use crate::bpf::abi;
+use crate::bpf::sys::map;
+use crate::bpf::sys::pins::Pins;
+use crate::model::state::{Endpoint, PrefilterEntry, Settings, State};
+
+/// The settings of a generation.
+pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
+    let map = map::open(&pins.generation(epoch).join("settings"))?;
+    let rows: Vec<(u32, abi::settings)> = map::read(&map)?;
+    let row = rows.first();
+    Ok(row
+        .map(|(_, settings)| encode::decode_settings(settings))
+        .unwrap_or_default())
+}
+
+/// The contents of a generation's tables.
+pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
+    let folder = pins.generation(epoch);
+    let open = |name: &str| map::open(&folder.join(name));
+    let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
+    let backend_lut = open("backend_lut")?;
+    let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
+    let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
+    let ipcache: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(&open("ipcache")?)?;
+    let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
+    let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
+    let mut state = State {
+        settings: settings(pins, epoch)?,
+        services: services
+            .iter()
+            .filter_map(|(key, row)| {
+                Some((encode::decode_frontend(key)?, encode::decode_service(row)))
+            })
+            .collect(),
+        backend_lut: map::read::<u32, abi::backend_lut_entry>(&backend_lut)?
+            .iter()
+            .map(|(_, entry)| encode::decode_lut_entry(entry))
+            .collect(),
+        backends: backends
+            .iter()
+            .map(|(id, row)| (*id, encode::decode_backend(row)))
+            .collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+            .collect(),
+        ipcache: ipcache
+            .iter()
+            .filter_map(|(key, row)| {
+                Some((
+                    encode::decode_prefix(key)?,
+                    encode::decode_ipcache_entry(row),
+                ))
+            })
+            .collect(),
+        policy: policy
+            .iter()
+            .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
+            .collect(),
+        catalog: Arc::new(catalog::read(pins, epoch)?),
+        prefilter: prefilter
+            .iter()
+            .filter_map(|(key, row)| {
+                let number = row.number;
+                Some((encode::decode_prefix(key)?, PrefilterEntry { number }))
+            })
+            .collect(),
+    };
+    // An array map has one row at least, of zeroes; no backend has the number 0.
+    state.backend_lut.retain(|entry| entry.backend != 0);
+    Ok(state)
+}
+
+/// The live state of the datapath that is taken over. Of another version only the catalog is read: its tables have another
+/// layout, and are written from the configuration anyway.
+pub fn read_previous(previous: &Pins, epoch: u64, version: u32) -> Result<State> {
+    if previous.number() == version {
+        return read(previous, epoch);
+    }
+    Ok(State {
+        catalog: Arc::new(catalog::read(previous, epoch)?),
+        ..State::default()
+    })
+}
+
+/// The endpoints of a generation by ifindex.
+pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
+    let map = map::open(&pins.generation(epoch).join("endpoints"))?;
+    let rows: Vec<(u32, abi::endpoint)> = map::read(&map)?;
+    let rows = rows.iter();
+    Ok(rows
+        .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+        .collect())
+}

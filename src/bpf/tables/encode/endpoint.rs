@@ -1,0 +1,76 @@
+//! Endpoints.
+
+use crate::bpf::abi;
+use crate::model::state::{Delivery, Endpoint, Enforcement};
+
+fn enforcement(enforcement: Enforcement) -> u8 {
+    let number = match enforcement {
+        Enforcement::Off => abi::enforcement::ENFORCEMENT_OFF,
+        Enforcement::DenyOnly => abi::enforcement::ENFORCEMENT_DENY_ONLY,
+        Enforcement::On => abi::enforcement::ENFORCEMENT_ON,
+    };
+    number.0 as u8
+}
+
+fn decode_enforcement(number: u8) -> Enforcement {
+    match abi::enforcement(number.into()) {
+        abi::enforcement::ENFORCEMENT_OFF => Enforcement::Off,
+        abi::enforcement::ENFORCEMENT_DENY_ONLY => Enforcement::DenyOnly,
+        _ => Enforcement::On,
+    }
+}
+
+pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
+    abi::endpoint {
+        identity: endpoint.identity,
+        dst_mac: endpoint.dst_mac,
+        src_mac: endpoint.src_mac,
+        delivery: match endpoint.delivery {
+            Delivery::Peer => abi::delivery::DELIVERY_PEER.0,
+            Delivery::Direct => abi::delivery::DELIVERY_DIRECT.0,
+            Delivery::Neighbour => abi::delivery::DELIVERY_NEIGHBOUR.0,
+        } as u8,
+        ingress: enforcement(endpoint.ingress),
+        egress: enforcement(endpoint.egress),
+        pad: 0,
+        counters_index: endpoint.counters_index,
+    }
+}
+
+pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
+    Endpoint {
+        identity: endpoint.identity,
+        delivery: match abi::delivery(endpoint.delivery.into()) {
+            abi::delivery::DELIVERY_DIRECT => Delivery::Direct,
+            abi::delivery::DELIVERY_NEIGHBOUR => Delivery::Neighbour,
+            _ => Delivery::Peer,
+        },
+        src_mac: endpoint.src_mac,
+        dst_mac: endpoint.dst_mac,
+        ingress: decode_enforcement(endpoint.ingress),
+        egress: decode_enforcement(endpoint.egress),
+        counters_index: endpoint.counters_index,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Rng, assert_round_trip};
+    use super::*;
+
+    #[test]
+    fn endpoints_are_decoded_to_what_they_were() {
+        const ENFORCEMENTS: [Enforcement; 3] =
+            [Enforcement::Off, Enforcement::DenyOnly, Enforcement::On];
+        let make = |n: &mut Rng| Endpoint {
+            identity: n.u32(),
+            delivery: n.of(&[Delivery::Peer, Delivery::Direct, Delivery::Neighbour]),
+            src_mac: n.mac(),
+            dst_mac: n.mac(),
+            ingress: n.of(&ENFORCEMENTS),
+            egress: n.of(&ENFORCEMENTS),
+            counters_index: n.u32(),
+        };
+        assert_round_trip(make, endpoint, decode_endpoint);
+    }
+}

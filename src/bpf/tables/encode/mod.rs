@@ -1,0 +1,20 @@
+//! The model as rows of maps, and back; a file for each table.
+
+mod address;
+mod endpoint;
+mod ipcache;
+mod policy;
+mod service;
+mod settings;
+#[cfg(test)]
+mod testing;
+
+pub use address::{address, decode_prefix, ip, prefix, socket};
+pub use endpoint::{decode_endpoint, endpoint};
+pub use ipcache::{decode_ipcache_entry, ipcache_entry};
+pub use policy::{decode_direction, decode_policy, decode_policy_key, policy, policy_key};
+pub use service::{
+    backend, decode_backend, decode_frontend, decode_lut_entry, decode_service, frontend,
+    lut_entry, service, service_address,
+};
+pub use settings::{decode_settings, settings};

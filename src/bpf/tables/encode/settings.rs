@@ -1,0 +1,152 @@
+//! The settings.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::address::{address, ip};
+use crate::bpf::abi;
+use crate::model::state::{Aggregation, Settings};
+
+/// Sources of ICMP errors of a node without an address of the family (RFC 7600).
+const UNNUMBERED_IPV4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8));
+
+const UNNUMBERED_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
+pub fn settings(settings: &Settings) -> abi::settings {
+    abi::settings {
+        lifetime_ns: [
+            settings.tcp_ns,
+            settings.tcp_syn_ns,
+            settings.tcp_close_ns,
+            settings.udp_ns,
+            settings.udp_once_ns,
+            settings.icmp_ns,
+        ],
+        report_interval_ns: settings.interval_ns,
+        event_rate: settings.rate,
+        connections_per_endpoint: settings.per_endpoint,
+        aggregation: match settings.aggregation {
+            Aggregation::None => abi::aggregation::AGGREGATION_NONE.0,
+            Aggregation::Low => abi::aggregation::AGGREGATION_LOW.0,
+            Aggregation::Medium => abi::aggregation::AGGREGATION_MEDIUM.0,
+        } as u8,
+        strict: settings.strict.into(),
+        audit: settings.audit.into(),
+        allow_host: settings.allow_host.into(),
+        jiffy_ns: jiffy_ns(),
+        node_ipv4: address(settings.node_ipv4.map_or(UNNUMBERED_IPV4, IpAddr::V4)),
+        node_ipv6: address(settings.node_ipv6.map_or(UNNUMBERED_IPV6, IpAddr::V6)),
+    }
+}
+
+/// The length of a jiffy: the kernel's coarse clocks advance once in each.
+fn jiffy_ns() -> u32 {
+    use rustix::time::{ClockId, clock_getres};
+    clock_getres(ClockId::MonotonicCoarse)
+        .tv_nsec
+        .try_into()
+        .unwrap_or_default()
+}
+
+pub fn decode_settings(settings: &abi::settings) -> Settings {
+    let [
+        tcp_ns,
+        tcp_syn_ns,
+        tcp_close_ns,
+        udp_ns,
+        udp_once_ns,
+        icmp_ns,
+    ] = settings.lifetime_ns;
+    let named = |address: &abi::address, unnumbered: IpAddr| {
+        let known = ip(address);
+        (known != unnumbered).then_some(known)
+    };
+    Settings {
+        tcp_ns,
+        tcp_syn_ns,
+        tcp_close_ns,
+        udp_ns,
+        udp_once_ns,
+        icmp_ns,
+        per_endpoint: settings.connections_per_endpoint,
+        strict: settings.strict != 0,
+        aggregation: match abi::aggregation(settings.aggregation.into()) {
+            abi::aggregation::AGGREGATION_NONE => Aggregation::None,
+            abi::aggregation::AGGREGATION_LOW => Aggregation::Low,
+            _ => Aggregation::Medium,
+        },
+        interval_ns: settings.report_interval_ns,
+        rate: settings.event_rate,
+        audit: settings.audit != 0,
+        allow_host: settings.allow_host != 0,
+        node_ipv4: match named(&settings.node_ipv4, UNNUMBERED_IPV4) {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        },
+        node_ipv6: match named(&settings.node_ipv6, UNNUMBERED_IPV6) {
+            Some(IpAddr::V6(v6)) => Some(v6),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::testing::{Rng, assert_round_trip};
+    use super::*;
+
+    #[test]
+    fn settings_are_decoded_to_what_they_were() {
+        let make = |n: &mut Rng| Settings {
+            tcp_ns: n.next(),
+            tcp_syn_ns: n.next(),
+            tcp_close_ns: n.next(),
+            udp_ns: n.next(),
+            udp_once_ns: n.next(),
+            icmp_ns: n.next(),
+            per_endpoint: n.u32(),
+            strict: n.of(&[false, true]),
+            aggregation: n.of(&[Aggregation::None, Aggregation::Low, Aggregation::Medium]),
+            interval_ns: n.next(),
+            rate: n.u32(),
+            audit: n.of(&[false, true]),
+            allow_host: n.of(&[false, true]),
+            node_ipv4: n.of(&[None, Some(Ipv4Addr::new(192, 0, 2, 1))]),
+            node_ipv6: n.of(&[None, Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))]),
+        };
+        assert_round_trip(make, settings, decode_settings);
+    }
+
+    #[test]
+    fn lifetimes_have_the_index_that_programs_use() {
+        let encoded = settings(&Settings {
+            tcp_ns: 1,
+            tcp_syn_ns: 2,
+            tcp_close_ns: 3,
+            udp_ns: 4,
+            udp_once_ns: 5,
+            icmp_ns: 6,
+            ..Settings::default()
+        });
+        let rows = [
+            (abi::lifetime::LIFETIME_TCP, 1),
+            (abi::lifetime::LIFETIME_TCP_SYN, 2),
+            (abi::lifetime::LIFETIME_TCP_CLOSE, 3),
+            (abi::lifetime::LIFETIME_UDP, 4),
+            (abi::lifetime::LIFETIME_UDP_ONCE, 5),
+            (abi::lifetime::LIFETIME_ICMP, 6),
+        ];
+        assert_eq!(rows.len(), encoded.lifetime_ns.len());
+        for (place, lifetime) in rows {
+            assert_eq!(encoded.lifetime_ns[place.0 as usize], lifetime, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_addresses_is_unnumbered() {
+        let encoded = settings(&Settings::default());
+        assert_eq!(ip(&encoded.node_ipv4), UNNUMBERED_IPV4);
+        assert_eq!(ip(&encoded.node_ipv6), UNNUMBERED_IPV6);
+    }
+}

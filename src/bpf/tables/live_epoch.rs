@@ -1,0 +1,46 @@
+//! `dpd_live`: the epoch under which programs work. One store of it makes a generation live.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+
+use crate::bpf::sys::map;
+use crate::bpf::sys::mapped_word::MappedWord;
+use crate::bpf::sys::pins::Pins;
+
+/// The name of the map.
+pub const MAP: &str = "dpd_live";
+
+/// The live epoch below a directory of pins; `None` if no generation was ever live there.
+///
+/// # Errors
+/// If it can't be read: then packets may depend on it.
+pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
+    let path = pins.map(MAP);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let epoch = LiveEpoch::map(map::open(&path)?)?.load();
+    Ok((epoch != 0).then_some(epoch))
+}
+
+/// The mapped epoch.
+#[derive(Debug)]
+pub struct LiveEpoch(MappedWord);
+
+impl LiveEpoch {
+    pub fn map(array: impl AsFd) -> Result<LiveEpoch> {
+        MappedWord::map(array, MAP).map(LiveEpoch)
+    }
+
+    /// The epoch under which programs work.
+    pub fn load(&self) -> u64 {
+        self.0.get().load(Ordering::Acquire)
+    }
+
+    /// The commit: from the next packet on, programs use this epoch's tables.
+    pub fn store(&self, epoch: u64) {
+        self.0.get().store(epoch, Ordering::Release);
+    }
+}

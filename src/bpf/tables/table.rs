@@ -1,0 +1,175 @@
+//! The tables of a generation, a row each: what their maps are made of, and how a state becomes their rows.
+
+use libbpf_rs::MapType;
+use libbpf_rs::libbpf_sys::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG};
+
+use super::encode;
+use crate::bpf::abi;
+use crate::bpf::sys::map::{Kind, Rows};
+use crate::model::state::State;
+
+/// A table of a generation.
+pub struct Table {
+    pub kind: Kind,
+    /// The name of its outer map.
+    pub outer: &'static str,
+    pub rows: fn(&State) -> Rows,
+    /// Whether two states have the same rows.
+    pub same: fn(&State, &State) -> bool,
+}
+
+const fn kind(
+    name: &'static str,
+    map_type: MapType,
+    key_size: usize,
+    value_size: usize,
+    flags: u32,
+) -> Kind {
+    Kind {
+        name,
+        map_type,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        flags: flags | BPF_F_RDONLY_PROG,
+    }
+}
+
+pub const TABLES: [Table; 8] = [
+    Table {
+        kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
+        outer: "dpd_settings",
+        rows: |state| {
+            let mut rows = Rows::default();
+            rows.push(&0u32, &encode::settings(&state.settings));
+            rows
+        },
+        same: |a, b| a.settings == b.settings,
+    },
+    Table {
+        kind: kind(
+            "services",
+            MapType::Hash,
+            size_of::<abi::service_key>(),
+            size_of::<abi::service>(),
+            0,
+        ),
+        outer: "dpd_services",
+        rows: service_rows,
+        same: |a, b| a.services == b.services,
+    },
+    Table {
+        kind: kind(
+            "backend_lut",
+            MapType::Array,
+            4,
+            size_of::<abi::backend_lut_entry>(),
+            BPF_F_INNER_MAP,
+        ),
+        outer: "dpd_backend_lut",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (index, entry) in (0u32..).zip(&state.backend_lut) {
+                rows.push(&index, &encode::lut_entry(entry));
+            }
+            rows
+        },
+        same: |a, b| a.backend_lut == b.backend_lut,
+    },
+    Table {
+        kind: kind("backends", MapType::Hash, 4, size_of::<abi::backend>(), 0),
+        outer: "dpd_backends",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (id, backend) in &state.backends {
+                rows.push(id, &encode::backend(backend));
+            }
+            rows
+        },
+        same: |a, b| a.backends == b.backends,
+    },
+    Table {
+        kind: kind("endpoints", MapType::Hash, 4, size_of::<abi::endpoint>(), 0),
+        outer: "dpd_endpoints",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (ifindex, endpoint) in &state.endpoints {
+                rows.push(ifindex, &encode::endpoint(endpoint));
+            }
+            rows
+        },
+        same: |a, b| a.endpoints == b.endpoints,
+    },
+    Table {
+        kind: kind(
+            "ipcache",
+            MapType::LpmTrie,
+            size_of::<abi::address_prefix_key>(),
+            size_of::<abi::ipcache_entry>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_ipcache",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (prefix, entry) in &state.ipcache {
+                rows.push(&encode::prefix(prefix), &encode::ipcache_entry(entry));
+            }
+            rows
+        },
+        same: |a, b| a.ipcache == b.ipcache,
+    },
+    Table {
+        kind: kind(
+            "policy",
+            MapType::LpmTrie,
+            size_of::<abi::policy_key>(),
+            size_of::<abi::policy>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_policy",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (key, entry) in &state.policy {
+                rows.push(&encode::policy_key(key), &encode::policy(entry));
+            }
+            rows
+        },
+        same: |a, b| a.policy == b.policy,
+    },
+    Table {
+        kind: kind(
+            "prefilter",
+            MapType::LpmTrie,
+            size_of::<abi::address_prefix_key>(),
+            size_of::<abi::prefilter>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_prefilter",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (prefix, entry) in &state.prefilter {
+                let number = entry.number;
+                rows.push(&encode::prefix(prefix), &abi::prefilter { number });
+            }
+            rows
+        },
+        same: |a, b| a.prefilter == b.prefilter,
+    },
+];
+
+/// Each table with the number of rows that a state gives it.
+pub fn sizes(state: &State) -> impl Iterator<Item = (Kind, u32)> {
+    TABLES
+        .iter()
+        .map(|table| (table.kind, (table.rows)(state).count))
+}
+
+fn service_rows(state: &State) -> Rows {
+    let mut rows = Rows::default();
+    for (frontend, entry) in &state.services {
+        rows.push(&encode::frontend(frontend), &encode::service(entry));
+    }
+    for address in state.service_addresses() {
+        rows.push(&encode::service_address(address), &abi::service::default());
+    }
+    rows
+}

@@ -1,0 +1,7 @@
+//! Taking over a datapath that is there: an earlier daemon's, one of another layout, one of another size.
+
+pub mod adopt;
+pub mod datapath_dir;
+pub mod migration;
+pub mod policy;
+mod recover;
