@@ -524,9 +524,9 @@ s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
     );
 }
 
-/// Within the unit's bounds the daemon may hurry the kernel's grace periods, and leaves the kernel's switch as it was.
+/// Within the unit's sandbox the daemon can expedite the kernel's grace periods, and resets the switch.
 #[test]
-fn very_many_interfaces_are_hurried_for() {
+fn grace_periods_are_expedited_for_very_many_interfaces() {
     const SWITCH: &str = "/sys/kernel/rcu_expedited";
     // The switch is the whole machine's: one test at a time has it.
     let switch = fs::File::open(SWITCH).expect("open the kernel's switch");
@@ -537,7 +537,7 @@ fn very_many_interfaces_are_hurried_for() {
         )
     };
     let crowd: String = (0..MANY).map(endpoint).collect();
-    let machine = Machine::boot(&format!("{FIRST}{crowd}"));
+    let machine = Machine::boot(&format!("[daemon]\nexpedite_rcu = true\n{FIRST}{crowd}"));
     machine.ok(&format!(
         "for n in $(seq 0 {}); do echo link add crowd$n up type veth peer name peer$n; done | ip -batch -",
         MANY - 1

@@ -114,7 +114,7 @@ impl Daemon {
         self.say(&applied.changes);
         self.note_host(world);
         drop(applied);
-        memory::give_back();
+        memory::release_free();
         Ok(())
     }
 

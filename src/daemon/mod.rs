@@ -61,7 +61,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// # Errors
 /// If the file is wrong, or the datapath can't be made to match it at the start; what was there goes on as it was.
 pub fn run(path: &Path) -> Result<()> {
-    if let Err(error) = memory::in_small_pages() {
+    if let Err(error) = memory::use_small_pages() {
         log::debug!("{error:#}");
     }
     raise_file_limit();
@@ -445,7 +445,7 @@ impl Daemon {
         let root = &self.config.daemon.bpf_root;
         self.sweeper.walk(root, &live.settings, &self.shared);
         if self.names.forget_old(Instant::now()) {
-            memory::give_back();
+            memory::release_free();
         }
         let drops = Reader::open(root).and_then(|reader| reader.drops());
         let error = drops

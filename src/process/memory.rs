@@ -3,23 +3,23 @@
 use anyhow::{Context, Result};
 use mimalloc::MiMalloc;
 
-/// A large file is read into very many small pieces, which this gives and takes faster than glibc, and gives back to the
-/// kernel more of what is free among those that stay.
+/// A large file becomes very many small allocations: mimalloc is faster than glibc there, and returns more free memory to
+/// the kernel.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Takes memory from the kernel in small pages only. Of huge ones a small configuration would touch a tenth, and keep all.
+/// Uses small pages only. Of huge pages a small configuration would use a tenth and hold all.
 ///
 /// # Errors
 /// If the kernel refuses.
-pub fn in_small_pages() -> Result<()> {
-    rustix::thread::disable_transparent_huge_pages(true).context("do without huge pages")
+pub fn use_small_pages() -> Result<()> {
+    rustix::thread::disable_transparent_huge_pages(true).context("disable huge pages")
 }
 
-/// Gives back to the kernel what is free of both heaps. While a large configuration is read, compiled and written, it is there
-/// several times over; and libbpf, whose heap is glibc's, reads all of the kernel's types when it loads programs.
-pub fn give_back() {
-    // SAFETY: it touches nothing but free memory, under the allocator's own locks.
+/// Returns the free memory of both heaps to the kernel. While a large configuration is read, compiled and written, there are
+/// several copies of it; and libbpf, whose heap is glibc's, reads all of the kernel's types when it loads programs.
+pub fn release_free() {
+    // SAFETY: it only affects free memory, under the allocator's own locks.
     unsafe { libmimalloc_sys::mi_collect(true) };
     #[cfg(target_env = "gnu")]
     // SAFETY: the same.

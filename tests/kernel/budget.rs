@@ -70,9 +70,9 @@ fn the_budget_is_what_the_kernel_counts() {
         let own = ["dpd_calls", "dpd_prev_ct", "dpd_prev_progs", "dpd_scratch"];
         let mut left: Vec<&str> = computed.keys().copied().collect();
         left.retain(|name| !counted.iter().any(|map| map.name == *name));
-        assert_eq!(left, own, "a load's own maps alone are not among the kept");
+        assert_eq!(left, own, "only private maps are not among the pinned");
 
-        // The file alone says the same as what runs: no interface of it is here.
+        // The file alone gives the same as what runs: none of its interfaces is here.
         let file = plan::compile(plan::Inputs {
             config: &config,
             host: &plan::assumed_host(&config),

@@ -99,7 +99,7 @@ fn an_interface_that_leaves_the_file_is_detached_also_by_the_next_daemon() {
 }
 
 #[test]
-fn filters_that_somebody_removed_come_back() {
+fn removed_filters_are_attached_again() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Clsact);
         host.tc("qdisc del dev lxc-client clsact");
@@ -110,10 +110,10 @@ fn filters_that_somebody_removed_come_back() {
 }
 
 #[test]
-fn cleanup_removes_filters_and_the_qdisc_that_we_made() {
+fn cleanup_removes_filters_and_our_qdisc() {
     on_host(|host| {
         let ifindex = host.ifindex("lxc-server");
-        host.tc("qdisc add dev lxc-server clsact"); // somebody else's
+        host.tc("qdisc add dev lxc-server clsact"); // another tool's
         let reconciler = host.start(Mechanism::Clsact);
         let programs = host.program_ids();
         drop(reconciler);
@@ -128,7 +128,7 @@ fn cleanup_removes_filters_and_the_qdisc_that_we_made() {
 }
 
 #[test]
-fn a_qdisc_that_somebody_put_in_the_place_of_ours_stays() {
+fn a_qdisc_that_replaced_ours_stays() {
     on_host(|host| {
         let replace = |interface: &str| {
             host.tc(&format!("qdisc del dev {interface} clsact"));
@@ -151,7 +151,7 @@ fn a_qdisc_that_somebody_put_in_the_place_of_ours_stays() {
 }
 
 #[test]
-fn a_filter_that_somebody_took_out_of_our_qdisc_leaves_it_ours() {
+fn a_qdisc_of_ours_with_a_filter_removed_stays_ours() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Clsact);
         host.tc("filter del dev lxc-client ingress");

@@ -1,4 +1,4 @@
-//! What something else does to the datapath is found by a cheap look, undone by the next apply, and told once.
+//! What something else does to the datapath is found by cheap checks, repaired by the next apply, and reported once.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -15,8 +15,8 @@ use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle, Program};
 use crate::foreign::{self, Does};
 use crate::host::{CONFIG, Host, on_host};
 
-/// Does something to a datapath that runs, and expects that it is found and undone; answers with what was told.
-fn undone(
+/// Expects that a change of a running datapath is found and repaired; returns what was reported.
+fn repaired(
     host: &Host,
     reconciler: &mut Reconciler,
     what: &str,
@@ -24,16 +24,16 @@ fn undone(
 ) -> Vec<String> {
     assert!(reconciler.has_drifted(), "{what}: it is found");
     host.apply(reconciler, &host.config(CONFIG));
-    let undone = reconciler.take_repaired();
-    let kinds: Vec<DriftKind> = undone.iter().map(|drift| drift.kind).collect();
-    assert_eq!(kinds, expected, "{what}: {undone:?}");
-    assert!(!reconciler.has_drifted(), "{what}: it is undone");
+    let repaired = reconciler.take_repaired();
+    let kinds: Vec<DriftKind> = repaired.iter().map(|drift| drift.kind).collect();
+    assert_eq!(kinds, expected, "{what}: {repaired:?}");
+    assert!(!reconciler.has_drifted(), "{what}: it is repaired");
     for interface in ["lxc-client", "lxc-server"] {
         let found = attach::find(&host.pins(), host.ifindex(interface), Role::Endpoint);
         assert_eq!(found.len(), 2, "{what}: {interface} has its programs");
     }
     assert!(host.asks(), "{what}: the service answers");
-    undone.into_iter().map(|drift| drift.what).collect()
+    repaired.into_iter().map(|drift| drift.what).collect()
 }
 
 fn live_slot(host: &Host) -> [u8; 4] {
@@ -51,9 +51,9 @@ fn set_live(host: &Host, epoch: u64) {
         .expect("write dpd_live");
 }
 
-/// Where no pin has moved for a while, only the folders are looked at.
+/// A directory that has not changed for a while is not read.
 #[test]
-fn a_pin_that_goes_after_a_long_rest_is_found_in_every_folder() {
+fn a_pin_deleted_after_a_long_time_is_found_in_every_directory() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let pins = host.pins();
@@ -81,7 +81,7 @@ fn a_pin_that_goes_after_a_long_rest_is_found_in_every_folder() {
             assert!(!reconciler.has_drifted(), "{}", folder.display());
             fs::remove_file(first).expect("unpin");
             let what = format!("the first of {} goes", folder.display());
-            undone(host, &mut reconciler, &what, &[Pin]);
+            repaired(host, &mut reconciler, &what, &[Pin]);
             rest();
             assert!(!reconciler.has_drifted(), "{}", folder.display());
             fs::rename(last, first).expect("put one in the place of another");
@@ -89,13 +89,13 @@ fn a_pin_that_goes_after_a_long_rest_is_found_in_every_folder() {
                 "the last of {} takes the place of the first",
                 folder.display()
             );
-            undone(host, &mut reconciler, &what, &[Pin, Pin]);
+            repaired(host, &mut reconciler, &what, &[Pin, Pin]);
         }
     });
 }
 
 #[test]
-fn the_rows_of_a_table_can_not_be_written_by_anybody() {
+fn the_rows_of_a_table_are_read_only() {
     on_host(|host| {
         let _reconciler = host.start(Mechanism::Tcx);
         let epoch = host.reader().epoch().unwrap();
@@ -127,7 +127,7 @@ fn the_rows_of_a_table_can_not_be_written_by_anybody() {
 }
 
 #[test]
-fn pins_that_somebody_deleted_come_back_and_packets_miss_nothing() {
+fn deleted_pins_are_restored_without_effect_on_packets() {
     type Deletes = fn(&Host);
     // (what is done, how, how many pins that is; 0: all)
     let rows: [(&str, Deletes, usize); 8] = [
@@ -200,12 +200,14 @@ fn pins_that_somebody_deleted_come_back_and_packets_miss_nothing() {
         let all: usize = folders.iter().map(|folder| pins::names(folder).len()).sum();
         for (what, delete, count) in rows {
             delete(host);
-            assert!(host.asks(), "{what}: packets miss nothing");
+            assert!(host.asks(), "{what}: no effect on packets");
             let count = if count == 0 { all } else { count };
-            let told = undone(host, &mut reconciler, what, &vec![Pin; count]);
+            let reported = repaired(host, &mut reconciler, what, &vec![Pin; count]);
             assert!(
-                told.iter().all(|told| told.ends_with("was not pinned")),
-                "{told:?}"
+                reported
+                    .iter()
+                    .all(|reported| reported.ends_with("was not pinned")),
+                "{reported:?}"
             );
             assert_eq!(objects(), before, "{what}: all is the same object again");
         }
@@ -223,8 +225,8 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
         let epoch = reconciler.epoch();
         outer(host, "dpd_policy").delete(&live_slot(host)).unwrap();
         assert!(!host.asks(), "without policy nothing passes");
-        let told = undone(host, &mut reconciler, "a slot is emptied", &[Table]);
-        assert_eq!(told, ["the table policy was not in its slot"]);
+        let reported = repaired(host, &mut reconciler, "a slot is emptied", &[Table]);
+        assert_eq!(reported, ["the table policy was not in its slot"]);
 
         use std::os::fd::{AsFd, AsRawFd};
         let path = host.pins().generation(epoch).join("ipcache");
@@ -246,7 +248,7 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
         outer(host, "dpd_ipcache")
             .update(&live_slot(host), &fd.to_ne_bytes(), MapFlags::ANY)
             .unwrap();
-        undone(
+        repaired(
             host,
             &mut reconciler,
             "a slot holds another table",
@@ -257,23 +259,23 @@ fn a_table_that_is_not_in_its_slot_is_put_back() {
 }
 
 #[test]
-fn a_hole_in_the_chain_is_closed() {
+fn a_missing_step_of_the_chain_is_restored() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let calls = MapHandle::from_pinned_path(host.pins().load(1).join("dpd_calls")).unwrap();
         let place = |step: abi::step| step.0.to_ne_bytes();
         calls.delete(&place(abi::step::STEP_LB)).unwrap();
-        let told = undone(host, &mut reconciler, "an empty place", &[Table]);
-        assert_eq!(told, ["tail_lb was not in the chain"]);
+        let reported = repaired(host, &mut reconciler, "an empty place", &[Table]);
+        assert_eq!(reported, ["tail_lb was not in the chain"]);
 
         let other = Program::fd_from_pinned_path(host.pins().load(1).join("tail_respond")).unwrap();
         let other = other.as_raw_fd().to_ne_bytes();
         for step in [abi::step::STEP_CT, abi::step::STEP_POLICY] {
             calls.update(&place(step), &other, MapFlags::ANY).unwrap();
         }
-        let told = undone(host, &mut reconciler, "another program", &[Table, Table]);
+        let reported = repaired(host, &mut reconciler, "another program", &[Table, Table]);
         assert_eq!(
-            told,
+            reported,
             [
                 "tail_ct was not in the chain",
                 "tail_policy was not in the chain"
@@ -283,7 +285,7 @@ fn a_hole_in_the_chain_is_closed() {
 }
 
 #[test]
-fn packets_are_led_back_to_the_live_generation() {
+fn the_live_epoch_is_restored() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         host.apply(&mut reconciler, &host.changed("20001", "20009"));
@@ -302,17 +304,21 @@ fn packets_are_led_back_to_the_live_generation() {
                 difference => epoch.wrapping_add_signed(difference),
             };
             set_live(host, other);
-            let told = undone(host, &mut reconciler, what, &[Epoch]);
+            let reported = repaired(host, &mut reconciler, what, &[Epoch]);
             let expected =
                 format!("packets were processed under revision {other} instead of {epoch}");
-            assert_eq!(told, [expected], "{what}");
+            assert_eq!(reported, [expected], "{what}");
             let now = host.reader().epoch().unwrap();
             assert_eq!(now, reconciler.epoch(), "{what}");
-            let is_burnt = (1..=2).contains(&difference);
-            assert_eq!(now > other.min(epoch), is_burnt || other < epoch, "{what}");
+            let is_poisoned = (1..=2).contains(&difference);
+            assert_eq!(
+                now > other.min(epoch),
+                is_poisoned || other < epoch,
+                "{what}"
+            );
             assert_eq!(
                 now > epoch,
-                is_burnt,
+                is_poisoned,
                 "{what}: what connections may bear is not used"
             );
         }
@@ -320,7 +326,7 @@ fn packets_are_led_back_to_the_live_generation() {
 }
 
 #[test]
-fn programs_that_lost_their_place_have_it_again() {
+fn detached_programs_are_attached_again() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let epoch = reconciler.epoch();
@@ -329,14 +335,14 @@ fn programs_that_lost_their_place_have_it_again() {
             .unwrap()
             .detach()
             .unwrap();
-        let told = undone(host, &mut reconciler, "a link is detached", &[Attachment]);
-        assert_eq!(told, ["interface lxc-client had lost programs"]);
+        let reported = repaired(host, &mut reconciler, "a link is detached", &[Attachment]);
+        assert_eq!(reported, ["interface lxc-client had lost programs"]);
         assert_eq!(reconciler.epoch(), epoch, "it is no new generation");
     });
 }
 
 #[test]
-fn filters_that_lost_their_place_have_it_again() {
+fn detached_filters_are_attached_again() {
     type Act = fn(&Host);
     let rows: [(&str, Act, &[DriftKind]); 4] = [
         (
@@ -370,13 +376,13 @@ fn filters_that_lost_their_place_have_it_again() {
         let mut reconciler = host.start(Mechanism::Clsact);
         for (what, does, expected) in rows {
             does(host);
-            undone(host, &mut reconciler, what, expected);
+            repaired(host, &mut reconciler, what, expected);
         }
     });
 }
 
 #[test]
-fn nothing_is_told_where_nothing_was_done() {
+fn no_drift_is_reported_without_one() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         for id in ["20009", "20001", "20001"] {

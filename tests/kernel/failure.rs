@@ -114,7 +114,10 @@ fn a_bpffs_that_became_read_only() {
             rustix::mount::mount_remount(place, MountFlags::RDONLY, "").unwrap();
             let error = host.refused(&mut reconciler, &config, &host.world());
             rustix::mount::mount_remount(place, MountFlags::empty(), "").unwrap();
-            assert!(error.contains(place), "{what} says where: {error}");
+            assert!(
+                error.contains(place),
+                "{what}: the path is missing: {error}"
+            );
             assert!(error.contains("Read-only"), "{what}: {error}");
             Picture::of(host).assert_still(&before, what);
         }

@@ -24,7 +24,7 @@ pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
         ..Default::default()
     };
     let instructions = [instruction(MOVE_TO_R0, does as i32), instruction(EXIT, 0)];
-    // SAFETY: the names end in a zero byte, and there are as many instructions as said; all live for the whole call.
+    // SAFETY: the names end in a zero byte, and the number of instructions is right; all live for the whole call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
             libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
@@ -94,7 +94,7 @@ pub fn order(ifindex: u32, attach_type: u32) -> Vec<u32> {
         ..Default::default()
     };
     options.__bindgen_anon_1.count = 64;
-    // SAFETY: there is room for as many ids as the options say, and all lives for the whole call.
+    // SAFETY: the array has the length in the options, and all live for the whole call.
     let done =
         unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, attach_type, &mut options) };
     assert_eq!(done, 0, "ask for the programs of a hook");

@@ -89,7 +89,7 @@ pub fn on_host(test: impl FnOnce(&Host) + Send) {
         ("lxc-server", &server, "10.200.0.44"),
     ];
     for (interface, workload, address) in workloads {
-        lay_link(&namespace, interface, workload, address);
+        create_link(&namespace, interface, workload, address);
     }
     std::thread::scope(|scope| {
         let test = scope.spawn(|| {
@@ -116,7 +116,7 @@ pub fn on_host(test: impl FnOnce(&Host) + Send) {
     });
 }
 
-fn lay_link(host: &Namespace, interface: &str, workload: &Namespace, address: &str) {
+fn create_link(host: &Namespace, interface: &str, workload: &Namespace, address: &str) {
     workload.sysctl("net.ipv6.conf.default.disable_ipv6=1");
     let pid = workload.pid();
     host.ip(&format!(
@@ -262,7 +262,7 @@ impl Host {
             .collect()
     }
 
-    /// What tells links apart: name, the link's id, its program's id.
+    /// Links by name, the link's id, its program's id.
     pub fn link_ids(&self) -> Vec<(String, u32, u32)> {
         self.links()
             .into_iter()
@@ -347,8 +347,8 @@ impl Host {
         &bytes[..length] == b"answer" && from == service
     }
 
-    /// Does a job while the client asks without a break, each time over a connection that is there and over a new one;
-    /// the job may wait until so many more questions were asked. Answers with what went wrong with questions.
+    /// Runs a job while the client asks without a break, each time over an existing and over a new connection; the job may wait
+    /// until so many more questions were asked. Returns what went wrong.
     pub fn under_traffic(&self, job: impl FnOnce(&dyn Fn(u64))) -> Vec<String> {
         let asked = AtomicU64::new(0);
         let (end, nobody_asks) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -431,7 +431,7 @@ fn answer_until(end: &AtomicBool, socket: &UdpSocket) {
     }
 }
 
-/// Asks until the end; answers with what went wrong.
+/// Asks until the end; returns what went wrong.
 fn ask_until(end: &AtomicBool, asked: &AtomicU64) -> Vec<String> {
     let old = open_client();
     let mut server = None;
@@ -475,14 +475,14 @@ fn ask(socket: &UdpSocket, number: u64) -> std::io::Result<u16> {
     }
 }
 
-/// Everything that a failed change must leave alone.
+/// Everything that a failed change must leave as it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     pub epoch: u64,
     /// Of the root.
     pub folders: Vec<String>,
     tables: Vec<(String, u32)>,
-    /// What the live slots of the outer maps hold, and what of the other slots' is not the same.
+    /// What the live slots of the outer maps hold, and what the other slots hold that differs.
     live: BTreeMap<String, u32>,
     idle: BTreeMap<String, u32>,
     maps: Vec<(String, u32)>,
@@ -528,7 +528,7 @@ impl Picture {
         }
     }
 
-    /// The same but for what a failed change may take away: what the slots that are not live have held for nothing.
+    /// The same, except that a failed change may free tables that the slots which are not live held.
     pub fn assert_still(&self, before: &Picture, what: &str) {
         let held: Vec<_> = self
             .idle
@@ -550,7 +550,7 @@ impl Picture {
         );
     }
 
-    /// What hangs on the host's interfaces and its traces, and nothing is left but what is in use.
+    /// What is on the host's hooks; asserts that nothing is pinned but what is in use.
     pub fn tidy(&self, what: &str) -> (Vec<String>, usize) {
         assert_eq!(self.generations, [self.epoch], "{what}: pinned generations");
         assert_eq!(self.loads.len(), 1, "{what}: loads {:?}", self.loads);

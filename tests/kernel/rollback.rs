@@ -279,19 +279,8 @@ fn fail_each(
                 Left::RolledBack
             }
             None => {
-                // The next look cleans up what is left, if anything is.
-                if !reconciler.is_unfinished() {
-                    hooks.push(Picture::of(host).tidy(&what));
-                }
-                let epoch = reconciler.epoch();
-                host.apply(reconciler, &config);
-                assert!(
-                    !reconciler.is_unfinished(),
-                    "{what}: it would retry forever"
-                );
-                assert_eq!(reconciler.epoch(), epoch, "{what}: no new generation");
+                hooks.extend(clean_up(host, reconciler, &config, &what));
                 assert!(host.asks_at(case.to.service), "{what}: the new service");
-                hooks.push(Picture::of(host).tidy(&what));
                 Left::Committed
             }
         };
@@ -310,6 +299,28 @@ fn fail_each(
     );
     assert!(host.asks_at(case.to.service), "the new service at last");
     by_row
+}
+
+/// The next look cleans up what is left, if anything is, and changes nothing else; returns what is on the hooks.
+fn clean_up(
+    host: &Host,
+    reconciler: &mut Reconciler,
+    config: &Config,
+    what: &str,
+) -> Vec<(Vec<String>, usize)> {
+    let mut hooks = Vec::new();
+    if !reconciler.is_unfinished() {
+        hooks.push(Picture::of(host).tidy(what));
+    }
+    let epoch = reconciler.epoch();
+    host.apply(reconciler, config);
+    assert!(
+        !reconciler.is_unfinished(),
+        "{what}: it would retry forever"
+    );
+    assert_eq!(reconciler.epoch(), epoch, "{what}: no new generation");
+    hooks.push(Picture::of(host).tidy(what));
+    hooks
 }
 
 /// The next good configuration leaves nothing of a failure.

@@ -1,5 +1,5 @@
-//! A slot is written again only when no program reads it any more. Packets take microseconds, so a program that takes
-//! milliseconds between two looks at its epoch's tables stands in for the unlucky one.
+//! A slot is written again only when no program reads it any more. Packets take microseconds; here a program takes milliseconds
+//! between two lookups in its epoch's tables.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -12,7 +12,7 @@ use libbpf_rs::{MapHandle, libbpf_sys};
 
 use crate::host::{Host, on_host};
 
-/// Runs that a switch must have come into.
+/// Runs during which a commit must have happened.
 const OVERTAKEN: usize = 20;
 
 fn instruction(code: u8, registers: u8, off: i16, imm: i32) -> libbpf_sys::bpf_insn {
@@ -88,7 +88,7 @@ fn slow_reader(live: &MapHandle, settings: &MapHandle) -> OwnedFd {
         set(0, 1),
         instruction(0x95, 0, 0, 0),
     ]);
-    // SAFETY: the names end in a zero byte, and there are as many instructions as said; all live for the whole call.
+    // SAFETY: the names end in a zero byte, and the number of instructions is right; all live for the whole call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
             libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
@@ -113,7 +113,7 @@ fn run(program: &OwnedFd) -> u32 {
         repeat: 1,
         ..Default::default()
     };
-    // SAFETY: the frame is as long as the options say, and both live for the whole call.
+    // SAFETY: the frame has the length in the options, and both live for the whole call.
     let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
     assert_eq!(done, 0, "the kernel refuses the test run");
     options.retval
@@ -154,6 +154,6 @@ fn a_program_that_takes_its_time_sees_one_configuration_to_its_end() {
             }
             looks.join()
         });
-        assert_eq!(overtaken.ok(), Some(OVERTAKEN), "its words stand above");
+        assert_eq!(overtaken.ok(), Some(OVERTAKEN), "its panic is above");
     });
 }

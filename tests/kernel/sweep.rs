@@ -57,6 +57,6 @@ fn connections_are_counted_and_the_expired_swept() {
         let (_, counts) = host.reader().conntrack().expect("walk");
         assert_eq!((counts.inserted, counts.deleted), (entries, entries));
         assert_eq!(counts.evicted, 0, "what is swept is not evicted");
-        assert!(host.asks(), "and it begins anew");
+        assert!(host.asks(), "and a new one is created");
     });
 }

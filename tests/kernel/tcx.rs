@@ -102,9 +102,9 @@ fn a_foreign_program_ahead_is_left_alone_and_shown() {
     });
 }
 
-/// Whoever ends the way to a workload before our program has its say ends policy, too.
+/// A program before ours can accept a packet, which bypasses policy.
 #[test]
-fn a_foreign_program_ahead_of_what_a_workload_gets_is_said() {
+fn a_foreign_program_ahead_at_a_to_hook_is_reported() {
     on_host(|host| {
         let reconciler = host.start(Mechanism::Tcx);
         assert_eq!(reconciler.foreign(), Vec::<String>::new());
@@ -114,10 +114,10 @@ fn a_foreign_program_ahead_of_what_a_workload_gets_is_said() {
         let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
         let ahead: Vec<_> = found.iter().map(|found| &found.ahead[..]).collect();
         assert_eq!(ahead, [&[][..], &["other_tool".to_owned()]]);
-        let said = reconciler.foreign();
-        assert_eq!(said.len(), 1, "{said:?}");
+        let sentences = reconciler.foreign();
+        assert_eq!(sentences.len(), 1, "{sentences:?}");
         for words in ["lxc-client", "other_tool", "dpd_to_container"] {
-            assert!(said[0].contains(words), "{words}: {said:?}");
+            assert!(sentences[0].contains(words), "{words}: {sentences:?}");
         }
     });
 }
@@ -136,7 +136,7 @@ fn foreign_clsact_filters_see_what_we_pass_on() {
 }
 
 #[test]
-fn programs_that_somebody_took_off_come_back() {
+fn detached_programs_are_attached_again() {
     on_host(|host| {
         let mut reconciler = host.start(Mechanism::Tcx);
         let ifindex = host.ifindex("lxc-client");
@@ -169,7 +169,7 @@ fn an_interface_that_leaves_the_file_loses_its_programs() {
     });
 }
 
-/// Links go with their interface to another network namespace, and tell no more of it than its index.
+/// Links move with their interface to another network namespace, and report only its index.
 #[test]
 fn another_interface_with_the_index_of_one_that_moved_away() {
     type Comes = fn(&Host, Reconciler) -> Reconciler;

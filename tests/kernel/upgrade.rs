@@ -100,7 +100,7 @@ fn pinned(pins: &Pins) -> (BTreeSet<u32>, BTreeSet<u32>) {
         for name in pins::names(&folder) {
             let path = folder.join(name);
             if let Ok(map) = MapHandle::from_pinned_path(&path) {
-                // Kernels leak an array of programs when somebody looks at all maps the moment that its last pin goes
+                // Kernels leak an array of programs when all maps are listed the moment that its last pin goes
                 // (prog_array_map_clear takes a reference too many).
                 if map.map_type() == MapType::ProgArray {
                     continue;
@@ -117,7 +117,7 @@ fn pinned(pins: &Pins) -> (BTreeSet<u32>, BTreeSet<u32>) {
 fn program_id(program: &std::os::fd::OwnedFd) -> u32 {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
-    let text = fs::read_to_string(path).expect("read what the kernel says of a program");
+    let text = fs::read_to_string(path).expect("read what the kernel reports of a program");
     let line = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
     line.expect("it has a number")
         .trim()
@@ -535,12 +535,12 @@ fn readers_report_a_datapath_of_another_version() {
             Err(error) => format!("{error:#}"),
         };
         drop(started(host, &config, previous()));
-        let said = refused();
-        assert!(said.contains("an older version of dpd"), "{said}");
-        assert!(said.contains("restart the daemon"), "{said}");
+        let error = refused();
+        assert!(error.contains("an older version of dpd"), "{error}");
+        assert!(error.contains("restart the daemon"), "{error}");
         drop(started(host, &config, own(version() + 1)));
-        let said = refused();
-        assert!(said.contains("a newer version of dpd"), "{said}");
+        let error = refused();
+        assert!(error.contains("a newer version of dpd"), "{error}");
     });
 }
 

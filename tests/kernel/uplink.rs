@@ -24,7 +24,7 @@ fn with_uplink(xdp: &str, rest: &str) -> String {
 }
 
 /// Gives the host a veth as its uplink, with a neighbour that has a denied address too.
-fn lay_veth(host: &Host) -> Namespace {
+fn create_veth(host: &Host) -> Namespace {
     let neighbour = Namespace::new();
     let pid = neighbour.pid();
     host.namespace.ip(&format!(
@@ -40,7 +40,7 @@ fn lay_veth(host: &Host) -> Namespace {
 }
 
 /// Gives the host an uplink whose driver knows nothing of XDP.
-fn lay_bridge(host: &Host) {
+fn create_bridge(host: &Host) {
     host.namespace.ip("link add uplink0 type bridge");
     host.namespace.ip("link set uplink0 up");
 }
@@ -86,7 +86,7 @@ fn ping(neighbour: &Namespace, source: &str, wait: &str) -> bool {
 fn an_uplink_has_programs_of_its_own_until_it_leaves_the_file() {
     for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
         on_host(|host| {
-            let neighbour = lay_veth(host);
+            let neighbour = create_veth(host);
             let mut reconciler = host.start(mechanism);
             host.apply(&mut reconciler, &host.config(&with_uplink("auto", "")));
             let ifindex = host.ifindex("uplink0");
@@ -138,9 +138,9 @@ fn an_interface_changes_its_role_in_place() {
 }
 
 #[test]
-fn a_refused_change_of_role_is_undone() {
+fn a_refused_change_of_role_is_rolled_back() {
     on_host(|host| {
-        lay_bridge(host);
+        create_bridge(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         let before = host.link_ids();
         let (start, end) = CONFIG.split_once("[interfaces.lxc-server]").unwrap();
@@ -155,7 +155,7 @@ fn a_refused_change_of_role_is_undone() {
 }
 
 #[test]
-fn xdp_is_attached_as_the_file_and_the_driver_say() {
+fn xdp_is_attached_by_the_configured_mode_and_the_driver() {
     use Attached::{Generic, Native};
     // The file's word, on a veth, on a bridge; None: refused.
     let rows = [
@@ -175,9 +175,9 @@ fn xdp_is_attached_as_the_file_and_the_driver_say() {
     for is_veth in [true, false] {
         on_host(|host| {
             let neighbour = match is_veth {
-                true => Some(lay_veth(host)),
+                true => Some(create_veth(host)),
                 false => {
-                    lay_bridge(host);
+                    create_bridge(host);
                     None
                 }
             };
@@ -217,9 +217,9 @@ fn xdp_is_attached_as_the_file_and_the_driver_say() {
 }
 
 #[test]
-fn native_where_the_driver_can_not_is_an_error_that_says_so() {
+fn native_mode_without_driver_support_is_an_error() {
     on_host(|host| {
-        lay_bridge(host);
+        create_bridge(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         for before in ["", PREFILTER] {
             host.apply(&mut reconciler, &host.config(&with_uplink("auto", before)));
@@ -239,11 +239,11 @@ fn native_where_the_driver_can_not_is_an_error_that_says_so() {
     });
 }
 
-/// What has fallen back to the kernel's own receive path stays there: trying the driver would leave a gap.
+/// What has fallen back to generic mode stays there: trying the driver would leave a gap.
 #[test]
 fn auto_that_fell_back_is_not_tried_again_with_every_change() {
     on_host(|host| {
-        lay_bridge(host);
+        create_bridge(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         let more = PREFILTER.replace("deny = [", "deny = [\"198.51.100.0/24\", ");
         let mut link = None;
@@ -258,7 +258,7 @@ fn auto_that_fell_back_is_not_tried_again_with_every_change() {
     });
 }
 
-/// Somebody else's XDP program on the uplink, until `detach`.
+/// Another tool's XDP program on the uplink, until `detach`.
 struct Foreign {
     pins: Pins,
     ifindex: u32,
@@ -288,9 +288,9 @@ impl Foreign {
 }
 
 #[test]
-fn somebody_elses_xdp_program_is_left_alone() {
+fn another_tools_xdp_program_is_left_alone() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         let theirs = Foreign::attach(host);
         for word in ["native", "generic"] {
@@ -311,15 +311,15 @@ fn somebody_elses_xdp_program_is_left_alone() {
         assert!(theirs.is_there());
         let found = attach::find(&host.pins(), theirs.ifindex, Role::Uplink);
         assert_eq!(found.len(), 2, "the tc hooks are ours");
-        let said = reconciler.foreign();
-        assert_eq!(said.len(), 1, "{said:?}");
+        let sentences = reconciler.foreign();
+        assert_eq!(sentences.len(), 1, "{sentences:?}");
         for words in [
             "uplink0",
             XDP_ENTRY.program,
             "drops nothing",
             "xdp = \"off\"",
         ] {
-            assert!(said[0].contains(words), "{words}: {said:?}");
+            assert!(sentences[0].contains(words), "{words}: {sentences:?}");
         }
         // While it stays, another look changes nothing; another change is applied.
         let epoch = reconciler.epoch();
@@ -343,9 +343,9 @@ fn somebody_elses_xdp_program_is_left_alone() {
 
 /// A refusal leaves the hooks as they were, also where something else had changed them.
 #[test]
-fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
+fn an_uplink_whose_xdp_another_tool_took_keeps_its_other_programs() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         let config = host.config(&with_uplink("native", PREFILTER));
         host.apply(&mut reconciler, &config);
@@ -367,7 +367,7 @@ fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
         }
         let without = host.config(&with_uplink("off", PREFILTER));
         host.apply(&mut reconciler, &without);
-        assert!(!reconciler.has_drifted(), "there is nothing more to mend");
+        assert!(!reconciler.has_drifted(), "there is nothing to repair");
         assert!(host.asks(), "the service answers");
 
         theirs.detach();
@@ -378,9 +378,9 @@ fn an_uplink_whose_xdp_somebody_else_took_keeps_its_other_programs() {
 }
 
 #[test]
-fn a_daemon_that_starts_beside_somebody_elses_xdp_program_applies_the_rest() {
+fn a_daemon_that_starts_with_another_tools_xdp_program_applies_the_rest() {
     on_host(|host| {
-        let _neighbour = lay_veth(host);
+        let _neighbour = create_veth(host);
         let first = host.start(Mechanism::Tcx);
         let theirs = Foreign::attach(host);
         drop(first);
@@ -404,7 +404,7 @@ fn a_daemon_that_starts_beside_somebody_elses_xdp_program_applies_the_rest() {
 #[test]
 fn a_daemon_that_takes_over_keeps_the_links_and_the_counts() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut first = host.start(Mechanism::Tcx);
         let config = host.config(&with_uplink("auto", PREFILTER));
         host.apply(&mut first, &config);
@@ -435,9 +435,9 @@ fn a_daemon_that_takes_over_keeps_the_links_and_the_counts() {
 }
 
 #[test]
-fn programs_that_somebody_took_off_an_uplink_come_back() {
+fn programs_detached_from_an_uplink_are_attached_again() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         let config = host.config(&with_uplink("auto", PREFILTER));
         host.apply(&mut reconciler, &config);
@@ -455,11 +455,11 @@ fn programs_that_somebody_took_off_an_uplink_come_back() {
     });
 }
 
-/// Links go with their interface to another network namespace, and tell no more of it than its index.
+/// Links move with their interface to another network namespace, and report only its index.
 #[test]
 fn another_uplink_with_the_index_of_one_that_moved_away() {
     on_host(|host| {
-        let _neighbour = lay_veth(host);
+        let _neighbour = create_veth(host);
         let config = host.config(&with_uplink("auto", PREFILTER));
         let mut reconciler = host.start(Mechanism::Tcx);
         host.apply(&mut reconciler, &config);
@@ -491,9 +491,9 @@ fn another_uplink_with_the_index_of_one_that_moved_away() {
 }
 
 #[test]
-fn drops_are_counted_by_prefix_and_forgotten_with_it() {
+fn drops_are_counted_by_prefix_and_deleted_with_it() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         host.apply(
             &mut reconciler,
@@ -533,7 +533,7 @@ fn drops_are_counted_by_prefix_and_forgotten_with_it() {
 #[test]
 fn cleanup_takes_an_uplinks_programs_too() {
     on_host(|host| {
-        let neighbour = lay_veth(host);
+        let neighbour = create_veth(host);
         let mut reconciler = host.start(Mechanism::Tcx);
         host.apply(
             &mut reconciler,

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use libbpf_rs::libbpf_sys::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use libbpf_rs::{MapType, ObjectBuilder};
 
+use super::map_policy;
 use crate::bpf::abi;
-use crate::bpf::load::map_policy;
 use crate::bpf::state::ct_table::Sizes;
 use crate::bpf::sys::libbpf_log;
 use crate::bpf::sys::map::Kind;
