@@ -15,15 +15,16 @@ use crate::lab::{Lab, eventually};
 use crate::load::{ECHO, under_load};
 use crate::web;
 
-/// The former version's daemon: it makes the datapath match the file, and is gone.
-fn former_daemon(lab: &Lab, release: ProgramImage<'static>) {
+/// A daemon of another layout: it makes the datapath match the file, and is gone. Earlier versions are refused, so it has our
+/// number.
+fn previous_daemon(lab: &Lab, release: ProgramImage<'static>) {
     let config = dpd::config::load(&lab.config())
         .expect("a good file")
         .config;
     lab.within("node", || {
-        let mut former = Reconciler::start_as(&config, attach::probe(), release).expect("start");
+        let mut previous = Reconciler::start_as(&config, attach::probe(), release).expect("start");
         let world = dpd::net::snapshot().expect("look at the interfaces");
-        former
+        previous
             .apply(&config, &world, |_, _| {})
             .expect("apply the configuration");
     });
@@ -82,7 +83,7 @@ fn packets(connection: &Value) -> u64 {
 fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
     let lab = Lab::laid();
     lab.drop_in("echo", ECHO);
-    former_daemon(&lab, other(ProgramImage::own().version - 1));
+    previous_daemon(&lab, other(ProgramImage::own().version));
     web::serve(&lab);
     lab.serve("coredns", "iperf3 -s -p 5201", 5201);
     let before = links(&lab);
@@ -94,7 +95,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
         let first = connection(&lab, load.stream);
         assert!(
             packets(&first) > 5,
-            "what the former counted is kept: {first}"
+            "what the previous one counted is kept: {first}"
         );
         let services = lab.dpd("service list");
 
@@ -141,7 +142,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
 fn a_daemon_that_is_killed_at_any_moment_of_its_start_leaves_nothing_behind() {
     const KILLS: u32 = 12;
     let lab = Lab::laid();
-    former_daemon(&lab, other(ProgramImage::own().version - 1));
+    previous_daemon(&lab, other(ProgramImage::own().version));
     let before = links(&lab);
     let started = Instant::now();
     lab.start();
