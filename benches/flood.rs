@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use common::namespace::Namespace;
 use dpd::bpf::reader::Reader;
-use lab::{Lab, Setup, port};
+use lab::{BenchLab, Setup, port};
 use load::Servers;
 
 const FLOODER: &str = "10.200.0.66";
@@ -67,7 +67,7 @@ fn main() {
     lab::need_programs(&["hping3", "taskset"]);
     lab::own_bpffs();
     lab::warn_if_busy();
-    let lab = Lab::new(Setup::Dpd, MORE);
+    let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);
     let _servers = lab
         .server
@@ -82,7 +82,7 @@ fn main() {
 }
 
 /// One more workload on the node.
-fn lay_flooder(lab: &Lab) -> Namespace {
+fn lay_flooder(lab: &BenchLab) -> Namespace {
     let flooder = Namespace::new();
     lab.node.ip(&format!(
         "link add lxc-flooder type veth peer name eth0 netns {}",
@@ -114,7 +114,7 @@ struct Counts {
     ticks: u64,
 }
 
-fn counts(lab: &Lab) -> Counts {
+fn counts(lab: &BenchLab) -> Counts {
     let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
     let loss = reader.event_loss().expect("read the counters");
     let mut drops = BTreeMap::new();
@@ -168,7 +168,7 @@ impl Drop for Flood {
     }
 }
 
-fn measure(lab: &Lab, flooder: &Namespace, what: &str, words: &str) {
+fn measure(lab: &BenchLab, flooder: &Namespace, what: &str, words: &str) {
     let turns = lab.client.run(|| {
         load::pin(0);
         // The flow is established before the flood begins: a turn that is lost ends the bench.

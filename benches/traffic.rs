@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Setup, port, runs};
+use lab::{BenchLab, Setup, port, runs};
 use load::{Servers, Turns};
 use serde_json::Value;
 
@@ -76,9 +76,9 @@ fn main() {
     lab::warn_if_busy();
     let chosen = Chosen::of(std::env::args().skip(1));
     let setups = Setup::ALL.into_iter();
-    let labs: Vec<Lab> = setups
+    let labs: Vec<BenchLab> = setups
         .filter(|setup| chosen.has(*setup))
-        .map(|setup| Lab::new(setup, ""))
+        .map(|setup| BenchLab::new(setup, ""))
         .collect();
     let _servers: Vec<Servers> = labs.iter().map(serve).collect();
     println!(
@@ -134,13 +134,13 @@ impl Chosen {
     }
 }
 
-fn serve(lab: &Lab) -> Servers {
+fn serve(lab: &BenchLab) -> Servers {
     let start = || Servers::start(lab::server(port::ECHO), CORE);
     lab.server.run(start)
 }
 
 /// Rates and times of one kind of turn.
-fn turns(labs: &[Lab], what: &str, load: fn(std::net::SocketAddr, Duration) -> Turns) {
+fn turns(labs: &[BenchLab], what: &str, load: fn(std::net::SocketAddr, Duration) -> Turns) {
     let (mut rates, mut p50, mut p99) = Default::default();
     let figures: [&mut Figures; 3] = [&mut rates, &mut p50, &mut p99];
     for _ in 0..ROUNDS {
@@ -171,7 +171,7 @@ impl Drop for Process {
 }
 
 /// One long transfer by TCP: its rate, the machine's busy time for each gigabyte, and what was sent again.
-fn bulk(labs: &[Lab]) {
+fn bulk(labs: &[BenchLab]) {
     let (mut rates, mut cpu, mut again) =
         (Figures::default(), Figures::default(), Figures::default());
     let _servers: Vec<Process> = labs
@@ -209,7 +209,7 @@ fn bulk(labs: &[Lab]) {
 }
 
 /// Queries against a real server, as many as it answers.
-fn dns(labs: &[Lab]) {
+fn dns(labs: &[BenchLab]) {
     let folder = tempfile::tempdir().expect("make a folder");
     let queries = folder.path().join("queries");
     std::fs::write(&queries, "host.example. A\n").expect("write the queries");
@@ -247,7 +247,7 @@ fn dns(labs: &[Lab]) {
 }
 
 /// Nanoseconds a run of dpd's hook program under loads of one side each; counting costs some 60 of them.
-fn per_packet(lab: &Lab) {
+fn per_packet(lab: &BenchLab) {
     println!(
         "\nnanoseconds a packet in dpd_from_container, the lowest of {ROUNDS} rounds (counting is some 60 of them)"
     );
@@ -297,7 +297,7 @@ fn per_packet(lab: &Lab) {
 
 /// What each program is, and costs under all that has run so far. The kernel counts a step of the chain with the hook that
 /// it was entered by.
-fn programs(lab: &Lab) {
+fn programs(lab: &BenchLab) {
     println!(
         "\n{:22} {:>8} {:>12} {:>20} {:>14}",
         "program", "ns a run", "runs", "instructions verified", "bytes compiled"

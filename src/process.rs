@@ -1,4 +1,4 @@
-//! What this process takes of the host.
+//! The resource usage of this process.
 
 use anyhow::{Context, Result};
 use procfs::WithCurrentSystemInfo;
@@ -6,12 +6,12 @@ use procfs::process::{LimitValue, Process};
 
 use crate::model::process::Usage;
 
-/// What this process takes now.
+/// Reads the usage from `/proc`.
 ///
 /// # Errors
-/// If `/proc` is not there.
+/// If `/proc` is not mounted.
 pub fn usage() -> Result<Usage> {
-    let process = Process::myself().context("look at /proc/self")?;
+    let process = Process::myself().context("open /proc/self")?;
     let stat = process.stat().context("read /proc/self/stat")?;
     let limits = process.limits().context("read /proc/self/limits")?;
     let ticks = procfs::ticks_per_second() as f64;
@@ -20,7 +20,7 @@ pub fn usage() -> Result<Usage> {
         cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
         resident_bytes: stat.rss_bytes().get(),
         virtual_bytes: stat.vsize,
-        open_fds: process.fd_count().context("look at /proc/self/fd")? as u64,
+        open_fds: process.fd_count().context("list /proc/self/fd")? as u64,
         max_fds: match limits.max_open_files.soft_limit {
             LimitValue::Value(most) => Some(most),
             LimitValue::Unlimited => None,
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_takes_something() {
+    fn the_usage_of_this_process_is_plausible() {
         let now = usage().unwrap();
         assert!(now.cpu_seconds >= 0.0);
         assert!(now.resident_bytes > 0 && now.virtual_bytes > now.resident_bytes);

@@ -202,7 +202,7 @@ impl Reconciler {
             for found in attach::find(self.load.pins(), ifindex, role) {
                 let interface = interface_name(&live.catalog, ifindex);
                 let ours = found.program.name();
-                sentences.extend(found.ahead.iter().map(|foreign| {
+                sentences.extend(found.other_programs_first.iter().map(|foreign| {
                     format!(
                         "interface {interface}: the program {foreign} of somebody else sees packets before {ours}, \
                          and could wave them past policy: look at it with `bpftool prog show name {foreign}`"

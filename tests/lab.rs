@@ -5,20 +5,20 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A lab of a name that no other test has; taken down when it is dropped.
-struct Lab {
+struct ScriptedLab {
     name: String,
     topology: &'static str,
 }
 
-impl Lab {
-    fn new() -> Lab {
-        Lab::of("one-node")
+impl ScriptedLab {
+    fn new() -> ScriptedLab {
+        ScriptedLab::of("one-node")
     }
 
-    fn of(topology: &'static str) -> Lab {
+    fn of(topology: &'static str) -> ScriptedLab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Lab {
+        ScriptedLab {
             name: format!("t-{}-{number}", std::process::id()),
             topology,
         }
@@ -89,7 +89,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for ScriptedLab {
     fn drop(&mut self) {
         let _ = self.run(&["down"]);
     }
@@ -110,7 +110,7 @@ fn links() -> String {
 
 #[test]
 fn a_workload_gets_an_answer_before_dpd_runs() {
-    let lab = Lab::new();
+    let lab = ScriptedLab::new();
     lab.ok(&["up"]);
     for (what, args, expected) in [
         (
@@ -152,7 +152,7 @@ fn a_workload_gets_an_answer_before_dpd_runs() {
 
 #[test]
 fn two_hosts_reach_each_other_before_dpd_runs() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (what, command, expected) in [
         (
@@ -214,7 +214,7 @@ fn two_hosts_reach_each_other_before_dpd_runs() {
 
 #[test]
 fn a_packet_crosses_both_hosts_and_the_router() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (what, target, way) in [
         (
@@ -245,7 +245,7 @@ fn a_packet_crosses_both_hosts_and_the_router() {
 
 #[test]
 fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     let up = lab
         .command(&["up"])
         .env("LAB_MTU", "1400")
@@ -307,7 +307,7 @@ fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
 
 #[test]
 fn each_host_has_a_dpd_of_its_own() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (node, ending) in [("node-a", "a"), ("node-b", "b")] {
         // No more than what names the node: this is about the daemons, not about what they forward.
@@ -347,7 +347,7 @@ fn each_host_has_a_dpd_of_its_own() {
 
 #[test]
 fn a_lab_keeps_its_topology() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     let told = |topology: &str, args: &[&str]| {
         let mut command = lab.command(args);
         let output = command.env("LAB_TOPOLOGY", topology).output();
@@ -373,7 +373,7 @@ fn a_lab_keeps_its_topology() {
 
 #[test]
 fn up_and_down_may_be_said_twice() {
-    let lab = Lab::new();
+    let lab = ScriptedLab::new();
     lab.ok(&["down"]);
     assert!(!lab.run(&["status"]).status.success(), "nothing is up yet");
     lab.ok(&["up"]);
@@ -391,7 +391,7 @@ fn up_and_down_may_be_said_twice() {
 
 #[test]
 fn two_labs_stand_side_by_side() {
-    let (one, other) = (Lab::new(), Lab::new());
+    let (one, other) = (ScriptedLab::new(), ScriptedLab::new());
     let mut ups =
         [&one, &other].map(|lab| lab.command(&["up"]).spawn().expect("run netns-lab/lab"));
     for up in &mut ups {
@@ -403,7 +403,7 @@ fn two_labs_stand_side_by_side() {
 
 #[test]
 fn up_mends_a_broken_lab() {
-    let lab = Lab::new();
+    let lab = ScriptedLab::new();
     for (what, damage) in [
         ("a namespace is gone", "ip netns del $LAB-client"),
         ("a link is gone", "ip -n $LAB-node link del lxc-intruder"),
@@ -419,7 +419,7 @@ fn up_mends_a_broken_lab() {
 
 #[test]
 fn up_mends_two_broken_hosts() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     for (what, damage) in [
         ("a host is gone", "ip netns del $LAB-node-b"),
         (
@@ -440,7 +440,7 @@ fn up_mends_two_broken_hosts() {
     }
 }
 
-fn damage_and_up(lab: &Lab, what: &str, damage: &str) {
+fn damage_and_up(lab: &ScriptedLab, what: &str, damage: &str) {
     lab.ok(&["up"]);
     let done = Command::new("sh")
         .args(["-c", damage])
@@ -455,7 +455,7 @@ fn damage_and_up(lab: &Lab, what: &str, damage: &str) {
 
 #[test]
 fn a_failed_or_interrupted_up_takes_back_what_it_made() {
-    let lab = Lab::new();
+    let lab = ScriptedLab::new();
     // A DNS server that ends at once, or waits for ever and is interrupted.
     for (what, server) in [
         ("the server fails", "exit 1"),
@@ -493,7 +493,7 @@ fn a_failed_or_interrupted_up_takes_back_what_it_made() {
 
 #[test]
 fn wrong_use_is_said() {
-    let lab = Lab::new();
+    let lab = ScriptedLab::new();
     for (args, status, words) in [
         (&["sideways"][..], 2, "Usage"),
         (&[], 2, "Usage"),
@@ -553,7 +553,7 @@ fn the_machine_itself_is_not_touched() {
         lines
     };
     for topology in ["one-node", "two-hosts"] {
-        let lab = Lab::of(topology);
+        let lab = ScriptedLab::of(topology);
         lab.ok(&["up"]);
         assert_eq!(named(links()), Vec::<String>::new(), "{topology}");
     }

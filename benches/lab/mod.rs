@@ -63,7 +63,7 @@ impl Setup {
 }
 
 /// One of the three networks.
-pub struct Lab {
+pub struct BenchLab {
     pub setup: Setup,
     pub client: Namespace,
     pub server: Namespace,
@@ -78,17 +78,17 @@ pub struct Daemon {
     root: PathBuf,
 }
 
-impl Lab {
+impl BenchLab {
     /// Lays it. `more` is added to dpd's configuration.
-    pub fn new(setup: Setup, more: &str) -> Lab {
-        let lab = Lab::lay(setup);
+    pub fn new(setup: Setup, more: &str) -> BenchLab {
+        let lab = BenchLab::lay(setup);
         match setup {
             Setup::Plain => lab,
             Setup::Nftables => {
                 nftables(&lab.node);
                 lab
             }
-            Setup::Dpd => Lab {
+            Setup::Dpd => BenchLab {
                 daemon: Some(Daemon::start(&lab.node, |root, socket| {
                     configuration(root, socket) + more
                 })),
@@ -97,7 +97,7 @@ impl Lab {
         }
     }
 
-    fn lay(setup: Setup) -> Lab {
+    fn lay(setup: Setup) -> BenchLab {
         let (client, server, node) = (Namespace::new(), Namespace::new(), Namespace::new());
         node.sysctl("net.ipv4.ip_forward=1");
         for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)]
@@ -114,7 +114,7 @@ impl Lab {
             workload.ip("route add 10.200.0.1 dev eth0");
             workload.ip("route add default via 10.200.0.1");
         }
-        Lab {
+        BenchLab {
             setup,
             client,
             server,
@@ -356,7 +356,7 @@ pub fn wait_for_tcp(from: &Namespace, to: SocketAddr) {
 }
 
 /// A DNS server with one name, at the server's address.
-pub fn dns_server(lab: &Lab, folder: &Path) -> Child {
+pub fn dns_server(lab: &BenchLab, folder: &Path) -> Child {
     fs::create_dir(folder).expect("make a folder");
     let zone = "$ORIGIN example.\n$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 192.0.2.53\nhost A 192.0.2.1\n";
     fs::write(folder.join("example.zone"), zone).expect("write the zone");

@@ -92,7 +92,7 @@ pub fn held(pins: &Pins) -> BTreeSet<u32> {
 pub struct Found {
     pub program: Hook,
     pub mechanism: Mechanism,
-    pub ahead: Vec<String>,
+    pub other_programs_first: Vec<String>,
 }
 
 /// The kernel's number of the program in our place on a hook; `None`: there is none.

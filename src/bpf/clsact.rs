@@ -181,7 +181,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: Hook) -> Option<Found> {
     Some(Found {
         program,
         mechanism: Mechanism::Clsact,
-        ahead: Vec::new(),
+        other_programs_first: Vec::new(),
     })
 }
 

@@ -143,7 +143,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: Hook) -> Option<Found> {
     let (_, info) = open(&path(pins, ifindex, program))?;
     let there = on_hook(ifindex, program).ok()?;
     let place = there.iter().position(|on| on.link == info.id)?;
-    let ahead = match program {
+    let first = match program {
         // It decides nothing: what leaves was judged where it came from.
         Hook::ToNetdev => Vec::new(),
         _ => there[..place]
@@ -154,7 +154,7 @@ pub fn find(pins: &Pins, ifindex: u32, program: Hook) -> Option<Found> {
     Some(Found {
         program,
         mechanism: Mechanism::Tcx,
-        ahead,
+        other_programs_first: first,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `dpd check`: whether a file is valid, what the host lacks for it, and what its maps take in memory.
+//! `dpd check`: validates a file, and shows what the host lacks for it, or the memory of its maps.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,12 +17,12 @@ use crate::plan::{self, Inputs};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The file to check; without it the one of --config.
+    /// The file to check; default: the one of --config.
     file: Option<PathBuf>,
-    /// Print what the maps of the file take in memory, instead of what the host lacks for it.
+    /// Print the memory of the file's maps, instead of what the host lacks for it.
     #[arg(long)]
     budget: bool,
-    /// How to print the budget.
+    /// Output format of the budget.
     #[arg(short, long, value_enum, default_value_t = Format::Table, requires = "budget")]
     output: Format,
 }
@@ -40,9 +40,8 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn print_host(file: &Path, config: &Config) -> Result<()> {
-    let host = net::snapshot().map(|host| net::checks(config, &host));
-    let host =
-        host.unwrap_or_else(|error| vec![format!("this host can't be looked at: {error:#}")]);
+    let host = net::snapshot().map(|world| net::checks(config, &world));
+    let host = host.unwrap_or_else(|error| vec![format!("the host can't be checked: {error:#}")]);
     for warning in host {
         eprintln!("warning: {warning}");
     }
@@ -80,7 +79,7 @@ fn table(budget: &Budget) -> String {
         ]
     });
     format!(
-        "{}\nin all {}, and {} while a change is made ({} CPUs)\n",
+        "{}\ntotal {}, and {} during a change ({} CPUs)\n",
         output::table(&header, maps),
         size(budget.bytes),
         size(budget.peak_bytes),
@@ -105,7 +104,7 @@ fn size(bytes: u64) -> String {
     format!("{rest:.1} {unit}")
 }
 
-/// A valid configuration, with its warnings on stderr; `None`: it is not valid, and stderr says where.
+/// A valid configuration, with its warnings on stderr; `None` if it is invalid, with the problems on stderr.
 pub fn load(file: &Path) -> Option<Loaded> {
     match config::load(file) {
         Ok(loaded) => {
@@ -115,7 +114,7 @@ pub fn load(file: &Path) -> Option<Loaded> {
             Some(loaded)
         }
         Err(problems) => {
-            // The problems are whole blocks of text, with the file's name in each.
+            // Each problem is a block of text with the file's name.
             eprintln!("{}", problems.to_string().trim_end());
             None
         }
@@ -148,7 +147,7 @@ mod tests {
     use crate::model::budget::MapBudget;
 
     #[test]
-    fn sizes_are_read_at_a_glance() {
+    fn sizes_have_a_readable_unit() {
         let rows = [
             (0, "0.0 KiB"),
             (1536, "1.5 KiB"),
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_are_those_of_the_page() {
+    fn every_key_is_documented() {
         let map = MapBudget {
             name: "policy".to_owned(),
             kind: "LpmTrie".to_owned(),

@@ -1,5 +1,5 @@
-//! A small HTTP server for pages that are read and never changed: one request a connection, few connections, short
-//! patience. Whoever is slow or floods it delays others of its kind, never the daemon.
+//! A small HTTP server for read-only pages: one request for each connection, few connections, short timeouts. A slow
+//! or flooding client delays other HTTP clients, never the daemon.
 
 mod port;
 mod request;
@@ -8,7 +8,6 @@ mod server;
 pub use port::Port;
 pub use server::{Limits, Server};
 
-/// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: Status,
@@ -28,7 +27,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Code and words, as the first line of an answer has them.
+    /// Code and reason phrase, as in the status line.
     fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
@@ -52,7 +51,7 @@ impl Response {
         }
     }
 
-    /// What stands before the body.
+    /// Status line and headers.
     fn head(&self) -> String {
         let allow = match self.status {
             Status::MethodNotAllowed => "Allow: GET, HEAD\r\n",

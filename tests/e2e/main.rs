@@ -1,4 +1,4 @@
-//! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
+//! dpd end to end in network namespaces, with usual programs: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
 #[path = "../common/release.rs"]

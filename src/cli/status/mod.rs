@@ -1,4 +1,4 @@
-//! `dpd status`: how the daemon and the datapath are, on one screen.
+//! `dpd status`: the state of the daemon and the datapath, on one screen.
 
 mod daemon;
 mod drops;
@@ -28,20 +28,20 @@ use prefilter::Prefilter;
 pub fn run(node: &Node, format: Format) -> Result<ExitCode> {
     let daemon = client::status(&node.socket);
     let datapath = node.reader();
-    let is_there = daemon.is_ok() || datapath.is_ok();
+    let is_found = daemon.is_ok() || datapath.is_ok();
     let status = Status::new(node, daemon, datapath);
     output::print(&match format {
         Format::Table => screen::screen(&status),
         Format::Json => output::json(&status)?,
     })?;
-    Ok(if is_there {
+    Ok(if is_found {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Everything that is known; what could not be read is empty, and the reason is among the warnings.
+/// What could not be read is empty, and the reason is among the warnings.
 #[derive(Debug, Serialize)]
 pub struct Status {
     daemon: Daemon,
@@ -52,7 +52,7 @@ pub struct Status {
     conntrack: Option<Conntrack>,
     prefilter: Prefilter,
     drops: Vec<Drops>,
-    /// How far the daemon's memory of drops reaches back, a minute at most; `None` without a daemon to remember.
+    /// The time that the recent drops cover, a minute at most; `None` without a daemon.
     drops_recent_seconds: Option<u64>,
     event_loss: Loss,
     /// `None` without a daemon.
@@ -75,7 +75,7 @@ struct Connections {
     connections: u64,
 }
 
-/// Events that somebody did not get.
+/// Lost events, by cause.
 #[derive(Debug, Default, Serialize)]
 struct Loss {
     #[serde(flatten)]
@@ -123,7 +123,7 @@ impl Status {
         match datapath {
             Ok(reader) => status.take_datapath(&reader, daemon.as_ref()),
             Err(error) => {
-                status.config.is_unreadable = daemon.is_some(); // whose datapath it is
+                status.config.is_unreadable = daemon.is_some(); // a running daemon has a datapath
                 status.warnings.push(format!("{error:#}"));
             }
         }
@@ -135,7 +135,7 @@ impl Status {
         self.event_loss.observers = daemon.observers_lost;
         self.event_loss.journal = daemon.journal_lost;
         self.drift = Some(daemon.drift);
-        self.interfaces = interfaces::waiting(&daemon.waiting);
+        self.interfaces = interfaces::pending(&daemon.pending);
         self.drops_recent_seconds = daemon.recent_drops.as_ref().map(|drops| drops.seconds);
         self.warnings.clone_from(&daemon.warnings);
     }
@@ -144,7 +144,7 @@ impl Status {
         self.config.revision = self.read("revision", reader.epoch());
         if let Some(catalog) = self.read("catalog", reader.catalog()) {
             if self.daemon.pid.is_none() {
-                // Nobody else knows which file the datapath was made from.
+                // Without a daemon only the catalog has the file of the datapath.
                 self.config.path.clone_from(&catalog.config);
             }
             let hits = self.read("counters of the prefilter", reader.prefilter_hits());
@@ -167,14 +167,13 @@ impl Status {
         self.event_loss.kernel = loss.unwrap_or_default();
     }
 
-    /// One thing that can't be read must not hide the others.
-    fn read<T>(&mut self, what: &str, answer: Result<T>) -> Option<T> {
-        answer
-            .map_err(|error| {
-                let warning = format!("the datapath's {what} can't be read: {error:#}");
-                self.warnings.push(warning);
-            })
-            .ok()
+    /// A part that can't be read is a warning, and the others are shown.
+    fn read<T>(&mut self, what: &str, read: Result<T>) -> Option<T> {
+        read.map_err(|error| {
+            let warning = format!("the datapath's {what} can't be read: {error:#}");
+            self.warnings.push(warning);
+        })
+        .ok()
     }
 }
 

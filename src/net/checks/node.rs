@@ -1,4 +1,4 @@
-//! Whether the host's routes lead through an uplink to the other hosts and to the workloads behind them.
+//! Whether the host's routes to the other nodes and to their workloads go through an uplink.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use crate::model::host::HostState;
 use crate::net::route::{Route, look_up};
 use crate::net::rtnetlink::Rtnetlink;
 
-/// Addresses of a prefix that are looked at for one that nobody has here.
+/// Addresses of a prefix that are tried for one that is not local.
 const SAMPLES_MAX: usize = 1024;
 
-/// What routes to other hosts are held against.
+/// What routes to other nodes are compared with.
 pub struct Host<'a> {
     pub world: &'a HostState,
     pub endpoints: &'a [Endpoint<'a>],
@@ -23,7 +23,7 @@ pub struct Host<'a> {
     pub uplinks: &'a [Uplink<'a>],
 }
 
-/// Says which routes to which nodes are missing or lead elsewhere.
+/// The routes to nodes that are missing or wrong.
 pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
     let mut lacks = Vec::new();
     for (name, node) in &config.nodes {
@@ -31,7 +31,7 @@ pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec
         for prefix in addresses.chain(node.cidrs.iter().copied()) {
             match host.check_route(rtnetlink, name, node, prefix) {
                 Ok(lack) => lacks.extend(lack),
-                Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
+                Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
             }
         }
     }
@@ -46,7 +46,7 @@ impl Host<'_> {
         node: &RemoteNode,
         prefix: IpNet,
     ) -> io::Result<Option<String>> {
-        let whom = format!("{} of node {name}", shown(prefix));
+        let target = format!("{} of node {name}", shown(prefix));
         let leads = match look_up(rtnetlink, self.sample(prefix))? {
             Route::Through { ifindex, .. } if self.find_uplink(ifindex).is_some() => {
                 return Ok(None);
@@ -57,7 +57,7 @@ impl Host<'_> {
             }
             Route::Other if self.world.addresses.contains(&prefix.addr()) => {
                 return Ok(Some(format!(
-                    "{whom} is an address of this host too: find it with 'ip address show to {}'",
+                    "{target} is an address of this host too: find it with 'ip address show to {}'",
                     prefix.addr()
                 )));
             }
@@ -76,9 +76,9 @@ impl Host<'_> {
         });
         let filter = filter.unwrap_or_default();
         let via = self.next_hop(rtnetlink, node, prefix)?;
-        let mend = format!("ip route replace {} {via}", shown(prefix));
+        let fix = format!("ip route replace {} {via}", shown(prefix));
         Ok(Some(format!(
-            "the host's route to {whom} {leads}{filter}: {mend}"
+            "the host's route to {target} {leads}{filter}: {fix}"
         )))
     }
 
@@ -87,7 +87,7 @@ impl Host<'_> {
         uplinks.find(|uplink| uplink.link.ifindex == ifindex)
     }
 
-    /// An address of the prefix that nobody has here.
+    /// An address of the prefix that is not local.
     fn sample(&self, prefix: IpNet) -> IpAddr {
         let is_here = |address: &IpAddr| {
             let local = self
@@ -102,7 +102,7 @@ impl Host<'_> {
             .unwrap_or(prefix.addr())
     }
 
-    /// How the node itself is reached, which is how what lies behind it is reached too.
+    /// The next hop to the node itself, which is the next hop to its workloads too.
     fn next_hop(
         &self,
         rtnetlink: &mut Rtnetlink,
@@ -121,13 +121,13 @@ impl Host<'_> {
                 return Ok(format!("via {via} dev {}", uplink.interface));
             }
         }
-        // Who the router is, the host can't know.
+        // The router is unknown.
         let interface = self.uplinks.first().map_or("", |uplink| uplink.interface);
         Ok(format!("via GATEWAY dev {interface}"))
     }
 }
 
-/// A whole address without its length.
+/// A single address without its prefix length.
 fn shown(prefix: IpNet) -> String {
     match prefix.prefix_len() == prefix.max_prefix_len() {
         true => prefix.addr().to_string(),

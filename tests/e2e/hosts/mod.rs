@@ -1,4 +1,4 @@
-//! Two hosts with a router between them, a dpd on each, and a host of the world behind the router.
+//! Two hosts with dpd, a router between them, and a host of the world behind the router.
 
 mod checksum;
 mod foreign;
