@@ -73,35 +73,18 @@ fn table(budget: &Budget) -> String {
             map.entries.to_string(),
             map.key_size.to_string(),
             map.value_size.to_string(),
-            size(map.bytes),
+            output::size(map.bytes),
             map.copies.to_string(),
-            size(map.peak_bytes),
+            output::size(map.peak_bytes),
         ]
     });
     format!(
         "{}\ntotal {}, and {} during a change ({} CPUs)\n",
         output::table(&header, maps),
-        size(budget.bytes),
-        size(budget.peak_bytes),
+        output::size(budget.bytes),
+        output::size(budget.peak_bytes),
         budget.cpus
     )
-}
-
-/// `13.4 MiB`
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
-    let mut rest = bytes as f64 / 1024.0;
-    let mut units = UNITS.into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for larger in units {
-        // Below, not at: 1023.96 would be printed as 1024.0.
-        if rest < 1023.95 {
-            break;
-        }
-        rest /= 1024.0;
-        unit = larger;
-    }
-    format!("{rest:.1} {unit}")
 }
 
 /// A valid configuration, with its warnings on stderr; `None` if it is invalid, with the problems on stderr.
@@ -145,20 +128,6 @@ mod tests {
     use super::*;
     use crate::cli::documented;
     use crate::model::budget::MapBudget;
-
-    #[test]
-    fn sizes_have_a_readable_unit() {
-        let rows = [
-            (0, "0.0 KiB"),
-            (1536, "1.5 KiB"),
-            (1 << 20, "1.0 MiB"),
-            ((1 << 20) - 1, "1.0 MiB"),
-            (5 << 39, "2560.0 GiB"),
-        ];
-        for (bytes, text) in rows {
-            assert_eq!(size(bytes), text, "{bytes}");
-        }
-    }
 
     #[test]
     fn every_key_is_documented() {

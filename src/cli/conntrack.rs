@@ -7,10 +7,9 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::name_of;
 use super::node::Node;
-use super::output::{self, Row, span};
+use super::output::{self, Listing, Row, span};
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::Connection;
 use crate::model::protocol::Protocol;

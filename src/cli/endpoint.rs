@@ -4,10 +4,9 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::{name_of, prefix_text};
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::{Enforcement, State};
 use crate::model::status::{Attachment, Metric};
 

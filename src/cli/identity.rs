@@ -4,9 +4,8 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::catalog::Catalog;
 use crate::model::policy::reserved;
 

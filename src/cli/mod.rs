@@ -17,12 +17,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::config::LogTarget;
 use crate::logging;
 use node::Node;
-use output::Format;
+use output::Listing;
 
 /// Cilium's eBPF datapath for bare-metal hosts, from one file.
 #[derive(Debug, Parser)]
@@ -79,14 +79,6 @@ enum Command {
     Observe(Box<observe::Arguments>),
     /// Detach and unpin everything of dpd on this host.
     Cleanup,
-}
-
-/// The options of every listing.
-#[derive(Clone, Copy, Debug, Args)]
-struct Listing {
-    /// Output format.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
 }
 
 /// Runs the command line of this process. Invalid arguments exit with 2.

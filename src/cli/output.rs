@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use serde::Serialize;
 
@@ -15,6 +15,14 @@ use crate::observe::line::printable;
 pub enum Format {
     Table,
     Json,
+}
+
+/// The options of every listing.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Listing {
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
 }
 
 /// A row of a listing: an object in JSON, cells in the table.
@@ -135,7 +143,9 @@ mod tests {
             (1536, "1.5 KiB"),
             (1024 * 1024 - 1, "1.0 MiB"),
             (100 << 20, "100.0 MiB"),
+            (1 << 20, "1.0 MiB"),
             (5 << 30, "5.0 GiB"),
+            (5 << 39, "2.5 TiB"),
             (4096 << 40, "4096.0 TiB"),
         ];
         for (bytes, text) in rows {

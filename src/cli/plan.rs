@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::check;
 use super::node::Node;
-use super::output::{self, Format};
-use super::{Listing, check};
+use super::output::{self, Format, Listing};
 use crate::bpf::conntrack::Sizes;
 use crate::bpf::reader::Reader;
 use crate::config::Config;

@@ -10,10 +10,9 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::{find, name_of};
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::State;
 
 #[derive(Debug, Subcommand)]

@@ -4,9 +4,8 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::State;
 
 #[derive(Debug, Subcommand)]

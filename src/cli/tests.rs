@@ -19,7 +19,7 @@ use crate::model::state::{
     Backend, Delivery, Endpoint, Enforcement, PolicyEntry, PolicyKey, ServiceEntry, State,
 };
 use crate::model::status::{Attachment, Metric};
-use output::{Row, render};
+use output::{Format, Row, render};
 
 #[test]
 fn the_definitions_agree_with_each_other() {

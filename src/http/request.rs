@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Response, Status};
+use super::response::{Response, Status};
 use crate::listener::time_left;
 
 /// Longer requests are refused, in bytes.

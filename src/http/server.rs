@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::port::Port;
-use super::{Response, Status, request};
+use super::request;
+use super::response::{Response, Status};
 use crate::listener::{Listener, Service, time_left};
 
 /// How long a client that has its response may take to close.

@@ -4,8 +4,11 @@ use anyhow::{Context, Result};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
-use super::SERIES_MAX;
 use super::facts::Times;
+
+/// The most series of a family with one for each object of the file: services, backends, rules, prefixes. A family that
+/// would have more is not written, and `dpd_metric_series_truncated` has their number.
+pub const SERIES_MAX: usize = 10_000;
 
 /// A metric with all its series.
 #[derive(Debug)]

@@ -12,17 +12,13 @@ mod process;
 mod work;
 
 pub use facts::{Facts, Sweep, Times, Work};
-pub use family::{Family, Kind};
+pub use family::{Family, Kind, SERIES_MAX};
 
 use anyhow::Result;
 use family::Page;
 
 /// The page's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The most series of a family with one for each object of the file: services, backends, rules, prefixes. A family that
-/// would have more is not written, and `dpd_metric_series_truncated` has their number.
-pub const SERIES_MAX: usize = 10_000;
 
 /// All families, in the page's order.
 pub fn families() -> impl Iterator<Item = &'static Family> {

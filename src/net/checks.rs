@@ -7,28 +7,23 @@
 //! Between hosts dpd itself looks up the routes, for the next hop of what an endpoint sends: the kernel's FIB lookup
 //! fails where the interface does not forward.
 
+mod endpoint;
 mod node;
+mod sysctl;
 mod uplink;
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
 use ipnet::IpNet;
 
+use self::endpoint::{Endpoint, interface_name};
+use self::sysctl::{is_known, is_on, is_strict, set};
 use self::uplink::Uplink;
 use super::route::{Route, look_up};
 use super::rtnetlink::Rtnetlink;
 use crate::config::{Config, Interface};
-use crate::model::host::{HostState, Link};
-
-/// An endpoint of the file whose interface exists.
-struct Endpoint<'a> {
-    interface: &'a str,
-    link: &'a Link,
-    addresses: &'a [IpNet],
-}
+use crate::model::host::HostState;
 
 /// What the host lacks for the file: sentences, in the order in which their commands are to be run.
 ///
@@ -264,47 +259,6 @@ fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
     }
 }
 
-fn interface_name(world: &HostState, ifindex: u32) -> String {
-    world
-        .links
-        .iter()
-        .find(|(_, link)| link.ifindex == ifindex)
-        .map_or_else(|| format!("interface {ifindex}"), |(name, _)| name.clone())
-}
-
-/// Whether the kernel drops packets from `interface` that it would not route back there. It uses the larger of the
-/// values of `all` and of the interface: 1 is strict, 2 is loose.
-fn is_strict(interface: &str, prefix: &IpNet) -> bool {
-    let value = |name: &str| read(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
-    prefix.addr().is_ipv4() && value("all").max(value(interface)) == 1
-}
-
-fn is_on(path: &str) -> Option<bool> {
-    read(path).map(|value| value != 0)
-}
-
-fn is_known(path: &str) -> bool {
-    Path::new("/proc/sys/net").join(path).exists()
-}
-
-/// A sysctl below `/proc/sys/net`; `None` where this kernel has none.
-fn read(path: &str) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
-    text.trim().parse().ok()
-}
-
-/// The command that sets a sysctl below `/proc/sys/net`. `sysctl` has dots for slashes, and slashes for the dots of an
-/// interface's name.
-fn set(path: &str, value: u32) -> String {
-    let swap = |c| match c {
-        '/' => '.',
-        '.' => '/',
-        other => other,
-    };
-    let name: String = path.chars().map(swap).collect();
-    format!("sysctl -w net.{name}={value}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,11 +280,5 @@ mod tests {
             let address = sample(&world, &prefix.parse().unwrap());
             assert_eq!(address.to_string(), expected, "{why}");
         }
-    }
-
-    #[test]
-    fn sysctl_names_have_dots_for_slashes_and_slashes_for_dots() {
-        let command = set("ipv4/conf/eth0.100/forwarding", 1);
-        assert_eq!(command, "sysctl -w net.ipv4.conf.eth0/100.forwarding=1");
     }
 }

@@ -10,20 +10,21 @@
 //! file on a network, a mount over a folder, a write through another hard link or a memory map, a symlink in place of
 //! a folder on the path.
 
+mod files;
 mod notifier;
 mod stamp;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::config::drop_in_folder;
 use crate::worker::{Sleeper, Wake, Worker};
+use files::Files;
 use notifier::Notifier;
 pub use stamp::Stamps;
 
@@ -41,23 +42,6 @@ const COALESCE: Duration = Duration::from_millis(5);
 
 /// A file that has not settled after this time is logged.
 const WARN_AFTER: Duration = Duration::from_secs(10);
-
-/// The files of a configuration.
-#[derive(Debug)]
-struct Files {
-    main: PathBuf,
-    /// The drop-in folder; a file whose name does not end in `.toml` has none.
-    drop_ins: Option<PathBuf>,
-}
-
-impl Files {
-    fn of(main: PathBuf) -> Files {
-        Files {
-            drop_ins: drop_in_folder(&main),
-            main,
-        }
-    }
-}
 
 /// Watches a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
 #[derive(Debug)]

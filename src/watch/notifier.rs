@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 
-use super::Files;
+use super::files::Files;
 use super::stamp::drop_ins;
 
 /// Symlinks that are followed on one path, as many as the kernel follows.

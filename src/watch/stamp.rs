@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 
-use super::Files;
+use super::files::Files;
 use crate::config::{SIZE_MAX, is_drop_in};
 
 /// The stamps of all files of a configuration; a missing file has none.

@@ -10,10 +10,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::super::Listing;
 use super::super::identity::name_of;
 use super::super::node::Node;
-use super::super::output::{self, Format};
+use super::super::output::{self, Format, Listing};
 use super::peer::{self, Peer};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;

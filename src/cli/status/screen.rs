@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::daemon::ago;
-use super::{Conntrack, Loss, Prefilter, Status};
+use super::prefilter::Prefilter;
+use super::report::{Conntrack, Loss, Status};
 use crate::cli::output::{size, table};
 use crate::model::status::MapStatus;
 

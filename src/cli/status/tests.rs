@@ -4,10 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
+use super::prefilter::Prefilter;
+use super::report::Conntrack;
 use super::*;
+use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::ConntrackState;
-use crate::model::status::{Amount, Attachment, Metric, RecentDrops};
+use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::status::{
+    Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
+    ProgramStatus, RecentDrops,
+};
 
 fn node() -> Node {
     Node {

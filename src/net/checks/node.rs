@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::endpoint::{Endpoint, interface_name};
+use super::sysctl::is_strict;
 use super::uplink::Uplink;
-use super::{Endpoint, interface_name, is_strict};
 use crate::config::{Config, RemoteNode};
 use crate::model::host::HostState;
 use crate::net::route::{Route, look_up};

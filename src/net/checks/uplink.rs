@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{read, set};
+use super::sysctl::{read, set};
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link};
 
