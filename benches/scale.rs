@@ -78,7 +78,7 @@ fn lay_endpoints(node: &Namespace, workloads: &Namespace, count: usize) {
             "link add gen{number} up type veth peer name w{number} netns {}",
             workloads.pid()
         )
-        .expect("tell ip");
+        .expect("write to ip");
     }
     drop(words);
     assert!(ip.wait().expect("wait for ip").success(), "ip failed");

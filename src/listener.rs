@@ -34,7 +34,7 @@ pub trait Service<S>: Send + Sync + 'static {
     /// Serves one client, on the client's own thread.
     fn serve(&self, stream: &S) -> io::Result<()>;
 
-    /// Tells a client over the limit why it is closed. Runs on the acceptor's thread: it must not block for long.
+    /// Sends a client over the limit the reason why it is closed. Runs on the acceptor's thread: it must not block for long.
     fn refuse(&self, stream: &S);
 }
 

@@ -143,11 +143,11 @@ fn a_workload_gets_a_reply_without_dpd() {
         ),
     ] {
         let dig = [&["enter", "client", "dig", "+short", "+tries=1"], args].concat();
-        let answer = lab.ok(&dig);
-        assert!(answer.contains(expected), "{what}: {answer}");
+        let output = lab.ok(&dig);
+        assert!(output.contains(expected), "{what}: {output}");
     }
-    let answer = lab.ok(&["enter", "node", "ping", "-c1", "-W5", "10.200.0.65"]);
-    assert!(answer.contains(" 0% packet loss"), "{answer}");
+    let output = lab.ok(&["enter", "node", "ping", "-c1", "-W5", "10.200.0.65"]);
+    assert!(output.contains(" 0% packet loss"), "{output}");
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn two_hosts_reach_each_other_without_dpd() {
         ),
     ] {
         let words: Vec<&str> = command.split(' ').collect();
-        let answer = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
-        assert!(answer.contains(expected), "{what}: {answer}");
+        let output = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
+        assert!(output.contains(expected), "{what}: {output}");
     }
 }
 
@@ -233,13 +233,13 @@ fn a_packet_crosses_both_hosts_and_the_router() {
             ],
         ),
     ] {
-        let answer = lab.ok(&["enter", "client", "traceroute", "-n", "-q1", target]);
-        let hops: Vec<&str> = answer
+        let output = lab.ok(&["enter", "client", "traceroute", "-n", "-q1", target]);
+        let hops: Vec<&str> = output
             .lines()
             .skip(1)
             .filter_map(|line| line.split_whitespace().nth(1))
             .collect();
-        assert_eq!(hops, way, "{what}: {answer}");
+        assert_eq!(hops, way, "{what}: {output}");
     }
 }
 
@@ -318,28 +318,28 @@ fn each_host_has_a_dpd_of_its_own() {
         let named = lab.ok(&["enter", node, "sh", "-c", "echo $DPD_CONFIG"]);
         assert_eq!(named.trim(), config.display().to_string());
     }
-    let daemon_answers = |node| {
-        let answer = lab.run(&["enter", node, "dpd", "status", "-o", "json"]);
-        let status: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+    let daemon_pid = |node| {
+        let output = lab.run(&["enter", node, "dpd", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         status["daemon"]["pid"].as_u64()
     };
     lab.ok(&["start"]);
-    let (a, b) = (daemon_answers("node-a"), daemon_answers("node-b"));
+    let (a, b) = (daemon_pid("node-a"), daemon_pid("node-b"));
     assert!(a.is_some() && b.is_some() && a != b, "{a:?} and {b:?}");
     lab.ok(&["start"]);
     assert_eq!(
-        daemon_answers("node-b"),
+        daemon_pid("node-b"),
         b,
         "a second start keeps the running daemons"
     );
     lab.ok(&["stop", "node-a"]);
-    assert_eq!(daemon_answers("node-a"), None, "one of them was stopped");
-    assert_eq!(daemon_answers("node-b"), b, "the other still runs");
+    assert_eq!(daemon_pid("node-a"), None, "one of them was stopped");
+    assert_eq!(daemon_pid("node-b"), b, "the other still runs");
     lab.ok(&["start", "node-a"]);
-    assert_eq!(daemon_answers("node-b"), b);
+    assert_eq!(daemon_pid("node-b"), b);
     lab.ok(&["stop"]);
-    assert_eq!(daemon_answers("node-a"), None);
-    assert_eq!(daemon_answers("node-b"), None);
+    assert_eq!(daemon_pid("node-a"), None);
+    assert_eq!(daemon_pid("node-b"), None);
     lab.ok(&["start"]);
     lab.ok(&["down"]);
     assert_eq!(
@@ -352,13 +352,13 @@ fn each_host_has_a_dpd_of_its_own() {
 #[test]
 fn a_lab_keeps_its_topology() {
     let lab = ScriptedLab::of("two-hosts");
-    let told = |topology: &str, args: &[&str]| {
+    let command_with = |topology: &str, args: &[&str]| {
         let mut command = lab.command(args);
         let output = command.env("LAB_TOPOLOGY", topology).output();
         output.expect("run netns-lab/lab")
     };
     lab.ok(&["up"]);
-    let other = told("one-node", &["up"]);
+    let other = command_with("one-node", &["up"]);
     assert!(!other.status.success());
     assert!(
         text(&other).contains("run 'lab down' first"),
@@ -366,7 +366,7 @@ fn a_lab_keeps_its_topology() {
         text(&other)
     );
     lab.ok(&["status"]);
-    let down = told("one-node", &["down"]);
+    let down = command_with("one-node", &["down"]);
     assert!(down.status.success(), "{}", text(&down));
     assert_eq!(
         lab.traces(),

@@ -266,9 +266,9 @@ fn metrics_at_an_address_that_is_added_later_do_not_delay_the_start() {
     let daemon = "[daemon]\nmetrics = \"192.0.2.7:9964\"\n";
     let machine = Machine::boot(&format!("{daemon}{FIRST}"));
     machine.ok("systemctl start dpd");
-    let ask = "curl -sS --fail -m 5 http://192.0.2.7:9964/metrics";
+    let scrape = "curl -sS --fail -m 5 http://192.0.2.7:9964/metrics";
     assert!(
-        !machine.run(ask).status.success(),
+        !machine.run(scrape).status.success(),
         "the address does not exist"
     );
     machine.eventually(
@@ -276,7 +276,7 @@ fn metrics_at_an_address_that_is_added_later_do_not_delay_the_start() {
         "journalctl -q -u dpd PRIORITY=4 | grep -q '192.0.2.7:9964 is unreachable until'",
     );
     machine.ok("ip address add 192.0.2.7/32 dev lo");
-    machine.ok(ask);
+    machine.ok(scrape);
 }
 
 #[test]

@@ -40,9 +40,9 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn print_host(file: &Path, config: &Config) -> Result<()> {
-    let host = net::snapshot().map(|world| net::checks(config, &world));
-    let host = host.unwrap_or_else(|error| vec![format!("the host can't be checked: {error:#}")]);
-    for warning in host {
+    let lacks = net::snapshot().map(|host| net::checks(config, &host));
+    let lacks = lacks.unwrap_or_else(|error| vec![format!("the host can't be checked: {error:#}")]);
+    for warning in lacks {
         eprintln!("warning: {warning}");
     }
     output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))

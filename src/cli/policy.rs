@@ -85,7 +85,7 @@ impl Row for RuleRow {
         "PORTS",
         "ENTRIES",
         "HITS",
-        "PLACE",
+        "LOCATION",
     ];
 
     fn lines(&self) -> Vec<Vec<String>> {

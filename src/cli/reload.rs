@@ -56,7 +56,7 @@ fn reload(socket: &Path, pid: Pid) -> Result<DaemonStatus> {
     let due = before.reloads + u64::from(before.is_reloading) + 1;
     signal(&daemon).with_context(|| format!("send SIGHUP to the daemon (pid {pid})"))?;
     while !has_ended(&daemon)? {
-        // An error means that it is busy or stopping; `has_ended` tells the two apart.
+        // An error means that it is busy or stopping; `has_ended` distinguishes the two.
         if let Ok(status) = client::status(socket)
             && status.reloads >= due
         {

@@ -440,7 +440,7 @@ fn rules() {
     assert_eq!(
         as_table(&rows),
         "\
-ID  RULE                   SUBJECT           DIRECTION  ACTION  PEERS                 PORTS           ENTRIES  HITS  PLACE
+ID  RULE                   SUBJECT           DIRECTION  ACTION  PEERS                 PORTS           ENTRIES  HITS  LOCATION
 3   dns-clients/ingress/0  18203 (kube-dns)  ingress    allow   client                53/udp, 53/tcp  2        12    /etc/dpd/config.toml:40
 4   no-office/ingress/0    18203 (kube-dns)  ingress    deny    cidr:198.51.100.0/24  all             0        0     /etc/dpd/config.toml:44
 "

@@ -99,8 +99,8 @@ impl Datapath {
     }
 
     /// Writes the tables of a configuration that may be applied soon; they are not live.
-    pub fn stage(&mut self, config: Arc<Config>, world: HostState) {
-        self.reconciler.prepare_ahead(config, world);
+    pub fn stage(&mut self, config: Arc<Config>, host: HostState) {
+        self.reconciler.prepare_ahead(config, host);
     }
 
     pub fn forget_staged(&mut self) {
@@ -118,8 +118,8 @@ impl Datapath {
     ///
     /// # Errors
     /// If the kernel refuses it.
-    pub fn start(&mut self, world: HostState) -> Result<()> {
-        self.apply_skipping_refused(world, |_| true)?;
+    pub fn start(&mut self, host: HostState) -> Result<()> {
+        self.apply_skipping_refused(host, |_| true)?;
         self.state.follows(&self.config);
         self.report_skipped();
         Ok(())
@@ -129,7 +129,7 @@ impl Datapath {
     ///
     /// # Errors
     /// If the kernel refuses it; then the configuration before stays.
-    pub fn apply_config(&mut self, config: Arc<Config>, world: HostState) -> Result<()> {
+    pub fn apply_config(&mut self, config: Arc<Config>, host: HostState) -> Result<()> {
         let previous = std::mem::replace(&mut self.config, config);
         let (before, wanted) = (previous.clone(), self.config.clone());
         // A refused change is rejected as a whole: only interfaces that it does not concern may be skipped.
@@ -138,7 +138,7 @@ impl Datapath {
             let is_same = of(&before) == of(&wanted);
             is_same && (refused.part == Part::Tc || !before.prefilter.is_empty())
         };
-        if let Err(error) = self.apply_skipping_refused(world, may_skip) {
+        if let Err(error) = self.apply_skipping_refused(host, may_skip) {
             self.config = previous;
             return Err(error);
         }
@@ -160,21 +160,21 @@ impl Datapath {
 
     /// An unchanged host costs no more than the look. `false`: it is too early to try again what was refused.
     fn sync_with_host(&mut self) -> Result<bool> {
-        let world = net::snapshot()?;
-        let is_followed = self.followed.as_ref() == Some(&world) && self.is_complete();
+        let host = net::snapshot()?;
+        let is_followed = self.followed.as_ref() == Some(&host) && self.is_complete();
         let is_too_early = self
             .retry
             .as_ref()
-            .is_some_and(|(tried, from)| *tried == world && Instant::now() < *from);
+            .is_some_and(|(tried, from)| *tried == host && Instant::now() < *from);
         if (is_followed || is_too_early) && !self.reconciler.has_drifted() {
             if is_followed {
-                self.report_host(&world);
+                self.report_host(&host);
             }
             return Ok(is_followed);
         }
-        let done = self.apply_skipping_refused(world.clone(), |_| true);
+        let done = self.apply_skipping_refused(host.clone(), |_| true);
         let is_complete = done.is_ok() && self.is_complete();
-        self.retry = (!is_complete).then(|| (world, Instant::now() + RETRY_INTERVAL));
+        self.retry = (!is_complete).then(|| (host, Instant::now() + RETRY_INTERVAL));
         done.map(|()| true)
     }
 
@@ -187,21 +187,21 @@ impl Datapath {
     /// still served by programs of its own.
     fn apply_skipping_refused(
         &mut self,
-        world: HostState,
+        host: HostState,
         may_skip: impl Fn(&Refused) -> bool,
     ) -> Result<()> {
         self.followed = None;
-        let (mut world, mut skipped) = (world, SkippedInterfaces::default());
+        let (mut host, mut skipped) = (host, SkippedInterfaces::default());
         let mut retries = HOST_RETRIES;
-        while let Err(error) = self.reconcile_and_report(&world, &skipped) {
-            let now = net::snapshot().unwrap_or_else(|_| world.clone());
-            if now != world && retries > 0 {
+        while let Err(error) = self.reconcile_and_report(&host, &skipped) {
+            let now = net::snapshot().unwrap_or_else(|_| host.clone());
+            if now != host && retries > 0 {
                 log::debug!("the host has changed meanwhile: {error:#}");
-                (world, retries) = (now, retries - 1);
+                (host, retries) = (now, retries - 1);
                 continue;
             }
             let names = self.config.interfaces.keys();
-            let present = names.filter(|name| world.links.contains_key(*name)).count();
+            let present = names.filter(|name| host.links.contains_key(*name)).count();
             let refused = error.downcast_ref::<Refused>();
             let refused = refused.filter(|refused| {
                 let is_served =
@@ -212,21 +212,21 @@ impl Datapath {
                 return Err(error);
             }
         }
-        self.followed = Some(world);
+        self.followed = Some(host);
         self.skipped = skipped;
         Ok(())
     }
 
     fn reconcile_and_report(
         &mut self,
-        world: &HostState,
+        host: &HostState,
         skipped: &SkippedInterfaces,
     ) -> Result<()> {
         let catalogs = &self.catalogs;
         let started = Instant::now();
         let applied = self.reconciler.apply(
             &skipped.config(&self.config),
-            &skipped.world(world),
+            &skipped.host(host),
             |epoch, catalog| catalogs.add(epoch, catalog),
         );
         let repaired = self.reconciler.take_undone();
@@ -239,7 +239,7 @@ impl Datapath {
             self.state.applied();
         }
         log_changes(self.revision(), &applied.changes);
-        self.report_host(world);
+        self.report_host(host);
         drop(applied);
         memory::give_back();
         Ok(())
@@ -257,7 +257,7 @@ impl Datapath {
     }
 
     /// What the host lacks is logged when it changes.
-    fn report_host(&mut self, world: &HostState) {
+    fn report_host(&mut self, host: &HostState) {
         let pending: Vec<String> = self
             .reconciler
             .live()
@@ -266,12 +266,12 @@ impl Datapath {
             .filter(|(_, ifindex)| ifindex.is_none())
             .map(|(name, _)| name.to_owned())
             .collect();
-        let mut warnings = net::checks(&self.config, world);
+        let mut warnings = net::checks(&self.config, host);
         warnings.extend(self.reconciler.foreign());
         // A skipped interface is pending for the datapath, though it is there.
         let missing = pending
             .iter()
-            .filter(|name| !world.links.contains_key(*name));
+            .filter(|name| !host.links.contains_key(*name));
         for name in missing.filter(|name| !self.pending.contains(name)) {
             log::info!("interface {name} does not exist yet: pending");
         }

@@ -66,13 +66,13 @@ impl FileFollower {
         if started < self.next_stage {
             return;
         }
-        let (loaded, world) = self.read();
+        let (loaded, host) = self.read();
         let Ok(loaded) = loaded else {
             datapath.forget_staged();
             return;
         };
-        if let Ok(world) = world {
-            datapath.stage(keep_daemon_table(datapath.config(), &loaded.config), world);
+        if let Ok(host) = host {
+            datapath.stage(keep_daemon_table(datapath.config(), &loaded.config), host);
         }
         self.parsed = Some(loaded);
         self.next_stage = started + 2 * started.elapsed();
@@ -81,7 +81,7 @@ impl FileFollower {
     /// Applies the file; an invalid one changes nothing. Returns whether the datapath matches it.
     pub fn apply(
         &self,
-        (loaded, world): Read,
+        (loaded, host): Read,
         datapath: &mut Datapath,
         metrics: &mut MetricsServer,
         sweeper: &mut Sweeper,
@@ -115,7 +115,7 @@ impl FileFollower {
         if config.conntrack.size != datapath.config().conntrack.size {
             sweeper.wait(); // the change replaces the tables that it walks over
         }
-        match world.and_then(|world| datapath.apply_config(config, world)) {
+        match host.and_then(|host| datapath.apply_config(config, host)) {
             Ok(()) => {
                 metrics.serve(datapath.config().daemon.metrics, port);
                 true

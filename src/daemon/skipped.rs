@@ -39,8 +39,8 @@ impl SkippedInterfaces {
     }
 
     /// The host without the interfaces that are skipped as a whole.
-    pub fn world<'a>(&self, world: &'a HostState) -> Cow<'a, HostState> {
-        let mut left = Cow::Borrowed(world);
+    pub fn host<'a>(&self, host: &'a HostState) -> Cow<'a, HostState> {
+        let mut left = Cow::Borrowed(host);
         for refused in self.0.keys().filter(|refused| refused.part == Part::Tc) {
             if left.links.contains_key(&refused.interface) {
                 left.to_mut().links.remove(&refused.interface);
@@ -103,19 +103,19 @@ mod tests {
             addresses: std::collections::BTreeSet::new(),
             peer: None,
         };
-        let mut world = HostState::default();
-        world.links.insert("up0".to_owned(), link(2));
-        world.links.insert("up1".to_owned(), link(3));
+        let mut host = HostState::default();
+        host.links.insert("up0".to_owned(), link(2));
+        host.links.insert("up1".to_owned(), link(3));
 
         let mut skipped = SkippedInterfaces::default();
-        assert!(matches!(skipped.world(&world), Cow::Borrowed(_)));
+        assert!(matches!(skipped.host(&host), Cow::Borrowed(_)));
         assert!(Arc::ptr_eq(&skipped.config(&config), &config));
         assert_eq!(skipped.error(), None);
 
         assert!(skipped.add(&refused("up0", Part::Xdp), &anyhow!("no driver"), 1));
         assert!(!skipped.add(&refused("up0", Part::Xdp), &anyhow!("once more"), 3));
         assert!(skipped.add(&refused("up1", Part::Tc), &anyhow!("no room"), 3));
-        let left: Vec<String> = skipped.world(&world).links.keys().cloned().collect();
+        let left: Vec<String> = skipped.host(&host).links.keys().cloned().collect();
         assert_eq!(left, ["up0"]);
         let interfaces = &skipped.config(&config).interfaces;
         assert_eq!(

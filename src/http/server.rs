@@ -1,4 +1,4 @@
-//! Answers HTTP requests at a port: one request for each connection.
+//! Serves HTTP requests at a port: one request for each connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

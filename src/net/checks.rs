@@ -27,15 +27,15 @@ use crate::model::host::HostState;
 
 /// What the host lacks for the file: sentences, in the order in which their commands are to be run.
 ///
-/// Reads the network namespace of the calling thread, of which `world` is the snapshot. Pending endpoints lack nothing.
-pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
+/// Reads the network namespace of the calling thread, of which `host` is the snapshot. Pending endpoints lack nothing.
+pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
     let endpoints: Vec<_> = config
         .interfaces
         .iter()
         .filter_map(|(interface, role)| match role {
             Interface::Endpoint { addresses, .. } => Some(Endpoint {
                 interface,
-                link: world.links.get(interface)?,
+                link: host.links.get(interface)?,
                 addresses,
             }),
             Interface::Uplink { .. } => None,
@@ -43,7 +43,7 @@ pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
         .collect();
     let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
-    let (uplinks, of_uplinks) = uplink::check(config, world);
+    let (uplinks, of_uplinks) = uplink::check(config, host);
     lacks.extend(of_uplinks);
     for family in &Family::ALL {
         lacks.extend(check_forwarding(family, &endpoints, &uplinks));
@@ -55,15 +55,15 @@ pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
             return lacks;
         }
     };
-    lacks.extend(check_routes(&mut rtnetlink, world, &endpoints));
+    lacks.extend(check_routes(&mut rtnetlink, host, &endpoints));
     // Without an uplink there are no routes through it.
     if !uplinks.is_empty() {
-        let host = node::Host {
-            world,
+        let present = node::Present {
+            host,
             endpoints: &endpoints,
             uplinks: &uplinks,
         };
-        lacks.extend(node::check(config, &host, &mut rtnetlink));
+        lacks.extend(node::check(config, &present, &mut rtnetlink));
     }
     lacks
 }
@@ -117,7 +117,7 @@ impl Family {
     const ALL: [Family; 2] = [Family::IPV4, Family::IPV6];
 }
 
-/// Whether the host forwards what the endpoints of a family send to the world.
+/// Whether the host forwards what the endpoints of a family send to the host.
 fn check_forwarding(
     family: &Family,
     endpoints: &[Endpoint<'_>],
@@ -181,13 +181,13 @@ fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
 /// Whether the host has a route to each address of each endpoint.
 fn check_routes(
     rtnetlink: &mut Rtnetlink,
-    world: &HostState,
+    host: &HostState,
     endpoints: &[Endpoint<'_>],
 ) -> Vec<String> {
     let mut lacks = Vec::new();
     for endpoint in endpoints {
         for prefix in endpoint.addresses {
-            match check_route(rtnetlink, world, endpoint, prefix) {
+            match check_route(rtnetlink, host, endpoint, prefix) {
                 Ok(lack) => lacks.extend(lack),
                 Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
             }
@@ -198,21 +198,21 @@ fn check_routes(
 
 fn check_route(
     rtnetlink: &mut Rtnetlink,
-    world: &HostState,
+    host: &HostState,
     endpoint: &Endpoint<'_>,
     prefix: &IpNet,
 ) -> io::Result<Option<String>> {
     let interface = endpoint.interface;
-    if is_whole(prefix) && world.addresses.contains(&prefix.addr()) {
+    if is_whole(prefix) && host.addresses.contains(&prefix.addr()) {
         let own = prefix.addr();
         return Ok(Some(format!(
             "{own} of endpoint {interface} is an address of the host too, which receives its packets: find it with \
              'ip address show to {own}' and remove it with 'ip address delete'"
         )));
     }
-    let leads = match look_up(rtnetlink, sample(world, prefix))? {
+    let leads = match look_up(rtnetlink, sample(host, prefix))? {
         Route::Through { ifindex, .. } if ifindex == endpoint.link.ifindex => return Ok(None),
-        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(world, ifindex)),
+        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(host, ifindex)),
         Route::Other => "does not lead to an interface".to_owned(),
         Route::None => "is missing".to_owned(),
     };
@@ -234,10 +234,10 @@ fn is_whole(prefix: &IpNet) -> bool {
 
 /// An address of the prefix to look up a route for: not the host's own, which may be the workloads' gateway, and not
 /// the first of a subnet, which is its broadcast address.
-fn sample(world: &HostState, prefix: &IpNet) -> IpAddr {
+fn sample(host: &HostState, prefix: &IpNet) -> IpAddr {
     prefix
         .hosts()
-        .find(|address| !world.addresses.contains(address))
+        .find(|address| !host.addresses.contains(address))
         .unwrap_or(prefix.addr())
 }
 
@@ -272,12 +272,12 @@ mod tests {
             ("192.0.2.0/24", "192.0.2.2", "not the host's own address"),
             ("fd00::/64", "fd00::", "IPv6 has no broadcast address"),
         ];
-        let world = HostState {
+        let host = HostState {
             addresses: ["192.0.2.1".parse().unwrap()].into(),
             ..HostState::default()
         };
         for (prefix, expected, why) in rows {
-            let address = sample(&world, &prefix.parse().unwrap());
+            let address = sample(&host, &prefix.parse().unwrap());
             assert_eq!(address.to_string(), expected, "{why}");
         }
     }

@@ -12,9 +12,8 @@ pub struct Endpoint<'a> {
 }
 
 /// The name of an interface of the host, or its index.
-pub fn interface_name(world: &HostState, ifindex: u32) -> String {
-    world
-        .links
+pub fn interface_name(host: &HostState, ifindex: u32) -> String {
+    host.links
         .iter()
         .find(|(_, link)| link.ifindex == ifindex)
         .map_or_else(|| format!("interface {ifindex}"), |(name, _)| name.clone())

@@ -16,21 +16,21 @@ use crate::net::rtnetlink::Rtnetlink;
 /// Addresses of a prefix that are tried for one that is not local.
 const SAMPLES_MAX: usize = 1024;
 
-/// What routes to other nodes are compared with.
-pub struct Host<'a> {
-    pub world: &'a HostState,
+/// What the host has, for comparing its routes.
+pub struct Present<'a> {
+    pub host: &'a HostState,
     pub endpoints: &'a [Endpoint<'a>],
     /// At least one.
     pub uplinks: &'a [Uplink<'a>],
 }
 
 /// The routes to nodes that are missing or wrong.
-pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
+pub fn check(config: &Config, present: &Present<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
     let mut lacks = Vec::new();
     for (name, node) in &config.nodes {
         let addresses = node.addresses.iter().copied().map(IpNet::from);
         for prefix in addresses.chain(node.cidrs.iter().copied()) {
-            match host.check_route(rtnetlink, name, node, prefix) {
+            match present.check_route(rtnetlink, name, node, prefix) {
                 Ok(lack) => lacks.extend(lack),
                 Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
             }
@@ -39,7 +39,7 @@ pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec
     lacks
 }
 
-impl Host<'_> {
+impl Present<'_> {
     fn check_route(
         &self,
         rtnetlink: &mut Rtnetlink,
@@ -53,10 +53,10 @@ impl Host<'_> {
                 return Ok(None);
             }
             Route::Through { ifindex, .. } => {
-                let other = interface_name(self.world, ifindex);
+                let other = interface_name(self.host, ifindex);
                 format!("leads to {other}, which is no uplink")
             }
-            Route::Other if self.world.addresses.contains(&prefix.addr()) => {
+            Route::Other if self.host.addresses.contains(&prefix.addr()) => {
                 return Ok(Some(format!(
                     "{target} is an address of this host too: find it with 'ip address show to {}'",
                     prefix.addr()
@@ -95,7 +95,7 @@ impl Host<'_> {
                 .endpoints
                 .iter()
                 .flat_map(|endpoint| endpoint.addresses);
-            self.world.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
+            self.host.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
         };
         let mut samples = prefix.hosts().take(SAMPLES_MAX);
         samples

@@ -13,13 +13,13 @@ pub struct Uplink<'a> {
 }
 
 /// The file's uplinks that exist, and sentences about those that do not or can't be used.
-pub fn check<'a>(config: &'a Config, world: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
+pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
     let (mut uplinks, mut lacks) = (Vec::new(), Vec::new());
     for (interface, role) in &config.interfaces {
         let Interface::Uplink { .. } = role else {
             continue;
         };
-        let Some(link) = world.links.get(interface) else {
+        let Some(link) = host.links.get(interface) else {
             lacks.push(format!(
                 "uplink {interface} does not exist yet and is pending: find the NIC's name with 'ip -brief link'"
             ));

@@ -118,7 +118,10 @@ fn verify_transport(body: &[u8], parsed: &Parsed, ip: &ParsedIp) -> Result<(), S
         protocol::UDP => {
             let stated = usize::from(parsed.udp_length.unwrap_or(0));
             if stated != body.len() {
-                return Err(format!("UDP states {stated} bytes, there are {}", body.len()));
+                return Err(format!(
+                    "UDP states {stated} bytes, there are {}",
+                    body.len()
+                ));
             }
             match (parsed.checksum, ip.is_v4()) {
                 (Some(0), true) => ("UDP", 0),

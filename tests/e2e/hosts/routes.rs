@@ -3,20 +3,20 @@
 use crate::lab::{NetnsLab, eventually, text};
 use crate::stream::Streams;
 
-const ANSWERS: [(&str, &str); 2] = [
+const TARGETS: [(&str, &str); 2] = [
     ("10.200.1.44", "10.32.0.10"),
     ("fd00:201::44", "fd00:32::10"),
 ];
 
 fn assert_reachable(lab: &NetnsLab, when: &str) {
-    for (_, frontend) in ANSWERS {
+    for (_, frontend) in TARGETS {
         lab.dig("client", frontend)
             .unwrap_or_else(|printed| panic!("{when}: {frontend}: {printed}"));
     }
 }
 
 fn recovers(lab: &NetnsLab, when: &str) {
-    for (_, frontend) in ANSWERS {
+    for (_, frontend) in TARGETS {
         eventually(&format!("{when}: {frontend} replies"), || {
             lab.dig("client", frontend)
         });
@@ -57,7 +57,7 @@ fn changed_routes_to_the_other_host_are_used() {
         "node-a",
         "ip route replace blackhole 10.200.1.0/24 && ip route del fd00:201::/64 && ip route add blackhole fd00:201::/64",
     );
-    for (_, frontend) in ANSWERS {
+    for (_, frontend) in TARGETS {
         a.dig("client", frontend)
             .expect_err("the backend is unreachable");
     }
@@ -87,7 +87,7 @@ fn without_a_route_the_stack_sends_unreachable() {
         "node-a",
         "ip route del 10.200.1.0/24 && ip route del fd00:201::/64 && ip route del default && ip -6 route del default",
     );
-    for (backend, _) in ANSWERS {
+    for (backend, _) in TARGETS {
         let output = a.run("client", &format!("ping -n -c 1 -W 2 {backend}"));
         let printed = text(&output);
         assert!(
@@ -106,7 +106,7 @@ fn a_host_fails_and_recovers() {
         "ip route show default && ip -6 route show default",
     );
     b.ok("node-b", "ip link set uplink0 down");
-    for (_, frontend) in ANSWERS {
+    for (_, frontend) in TARGETS {
         a.dig("client", frontend).expect_err("the link is down");
     }
     // The kernel removes the routes and the IPv6 addresses of a link that goes down.

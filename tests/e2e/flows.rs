@@ -51,7 +51,7 @@ fn a_flow_has_the_names_of_its_own_configuration() {
         let flows: Vec<Value> = lab
             .flows()
             .into_iter()
-            .filter(|flow| flow["report"] == false)
+            .filter(|flow| flow["reply"] == false)
             .collect();
         let of = |name: &str| flows.iter().filter(|flow| flow["src_name"] == name).count();
         let is_there = of("intruder") > 0 && of("burglar") > 0 && of("client") > 1;
