@@ -1,6 +1,6 @@
-//! What events cost: a packet at each aggregation, and the daemon that reads them. Prints figures and asserts none.
+//! The cost of events: for a packet at each aggregation, and for the daemon that reads them. Prints figures, asserts none.
 //!
-//! A real daemon on a node of its own; packets are test runs of the program that stands at the client's hook. Needs root.
+//! A real daemon on a node of its own; packets are test runs of the program at the client's hook. Needs root.
 //!
 //! ```sh
 //! cargo bench --bench events
@@ -34,7 +34,7 @@ const CLIENT: &str = "lxc-client";
 const WEB: &str = "lxc-web";
 /// Packets of one system call: each takes one from the TTL of the frame.
 const BATCH: u32 = 200;
-/// At `none` a packet is reported where it comes in and where it goes.
+/// At `none` a packet is reported at its ingress and at its egress.
 const EVENTS_A_PACKET: u64 = 2;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -78,7 +78,9 @@ impl Bench {
         wait_for("the daemon is ready", || {
             folder.path().join("dpd.sock").exists()
         });
-        let links = dpd::net::snapshot().expect("look at the interfaces").links;
+        let links = dpd::net::snapshot()
+            .expect("take a snapshot of the host")
+            .links;
         Bench {
             client: links[CLIENT].ifindex,
             web: links[WEB].ifindex,
@@ -103,7 +105,7 @@ impl Bench {
         Program::fd_from_pinned_path(path).expect("open the program")
     }
 
-    /// Makes the live configuration one of this aggregation.
+    /// Applies a configuration with this aggregation.
     fn aggregate(&self, level: &str) {
         let before = self.reader().epoch().expect("the revision");
         let path = self.folder.path().join("config.toml");
@@ -117,30 +119,30 @@ impl Bench {
         });
     }
 
-    /// A question and its answer, so that what follows takes the established path.
+    /// A request and its reply, so that the next packets take the fast path.
     fn talk(&self) {
         let program = self.program();
         for _ in 0..3 {
-            test_runs(&program, self.client, &question().build(), 1);
-            test_runs(&program, self.web, &answer().build(), 1);
+            test_runs(&program, self.client, &request().build(), 1);
+            test_runs(&program, self.web, &reply().build(), 1);
         }
     }
 
     /// Time that a packet takes, the least of several rounds.
     fn cost(&self) -> Duration {
-        let (program, frame) = (self.program(), question().build());
+        let (program, frame) = (self.program(), request().build());
         let rounds = (0..300).map(|_| {
-            sleep(Duration::from_millis(1)); // the daemon reads what the round before has made
+            sleep(Duration::from_millis(1)); // the daemon reads the events of the previous round
             test_runs(&program, self.client, &frame, BATCH)
         });
         rounds.min().unwrap_or_default()
     }
 
-    /// Makes so many events a second for so long; answers with the share of a CPU that the daemon took, and what was
+    /// Makes events at a rate for some time; returns the daemon's share of a CPU, and the number of events made and
     /// lost.
     fn load(&self, rate: u64, time: Duration) -> (f64, u64, u64) {
-        let (program, frame) = (self.program(), question().build());
-        sleep(Duration::from_secs(1)); // what was made before has been read
+        let (program, frame) = (self.program(), request().build());
+        sleep(Duration::from_secs(1)); // until earlier events are read
         let before = self.loss();
         let cpu = cpu_time(self.daemon.id());
         let start = Instant::now();
@@ -209,12 +211,12 @@ journal = "off"
     )
 }
 
-fn question() -> Packet {
+fn request() -> Packet {
     let packet = udp("10.200.0.64:4000", "10.200.0.45:80").payload(&[0; 64]);
     packet.ttl(255).macs(workload_mac(CLIENT), host_mac(CLIENT))
 }
 
-fn answer() -> Packet {
+fn reply() -> Packet {
     let packet = udp("10.200.0.45:80", "10.200.0.64:4000").payload(&[0; 64]);
     packet.macs(workload_mac(WEB), host_mac(WEB))
 }
@@ -245,7 +247,7 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
-        println!("the benchmark of events is run by `cargo bench`");
+        println!("run the events benchmark by `cargo bench`");
         return;
     }
     if !rustix::process::geteuid().is_root() {
@@ -270,7 +272,7 @@ fn main() {
             let (busy, reached, lost) = bench.load(rate, Duration::from_secs(3));
             let percent = busy * 100.0;
             print!("  {observers:>9}  {rate:>8}  {reached:>7}  {percent:>7.1} %  {lost:>7}");
-            sleep(Duration::from_secs(1)); // the observer has read what it was sent
+            sleep(Duration::from_secs(1)); // until the observer has read everything
             println!("  {:>7}", seen.load(Ordering::Relaxed) - before);
             if lost > 0 {
                 break;

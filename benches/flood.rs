@@ -1,8 +1,8 @@
-//! What one workload can do to the others by flooding: an established flow of a neighbour takes turns meanwhile, on a
-//! core of its own, and must not lose one; drops are counted, events limited, and the daemon's share is bounded.
+//! The effect of a flood by one workload on others: an established flow of another workload does round trips meanwhile, on a
+//! core of its own, and must not lose one; drops are counted, events limited, and the daemon's CPU share is bounded.
 //!
 //! ```text
-//!   client 10.200.0.64 ──── takes turns, on core 0 ──┐
+//!   client 10.200.0.64 ──── round trips, on core 0 ──┐
 //!   server 10.200.0.44 ◄────── and the flood ────────┤ node
 //!   flooder 10.200.0.66 ──── hping3, on core 1 ──────┘
 //! ```
@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use common::namespace::Namespace;
 use dpd::bpf::reader::Reader;
-use lab::{Lab, Setup, port};
+use lab::{BenchLab, Setup, port};
 use load::Servers;
 
 const FLOODER: &str = "10.200.0.66";
 const TIME: Duration = Duration::from_secs(4);
 
-/// The flooder is a workload of its own, which may ask the server, but not by every port.
+/// The flooder is a workload of its own, which is allowed some ports of the server.
 const MORE: &str = r#"
 [interfaces.lxc-flooder]
 role = "endpoint"
@@ -42,7 +42,7 @@ ingress = [{ from = ["flooder"], ports = ["7000/tcp", "1000-9999/udp"] }]
 size = 16384
 "#;
 
-/// What hping3 is told to do, and what it is.
+/// The name of each flood, and hping3's arguments.
 const FLOODS: [(&str, &str); 7] = [
     ("nothing", ""),
     (
@@ -50,13 +50,10 @@ const FLOODS: [(&str, &str); 7] = [
         "-S -p 7000 10.32.0.10",
     ),
     (
-        "SYNs from forged addresses",
+        "SYNs from spoofed addresses",
         "-S -p 7000 --rand-source 10.32.0.10",
     ),
-    (
-        "UDP to a port after the other",
-        "--udp -p ++1000 10.200.0.44",
-    ),
+    ("UDP to consecutive ports", "--udp -p ++1000 10.200.0.44"),
     ("UDP in fragments", "--udp -p 7001 -d 64 -f 10.200.0.44"),
     ("SYNs that no rule allows", "-S -p 9 10.200.0.44"),
     ("SYNs to no port of a service", "-S -p 9 10.32.0.10"),
@@ -67,7 +64,7 @@ fn main() {
     lab::need_programs(&["hping3", "taskset"]);
     lab::own_bpffs();
     lab::warn_if_busy();
-    let lab = Lab::new(Setup::Dpd, MORE);
+    let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);
     let _servers = lab
         .server
@@ -82,7 +79,7 @@ fn main() {
 }
 
 /// One more workload on the node.
-fn lay_flooder(lab: &Lab) -> Namespace {
+fn lay_flooder(lab: &BenchLab) -> Namespace {
     let flooder = Namespace::new();
     lab.node.ip(&format!(
         "link add lxc-flooder type veth peer name eth0 netns {}",
@@ -95,7 +92,7 @@ fn lay_flooder(lab: &Lab) -> Namespace {
     flooder.ip(&format!("address add {FLOODER}/32 dev eth0"));
     flooder.ip("route add 10.200.0.1 dev eth0");
     flooder.ip("route add default via 10.200.0.1");
-    // The workload waits for its interface to be attached: it could not have been there before the node.
+    // The interface is created after the daemon's start: wait until it is attached.
     let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while reader.state().expect("read the tables").endpoints.len() < 3 {
@@ -105,7 +102,7 @@ fn lay_flooder(lab: &Lab) -> Namespace {
     flooder
 }
 
-/// What is counted before and after.
+/// Counters before and after.
 struct Counts {
     sent: u64,
     drops: BTreeMap<String, u64>,
@@ -114,7 +111,7 @@ struct Counts {
     ticks: u64,
 }
 
-fn counts(lab: &Lab) -> Counts {
+fn counts(lab: &BenchLab) -> Counts {
     let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
     let loss = reader.event_loss().expect("read the counters");
     let mut drops = BTreeMap::new();
@@ -126,7 +123,7 @@ fn counts(lab: &Lab) -> Counts {
     }
     let catalog = reader.catalog().expect("read the catalog");
     let flooder = catalog.endpoints["lxc-flooder"].ifindex;
-    // What it sent was forwarded, or dropped for a reason, by whichever side's policy.
+    // What it sent was forwarded, or dropped by a reason.
     let sent = reader.metrics().expect("read the counters").into_iter();
     let sent = sent
         .filter(|metric| Some(metric.ifindex) == flooder)
@@ -142,7 +139,7 @@ fn counts(lab: &Lab) -> Counts {
     }
 }
 
-/// hping3; it ends with the value.
+/// hping3; it is ended when dropped.
 struct Flood(Option<Child>);
 
 impl Flood {
@@ -161,17 +158,17 @@ impl Flood {
 impl Drop for Flood {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            // It has ended already where that fails. `timeout` hands the signal on.
+            // An error means that it has exited already. `timeout` passes the signal on.
             let _ = Command::new("kill").arg(child.id().to_string()).status();
             let _ = child.wait();
         }
     }
 }
 
-fn measure(lab: &Lab, flooder: &Namespace, what: &str, words: &str) {
+fn measure(lab: &BenchLab, flooder: &Namespace, what: &str, words: &str) {
     let turns = lab.client.run(|| {
         load::pin(0);
-        // The flow is established before the flood begins: a turn that is lost ends the bench.
+        // The flow is established before the flood begins: a lost round trip ends the bench.
         load::udp_ping_pong_after(lab.service(port::ECHO), TIME, || {
             (counts(lab), Flood::start(flooder, words))
         })
@@ -192,7 +189,7 @@ fn measure(lab: &Lab, flooder: &Namespace, what: &str, words: &str) {
     let suppressed = after.suppressed - before.suppressed;
     if limited + suppressed > 0 {
         seen.push(format!(
-            "{suppressed} reports held back, {limited} over the rate"
+            "{suppressed} reports suppressed, {limited} over the rate"
         ));
     }
     println!(

@@ -1,6 +1,6 @@
-//! What each path through the programs costs: test runs of single packets, each a fresh one, the median of many.
+//! The cost of each path through the programs: test runs of single new packets, the median of many.
 //!
-//! A packet of a test run meets warm caches and no other program; what the kernel does before and after is left out.
+//! A test run has warm caches and no other program; the kernel's work before and after is not included.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -72,19 +72,19 @@ fn client(port: u16) -> String {
     format!("10.200.0.64:{port}")
 }
 
-fn question(port: u16) -> Packet {
+fn request(port: u16) -> Packet {
     udp(client(port).as_str(), "10.32.0.10:7").payload(&[0; 36])
 }
 
-fn answer(port: u16) -> Packet {
+fn reply(port: u16) -> Packet {
     udp("10.200.0.44:7000", client(port).as_str()).payload(&[0; 36])
 }
 
-fn question_6(port: u16) -> Packet {
+fn request_6(port: u16) -> Packet {
     udp(format!("[fd00:200::64]:{port}").as_str(), "[fd00:32::10]:7").payload(&[0; 36])
 }
 
-fn answer_6(port: u16) -> Packet {
+fn reply_6(port: u16) -> Packet {
     udp(
         "[fd00:200::44]:7000",
         format!("[fd00:200::64]:{port}").as_str(),
@@ -134,13 +134,13 @@ fn foreign(port: u16) -> Packet {
 
 fn rows() -> Vec<Row> {
     use Hook::{FromContainer, FromNetdev};
-    // Two questions and two answers make an established flow of UDP.
-    let flow = |question: fn(u16) -> Packet, answer: fn(u16) -> Packet| {
+    // Two requests and two replies make an established UDP flow.
+    let flow = |request: fn(u16) -> Packet, reply: fn(u16) -> Packet| {
         vec![
-            (FromContainer, CLIENT, question(9)),
-            (FromContainer, SERVER, answer(9)),
-            (FromContainer, CLIENT, question(9)),
-            (FromContainer, SERVER, answer(9)),
+            (FromContainer, CLIENT, request(9)),
+            (FromContainer, SERVER, reply(9)),
+            (FromContainer, CLIENT, request(9)),
+            (FromContainer, SERVER, reply(9)),
         ]
     };
     let row = |what, interface, before, packet| Row {
@@ -162,31 +162,31 @@ fn rows() -> Vec<Row> {
         row(
             "UDP to a service, established",
             CLIENT,
-            flow(question, answer),
-            |_| question(9),
+            flow(request, reply),
+            |_| request(9),
         ),
         row(
-            "UDP answer of a service, established",
+            "UDP reply of a service, established",
             SERVER,
-            flow(question, answer),
-            |_| answer(9),
+            flow(request, reply),
+            |_| reply(9),
         ),
         row(
-            "the same by IPv6: question",
+            "the same over IPv6: request",
             CLIENT,
-            flow(question_6, answer_6),
-            |_| question_6(9),
+            flow(request_6, reply_6),
+            |_| request_6(9),
         ),
         row(
-            "the same by IPv6: answer",
+            "the same over IPv6: reply",
             SERVER,
-            flow(question_6, answer_6),
-            |_| answer_6(9),
+            flow(request_6, reply_6),
+            |_| reply_6(9),
         ),
         row(
             "UDP without a service, established",
             CLIENT,
-            flow(direct, answer),
+            flow(direct, reply),
             |_| direct(9),
         ),
         row("TCP to a service, established", CLIENT, tcp(), |_| {
@@ -196,17 +196,17 @@ fn rows() -> Vec<Row> {
             segment_back(9)
         }),
         row(
-            "UDP that nobody answers",
+            "UDP without replies",
             CLIENT,
-            vec![(FromContainer, CLIENT, question(9))],
-            |_| question(9),
+            vec![(FromContainer, CLIENT, request(9))],
+            |_| request(9),
         ),
-        row("UDP, a new connection", CLIENT, vec![], question),
+        row("UDP, a new connection", CLIENT, vec![], request),
         row("TCP, a new connection", CLIENT, vec![], syn),
         row("UDP that no rule allows", CLIENT, vec![], |port| {
             udp(client(port).as_str(), "10.200.0.44:53").payload(&[0; 36])
         }),
-        row("a forged source", CLIENT, vec![], |_| {
+        row("a spoofed source", CLIENT, vec![], |_| {
             direct(9).src("10.200.0.99:9")
         }),
         Row {

@@ -1,5 +1,5 @@
-//! How long it takes to apply a large file, and a change of one line in it: the steps apart, then a real daemon, with
-//! its memory. The node has all the interfaces that the file names.
+//! The time to apply a large file, and a change of one line in it: by step, then with a real daemon, and
+//! its memory. The node has all interfaces of the file.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -22,7 +22,7 @@ use dpd::reconcile::Reconciler;
 use generate::Size;
 use lab::Daemon;
 
-/// What a large host may have.
+/// A large host.
 const LARGE: Size = Size {
     services: 10_000,
     backends_per_service: 10,
@@ -32,7 +32,7 @@ const LARGE: Size = Size {
     prefixes: 10_000,
 };
 
-/// As much as the lab.
+/// The size of the lab.
 const SMALL: Size = Size {
     services: 1,
     backends_per_service: 1,
@@ -45,10 +45,10 @@ const SMALL: Size = Size {
 /// Changes that are measured; the median counts.
 const CHANGES: usize = 9;
 
-/// Between two changes: what follows a switch, as the clearing away, is not the next one's.
+/// Between two changes: the cleanup after a commit must not count for the next one.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// In which the daemon looks after everything at least once.
+/// Longer than every periodic task of the daemon.
 const IDLE: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -64,7 +64,7 @@ fn main() {
     }
 }
 
-/// As many links as endpoints, made in one go.
+/// A link for each endpoint, created by one command.
 fn lay_endpoints(node: &Namespace, workloads: &Namespace, count: usize) {
     let mut ip = lab::inside(node, "ip")
         .args(["-batch", "-"])
@@ -78,7 +78,7 @@ fn lay_endpoints(node: &Namespace, workloads: &Namespace, count: usize) {
             "link add gen{number} up type veth peer name w{number} netns {}",
             workloads.pid()
         )
-        .expect("tell ip");
+        .expect("write to ip");
     }
     drop(words);
     assert!(ip.wait().expect("wait for ip").success(), "ip failed");
@@ -128,7 +128,9 @@ fn steps(node: &Namespace, size: &Size) {
     fs::write(&path, &texts[0]).expect("write the configuration");
     let config = timed("read and check the file", || load(&path));
     node.run(|| {
-        let world = timed("look at the host", || dpd::net::snapshot().expect("look"));
+        let world = timed("take a snapshot of the host", || {
+            dpd::net::snapshot().expect("look")
+        });
         timed("compile", || {
             drop(plan::compile(plan::Inputs {
                 config: &config,
@@ -139,7 +141,7 @@ fn steps(node: &Namespace, size: &Size) {
         let mut reconciler = timed("load the programs", || {
             Reconciler::start(&config).expect("load the programs")
         });
-        timed("first apply, all told", || {
+        timed("first apply, in total", || {
             reconciler.apply(&config, &world, |_, _| {}).expect("apply")
         });
         let mut times = Vec::new();
@@ -161,7 +163,7 @@ fn steps(node: &Namespace, size: &Size) {
     let _ = dpd::reconcile::cleanup(&root, true);
 }
 
-/// A daemon: until it is ready, from save to switch, and its memory.
+/// A daemon: until it is ready, from save to commit, and its memory.
 fn daemon(node: &Namespace, size: &Size) {
     let mut texts = [String::new(), String::new()];
     let begun = Instant::now();
@@ -197,12 +199,12 @@ fn daemon(node: &Namespace, size: &Size) {
     }
     times.sort();
     line(
-        "from save to switch, 300 ms of them stillness",
+        "from save to commit, 300 ms of them to settle",
         times[CHANGES / 2],
     );
-    line("the quickest of them", times[0]);
+    line("the fastest of them", times[0]);
     let worst = resident(daemon.pid());
-    // Names of former revisions are kept for a moment.
+    // Catalogs of previous revisions are kept for some seconds.
     std::thread::sleep(Duration::from_secs(15));
     println!(
         "  {:44} {:8.1} MiB",
@@ -215,14 +217,14 @@ fn daemon(node: &Namespace, size: &Size) {
     std::thread::sleep(IDLE);
     println!(
         "  {:44} {:8.1} % of a core",
-        "while nothing happens",
+        "when idle",
         (ticks() - before) as f64 / IDLE.as_secs_f64()
     );
 }
 
 /// Resident memory of a process in MiB.
 fn resident(pid: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("look at the daemon");
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("read the daemon's status");
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes = line.and_then(|line| line.split_whitespace().next());
     let kibibytes: f64 = kibibytes.and_then(|word| word.parse().ok()).expect("VmRSS");

@@ -1,4 +1,4 @@
-//! What packets cost beside how much else there is: connections, services, rules, prefixes, endpoints; and what it takes
+//! The cost of packets by the size of everything else: connections, services, rules, prefixes, endpoints; and the time
 //! to sweep the connections. By test runs, all sizes in turn, so that the ratios hold.
 
 #[path = "../tests/common/mod.rs"]
@@ -114,11 +114,11 @@ const fn row(what: &'static str, size: Size, connections: u32) -> Row {
     }
 }
 
-fn question(port: u16) -> Packet {
+fn request(port: u16) -> Packet {
     udp(format!("10.200.0.64:{port}").as_str(), "10.32.0.10:7").payload(&[0; 36])
 }
 
-fn answer(port: u16) -> Packet {
+fn reply(port: u16) -> Packet {
     udp("10.200.0.44:7000", format!("10.200.0.64:{port}").as_str()).payload(&[0; 36])
 }
 
@@ -130,7 +130,7 @@ fn segment_back(port: u16) -> Packet {
     tcp("10.200.0.44:7000", format!("10.200.0.64:{port}").as_str()).ack()
 }
 
-/// To one of the generated prefixes, another one for each number, all over them.
+/// To one of the generated prefixes, spread over them by the number.
 fn afar(number: u32) -> Packet {
     let scattered = number.wrapping_mul(0x9e37_79b9) % 50_000;
     let to = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(100, 64, 0, 0)) + scattered * 4);
@@ -150,8 +150,8 @@ fn node(row: &Row) -> Node {
     let node = Node::new(&format!("{CONFIG}{conntrack}\n{tables}"));
     for _ in 0..2 {
         for (interface, packet) in [
-            (CLIENT, question(9)),
-            (SERVER, answer(9)),
+            (CLIENT, request(9)),
+            (SERVER, reply(9)),
             (CLIENT, segment(9)),
             (SERVER, segment_back(9)),
         ] {
@@ -169,7 +169,7 @@ fn time(node: &Node, interface: &str, frames: Vec<Vec<u8>>) -> u128 {
 }
 
 /// Medians of the rounds: established UDP, established TCP, a new connection of UDP to the service, and one to an address
-/// that no other goes to.
+/// without other connections.
 #[derive(Default)]
 struct Figures([Vec<u128>; KINDS]);
 
@@ -194,8 +194,8 @@ fn main() {
         for (node, figures) in nodes.iter().zip(&mut figures) {
             let repeated = |packet: Packet| vec![packet.build(); PACKETS.into()];
             let first = 10_000 + round * PACKETS;
-            let fresh = (first..first + PACKETS).map(|port| question(port).build());
-            figures.0[0].push(time(node, CLIENT, repeated(question(9))));
+            let fresh = (first..first + PACKETS).map(|port| request(port).build());
+            figures.0[0].push(time(node, CLIENT, repeated(request(9))));
             figures.0[1].push(time(node, CLIENT, repeated(segment(9))));
             figures.0[2].push(time(node, CLIENT, fresh.collect()));
             let numbers = u32::from(first)..u32::from(first + PACKETS);
@@ -211,7 +211,7 @@ fn main() {
         }
         println!();
     }
-    println!("\none walk of the sweeper over all connections");
+    println!("\none sweep of all connections");
     for (row, node) in ROWS.iter().zip(&nodes).filter(|(row, _)| row.size == NONE) {
         let mut walks: Vec<_> = (0..ROUNDS).map(|_| node.sweep()).collect();
         walks.sort_unstable();

@@ -1,9 +1,9 @@
 //! The same traffic over plain routing, over nftables and over dpd, in turn, several rounds; and what a packet costs in
 //! dpd's hook program meanwhile.
 //!
-//! Absolute figures differ from machine to machine and hour to hour. The ratios of set-ups that were run in turn hold;
+//! Absolute figures differ between machines and over time. The ratios of set-ups that are run in turn hold;
 //! a row whose rounds differ by more than a quarter is marked as noisy. Client and server share a core where one waits for
-//! the other: what is measured then is the way of the packets, not how long a core takes to wake up.
+//! the other: then the path of the packets is measured, not the wakeup of a core.
 //!
 //! `cargo bench --bench traffic -- udp dpd` runs what it names alone: `udp`, `tcp`, `connect`, `bulk`, `dns`, `packets`, and
 //! set-ups by their names.
@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Setup, port, runs};
+use lab::{BenchLab, Setup, port, runs};
 use load::{Servers, Turns};
 use serde_json::Value;
 
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_secs(2);
-/// Where client and server take turns.
+/// The core of client and server.
 const CORE: usize = 0;
 /// Rounds that differ by more than this share of their median are noisy.
 const NOISY: f64 = 0.25;
@@ -76,9 +76,9 @@ fn main() {
     lab::warn_if_busy();
     let chosen = Chosen::of(std::env::args().skip(1));
     let setups = Setup::ALL.into_iter();
-    let labs: Vec<Lab> = setups
+    let labs: Vec<BenchLab> = setups
         .filter(|setup| chosen.has(*setup))
-        .map(|setup| Lab::new(setup, ""))
+        .map(|setup| BenchLab::new(setup, ""))
         .collect();
     let _servers: Vec<Servers> = labs.iter().map(serve).collect();
     println!(
@@ -115,7 +115,7 @@ fn main() {
     }
 }
 
-/// What the command line names; all, if it names nothing.
+/// The selection on the command line; everything without arguments.
 struct Chosen(Vec<String>);
 
 impl Chosen {
@@ -134,13 +134,13 @@ impl Chosen {
     }
 }
 
-fn serve(lab: &Lab) -> Servers {
+fn serve(lab: &BenchLab) -> Servers {
     let start = || Servers::start(lab::server(port::ECHO), CORE);
     lab.server.run(start)
 }
 
 /// Rates and times of one kind of turn.
-fn turns(labs: &[Lab], what: &str, load: fn(std::net::SocketAddr, Duration) -> Turns) {
+fn turns(labs: &[BenchLab], what: &str, load: fn(std::net::SocketAddr, Duration) -> Turns) {
     let (mut rates, mut p50, mut p99) = Default::default();
     let figures: [&mut Figures; 3] = [&mut rates, &mut p50, &mut p99];
     for _ in 0..ROUNDS {
@@ -159,19 +159,19 @@ fn turns(labs: &[Lab], what: &str, load: fn(std::net::SocketAddr, Duration) -> T
     p99.print("  99 of 100 within", "µs");
 }
 
-/// Ends a server with the value.
+/// A server, ended when dropped.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already where that fails.
+        // An error means that it has exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// One long transfer by TCP: its rate, the machine's busy time for each gigabyte, and what was sent again.
-fn bulk(labs: &[Lab]) {
+/// One long transfer by TCP: its rate, the machine's busy time for each gigabyte, and its retransmissions.
+fn bulk(labs: &[BenchLab]) {
     let (mut rates, mut cpu, mut again) =
         (Figures::default(), Figures::default(), Figures::default());
     let _servers: Vec<Process> = labs
@@ -205,11 +205,11 @@ fn bulk(labs: &[Lab]) {
     }
     rates.print("TCP bulk", "Gb/s");
     cpu.print("  CPU for each gigabyte", "s");
-    again.print("  segments sent again, each GB", "");
+    again.print("  retransmitted segments, each GB", "");
 }
 
-/// Queries against a real server, as many as it answers.
-fn dns(labs: &[Lab]) {
+/// Queries to a real server, as fast as it replies.
+fn dns(labs: &[BenchLab]) {
     let folder = tempfile::tempdir().expect("make a folder");
     let queries = folder.path().join("queries");
     std::fs::write(&queries, "host.example. A\n").expect("write the queries");
@@ -237,17 +237,14 @@ fn dns(labs: &[Lab]) {
                 .lines()
                 .find_map(|line| line.trim().strip_prefix("Queries per second:"))
                 .and_then(|rate| rate.trim().parse().ok());
-            rates.add(
-                lab.setup,
-                rate.unwrap_or_else(|| panic!("dnsperf says {text}")),
-            );
+            rates.add(lab.setup, rate.unwrap_or_else(|| panic!("dnsperf: {text}")));
         }
     }
     rates.print("DNS queries", "/s");
 }
 
 /// Nanoseconds a run of dpd's hook program under loads of one side each; counting costs some 60 of them.
-fn per_packet(lab: &Lab) {
+fn per_packet(lab: &BenchLab) {
     println!(
         "\nnanoseconds a packet in dpd_from_container, the lowest of {ROUNDS} rounds (counting is some 60 of them)"
     );
@@ -261,11 +258,11 @@ fn per_packet(lab: &Lab) {
     };
     let time = Duration::from_secs(1);
     let loads: [(&str, &(dyn Fn() + Sync)); 6] = [
-        ("questions that nobody answers, UDP", &|| {
+        ("requests without replies, UDP", &|| {
             load::udp_stream(lab.service(port::SINK), time);
         }),
-        ("answers of a service, UDP", &|| {
-            load::udp_answers(lab.service(port::ECHO), time);
+        ("replies of a service, UDP", &|| {
+            load::udp_replies(lab.service(port::ECHO), time);
         }),
         ("UDP round trips, both sides", &|| {
             load::udp_ping_pong(lab.service(port::ECHO), time);
@@ -295,16 +292,16 @@ fn per_packet(lab: &Lab) {
     programs(lab);
 }
 
-/// What each program is, and costs under all that has run so far. The kernel counts a step of the chain with the hook that
+/// The size of each program, and its cost under the load so far. The kernel counts a step of the chain with the hook that
 /// it was entered by.
-fn programs(lab: &Lab) {
+fn programs(lab: &BenchLab) {
     println!(
         "\n{:22} {:>8} {:>12} {:>20} {:>14}",
         "program", "ns a run", "runs", "instructions verified", "bytes compiled"
     );
     let root = lab.daemon().root();
     let reader = dpd::bpf::reader::Reader::open(root).expect("read the datapath");
-    for program in reader.programs().expect("ask about the programs") {
+    for program in reader.programs().expect("read the programs") {
         let runs = runs(root, &program.name);
         let ns = match runs.count {
             0 => "-".to_owned(),

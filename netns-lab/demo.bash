@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # `here` and `repo` are the demo's
-# How a demo speaks: steps with a title, commands as a reader would type them, and a lab that is gone afterwards.
+# The steps of a demo: a title, commands as a reader would type them, and a lab that is removed afterwards.
 
 export LAB=demo-$$
 export DPD=${DPD:-${CARGO_TARGET_DIR:-$repo/target}/release/dpd}
@@ -30,7 +30,7 @@ say() {
 	printf '%s\n' "$@" | fold -s -w 96 | sed 's/^/   /'
 }
 
-# prompt NAMESPACE CMD…: what a reader would type there; of `sh -c` only what follows.
+# prompt NAMESPACE CMD…: the command as a reader would type it; of `sh -c` only the argument.
 prompt() {
 	local name=$1
 	shift
@@ -48,7 +48,7 @@ show() {
 	grep -Eq -- "$pattern" <<<"$output" || fail "'$*' was expected to show '$pattern'."
 }
 
-# The same for what the daemon learns a moment later: asks again until it shows.
+# The same for what appears with a delay: repeats the command until a line matches.
 show_soon() {
 	local pattern=$1 name=$2 deadline=$((SECONDS + 5)) output
 	shift 2
@@ -59,15 +59,15 @@ show_soon() {
 	show "$pattern" "$name" "$@"
 }
 
-# show_refused WHO NAMESPACE CMD…: the same for what must not succeed.
+# show_refused WHO NAMESPACE CMD…: the same for a command that must fail.
 show_refused() {
 	local who=$1 name=$2
 	shift 2
 	prompt "$name" "$@"
-	! lab enter "$name" "$@" || fail "$who got an answer."
+	! lab enter "$name" "$@" || fail "$who got a reply."
 }
 
-# without_comments FILE [SECTION…]: what the file says; of several sections, those with these names.
+# without_comments FILE [SECTION…]: the file without comments; only these sections, if any are given.
 without_comments() {
 	local file=$1
 	shift
@@ -79,11 +79,11 @@ without_comments() {
 
 take_down() {
 	echo
-	echo "Taking the lab down …"
+	echo "Removing the lab …"
 	lab down
 }
 
-[[ $EUID == 0 ]] || { echo "demo: needs root, for it makes network namespaces: try 'sudo make demo'" >&2; exit 1; }
+[[ $EUID == 0 ]] || { echo "demo: needs root to create network namespaces: try 'sudo make demo'" >&2; exit 1; }
 [[ -x $DPD ]] || { echo "demo: there is no dpd at $DPD: run 'make' first" >&2; exit 1; }
 
 trap take_down EXIT

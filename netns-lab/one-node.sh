@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # read by 'lab', whose variables and functions it uses
-# The topology of one host: a node, two workloads that may talk, and one that may not.
+# The topology of one host: a node, two workloads that are allowed to communicate, and one that is not.
 #
 #   client 10.200.0.64 ──eth0│lxc-client───┐
 #                                          │
@@ -7,7 +7,7 @@
 #                                          │ (dpd runs here)
 #   coredns 10.200.0.44 ─eth0│lxc-coredns──┘
 #
-# IPv6 has the same endings: fd00:200::64, ::65, ::44, and ::1.
+# IPv6 has the same suffixes: fd00:200::64, ::65, ::44, and ::1.
 
 nodes=(node)
 workloads=(client coredns intruder)

@@ -11,12 +11,12 @@
 #   coredns   10.200.1.44 ─┤ node-b                             │
 #                          └ 198.51.100.2 uplink0 ─── to-node-b ┘
 #
-# IPv6 has the same endings: fd00:200::64, ::65, ::44 on node-a, fd00:201::64 and ::44 on node-b; the
-# networks of the router are 2001:db8:1::/64, 2001:db8:2::/64 and 2001:db8:3::/64. The router knows
-# behind which node a workload is; a dpd runs on each node. Of a service address it knows nothing.
+# IPv6 has the same suffixes: fd00:200::64, ::65, ::44 on node-a, fd00:201::64 and ::44 on node-b; the
+# networks of the router are 2001:db8:1::/64, 2001:db8:2::/64 and 2001:db8:3::/64. The router has routes
+# to the workloads of each node; a dpd runs on each node. It has no routes to service addresses.
 #
-# LAB_MTU makes the ways to both nodes narrow, not the links: only the router finds a packet too
-# large, and tells its sender. Above 1500 it is the MTU of every link.
+# LAB_MTU is the MTU of the router's routes to both nodes, not of the links: only the router finds a packet too
+# large, and sends an ICMP error. Above 1500 it is the MTU of every link.
 
 nodes=(node-a node-b)
 workloads=(client intruder coredns-a client-b coredns)
@@ -38,7 +38,7 @@ mtu=${LAB_MTU:-1500}
 
 topology_up() {
 	[[ $mtu =~ ^[1-9][0-9]{3}$ ]] && ((mtu >= 1280 && mtu <= 9000)) || # IPv6 needs 1280
-		die "LAB_MTU='$mtu': what the router lets through is 1280 to 9000 bytes"
+		die "LAB_MTU='$mtu': the router's MTU is 1280 to 9000 bytes"
 
 	node_add router
 	node_add node-a
@@ -70,7 +70,7 @@ topology_is_up() {
 		dns_server_is_running coredns && dns_server_is_running coredns-a
 }
 
-# router_link HOST INTERFACE MTU: a host's link to the router, and its way to everywhere.
+# router_link HOST INTERFACE MTU: a host's link to the router, and its default route.
 router_link() {
 	local name=$1 interface=$2 mtu=$3 host router
 	local own4=${address4[$1]} own6=${address6[$1]}
@@ -83,7 +83,7 @@ router_link() {
 	ip -n "$host" link set "$interface" up
 	ip -n "$host" route add default via "$net4.254"
 
-	# The router's own routes to the link bear the MTU, not those that come with an address.
+	# The router's own routes to the link have the MTU, instead of the kernel's routes of an address.
 	ip -n "$router" address add "$net4.254/24" dev "to-$name" noprefixroute
 	ip -n "$router" address add "$net6::254/64" dev "to-$name" noprefixroute nodad
 	ip -n "$router" link set "to-$name" up

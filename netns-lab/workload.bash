@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154 # uses the variables and functions of 'lab' and of the topology
-# What every topology is made of: workloads behind veth pairs, and a DNS server inside one.
+# The parts of every topology: workloads behind veth pairs, and a DNS server inside one.
 #
-# There is no bridge and no subnet: each workload has its own address alone and sends everything to a
-# gateway, as behind Cilium. The kernel routes between them until dpd is attached, so that a lab can
-# be tried without it.
+# There is no bridge and no subnet: each workload has one address only and sends everything to a
+# gateway, as with Cilium. The kernel routes between them until dpd is attached, so that a lab can
+# be used without it.
 
 gateway4=169.254.1.1
 gateway6=fe80::1:1
@@ -19,7 +19,7 @@ workload() {
 	local node name=$2 host=lxc-$2 own4=${address4[$1]} own6=${address6[$1]}
 	node=$(netns "$1")
 	netns_add "$name"
-	# Made inside the node with its peer in the workload: no end ever shows in the machine's own namespace.
+	# Created inside the node with its peer in the workload: no end is ever in the machine's own namespace.
 	ip -n "$node" link add "$host" type veth peer name eth0 netns "$(netns "$name")"
 
 	ip -n "$node" address add "$gateway4/32" dev "$host"
@@ -44,17 +44,17 @@ links_are_up() {
 	done
 }
 
-# What a workload asks by itself is the service's address.
+# A workload's resolver is the service's address.
 resolver_is_the_service() {
 	printf 'nameserver 10.32.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n' \
 		>"$dir/resolv.conf"
 }
 
-# A server's program bears its workload's ending: knotd runs in `coredns`, knotd-a in `coredns-a`.
+# A server's program has its workload's suffix: knotd runs in `coredns`, knotd-a in `coredns-a`.
 dns_server_of() { echo "knotd${1#coredns}"; }
 
-# dns_server_start NAME: a DNS server for cluster.local in the workload; returns when it answers.
-# To the question for id.server, class CH, it answers with the workload's name.
+# dns_server_start NAME: a DNS server for cluster.local in the workload; returns when it replies.
+# To a query for id.server, class CH, it returns the workload's name.
 dns_server_start() {
 	local name=$1 program
 	program=$(dns_server_of "$name")

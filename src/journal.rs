@@ -1,6 +1,6 @@
 //! journald's native protocol (systemd, `docs/JOURNAL_NATIVE_PROTOCOL.md`): one datagram for each record.
 //!
-//! Nothing here waits. A journal that is missing, restarting or full costs the record, which is counted.
+//! Nothing here blocks. With a journal that is missing, restarting or full the record is lost, and counted.
 
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,12 +15,12 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 
-/// Where journald listens.
+/// journald's socket.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
 
 const IDENTIFIER: &str = "dpd";
 
-/// syslog's priorities, as far as they are used here.
+/// syslog's priorities that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     Error = 3,
@@ -29,7 +29,7 @@ pub enum Priority {
     Debug = 7,
 }
 
-/// A way into the journal.
+/// A sender of records.
 pub struct Journal {
     socket: OwnedFd,
     address: SocketAddrUnix,
@@ -37,18 +37,21 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Prepares to send to the socket at `path`; nobody needs to listen there yet.
+    /// Sends to the socket at `path`, where journald need not listen yet.
+    ///
+    /// # Errors
+    /// If no socket can be created.
     pub fn open(path: &Path) -> Result<Journal> {
         let address = SocketAddrUnix::new(path)
             .with_context(|| format!("name the journal's socket {}", path.display()))?;
-        // Not connected: the next record finds a journal that was restarted meanwhile.
+        // Not connected, so that records reach a restarted journal.
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )
-        .context("make a socket for the journal")?;
+        .context("create a socket for the journal")?;
         Ok(Journal {
             socket,
             address,
@@ -65,8 +68,8 @@ impl Journal {
         ]
     }
 
-    /// Sends one record of (name, value); says whether journald has it. Names are upper case letters, digits and
-    /// underscores, and begin with a letter.
+    /// Sends one record of (name, value); returns whether journald has received it. Names are upper case letters, digits
+    /// and underscores, and begin with a letter.
     pub fn send(&self, fields: &[(String, String)]) -> bool {
         let is_sent = self.deliver(&encode(fields)).is_ok();
         if !is_sent {
@@ -75,13 +78,13 @@ impl Journal {
         is_sent
     }
 
-    /// Records that journald did not take.
+    /// Records that journald did not receive.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     fn deliver(&self, record: &[u8]) -> io::Result<()> {
-        // A peer that has gone is an answer here, not a signal.
+        // A closed socket is an error here, not a signal.
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         match rustix::net::sendto(&self.socket, record, flags, &self.address) {
             Ok(_) => Ok(()),
@@ -90,7 +93,7 @@ impl Journal {
         }
     }
 
-    /// A record that is too large for a datagram goes as a sealed file in memory.
+    /// A record that is too large for a datagram is sent as a sealed memfd.
     fn deliver_as_file(&self, record: &[u8]) -> io::Result<()> {
         let memory = rustix::fs::memfd_create(
             "dpd-journal",
@@ -98,7 +101,7 @@ impl Journal {
         )?;
         let mut file = std::fs::File::from(memory);
         file.write_all(record)?;
-        // journald maps it only if nobody can change it any more.
+        // journald accepts it only if it can't be changed any more.
         rustix::fs::fcntl_add_seals(
             &file,
             SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
@@ -107,7 +110,7 @@ impl Journal {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [file.as_fd()];
         if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("no room for a file descriptor"));
+            return Err(io::Error::other("no space for a file descriptor"));
         }
         rustix::net::sendmsg_addr(
             &self.socket,
@@ -120,7 +123,7 @@ impl Journal {
     }
 }
 
-/// `NAME=value`, or for a value of several lines `NAME`, its length as 64 bits little endian, and the value.
+/// `NAME=value`, or for a value of several lines `NAME`, its length as 64 bits in little endian, and the value.
 fn encode(fields: &[(String, String)]) -> Vec<u8> {
     let mut record = Vec::with_capacity(1024);
     for (name, value) in fields {
@@ -234,7 +237,7 @@ mod tests {
         let path = folder.path().join("socket");
         let record = fields(&[("MESSAGE", "hello")]);
         drop(socket);
-        assert!(!journal.send(&record), "nobody listens");
+        assert!(!journal.send(&record), "without a listener");
         std::fs::remove_file(&path).unwrap();
         assert!(!journal.send(&record), "no socket");
         let socket = UnixDatagram::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The daemon's own log: to stderr, or natively to journald. `RUST_LOG` chooses what, as with env_logger.
+//! The daemon's log: to stderr, or natively to journald. `RUST_LOG` filters it, as with env_logger.
 
 use std::fs;
 use std::io::Write;
@@ -8,13 +8,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::LogTarget;
 use crate::journal::{self, Journal, Priority};
 
-/// Starts logging for the whole process. Errors if that was done before, or if the journal can't be used at all.
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// If that was done before, or the journal's socket can't be created.
 pub fn init(target: LogTarget) -> Result<()> {
     let journal = uses_journal(target)
         .then(|| Journal::open(Path::new(journal::SOCKET)))
@@ -24,7 +27,7 @@ pub fn init(target: LogTarget) -> Result<()> {
     log::set_boxed_logger(Box::new(logger)).context("start logging")
 }
 
-/// Whether the daemon's words go natively to journald.
+/// Whether the log goes natively to journald.
 pub fn uses_journal(target: LogTarget) -> bool {
     match target {
         LogTarget::Stderr => false,
@@ -38,8 +41,8 @@ pub fn uses_journal(target: LogTarget) -> bool {
     }
 }
 
-/// Whether `$JOURNAL_STREAM`, which is `DEVICE:INODE`, means this file. A process that was given the variable but
-/// another stderr should keep to its stderr.
+/// Whether `$JOURNAL_STREAM`, which is `DEVICE:INODE`, means this file. With the variable inherited and stderr
+/// redirected, the log stays on stderr.
 fn is_stream(variable: &str, device: u64, inode: u64) -> bool {
     variable
         .split_once(':')
@@ -47,10 +50,10 @@ fn is_stream(variable: &str, device: u64, inode: u64) -> bool {
 }
 
 struct Logger {
-    /// Filters for both ways.
+    /// Also the filter of what goes to the journal.
     stderr: env_logger::Logger,
     journal: Option<Journal>,
-    /// Lines that nobody took and that were not told of yet.
+    /// Lost lines that are not reported yet.
     lost: AtomicU64,
 }
 
@@ -58,8 +61,6 @@ impl Logger {
     fn new(journal: Option<Journal>) -> Logger {
         let environment = env_logger::Env::default().default_filter_or("info");
         let stderr = env_logger::Builder::new()
-            // What notify has to say of its watches, `watch` says in the user's terms.
-            .filter_module("notify", LevelFilter::Off)
             .parse_env(environment)
             .format(|out, record| {
                 let time = out.timestamp_millis();
@@ -73,8 +74,8 @@ impl Logger {
         }
     }
 
-    /// A journal that is away must not swallow what the daemon has to say; but stderr may lead to the same journal, or
-    /// to a terminal that somebody has stopped, and the daemon waits for neither.
+    /// Without a journal the line goes to stderr; but that may be the same journal, or a stopped terminal, and the daemon
+    /// must not block on either.
     fn deliver(&self, record: &Record) -> bool {
         if let Some(journal) = &self.journal
             && journal.send(&entry(record))
@@ -89,7 +90,7 @@ impl Logger {
     }
 }
 
-/// Whether a line can be written without waiting. A reader that has gone takes it too: writing fails at once.
+/// Whether a line can be written without blocking. With a closed reader it can: the write fails at once.
 fn has_room(stream: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&stream, PollFlags::OUT)];
     let now = rustix::time::Timespec::default();
@@ -110,17 +111,17 @@ impl Log for Logger {
             return;
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        let is_untold = lost > 0
+        let is_unreported = lost > 0
             && !self.deliver(
                 &Record::builder()
                     .level(Level::Warn)
                     .target(module_path!())
                     .args(format_args!(
-                        "{lost} lines of the log were lost before this one: nobody read it"
+                        "{lost} log lines were lost before this one: the log was not read"
                     ))
                     .build(),
             );
-        if is_untold {
+        if is_unreported {
             self.lost.fetch_add(lost, Ordering::Relaxed);
         }
     }
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_nobody_reads_is_not_waited_for() {
+    fn a_full_stream_does_not_block() {
         let (reader, writer) = std::io::pipe().unwrap();
         assert!(has_room(&writer), "an empty pipe");
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -206,25 +207,13 @@ mod tests {
         drop(reader);
         assert!(
             has_room(&writer),
-            "one that will never be read: writing fails at once"
+            "one without a reader: the write fails at once"
         );
         assert!(has_room(std::fs::File::create("/dev/null").unwrap()));
     }
 
     #[test]
-    fn the_crate_that_watches_files_is_not_heard() {
-        let logger = Logger::new(None);
-        for (target, expected) in [("notify::inotify", false), ("dpd::watch", true)] {
-            let record = Metadata::builder()
-                .target(target)
-                .level(Level::Error)
-                .build();
-            assert_eq!(logger.enabled(&record), expected, "{target}");
-        }
-    }
-
-    #[test]
-    fn the_journal_takes_what_the_filter_lets_pass() {
+    fn the_filter_applies_to_the_journal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The resources of this process.
+//! The resource usage of this process, and its memory.
 
 pub mod memory;
 
@@ -8,12 +8,12 @@ use procfs::process::{LimitValue, Process};
 
 use crate::model::process::Usage;
 
-/// The resources that this process uses now.
+/// Reads the usage from `/proc`.
 ///
 /// # Errors
 /// If `/proc` is not mounted.
 pub fn usage() -> Result<Usage> {
-    let process = Process::myself().context("read /proc/self")?;
+    let process = Process::myself().context("open /proc/self")?;
     let stat = process.stat().context("read /proc/self/stat")?;
     let limits = process.limits().context("read /proc/self/limits")?;
     let ticks = procfs::ticks_per_second() as f64;
@@ -22,7 +22,7 @@ pub fn usage() -> Result<Usage> {
         cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
         resident_bytes: stat.rss_bytes().get(),
         virtual_bytes: stat.vsize,
-        open_fds: process.fd_count().context("read /proc/self/fd")? as u64,
+        open_fds: process.fd_count().context("list /proc/self/fd")? as u64,
         max_fds: match limits.max_open_files.soft_limit {
             LimitValue::Value(most) => Some(most),
             LimitValue::Unlimited => None,
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_resources() {
+    fn the_usage_of_this_process_is_plausible() {
         let now = usage().unwrap();
         assert!(now.cpu_seconds >= 0.0);
         assert!(now.resident_bytes > 0 && now.virtual_bytes > now.resident_bytes);

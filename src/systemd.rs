@@ -1,4 +1,4 @@
-//! Tells systemd how the daemon stands, by the protocol of `sd_notify(3)`.
+//! Notifies systemd of the daemon's state, by the protocol of `sd_notify(3)`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ pub const READY: &str = "READY=1";
 /// The daemon is about to end.
 pub const STOPPING: &str = "STOPPING=1";
 
-/// A reload has begun; systemd asks for the time at which it did.
+/// A reload has begun; systemd requires the time at which it did.
 pub fn reloading() -> String {
     let now = rustix::time::clock_gettime(ClockId::Monotonic);
     let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
@@ -28,13 +28,16 @@ pub fn status(text: &str) -> String {
     format!("STATUS={}", text.replace('\n', " "))
 }
 
-/// Tells systemd `state`, one assignment a line. Does nothing where no service manager listens.
+/// Sends `state` to systemd, one assignment a line. Does nothing without a service manager.
 pub fn notify(state: &str) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
         return;
     };
     if let Err(error) = send(&socket, state) {
-        log::debug!("tell systemd {state:?} at {}: {error}", socket.display());
+        log::debug!(
+            "notify systemd of {state:?} at {}: {error}",
+            socket.display()
+        );
     }
 }
 
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_is_not_there_is_an_error_and_no_panic() {
+    fn a_missing_service_manager_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nobody");
         let error = send(path.as_os_str(), READY).unwrap_err();

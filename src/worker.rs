@@ -1,4 +1,4 @@
-//! A thread that sleeps until one descriptor has something to read, and ends when its owner lets go of it.
+//! Threads with an owner: a task, which runs to its end, and a worker, which runs until its owner drops it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -9,14 +9,64 @@ use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// The owner's side: dropping it ends the thread and waits for it.
+/// A thread that computes one result. Dropping it waits for the thread.
+#[derive(Debug)]
+pub struct Task<T> {
+    name: String,
+    thread: Option<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    /// Starts `body` on a thread of its own. The thread inherits the caller's network namespace.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn spawn(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<Task<T>> {
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .with_context(|| format!("start thread {name}"))?;
+        Ok(Task {
+            name: name.to_owned(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits for the result; `None` if the thread panicked.
+    pub fn join(mut self) -> Option<T> {
+        self.take()
+    }
+}
+
+impl<T> Task<T> {
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let result = self.thread.take()?.join();
+        if result.is_err() {
+            log::error!("thread {} panicked", self.name);
+        }
+        result.ok()
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+/// The owner's side of a worker: dropping it ends the thread and waits for it.
 #[derive(Debug)]
 pub struct Worker {
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    /// Joined after `drop` has raised the stop event.
+    _task: Task<()>,
 }
 
-/// The thread's side: what it sleeps on.
+/// The thread's side: it sleeps until its owner drops the worker, or a descriptor is readable.
 #[derive(Debug)]
 pub struct Sleeper {
     stop: Arc<OwnedFd>,
@@ -25,29 +75,25 @@ pub struct Sleeper {
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// The owner has let go: return.
+    /// The owner has dropped the worker: return.
     Stopped,
-    /// The descriptor has something to read.
+    /// The descriptor is readable.
     Readable,
-    /// The time is over.
     TimedOut,
 }
 
 impl Worker {
     /// Starts `body` on a thread of its own. The thread inherits the caller's network namespace.
+    ///
+    /// # Errors
+    /// If no thread can be started.
     pub fn spawn(name: &str, body: impl FnOnce(Sleeper) + Send + 'static) -> Result<Worker> {
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .with_context(|| format!("make the event that ends thread {name}"))?;
+            .with_context(|| format!("create the stop event of thread {name}"))?;
         let stop = Arc::new(stop);
         let sleeper = Sleeper { stop: stop.clone() };
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || body(sleeper))
-            .with_context(|| format!("start thread {name}"))?;
-        Ok(Worker {
-            stop,
-            thread: Some(thread),
-        })
+        let task = Task::spawn(name, move || body(sleeper))?;
+        Ok(Worker { stop, _task: task })
     }
 }
 
@@ -55,16 +101,11 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // An eventfd refuses a write only when its counter is full, and then it is readable already.
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("a worker thread ended in a panic");
-        }
     }
 }
 
 impl Sleeper {
-    /// Sleeps until `source` is readable, the owner lets go, or `timeout` is over; `None` waits for ever.
+    /// Sleeps until `source` is readable, the owner drops the worker, or `timeout` is over; `None` waits for ever.
     pub fn sleep(&self, source: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Wake {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
@@ -76,12 +117,16 @@ impl Sleeper {
                 Ok(_) => return Wake::Readable,
                 Err(Errno::INTR) => {}
                 Err(error) => {
-                    // Going on without sleeping would burn a CPU.
+                    // Without the sleep the thread would loop at full speed.
                     log::error!("wait for events: {error}: this thread ends");
                     return Wake::Stopped;
                 }
             }
         }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.sleep(None, Some(Duration::ZERO)) == Wake::Stopped
     }
 }
 
@@ -117,5 +162,26 @@ mod tests {
         assert_eq!(results.recv(), Ok(Wake::TimedOut));
         (&writer).write_all(b"x").unwrap();
         assert_eq!(results.recv(), Ok(Wake::Readable));
+    }
+
+    #[test]
+    fn a_stop_is_seen_without_sleeping() {
+        let (result, results) = crossbeam_channel::bounded(2);
+        let worker = Worker::spawn("test", move |sleeper| {
+            result.send(sleeper.is_stopped()).unwrap();
+            sleeper.sleep(None, None);
+            result.send(sleeper.is_stopped()).unwrap();
+        })
+        .unwrap();
+        assert_eq!(results.recv(), Ok(false));
+        drop(worker);
+        assert_eq!(results.recv(), Ok(true));
+    }
+
+    #[test]
+    fn a_task_returns_its_result_and_a_panic_is_none() {
+        assert_eq!(Task::spawn("test", || 7).unwrap().join(), Some(7));
+        let panics = Task::<u32>::spawn("test", || panic!("expected by the test")).unwrap();
+        assert_eq!(panics.join(), None);
     }
 }

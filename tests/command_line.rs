@@ -1,4 +1,4 @@
-//! The `dpd` program from the outside: exit statuses, and what is said where.
+//! The `dpd` program: exit statuses, and its output on stdout and stderr.
 
 use std::fs;
 use std::io::Read;
@@ -19,7 +19,7 @@ fn run(words: &[&str]) -> Output {
     dpd(words).output().unwrap()
 }
 
-/// A file of a node that does not run, all of whose places lie in `folder`.
+/// The file of a node that does not run, with all its paths in `folder`.
 fn idle_node(folder: &Path) -> String {
     let config = folder.join("config.toml");
     let place = folder.display();
@@ -33,9 +33,9 @@ fn exit_statuses() {
     let folder = tempfile::tempdir().unwrap();
     let idle = idle_node(folder.path());
     let missing = folder.path().join("missing.toml").display().to_string();
-    // (sentence, words, exit status, what stderr or stdout says)
+    // (sentence, arguments, exit status, a part of stderr or stdout)
     let rows: [(&str, &[&str], i32, &str); 21] = [
-        ("nothing said is wrong use", &[], 2, "Usage: dpd"),
+        ("no arguments", &[], 2, "Usage: dpd"),
         (
             "an unknown command",
             &["dance"],
@@ -43,7 +43,7 @@ fn exit_statuses() {
             "unrecognized subcommand",
         ),
         (
-            "a command that needs another word",
+            "a command without its subcommand",
             &["service"],
             2,
             "Usage: dpd service",
@@ -55,16 +55,16 @@ fn exit_statuses() {
             "unexpected argument",
         ),
         (
-            "a format that there is not",
+            "an unknown format",
             &["ct", "list", "-o", "yaml"],
             2,
             "invalid value",
         ),
         (
-            "an address with a slip",
+            "a mistyped address",
             &["observe", "--ip", "10.0.0.0/99"],
             2,
-            "no address",
+            "is not an address",
         ),
         ("help", &["--help"], 0, "observe"),
         ("help of a command", &["observe", "--help"], 0, "--not-from"),
@@ -88,19 +88,19 @@ fn exit_statuses() {
             "missing.toml",
         ),
         (
-            "a plan of a node that does not run: all is to come",
+            "a plan of a node that does not run: everything is added",
             &["--config", &idle, "plan"],
             3,
             "+ setting conntrack.tcp 8000s",
         ),
         (
-            "the memory of a file's maps",
+            "the memory of the file's maps",
             &["check", "--budget", &idle],
             0,
             "dpd_ct_tcp",
         ),
         (
-            "a format of what is no listing",
+            "a format without a listing",
             &["check", "-o", "json", &idle],
             2,
             "--budget",
@@ -133,22 +133,22 @@ fn exit_statuses() {
             "no daemon to observe",
             &["--config", &idle, "observe"],
             1,
-            "no daemon answers at",
+            "no daemon listens at",
         ),
         (
-            "not even for the past",
+            "no daemon for the history",
             &["--config", &idle, "observe", "--last", "3"],
             1,
             "dpd.sock",
         ),
     ];
-    for (sentence, words, status, said) in rows {
+    for (sentence, words, status, printed) in rows {
         let output = run(words);
         let text = [&output.stdout[..], &output.stderr]
             .map(String::from_utf8_lossy)
             .concat();
         assert_eq!(output.status.code(), Some(status), "{sentence}: {text}");
-        assert!(text.contains(said), "{sentence}: {text}");
+        assert!(text.contains(printed), "{sentence}: {text}");
         if status == 0 {
             assert!(output.stderr.is_empty(), "{sentence}: {text}");
         }
@@ -156,7 +156,7 @@ fn exit_statuses() {
 }
 
 #[test]
-fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
+fn a_configuration_that_is_not_a_file_does_not_block() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -172,19 +172,23 @@ fn a_configuration_that_is_no_file_keeps_nobody_waiting() {
             let mut command = Command::new("timeout");
             command.args(["20", env!("CARGO_BIN_EXE_dpd"), "--config", config]);
             let output = command.args(words.split(' ')).output().unwrap();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_ne!(output.status.code(), Some(124), "{config} {words}: {said}");
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert_ne!(
+                output.status.code(),
+                Some(124),
+                "{config} {words}: {printed}"
+            );
             if ["run", "check", "plan"].contains(&words) {
-                assert_eq!(output.status.code(), Some(1), "{config} {words}: {said}");
+                assert_eq!(output.status.code(), Some(1), "{config} {words}: {printed}");
                 let reason = "this is not a regular file";
-                assert!(said.contains(reason), "{config} {words}: {said}");
+                assert!(printed.contains(reason), "{config} {words}: {printed}");
             }
         }
     }
 }
 
 #[test]
-fn status_is_json_also_when_nothing_runs() {
+fn status_is_json_without_a_daemon_and_a_datapath() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(&[
         "--config",
@@ -200,7 +204,7 @@ fn status_is_json_also_when_nothing_runs() {
 }
 
 #[test]
-fn the_environment_names_the_file_too_and_the_option_wins() {
+fn the_environment_sets_the_file_and_the_option_overrides_it() {
     let folder = tempfile::tempdir().unwrap();
     let idle = idle_node(folder.path());
     let mut command = dpd(&["observe"]);
@@ -220,7 +224,7 @@ fn the_environment_names_the_file_too_and_the_option_wins() {
 }
 
 #[test]
-fn a_broken_file_still_tells_where_its_node_is() {
+fn a_node_is_found_by_a_broken_file() {
     let folder = tempfile::tempdir().unwrap();
     let idle = idle_node(folder.path());
     let whole = fs::read_to_string(&idle).unwrap();
@@ -236,7 +240,7 @@ fn a_broken_file_still_tells_where_its_node_is() {
 }
 
 #[test]
-fn nothing_is_changed_on_a_node_that_is_not_certain() {
+fn nothing_is_changed_on_an_uncertain_node() {
     let folder = tempfile::tempdir().unwrap();
     let idle = idle_node(folder.path());
     fs::write(&idle, "[daemon\n").unwrap();
@@ -301,11 +305,11 @@ mod observers {
             uptime_seconds: 1,
             config: "x.toml".to_owned(),
             last_error: Some("x.toml:7: that is wrong".to_owned()),
-            reloads: Some(0),
+            reloads: 0,
             is_reloading: false,
             reload_error: None,
             applied_seconds_ago: 1,
-            waiting: vec!["lxc-late".to_owned()],
+            pending: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
             observers_lost: 0,
             recent_drops: None,
@@ -358,7 +362,7 @@ mod observers {
     }
 
     #[test]
-    fn a_reader_who_has_seen_enough_ends_it_quietly() {
+    fn a_closed_stdout_ends_observe_without_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let idle = idle_node(folder.path());
         let server = start(folder.path());
@@ -373,14 +377,14 @@ mod observers {
         let mut byte = [0];
         stdout.read_exact(&mut byte).unwrap();
         drop(stdout);
-        // Nothing more is published: no write tells that nobody reads.
+        // Nothing more is published, so no write fails.
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(output.stderr.is_empty(), "{output:?}");
     }
 
     #[test]
-    fn a_daemon_that_ends_ends_its_observers() {
+    fn a_daemon_that_stops_ends_its_observers() {
         let folder = tempfile::tempdir().unwrap();
         let idle = idle_node(folder.path());
         let server = start(folder.path());
@@ -397,7 +401,7 @@ mod observers {
             .unwrap();
         drop(server);
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "what should go on has ended");
+        assert_eq!(output.status.code(), Some(1), "following has ended");
     }
 
     #[test]
@@ -407,8 +411,8 @@ mod observers {
         let _server = start(folder.path());
         let output = run(&["--config", &idle, "status"]);
         let text = String::from_utf8_lossy(&output.stdout);
-        for said in ["up, pid ", "x.toml:7: that is wrong", "lxc-late", "waiting"] {
-            assert!(text.contains(said), "{text}");
+        for part in ["up, pid ", "x.toml:7: that is wrong", "lxc-late", "pending"] {
+            assert!(text.contains(part), "{text}");
         }
         assert_eq!(output.status.code(), Some(0), "{text}");
     }

@@ -1,24 +1,24 @@
-//! The lab itself: it comes up, twice over and side by side, and leaves nothing. Needs root.
+//! The lab itself: up and down, repeated and concurrent, leave nothing behind. Needs root.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A lab of a name that no other test has; taken down when it is dropped.
-struct Lab {
+/// A lab with a name of its own; removed when dropped.
+struct ScriptedLab {
     name: String,
     topology: &'static str,
 }
 
-impl Lab {
-    fn new() -> Lab {
-        Lab::of("one-node")
+impl ScriptedLab {
+    fn new() -> ScriptedLab {
+        ScriptedLab::of("one-node")
     }
 
-    fn of(topology: &'static str) -> Lab {
+    fn of(topology: &'static str) -> ScriptedLab {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Lab {
+        ScriptedLab {
             name: format!("t-{}-{number}", std::process::id()),
             topology,
         }
@@ -59,7 +59,7 @@ impl Lab {
         Path::new("/run/dpd-lab").join(&self.name)
     }
 
-    /// What is there that bears the lab's name.
+    /// Everything on the machine that has the lab's name.
     fn traces(&self) -> Vec<String> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("read the mounts");
         let mut traces: Vec<String> = mounts
@@ -89,7 +89,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for ScriptedLab {
     fn drop(&mut self) {
         let _ = self.run(&["down"]);
     }
@@ -99,7 +99,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The links of the machine's own namespace, which no lab may touch.
+/// The links of the machine's own namespace, which no lab may change.
 fn links() -> String {
     let output = Command::new("ip")
         .args(["-brief", "link"])
@@ -109,12 +109,12 @@ fn links() -> String {
 }
 
 #[test]
-fn a_workload_gets_an_answer_before_dpd_runs() {
-    let lab = Lab::new();
+fn a_workload_gets_a_reply_without_dpd() {
+    let lab = ScriptedLab::new();
     lab.ok(&["up"]);
     for (what, args, expected) in [
         (
-            "the DNS server answers over IPv4",
+            "the DNS server replies over IPv4",
             &["@10.200.0.44", "kubernetes.default.svc.cluster.local"][..],
             "10.32.0.1",
         ),
@@ -137,26 +137,26 @@ fn a_workload_gets_an_answer_before_dpd_runs() {
             "10.32.0.1",
         ),
         (
-            "a large answer comes over TCP by itself",
+            "a large response falls back to TCP",
             &["@10.200.0.44", "large.test.cluster.local", "TXT"],
             "part-12-part-12",
         ),
     ] {
         let dig = [&["enter", "client", "dig", "+short", "+tries=1"], args].concat();
-        let answer = lab.ok(&dig);
-        assert!(answer.contains(expected), "{what}: {answer}");
+        let output = lab.ok(&dig);
+        assert!(output.contains(expected), "{what}: {output}");
     }
-    let answer = lab.ok(&["enter", "node", "ping", "-c1", "-W5", "10.200.0.65"]);
-    assert!(answer.contains(" 0% packet loss"), "{answer}");
+    let output = lab.ok(&["enter", "node", "ping", "-c1", "-W5", "10.200.0.65"]);
+    assert!(output.contains(" 0% packet loss"), "{output}");
 }
 
 #[test]
-fn two_hosts_reach_each_other_before_dpd_runs() {
-    let lab = Lab::of("two-hosts");
+fn two_hosts_reach_each_other_without_dpd() {
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (what, command, expected) in [
         (
-            "the other host's DNS server answers over IPv4",
+            "the other host's DNS server replies over IPv4",
             "client dig +short +tries=1 @10.200.1.44 kubernetes.default.svc.cluster.local",
             "10.32.0.1",
         ),
@@ -166,17 +166,17 @@ fn two_hosts_reach_each_other_before_dpd_runs() {
             "fd00:32::1",
         ),
         (
-            "and with much over TCP",
+            "and a large response over TCP",
             "client dig +short +tries=1 @10.200.1.44 large.test.cluster.local TXT",
             "part-12-part-12",
         ),
         (
-            "a server says who it is: the one on the other host",
+            "id.server: the server on the other host",
             "client dig +short +tries=1 @10.200.1.44 id.server CH TXT",
             "\"coredns\"",
         ),
         (
-            "and the one beside the client",
+            "and the one on the client's host",
             "client dig +short +tries=1 @fd00:200::44 id.server CH TXT",
             "\"coredns-a\"",
         ),
@@ -186,7 +186,7 @@ fn two_hosts_reach_each_other_before_dpd_runs() {
             " 0% packet loss",
         ),
         (
-            "over IPv6 the other way round",
+            "over IPv6 in the other direction",
             "node-b ping -c1 -W5 2001:db8:1::1",
             " 0% packet loss",
         ),
@@ -201,20 +201,20 @@ fn two_hosts_reach_each_other_before_dpd_runs() {
             " 0% packet loss",
         ),
         (
-            "nobody's address is unreachable at once",
+            "an unused address is unreachable at once",
             "client ping -c1 -W5 10.32.0.10",
             "Destination Net Unreachable",
         ),
     ] {
         let words: Vec<&str> = command.split(' ').collect();
-        let answer = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
-        assert!(answer.contains(expected), "{what}: {answer}");
+        let output = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
+        assert!(output.contains(expected), "{what}: {output}");
     }
 }
 
 #[test]
 fn a_packet_crosses_both_hosts_and_the_router() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (what, target, way) in [
         (
@@ -233,19 +233,19 @@ fn a_packet_crosses_both_hosts_and_the_router() {
             ],
         ),
     ] {
-        let answer = lab.ok(&["enter", "client", "traceroute", "-n", "-q1", target]);
-        let hops: Vec<&str> = answer
+        let output = lab.ok(&["enter", "client", "traceroute", "-n", "-q1", target]);
+        let hops: Vec<&str> = output
             .lines()
             .skip(1)
             .filter_map(|line| line.split_whitespace().nth(1))
             .collect();
-        assert_eq!(hops, way, "{what}: {answer}");
+        assert_eq!(hops, way, "{what}: {output}");
     }
 }
 
 #[test]
-fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
-    let lab = Lab::of("two-hosts");
+fn a_web_page_of_the_other_host_passes_a_router_with_a_small_mtu() {
+    let lab = ScriptedLab::of("two-hosts");
     let up = lab
         .command(&["up"])
         .env("LAB_MTU", "1400")
@@ -254,7 +254,7 @@ fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
     assert!(up.status.success(), "{}", text(&up));
     let site = tempfile::tempdir().expect("make a folder");
     let folder = site.path().display();
-    // Longer than all that a connection sends before its first answer, so that it must learn what fits.
+    // Longer than the initial window, so that the server must discover the path MTU.
     let page = "a page of many packets\n".repeat(50_000);
     std::fs::write(site.path().join("page"), &page).expect("write a page");
     std::fs::write(
@@ -281,80 +281,84 @@ fn a_web_page_comes_from_the_other_host_through_a_narrow_router() {
     ] {
         let url = format!("http://{address}/page");
         let curl = ["enter", "client", "curl", "-sS", "--max-time", "20", &url];
-        assert!(lab.ok(&curl) == page, "{what}: the page comes whole");
+        assert!(lab.ok(&curl) == page, "{what}: the page is complete");
         let route = lab.ok(&["enter", "coredns", "ip", "route", "get", server]);
         assert!(
             route.contains("mtu 1400"),
-            "{what}: the server has learnt what fits: {route}"
+            "{what}: the server has the PMTU: {route}"
         );
-        // What a client sends is short; a ping that must not be cut up is long enough.
+        // The client's requests are short; a ping without fragmentation is long enough.
         let ping = [
             "enter", "client", "ping", "-M", "do", "-c1", "-W5", "-s1400", client,
         ];
         let output = lab.run(&ping);
         assert!(
             text(&output).contains("1400"),
-            "{what}: the router tells the client: {}",
+            "{what}: the router sends the client an ICMP error: {}",
             text(&output)
         );
         let route = lab.ok(&["enter", "client", "ip", "route", "get", client]);
         assert!(
             route.contains("mtu 1400"),
-            "{what}: the client has learnt it: {route}"
+            "{what}: the client has the PMTU: {route}"
         );
     }
 }
 
 #[test]
 fn each_host_has_a_dpd_of_its_own() {
-    let lab = Lab::of("two-hosts");
+    let lab = ScriptedLab::of("two-hosts");
     lab.ok(&["up"]);
     for (node, ending) in [("node-a", "a"), ("node-b", "b")] {
-        // No more than what names the node: this is about the daemons, not about what they forward.
+        // Only the node's name: this tests the daemons, not forwarding.
         let config = lab.folder().join(format!("config-{ending}.toml"));
         let own = lab.folder().join("config").with_extension(ending);
         std::fs::write(&own, format!("[node]\nname = \"{node}\"\n")).expect("write a file");
-        std::fs::rename(&own, &config).expect("put it in the example's place");
+        std::fs::rename(&own, &config).expect("replace the example");
         let named = lab.ok(&["enter", node, "sh", "-c", "echo $DPD_CONFIG"]);
         assert_eq!(named.trim(), config.display().to_string());
     }
-    let daemon_answers = |node| {
-        let answer = lab.run(&["enter", node, "dpd", "status", "-o", "json"]);
-        let status: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
+    let daemon_pid = |node| {
+        let output = lab.run(&["enter", node, "dpd", "status", "-o", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         status["daemon"]["pid"].as_u64()
     };
     lab.ok(&["start"]);
-    let (a, b) = (daemon_answers("node-a"), daemon_answers("node-b"));
+    let (a, b) = (daemon_pid("node-a"), daemon_pid("node-b"));
     assert!(a.is_some() && b.is_some() && a != b, "{a:?} and {b:?}");
     lab.ok(&["start"]);
     assert_eq!(
-        daemon_answers("node-b"),
+        daemon_pid("node-b"),
         b,
-        "a second start leaves what runs"
+        "a second start keeps the running daemons"
     );
     lab.ok(&["stop", "node-a"]);
-    assert_eq!(daemon_answers("node-a"), None, "one of them was stopped");
-    assert_eq!(daemon_answers("node-b"), b, "the other runs on");
+    assert_eq!(daemon_pid("node-a"), None, "one of them was stopped");
+    assert_eq!(daemon_pid("node-b"), b, "the other still runs");
     lab.ok(&["start", "node-a"]);
-    assert_eq!(daemon_answers("node-b"), b);
+    assert_eq!(daemon_pid("node-b"), b);
     lab.ok(&["stop"]);
-    assert_eq!(daemon_answers("node-a"), None);
-    assert_eq!(daemon_answers("node-b"), None);
+    assert_eq!(daemon_pid("node-a"), None);
+    assert_eq!(daemon_pid("node-b"), None);
     lab.ok(&["start"]);
     lab.ok(&["down"]);
-    assert_eq!(lab.traces(), Vec::<String>::new(), "down leaves nothing");
+    assert_eq!(
+        lab.traces(),
+        Vec::<String>::new(),
+        "down removes everything"
+    );
 }
 
 #[test]
 fn a_lab_keeps_its_topology() {
-    let lab = Lab::of("two-hosts");
-    let told = |topology: &str, args: &[&str]| {
+    let lab = ScriptedLab::of("two-hosts");
+    let command_with = |topology: &str, args: &[&str]| {
         let mut command = lab.command(args);
         let output = command.env("LAB_TOPOLOGY", topology).output();
         output.expect("run netns-lab/lab")
     };
     lab.ok(&["up"]);
-    let other = told("one-node", &["up"]);
+    let other = command_with("one-node", &["up"]);
     assert!(!other.status.success());
     assert!(
         text(&other).contains("run 'lab down' first"),
@@ -362,36 +366,36 @@ fn a_lab_keeps_its_topology() {
         text(&other)
     );
     lab.ok(&["status"]);
-    let down = told("one-node", &["down"]);
+    let down = command_with("one-node", &["down"]);
     assert!(down.status.success(), "{}", text(&down));
     assert_eq!(
         lab.traces(),
         Vec::<String>::new(),
-        "down takes away what stands"
+        "down removes the other topology"
     );
 }
 
 #[test]
-fn up_and_down_may_be_said_twice() {
-    let lab = Lab::new();
+fn up_and_down_can_be_repeated() {
+    let lab = ScriptedLab::new();
     lab.ok(&["down"]);
     assert!(!lab.run(&["status"]).status.success(), "nothing is up yet");
     lab.ok(&["up"]);
     let before = lab.ok(&["status"]);
     lab.ok(&["up"]);
-    assert_eq!(
-        before,
-        lab.ok(&["status"]),
-        "a second up leaves what stands"
-    );
+    assert_eq!(before, lab.ok(&["status"]), "a second up keeps the lab");
     lab.ok(&["down"]);
-    assert_eq!(lab.traces(), Vec::<String>::new(), "down leaves nothing");
+    assert_eq!(
+        lab.traces(),
+        Vec::<String>::new(),
+        "down removes everything"
+    );
     lab.ok(&["down"]);
 }
 
 #[test]
-fn two_labs_stand_side_by_side() {
-    let (one, other) = (Lab::new(), Lab::new());
+fn two_labs_are_independent() {
+    let (one, other) = (ScriptedLab::new(), ScriptedLab::new());
     let mut ups =
         [&one, &other].map(|lab| lab.command(&["up"]).spawn().expect("run netns-lab/lab"));
     for up in &mut ups {
@@ -402,8 +406,8 @@ fn two_labs_stand_side_by_side() {
 }
 
 #[test]
-fn up_mends_a_broken_lab() {
-    let lab = Lab::new();
+fn up_repairs_a_broken_lab() {
+    let lab = ScriptedLab::new();
     for (what, damage) in [
         ("a namespace is gone", "ip netns del $LAB-client"),
         ("a link is gone", "ip -n $LAB-node link del lxc-intruder"),
@@ -418,8 +422,8 @@ fn up_mends_a_broken_lab() {
 }
 
 #[test]
-fn up_mends_two_broken_hosts() {
-    let lab = Lab::of("two-hosts");
+fn up_repairs_two_broken_hosts() {
+    let lab = ScriptedLab::of("two-hosts");
     for (what, damage) in [
         ("a host is gone", "ip netns del $LAB-node-b"),
         (
@@ -431,7 +435,7 @@ fn up_mends_two_broken_hosts() {
             "ip -n $LAB-router link del to-world",
         ),
         (
-            "the DNS server beside the client has died",
+            "the DNS server on the client's host has died",
             "kill -KILL $(cat $DIR/knotd-a.pid)",
         ),
         ("the folder is gone", "umount $DIR/bpf && rm -rf $DIR"),
@@ -440,7 +444,7 @@ fn up_mends_two_broken_hosts() {
     }
 }
 
-fn damage_and_up(lab: &Lab, what: &str, damage: &str) {
+fn damage_and_up(lab: &ScriptedLab, what: &str, damage: &str) {
     lab.ok(&["up"]);
     let done = Command::new("sh")
         .args(["-c", damage])
@@ -454,12 +458,12 @@ fn damage_and_up(lab: &Lab, what: &str, damage: &str) {
 }
 
 #[test]
-fn a_failed_or_interrupted_up_takes_back_what_it_made() {
-    let lab = Lab::new();
-    // A DNS server that ends at once, or waits for ever and is interrupted.
+fn a_failed_or_interrupted_up_removes_what_it_created() {
+    let lab = ScriptedLab::new();
+    // A DNS server that exits at once, or blocks until it is interrupted.
     for (what, server) in [
         ("the server fails", "exit 1"),
-        ("up is ended meanwhile", "kill -TERM $UP; sleep 60"),
+        ("up is terminated meanwhile", "kill -TERM $UP; sleep 60"),
     ] {
         let bin = tempfile::tempdir().expect("make a folder");
         let knotd = bin.path().join("knotd");
@@ -492,8 +496,8 @@ fn a_failed_or_interrupted_up_takes_back_what_it_made() {
 }
 
 #[test]
-fn wrong_use_is_said() {
-    let lab = Lab::new();
+fn invalid_arguments_are_an_error() {
+    let lab = ScriptedLab::new();
     for (args, status, words) in [
         (&["sideways"][..], 2, "Usage"),
         (&[], 2, "Usage"),
@@ -536,12 +540,12 @@ fn wrong_use_is_said() {
     assert_eq!(
         lab.traces(),
         Vec::<String>::new(),
-        "wrong use makes nothing"
+        "invalid arguments create nothing"
     );
 }
 
 #[test]
-fn the_machine_itself_is_not_touched() {
+fn the_machine_itself_is_not_changed() {
     let named = |text: String| {
         let is_ours = |line: &&str| {
             ["lxc-", "uplink0", "to-node"]
@@ -553,7 +557,7 @@ fn the_machine_itself_is_not_touched() {
         lines
     };
     for topology in ["one-node", "two-hosts"] {
-        let lab = Lab::of(topology);
+        let lab = ScriptedLab::of(topology);
         lab.ok(&["up"]);
         assert_eq!(named(links()), Vec::<String>::new(), "{topology}");
     }

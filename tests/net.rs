@@ -1,4 +1,4 @@
-//! The host as netlink tells it: snapshots, the watcher and the checks, in namespaces of the tests' own.
+//! The host by netlink: snapshots, the watcher and the checks, in namespaces of the tests' own.
 
 #[path = "common/netns.rs"]
 mod netns;
@@ -30,7 +30,7 @@ fn look(netns: &Netns) -> HostState {
     netns.enter(|| snapshot().unwrap())
 }
 
-/// Feeds `ip -batch` inside: much faster than a process for each line.
+/// Runs lines by `ip -batch`: much faster than a process for each.
 fn batch(netns: &Netns, lines: &str) {
     let mut ip = netns
         .command("ip")
@@ -102,7 +102,7 @@ fn interfaces_that_are_no_veth_have_no_peer() {
     node.ip("link add bridge0 type bridge");
     node.ip("tuntap add dev tap0 mode tap");
     node.veth("left", &node, "right");
-    // A macvlan is linked to an interface too, but that one is not its other end.
+    // A macvlan is linked to an interface too, but that is not a peer.
     node.ip("link add link left name above type macvlan");
     let world = look(&node);
     for name in ["lo", "bridge0", "tap0", "above"] {
@@ -112,7 +112,7 @@ fn interfaces_that_are_no_veth_have_no_peer() {
 }
 
 #[test]
-fn a_workload_cannot_hide_its_mac_behind_a_name_that_is_not_text() {
+fn a_peer_with_a_name_that_is_not_utf8_is_known_with_its_mac() {
     let (node, workload) = (Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");
     let status = workload
@@ -128,7 +128,7 @@ fn a_workload_cannot_hide_its_mac_behind_a_name_that_is_not_text() {
 }
 
 #[test]
-fn the_hosts_addresses_are_its_own_and_not_the_other_sides() {
+fn the_hosts_addresses_are_local_ones_and_not_the_peers() {
     let node = Netns::new();
     node.veth("left", &node, "right");
     node.ip("address add 192.0.2.1/24 dev left");
@@ -143,7 +143,7 @@ fn the_hosts_addresses_are_its_own_and_not_the_other_sides() {
         "2001:db8::1",
     ];
     let expected: BTreeSet<IpAddr> = expected.iter().map(|a| a.parse().unwrap()).collect();
-    // Beside these there are the link-local addresses that the kernel makes.
+    // The kernel adds link-local addresses.
     let own: BTreeSet<IpAddr> = world
         .addresses
         .into_iter()
@@ -153,7 +153,7 @@ fn the_hosts_addresses_are_its_own_and_not_the_other_sides() {
 }
 
 #[test]
-fn a_host_with_hundreds_of_workloads_is_listed_whole() {
+fn a_host_with_hundreds_of_workloads_is_listed_completely() {
     let (node, workloads) = (Netns::new(), Netns::new());
     let there = workloads.name();
     let lines: String = (0..200)
@@ -169,7 +169,7 @@ fn a_host_with_hundreds_of_workloads_is_listed_whole() {
 }
 
 #[test]
-fn a_listing_misses_nothing_while_interfaces_come_and_go() {
+fn a_listing_is_complete_while_interfaces_are_added_and_removed() {
     let node = Netns::new();
     let lines: String = (0..60)
         .map(|n| format!("link add stays-{n} type veth peer name other-{n}\n"))
@@ -199,10 +199,10 @@ fn a_listing_misses_nothing_while_interfaces_come_and_go() {
 }
 
 #[test]
-fn without_privilege_the_host_is_seen_but_for_the_peers_macs() {
+fn without_privilege_the_host_is_listed_without_the_peers_macs() {
     let (node, workload) = (Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");
-    // A first look with privilege makes the kernel number the other namespace.
+    // A first snapshot with privilege makes the kernel assign an id to the other namespace.
     let privileged = look(&node);
     let world = node.enter(|| {
         let none = CapabilitySets {
@@ -232,7 +232,7 @@ fn without_privilege_the_host_is_seen_but_for_the_peers_macs() {
     assert_eq!(world.links, expected.links);
 }
 
-/// Takes what is left of earlier news: returns once there was none for a while.
+/// Reads earlier notifications: returns once there was none for a while.
 fn wait_for_quiet(news: &Receiver<()>) {
     while news.recv_timeout(Duration::from_millis(300)).is_ok() {}
 }
@@ -250,14 +250,14 @@ fn wait_for_carrier(netns: &Netns, interface: &str) {
 #[test]
 fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
     let (node, workload) = (Netns::new(), Netns::new());
-    // New interfaces get link-local addresses and their carrier some time later, which would be news too.
+    // New interfaces get link-local addresses and their carrier later, which would be notified too.
     for netns in [&node, &workload] {
         netns.run("sysctl", "-wq net.ipv6.conf.default.disable_ipv6=1");
     }
     node.veth("lxc-a", &workload, "eth0");
     wait_for_carrier(&node, "lxc-a");
     wait_for_carrier(&workload, "eth0");
-    // The kernel sends news of namespaces that it has a number for here: a first look gives one.
+    // The kernel sends messages of namespaces that have an id here: a first snapshot assigns one.
     let (wake, news) = crossbeam_channel::bounded(1);
     let _watcher = node.enter(|| {
         let watcher = Watcher::start(wake).unwrap();
@@ -298,25 +298,25 @@ fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
             &node,
             "address add 192.0.2.1/24 dev lo",
             |world| world.addresses.contains(&"192.0.2.1".parse().unwrap()),
-            "an IPv4 address comes",
+            "an IPv4 address is added",
         ),
         (
             &node,
             "address add 2001:db8::1/64 dev lo",
             |world| world.addresses.contains(&"2001:db8::1".parse().unwrap()),
-            "an IPv6 address comes",
+            "an IPv6 address is added",
         ),
         (
             &node,
             "link add lxc-c type veth peer name other",
             |world| world.links.contains_key("lxc-c"),
-            "an interface comes",
+            "an interface is added",
         ),
         (
             &workload,
             "link delete eth0",
             |world| !world.links.contains_key("lxc-b"),
-            "a workload takes its interface away",
+            "a workload removes its interface",
         ),
     ];
     assert_ne!(workload.mac("eth0"), mac);
@@ -326,25 +326,28 @@ fn the_watcher_wakes_for_each_change_that_concerns_delivery() {
         netns.ip(change);
         loop {
             let woken = news.recv_timeout(DEADLINE);
-            assert!(woken.is_ok(), "no news when {what}");
+            assert!(woken.is_ok(), "no notification when {what}");
             if seen(&look(&node)) {
                 break;
             }
         }
     }
     wait_for_quiet(&news);
-    assert!(news.is_empty(), "no news while nothing changes");
+    assert!(news.is_empty(), "no notification without a change");
 }
 
-/// Waits until the host is seen so, as often as there is news.
+/// Waits until a snapshot after a notification matches.
 fn wait_until(netns: &Netns, news: &Receiver<()>, seen: impl Fn(&HostState) -> bool, what: &str) {
     while !seen(&look(netns)) {
-        assert!(news.recv_timeout(DEADLINE).is_ok(), "no news when {what}");
+        assert!(
+            news.recv_timeout(DEADLINE).is_ok(),
+            "no notification when {what}"
+        );
     }
 }
 
 #[test]
-fn a_workloads_interface_is_followed_into_other_namespaces() {
+fn a_workloads_interface_is_watched_in_other_namespaces() {
     let (node, workload, other) = (Netns::new(), Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");
     let (wake, news) = crossbeam_channel::bounded(1);
@@ -357,10 +360,10 @@ fn a_workloads_interface_is_followed_into_other_namespaces() {
     let is_here = |world: &HostState| peer(world).is_some_and(|peer| peer.same_namespace);
     wait_for_quiet(&news);
     let rows: [(&Netns, &Netns, bool, &str); 4] = [
-        (&workload, &node, true, "it comes to its host's"),
-        (&node, &other, false, "it goes into another"),
-        (&other, &workload, false, "it goes back to its first"),
-        (&workload, &other, false, "it goes into one that is known"),
+        (&workload, &node, true, "it is moved to the host's"),
+        (&node, &other, false, "it is moved to another"),
+        (&other, &workload, false, "it is moved back to its first"),
+        (&workload, &other, false, "it is moved to one with an id"),
     ];
     for (from, to, expected, what) in rows {
         from.ip(&format!(
@@ -376,7 +379,7 @@ fn a_workloads_interface_is_followed_into_other_namespaces() {
 }
 
 #[test]
-fn the_watcher_wakes_for_filters_that_go_and_not_for_those_that_come() {
+fn the_watcher_wakes_for_removed_filters_and_not_for_new_ones() {
     let node = Netns::new();
     node.ip("link add bridge0 type bridge");
     let (wake, news) = crossbeam_channel::bounded(1);
@@ -397,7 +400,7 @@ fn the_watcher_wakes_for_filters_that_go_and_not_for_those_that_come() {
         ("qdisc del dev bridge0 clsact", true),
     ];
     for (words, expected) in rows {
-        // A program's text is one word.
+        // The bytecode is one word.
         let words: Vec<String> = words
             .split_whitespace()
             .map(|word| word.replace('~', " "))
@@ -407,17 +410,17 @@ fn the_watcher_wakes_for_filters_that_go_and_not_for_those_that_come() {
         match expected {
             true => assert!(
                 news.recv_timeout(DEADLINE).is_ok(),
-                "no news of tc {words:?}"
+                "no notification of tc {words:?}"
             ),
             false => assert!(
                 news.recv_timeout(Duration::from_millis(100)).is_err(),
-                "news of tc {words:?}"
+                "a notification of tc {words:?}"
             ),
         }
     }
 }
 
-/// Messages that the kernel could not give to the sockets of a namespace.
+/// Messages that the kernel dropped, as the sockets of a namespace were full.
 fn lost_messages(netns: &Netns) -> u64 {
     let table = netns.run("cat", "/proc/net/netlink");
     let lost = |line: &str| line.split_whitespace().nth(8)?.parse::<u64>().ok();
@@ -425,7 +428,7 @@ fn lost_messages(netns: &Netns) -> u64 {
 }
 
 #[test]
-fn the_last_change_is_seen_though_the_news_of_it_were_too_many() {
+fn the_last_change_is_notified_though_messages_were_dropped() {
     let node = Netns::new();
     let (wake, news) = crossbeam_channel::bounded(1);
     let _watcher = node.enter(|| Watcher::start(wake).unwrap());
@@ -435,21 +438,24 @@ fn the_last_change_is_seen_though_the_news_of_it_were_too_many() {
     batch(&node, &changes);
     let is_last = |world: &HostState| world.links["lo"].mtu == 43_999;
     assert!(lost_messages(&node) > 0, "the kernel's queue was full");
-    // The queue was full when the last change came, or not: either way there is news after it.
+    // Whether or not the queue was full at the last change, it is notified.
     assert!(news.recv_timeout(DEADLINE).is_ok(), "no news");
     assert!(is_last(&look(&node)));
     wait_for_quiet(&news);
     node.ip("link set lo mtu 50000");
-    assert!(news.recv_timeout(DEADLINE).is_ok(), "no news after it");
+    assert!(
+        news.recv_timeout(DEADLINE).is_ok(),
+        "no notification after it"
+    );
 }
 
 #[test]
-fn the_watcher_ends_when_nobody_listens_or_holds_it() {
+fn the_watcher_ends_when_it_or_its_channel_is_dropped() {
     let node = Netns::new();
     let (wake, news) = crossbeam_channel::bounded(1);
     let watcher = node.enter(|| Watcher::start(wake).unwrap());
     drop(watcher);
-    // The thread has ended, and with it the channel's sending side.
+    // The thread has ended and dropped its sender.
     assert!(
         news.recv_timeout(DEADLINE)
             .is_err_and(|e| e.is_disconnected())
@@ -513,7 +519,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
     }
 }
 
-/// What the checks say inside of `node`.
+/// The result of the checks in `node`.
 fn check(node: &Netns, endpoints: Endpoints<'_>) -> Vec<String> {
     let config = config(endpoints);
     node.enter(|| net::checks(&config, &snapshot().unwrap()))
@@ -527,15 +533,15 @@ fn give(node: &Netns, line: &str) {
 }
 
 #[test]
-fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
+fn each_lack_has_the_command_that_fixes_it() {
     const BOTH: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])];
     const ROUTED: Endpoints<'_> = &[("lxc-a", &["10.200.0.64/32", "10.9.0.0/24"])];
     const DOTTED: Endpoints<'_> = &[("eth0.100", &["10.200.0.65/32"])];
     const ABSENT: Endpoints<'_> = &[("lxc-z", &["10.200.0.99/32"])];
-    /// (what is so, the commands that make it so, the file, what the checks say)
+    /// (the state, the commands that make it, the file, the result of the checks)
     type Row<'a> = (&'a str, &'a [&'a str], Endpoints<'a>, &'a [&'a str]);
     let rows: &[Row<'_>] = &[
-        ("the host has all that is needed", &[], BOTH, &[]),
+        ("the host lacks nothing", &[], BOTH, &[]),
         (
             "IPv4 forwarding is off",
             &["sysctl -wq net.ipv4.ip_forward=0"],
@@ -579,7 +585,7 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             ],
         ),
         (
-            "IPv6 is off on an interface, and its routes have gone with it",
+            "IPv6 is off on an interface, and its routes are removed",
             &["sysctl -wq net.ipv6.conf.lxc-a.disable_ipv6=1"],
             BOTH,
             &[
@@ -590,7 +596,7 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             ],
         ),
         (
-            "an interface is down, and its routes have gone with it",
+            "an interface is down, and its routes are removed",
             &["ip link set dev lxc-a down"],
             BOTH,
             &[
@@ -602,7 +608,7 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             ],
         ),
         (
-            "what is routed behind a workload has no route",
+            "a prefix behind a workload has no route",
             &[],
             ROUTED,
             &[
@@ -624,7 +630,7 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             ],
         ),
         (
-            "a route is unreachable, and the loose reverse path filter wins over the strict",
+            "a route is unreachable, and the loose reverse path filter overrides the strict",
             &[
                 "sysctl -wq net.ipv4.conf.all.rp_filter=2",
                 "ip route replace unreachable 10.200.0.64/32",
@@ -640,8 +646,8 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             &["ip address add 10.200.0.64/32 dev lo"],
             BOTH,
             &[
-                "10.200.0.64 of endpoint lxc-a is an address of the host too, which keeps its packets: \
-               find it with 'ip address show to 10.200.0.64' and take it away with 'ip address delete'",
+                "10.200.0.64 of endpoint lxc-a is an address of the host too, which receives its packets: \
+               find it with 'ip address show to 10.200.0.64' and remove it with 'ip address delete'",
             ],
         ),
         (
@@ -653,12 +659,7 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
             ROUTED,
             &[],
         ),
-        (
-            "an interface is waited for, and lacks nothing",
-            &[],
-            ABSENT,
-            &[],
-        ),
+        ("a pending interface lacks nothing", &[], ABSENT, &[]),
     ];
     let (node, workload) = (Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");
@@ -679,17 +680,17 @@ fn each_lack_is_named_with_the_command_that_mends_it_and_the_command_does() {
         before.iter().for_each(|line| give(&node, line));
         let lacks = check(&node, endpoints);
         assert_eq!(lacks, *expected, "{what}");
-        // The commands mend what is lacking, and so the next row stands on a host that is whole.
-        for (_, mend) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
-            if !mend.starts_with("find") {
-                give(&node, mend);
+        // The commands fix what is lacking, so the next row starts with a host that lacks nothing.
+        for (_, fix) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            if !fix.starts_with("find") {
+                give(&node, fix);
             }
         }
     }
-    assert_eq!(check(&node, BOTH), [""; 0], "the commands have mended all");
+    assert_eq!(check(&node, BOTH), [""; 0], "the commands have fixed all");
 }
 
-/// An endpoint, the uplinks of these names, and two other nodes: one beside this host, one behind a router.
+/// An endpoint, the uplinks of these names, and two other nodes: one on link, one behind a router.
 fn config_between_hosts(uplinks: &[&str]) -> Config {
     let mut config = config(&[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])]);
     for name in uplinks {
@@ -719,25 +720,25 @@ fn config_between_hosts(uplinks: &[&str]) -> Config {
 }
 
 #[test]
-fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
-    /// (what is so, the commands that make it so, the uplinks of the file, what the checks say)
+fn each_lack_between_hosts_has_the_command_that_fixes_it() {
+    /// (the state, the commands that make it, the uplinks of the file, the result of the checks)
     type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
     let rows: &[Row<'_>] = &[
-        ("the host has all that is needed", &[], &["ens5"], &[]),
+        ("the host lacks nothing", &[], &["ens5"], &[]),
         (
-            "an uplink is not there",
+            "an uplink does not exist",
             &[],
             &["ens5", "ens7"],
             &[
-                "uplink ens7 is not there and is waited for: find the NIC's name with 'ip -brief link'",
+                "uplink ens7 does not exist yet and is pending: find the NIC's name with 'ip -brief link'",
             ],
         ),
         (
-            "no uplink is there: the routes through it are waited for too",
+            "no uplink exists: routes through it are not checked",
             &["ip route delete 10.200.1.0/24"],
             &["ens7"],
             &[
-                "uplink ens7 is not there and is waited for: find the NIC's name with 'ip -brief link'",
+                "uplink ens7 does not exist yet and is pending: find the NIC's name with 'ip -brief link'",
             ],
         ),
         (
@@ -750,7 +751,7 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
             ],
         ),
         (
-            "what lies behind a router is reached by the router",
+            "the workloads of a node behind a router are reached via the router",
             &[
                 "ip route delete 10.200.3.0/24",
                 "ip route delete fd00:203::/64",
@@ -795,7 +796,7 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
             ],
         ),
         (
-            "a node can't be reached, nor what lies behind it",
+            "a node and its workloads can't be reached",
             &[
                 "ip route delete 198.51.100.3",
                 "ip route delete 10.200.3.0/24",
@@ -825,21 +826,21 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
             ],
             &["ens5"],
             &[
-                "IPv4 forwarding is off on uplink ens5, nothing from there is routed on: \
+                "IPv4 forwarding is off on uplink ens5, nothing from there is forwarded: \
                  sysctl -w net.ipv4.conf.ens5.forwarding=1",
             ],
         ),
         (
-            "IPv6 forwarding is off on an uplink that hears router advertisements",
+            "IPv6 forwarding is off on an uplink that accepts router advertisements",
             &["sysctl -wq net.ipv6.conf.ens5.forwarding=0 net.ipv6.conf.ens5.accept_ra=1"],
             &["ens5"],
             &[
-                "IPv6 forwarding is off on uplink ens5, nothing from there is routed on: \
+                "IPv6 forwarding is off on uplink ens5, nothing from there is forwarded: \
                  sysctl -w net.ipv6.conf.ens5.accept_ra=2 && sysctl -w net.ipv6.conf.ens5.forwarding=1",
             ],
         ),
         (
-            "IPv6 forwarding is off altogether",
+            "IPv6 forwarding is off on the host",
             &["sysctl -wq net.ipv6.conf.all.forwarding=0 net.ipv6.conf.ens5.accept_ra=1"],
             &["ens5"],
             &[
@@ -852,7 +853,7 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
             &["ip address flush dev ens6"],
             &["ens5", "ens6"],
             &[
-                "uplink ens6 has no address, other hosts don't find this one by it: \
+                "uplink ens6 has no address, other hosts can't reach this one by it: \
                  ip address add ADDRESS/LENGTH dev ens6",
             ],
         ),
@@ -863,7 +864,7 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
             &["uplink ens6 is down, other hosts are cut off: ip link set dev ens6 up"],
         ),
         (
-            "the file names no uplink",
+            "the file has no uplink",
             &["ip route delete 198.51.100.3"],
             &[],
             &[],
@@ -898,11 +899,11 @@ fn what_is_lacking_between_hosts_is_named_with_the_command_that_mends_it() {
         let look = || node.enter(|| net::checks(&config, &snapshot().unwrap()));
         let lacks = look();
         assert_eq!(lacks, *expected, "{what}");
-        // The commands mend what is lacking, as far as the host can know what is.
-        for (_, mend) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
-            if !uplinks.contains(&"ens7") && !mend.starts_with("find") {
-                let mend = mend.replace("GATEWAY", "192.0.2.254");
-                give(&node, &mend.replace("ADDRESS/LENGTH", "203.0.113.1/24"));
+        // The commands fix what is lacking, as far as dpd can know them.
+        for (_, fix) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            if !uplinks.contains(&"ens7") && !fix.starts_with("find") {
+                let fix = fix.replace("GATEWAY", "192.0.2.254");
+                give(&node, &fix.replace("ADDRESS/LENGTH", "203.0.113.1/24"));
             }
         }
     }

@@ -26,7 +26,7 @@ frontends = ["10.32.0.10:53/udp"]
 backends = ["10.200.0.64:53"]
 "#;
 
-/// A small machine that has systemd and nothing but dpd to run; gone when it is dropped.
+/// A container with systemd and dpd; removed when dropped.
 struct Machine {
     supervisor: Child,
     init: String,
@@ -39,7 +39,7 @@ impl Machine {
         let file = folder.path().join("config.toml");
         fs::write(&file, config).expect("write the configuration");
 
-        // It takes the machine down when its standard input ends, so also when this test is killed.
+        // It stops the container at the end of its stdin, so also when this test is killed.
         let mut supervisor = Command::new(root.join("tests/systemd/boot"))
             .arg(env!("CARGO_BIN_EXE_dpd"))
             .arg(root.join("systemd/dpd.service"))
@@ -59,7 +59,7 @@ impl Machine {
         };
         assert!(
             !machine.init.is_empty(),
-            "the machine does not boot; its words stand above (it needs root)"
+            "the container does not boot; its output is above (it needs root)"
         );
         machine.eventually("systemd is up", "systemctl is-system-running");
         machine
@@ -103,7 +103,7 @@ impl Machine {
         }
     }
 
-    /// Puts another configuration in the old one's place, as one act.
+    /// Replaces the configuration atomically.
     fn configure(&self, config: &str) {
         self.ok(&format!(
             "cat >/etc/dpd/new <<'END' && mv /etc/dpd/new /etc/dpd/config.toml\n{config}\nEND"
@@ -143,7 +143,7 @@ fn the_unit_starts_reloads_logs_and_stops() {
     let live = machine.ok(services);
     assert!(
         live.contains("10.32.0.20"),
-        "reloaded means that the changed file counts: {live}"
+        "reloaded means that the changed file is live: {live}"
     );
 
     let before = machine.ok(services);
@@ -151,18 +151,18 @@ fn the_unit_starts_reloads_logs_and_stops() {
     let reload = machine.run("systemctl reload dpd");
     assert!(
         !reload.status.success(),
-        "a wrong file fails the reload, in front of whoever asked for it: {}",
+        "an invalid file fails the reload, with its errors: {}",
         text(&reload)
     );
     assert_eq!(
         before,
         machine.ok(services),
-        "a wrong file changes nothing in the kernel"
+        "an invalid file changes nothing in the kernel"
     );
     machine.ok("systemctl is-active dpd");
     assert!(
         machine.log().contains("cleint"),
-        "the log says what is wrong with the file: {}",
+        "the log has the errors of the file: {}",
         machine.log()
     );
 
@@ -170,13 +170,13 @@ fn the_unit_starts_reloads_logs_and_stops() {
     assert_eq!(
         before,
         machine.ok(services),
-        "stopping the daemon leaves the datapath as it is"
+        "stopping the daemon does not change the datapath"
     );
     assert!(
         machine
             .ok("systemctl show -p Result dpd")
             .contains("success"),
-        "the daemon ends cleanly: {}",
+        "the daemon stops cleanly: {}",
         machine.log()
     );
 
@@ -185,11 +185,11 @@ fn the_unit_starts_reloads_logs_and_stops() {
     let live = machine.ok(services);
     assert!(
         live.contains("10.32.0.10") && !live.contains("10.32.0.20"),
-        "a new daemon takes over what it finds and makes it match the file: {live}"
+        "a new daemon takes the datapath over and makes it match the file: {live}"
     );
 }
 
-/// What only the kernel can refuse is no mistake of the file's.
+/// A valid file that only the kernel can refuse.
 #[test]
 fn a_reload_that_the_kernel_refuses_fails() {
     let machine = Machine::boot(FIRST);
@@ -202,20 +202,20 @@ fn a_reload_that_the_kernel_refuses_fails() {
     assert!(!reload.status.success(), "{}", text(&reload));
     let error = "daemon.metrics: listen at 127.0.0.1:9964: Address already in use";
     machine.eventually(
-        "the journal says why",
+        "the journal has the reason",
         &format!("journalctl -q -u dpd | grep -q '{error}'"),
     );
     machine.ok("systemctl is-active dpd");
-    let asked = machine.run("dpd reload");
-    assert_eq!(asked.status.code(), Some(1), "{}", text(&asked));
-    assert!(text(&asked).contains(error), "{}", text(&asked));
+    let reload = machine.run("dpd reload");
+    assert_eq!(reload.status.code(), Some(1), "{}", text(&reload));
+    assert!(text(&reload).contains(error), "{}", text(&reload));
 
     machine.ok("systemctl stop taken");
     machine.ok("systemctl reload dpd");
     machine.ok("curl -sS --fail -m 5 http://127.0.0.1:9964/metrics");
     machine.ok("systemctl is-active dpd");
 
-    // Several at once: each waits for one that has begun after it.
+    // Several at once: each waits for one that began after it.
     machine.configure(&FIRST.replace("10.32.0.10", "10.32.0.30"));
     machine.ok(
         "for n in 1 2 3 4 5 6 7 8; do dpd reload & pids=\"$pids $!\"; done
@@ -227,23 +227,23 @@ fn a_reload_that_the_kernel_refuses_fails() {
 }
 
 #[test]
-fn a_wrong_file_fails_the_start() {
+fn an_invalid_file_fails_the_start() {
     let machine = Machine::boot("[services.first]\nfrontend = []\n");
     let start = machine.run("systemctl start dpd");
     assert!(
         !start.status.success(),
-        "the unit does not get ready: {}",
+        "the unit does not become ready: {}",
         text(&start)
     );
     machine.eventually(
-        "the log names the unknown key",
+        "the log has the unknown key",
         "journalctl -q -u dpd | grep -q frontend",
     );
 }
 
-/// More than systemd's default limit, which ends a unit for good.
+/// More often than systemd's default limit, after which a unit is not started again.
 #[test]
-fn a_start_that_fails_is_tried_again_until_the_file_is_mended() {
+fn a_start_that_fails_is_tried_again_until_the_file_is_fixed() {
     let machine = Machine::boot("[services.first]\nfrontend = []\n");
     machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
         printf '[Service]\\nRestartSec=100ms\\n' >/etc/systemd/system/dpd.service.d/quick.conf
@@ -262,22 +262,25 @@ fn a_start_that_fails_is_tried_again_until_the_file_is_mended() {
 }
 
 #[test]
-fn metrics_at_an_address_that_comes_later_do_not_hold_up_the_start() {
+fn metrics_at_an_address_that_is_added_later_do_not_delay_the_start() {
     let daemon = "[daemon]\nmetrics = \"192.0.2.7:9964\"\n";
     let machine = Machine::boot(&format!("{daemon}{FIRST}"));
     machine.ok("systemctl start dpd");
-    let ask = "curl -sS --fail -m 5 http://192.0.2.7:9964/metrics";
-    assert!(!machine.run(ask).status.success(), "nobody has the address");
+    let scrape = "curl -sS --fail -m 5 http://192.0.2.7:9964/metrics";
+    assert!(
+        !machine.run(scrape).status.success(),
+        "the address does not exist"
+    );
     machine.eventually(
-        "the log says so",
-        "journalctl -q -u dpd PRIORITY=4 | grep -q 'nobody reaches 192.0.2.7:9964 until'",
+        "the log has a warning",
+        "journalctl -q -u dpd PRIORITY=4 | grep -q '192.0.2.7:9964 is unreachable until'",
     );
     machine.ok("ip address add 192.0.2.7/32 dev lo");
-    machine.ok(ask);
+    machine.ok(scrape);
 }
 
 #[test]
-fn the_killed_daemon_comes_back() {
+fn a_killed_daemon_is_started_again() {
     let machine = Machine::boot(FIRST);
     machine.ok("systemctl start dpd");
     let before = machine.ok("dpd service list -o json");
@@ -285,7 +288,7 @@ fn the_killed_daemon_comes_back() {
     assert_eq!(
         before,
         machine.ok("dpd service list -o json"),
-        "its death changes nothing in the kernel"
+        "SIGKILL changes nothing in the kernel"
     );
     machine.eventually(
         "systemd starts it again",
@@ -293,7 +296,7 @@ fn the_killed_daemon_comes_back() {
     );
 }
 
-/// Two workloads inside the machine, and a policy that lets nobody in.
+/// Two workloads inside the container, and a policy without an allow rule.
 const REFUSED: &str = r#"
 [events]
 interval = "1h"
@@ -334,7 +337,7 @@ done";
 
 impl Machine {
     /// The intruder sends a packet from each of these ports to one of the DNS server's.
-    fn intrude(&self, ports: std::ops::Range<u16>, to: u16) {
+    fn send_denied(&self, ports: std::ops::Range<u16>, to: u16) {
         let script = format!(
             "import socket\n\
              for port in range({}, {}):\n    \
@@ -366,8 +369,8 @@ fn drops_are_records_of_the_journal() {
     let machine = Machine::boot(REFUSED);
     machine.ok(WORKLOADS);
     machine.ok("systemctl start dpd");
-    machine.intrude(4000..4001, 53);
-    machine.intrude(4001..4002, 54);
+    machine.send_denied(4000..4001, 53);
+    machine.send_denied(4001..4002, 54);
     let drops = "DPD_VERDICT=dropped DPD_SRC_NAME=intruder";
     machine.eventually(
         "both drops are in the journal",
@@ -433,21 +436,21 @@ fn drops_are_records_of_the_journal() {
         ]
     );
 
-    // A journald that is stopped holds up nobody, and one that comes back is spoken to again.
+    // A stopped journald blocks nothing, and a restarted one gets records again.
     machine.ok("systemctl kill --signal=STOP systemd-journald");
-    machine.intrude(5000..6000, 53);
+    machine.send_denied(5000..6000, 53);
     machine.eventually(
-        "observers see every drop meanwhile",
+        "observers get every drop meanwhile",
         "test $(dpd observe --last 8000 --verdict dropped -o json | wc -l) = 1002",
     );
     assert!(machine.status()["event_loss"]["journal"].as_u64() > Some(0));
     machine
         .ok("systemctl kill --signal=CONT systemd-journald && systemctl restart systemd-journald");
     machine.eventually(
-        "what was lost is said",
+        "the loss is logged",
         "journalctl -q -u dpd | grep -q 'flows were not logged'",
     );
-    machine.intrude(6000..6001, 53);
+    machine.send_denied(6000..6001, 53);
     machine.eventually(
         "the journal has the next drop",
         "test -n \"$(journalctl -q -u dpd DPD_SRC_PORT=6000 -o json)\"",
@@ -457,7 +460,7 @@ fn drops_are_records_of_the_journal() {
             .records("MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e")
             .len(),
         0,
-        "journald had nothing to suppress"
+        "journald suppressed nothing"
     );
     machine.ok("systemctl is-active dpd");
 }
@@ -475,8 +478,8 @@ fn the_units_group_may_observe() {
     let reload = machine.run("setpriv --reuid 65534 --regid adm --clear-groups dpd reload");
     assert_eq!(reload.status.code(), Some(1), "{}", text(&reload));
     assert!(
-        text(&reload).contains("only root and its own user may"),
-        "to observe is not to command: {}",
+        text(&reload).contains("this needs root or the daemon's user"),
+        "observing needs the group, reloading needs root: {}",
         text(&reload)
     );
     let other = machine.run(&format!("setpriv --reuid 65534 --regid 65534 {observe}"));
@@ -493,12 +496,12 @@ fn a_record_of_any_size_and_a_full_disk() {
     let machine = Machine::boot(REFUSED);
     machine.ok(WORKLOADS);
     machine.ok("systemctl start dpd");
-    // Each table is a problem of its own: together they are more than a datagram holds.
+    // Each table is a problem: together they are larger than a datagram.
     machine.ok("cp /etc/dpd/config.toml /etc/dpd/right
         for n in $(seq 300); do printf '[services.s%s]\nnonsense = 1\n' $n; done >/etc/dpd/new
         mv /etc/dpd/new /etc/dpd/config.toml");
     machine.eventually(
-        "all that is wrong is one record",
+        "all problems are one record",
         "journalctl -q -u dpd -o json --all PRIORITY=3 | grep 's1\\b' | grep -q 's300\\b'",
     );
     machine.ok("mv /etc/dpd/right /etc/dpd/config.toml && systemctl reload dpd");
@@ -507,9 +510,9 @@ fn a_record_of_any_size_and_a_full_disk() {
         "mount -t tmpfs -o size=6m full /run/log/journal && systemctl restart systemd-journald
         dd if=/dev/zero of=/run/log/journal/fill bs=64k 2>/dev/null; test -e /run/log/journal/fill",
     );
-    machine.intrude(5000..5900, 53);
+    machine.send_denied(5000..5900, 53);
     machine.eventually(
-        "a full disk holds up nobody",
+        "a full disk blocks nothing",
         "test $(dpd observe --last 8000 --verdict dropped -o json | wc -l) = 900",
     );
     machine.ok("systemctl is-active dpd && rm /run/log/journal/fill");
@@ -517,7 +520,7 @@ fn a_record_of_any_size_and_a_full_disk() {
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
     machine.eventually(
-        "where there is room again, drops are logged again",
+        "with free space drops are logged again",
         &format!(
             "{next}; test -n \"$(journalctl -q -u dpd DPD_VERDICT=dropped --since -2s -o json)\""
         ),
@@ -528,7 +531,7 @@ s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
 #[test]
 fn grace_periods_are_expedited_for_very_many_interfaces() {
     const SWITCH: &str = "/sys/kernel/rcu_expedited";
-    // The switch is the whole machine's: one test at a time has it.
+    // The switch is global: one test at a time uses it.
     let switch = fs::File::open(SWITCH).expect("open the kernel's switch");
     rustix::fs::flock(&switch, rustix::fs::FlockOperation::LockExclusive).expect("lock it");
     let endpoint = |n: usize| {

@@ -1,4 +1,4 @@
-//! The same small network three times, so that what differs is what stands on the node:
+//! The same small network three times, with different forwarding on the node:
 //!
 //! ```text
 //!   client 10.200.0.64 ──eth0│lxc-client─┐
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
-//! policy. Everything lives in namespaces without names: nothing is left behind, however a bench ends.
+//! policy. Everything lives in namespaces without names: nothing is left behind by a killed bench.
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
 
@@ -29,7 +29,7 @@ pub const SERVER: &str = "10.200.0.44";
 /// The service's address, where there is one.
 const FRONTEND: &str = "10.32.0.10";
 
-/// Ports that the servers have.
+/// Ports of the servers.
 pub mod port {
     pub const ECHO: u16 = 7000;
     pub const SINK: u16 = 7001;
@@ -42,11 +42,11 @@ const PORTS: [u16; 4] = [port::ECHO, port::SINK, port::IPERF, port::DNS];
 /// What the node does with packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setup {
-    /// Routes, nothing else: the client asks the server itself.
+    /// Routes only: the client uses the server's own address.
     Plain,
-    /// DNAT of the service address and a stateful filter that lets the client through.
+    /// DNAT of the service address and a stateful filter that allows the client.
     Nftables,
-    /// A service and a policy that lets the client through.
+    /// A service and a policy that allows the client.
     Dpd,
 }
 
@@ -63,7 +63,7 @@ impl Setup {
 }
 
 /// One of the three networks.
-pub struct Lab {
+pub struct BenchLab {
     pub setup: Setup,
     pub client: Namespace,
     pub server: Namespace,
@@ -71,24 +71,24 @@ pub struct Lab {
     daemon: Option<Daemon>,
 }
 
-/// A running dpd; it ends with the value.
+/// A running dpd, ended when dropped.
 pub struct Daemon {
     process: Child,
     folder: TempDir,
     root: PathBuf,
 }
 
-impl Lab {
-    /// Lays it. `more` is added to dpd's configuration.
-    pub fn new(setup: Setup, more: &str) -> Lab {
-        let lab = Lab::lay(setup);
+impl BenchLab {
+    /// Creates it. `more` is added to dpd's configuration.
+    pub fn new(setup: Setup, more: &str) -> BenchLab {
+        let lab = BenchLab::lay(setup);
         match setup {
             Setup::Plain => lab,
             Setup::Nftables => {
                 nftables(&lab.node);
                 lab
             }
-            Setup::Dpd => Lab {
+            Setup::Dpd => BenchLab {
                 daemon: Some(Daemon::start(&lab.node, |root, socket| {
                     configuration(root, socket) + more
                 })),
@@ -97,7 +97,7 @@ impl Lab {
         }
     }
 
-    fn lay(setup: Setup) -> Lab {
+    fn lay(setup: Setup) -> BenchLab {
         let (client, server, node) = (Namespace::new(), Namespace::new(), Namespace::new());
         node.sysctl("net.ipv4.ip_forward=1");
         for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)]
@@ -114,7 +114,7 @@ impl Lab {
             workload.ip("route add 10.200.0.1 dev eth0");
             workload.ip("route add default via 10.200.0.1");
         }
-        Lab {
+        BenchLab {
             setup,
             client,
             server,
@@ -123,7 +123,7 @@ impl Lab {
         }
     }
 
-    /// Whom the client asks.
+    /// The address that the client uses.
     pub fn service(&self, port: u16) -> SocketAddr {
         let address = match self.setup {
             Setup::Plain => SERVER,
@@ -148,7 +148,7 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-/// What one would write by hand for the same: the service address is translated, the client may ask, nobody else.
+/// Hand-written rules for the same: DNAT of the service address, and only the client is allowed.
 fn nftables(node: &Namespace) {
     let ports = PORTS.map(|port| port.to_string()).join(", ");
     let rules = format!(
@@ -180,7 +180,7 @@ fn nftables(node: &Namespace) {
     assert!(nft.wait().expect("wait for nft").success(), "nft failed");
 }
 
-/// A command inside a namespace.
+/// A command in a namespace.
 pub fn inside(namespace: &Namespace, program: &str) -> Command {
     let mut command = Command::new("nsenter");
     command
@@ -225,7 +225,7 @@ impl Daemon {
         &self.root
     }
 
-    /// The file that it follows.
+    /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.folder.path().join("config.toml")
     }
@@ -233,7 +233,7 @@ impl Daemon {
     fn wait_for(&mut self, socket: &Path) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(socket).is_err() {
-            let ended = self.process.try_wait().expect("look at dpd");
+            let ended = self.process.try_wait().expect("check dpd");
             let is_late = Instant::now() > deadline;
             if ended.is_some() || is_late {
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -300,12 +300,12 @@ ingress = [{{ from = ["client"], ports = [{}, {}] }}]
     text
 }
 
-/// A bpffs of our own, and this process's alone.
+/// A bpffs of this process alone.
 pub fn own_bpffs() {
     crate::common::programs::own_bpffs();
 }
 
-/// Ends with a sentence where the bench can't run.
+/// Exits with a message if the bench can't run.
 pub fn need_root() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("this bench makes network namespaces and loads eBPF programs: run it as root");
@@ -313,7 +313,7 @@ pub fn need_root() {
     }
 }
 
-/// Ends with a sentence where programs are missing that the bench runs.
+/// Exits with a message if programs that the bench needs are missing.
 pub fn need_programs(programs: &[&str]) {
     let is_missing = |program: &&&str| {
         let found = Command::new("sh")
@@ -331,7 +331,7 @@ pub fn need_programs(programs: &[&str]) {
     }
 }
 
-/// Says so if others use the machine: figures are worth little then.
+/// Warns if the machine is busy: the figures are unreliable then.
 pub fn warn_if_busy() {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load
@@ -340,7 +340,7 @@ pub fn warn_if_busy() {
         .and_then(|word| word.parse().ok())
         .unwrap_or(0.0);
     if load > 1.0 {
-        println!("NOTE: the machine is busy (load {load}): these figures say little");
+        println!("NOTE: the machine is busy (load {load}): these figures are unreliable");
     }
 }
 
@@ -356,7 +356,7 @@ pub fn wait_for_tcp(from: &Namespace, to: SocketAddr) {
 }
 
 /// A DNS server with one name, at the server's address.
-pub fn dns_server(lab: &Lab, folder: &Path) -> Child {
+pub fn dns_server(lab: &BenchLab, folder: &Path) -> Child {
     fs::create_dir(folder).expect("make a folder");
     let zone = "$ORIGIN example.\n$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 192.0.2.53\nhost A 192.0.2.1\n";
     fs::write(folder.join("example.zone"), zone).expect("write the zone");
@@ -381,8 +381,8 @@ pub fn dns_server(lab: &Lab, folder: &Path) -> Child {
 
 /// CPU time that a process has used, in hundredths of a second.
 pub fn ticks(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("look at the process");
-    // The name may hold anything, so count from its end: utime and stime are the fields 14 and 15 (proc(5)).
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read the process's status");
+    // The name may contain anything, so count from its end: utime and stime are fields 14 and 15 (proc(5)).
     let (_, rest) = text.rsplit_once(')').expect("a name in brackets");
     let fields: Vec<&str> = rest.split_whitespace().collect();
     [fields[11], fields[12]]
@@ -391,7 +391,7 @@ pub fn ticks(pid: u32) -> u64 {
         .sum()
 }
 
-/// What the kernel counts of one program.
+/// The kernel's statistics of one program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runs {
     pub time: Duration,
@@ -399,7 +399,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Since an earlier look.
+    /// Since an earlier reading.
     pub fn since(self, before: Runs) -> Runs {
         Runs {
             time: self.time - before.time,
@@ -431,10 +431,10 @@ impl Stats {
     }
 }
 
-/// The runs of our program of this name, below this folder of pins.
+/// The runs of dpd's program of this name, below this folder of pins.
 pub fn runs(root: &Path, name: &str) -> Runs {
     let reader = dpd::bpf::reader::Reader::open(root).expect("read the datapath");
-    let programs = reader.programs().expect("ask about the programs");
+    let programs = reader.programs().expect("read the programs");
     let ids: Vec<u32> = programs
         .iter()
         .filter(|program| program.name == name)

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`udp_ping_pong`], [`tcp_ping_pong`] | 64 bytes there and back |
 //! | [`tcp_connect`] | connect, 64 bytes there and back, close |
-//! | [`udp_stream`] | packets of 64 bytes in one direction, nobody answers |
+//! | [`udp_stream`] | packets of 64 bytes in one direction, without replies |
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
 
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Bytes of a question, and of an answer.
+/// Bytes of a request, and of a reply.
 pub const SIZE: usize = 64;
-/// The first byte of a question that asks for a stream of answers instead of one.
+/// The first byte of a request for a stream of replies instead of one.
 const STREAM: u8 = 0xff;
-/// How long anybody waits before the load counts as broken.
+/// The timeout after which the load fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a load found.
+/// The result of a load.
 #[derive(Clone, Debug)]
 pub struct Turns {
     /// Turns a second.
@@ -38,13 +38,13 @@ pub struct Turns {
 
 /// The cores that this process may use.
 pub fn cores() -> Vec<usize> {
-    let allowed = rustix::thread::sched_getaffinity(None).expect("ask for the cores");
+    let allowed = rustix::thread::sched_getaffinity(None).expect("read the CPU affinity");
     (0..CpuSet::MAX_CPU)
         .filter(|core| allowed.is_set(*core))
         .collect()
 }
 
-/// Keeps this thread on one core. The n-th of those that there are, from the beginning again if they are too few.
+/// Pins this thread to the n-th available core, modulo their number.
 pub fn pin(number: usize) {
     let cores = cores();
     let mut set = CpuSet::new();
@@ -52,7 +52,7 @@ pub fn pin(number: usize) {
     sched_setaffinity(None, &set).expect("stay on one core");
 }
 
-/// Echo servers of UDP and TCP, as long as the value lives.
+/// Echo servers of UDP and TCP, ended when dropped.
 pub struct Servers {
     stop: Arc<AtomicBool>,
     address: SocketAddr,
@@ -79,7 +79,7 @@ impl Servers {
 }
 
 impl Drop for Servers {
-    /// A last packet and a last connection wake those that wait for one.
+    /// A last packet and a last connection wake the threads that block on one.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let address = self.address;
@@ -107,7 +107,7 @@ fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) {
             let time = Duration::from_millis(u64::from(u16::from_be_bytes([bytes[1], bytes[2]])));
             send_for(time, || socket.send_to(&[0; SIZE], client));
         } else {
-            // The client that does not get it will say so.
+            // The client reports a missing reply.
             let _ = socket.send_to(&bytes[..length], client);
         }
     }
@@ -119,7 +119,7 @@ fn serve_tcp(listener: &TcpListener, core: usize, stop: &AtomicBool) {
             return;
         }
         let Ok(stream) = stream else { continue };
-        // A thread for each would be most of what a short connection costs: only a long one gets its own.
+        // A thread for each would dominate the cost of a short connection: only a long one gets its own.
         if let Some(stream) = echo_once(stream) {
             thread::spawn(move || {
                 pin(core);
@@ -129,7 +129,7 @@ fn serve_tcp(listener: &TcpListener, core: usize, stop: &AtomicBool) {
     }
 }
 
-/// One question and its answer; gives the connection back if it is to last.
+/// One request and its reply; returns the connection if it continues.
 fn echo_once(mut stream: TcpStream) -> Option<TcpStream> {
     let mut bytes = [0; SIZE];
     stream.set_nodelay(true).ok()?;
@@ -143,12 +143,12 @@ fn echo(mut stream: TcpStream) {
     while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&bytes).is_ok() {}
 }
 
-/// UDP questions and answers over one flow.
+/// UDP requests and replies over one flow.
 pub fn udp_ping_pong(to: SocketAddr, time: Duration) -> Turns {
     udp_ping_pong_after(to, time, || {}).0
 }
 
-/// The same, with something done once the flow is established.
+/// The same, with a job once the flow is established.
 pub fn udp_ping_pong_after<T>(
     to: SocketAddr,
     time: Duration,
@@ -158,9 +158,7 @@ pub fn udp_ping_pong_after<T>(
     let mut bytes = [0; SIZE];
     let mut turn = || {
         socket.send(&[0; SIZE]).expect("send");
-        socket
-            .recv(&mut bytes)
-            .expect("no answer to a question by UDP");
+        socket.recv(&mut bytes).expect("no reply to a UDP request");
     };
     turn();
     turn();
@@ -168,77 +166,77 @@ pub fn udp_ping_pong_after<T>(
     (turns(time, turn), done)
 }
 
-/// TCP questions and answers over one connection.
+/// TCP requests and replies over one connection.
 pub fn tcp_ping_pong(to: SocketAddr, time: Duration) -> Turns {
     let mut stream = tcp_client(to);
-    let mut question = [0; SIZE];
-    question[0] = STREAM;
-    turns(time, || ask(&mut stream, &question))
+    let mut request = [0; SIZE];
+    request[0] = STREAM;
+    turns(time, || exchange(&mut stream, &request))
 }
 
-/// A new connection for each question. The server closes first: a port of the client's that waits for stray segments
-/// would slow down its search for a free one, which is not what is measured.
+/// A new connection for each request. The server closes first: a port of the client in TIME_WAIT
+/// would slow down its search for a free one, which is not to be measured.
 pub fn tcp_connect(to: SocketAddr, time: Duration) -> Turns {
     turns(time, || {
         let mut stream = tcp_client(to);
-        ask(&mut stream, &[0; SIZE]);
+        exchange(&mut stream, &[0; SIZE]);
         let mut end = [0; 1];
         let read = stream.read(&mut end).expect("the server does not close");
-        assert_eq!(read, 0, "the server says too much");
+        assert_eq!(read, 0, "the server sends too much");
     })
 }
 
-/// Bytes toward the server over one connection, in small segments; its answers are read and forgotten.
+/// Bytes to the server over one connection, in small segments; its replies are read and discarded.
 pub fn tcp_send(to: SocketAddr, time: Duration) {
     let mut stream = tcp_client(to);
-    let mut question = [0; SIZE];
-    question[0] = STREAM;
-    ask(&mut stream, &question);
+    let mut request = [0; SIZE];
+    request[0] = STREAM;
+    exchange(&mut stream, &request);
     let mut reader = stream.try_clone().expect("a second handle");
     let answers = thread::spawn(move || {
         let mut bytes = [0; 4096];
         while reader.read(&mut bytes).is_ok_and(|read| read > 0) {}
     });
-    send_for(time, || stream.write(&question));
-    // The server ends with us where that fails.
+    send_for(time, || stream.write(&request));
+    // An error means that the server has closed the connection.
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = answers.join();
 }
 
-/// Packets toward the server over one flow, as fast as they go: a second. The server must not answer: it is one of
+/// Packets to the server over one flow at full speed; returns the rate. The server must not reply: it is one of
 /// [`sink`].
 pub fn udp_stream(to: SocketAddr, time: Duration) -> f64 {
     let socket = udp_client(to);
     send_for(time, || socket.send(&[0; SIZE]))
 }
 
-/// Packets from the server toward the client over one flow that the client began, as fast as they go.
-pub fn udp_answers(to: SocketAddr, time: Duration) {
+/// Packets from the server to the client over one flow that the client opened, at full speed.
+pub fn udp_replies(to: SocketAddr, time: Duration) {
     let socket = udp_client(to);
     let milliseconds = time.as_millis().min(u128::from(u16::MAX)) as u16;
     let [high, low] = milliseconds.to_be_bytes();
-    let mut question = [0; SIZE];
-    // The first answer makes the flow an established one.
+    let mut request = [0; SIZE];
+    // The first reply establishes the flow.
     for _ in 0..2 {
-        socket.send(&question).expect("send");
-        socket.recv(&mut question).expect("no answer by UDP");
+        socket.send(&request).expect("send");
+        socket.recv(&mut request).expect("no UDP reply");
     }
-    question[..3].copy_from_slice(&[STREAM, high, low]);
-    socket.send(&question).expect("send");
+    request[..3].copy_from_slice(&[STREAM, high, low]);
+    socket.send(&request).expect("send");
     thread::sleep(time);
 }
 
-/// A UDP server that reads and says nothing, for as long as the socket lives that it answers with.
+/// A UDP server without replies, until the returned socket is closed.
 pub fn sink(address: SocketAddr) -> UdpSocket {
     UdpSocket::bind(address).expect("bind the UDP server")
 }
 
 fn udp_client(to: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind((unspecified(to), 0)).expect("make a UDP socket");
-    socket.connect(to).expect("name the server");
+    let socket = UdpSocket::bind((unspecified(to), 0)).expect("create a UDP socket");
+    socket.connect(to).expect("connect to the server");
     socket
         .set_read_timeout(Some(PATIENCE))
-        .expect("set a bound");
+        .expect("set a timeout");
     socket
 }
 
@@ -247,14 +245,14 @@ fn tcp_client(to: SocketAddr) -> TcpStream {
     stream.set_nodelay(true).expect("send at once");
     stream
         .set_read_timeout(Some(PATIENCE))
-        .expect("set a bound");
+        .expect("set a timeout");
     stream
 }
 
-fn ask(stream: &mut TcpStream, question: &[u8; SIZE]) {
-    let mut answer = [0; SIZE];
-    stream.write_all(question).expect("send a question by TCP");
-    stream.read_exact(&mut answer).expect("no answer by TCP");
+fn exchange(stream: &mut TcpStream, request: &[u8; SIZE]) {
+    let mut reply = [0; SIZE];
+    stream.write_all(request).expect("send a TCP request");
+    stream.read_exact(&mut reply).expect("no TCP reply");
 }
 
 fn turns(time: Duration, mut turn: impl FnMut()) -> Turns {
@@ -277,7 +275,7 @@ fn turns(time: Duration, mut turn: impl FnMut()) -> Turns {
     }
 }
 
-/// Sends until the time is up; answers how many a second.
+/// Sends until the time is over; returns the rate.
 fn send_for<T>(time: Duration, mut send: impl FnMut() -> std::io::Result<T>) -> f64 {
     let begun = Instant::now();
     let mut sent = 0u64;
@@ -289,8 +287,8 @@ fn send_for<T>(time: Duration, mut send: impl FnMut() -> std::io::Result<T>) -> 
     sent as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// CPU time that a thread of this process has used so far is no measure of what the kernel did for others: the whole
-/// machine's busy time is.
+/// The machine's busy time: the CPU time of this process's threads does not include the kernel's work in
+/// softirqs.
 pub fn busy_time() -> Duration {
     let text = std::fs::read_to_string("/proc/stat").expect("read /proc/stat");
     let line = text.lines().next().expect("/proc/stat has lines");

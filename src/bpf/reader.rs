@@ -299,7 +299,7 @@ impl Reader {
                     hook: found.program.side().name().to_owned(),
                     mechanism: found.mechanism.name().to_owned(),
                     program: found.program.name().to_owned(),
-                    ahead: found.ahead,
+                    other_programs_first: found.other_programs_first,
                 });
             }
         }
@@ -314,7 +314,7 @@ impl Reader {
             hook: XDP_ENTRY.attach_point.name().to_owned(),
             mechanism: attached.name().to_owned(),
             program: XDP_ENTRY.program.to_owned(),
-            ahead: Vec::new(),
+            other_programs_first: Vec::new(),
         })
     }
 }

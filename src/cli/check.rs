@@ -1,4 +1,4 @@
-//! `dpd check`: whether a file is valid, what the host lacks for it, and what its maps take in memory.
+//! `dpd check`: validates a file, and shows what the host lacks for it, or the memory of its maps.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,12 +17,12 @@ use crate::plan::{self, Inputs};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The file to check; without it the one of --config.
+    /// The file to check; default: the one of --config.
     file: Option<PathBuf>,
-    /// Print what the maps of the file take in memory, instead of what the host lacks for it.
+    /// Print the memory of the file's maps, instead of what the host lacks for it.
     #[arg(long)]
     budget: bool,
-    /// How to print the budget.
+    /// Output format of the budget.
     #[arg(short, long, value_enum, default_value_t = Format::Table, requires = "budget")]
     output: Format,
 }
@@ -40,10 +40,9 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn print_host(file: &Path, config: &Config) -> Result<()> {
-    let host = net::snapshot().map(|host| net::checks(config, &host));
-    let host =
-        host.unwrap_or_else(|error| vec![format!("this host can't be looked at: {error:#}")]);
-    for warning in host {
+    let lacks = net::snapshot().map(|host| net::checks(config, &host));
+    let lacks = lacks.unwrap_or_else(|error| vec![format!("the host can't be checked: {error:#}")]);
+    for warning in lacks {
         eprintln!("warning: {warning}");
     }
     output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))
@@ -74,38 +73,21 @@ fn table(budget: &Budget) -> String {
             map.entries.to_string(),
             map.key_size.to_string(),
             map.value_size.to_string(),
-            size(map.bytes),
+            output::size(map.bytes),
             map.copies.to_string(),
-            size(map.peak_bytes),
+            output::size(map.peak_bytes),
         ]
     });
     format!(
-        "{}\nin all {}, and {} while a change is made ({} CPUs)\n",
+        "{}\ntotal {}, and {} during a change ({} CPUs)\n",
         output::table(&header, maps),
-        size(budget.bytes),
-        size(budget.peak_bytes),
+        output::size(budget.bytes),
+        output::size(budget.peak_bytes),
         budget.cpus
     )
 }
 
-/// `13.4 MiB`
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
-    let mut rest = bytes as f64 / 1024.0;
-    let mut units = UNITS.into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for larger in units {
-        // Below, not at: 1023.96 would be printed as 1024.0.
-        if rest < 1023.95 {
-            break;
-        }
-        rest /= 1024.0;
-        unit = larger;
-    }
-    format!("{rest:.1} {unit}")
-}
-
-/// A valid configuration, with its warnings on stderr; `None`: it is not valid, and stderr says where.
+/// A valid configuration, with its warnings on stderr; `None` if it is invalid, with the problems on stderr.
 pub fn load(file: &Path) -> Option<Loaded> {
     match config::load(file) {
         Ok(loaded) => {
@@ -115,7 +97,7 @@ pub fn load(file: &Path) -> Option<Loaded> {
             Some(loaded)
         }
         Err(problems) => {
-            // The problems are whole blocks of text, with the file's name in each.
+            // Each problem is a block of text with the file's name.
             eprintln!("{}", problems.to_string().trim_end());
             None
         }
@@ -148,21 +130,7 @@ mod tests {
     use crate::model::budget::MapBudget;
 
     #[test]
-    fn sizes_are_read_at_a_glance() {
-        let rows = [
-            (0, "0.0 KiB"),
-            (1536, "1.5 KiB"),
-            (1 << 20, "1.0 MiB"),
-            ((1 << 20) - 1, "1.0 MiB"),
-            (5 << 39, "2560.0 GiB"),
-        ];
-        for (bytes, text) in rows {
-            assert_eq!(size(bytes), text, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn the_keys_are_those_of_the_page() {
+    fn every_key_is_documented() {
         let map = MapBudget {
             name: "policy".to_owned(),
             kind: "LpmTrie".to_owned(),

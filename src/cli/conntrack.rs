@@ -7,10 +7,9 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::name_of;
 use super::node::Node;
-use super::output::{self, Row, span};
+use super::output::{self, Listing, Row, span};
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::Connection;
 use crate::model::protocol::Protocol;
@@ -18,9 +17,9 @@ use crate::observe::record::protocol_name;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All connections.
+    /// List all connections.
     List(#[command(flatten)] Listing),
-    /// Forget all connections; those that policy allows begin anew with their next packet.
+    /// Delete all connections; those that policy allows are created again by their next packet.
     Flush,
 }
 
@@ -34,7 +33,7 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
             } else {
                 "connections"
             };
-            return output::print(&format!("{count} {noun} forgotten\n"));
+            return output::print(&format!("{count} {noun} deleted\n"));
         }
     };
     let reader = node.reader()?;
@@ -42,7 +41,7 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
     output::print(&output::render(listing.output, &rows)?)
 }
 
-/// One connection. The source is who opened it, the destination where it sent to, the backend where that went.
+/// One connection: its original tuple, and the tuple after NAT.
 #[derive(Debug, Serialize)]
 pub struct ConnectionRow {
     protocol: String,
@@ -59,12 +58,13 @@ pub struct ConnectionRow {
     state: &'static str,
     service: Option<String>,
     service_id: Option<u32>,
-    backend_ip: Option<IpAddr>,
-    backend_port: Option<u16>,
     backend_id: Option<u32>,
-    /// The source that the backend sees, if it is another.
-    translated_src_ip: Option<IpAddr>,
-    translated_src_port: Option<u16>,
+    /// The destination after DNAT: the backend of the service.
+    dnat_ip: Option<IpAddr>,
+    dnat_port: Option<u16>,
+    /// The source after SNAT: hairpin.
+    snat_ip: Option<IpAddr>,
+    snat_port: Option<u16>,
     packets: u64,
     bytes: u64,
     reply_packets: u64,
@@ -80,7 +80,7 @@ impl Row for ConnectionRow {
         "PROTOCOL",
         "SOURCE",
         "DESTINATION",
-        "REWRITE",
+        "NAT",
         "SERVICE",
         "STATE",
         "PACKETS",
@@ -94,11 +94,11 @@ impl Row for ConnectionRow {
     fn lines(&self) -> Vec<Vec<String>> {
         let src = address(self.src_ip, self.src_port);
         let dst = address(self.dst_ip, self.dst_port);
-        let rewrites = [
-            self.backend_ip
-                .map(|ip| format!("{dst} → {}", address(ip, self.backend_port))),
-            self.translated_src_ip
-                .map(|ip| format!("{src} → {}", address(ip, self.translated_src_port))),
+        let translations = [
+            self.dnat_ip
+                .map(|ip| format!("{dst} → {}", address(ip, self.dnat_port))),
+            self.snat_ip
+                .map(|ip| format!("{src} → {}", address(ip, self.snat_port))),
         ];
         let protocol = match self.icmp_id {
             Some(id) => format!("{} id {id}", self.protocol),
@@ -108,7 +108,7 @@ impl Row for ConnectionRow {
             protocol,
             format!("{src} ({})", self.src_name),
             format!("{dst} ({})", self.dst_name),
-            rewrites
+            translations
                 .into_iter()
                 .flatten()
                 .collect::<Vec<_>>()
@@ -140,7 +140,7 @@ fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
     let is_icmp = [Protocol::Icmp, Protocol::Icmpv6]
         .into_iter()
         .any(|icmp| icmp.number() == connection.protocol);
-    // 0 stands for none in every table.
+    // 0 means none in every map.
     let number = |id: u32| (id != 0).then_some(id);
     let rule = |id: u32| {
         let info = catalog.rules.get(&id);
@@ -160,16 +160,16 @@ fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
         dst_port: port(connection.dst),
         dst_identity: connection.dst_identity,
         dst_name: name_of(catalog, connection.dst_identity),
-        // Only one side of an echo's tuple needs to carry it.
+        // Of an echo one port of the tuple is the id, the other is 0.
         icmp_id: is_icmp.then(|| connection.src.port().max(connection.dst.port())),
         state: connection.state.name(),
         service,
         service_id: number(connection.service),
-        backend_ip: connection.backend.map(|address| address.ip()),
-        backend_port: connection.backend.and_then(port),
         backend_id: number(connection.backend_id),
-        translated_src_ip: connection.source_translation.map(|address| address.ip()),
-        translated_src_port: connection.source_translation.and_then(port),
+        dnat_ip: connection.backend.map(|address| address.ip()),
+        dnat_port: connection.backend.and_then(port),
+        snat_ip: connection.source_translation.map(|address| address.ip()),
+        snat_port: connection.source_translation.and_then(port),
         packets: connection.packets,
         bytes: connection.bytes,
         reply_packets: connection.reply_packets,
@@ -181,7 +181,7 @@ fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
     }
 }
 
-/// To the millisecond: nobody wants to read more.
+/// Rounded to milliseconds, for reading.
 fn seconds(nanoseconds: u64) -> f64 {
     (nanoseconds / 1_000_000) as f64 / 1000.0
 }

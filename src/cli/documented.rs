@@ -1,4 +1,4 @@
-//! What docs/commands.md says of JSON: every key has its row in the command's section, and no other key has.
+//! Compares JSON output with docs/commands.md: every key has its row in the command's section, and no other row exists.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn documented(command: &str) -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// The keys of a value, those inside too.
+/// The keys of a value, nested ones included.
 fn keys(prefix: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -50,12 +50,12 @@ fn keys(prefix: &str, value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Holds the keys of a full sample against the page.
+/// Compares the keys of a full sample with the page.
 pub fn check(command: &str, sample: &impl Serialize) {
     let mut found = BTreeSet::new();
     let value = serde_json::to_value(sample).unwrap();
     keys("", &value, &mut found);
-    // A list that is empty in one place of the sample and not in another is known by what is in it.
+    // A list that is empty in one place of the sample and filled in another counts by its elements' keys.
     let is_list = |key: &&str| {
         found
             .iter()
@@ -70,7 +70,7 @@ pub fn check(command: &str, sample: &impl Serialize) {
 }
 
 #[test]
-fn the_flow_of_the_page_is_one() {
+fn the_flow_of_the_page_is_valid() {
     let example = section("observe").split("```json\n").nth(1);
     let example = example.and_then(|rest| rest.split("\n```").next()).unwrap();
     let record: Record = serde_json::from_str(example).unwrap();

@@ -1,19 +1,18 @@
-//! `dpd endpoint`: the local workloads.
+//! `dpd endpoint`: the endpoints of local workloads.
 
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::{name_of, prefix_text};
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::{Enforcement, State};
 use crate::model::status::{Attachment, Metric};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All endpoints of the file, those too whose interface is waited for.
+    /// List all endpoints of the file, pending ones included.
     List(#[command(flatten)] Listing),
 }
 
@@ -28,21 +27,21 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
 pub struct EndpointRow {
     interface: String,
     ifindex: Option<u32>,
-    /// `attached`, `detached` (there, but without our programs) or `waiting` (not there).
+    /// `attached`, `detached` (exists without dpd's programs) or `pending` (does not exist, or is skipped).
     state: &'static str,
     addresses: Vec<String>,
     identity: u32,
     identity_name: String,
-    /// `off`, `deny-only` or `on`; `None` while it waits.
+    /// `off`, `deny-only` or `on`; `None` while it is pending.
     ingress_enforcement: Option<&'static str>,
     egress_enforcement: Option<&'static str>,
-    /// Into the workload.
+    /// To the workload.
     packets_in: u64,
     bytes_in: u64,
-    /// Out of it.
+    /// From the workload.
     packets_out: u64,
     bytes_out: u64,
-    /// Packets either way.
+    /// Packets in both directions.
     drops: u64,
 }
 
@@ -108,7 +107,7 @@ pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Ve
                 interface: interface.clone(),
                 ifindex: info.ifindex,
                 state: match info.ifindex {
-                    None => "waiting",
+                    None => "pending",
                     Some(_) if has_programs() => "attached",
                     Some(_) => "detached",
                 },
@@ -127,7 +126,7 @@ pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Ve
         .collect()
 }
 
-/// Its name in listings.
+/// The name of an enforcement mode in listings.
 pub fn enforcement(enforcement: Enforcement) -> &'static str {
     match enforcement {
         Enforcement::Off => "off",

@@ -1,20 +1,19 @@
-//! `dpd identity`: numbers, names, labels and addresses.
+//! `dpd identity`: identities with their numbers, names, labels and addresses.
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::catalog::Catalog;
 use crate::model::policy::reserved;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All identities, the reserved ones too.
+    /// List all identities, reserved ones included.
     List(#[command(flatten)] Listing),
-    /// One identity.
+    /// Show one identity.
     Get {
         /// Its number or its name.
         #[arg(value_name = "ID-or-NAME")]
@@ -79,7 +78,7 @@ pub fn prefix_text(prefix: &ipnet::IpNet) -> String {
     }
 }
 
-/// The number of an identity that was given by name or number.
+/// The number of an identity given by name or number.
 pub fn find(catalog: &Catalog, name: &str) -> Result<u32> {
     let by_number = || {
         name.parse()
@@ -89,11 +88,7 @@ pub fn find(catalog: &Catalog, name: &str) -> Result<u32> {
     catalog
         .find_identity(name)
         .or_else(by_number)
-        .with_context(|| {
-            format!(
-                "the datapath has no identity {name:?}: `dpd identity list` shows those that it has"
-            )
-        })
+        .with_context(|| format!("the datapath has no identity {name:?}: see `dpd identity list`"))
 }
 
 /// An identity's name; its number as text where it has none.

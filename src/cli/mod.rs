@@ -1,4 +1,4 @@
-//! The command line: what can be asked, and who answers.
+//! The command line: its arguments, and the module that runs each command.
 
 mod check;
 mod conntrack;
@@ -17,18 +17,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::config::LogTarget;
 use crate::logging;
 use node::Node;
-use output::Format;
+use output::Listing;
 
 /// Cilium's eBPF datapath for bare-metal hosts, from one file.
 #[derive(Debug, Parser)]
 #[command(name = "dpd", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// The configuration; its drop-ins lie in the folder of the same name with `.d` for `.toml`.
+    /// The configuration file; its drop-ins are in the folder of the same name with `.d` instead of `.toml`.
     #[arg(
         long,
         global = true,
@@ -45,56 +45,48 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground: make the datapath match the file, and follow the file.
+    /// Run the daemon in the foreground: make the datapath match the file, and follow the file and the host.
     Run,
-    /// Ask the daemon to read the file at once, and wait for what becomes of it.
+    /// Make the daemon read the file at once, and wait for the result.
     Reload,
-    /// Check a configuration; touches nothing and needs no root.
+    /// Validate a configuration file; changes nothing and needs no root.
     Check(check::Arguments),
-    /// Show what applying a file would change on this host, and which connections that ends; changes nothing.
+    /// Dry run: show what applying a file would change on this host, and which connections it would end.
     Plan {
-        /// The file; without it the one of --config.
+        /// The file; default: the one of --config.
         file: Option<PathBuf>,
         #[command(flatten)]
         listing: Listing,
     },
-    /// Show the daemon, the interfaces, programs and maps, and what was dropped and why.
+    /// Show the state of the daemon, interfaces, programs and maps, and drops by reason.
     Status(Listing),
     /// Show services: frontends and their backends.
     #[command(subcommand)]
     Service(service::Command),
-    /// Show the local workloads.
+    /// Show the endpoints of local workloads.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
     /// Show identities: numbers, names, labels, addresses.
     #[command(subcommand)]
     Identity(identity::Command),
-    /// Show the rules and their hits.
+    /// Show policy rules and their hits, or check a connection.
     #[command(subcommand)]
     Policy(policy::Command),
-    /// Show or forget the tracked connections.
+    /// Show or delete the conntrack entries.
     #[command(subcommand)]
     Ct(conntrack::Command),
     /// Show flows: live, or the last ones.
     Observe(Box<observe::Arguments>),
-    /// Detach and unpin everything that dpd put on this host.
+    /// Detach and unpin everything of dpd on this host.
     Cleanup,
 }
 
-/// What every listing takes.
-#[derive(Clone, Copy, Debug, Args)]
-struct Listing {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
-}
-
-/// Runs the command line of this process. Wrong use ends the process with 2.
+/// Runs the command line of this process. Invalid arguments exit with 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,
-        // Whoever read our output has seen enough: `dpd ct list | head`.
+        // The reader has closed the pipe: `dpd ct list | head`.
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dpd: {error:#}");
@@ -107,7 +99,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     let config = cli.config.as_path();
     match cli.command {
         Command::Run => {
-            // The log's place is wanted before the file is checked, for that is the first thing to be said.
+            // The log target is needed before the file is validated, whose problems are logged.
             logging::init(Node::find_quietly(config).log)?;
             crate::daemon::run(config)?;
             return Ok(ExitCode::SUCCESS);

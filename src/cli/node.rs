@@ -1,7 +1,7 @@
-//! Where a node's datapath and daemon are found: the few keys of the file that reading needs.
+//! Finds a node's datapath and daemon: reads the few keys of the file that the commands need.
 //!
-//! Someone who broke the file must still be able to read what runs, and why the new file was refused. So the
-//! keys are taken from whatever can be understood of it, without checking the rest.
+//! With a broken file the running datapath must still be readable, and the reason why the file is rejected. So the keys
+//! are taken from the parts that parse, without validating the rest.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use toml::de::{DeTable, DeValue};
 use crate::bpf::reader::Reader;
 use crate::config::{LogTarget, drop_ins, read_lossy};
 
-/// The configuration that is taken if none is named.
+/// The configuration file without `--config`.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
 
-/// A node of this machine.
+/// A node on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub config: PathBuf,
@@ -23,15 +23,16 @@ pub struct Node {
     pub socket: PathBuf,
     pub log: LogTarget,
     pub expedite_rcu: bool,
-    /// All of the file is TOML. If not, the keys may have been in what was not understood.
+    /// All of the file is TOML. If not, the keys may be in the parts that did not parse.
     pub is_certain: bool,
 }
 
 impl Node {
-    /// The node of a configuration file. Where the file is only half understood that is said on stderr.
+    /// The node of a configuration file. Warns on stderr if a part of it does not parse.
     ///
-    /// Errors if the file can't be read; but if the one that is missing is that of everybody, then the node is,
-    /// too, and one that has drop-ins was there a moment ago.
+    /// # Errors
+    /// If the file can't be read. A missing file is no error if it is [`DEFAULT_CONFIG`], which means the default node,
+    /// or if it has drop-ins: an editor may be replacing it.
     pub fn find(config: &Path) -> Result<Node> {
         let mut node = Node::default_of(config);
         let sources = match sources(config) {
@@ -43,13 +44,13 @@ impl Node {
         for (path, text) in sources {
             let what = match text {
                 Some(text) if node.take(&text) => continue,
-                Some(_) => "is not valid TOML (`dpd check` says where)",
-                None => "is no file that can be read (`dpd check` says why)",
+                Some(_) => "is not valid TOML (see `dpd check`)",
+                None => "can't be read (see `dpd check`)",
             };
             broken.push((path, what));
             node.is_certain = false;
         }
-        // Only now, for a later file may have named the place.
+        // After all files are read, since a later one may have set `bpf_root`.
         for (path, what) in broken {
             eprintln!(
                 "dpd: {} {what}: reading {}",
@@ -60,19 +61,21 @@ impl Node {
         Ok(node)
     }
 
-    /// Errors if a broken file leaves open which node is meant: reading the wrong one misleads, but changing the
-    /// wrong one destroys.
+    /// The node for commands that change it.
+    ///
+    /// # Errors
+    /// If a broken file leaves open which node is meant.
     pub fn certain(&self) -> Result<&Node> {
         if !self.is_certain {
             bail!(
-                "{} is not valid TOML, so it is not certain which node it means: mend it, or name another --config",
+                "{} is not valid TOML, so it is not certain which node it means: fix it, or give another --config",
                 self.config.display()
             );
         }
         Ok(self)
     }
 
-    /// The same for the daemon, which reads the file again and says itself what is wrong with it.
+    /// The same for the daemon, which reads the file again and logs its problems itself.
     pub fn find_quietly(config: &Path) -> Node {
         let mut node = Node::default_of(config);
         let sources = sources(config).unwrap_or_default();
@@ -82,7 +85,7 @@ impl Node {
         node
     }
 
-    /// What the kernel holds of this node.
+    /// A reader of this node's maps and programs.
     pub fn reader(&self) -> Result<Reader> {
         Reader::open(&self.bpf_root)
     }
@@ -98,7 +101,7 @@ impl Node {
         }
     }
 
-    /// Takes what `[daemon]` says; answers whether all of the text is TOML.
+    /// Takes the keys of `[daemon]`; returns whether all of the text is TOML.
     fn take(&mut self, text: &str) -> bool {
         let (table, errors) = DeTable::parse_recoverable(text);
         let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
@@ -125,10 +128,10 @@ impl Node {
     }
 }
 
-/// The file and its drop-ins, in the order in which they are merged; `None` for what is no text of a configuration.
+/// The file and its drop-ins, in the order in which they are merged; `None` for one that can't be read.
 fn sources(config: &Path) -> Result<Vec<(PathBuf, Option<String>)>> {
     let mut paths = vec![config.to_owned()];
-    // A folder that can't be read is as good as none here.
+    // A drop-in folder that can't be read counts as missing.
     paths.append(&mut drop_ins(config).unwrap_or_default());
     let has_drop_ins = paths.len() > 1;
     paths
@@ -158,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_understood_of_a_file_is_taken() {
+    fn keys_are_taken_from_what_parses() {
         let rows = [
             (
                 "an empty file leaves the defaults",
@@ -175,21 +178,21 @@ mod tests {
                 true,
             ),
             (
-                "a mistake of meaning elsewhere does not matter",
+                "unknown tables are ignored",
                 "[daemon]\nsocket = \"/run/a.sock\"\n[colour]\nred = 1\n",
                 "/sys/fs/bpf/dpd",
                 "/run/a.sock",
                 true,
             ),
             (
-                "a file that breaks off after its daemon table still says where",
+                "a file that is truncated after its daemon table",
                 "[daemon]\nsocket = \"/run/a.sock\"\n[services.kube-dns]\nfrontends = [\"10.",
                 "/sys/fs/bpf/dpd",
                 "/run/a.sock",
                 false,
             ),
             (
-                "a value of the wrong kind is left out",
+                "a value of the wrong type is ignored",
                 "[daemon]\nsocket = 7\nbpf_root = \"/sys/fs/bpf/a\"",
                 "/sys/fs/bpf/a",
                 "/run/dpd/dpd.sock",
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_does_not_hide_what_its_drop_ins_say() {
+    fn drop_ins_are_read_where_the_main_file_can_not_be() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("node-a.toml");
         fs::create_dir(folder.path().join("node-a.d")).unwrap();
@@ -236,12 +239,12 @@ mod tests {
             0,
         )
         .unwrap();
-        find("a pipe that nobody writes to");
+        find("a pipe without a writer");
         fs::remove_file(&config).unwrap();
-        find("nothing at all");
+        find("a missing file");
         let file = fs::File::create(&config).unwrap();
         file.set_len(100 << 20).unwrap();
-        find("more than a configuration may be");
+        find("a file over the size limit");
     }
 
     #[test]
@@ -276,7 +279,7 @@ mod tests {
         fs::create_dir(&drop_ins).unwrap();
         let other = "[daemon]\nbpf_root = \"/sys/fs/bpf/other\"\n";
         fs::write(drop_ins.join(".10-place.toml"), other).unwrap();
-        // As emacs marks that somebody edits a file.
+        // The lock file of emacs.
         std::os::unix::fs::symlink("me@here.4711:1", drop_ins.join(".#x.toml")).unwrap();
         let node = Node::find(&config).unwrap();
         assert_eq!(node.bpf_root, Path::new("/sys/fs/bpf/dpd"));

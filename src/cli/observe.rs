@@ -1,4 +1,4 @@
-//! `dpd observe`: flows as they are seen, or as they were.
+//! `dpd observe`: live flows, or the last ones.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -19,26 +19,26 @@ use crate::observe::filter::{Filter, PeerTerm, Terms, parse_prefix};
 use crate::observe::line::{Colours, line};
 use crate::observe::protocol::{Observe, Reply};
 
-/// A filter that is given several times means any of its values; different filters must all hold.
+/// A filter that is given several times matches any of its values; different filters must all match.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Show the last N flows that pass the filters, and end.
+    /// Show the last N flows that match the filters, and exit.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Go on with new flows; this is what happens without --last.
+    /// Continue with new flows; the default without --last.
     #[arg(short, long)]
     follow: bool,
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_enum, default_value_t = FlowFormat::Compact)]
     output: FlowFormat,
-    /// Colour what was done with the packet; `auto`: on a terminal, unless NO_COLOR is set.
+    /// Colour the verdict; `auto`: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     color: When,
 
-    /// The packet's sender: an identity's name or number, an address or a prefix.
+    /// Source: an identity's name or number, an address or a prefix.
     #[arg(long, value_name = "PEER", help_heading = "Filters")]
     from: Vec<PeerTerm>,
-    /// The packet's receiver, before or after translation.
+    /// Destination, before or after DNAT.
     #[arg(long, value_name = "PEER", help_heading = "Filters")]
     to: Vec<PeerTerm>,
     /// An address or prefix of either side.
@@ -50,17 +50,17 @@ pub struct Arguments {
     /// tcp, udp, sctp, icmp, icmpv6, or a number.
     #[arg(long, value_parser = parse_protocol, help_heading = "Filters")]
     protocol: Vec<String>,
-    /// What was done with the packet.
+    /// The verdict on the packet.
     #[arg(long, value_parser = VERDICTS, help_heading = "Filters")]
     verdict: Vec<String>,
-    /// The name of the service that it goes through.
+    /// The name of the service.
     #[arg(long, value_name = "NAME", help_heading = "Filters")]
     service: Vec<String>,
 
-    /// Not from this sender.
+    /// Not from this source.
     #[arg(long, value_name = "PEER", help_heading = "Filters")]
     not_from: Vec<PeerTerm>,
-    /// Not to this receiver.
+    /// Not to this destination.
     #[arg(long, value_name = "PEER", help_heading = "Filters")]
     not_to: Vec<PeerTerm>,
     /// With this address or prefix on neither side.
@@ -82,7 +82,7 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FlowFormat {
-    /// A line of prose for each flow.
+    /// A line of text for each flow.
     Compact,
     /// A JSON object for each flow, on a line of its own.
     Json,
@@ -96,7 +96,7 @@ enum When {
 }
 
 impl When {
-    /// `auto` asks whether stdout is a terminal that knows colours, and whether the user wants none (no-color.org).
+    /// `auto`: stdout is a terminal with colours, and `NO_COLOR` (no-color.org) is not set.
     fn colours(self) -> Colours {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -138,20 +138,23 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
                 FlowFormat::Json => output::print(&(serde_json::to_string(&flow)? + "\n"))?,
             },
             Reply::Lost(count) => {
-                eprintln!("dpd: {count} flows were not shown: this reader is too slow")
+                eprintln!("dpd: {count} flows are missing: this reader is too slow")
             }
-            // No answer to this question.
+            // Not a reply to this request.
             Reply::Status(_) | Reply::Error(_) => {}
         }
         Ok(ControlFlow::Continue(()))
     })?;
     if is_endless {
-        bail!("the daemon at {} has ended", node.socket.display());
+        bail!(
+            "the daemon at {} has closed the connection",
+            node.socket.display()
+        );
     }
     Ok(())
 }
 
-/// Ends the process when the reader of our output goes away. The next write would tell, too, but it may never come:
+/// Exits when the reader of stdout has closed it. The next write would fail, too, but it may never come:
 /// `dpd observe --verdict dropped | head -1`.
 fn end_with_reader() {
     let watch = || {
@@ -166,7 +169,7 @@ fn end_with_reader() {
         }
     };
     if let Err(error) = thread::Builder::new().spawn(watch) {
-        log::debug!("the reader of the output is not watched: {error}");
+        log::debug!("watch stdout for its reader: {error}");
     }
 }
 

@@ -4,17 +4,25 @@ use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use comfy_table::Table;
 use serde::Serialize;
 
 use crate::observe::line::printable;
 
-/// How a listing is printed.
+/// The output format of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Table,
     Json,
+}
+
+/// The options of every listing.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Listing {
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
 }
 
 /// A row of a listing: an object in JSON, cells in the table.
@@ -33,7 +41,7 @@ pub fn render<R: Row>(format: Format, rows: &[R]) -> Result<String> {
     }
 }
 
-/// Columns under their headings, two spaces between, nothing after the last.
+/// Aligned columns, separated by two spaces, without trailing spaces.
 pub fn table(header: &[&str], lines: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
@@ -50,13 +58,16 @@ pub fn table(header: &[&str], lines: impl IntoIterator<Item = Vec<String>>) -> S
     format!("{}\n", table.trim_fmt())
 }
 
-/// Indented, for people read it too.
+/// Indented, for reading.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     let text = serde_json::to_string_pretty(value).context("write JSON")?;
     Ok(text + "\n")
 }
 
-/// Writes to stdout. Errors as [`is_broken_pipe`] tells if nobody reads any more.
+/// Writes to stdout.
+///
+/// # Errors
+/// See [`is_broken_pipe`] for a reader that has closed it.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout
@@ -65,14 +76,14 @@ pub fn print(text: &str) -> Result<()> {
         .context("write to stdout")
 }
 
-/// Whether the error says that the reader of our output has gone.
+/// Whether the error means that the reader of stdout has closed it.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// A span of time as one reads it at a glance: its two largest units.
+/// A span of time in its two largest units.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
@@ -85,7 +96,7 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// A number of bytes as one reads it at a glance.
+/// A number of bytes in a readable unit.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let mut rest = bytes as f64 / 1024.0;
@@ -132,7 +143,9 @@ mod tests {
             (1536, "1.5 KiB"),
             (1024 * 1024 - 1, "1.0 MiB"),
             (100 << 20, "100.0 MiB"),
+            (1 << 20, "1.0 MiB"),
             (5 << 30, "5.0 GiB"),
+            (5 << 39, "2.5 TiB"),
             (4096 << 40, "4096.0 TiB"),
         ];
         for (bytes, text) in rows {

@@ -1,4 +1,4 @@
-//! `dpd plan`: what applying a file would change on this host, and what that does to the connections that are there.
+//! `dpd plan`: a dry run: what applying a file would change on this host, and its impact on open connections.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::check;
 use super::node::Node;
-use super::output::{self, Format};
-use super::{Listing, check};
+use super::output::{self, Format, Listing};
 use crate::bpf::reader::Reader;
 use crate::bpf::state::ct_table::Sizes;
 use crate::config::Config;
@@ -16,10 +16,10 @@ use crate::model::state::State;
 use crate::net;
 use crate::plan::{self, Change, Inputs};
 
-/// What `dpd plan` ends with if it has changes to show.
+/// The exit status of `dpd plan` if there are changes.
 const HAS_CHANGES: u8 = 3;
 
-/// `file` is what is to be applied, `config` names the node.
+/// `file` is to be applied, `config` names the node.
 pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
     let Some(loaded) = check::load(file) else {
         return Ok(ExitCode::FAILURE);
@@ -39,7 +39,7 @@ pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
     })
 }
 
-/// What the kernel holds of a node against what it would hold.
+/// The difference between what the kernel holds of a node and what it would hold.
 fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     let reader = Reader::find(&node.bpf_root)?;
     let live = reader.as_ref().map(Reader::find_state).transpose()?;
@@ -81,9 +81,9 @@ struct ChangeRow<'a> {
     name: &'a str,
     /// The line, without its sign and its effect.
     text: String,
-    /// What it does to connections, in words.
+    /// The impact on connections, in words.
     effect: Option<String>,
-    /// All connections that it concerns, and what becomes of them.
+    /// All affected connections, and those of each outcome.
     connections: u64,
     ended: u64,
     moved: u64,
@@ -118,7 +118,7 @@ mod tests {
     use crate::plan::{Effect, Object};
 
     #[test]
-    fn the_keys_are_those_of_the_page() {
+    fn every_key_is_documented() {
         let change = Change {
             sign: '-',
             object: Object {

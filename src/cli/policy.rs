@@ -1,7 +1,7 @@
-//! `dpd policy`: the rules as the kernel holds them, and what they say of a connection.
+//! `dpd policy`: the rules as the kernel holds them, and their verdict on a connection.
 
 mod check;
-mod party;
+mod peer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
@@ -10,26 +10,25 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::identity::{find, name_of};
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::State;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All rules, with the place in the file that made each, and its hits.
+    /// List all rules, each with its line in the file and its hits.
     List {
-        /// Only those that protect this identity (name or number).
+        /// Only rules of policies for this identity (name or number).
         #[arg(long, value_name = "NAME")]
         identity: Option<String>,
-        /// Only those that never let a connection through nor refused a packet.
+        /// Only rules without hits.
         #[arg(long)]
         unused: bool,
         #[command(flatten)]
         listing: Listing,
     },
-    /// Whether policy lets a connection be made, and the rule that says so; the status is 4 if not.
+    /// Show whether policy allows a connection, and by which rule; the exit status is 4 if it is denied.
     Check(check::Arguments),
 }
 
@@ -68,7 +67,7 @@ pub struct RuleRow {
     peers: Vec<String>,
     /// Empty: all traffic.
     ports: Vec<String>,
-    /// Rows of the kernel's table that it made; 0: a deny of the same peers covers it, or nobody is its peer.
+    /// Entries of the policy map that it has; 0: a deny rule of the same peers covers it, or no identity is its peer.
     entries: usize,
     hits: u64,
     file: String,
@@ -86,7 +85,7 @@ impl Row for RuleRow {
         "PORTS",
         "ENTRIES",
         "HITS",
-        "PLACE",
+        "LOCATION",
     ];
 
     fn lines(&self) -> Vec<Vec<String>> {

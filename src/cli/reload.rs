@@ -1,10 +1,10 @@
-//! `dpd reload`: asks the daemon to read the file at once, and waits for what becomes of it.
+//! `dpd reload`: makes the daemon read the file at once, and waits for the result.
 //!
 //! ```text
 //!   status: n reloads are done ─► SIGHUP ─► status, again and again: n + 1 are done ─► its error
 //! ```
 //!
-//! One that is under way when we ask may have read the file before it was changed: then the next one counts.
+//! A reload that is running when SIGHUP is sent may have read the file before it was changed: then the next one counts.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::output;
 use crate::model::status::DaemonStatus;
 use crate::observe::client;
 
-/// Time between two questions for the state of things.
+/// Time between two status requests.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -31,7 +31,7 @@ pub fn run(node: &Node) -> Result<()> {
     if let Some(error) = status.reload_error {
         bail!("{error}");
     }
-    // What the host does not let the daemon follow is no fault of the file's.
+    // An error of the host's interfaces is not an error of the file.
     if let Some(error) = status.last_error {
         eprintln!("dpd: {error}");
     }
@@ -41,37 +41,34 @@ pub fn run(node: &Node) -> Result<()> {
 fn explain(error: anyhow::Error) -> anyhow::Error {
     match client::is_down(&error) {
         true => error.context(
-            "no daemon is running: `systemctl start dpd`, or restart it if daemon.socket is another now",
+            "no daemon is running: `systemctl start dpd`, or restart it if daemon.socket has changed",
         ),
         false => error,
     }
 }
 
-/// The daemon's status after a reload that has begun with this call, or later.
+/// The daemon's status after a reload that began after this call.
 fn reload(socket: &Path, pid: Pid) -> Result<DaemonStatus> {
-    // A hold on the process, to which nobody else's number can fall.
+    // A pidfd: the pid may be reused by another process.
     let daemon = pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("find the daemon (pid {pid})"))?;
     let before = client::status(socket).map_err(explain)?;
-    let Some(reloads) = before.reloads else {
-        bail!("the daemon (pid {pid}) is of a version before this: restart it");
-    };
-    let due = reloads + u64::from(before.is_reloading) + 1;
+    let due = before.reloads + u64::from(before.is_reloading) + 1;
     signal(&daemon).with_context(|| format!("send SIGHUP to the daemon (pid {pid})"))?;
     while !has_ended(&daemon)? {
-        // Busy or about to end: whether it does, its process says.
+        // An error means that it is busy or stopping; `has_ended` distinguishes the two.
         if let Ok(status) = client::status(socket)
-            && status.reloads.is_some_and(|reloads| reloads >= due)
+            && status.reloads >= due
         {
             return Ok(status);
         }
     }
-    bail!("the daemon (pid {pid}) has ended meanwhile: its log says why")
+    bail!("the daemon (pid {pid}) has stopped meanwhile: see its log")
 }
 
 fn signal(daemon: &OwnedFd) -> Result<()> {
     match pidfd_send_signal(daemon, Signal::HUP) {
-        Err(Errno::PERM) => Err(Errno::PERM).context("only root and its own user may"),
+        Err(Errno::PERM) => Err(Errno::PERM).context("this needs root or the daemon's user"),
         sent => sent.map_err(Into::into),
     }
 }
@@ -98,7 +95,7 @@ mod tests {
     use crate::observe::server::{Limits, Server};
     use crate::observe::socket::Socket;
 
-    /// A process that stands for the daemon, ready to be signalled.
+    /// A process in place of the daemon, ready to be signalled.
     fn process(script: &str) -> Child {
         let mut child = Command::new("sh")
             .args(["-c", &format!("{script} echo; exec sleep 1000")])
@@ -111,25 +108,25 @@ mod tests {
         child
     }
 
-    /// Reloads that are done, and whether another is under way, at each question in turn.
-    type Answers = &'static [(u64, bool)];
+    /// The replies to status requests: reloads that are done, and whether another is running.
+    type Replies = &'static [(u64, bool)];
 
-    /// The reload of a daemon that answers so, and how often it was asked.
-    fn reload_of(script: &str, answers: Answers) -> (Result<DaemonStatus>, u64) {
+    /// The reload of a daemon with these replies, and the number of status requests.
+    fn reload_of(script: &str, replies: Replies) -> (Result<DaemonStatus>, u64) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dpd.sock");
         let socket = Socket::open(&path).unwrap();
         let mut child = process(script);
         let pid = child.id();
-        let asked = Arc::new(AtomicU64::new(0));
-        let count = asked.clone();
+        let requests = Arc::new(AtomicU64::new(0));
+        let count = requests.clone();
         let server = Server::start(socket, Limits::default(), move || {
             let nth = count.fetch_add(1, Ordering::Relaxed);
-            let nth = usize::try_from(nth).unwrap().min(answers.len() - 1);
-            let (reloads, is_reloading) = answers[nth];
+            let nth = usize::try_from(nth).unwrap().min(replies.len() - 1);
+            let (reloads, is_reloading) = replies[nth];
             DaemonStatus {
                 pid,
-                reloads: Some(reloads),
+                reloads,
                 is_reloading,
                 ..daemon()
             }
@@ -140,40 +137,36 @@ mod tests {
         drop(server);
         let _ = child.kill();
         child.wait().unwrap();
-        (done, asked.load(Ordering::Relaxed))
+        (done, requests.load(Ordering::Relaxed))
     }
 
     #[test]
-    fn the_reload_that_was_asked_for_is_waited_for() {
-        let rows: [(&str, Answers, u64); 3] = [
+    fn a_reload_that_began_after_the_call_is_waited_for() {
+        let rows: [(&str, Replies, u64); 3] = [
             (
                 "the next one",
                 &[(4, false), (4, false), (4, true), (5, false)],
                 4,
             ),
             (
-                "one that was under way has begun before we asked",
+                "one that was running began before the call",
                 &[(4, true), (5, false), (5, true), (6, false)],
                 4,
             ),
-            ("others have asked too", &[(4, false), (9, true)], 2),
+            ("other callers reload too", &[(4, false), (9, true)], 2),
         ];
-        for (sentence, answers, asked) in rows {
-            let (done, times) = reload_of("trap '' HUP;", answers);
+        for (sentence, replies, requests) in rows {
+            let (done, times) = reload_of("trap '' HUP;", replies);
             let status = done.expect(sentence);
-            assert_eq!(
-                status.reloads,
-                Some(answers[answers.len() - 1].0),
-                "{sentence}"
-            );
-            assert_eq!(times, asked, "{sentence}");
+            assert_eq!(status.reloads, replies[replies.len() - 1].0, "{sentence}");
+            assert_eq!(times, requests, "{sentence}");
         }
     }
 
     #[test]
-    fn a_daemon_that_ends_meanwhile_is_not_waited_for() {
+    fn a_daemon_that_stops_meanwhile_is_an_error() {
         let (done, _) = reload_of("", &[(4, false)]);
         let error = done.unwrap_err().to_string();
-        assert!(error.contains("has ended meanwhile"), "{error}");
+        assert!(error.contains("has stopped meanwhile"), "{error}");
     }
 }

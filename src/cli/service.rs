@@ -4,16 +4,15 @@ use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Listing;
 use super::node::Node;
-use super::output::{self, Row};
+use super::output::{self, Listing, Row};
 use crate::model::state::State;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// All services.
+    /// List all services.
     List(#[command(flatten)] Listing),
-    /// One service.
+    /// Show one service.
     Get {
         /// Its name or number.
         name: String,
@@ -91,7 +90,7 @@ pub fn rows(state: &State) -> Vec<ServiceRow> {
         .map(|(frontend, entry)| {
             let name = state.catalog.services.get(&entry.service);
             let backends = state.backends.iter().filter(|(_, backend)| {
-                // Nothing is translated from one family to the other.
+                // There is no NAT between the families.
                 backend.service == entry.service
                     && backend.address.is_ipv4() == frontend.address.is_ipv4()
             });
@@ -117,7 +116,7 @@ pub fn rows(state: &State) -> Vec<ServiceRow> {
 pub fn get(mut rows: Vec<ServiceRow>, name: &str) -> Result<Vec<ServiceRow>> {
     rows.retain(|row| row.service == name || row.id.to_string() == name);
     if rows.is_empty() {
-        bail!("the datapath has no service {name:?}: `dpd service list` shows those that it has");
+        bail!("the datapath has no service {name:?}: see `dpd service list`");
     }
     Ok(rows)
 }

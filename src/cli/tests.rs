@@ -19,7 +19,7 @@ use crate::model::state::{
     Backend, Delivery, Endpoint, Enforcement, PolicyEntry, PolicyKey, ServiceEntry, State,
 };
 use crate::model::status::{Attachment, Metric};
-use output::{Row, render};
+use output::{Format, Row, render};
 
 #[test]
 fn the_definitions_agree_with_each_other() {
@@ -27,8 +27,8 @@ fn the_definitions_agree_with_each_other() {
 }
 
 #[test]
-fn what_can_be_said() {
-    // (words behind `dpd`, whether they are understood)
+fn arguments() {
+    // (arguments, whether they are valid)
     let rows = [
         ("run", true),
         ("run --config /x.toml", true),
@@ -290,13 +290,13 @@ fn metrics() -> Vec<Metric> {
 }
 
 fn attachments() -> Vec<Attachment> {
-    let attachment = |hook: &str, program: &str, ahead: &[&str]| Attachment {
+    let attachment = |hook: &str, program: &str, first: &[&str]| Attachment {
         interface: "lxc-client".to_owned(),
         ifindex: 11,
         hook: hook.to_owned(),
         mechanism: "tcx".to_owned(),
         program: program.to_owned(),
-        ahead: ahead.iter().map(|name| (*name).to_owned()).collect(),
+        other_programs_first: first.iter().map(|name| (*name).to_owned()).collect(),
     };
     vec![
         attachment("ingress", "dpd_from_container", &["probe"]),
@@ -305,7 +305,7 @@ fn attachments() -> Vec<Attachment> {
 }
 
 fn connections() -> Vec<Connection> {
-    let question = Connection {
+    let request = Connection {
         protocol: 17,
         state: ConntrackState::Replied,
         src: socket("10.200.0.64:54764"),
@@ -337,9 +337,9 @@ fn connections() -> Vec<Connection> {
         ingress_rule: 99,
         remaining_ns: 30_000_000_000,
         age_ns: 0,
-        ..question.clone()
+        ..request.clone()
     };
-    vec![question, ping]
+    vec![request, ping]
 }
 
 fn as_table<R: Row>(rows: &[R]) -> String {
@@ -420,7 +420,7 @@ fn endpoints() {
 INTERFACE    IFINDEX  STATE     ADDRESSES                   IDENTITY          INGRESS  EGRESS  PACKETS-IN  BYTES-IN  PACKETS-OUT  BYTES-OUT  DROPS
 lxc-client   11       attached  10.200.0.64, 10.201.0.0/24  20001 (client)    off      off     4           400       5            500        0
 lxc-coredns  12       detached  10.200.0.44                 18203 (kube-dns)  on       off     5           500       0            0          3
-lxc-late     -        waiting   10.200.0.99                 777 (777)         -        -       0           0         0            0          0
+lxc-late     -        pending   10.200.0.99                 777 (777)         -        -       0           0         0            0          0
 "
     );
     assert_eq!(
@@ -440,7 +440,7 @@ fn rules() {
     assert_eq!(
         as_table(&rows),
         "\
-ID  RULE                   SUBJECT           DIRECTION  ACTION  PEERS                 PORTS           ENTRIES  HITS  PLACE
+ID  RULE                   SUBJECT           DIRECTION  ACTION  PEERS                 PORTS           ENTRIES  HITS  LOCATION
 3   dns-clients/ingress/0  18203 (kube-dns)  ingress    allow   client                53/udp, 53/tcp  2        12    /etc/dpd/config.toml:40
 4   no-office/ingress/0    18203 (kube-dns)  ingress    deny    cidr:198.51.100.0/24  all             0        0     /etc/dpd/config.toml:44
 "
@@ -462,7 +462,7 @@ fn tracked_connections() {
     assert_eq!(
         as_table(&rows),
         "\
-PROTOCOL    SOURCE                      DESTINATION               REWRITE                         SERVICE   STATE      PACKETS  BYTES  REPLIES  REPLY-BYTES  REMAINING  AGE
+PROTOCOL    SOURCE                      DESTINATION               NAT                             SERVICE   STATE      PACKETS  BYTES  REPLIES  REPLY-BYTES  REMAINING  AGE
 icmp id 77  10.200.0.64 (client)        10.200.0.99 (4711)        -                               -         unreplied  1        72     1        88           30s        0s
 udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 → 10.200.0.44:53  kube-dns  replied    1        72     1        88           4s         500ms
 "
@@ -474,8 +474,8 @@ udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 
             "src_ip": "10.200.0.64", "src_port": 54764, "src_identity": 20001, "src_name": "client",
             "dst_ip": "10.32.0.10", "dst_port": 53, "dst_identity": 18203, "dst_name": "kube-dns",
             "icmp_id": null, "state": "replied", "service": "kube-dns", "service_id": 1,
-            "backend_ip": "10.200.0.44", "backend_port": 53, "backend_id": 6,
-            "translated_src_ip": null, "translated_src_port": null,
+            "backend_id": 6, "dnat_ip": "10.200.0.44", "dnat_port": 53,
+            "snat_ip": null, "snat_port": null,
             "packets": 1, "bytes": 72, "reply_packets": 1, "reply_bytes": 88,
             "remaining_seconds": 4.5, "age_seconds": 0.5,
             "egress_rule": null, "ingress_rule": "dns-clients/ingress/0",
@@ -489,7 +489,7 @@ udp         10.200.0.64:54764 (client)  10.32.0.10:53 (kube-dns)  10.32.0.10:53 
     assert_eq!(
         ping["ingress_rule"],
         json!("99"),
-        "a rule that the catalog has lost"
+        "a rule that is not in the catalog"
     );
 }
 

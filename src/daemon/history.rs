@@ -1,4 +1,4 @@
-//! What was dropped in the last minute: the counters' growth from sample to sample.
+//! The drops of the last minute: the growth of the drop counters from sample to sample.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use crate::model::status::{Amount, Metric, RecentDrops};
 /// How far it reaches back.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// A drop counter: interface, reason, and whether it is of what the workload sends.
+/// A drop counter: interface, reason, and whether its direction is egress.
 type Key = (u32, u8, bool);
 
 /// The growth of the drop counters, in steps of the last minute.
 #[derive(Debug, Default)]
 pub struct History {
     last: Option<Sample>,
-    /// Each with when it began.
+    /// Each with the time of its first sample.
     steps: VecDeque<(Instant, BTreeMap<u8, Amount>)>,
 }
 
@@ -40,7 +40,7 @@ fn drops(metrics: &[Metric]) -> HashMap<Key, Amount> {
 }
 
 impl Sample {
-    /// What came between this sample and a later one. A counter that shrank was begun anew.
+    /// The growth from this sample to a later one. A counter that is smaller there was reset.
     fn growth(&self, later: &HashMap<Key, Amount>) -> BTreeMap<u8, Amount> {
         let mut growth: BTreeMap<u8, Amount> = BTreeMap::new();
         for (key, now) in later {
@@ -71,29 +71,29 @@ impl History {
         while self
             .steps
             .front()
-            .is_some_and(|(begun, _)| now.duration_since(*begun) > SPAN)
+            .is_some_and(|(start, _)| now.duration_since(*start) > SPAN)
         {
             self.steps.pop_front();
         }
         self.last = Some(Sample { at: now, counters });
     }
 
-    /// What was dropped up to now, by these counters; `None` before the first sample.
+    /// The drops up to now, by these counters; `None` before the first sample.
     pub fn recent(&self, metrics: &[Metric], now: Instant) -> Option<RecentDrops> {
         let last = self.last.as_ref()?;
         let mut by_reason = last.growth(&drops(metrics));
-        let mut begun = last.at;
+        let mut start = last.at;
         for (step, growth) in &self.steps {
             if now.duration_since(*step) > SPAN {
                 continue;
             }
-            begun = begun.min(*step);
+            start = start.min(*step);
             for (reason, amount) in growth {
                 *by_reason.entry(*reason).or_default() += *amount;
             }
         }
         Some(RecentDrops {
-            seconds: now.duration_since(begun).as_secs(),
+            seconds: now.duration_since(start).as_secs(),
             by_reason,
         })
     }
@@ -129,19 +129,15 @@ mod tests {
             assert_eq!(amount.bytes, amount.packets * 100);
             (recent.seconds, amount.packets)
         };
-        assert_eq!(history.recent(&[], start), None, "nothing is known yet");
+        assert_eq!(history.recent(&[], start), None, "no sample yet");
         history.sample(&[counter(1, 133, 1000)], start);
         assert_eq!(
             drops(&history, 1000, 0),
             (0, 0),
-            "what was before us is not recent"
+            "drops before the first sample are not recent"
         );
-        assert_eq!(
-            drops(&history, 1003, 2),
-            (2, 3),
-            "nor needs it a second sample"
-        );
-        // One packet each five seconds, and so many samples.
+        assert_eq!(drops(&history, 1003, 2), (2, 3), "one sample suffices");
+        // One packet and one sample every five seconds.
         for step in 1..=24 {
             history.sample(&[counter(1, 133, 1000 + step)], start + seconds(5 * step));
         }
@@ -151,7 +147,7 @@ mod tests {
             (58, 12),
             "the oldest step is past"
         );
-        assert!(history.steps.len() <= 13, "and is not kept for ever");
+        assert!(history.steps.len() <= 13, "old steps are removed");
     }
 
     #[test]
@@ -171,7 +167,7 @@ mod tests {
             .iter()
             .map(|(reason, amount)| (*reason, amount.packets))
             .collect();
-        // 3 of the one that was begun anew, 2 and 4 of the new ones, nothing of the one that is gone or was forwarded.
+        // 3 of the reset one, 2 and 4 of the new ones, nothing of the removed one or of forwarded packets.
         assert_eq!(packets, [(133, 5), (221, 4)]);
     }
 }

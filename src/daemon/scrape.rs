@@ -1,33 +1,83 @@
-//! The page of metrics: what the kernel holds is read when it is asked for, by the thread that answers; what the daemon
-//! knows is copied out of what it shares. Neither waits for packets or for the daemon's own work.
+//! The metrics page. The thread of the scrape reads what the kernel holds, and copies the daemon's own numbers out of
+//! [`DaemonState`]: it waits neither for packets nor for the daemon's work.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 
-use super::names::Names;
-use super::shared::Shared;
+use super::catalog_history::CatalogHistory;
+use super::state::DaemonState;
 use crate::bpf::reader::Reader;
 use crate::http::{Limits, Port, Response, Server, Status};
 use crate::metrics::{self, Facts};
 use crate::model::catalog::Catalog;
 use crate::model::status::{Attachment, MapStatus};
 
-/// Where the page is.
 const PATH: &str = "/metrics";
 
-/// What scrapes read, and what they remember from one to the next.
-pub struct Scraper {
+/// The server of the metrics page, at the address that the file gives, if any.
+pub struct MetricsServer {
+    scraper: Arc<Scraper>,
+    server: Option<Server>,
+}
+
+impl MetricsServer {
+    pub fn new(
+        root: &Path,
+        catalogs: Arc<CatalogHistory>,
+        state: Arc<DaemonState>,
+    ) -> MetricsServer {
+        let scraper = Scraper {
+            root: root.to_owned(),
+            catalogs,
+            state,
+            tables: Mutex::default(),
+        };
+        MetricsServer {
+            scraper: Arc::new(scraper),
+            server: None,
+        }
+    }
+
+    /// Opens the port at `address`; `None` if there is no address, or it is served already. The port before stays open.
+    ///
+    /// # Errors
+    /// If the port can't be opened.
+    pub fn open_port(&self, address: Option<SocketAddr>) -> Result<Option<Port>> {
+        match (&self.server, address) {
+            (_, None) => Ok(None),
+            (None, Some(address)) => Port::open(address).map(Some),
+            (Some(server), Some(address)) if server.address() == address => Ok(None),
+            (Some(server), Some(address)) => server.open_port(address).map(Some),
+        }
+    }
+
+    /// Serves `port` instead of the port before; without a port the server stays, unless the file has no address.
+    pub fn serve(&mut self, address: Option<SocketAddr>, port: Option<Port>) {
+        if address.is_none() {
+            self.server = None;
+        }
+        let Some(port) = port else { return };
+        let scraper = self.scraper.clone();
+        match Server::start(port, Limits::default(), move |path| scraper.respond(path)) {
+            Ok(server) => self.server = Some(server),
+            Err(error) => log::error!("daemon.metrics: {error:#}"),
+        }
+    }
+}
+
+/// Makes the page.
+struct Scraper {
     root: PathBuf,
-    names: Arc<Names>,
-    shared: Arc<Shared>,
+    catalogs: Arc<CatalogHistory>,
+    state: Arc<DaemonState>,
     tables: Mutex<Tables>,
 }
 
-/// The fill of a generation's tables, which never changes: each is counted once.
+/// The numbers of entries of a generation's tables, which never change: each table is counted once.
 #[derive(Default)]
 struct Tables {
     epoch: u64,
@@ -35,21 +85,6 @@ struct Tables {
 }
 
 impl Scraper {
-    pub fn new(root: &Path, names: Arc<Names>, shared: Arc<Shared>) -> Arc<Scraper> {
-        Arc::new(Scraper {
-            root: root.to_owned(),
-            names,
-            shared,
-            tables: Mutex::default(),
-        })
-    }
-
-    /// Answers at a port.
-    pub fn serve(self: &Arc<Scraper>, port: Port) -> Result<Server> {
-        let scraper = self.clone();
-        Server::start(port, Limits::default(), move |path| scraper.respond(path))
-    }
-
     fn respond(&self, path: &str) -> Response {
         if path != PATH {
             let hint = format!("dpd: the metrics are at {PATH}");
@@ -71,23 +106,23 @@ impl Scraper {
     fn facts(&self) -> Result<Facts> {
         let reader = Reader::open(&self.root)?;
         let revision = reader.epoch()?;
-        let catalog = self.names.of(revision);
-        let work = self.shared.work();
+        let catalog = self.catalogs.of(revision);
+        let work = self.state.work();
         let tally = work.sweep.as_ref().map(|sweep| sweep.tally.clone());
         let tally = tally.unwrap_or_default();
         let known = |name: &str| tally.entries.get(name).copied();
         Ok(Facts {
             version: env!("CARGO_PKG_VERSION"),
             revision,
-            counters: told("counters", reader.metrics()),
-            rule_hits: told("hits of rules", reader.rule_hits()),
-            prefilter_hits: told("hits of the prefilter", reader.prefilter_hits()),
-            malformed: told("malformed frames", reader.xdp_malformed()),
-            event_loss: told("event loss", reader.event_loss()),
-            maps: told("maps", self.maps(&reader, revision, known)),
-            programs: told("programs", reader.programs()),
+            counters: readable("counters", reader.metrics()),
+            rule_hits: readable("rule hits", reader.rule_hits()),
+            prefilter_hits: readable("prefilter hits", reader.prefilter_hits()),
+            malformed: readable("malformed frames", reader.xdp_malformed()),
+            event_loss: readable("event loss", reader.event_loss()),
+            maps: readable("maps", self.maps(&reader, revision, known)),
+            programs: readable("programs", reader.programs()),
             xdp: xdp(&reader, &catalog),
-            usage: told("process", crate::process::usage()),
+            usage: readable("process", crate::process::usage()),
             catalog,
             work,
         })
@@ -100,31 +135,33 @@ impl Scraper {
         known: impl Fn(&str) -> Option<u64>,
     ) -> Result<Vec<MapStatus>> {
         let counted = {
-            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables();
             if tables.epoch != epoch {
                 *tables = Tables::default();
             }
             tables.entries.clone()
         };
         let maps = reader.maps_with(|name| known(name).or_else(|| counted.get(name).copied()))?;
-        // Others of this epoch find them counted; a scrape that was overtaken by the next epoch keeps its own to itself.
+        // If another generation was committed meanwhile, the counts may be of either, and are not kept.
         if reader.epoch()? == epoch {
             let tables = maps.iter().filter(|map| !map.name.starts_with("dpd_"));
             let entries = tables.filter_map(|map| Some((map.name.clone(), map.entries?)));
-            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            *tables = Tables {
+            *self.tables() = Tables {
                 epoch,
                 entries: entries.collect(),
             };
         }
         Ok(maps)
     }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// One thing that can't be read must not hide the others.
-fn told<T>(what: &str, answer: Result<T>) -> Option<T> {
-    answer
-        .map_err(|error| log::debug!("metrics: {what}: {error:#}"))
+/// A part that can't be read is missing from the page, and the others are not.
+fn readable<T>(what: &str, read: Result<T>) -> Option<T> {
+    read.map_err(|error| log::debug!("metrics: {what}: {error:#}"))
         .ok()
 }
 
@@ -133,17 +170,4 @@ fn xdp(reader: &Reader, catalog: &Catalog) -> Vec<Attachment> {
     uplinks
         .filter_map(|(name, uplink)| reader.xdp(name, uplink.ifindex?))
         .collect()
-}
-
-/// The port that the file names, if it names another than this server's.
-///
-/// # Errors
-/// If it can't be had.
-pub fn open_new(server: Option<&Server>, wanted: Option<SocketAddr>) -> Result<Option<Port>> {
-    match (server, wanted) {
-        (Some(server), Some(address)) if server.address() == address => Ok(None),
-        (Some(server), Some(address)) => server.open_beside(address).map(Some),
-        (None, Some(address)) => Port::open(address).map(Some),
-        (_, None) => Ok(None),
-    }
 }

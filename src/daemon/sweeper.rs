@@ -1,94 +1,108 @@
-//! Sweeps connections on a thread of its own, one walk at a time. A walk over a million of them takes more than a second
-//! of a core, so after each there is a rest in proportion: it takes no more than a few percent.
+//! Paces the sweeps of expired connections: one at a time, on a thread of its own. A sweep of a million connections
+//! takes more than a second of a core, so after each the sweeper rests in proportion: it takes a few percent of a core.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::said::Said;
-use super::shared::Shared;
-use crate::bpf::state::sweep::Swept;
-use crate::model::state::Settings;
+use anyhow::Result;
 
-/// How many times as long as a walk the rest after it is at least.
+use super::on_change::OnChange;
+use super::state::DaemonState;
+use crate::bpf::state::conntrack::{Tables, now_ns};
+use crate::bpf::state::sweep::Swept;
+use crate::bpf::takeover::datapath_dir;
+use crate::model::state::Settings;
+use crate::worker::Task;
+
+/// The rest after a sweep, in durations of that sweep.
 const REST: u32 = 30;
-/// No rest is longer: programs trust the endpoints' counts for a minute after a walk (`USAGE_GOOD_FOR_NS`), and so long do
-/// the alerts wait.
+/// The rest is no longer than this: programs trust the endpoints' counts for a minute after a sweep
+/// (`USAGE_GOOD_FOR_NS`), and alerts wait as long.
 const LONGEST_REST: Duration = Duration::from_secs(40);
-/// The same while `conntrack.per_endpoint` bounds connections: until they are swept, those that have expired count.
-const LONGEST_REST_WITH_BOUND: Duration = Duration::from_secs(10);
+/// The same while `conntrack.per_endpoint` limits connections: expired ones count until they are swept.
+const LONGEST_REST_WITH_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub struct Sweeper {
-    walk: Option<JoinHandle<Walked>>,
-    /// What the last walk found; `None`: it failed, or there was none yet.
+    running: Option<Task<Outcome>>,
+    /// What the last sweep found; `None`: it failed, or there was none yet.
     last: Option<Swept>,
     rests_until: Option<Instant>,
     longest_rest: Duration,
-    said: Said,
+    error: OnChange,
 }
 
-/// What a walk found, and how long it took.
 #[derive(Debug, Default)]
-struct Walked {
+struct Outcome {
     swept: Option<Swept>,
     error: Option<String>,
     took: Duration,
 }
 
 impl Sweeper {
-    /// Begins a walk, unless one is on its way, or rests.
-    pub fn walk(&mut self, root: &Path, settings: &Settings, shared: &Arc<Shared>) {
-        if self.walk.as_ref().is_some_and(JoinHandle::is_finished) {
+    /// Starts a sweep, unless one is running or the sweeper rests.
+    pub fn sweep(&mut self, root: &Path, settings: &Settings, state: &Arc<DaemonState>) {
+        if self.running.as_ref().is_some_and(Task::is_finished) {
             self.wait();
         }
         self.longest_rest = match settings.per_endpoint {
             0 => LONGEST_REST,
-            _ => LONGEST_REST_WITH_BOUND,
+            _ => LONGEST_REST_WITH_LIMIT,
         };
         let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
-        if self.walk.is_some() || rests {
+        if self.running.is_some() || rests {
             return;
         }
-        let (root, settings, shared) = (root.to_owned(), settings.clone(), shared.clone());
+        let (root, settings, state) = (root.to_owned(), settings.clone(), state.clone());
         let last = self.last.take();
-        let walk = move || sweep(&root, &settings, &shared, last);
-        match thread::Builder::new().name("sweep".to_owned()).spawn(walk) {
-            Ok(walk) => self.walk = Some(walk),
-            Err(error) => log::warn!("start the thread that sweeps connections: {error}"),
+        match Task::spawn("sweep", move || run(&root, &settings, &state, last)) {
+            Ok(task) => self.running = Some(task),
+            Err(error) => log::warn!("sweep connections: {error:#}"),
         }
     }
 
-    /// Waits for the walk that is on its way.
+    /// Waits for the sweep that is running.
     pub fn wait(&mut self) {
-        if let Some(walk) = self.walk.take() {
-            let walked = walk.join().unwrap_or_default(); // it has said why it panicked
-            let rest = self.longest_rest.min(walked.took * REST);
+        if let Some(task) = self.running.take() {
+            let outcome = task.join().unwrap_or_default();
+            let rest = self.longest_rest.min(outcome.took * REST);
             self.rests_until = Some(Instant::now() + rest);
-            self.last = walked.swept;
-            if let Some(error) = self.said.news(walked.error) {
+            self.last = outcome.swept;
+            if let Some(error) = self.error.update(outcome.error) {
                 log::warn!("{error}");
             }
         }
     }
 }
 
-fn sweep(root: &Path, settings: &Settings, shared: &Shared, last: Option<Swept>) -> Walked {
+fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept>) -> Outcome {
     let started = Instant::now();
-    let done = crate::sweep::sweep(root, settings, last);
+    let done = sweep(root, settings, last);
     let took = started.elapsed();
     let (swept, error) = match done {
         Ok(swept) => {
             let (present, deleted) = (swept.counts.present, swept.deleted);
             log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
-            shared.swept(took, swept.clone());
+            state.swept(took, swept.clone());
             (Some(swept), None)
         }
         Err(error) => {
-            shared.sweep_failed();
+            state.sweep_failed();
             (None, Some(format!("sweep connections: {error:#}")))
         }
     };
-    Walked { swept, error, took }
+    Outcome { swept, error, took }
+}
+
+/// One walk over all entries; none if the last one found no entry and none was inserted since.
+fn sweep(root: &Path, settings: &Settings, last: Option<Swept>) -> Result<Swept> {
+    let tables = Tables::open(&datapath_dir::readable(root))?;
+    match last {
+        Some(last) if last.counts.present == 0 && last.counts.inserted == tables.inserted()? => {
+            tables.reset_endpoint_conns()?;
+            Ok(Swept { deleted: 0, ..last })
+        }
+        _ => tables.sweep(settings, now_ns()),
+    }
 }

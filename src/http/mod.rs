@@ -1,71 +1,14 @@
-//! A small HTTP server for pages that are read and never changed: one request a connection, few connections, short
-//! patience. Whoever is slow or floods it delays others of its kind, never the daemon.
+//! A small HTTP server for read-only pages: one request for each connection, few connections, short timeouts. A slow
+//! or flooding client delays other HTTP clients, never the daemon.
 
 mod port;
 mod request;
+mod response;
 mod server;
 
 pub use port::Port;
+pub use response::{Response, Status};
 pub use server::{Limits, Server};
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    pub status: Status,
-    pub content_type: &'static str,
-    pub body: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Ok,
-    BadRequest,
-    NotFound,
-    MethodNotAllowed,
-    TooLarge,
-    Failed,
-    Busy,
-}
-
-impl Status {
-    /// Code and words, as the first line of an answer has them.
-    fn line(self) -> &'static str {
-        match self {
-            Status::Ok => "200 OK",
-            Status::BadRequest => "400 Bad Request",
-            Status::NotFound => "404 Not Found",
-            Status::MethodNotAllowed => "405 Method Not Allowed",
-            Status::TooLarge => "431 Request Header Fields Too Large",
-            Status::Failed => "500 Internal Server Error",
-            Status::Busy => "503 Service Unavailable",
-        }
-    }
-}
-
-impl Response {
-    /// A line of plain text.
-    pub fn text(status: Status, line: &str) -> Response {
-        Response {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            body: format!("{line}\n").into_bytes(),
-        }
-    }
-
-    /// What stands before the body.
-    fn head(&self) -> String {
-        let allow = match self.status {
-            Status::MethodNotAllowed => "Allow: GET, HEAD\r\n",
-            _ => "",
-        };
-        format!(
-            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Connection: close\r\n\r\n",
-            self.status.line(),
-            self.content_type,
-            self.body.len()
-        )
-    }
-}
 
 #[cfg(test)]
 mod tests;

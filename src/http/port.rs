@@ -1,4 +1,4 @@
-//! A port of this host that is ours, also while we move from one address to another.
+//! A listening TCP port, which can be opened at another address before the old one is closed.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,35 +8,36 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// Clients that may wait to be accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 128;
 
-/// A listening port on which nobody need be answered yet.
+/// A listening port; its clients are queued until a server accepts them.
 #[derive(Debug)]
 pub struct Port {
-    pub(super) listener: TcpListener,
+    listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Port {
-    /// Takes a port. An address that the host does not have yet, as while it boots, is taken ahead, and that is said.
+    /// Opens a port. An address that the host does not have yet, as during boot, is bound all the same, with a warning.
     ///
     /// # Errors
-    /// If it is taken.
+    /// If the port is in use.
     pub fn open(address: SocketAddr) -> Result<Port> {
         bind(address, false).with_context(|| format!("listen at {address}"))
     }
 
-    /// Takes another port while we keep this one. They may overlap, as one address and all addresses do with the same
-    /// port.
+    /// Opens another port while this one stays open. The two may overlap, as one address and all addresses of the same
+    /// port number do.
     ///
     /// # Errors
-    /// If the other port is taken by somebody else.
-    pub fn open_beside(&self, address: SocketAddr) -> Result<Port> {
+    /// If the other port is in use by another process.
+    pub fn open_while_held(&self, address: SocketAddr) -> Result<Port> {
         if address.port() != self.address.port() {
             return Port::open(address);
         }
-        // Sockets of one user share a port if all of them agree to. Others than we two shall not: so for a moment only.
+        // Sockets of one user share a port if all of them have SO_REUSEPORT: only for this call, so that no other
+        // process gets in.
         sockopt::set_socket_reuseport(&self.listener, true).context("share the port")?;
         let opened = bind(address, true);
         sockopt::set_socket_reuseport(&self.listener, false).context("end sharing the port")?;
@@ -47,12 +48,9 @@ impl Port {
         self.address
     }
 
-    /// The same port once more: it closes with the last of them.
-    pub(super) fn copy(&self) -> io::Result<Port> {
-        Ok(Port {
-            listener: self.listener.try_clone()?,
-            address: self.address,
-        })
+    /// The listening socket once more: the port closes with the last copy.
+    pub(super) fn socket(&self) -> io::Result<OwnedFd> {
+        Ok(self.listener.try_clone()?.into())
     }
 }
 
@@ -62,11 +60,11 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Port> {
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // A daemon that was just ended has left connections in TIME_WAIT.
+    // A daemon that has just stopped leaves connections in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, is_shared)?;
     match rustix::net::bind(&socket, &address) {
-        Err(Errno::ADDRNOTAVAIL) => bind_ahead(&socket, address)?,
+        Err(Errno::ADDRNOTAVAIL) => bind_missing_address(&socket, address)?,
         bound => bound?,
     }
     rustix::net::listen(&socket, BACKLOG)?;
@@ -78,14 +76,14 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Port> {
     })
 }
 
-/// Not at the first try: whoever has the address need not be told anything.
-fn bind_ahead(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+/// Only after a plain bind has failed, since it warns.
+fn bind_missing_address(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => sockopt::set_ip_freebind(socket, true)?,
         SocketAddr::V6(_) => sockopt::set_ipv6_freebind(socket, true)?,
     }
     rustix::net::bind(socket, &address)?;
     let ip = address.ip();
-    log::warn!("this host does not have the address {ip}: nobody reaches {address} until it has");
+    log::warn!("this host does not have the address {ip}: {address} is unreachable until it has");
     Ok(())
 }

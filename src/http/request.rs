@@ -1,42 +1,37 @@
-//! One request, as far as it concerns us: the path that is asked for.
+//! Reads one request: its method and path.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Response, Status};
+use super::response::{Response, Status};
+use crate::listener::time_left;
 
-/// No request that makes sense is longer, in bytes.
+/// Longer requests are refused, in bytes.
 const REQUEST_MAX: usize = 16 * 1024;
-/// Nor has more headers.
 const HEADERS_MAX: usize = 64;
 
-/// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Without a query.
+    /// Without the query.
     pub path: String,
-    /// Only the head of the answer is wanted.
+    /// A HEAD request: the response has no body.
     pub is_head: bool,
 }
 
-/// Reads a request until it is whole; an answer in its place if it is none that we answer.
+/// Reads a whole request; the inner error is the response to one that is not served.
 ///
 /// # Errors
-/// If the client sends nothing for so long, or closes before it has asked.
+/// If the request is not complete in time, or the client closes before.
 pub(super) fn read(
     mut stream: &TcpStream,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Result<Request, Response>> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut bytes = Vec::new();
     let mut chunk = [0; 2048];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         let length = stream.read(&mut chunk)?;
         if length == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -48,7 +43,7 @@ pub(super) fn read(
     }
 }
 
-/// `None` as long as more is to come.
+/// `None` while the request is incomplete.
 fn parse(bytes: &[u8]) -> Option<Result<Request, Response>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
@@ -60,7 +55,7 @@ fn parse(bytes: &[u8]) -> Option<Result<Request, Response>> {
             return Some(Err(refusal));
         }
         Err(error) => {
-            let refusal = format!("this is no HTTP request: {error}");
+            let refusal = format!("not an HTTP request: {error}");
             return Some(Err(Response::text(Status::BadRequest, &refusal)));
         }
     }
@@ -68,7 +63,7 @@ fn parse(bytes: &[u8]) -> Option<Result<Request, Response>> {
         Some("GET") => false,
         Some("HEAD") => true,
         _ => {
-            let refusal = "pages here are only read";
+            let refusal = "only GET and HEAD are supported";
             return Some(Err(Response::text(Status::MethodNotAllowed, refusal)));
         }
     };
@@ -82,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_what_is_none() {
+    fn valid_and_invalid_requests() {
         let get = |path: &str| {
             Some(Ok(Request {
                 path: path.to_owned(),
                 is_head: false,
             }))
         };
-        let refused = |answer: Option<Result<Request, Response>>| match answer {
+        let refused = |parsed: Option<Result<Request, Response>>| match parsed {
             Some(Err(response)) => Some(response.status),
             _ => None,
         };
@@ -101,7 +96,7 @@ mod tests {
         assert_eq!(
             parse(b"GET /metrics?x=1 HTTP/1.0\r\nHost: a\r\n\r\nrest"),
             get("/metrics"),
-            "a query, a header and more behind it"
+            "a query, a header and trailing bytes"
         );
         let head = parse(b"HEAD / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         assert!(head.is_head && head.path == "/");

@@ -1,4 +1,4 @@
-//! The server with clients of every kind, the bad ones among them.
+//! The server with clients of every kind, misbehaving ones included.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Nothing here takes so long on any machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything here takes on any machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn here() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -28,18 +28,18 @@ fn start(limits: Limits) -> Server {
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
-/// All that is answered to these bytes, until the server closes.
-fn ask(server: &Server, bytes: &str) -> String {
+/// The whole response to these bytes, until the server closes.
+fn request(server: &Server, bytes: &str) -> String {
     let mut stream = connect(server);
-    let mut answer = String::new();
-    // One that is turned away may find the connection closed before it has asked.
+    let mut response = String::new();
+    // A refused client may find the connection closed before it has sent its request.
     let _ = stream.write_all(bytes.as_bytes());
-    let _ = stream.read_to_string(&mut answer);
-    answer
+    let _ = stream.read_to_string(&mut response);
+    response
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn pages_are_served_and_nothing_else() {
             "a method that changes something",
             "POST /page HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 405 Method Not Allowed\r\n",
-            "only read\n",
+            "are supported\n",
         ),
         (
             "no HTTP",
@@ -77,15 +77,15 @@ fn pages_are_served_and_nothing_else() {
             "\n",
         ),
     ];
-    for (sentence, question, begin, end) in rows {
-        let answer = ask(&server, question);
-        assert!(answer.starts_with(begin), "{sentence}: {answer}");
-        assert!(answer.ends_with(end), "{sentence}: {answer}");
+    for (sentence, bytes, begin, end) in rows {
+        let response = request(&server, bytes);
+        assert!(response.starts_with(begin), "{sentence}: {response}");
+        assert!(response.ends_with(end), "{sentence}: {response}");
     }
 }
 
 #[test]
-fn clients_are_answered_at_the_same_time() {
+fn clients_are_served_concurrently() {
     let both = Arc::new(Barrier::new(2));
     let inside = both.clone();
     let port = Port::open(here()).unwrap();
@@ -94,44 +94,44 @@ fn clients_are_answered_at_the_same_time() {
         Response::text(Status::Ok, "met")
     })
     .unwrap();
-    // Each answer waits until the other is being made.
+    // Each response waits until the other is being made.
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| assert!(ask(&server, "GET / HTTP/1.1\r\n\r\n").ends_with("met\n")));
+            scope.spawn(|| assert!(request(&server, "GET / HTTP/1.1\r\n\r\n").ends_with("met\n")));
         }
     });
 }
 
 #[test]
-fn one_too_many_is_told_so_and_the_others_are_not_disturbed() {
+fn a_client_over_the_limit_gets_503_and_the_others_are_served() {
     let server = start(Limits {
         connections: 1,
         ..Limits::default()
     });
     let mut first = connect(&server);
     first.write_all(b"GET /page").unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    // The first has its place once the acceptor has come to it.
+    let deadline = Instant::now() + TIMEOUT;
+    // The first has its slot once the acceptor has come to it.
     let refused = loop {
-        let answer = ask(&server, "GET /page HTTP/1.1\r\n\r\n");
-        if answer.starts_with("HTTP/1.1 503") {
-            break answer;
+        let response = request(&server, "GET /page HTTP/1.1\r\n\r\n");
+        if response.starts_with("HTTP/1.1 503") {
+            break response;
         }
-        assert!(Instant::now() < deadline, "{answer}");
+        assert!(Instant::now() < deadline, "{response}");
     };
-    assert!(refused.ends_with("ask again later\n"), "{refused}");
+    assert!(refused.ends_with("try again later\n"), "{refused}");
     first.write_all(b" HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    first.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("a page\n"), "{answer}");
-    // And its place is free again.
-    while !ask(&server, "GET /page HTTP/1.1\r\n\r\n").ends_with("a page\n") {
+    let mut response = String::new();
+    first.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("a page\n"), "{response}");
+    // And its slot is free again.
+    while !request(&server, "GET /page HTTP/1.1\r\n\r\n").ends_with("a page\n") {
         assert!(Instant::now() < deadline);
     }
 }
 
 #[test]
-fn who_is_silent_or_does_not_read_is_let_go() {
+fn a_client_that_does_not_send_or_read_in_time_is_closed() {
     let short = Duration::from_millis(50);
     let server = start(Limits {
         connections: 2,
@@ -140,11 +140,11 @@ fn who_is_silent_or_does_not_read_is_let_go() {
     });
     let mut silent = connect(&server);
     silent.write_all(b"GET /page HTTP/1.1\r\n").unwrap();
-    let mut answer = Vec::new();
-    silent.read_to_end(&mut answer).unwrap();
-    assert!(answer.is_empty(), "it is closed without an answer");
+    let mut response = Vec::new();
+    silent.read_to_end(&mut response).unwrap();
+    assert!(response.is_empty(), "it is closed without a response");
     let wait_for = |connections| {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while server.open_connections() != connections {
             assert!(Instant::now() < deadline, "not {connections}");
             std::thread::yield_now();
@@ -152,17 +152,20 @@ fn who_is_silent_or_does_not_read_is_let_go() {
     };
     wait_for(0);
 
-    let mut deaf = connect(&server);
-    deaf.write_all(b"GET /long HTTP/1.1\r\n\r\n").unwrap();
+    let mut stalled = connect(&server);
+    stalled.write_all(b"GET /long HTTP/1.1\r\n\r\n").unwrap();
     wait_for(1);
-    wait_for(0); // its thread has not waited for it any longer
-    let mut answer = Vec::new();
-    let _ = deaf.read_to_end(&mut answer);
-    assert!(answer.len() < 64 << 20, "only what fitted on the way");
+    wait_for(0); // response_timeout is over
+    let mut response = Vec::new();
+    let _ = stalled.read_to_end(&mut response);
+    assert!(
+        response.len() < 64 << 20,
+        "only what the socket buffers hold"
+    );
 }
 
 #[test]
-fn a_port_is_taken_by_one_alone() {
+fn a_port_belongs_to_one_process() {
     let server = start(Limits::default());
     let taken = Port::open(server.address()).unwrap_err();
     assert!(format!("{taken:#}").contains("in use"), "{taken:#}");
@@ -172,37 +175,39 @@ fn a_port_is_taken_by_one_alone() {
 }
 
 #[test]
-fn an_address_that_the_host_does_not_have_yet_is_taken_ahead() {
+fn an_address_that_the_host_does_not_have_yet_is_bound() {
     for address in ["192.0.2.1:0", "[2001:db8::1]:0"] {
         let port = Port::open(address.parse().unwrap()).expect(address);
-        let taken = Port::open(port.address()).expect_err("by one alone");
+        let taken = Port::open(port.address()).expect_err("the port is in use");
         assert!(format!("{taken:#}").contains("in use"), "{taken:#}");
     }
 }
 
 #[test]
-fn a_server_can_move_to_where_it_overlaps_itself() {
+fn a_server_can_move_to_an_address_that_overlaps_its_own() {
     let server = start(Limits::default());
     let everywhere = SocketAddr::new("0.0.0.0".parse().unwrap(), server.address().port());
-    Port::open(everywhere).expect_err("its own port is in the way");
+    Port::open(everywhere).expect_err("its own port is in use");
     let port = server
-        .open_beside(everywhere)
-        .expect("it makes room itself");
+        .open_port(everywhere)
+        .expect("the server shares its port with the new one");
     assert_eq!(
-        ask(&server, "GET /page HTTP/1.1\r\n\r\n").lines().last(),
+        request(&server, "GET /page HTTP/1.1\r\n\r\n")
+            .lines()
+            .last(),
         Some("a page"),
-        "the old one is answered until it goes"
+        "the old one is served until it is closed"
     );
     drop(server);
     let server = Server::start(port, Limits::default(), respond).unwrap();
-    let answer = ask(&server, "GET /page HTTP/1.1\r\n\r\n");
-    assert!(answer.ends_with("a page\n"), "{answer}");
-    Port::open(everywhere).expect_err("and nobody else gets in");
+    let response = request(&server, "GET /page HTTP/1.1\r\n\r\n");
+    assert!(response.ends_with("a page\n"), "{response}");
+    Port::open(everywhere).expect_err("no other process can share it");
 
     let other = start(Limits::default());
     server
-        .open_beside(other.address())
-        .expect_err("a port of somebody else is none");
-    let answer = ask(&server, "GET /page HTTP/1.1\r\n\r\n");
-    assert!(answer.ends_with("a page\n"), "and the old one stays");
+        .open_port(other.address())
+        .expect_err("the port of another server is in use");
+    let response = request(&server, "GET /page HTTP/1.1\r\n\r\n");
+    assert!(response.ends_with("a page\n"), "the old one stays");
 }

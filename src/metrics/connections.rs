@@ -1,4 +1,4 @@
-//! Connections, and the services that they go through: as the last sweep found them.
+//! Connections and the services that they use, as the last sweep counted them.
 
 use std::collections::BTreeMap;
 
@@ -14,48 +14,48 @@ use crate::model::service::BackendState;
 const CONNECTIONS: Family = gauge(
     "dpd_conntrack_connections",
     &["protocol", "state"],
-    "Connections that are not expired, as the last sweep found them.",
+    "Connections that have not expired, as counted by the last sweep.",
 );
 const INSERTED: Family = counter(
     "dpd_conntrack_inserted_entries_total",
     &[],
-    "Entries made in the tables of connections, two for each connection.",
+    "Entries inserted into the conntrack maps, two for each connection.",
 );
 const DELETED: Family = counter(
     "dpd_conntrack_deleted_entries_total",
     &[],
-    "Entries deleted from the tables of connections, by packets or because they expired.",
+    "Entries deleted from the conntrack maps, by a packet or by a sweep after they expired.",
 );
 const EVICTED: Family = counter(
     "dpd_conntrack_evicted_entries_total",
     &[],
-    "Entries that the kernel pushed out before their time, since a table was full.",
+    "Entries evicted by the kernel before they expired, since a conntrack map was full.",
 );
 const SWEEPS: Family = summary(
     "dpd_conntrack_sweep_duration_seconds",
-    "Walks over all connections, which take the expired away.",
+    "Sweeps, which walk over all connections and delete the expired ones.",
 );
 const SWEEPS_FAILED: Family = counter(
     "dpd_conntrack_sweep_failures_total",
     &[],
-    "Walks over all connections that broke off.",
+    "Sweeps that failed.",
 );
 const SWEPT: Family = gauge(
     "dpd_conntrack_last_sweep_timestamp_seconds",
     &[],
-    "When the connections were last walked over, in Unix time.",
+    "When the last sweep ended, in Unix time.",
 );
 const SERVICES: Family = gauge("dpd_services", &[], "Services of the file.");
 const BACKENDS: Family = gauge("dpd_backends", &["state"], "Backends of all services.");
 const SERVICE_CONNECTIONS: Family = gauge(
     "dpd_service_connections",
     &["service"],
-    "Connections through a service, as the last sweep found them.",
+    "Connections through a service, as counted by the last sweep.",
 );
 const BACKEND_CONNECTIONS: Family = gauge(
     "dpd_backend_connections",
     &["service", "backend"],
-    "Connections to a backend of a service, as the last sweep found them.",
+    "Connections to a backend of a service, as counted by the last sweep.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -103,7 +103,7 @@ fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> 
     write_services(page, catalog, &sweep.tally)
 }
 
-/// Every protocol and state has its series, so that one that runs dry shows as 0.
+/// Every protocol and state has its series, so that one without connections shows as 0.
 fn by_protocol(tally: &Tally) -> Vec<Series> {
     let names = Protocol::ALL.map(Protocol::name).into_iter();
     let names = names.chain(["other"]);

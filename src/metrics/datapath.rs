@@ -1,4 +1,4 @@
-//! Packets: what went through and what was dropped, by interface.
+//! Packets forwarded and dropped, by interface.
 
 use std::collections::HashMap;
 
@@ -12,32 +12,32 @@ use crate::model::status::Metric;
 const FORWARDED_PACKETS: Family = counter(
     "dpd_forwarded_packets_total",
     &["interface", "direction"],
-    "Packets that were let through, seen from the workload behind the interface.",
+    "Packets forwarded; directions are the workload's.",
 );
 const FORWARDED_BYTES: Family = counter(
     "dpd_forwarded_bytes_total",
     &["interface", "direction"],
-    "Bytes of the packets that were let through, from the network header on.",
+    "Bytes of the packets forwarded, from the network header on.",
 );
 const DROPPED_PACKETS: Family = counter(
     "dpd_dropped_packets_total",
     &["interface", "direction", "reason", "code"],
-    "Packets that were dropped, by the reason's words and number.",
+    "Packets dropped, by the reason's text and number.",
 );
 const DROPPED_BYTES: Family = counter(
     "dpd_dropped_bytes_total",
     &["interface", "direction", "reason", "code"],
-    "Bytes of the packets that were dropped, from the network header on.",
+    "Bytes of the packets dropped, from the network header on.",
 );
 const INTERFACES: Family = gauge(
     "dpd_interfaces",
     &["role", "state"],
-    "Interfaces of the file: those that are present, and those that are waited for.",
+    "Interfaces of the file: present, or pending because they do not exist yet or are skipped.",
 );
 const XDP: Family = gauge(
     "dpd_xdp_attached",
     &["interface", "mode"],
-    "Uplinks whose packets XDP sees: in the driver (native), or in the kernel's own receive path (generic).",
+    "Uplinks with the XDP program: in the driver (native), or in the kernel's receive path (generic).",
 );
 const PREFIXES: Family = gauge(
     "dpd_prefilter_prefixes",
@@ -47,12 +47,12 @@ const PREFIXES: Family = gauge(
 const PREFIX_DROPS: Family = counter(
     "dpd_prefilter_dropped_packets_total",
     &["table", "prefix"],
-    "Packets that XDP dropped, by the denied prefix; one that has dropped nothing has no series.",
+    "Packets dropped by XDP, by the denied prefix; a prefix without drops has no series.",
 );
 const MALFORMED: Family = counter(
     "dpd_xdp_malformed_frames_total",
     &[],
-    "Frames that XDP could not read as what they claim to be, and passed on.",
+    "Frames that XDP could not parse, and passed on to tc.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -90,7 +90,7 @@ fn write_counters(page: &mut Page, catalog: &Catalog, counters: &[Metric]) -> Re
         .collect();
     let interface = |metric: &Metric| {
         let name = names.get(&metric.ifindex).copied();
-        // Interface 0 stands for what belongs to none; one that just left the file has only its number.
+        // 0 is no interface; an interface that has left the file has only its number.
         name.map_or_else(|| metric.ifindex.to_string(), str::to_owned)
     };
     let (dropped, forwarded): (Vec<&Metric>, Vec<&Metric>) =
@@ -124,7 +124,7 @@ fn interfaces(catalog: &Catalog) -> Vec<Series> {
         .collect();
     let mut series = Vec::new();
     for (role, are_there) in [("endpoint", endpoints), ("uplink", uplinks)] {
-        for (state, wanted) in [("present", true), ("waiting", false)] {
+        for (state, wanted) in [("present", true), ("pending", false)] {
             let count = are_there.iter().filter(|there| **there == wanted).count();
             series.push((vec![role.to_owned(), state.to_owned()], count as f64));
         }

@@ -1,4 +1,4 @@
-//! What a page is made of.
+//! The data of a page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::model::status::{
     Attachment, ConntrackCounts, DriftCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
 
-/// Everything that is known at one time. `None` is what could not be read just now: its series are left out, and
-/// `dpd_collector_success` says so.
+/// Everything that is known at one time. `None` could not be read: its series are missing from the page, and
+/// `dpd_collector_success` is 0.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     pub version: &'static str,
@@ -22,11 +22,11 @@ pub struct Facts {
     /// Of that epoch.
     pub catalog: Arc<Catalog>,
     pub counters: Option<Vec<Metric>>,
-    /// By the rule's number.
+    /// By rule number.
     pub rule_hits: Option<BTreeMap<u32, u64>>,
-    /// By the prefix' number.
+    /// By prefix number.
     pub prefilter_hits: Option<BTreeMap<u32, u64>>,
-    /// Frames that XDP could not read.
+    /// Frames that XDP could not parse.
     pub malformed: Option<u64>,
     pub event_loss: Option<EventLoss>,
     pub maps: Option<Vec<MapStatus>>,
@@ -37,36 +37,36 @@ pub struct Facts {
     pub work: Work,
 }
 
-/// What the daemon has done since its start, and what it knows without asking the kernel.
+/// What the daemon has done since its start, and what it knows without reading from the kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Work {
-    /// When the datapath was last made to match the file, in seconds of Unix time.
+    /// When the file was last applied, in seconds of Unix time.
     pub file_applied_seconds: f64,
     pub file_failed: bool,
     pub reloads_done: u64,
     pub reloads_failed: u64,
-    /// The host's last change was not followed.
+    /// The last change of the host could not be followed.
     pub host_failed: bool,
     /// What the host lacks for the file.
     pub warnings: usize,
-    /// Comparing the datapath with what is wanted, and changing it.
+    /// Comparing the datapath with the configuration, and changing it.
     pub applies: Times,
     pub sweeps: Times,
     pub sweeps_failed: u64,
     /// The last sweep.
     pub sweep: Option<Sweep>,
     pub backends: BTreeMap<BackendState, u64>,
-    /// What something else did to the datapath and was undone.
+    /// Drift that was repaired.
     pub drift: DriftCounts,
     /// Events that were read.
     pub events: u64,
     /// Flows that observers were too slow for.
     pub observers_lost: u64,
-    /// Flows that should have gone to the journal and did not.
+    /// Flows that were not written to the journal.
     pub journal_lost: u64,
 }
 
-/// How often something was done, and how long that took in all.
+/// How often something was done, and how long it took in total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     pub count: u64,
@@ -80,7 +80,7 @@ impl Times {
     }
 }
 
-/// What a sweep over the connections found.
+/// What a sweep of the connections counted.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     /// When it ended, in seconds of Unix time.

@@ -1,25 +1,28 @@
-//! A family of metrics, and the page that families are written on.
+//! A family of metrics, and the page that families are written to.
 
 use anyhow::{Context, Result};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
-use super::SERIES_MAX;
 use super::facts::Times;
+
+/// The most series of a family with one for each object of the file: services, backends, rules, prefixes. A family that
+/// would have more is not written, and `dpd_metric_series_truncated` has their number.
+pub const SERIES_MAX: usize = 10_000;
 
 /// A metric with all its series.
 #[derive(Debug)]
 pub struct Family {
     pub name: &'static str,
     pub kind: Kind,
-    /// The names of the labels that tell its series apart.
+    /// The names of its series' labels.
     pub labels: &'static [&'static str],
     pub help: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows, but for a new start.
+    /// Only increases, until the next start.
     Counter,
     Gauge,
     /// A count and a sum of seconds.
@@ -27,7 +30,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Prometheus' word for it.
+    /// Its name in Prometheus.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -68,32 +71,32 @@ pub(super) const fn summary(name: &'static str, help: &'static str) -> Family {
     }
 }
 
-const WITHHELD: Family = gauge(
+const TRUNCATED: Family = gauge(
     "dpd_metric_series_truncated",
     &["metric"],
-    "Series of a metric that are left out since they are more than a server should be given.",
+    "Series of a metric that are missing from the page, as there are more than 10000 of them.",
 );
 const SUCCESS: Family = gauge(
     "dpd_collector_success",
     &["collector"],
-    "Whether this part of the facts could be read for this page.",
+    "Whether this part of the page could be read.",
 );
 
-pub(super) const FAMILIES: &[Family] = &[WITHHELD, SUCCESS];
+pub(super) const FAMILIES: &[Family] = &[TRUNCATED, SUCCESS];
 
 /// One series: the labels' values in the family's order, and its value.
 pub(super) type Series = (Vec<String>, f64);
 
-/// Text that grows family by family, so that a large one is never there twice.
+/// The text, written family by family, so that no large family is held twice.
 #[derive(Default)]
 pub(super) struct Page {
     text: String,
-    withheld: Vec<Series>,
+    truncated: Vec<Series>,
     success: Vec<Series>,
 }
 
 impl Page {
-    /// A family with its series; one without any is left out.
+    /// A family with its series; nothing for a family without any.
     pub fn write(
         &mut self,
         family: &Family,
@@ -123,15 +126,15 @@ impl Page {
         self.write(family, [(Vec::new(), value)])
     }
 
-    /// A family whose series are as many as the file has things of a kind: left out, and told, if they are too many.
+    /// A family with a series for each object of a kind in the file: only their number, if there are too many.
     pub fn write_bounded(
         &mut self,
         family: &Family,
         series: impl ExactSizeIterator<Item = Series>,
     ) -> Result<()> {
         if series.len() > SERIES_MAX {
-            let withheld = (vec![family.name.to_owned()], series.len() as f64);
-            self.withheld.push(withheld);
+            let truncated = (vec![family.name.to_owned()], series.len() as f64);
+            self.truncated.push(truncated);
             return Ok(());
         }
         self.write(family, series)
@@ -146,7 +149,7 @@ impl Page {
         self.encode(family, vec![metric])
     }
 
-    /// What was read, noted as such; `None` if it could not be.
+    /// The data of a collector, whose success is written to the page; `None` if it could not be read.
     pub fn take<'a, T>(&mut self, collector: &str, facts: &'a Option<T>) -> Option<&'a T> {
         let success = (vec![collector.to_owned()], f64::from(facts.is_some()));
         self.success.push(success);
@@ -155,7 +158,7 @@ impl Page {
 
     pub fn finish(mut self) -> Result<String> {
         for (family, series) in [
-            (&WITHHELD, std::mem::take(&mut self.withheld)),
+            (&TRUNCATED, std::mem::take(&mut self.truncated)),
             (&SUCCESS, std::mem::take(&mut self.success)),
         ] {
             self.write(family, series)?;

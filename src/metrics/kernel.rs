@@ -1,4 +1,4 @@
-//! What the kernel holds for us: maps and programs.
+//! Maps and programs in the kernel.
 
 use anyhow::Result;
 
@@ -10,22 +10,22 @@ const ENTRIES: Family = gauge("dpd_map_entries", &["map"], "Entries in a map.");
 const MAX_ENTRIES: Family = gauge(
     "dpd_map_max_entries",
     &["map"],
-    "Entries that a map has room for.",
+    "Entries that a map may have.",
 );
 const MEMORY: Family = gauge(
     "dpd_map_memory_bytes",
     &["map"],
-    "Memory that a map takes, as the kernel says.",
+    "Memory of a map, as reported by the kernel.",
 );
 const VERIFIED: Family = gauge(
     "dpd_program_verified_instructions",
     &["program"],
-    "Instructions that the kernel's verifier went through for a program; its limit is a million.",
+    "Instructions that the kernel's verifier processed for a program; its limit is a million.",
 );
 const JITED: Family = gauge(
     "dpd_program_jited_bytes",
     &["program"],
-    "Size of a program's machine code; 0 if it is not compiled.",
+    "Size of a program's machine code; 0 if it is not JIT-compiled.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[ENTRIES, MAX_ENTRIES, MEMORY, VERIFIED, JITED];
@@ -41,7 +41,7 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
 }
 
 fn write_maps(page: &mut Page, maps: &[MapStatus]) -> Result<()> {
-    // Kinds that are always full have no fill to tell of.
+    // Arrays and rings have no number of entries.
     let hashes = || maps.iter().filter_map(|map| Some((map, map.entries?)));
     let label = |map: &MapStatus| vec![map.name.clone()];
     let entries = hashes().map(|(map, entries)| (label(map), entries as f64));

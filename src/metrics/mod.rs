@@ -1,6 +1,6 @@
-//! Metrics: what is known of the daemon and its datapath becomes a page of Prometheus' text format.
+//! Metrics of the daemon and its datapath, as a page in Prometheus' text format.
 //!
-//! Pure: `daemon` gathers the facts, and serves the page.
+//! Pure: `daemon` collects the facts, and serves the page.
 
 mod connections;
 mod datapath;
@@ -12,7 +12,7 @@ mod process;
 mod work;
 
 pub use facts::{Facts, Sweep, Times, Work};
-pub use family::{Family, Kind};
+pub use family::{Family, Kind, SERIES_MAX};
 
 use anyhow::Result;
 use family::Page;
@@ -20,11 +20,7 @@ use family::Page;
 /// The page's media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Series of one family that tells things apart of which the file may have any number: services, backends, rules,
-/// prefixes. A family that would have more is left out, and `dpd_metric_series_truncated` says of how many.
-pub const SERIES_MAX: usize = 10_000;
-
-/// Everything that a page may have, in its order.
+/// All families, in the page's order.
 pub fn families() -> impl Iterator<Item = &'static Family> {
     [
         datapath::FAMILIES,
@@ -42,7 +38,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
 /// The page.
 ///
 /// # Errors
-/// If a family breaks the format's rules, which no fact makes it do.
+/// If a family is invalid in the text format, which no data makes it.
 pub fn page(facts: &Facts) -> Result<String> {
     let mut page = Page::default();
     datapath::write(&mut page, facts)?;

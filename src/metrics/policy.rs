@@ -1,4 +1,4 @@
-//! Policy: which rules decide.
+//! Policy rules and their hits.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ const RULES: Family = gauge("dpd_policy_rules", &[], "Rules of all policies.");
 const HITS: Family = counter(
     "dpd_policy_rule_hits_total",
     &["rule", "action"],
-    "Connections that a rule let through, each once, and packets that it refused.",
+    "Connections that an allow rule accepted, each once, or packets that a deny rule dropped.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[RULES, HITS];

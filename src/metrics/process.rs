@@ -8,27 +8,27 @@ use super::family::{Family, Page, counter, gauge};
 const CPU: Family = counter(
     "process_cpu_seconds_total",
     &[],
-    "CPU time of the daemon, in its own code and in the kernel for it.",
+    "CPU time of the daemon, user and system.",
 );
 const RESIDENT: Family = gauge(
     "process_resident_memory_bytes",
     &[],
-    "Memory of the daemon that is in RAM.",
+    "Resident memory of the daemon.",
 );
 const VIRTUAL: Family = gauge(
     "process_virtual_memory_bytes",
     &[],
-    "Address space of the daemon.",
+    "Virtual memory of the daemon.",
 );
 const OPEN_FDS: Family = gauge(
     "process_open_fds",
     &[],
-    "File descriptors that the daemon has open.",
+    "Open file descriptors of the daemon.",
 );
 const MAX_FDS: Family = gauge(
     "process_max_fds",
     &[],
-    "File descriptors that the daemon may have open.",
+    "Limit of the daemon's open file descriptors.",
 );
 const THREADS: Family = gauge("process_threads", &[], "Threads of the daemon.");
 const STARTED: Family = gauge(

@@ -1,4 +1,4 @@
-//! The page: what stands on it, that Prometheus takes it, and what is left out of it.
+//! The page: its series, that Prometheus accepts it, and what is truncated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -81,8 +81,8 @@ fn counters() -> Vec<Metric> {
     vec![
         counter(11, 0, 9),
         counter(11, 133, 2),
-        // An interface that has just left the file.
         counter(11, 181, 1),
+        // An interface that has just left the file.
         counter(12, 133, 1),
     ]
 }
@@ -130,7 +130,7 @@ fn work() -> Work {
     }
 }
 
-/// Something of everything.
+/// Data for every family.
 fn facts(backends: u32) -> Facts {
     let map = |name: &str, entries, max_entries| MapStatus {
         name: name.to_owned(),
@@ -199,7 +199,7 @@ fn written(page: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn what_is_known_stands_on_the_page() {
+fn facts_are_written_as_series() {
     let page = page(&facts(2)).unwrap();
     let series = series(&page);
     let rows = [
@@ -223,7 +223,7 @@ fn what_is_known_stands_on_the_page() {
             r#"dpd_dropped_bytes_total{interface="12",direction="ingress",reason="policy denied: no rule",code="133"}"#,
             "60",
         ),
-        (r#"dpd_interfaces{role="uplink",state="waiting"}"#, "1"),
+        (r#"dpd_interfaces{role="uplink",state="pending"}"#, "1"),
         (r#"dpd_xdp_attached{interface="ens5",mode="native"}"#, "1"),
         (r#"dpd_prefilter_prefixes{table="abusers"}"#, "1"),
         ("dpd_xdp_malformed_frames_total", "17"),
@@ -290,16 +290,16 @@ fn what_is_known_stands_on_the_page() {
 
 #[test]
 fn every_family_is_listed_and_written() {
-    // One page has everything but what is withheld, the other that.
+    // One page has all families but the truncated one, the other has that.
     let mut listed: Vec<(&str, &str)> = families()
         .map(|family| (family.name, family.kind.name()))
         .collect();
-    let (page, withheld) = (
+    let (page, truncated) = (
         page(&facts(2)).unwrap(),
         page(&facts(SERIES_MAX as u32 + 1)).unwrap(),
     );
     let mut found = written(&page);
-    let last = written(&withheld);
+    let last = written(&truncated);
     found.extend(
         last.iter()
             .filter(|family| family.0 == "dpd_metric_series_truncated"),
@@ -310,8 +310,8 @@ fn every_family_is_listed_and_written() {
 }
 
 #[test]
-fn prometheus_own_judge_has_nothing_to_say() {
-    let mut judge = Command::new("promtool")
+fn promtool_finds_no_problem() {
+    let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -319,30 +319,30 @@ fn prometheus_own_judge_has_nothing_to_say() {
         .spawn()
         .expect("run promtool (of the package prometheus)");
     let page = page(&facts(SERIES_MAX as u32 + 1)).unwrap();
-    let mut stdin = judge.stdin.take().unwrap();
+    let mut stdin = promtool.stdin.take().unwrap();
     stdin.write_all(page.as_bytes()).unwrap();
     drop(stdin);
-    let said = judge.wait_with_output().unwrap();
-    let words = [said.stdout, said.stderr].concat();
-    let words = String::from_utf8_lossy(&words);
-    assert!(said.status.success() && words.is_empty(), "{words}");
+    let output = promtool.wait_with_output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success() && text.is_empty(), "{text}");
 }
 
 #[test]
-fn what_is_too_much_is_withheld_and_told() {
+fn too_many_series_are_truncated_and_counted() {
     let page = page(&facts(SERIES_MAX as u32 + 1)).unwrap();
     let series = series(&page);
-    let withheld = r#"dpd_metric_series_truncated{metric="dpd_backend_connections"}"#;
-    assert_eq!(series.get(withheld), Some(&"10001"));
+    let truncated = r#"dpd_metric_series_truncated{metric="dpd_backend_connections"}"#;
+    assert_eq!(series.get(truncated), Some(&"10001"));
     let backends = series.keys();
     let backends = backends.filter(|name| name.starts_with("dpd_backend_connections"));
     assert_eq!(backends.count(), 0);
     let services = r#"dpd_service_connections{service="kube-dns"}"#;
-    assert_eq!(series.get(services), Some(&"3"), "their service is told");
+    assert_eq!(series.get(services), Some(&"3"), "services are few enough");
 }
 
 #[test]
-fn what_can_not_be_read_hides_nothing_else() {
+fn a_part_that_can_not_be_read_hides_no_other() {
     let facts = Facts {
         maps: None,
         counters: None,

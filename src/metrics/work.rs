@@ -1,11 +1,11 @@
-//! The daemon at work: configuration, events, and which daemon it is.
+//! The daemon's work: configuration, drift and events, and its version.
 
 use anyhow::Result;
 
 use super::facts::Facts;
 use super::family::{Family, Page, counter, gauge, summary};
 
-const BUILD: Family = gauge("dpd_build_info", &["version"], "Which daemon this is.");
+const BUILD: Family = gauge("dpd_build_info", &["version"], "The daemon's version.");
 const REVISION: Family = gauge(
     "dpd_config_revision",
     &[],
@@ -19,31 +19,31 @@ const SUCCESSFUL: Family = gauge(
 const APPLIED: Family = gauge(
     "dpd_config_last_reload_success_timestamp_seconds",
     &[],
-    "When the datapath was last made to match the file, in Unix time.",
+    "When the file was last applied, in Unix time.",
 );
 const RELOADS: Family = counter(
     "dpd_config_reloads_total",
     &["result"],
-    "Readings of the file, the first included, by whether it could be applied.",
+    "Reloads of the file, the first included, by whether it could be applied.",
 );
 const APPLIES: Family = summary(
     "dpd_config_apply_duration_seconds",
-    "Comparisons of the datapath with what is wanted, with the changes that came of them.",
+    "Comparisons of the datapath with the configuration, the resulting changes included.",
 );
 const HOST: Family = gauge(
     "dpd_host_sync_last_successful",
     &[],
-    "Whether the host's last change, as of an interface, could be followed.",
+    "Whether the last change of the host, such as of an interface, could be followed.",
 );
 const WARNINGS: Family = gauge(
     "dpd_host_warnings",
     &[],
-    "Things that the host lacks for the file; dpd status names them.",
+    "What the host lacks for the file; see dpd status.",
 );
 const DRIFT: Family = counter(
     "dpd_drift_repaired_total",
     &["kind"],
-    "What something else did to the datapath and the daemon put back: attachments, tables, pins, or the epoch.",
+    "Changes of the datapath by other programs that the daemon repaired: attachments, tables, pins, or the epoch.",
 );
 const EVENTS: Family = counter(
     "dpd_events_read_total",
@@ -53,7 +53,7 @@ const EVENTS: Family = counter(
 const LOST: Family = counter(
     "dpd_events_lost_total",
     &["cause"],
-    "Events that somebody did not get: the ring was full, they were over events.rate, or an observer was too slow.",
+    "Lost events: the ring was full, they were over events.rate, or an observer or the journal was too slow.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The state of the daemon, as sent over its socket.
+/// The status that the daemon reports on its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
     pub pid: u32,
@@ -14,28 +14,23 @@ pub struct DaemonStatus {
     pub config: String,
     /// The whole error of the last attempt to apply the file; `None`: the datapath matches the file.
     pub last_error: Option<String>,
-    /// Finished reloads by request, successful or not; `None`: the daemon is an older version.
-    #[serde(default)]
-    pub reloads: Option<u64>,
-    /// A reload by request is in progress.
-    #[serde(default)]
+    /// Completed reloads, successful or not: how often it has read the file on request.
+    pub reloads: u64,
+    /// Another one is running.
     pub is_reloading: bool,
-    /// The error of the last reload by request; `None`: it was successful.
-    #[serde(default)]
+    /// Why the last of them did not apply the file; `None`: it did.
     pub reload_error: Option<String>,
     /// Seconds since the live configuration was applied.
     pub applied_seconds_ago: u64,
-    /// Interfaces of the file that are pending.
-    pub waiting: Vec<String>,
+    /// Interfaces of the file that do not exist yet, or are skipped.
+    pub pending: Vec<String>,
     /// What the host lacks for the file, each with the command that fixes it.
     pub warnings: Vec<String>,
     /// Flows that slow observers lost.
     pub observers_lost: u64,
-    /// Recent drops; `None`: the daemon is an older version.
-    #[serde(default)]
+    /// Drops of the last minute.
     pub recent_drops: Option<RecentDrops>,
-    /// Flows that were lost on the way to the journal.
-    #[serde(default)]
+    /// Flows that were not written to the journal.
     pub journal_lost: u64,
     pub drift: DriftCounts,
 }
@@ -63,14 +58,14 @@ impl std::ops::AddAssign for Amount {
     }
 }
 
-/// Drift that was repaired since the start of the daemon.
+/// Drift that the daemon has repaired since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftCounts {
     /// Interfaces whose hooks had lost programs, or had others instead.
     pub attachments: u64,
-    /// Changes of the live revision by others.
+    /// Times that another revision had been made live.
     pub epoch: u64,
-    /// Pins that were removed or replaced.
+    /// Pins that were missing or replaced.
     pub pins: u64,
     /// Tables that were replaced in their slot.
     pub tables: u64,
@@ -87,7 +82,7 @@ impl DriftCounts {
     }
 }
 
-/// Kinds of drift.
+/// What other programs can change in the datapath.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DriftKind {
     Attachment,
@@ -96,7 +91,7 @@ pub enum DriftKind {
     Table,
 }
 
-/// One repaired drift.
+/// One change by another program, which was repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
     pub kind: DriftKind,
@@ -137,8 +132,8 @@ pub struct Attachment {
     /// `tcx` or `clsact`; for XDP `native` or `generic`.
     pub mechanism: String,
     pub program: String,
-    /// Programs of others that see a packet before ours.
-    pub ahead: Vec<String>,
+    /// The programs of others that see a packet before this one.
+    pub other_programs_first: Vec<String>,
 }
 
 /// A counter of packets by reason, direction and interface.

@@ -1,48 +1,41 @@
-//! What the host lacks for the file, each with the command that mends it. Reads only, and needs no privilege.
+//! What the host lacks for the file, each with the command that fixes it. Only reads, and needs no privilege.
 //!
-//! Delivery between local endpoints needs nothing of the host. What an endpoint sends to the world goes up to the
-//! host's stack, which forwards it only if forwarding is on; what comes back, and what the host itself sends,
-//! finds its way to the endpoint by the host's routes. The reverse path filter asks the same routes, and so needs
-//! no mending of its own where they are right.
+//! Delivery between local endpoints needs nothing of the host. What an endpoint sends to the world goes to the host's
+//! stack, which forwards it only if forwarding is on; replies, and what the host itself sends, reach the endpoint by
+//! the host's routes. The reverse path filter looks up the same routes, and needs no fix where they are right.
 //!
-//! Between hosts the routes are asked by dpd itself: for the next hop of what an endpoint sends, which the kernel
-//! tells only where the interface forwards.
+//! Between hosts dpd itself looks up the routes, for the next hop of what an endpoint sends: the kernel's FIB lookup
+//! fails where the interface does not forward.
 
+mod endpoint;
 mod node;
+mod sysctl;
 mod uplink;
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
 use ipnet::IpNet;
 
+use self::endpoint::{Endpoint, interface_name};
+use self::sysctl::{is_known, is_on, is_strict, set};
 use self::uplink::Uplink;
 use super::route::{Route, look_up};
 use super::rtnetlink::Rtnetlink;
 use crate::config::{Config, Interface};
-use crate::model::host::{HostState, Link};
+use crate::model::host::HostState;
 
-/// One endpoint of the file whose interface is there.
-struct Endpoint<'a> {
-    interface: &'a str,
-    link: &'a Link,
-    addresses: &'a [IpNet],
-}
-
-/// What the host lacks for the file: sentences, in the order in which their commands are to be given.
+/// What the host lacks for the file: sentences, in the order in which their commands are to be run.
 ///
-/// Looks at the network namespace of the calling thread, of which `world` is the snapshot. Endpoints that are not
-/// there are left out: nothing can be said of them but that they are waited for.
-pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
+/// Reads the network namespace of the calling thread, of which `host` is the snapshot. Pending endpoints lack nothing.
+pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
     let endpoints: Vec<_> = config
         .interfaces
         .iter()
         .filter_map(|(interface, role)| match role {
             Interface::Endpoint { addresses, .. } => Some(Endpoint {
                 interface,
-                link: world.links.get(interface)?,
+                link: host.links.get(interface)?,
                 addresses,
             }),
             Interface::Uplink { .. } => None,
@@ -50,7 +43,7 @@ pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
         .collect();
     let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
-    let (uplinks, of_uplinks) = uplink::check(config, world);
+    let (uplinks, of_uplinks) = uplink::check(config, host);
     lacks.extend(of_uplinks);
     for family in &Family::ALL {
         lacks.extend(check_forwarding(family, &endpoints, &uplinks));
@@ -58,19 +51,19 @@ pub fn checks(config: &Config, world: &HostState) -> Vec<String> {
     let mut rtnetlink = match Rtnetlink::open() {
         Ok(rtnetlink) => rtnetlink,
         Err(error) => {
-            lacks.push(format!("look at the host's routes: {error}"));
+            lacks.push(format!("read the host's routes: {error}"));
             return lacks;
         }
     };
-    lacks.extend(check_routes(&mut rtnetlink, world, &endpoints));
-    // Where no uplink is there, the routes through it can't be either.
+    lacks.extend(check_routes(&mut rtnetlink, host, &endpoints));
+    // Without an uplink there are no routes through it.
     if !uplinks.is_empty() {
-        let host = node::Host {
-            world,
+        let present = node::Present {
+            host,
             endpoints: &endpoints,
             uplinks: &uplinks,
         };
-        lacks.extend(node::check(config, &host, &mut rtnetlink));
+        lacks.extend(node::check(config, &present, &mut rtnetlink));
     }
     lacks
 }
@@ -89,20 +82,20 @@ fn check_ipv6(endpoint: &Endpoint<'_>) -> Option<String> {
     let switch = format!("ipv6/conf/{interface}/disable_ipv6");
     let is_needed = endpoint.addresses.iter().any(Family::IPV6.has);
     (is_needed && is_on(&switch)?).then(|| {
-        let mend = set(&switch, 0);
-        format!("IPv6 is off on {interface}, the host can't reach the workload by it: {mend}")
+        let fix = set(&switch, 0);
+        format!("IPv6 is off on {interface}, the host can't reach the workload by it: {fix}")
     })
 }
 
-/// An address family and where the kernel keeps its switches.
+/// An address family with its sysctls.
 struct Family {
     name: &'static str,
     /// Forwarding of the whole host; writing it writes that of every interface.
     forwarding: &'static str,
-    /// The folder of the interfaces' own switches.
+    /// The folder of the interfaces' sysctls.
     interfaces: &'static str,
     has: fn(&IpNet) -> bool,
-    /// Commands to give before forwarding is turned on.
+    /// Commands to run before forwarding is turned on.
     before_forwarding: fn(&[Uplink<'_>]) -> String,
 }
 
@@ -124,7 +117,7 @@ impl Family {
     const ALL: [Family; 2] = [Family::IPV4, Family::IPV6];
 }
 
-/// Whether the host forwards what the endpoints of a family send to the world.
+/// Whether the host forwards what the endpoints of a family send to the host.
 fn check_forwarding(
     family: &Family,
     endpoints: &[Endpoint<'_>],
@@ -139,15 +132,15 @@ fn check_forwarding(
         return Vec::new();
     }
     match is_on(family.forwarding) {
-        None if is_known(family.forwarding) => Vec::new(), // and can't be read just now
+        None if is_known(family.forwarding) => Vec::new(), // it can't be read now
         None => vec![format!(
             "this kernel runs without {name}, which endpoints have addresses of: boot it with {name}"
         )],
         Some(false) => {
             let keep = (family.before_forwarding)(uplinks);
-            let mend = format!("{keep}{}", set(family.forwarding, 1));
+            let fix = format!("{keep}{}", set(family.forwarding, 1));
             vec![format!(
-                "{name} forwarding is off, nothing passes between endpoints and other hosts: {mend}"
+                "{name} forwarding is off, nothing passes between endpoints and other hosts: {fix}"
             )]
         }
         Some(true) => {
@@ -166,8 +159,10 @@ fn check_forwarding_from(family: &Family, interface: &str) -> Option<String> {
     let name = family.name;
     let switch = format!("{}/{interface}/forwarding", family.interfaces);
     (!is_on(&switch)?).then(|| {
-        let mend = set(&switch, 1);
-        format!("{name} forwarding is off on {interface}, nothing from there gets to other hosts: {mend}")
+        let fix = set(&switch, 1);
+        format!(
+            "{name} forwarding is off on {interface}, nothing from there gets to other hosts: {fix}"
+        )
     })
 }
 
@@ -176,25 +171,25 @@ fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
     let switch = format!("{}/{interface}/forwarding", family.interfaces);
     (!is_on(&switch)?).then(|| {
         let keep = (family.before_forwarding)(std::slice::from_ref(uplink));
-        let mend = set(&switch, 1);
+        let fix = set(&switch, 1);
         format!(
-            "{name} forwarding is off on uplink {interface}, nothing from there is routed on: {keep}{mend}"
+            "{name} forwarding is off on uplink {interface}, nothing from there is forwarded: {keep}{fix}"
         )
     })
 }
 
-/// Whether the host's own routing leads to each address of each endpoint.
+/// Whether the host has a route to each address of each endpoint.
 fn check_routes(
     rtnetlink: &mut Rtnetlink,
-    world: &HostState,
+    host: &HostState,
     endpoints: &[Endpoint<'_>],
 ) -> Vec<String> {
     let mut lacks = Vec::new();
     for endpoint in endpoints {
         for prefix in endpoint.addresses {
-            match check_route(rtnetlink, world, endpoint, prefix) {
+            match check_route(rtnetlink, host, endpoint, prefix) {
                 Ok(lack) => lacks.extend(lack),
-                Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
+                Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
             }
         }
     }
@@ -203,21 +198,21 @@ fn check_routes(
 
 fn check_route(
     rtnetlink: &mut Rtnetlink,
-    world: &HostState,
+    host: &HostState,
     endpoint: &Endpoint<'_>,
     prefix: &IpNet,
 ) -> io::Result<Option<String>> {
     let interface = endpoint.interface;
-    if is_whole(prefix) && world.addresses.contains(&prefix.addr()) {
+    if is_whole(prefix) && host.addresses.contains(&prefix.addr()) {
         let own = prefix.addr();
         return Ok(Some(format!(
-            "{own} of endpoint {interface} is an address of the host too, which keeps its packets: find it with \
-             'ip address show to {own}' and take it away with 'ip address delete'"
+            "{own} of endpoint {interface} is an address of the host too, which receives its packets: find it with \
+             'ip address show to {own}' and remove it with 'ip address delete'"
         )));
     }
-    let leads = match look_up(rtnetlink, sample(world, prefix))? {
+    let leads = match look_up(rtnetlink, sample(host, prefix))? {
         Route::Through { ifindex, .. } if ifindex == endpoint.link.ifindex => return Ok(None),
-        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(world, ifindex)),
+        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(host, ifindex)),
         Route::Other => "does not lead to an interface".to_owned(),
         Route::None => "is missing".to_owned(),
     };
@@ -226,9 +221,9 @@ fn check_route(
     } else {
         String::new()
     };
-    let mend = route_command(endpoint, prefix);
+    let fix = route_command(endpoint, prefix);
     Ok(Some(format!(
-        "the host's route to {prefix} of endpoint {interface} {leads}{filter}: {mend}"
+        "the host's route to {prefix} of endpoint {interface} {leads}{filter}: {fix}"
     )))
 }
 
@@ -237,17 +232,17 @@ fn is_whole(prefix: &IpNet) -> bool {
     prefix.prefix_len() == prefix.max_prefix_len()
 }
 
-/// An address of the prefix to ask a route for: not the host's own, which may be the workloads' gateway, and not
-/// the first, which a subnet's route answers as a broadcast address.
-fn sample(world: &HostState, prefix: &IpNet) -> IpAddr {
+/// An address of the prefix to look up a route for: not the host's own, which may be the workloads' gateway, and not
+/// the first of a subnet, which is its broadcast address.
+fn sample(host: &HostState, prefix: &IpNet) -> IpAddr {
     prefix
         .hosts()
-        .find(|address| !world.addresses.contains(address))
+        .find(|address| !host.addresses.contains(address))
         .unwrap_or(prefix.addr())
 }
 
-/// The command that makes the route. What is routed behind a workload goes by way of the workload's own address:
-/// nobody there answers for the others.
+/// The command that adds the route. A prefix behind a workload is routed via the workload's own address: the workload
+/// answers no ARP for addresses of the prefix.
 fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
     let interface = endpoint.interface;
     let gateway = endpoint
@@ -264,85 +259,26 @@ fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
     }
 }
 
-fn interface_name(world: &HostState, ifindex: u32) -> String {
-    world
-        .links
-        .iter()
-        .find(|(_, link)| link.ifindex == ifindex)
-        .map_or_else(|| format!("interface {ifindex}"), |(name, _)| name.clone())
-}
-
-/// Whether the kernel drops from `interface` what it would not route back there. It takes the larger of the host's
-/// number and the interface's: 1 is strict, 2 is loose.
-fn is_strict(interface: &str, prefix: &IpNet) -> bool {
-    let value = |name: &str| read(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
-    prefix.addr().is_ipv4() && value("all").max(value(interface)) == 1
-}
-
-fn is_on(path: &str) -> Option<bool> {
-    read(path).map(|value| value != 0)
-}
-
-fn is_known(path: &str) -> bool {
-    Path::new("/proc/sys/net").join(path).exists()
-}
-
-/// A number below `/proc/sys/net`; `None` where this kernel has none.
-fn read(path: &str) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
-    text.trim().parse().ok()
-}
-
-/// The command that writes a number below `/proc/sys/net`. `sysctl` has dots for slashes, and slashes for the dots
-/// of an interface's name.
-fn set(path: &str, value: u32) -> String {
-    let swap = |c| match c {
-        '/' => '.',
-        '.' => '/',
-        other => other,
-    };
-    let name: String = path.chars().map(swap).collect();
-    format!("sysctl -w net.{name}={value}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_route_is_asked_for_by_an_address_that_only_the_endpoint_has() {
+    fn a_route_is_looked_up_for_an_address_that_only_the_endpoint_has() {
         let rows = [
-            (
-                "10.9.0.0/24",
-                "10.9.0.1",
-                "a subnet's first address is not asked for",
-            ),
-            (
-                "10.200.0.64/32",
-                "10.200.0.64",
-                "one address is asked for itself",
-            ),
+            ("10.9.0.0/24", "10.9.0.1", "not a subnet's first address"),
+            ("10.200.0.64/32", "10.200.0.64", "a single address"),
             ("10.0.0.2/31", "10.0.0.2", "a pair has no broadcast address"),
-            (
-                "192.0.2.0/24",
-                "192.0.2.2",
-                "the host's own address is not asked for",
-            ),
+            ("192.0.2.0/24", "192.0.2.2", "not the host's own address"),
             ("fd00::/64", "fd00::", "IPv6 has no broadcast address"),
         ];
-        let world = HostState {
+        let host = HostState {
             addresses: ["192.0.2.1".parse().unwrap()].into(),
             ..HostState::default()
         };
         for (prefix, expected, why) in rows {
-            let asked = sample(&world, &prefix.parse().unwrap());
-            assert_eq!(asked.to_string(), expected, "{why}");
+            let address = sample(&host, &prefix.parse().unwrap());
+            assert_eq!(address.to_string(), expected, "{why}");
         }
-    }
-
-    #[test]
-    fn sysctl_names_have_dots_for_slashes_and_slashes_for_dots() {
-        let command = set("ipv4/conf/eth0.100/forwarding", 1);
-        assert_eq!(command, "sysctl -w net.ipv4.conf.eth0/100.forwarding=1");
     }
 }

@@ -1,4 +1,4 @@
-//! Traffic control's filters at an interface's hooks, whoever put them there.
+//! The tc filters on an interface's clsact hooks, dpd's and others.
 
 use anyhow::{Context, Result};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -18,16 +18,19 @@ const HOOKS: [TcHandle; 2] = [
     },
 ];
 
-/// Whether an interface of the calling thread's namespace has filters on its clsact qdisc. One without the qdisc, or
-/// one that is gone, has none.
+/// Whether an interface of the calling thread's namespace has filters on its clsact qdisc. An interface that has no
+/// such qdisc, or does not exist, has none.
+///
+/// # Errors
+/// If netlink fails.
 pub fn has_filters(ifindex: u32) -> Result<bool> {
     let mut rtnetlink = Rtnetlink::open().context("open an rtnetlink socket")?;
     for hook in HOOKS {
-        let mut question = TcMessage::default();
-        question.header.index = ifindex as i32;
-        question.header.parent = hook;
+        let mut request = TcMessage::default();
+        request.header.index = ifindex as i32;
+        request.header.parent = hook;
         let filters = rtnetlink
-            .dump(RouteNetlinkMessage::GetTrafficFilter(question))
+            .dump(RouteNetlinkMessage::GetTrafficFilter(request))
             .with_context(|| format!("list the filters of interface {ifindex}"))?;
         if !filters.is_empty() {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! The host as its kernel tells it: interfaces, addresses, and what it lacks. Nothing here changes the host.
+//! The host by rtnetlink: interfaces, addresses, and what it lacks. Nothing here changes the host.
 
 mod checks;
 mod filter;

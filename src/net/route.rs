@@ -1,4 +1,4 @@
-//! Where the host's own routing sends a packet.
+//! The host's route to an address.
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -13,35 +13,38 @@ use super::rtnetlink::{self, Rtnetlink};
 /// Bytes of `struct rtmsg`, and the attribute that names the interface (`linux/rtnetlink.h`).
 const ROUTE_HEADER: usize = 12;
 const RTA_OIF: u16 = 4;
-/// The attribute that names the next router.
+/// The attribute with the next hop.
 const RTA_GATEWAY: u16 = 5;
 
-/// The answer for one address.
+/// The route to one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Out of the interface with this index; without a gateway to a neighbour.
+    /// Through the interface with this index; without a gateway the address is on link.
     Through {
         ifindex: u32,
         gateway: Option<IpAddr>,
     },
-    /// To the host itself, or to nobody alone: a broadcast or multicast address.
+    /// Local, broadcast or multicast.
     Other,
     None,
 }
 
-/// Asks the kernel where the host would send a packet for `address`.
+/// Looks up the host's route to `address`.
+///
+/// # Errors
+/// If netlink fails.
 pub fn look_up(rtnetlink: &mut Rtnetlink, address: IpAddr) -> io::Result<Route> {
-    let mut question = RouteMessage::default();
+    let mut request = RouteMessage::default();
     let (family, bits, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
         IpAddr::V6(v6) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(v6)),
     };
-    question.header.address_family = family;
-    question.header.destination_prefix_length = bits;
-    question.attributes = vec![RouteAttribute::Destination(destination)];
-    let answer = match rtnetlink.get(RouteNetlinkMessage::GetRoute(question)) {
-        Ok(answer) => answer,
-        // What the kernel says to no route at all, and to one that is unreachable, prohibited or a black hole.
+    request.header.address_family = family;
+    request.header.destination_prefix_length = bits;
+    request.attributes = vec![RouteAttribute::Destination(destination)];
+    let reply = match rtnetlink.get(RouteNetlinkMessage::GetRoute(request)) {
+        Ok(reply) => reply,
+        // The kernel's errors for no route, and for one that is unreachable, prohibited or a blackhole.
         Err(error)
             if matches!(
                 error.kind(),
@@ -55,9 +58,9 @@ pub fn look_up(rtnetlink: &mut Rtnetlink, address: IpAddr) -> io::Result<Route> 
         }
         Err(error) => return Err(error),
     };
-    let header = RouteHeader::parse(&answer.body).map_err(io::Error::other)?;
+    let header = RouteHeader::parse(&reply.body).map_err(io::Error::other)?;
     let attribute = |wanted| {
-        let mut attributes = answer.attributes(ROUTE_HEADER);
+        let mut attributes = reply.attributes(ROUTE_HEADER);
         attributes
             .find(|(kind, _)| *kind == wanted)
             .map(|(_, value)| value)

@@ -1,7 +1,7 @@
-//! Questions to the kernel's rtnetlink and their answers, one at a time.
+//! Requests to the kernel's rtnetlink, one at a time.
 //!
-//! Answers are kept as bytes and read attribute by attribute, only those that are needed: a name that is not
-//! UTF-8, which a workload may give its own interface, or an attribute of a newer kernel then spoils nothing.
+//! Replies are kept as bytes, and only the needed attributes are parsed: a name that is not UTF-8, which a workload may
+//! give its interface, or an attribute of a newer kernel is no error then.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,40 +17,40 @@ use netlink_sys::{Socket, SocketAddr};
 /// The kernel sends at most 32 KiB of a dump at once, and more only where one message is larger.
 const BUFFER: usize = 64 * 1024;
 
-/// A dump during which the tables changed is asked for again, so many times.
+/// How often a dump is repeated during which the kernel's table changed.
 const DUMP_TRIES: usize = 32;
 
-/// A socket for questions.
+/// A socket for requests.
 pub struct Rtnetlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-/// One message of an answer: the fixed header of its kind, then attributes.
+/// One message of a reply: the fixed header of its kind, then attributes.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Reply {
     pub body: Vec<u8>,
 }
 
-impl NetlinkDeserializable for Answer {
+impl NetlinkDeserializable for Reply {
     type Error = io::Error;
 
-    fn deserialize(_: &NetlinkHeader, body: &[u8]) -> Result<Answer, io::Error> {
-        Ok(Answer {
+    fn deserialize(_: &NetlinkHeader, body: &[u8]) -> Result<Reply, io::Error> {
+        Ok(Reply {
             body: body.to_vec(),
         })
     }
 }
 
-impl Answer {
-    /// The attributes behind a fixed header of `header` bytes, as (kind, value). Broken ones end the list.
+impl Reply {
+    /// The attributes after a fixed header of `header` bytes, as (kind, value), up to the first malformed one.
     pub fn attributes(&self, header: usize) -> impl Iterator<Item = (u16, &[u8])> {
         attributes(self.body.get(header..).unwrap_or_default())
     }
 }
 
-/// The attributes that lie in `bytes`, as (kind, value). Broken ones end the list.
+/// The attributes in `bytes`, as (kind, value), up to the first malformed one.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
@@ -62,17 +62,17 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         })
 }
 
-/// An address by its bytes, of either family.
+/// An address of either family from its bytes.
 pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
     v4.or(v6).ok()
 }
 
-/// What one pass over a dump ended with.
+/// The result of one dump.
 enum Dump {
-    Complete(Vec<Answer>),
-    /// Something changed meanwhile: entries may be missing or stand there twice.
+    Complete(Vec<Reply>),
+    /// The table changed meanwhile: entries may be missing or duplicate.
     Interrupted,
 }
 
@@ -81,7 +81,7 @@ impl Rtnetlink {
     pub fn open() -> io::Result<Rtnetlink> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
-        // A connected socket takes messages from the kernel alone, not from other processes.
+        // A connected socket receives from the kernel only, not from other processes.
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Rtnetlink {
             socket,
@@ -90,24 +90,30 @@ impl Rtnetlink {
         })
     }
 
-    /// Asks for one object; the error is the kernel's refusal.
-    pub fn get(&mut self, question: RouteNetlinkMessage) -> io::Result<Answer> {
-        self.ask(question, NLM_F_REQUEST)?;
+    /// Requests one object.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Reply> {
+        self.send(request, NLM_F_REQUEST)?;
         loop {
             for message in self.receive()? {
                 match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => return Ok(answer),
+                    NetlinkPayload::InnerMessage(reply) => return Ok(reply),
                     payload => refusal(payload)?,
                 }
             }
         }
     }
 
-    /// Asks for all objects of a kind, and again while they change under the question.
-    pub fn dump(&mut self, question: RouteNetlinkMessage) -> io::Result<Vec<Answer>> {
+    /// Requests all objects of a kind, and again while they change during the dump.
+    ///
+    /// # Errors
+    /// The kernel's error, or if they changed during every dump.
+    pub fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<Reply>> {
         for _ in 0..DUMP_TRIES {
-            if let Dump::Complete(answers) = self.dump_once(question.clone())? {
-                return Ok(answers);
+            if let Dump::Complete(replies) = self.dump_once(request.clone())? {
+                return Ok(replies);
             }
         }
         Err(io::Error::other(format!(
@@ -115,32 +121,32 @@ impl Rtnetlink {
         )))
     }
 
-    fn dump_once(&mut self, question: RouteNetlinkMessage) -> io::Result<Dump> {
-        self.ask(question, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let mut answers = Vec::new();
+    fn dump_once(&mut self, request: RouteNetlinkMessage) -> io::Result<Dump> {
+        self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
+        let mut replies = Vec::new();
         let mut interrupted = false;
         loop {
             for message in self.receive()? {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::InnerMessage(reply) => replies.push(reply),
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
                     }
                     NetlinkPayload::Done(_) if interrupted => return Ok(Dump::Interrupted),
-                    NetlinkPayload::Done(_) => return Ok(Dump::Complete(answers)),
+                    NetlinkPayload::Done(_) => return Ok(Dump::Complete(replies)),
                     payload => refusal(payload)?,
                 }
             }
         }
     }
 
-    fn ask(&mut self, question: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, question.into());
+        let mut message = NetlinkMessage::new(header, request.into());
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
@@ -148,8 +154,8 @@ impl Rtnetlink {
         Ok(())
     }
 
-    /// The next datagram's messages, as far as they answer the last question.
-    fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<Answer>>> {
+    /// The next datagram's messages that reply to the last request.
+    fn receive(&mut self) -> io::Result<Vec<NetlinkMessage<Reply>>> {
         let length = match self.socket.recv(&mut &mut self.buffer[..], 0) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
             length => length?,
@@ -157,7 +163,7 @@ impl Rtnetlink {
         let mut rest = &self.buffer[..length];
         let mut messages = Vec::new();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<Answer>::deserialize(rest).map_err(io::Error::other)?;
+            let message = NetlinkMessage::<Reply>::deserialize(rest).map_err(io::Error::other)?;
             // Messages begin at multiples of four bytes.
             let end = (message.header.length as usize).next_multiple_of(4);
             rest = rest.get(end..).unwrap_or_default();
@@ -169,11 +175,11 @@ impl Rtnetlink {
     }
 }
 
-/// The error in a message that is neither an answer nor the end of one.
-fn refusal(payload: NetlinkPayload<Answer>) -> io::Result<()> {
+/// The error in a message that is neither an object nor the end of a dump.
+fn refusal(payload: NetlinkPayload<Reply>) -> io::Result<()> {
     match payload {
         NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-        NetlinkPayload::Overrun(_) => Err(io::Error::other("the kernel lost a part of its answer")),
+        NetlinkPayload::Overrun(_) => Err(io::Error::other("the kernel lost a part of its reply")),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The host's interfaces and addresses at one moment.
+//! The host's interfaces and addresses at one time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
 };
 
-use super::rtnetlink::{Answer, Rtnetlink, address, attributes};
+use super::rtnetlink::{Reply, Rtnetlink, address, attributes};
 use crate::model::host::{HostState, Link, LinkPeer, Mac};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
@@ -30,7 +30,7 @@ mod attribute {
 /// Bytes of `struct ifinfomsg` and `struct ifaddrmsg`.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
-/// Where `struct ifaddrmsg` has the index of the interface.
+/// The offset of the interface's index in `struct ifaddrmsg`.
 const ADDRESS_INDEX: std::ops::Range<usize> = 4..8;
 
 /// The interfaces and addresses of the calling thread's network namespace. Needs no privilege; the MAC of a veth
@@ -49,7 +49,7 @@ pub fn snapshot() -> Result<HostState> {
     Ok(HostState { links, addresses })
 }
 
-/// Whether the calling thread's network namespace has an interface of this number now.
+/// Whether the calling thread's network namespace has an interface with this index now.
 pub fn is_there(ifindex: u32) -> bool {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
     let socket = socket_with(
@@ -62,7 +62,7 @@ pub fn is_there(ifindex: u32) -> bool {
     name != Err(rustix::io::Errno::NODEV)
 }
 
-/// A link as one message tells it.
+/// The attributes of a link that are used.
 #[derive(Default)]
 struct LinkFacts {
     name: String,
@@ -71,15 +71,15 @@ struct LinkFacts {
     mtu: u32,
     up: bool,
     is_veth: bool,
-    /// What a veth is linked to: its peer.
+    /// The index of a veth's peer.
     peer: Option<u32>,
-    /// The kernel's number here for the namespace that the peer is in; `None`: this one.
+    /// The id of the peer's namespace in this one; `None`: the same namespace.
     peer_namespace: Option<i32>,
 }
 
 fn list_links(rtnetlink: &mut Rtnetlink) -> Result<BTreeMap<String, Link>> {
-    let answers = rtnetlink.dump(link_question(LinkMessage::default()))?;
-    let facts: Vec<_> = answers.iter().filter_map(read_link).collect();
+    let replies = rtnetlink.dump(link_request(LinkMessage::default()))?;
+    let facts: Vec<_> = replies.iter().filter_map(read_link).collect();
     let macs: BTreeMap<u32, Option<Mac>> = facts.iter().map(|f| (f.ifindex, f.mac)).collect();
     let link = |facts: LinkFacts| {
         let peer = find_peer(rtnetlink, &facts, &macs);
@@ -113,35 +113,35 @@ fn find_peer(
     })
 }
 
-/// The MAC of an interface of another namespace; `None` if it has gone or if the kernel refuses to tell.
+/// The MAC of an interface in another namespace; `None` if it is gone, or the kernel refuses the request.
 fn peer_mac(rtnetlink: &mut Rtnetlink, namespace: i32, ifindex: u32) -> Option<Mac> {
-    let mut question = LinkMessage::default();
-    question.header.index = ifindex;
-    question.attributes = vec![LinkAttribute::IfNetnsId(namespace)];
-    match rtnetlink.get(link_question(question)) {
-        Ok(answer) => read_link(&answer)?.mac,
+    let mut request = LinkMessage::default();
+    request.header.index = ifindex;
+    request.attributes = vec![LinkAttribute::IfNetnsId(namespace)];
+    match rtnetlink.get(link_request(request)) {
+        Ok(reply) => read_link(&reply)?.mac,
         Err(error) => {
-            log::debug!("ask for interface {ifindex} of namespace {namespace}: {error}");
+            log::debug!("get interface {ifindex} of namespace {namespace}: {error}");
             None
         }
     }
 }
 
-fn link_question(mut question: LinkMessage) -> RouteNetlinkMessage {
-    // The statistics are the greater part of each answer, and nobody reads them here.
+fn link_request(mut request: LinkMessage) -> RouteNetlinkMessage {
+    // The statistics are most of each reply, and unused.
     let no_statistics = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
-    question.attributes.push(no_statistics);
-    RouteNetlinkMessage::GetLink(question)
+    request.attributes.push(no_statistics);
+    RouteNetlinkMessage::GetLink(request)
 }
 
-fn read_link(answer: &Answer) -> Option<LinkFacts> {
-    let header = LinkHeader::parse(&answer.body).ok()?;
+fn read_link(reply: &Reply) -> Option<LinkFacts> {
+    let header = LinkHeader::parse(&reply.body).ok()?;
     let mut facts = LinkFacts {
         ifindex: header.index,
         up: header.flags.contains(LinkFlags::Up),
         ..LinkFacts::default()
     };
-    for (kind, value) in answer.attributes(LINK_HEADER) {
+    for (kind, value) in reply.attributes(LINK_HEADER) {
         match kind {
             attribute::IFLA_IFNAME => facts.name = text(value),
             attribute::IFLA_ADDRESS => facts.mac = value.try_into().ok(),
@@ -161,22 +161,22 @@ fn read_link(answer: &Answer) -> Option<LinkFacts> {
     Some(facts)
 }
 
-/// The host's addresses, each with the index of its interface.
+/// The host's addresses, with the index of the interface.
 fn list_addresses(rtnetlink: &mut Rtnetlink) -> Result<Vec<(u32, IpAddr)>> {
-    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let answers = rtnetlink.dump(question)?;
-    Ok(answers.iter().filter_map(read_address).collect())
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let replies = rtnetlink.dump(request)?;
+    Ok(replies.iter().filter_map(read_address).collect())
 }
 
 /// The host's own address: on a point-to-point link `IFA_ADDRESS` is the other side's.
-fn read_address(answer: &Answer) -> Option<(u32, IpAddr)> {
+fn read_address(reply: &Reply) -> Option<(u32, IpAddr)> {
     let find = |wanted| {
-        answer
+        reply
             .attributes(ADDRESS_HEADER)
             .find(|(kind, _)| *kind == wanted)
             .and_then(|(_, value)| address(value))
     };
-    let ifindex = number(answer.body.get(ADDRESS_INDEX)?)?;
+    let ifindex = number(reply.body.get(ADDRESS_INDEX)?)?;
     let address = find(attribute::IFA_LOCAL).or_else(|| find(attribute::IFA_ADDRESS))?;
     Some((ifindex, address))
 }
@@ -185,7 +185,7 @@ fn number(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// A string of the kernel's, which ends at its zero byte.
+/// A string of the kernel, up to its zero byte.
 fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0);
     String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()

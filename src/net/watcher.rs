@@ -1,4 +1,4 @@
-//! Hears that interfaces or addresses have changed, or that filters were taken away, and says: look again.
+//! Wakes the daemon after a netlink message: interfaces or addresses have changed, or filters were removed.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,17 +17,17 @@ const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 
-/// News of traffic control that take nothing away: new qdiscs, classes, filters and chains, and classes that go. Where
-/// others shape traffic there are many of them.
-const NOTHING_GONE: [u16; 5] = [36, 40, 41, 44, 100];
+/// Messages of traffic control that remove no filter of dpd: new qdiscs, classes, filters and chains, and removed
+/// classes. Where traffic is shaped there are many of them.
+const IGNORED: [u16; 5] = [36, 40, 41, 44, 100];
 
-/// Where a message of netlink has its kind (`struct nlmsghdr`).
-const KIND: std::ops::Range<usize> = 4..6;
+/// The offset of a message's type in `struct nlmsghdr`.
+const TYPE: std::ops::Range<usize> = 4..6;
 
-/// What comes within this time of a first message is one change with it: interfaces are made by the hundred.
+/// Messages within this time after the first wake once: interfaces are created by the hundred.
 const COALESCE: Duration = Duration::from_millis(20);
 
-/// A burst of more messages than this is read in parts, so that a flood can't keep the news back.
+/// Messages that are read before waking, so that a flood can't delay it for ever.
 const BURST: usize = 4096;
 
 /// Follows the interfaces and addresses of a network namespace. Ends when dropped.
@@ -37,12 +37,16 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, of veth peers
-    /// in other namespaces, and when a filter or a qdisc has gone. `wake` is a channel of one: a full one already says "look again".
+    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, of a veth peer
+    /// in another namespace, and when a filter or a qdisc is removed. `wake` is a channel of one: a full one already
+    /// means "look again".
     ///
-    /// To miss nothing, start it before the first [`snapshot`](super::snapshot).
+    /// To miss no change, start it before the first [`snapshot`](super::snapshot).
+    ///
+    /// # Errors
+    /// If netlink refuses the subscription, or no thread can be started.
     pub fn start(wake: Sender<()>) -> Result<Watcher> {
-        let socket = subscribe().context("subscribe to the kernel's news of interfaces")?;
+        let socket = subscribe().context("subscribe to rtnetlink's messages")?;
         let worker = Worker::spawn("dpd-net", move |sleeper| follow(&sleeper, &socket, &wake))?;
         Ok(Watcher { _worker: worker })
     }
@@ -54,7 +58,7 @@ fn subscribe() -> io::Result<Socket> {
     socket.set_non_blocking(true)?;
     if let Err(error) = socket.set_listen_all_namespaces(true) {
         log::warn!(
-            "listen to the news of other network namespaces: {error}: a workload that changes its MAC address is \
+            "subscribe to messages of other network namespaces: {error}: a workload that changes its MAC address is \
              noticed late; give dpd CAP_NET_BROADCAST"
         );
     }
@@ -86,8 +90,7 @@ fn follow(sleeper: &Sleeper, socket: &Socket, wake: &Sender<()>) {
     }
 }
 
-/// Takes what has come; answers whether that is a reason to look again. So is `ENOBUFS`, by which the kernel says that
-/// there was too much of it.
+/// Reads the queued messages; returns whether to look again. So does `ENOBUFS`: the kernel has dropped messages.
 fn drain(socket: &Socket, buffer: &mut [u8]) -> bool {
     let mut is_reason = false;
     for _ in 0..BURST {
@@ -95,7 +98,7 @@ fn drain(socket: &Socket, buffer: &mut [u8]) -> bool {
             Ok(length) => is_reason |= may_concern(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_reason,
             Err(error) => {
-                log::debug!("read the news of interfaces: {error}");
+                log::debug!("read rtnetlink's messages: {error}");
                 is_reason = true;
             }
         }
@@ -103,8 +106,8 @@ fn drain(socket: &Socket, buffer: &mut [u8]) -> bool {
     is_reason
 }
 
-/// The kernel sends each piece of news by itself.
+/// The kernel sends each message in a datagram of its own.
 fn may_concern(message: &[u8]) -> bool {
-    let kind = message.get(KIND).and_then(|bytes| bytes.try_into().ok());
-    kind.is_none_or(|kind| !NOTHING_GONE.contains(&u16::from_ne_bytes(kind)))
+    let kind = message.get(TYPE).and_then(|bytes| bytes.try_into().ok());
+    kind.is_none_or(|kind| !IGNORED.contains(&u16::from_ne_bytes(kind)))
 }

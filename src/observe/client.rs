@@ -1,4 +1,4 @@
-//! Asks the daemon over its socket.
+//! The client side of the daemon's socket.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::ops::ControlFlow;
@@ -13,29 +13,27 @@ use rustix::process::Pid;
 use super::protocol::{Observe, Reply, Request};
 use crate::model::status::DaemonStatus;
 
-/// A daemon that takes longer than this for its status hangs.
+/// A daemon that takes longer than this for its status is reported as unreachable.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The daemon's own words on how it is. Errors if there is none, see [`is_down`], or if it does not answer.
+/// The daemon's status.
+///
+/// # Errors
+/// If no daemon listens, see [`is_down`], or it does not reply.
 pub fn status(socket: &Path) -> Result<DaemonStatus> {
     let stream = connect(socket)?;
     stream.set_read_timeout(Some(STATUS_TIMEOUT))?;
     let mut status = None;
     exchange(&stream, socket, &Request::Status, |reply| {
-        if let Reply::Status(answer) = reply {
-            status = Some(answer);
+        if let Reply::Status(reply) = reply {
+            status = Some(reply);
         }
         Ok(ControlFlow::Break(()))
     })?;
-    status.with_context(|| {
-        format!(
-            "the daemon at {} closed without an answer",
-            socket.display()
-        )
-    })
+    status.with_context(|| format!("the daemon at {} closed without a reply", socket.display()))
 }
 
-/// Hands every reply to `take` until that breaks off or the daemon closes.
+/// Calls `take` with every reply until that breaks or the daemon closes.
 pub fn observe(
     socket: &Path,
     request: Observe,
@@ -45,21 +43,21 @@ pub fn observe(
     exchange(&stream, socket, &Request::Observe(request), take)
 }
 
-/// The daemon's process, as this PID namespace knows it.
+/// The daemon's process in this PID namespace.
 ///
 /// # Errors
-/// If there is no daemon, see [`is_down`], or its process is none of this namespace.
+/// If no daemon listens, see [`is_down`], or its process is not in this namespace.
 pub fn process(socket: &Path) -> Result<Pid> {
     let stream = connect(socket)?;
-    let daemon = sockopt::socket_peercred(&stream).context("ask whose the socket is")?;
-    // The kernel says 0 of one that it has no number for here.
+    let daemon = sockopt::socket_peercred(&stream).context("read the daemon's pid")?;
+    // 0 is a process that has no number in this namespace.
     match daemon.pid.as_raw_pid() {
-        0 => bail!("the daemon runs in another PID namespace: ask there"),
+        0 => bail!("the daemon runs in another PID namespace: run this command there"),
         _ => Ok(daemon.pid),
     }
 }
 
-/// Whether the error says that no daemon listens.
+/// Whether the error means that no daemon listens.
 pub fn is_down(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| {
         matches!(
@@ -71,7 +69,7 @@ pub fn is_down(error: &anyhow::Error) -> bool {
 
 fn connect(socket: &Path) -> Result<UnixStream> {
     UnixStream::connect(socket)
-        .with_context(|| format!("no daemon answers at {}", socket.display()))
+        .with_context(|| format!("no daemon listens at {}", socket.display()))
 }
 
 fn exchange(
@@ -83,14 +81,14 @@ fn exchange(
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     match stream.write_all(&line) {
-        // One that turns us away says why before it closes.
+        // A daemon that refuses the client sends the reason before it closes.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        sent => sent.with_context(|| format!("ask the daemon at {}", socket.display()))?,
+        sent => sent.with_context(|| format!("send to the daemon at {}", socket.display()))?,
     }
     for line in BufReader::new(stream).lines() {
         let line = line.map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => anyhow!("the daemon at {} does not answer", socket.display()),
-            _ => anyhow!("hear the daemon at {}: {error}", socket.display()),
+            ErrorKind::WouldBlock => anyhow!("the daemon at {} does not reply", socket.display()),
+            _ => anyhow!("read from the daemon at {}: {error}", socket.display()),
         })?;
         let reply = serde_json::from_str(&line).with_context(|| {
             format!("the daemon at {} speaks another version", socket.display())

@@ -1,6 +1,6 @@
-//! Which flows somebody wants to see.
+//! Filters of flows.
 //!
-//! Values of one kind are alternatives, different kinds must all hold, and none of what is excluded may.
+//! Values of one kind are alternatives, different kinds must all match, and no exclusion may match.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{protocol_name, verdict_name};
 use crate::model::flow::{Flow, FlowPeer};
 
-/// What must hold, and what must not. The default lets everything pass.
+/// What must match, and what must not. The default matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Filter {
@@ -19,13 +19,13 @@ pub struct Filter {
     pub not: Terms,
 }
 
-/// Values by kind; an empty kind asks nothing.
+/// Values by kind; an empty kind is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Terms {
-    /// The packet's sender.
+    /// The source.
     pub from: Vec<PeerTerm>,
-    /// The packet's receiver, before or after translation.
+    /// The destination, before or after DNAT.
     pub to: Vec<PeerTerm>,
     /// Either side.
     pub ip: Vec<IpNet>,
@@ -46,7 +46,7 @@ impl Filter {
 }
 
 impl Terms {
-    /// For each kind whether one of its values fits; `None` if it has none.
+    /// For each kind whether one of its values matches; `None` if it has none.
     fn kinds(&self, flow: &Flow) -> [Option<bool>; 7] {
         let orig_ip = flow.orig_dst.map(|(ip, _)| ip);
         let orig_port = flow.orig_dst.map(|(_, port)| port);
@@ -76,8 +76,8 @@ impl Terms {
     }
 }
 
-fn any<T>(terms: &[T], fits: impl FnMut(&T) -> bool) -> Option<bool> {
-    (!terms.is_empty()).then(|| terms.iter().any(fits))
+fn any<T>(terms: &[T], matches: impl FnMut(&T) -> bool) -> Option<bool> {
+    (!terms.is_empty()).then(|| terms.iter().any(matches))
 }
 
 /// One side of a flow: an identity's name or number, or addresses.
@@ -89,7 +89,7 @@ pub enum PeerTerm {
 }
 
 impl PeerTerm {
-    /// `other` is a second address that stands for the same side.
+    /// `other` is a second address of the same side.
     fn matches(&self, peer: &FlowPeer, other: Option<IpAddr>) -> bool {
         match self {
             PeerTerm::Prefix(prefix) => {
@@ -106,8 +106,8 @@ impl FromStr for PeerTerm {
     fn from_str(text: &str) -> Result<Self, String> {
         match parse_prefix(text) {
             Ok(prefix) => Ok(PeerTerm::Prefix(prefix)),
-            Err(_) if text.is_empty() => Err("an empty text names nobody".to_owned()),
-            // No identity's name looks like these: it is an address with a slip.
+            Err(_) if text.is_empty() => Err("the name is empty".to_owned()),
+            // No identity's name looks like these: it is a mistyped address.
             Err(error) if text.contains(['/', ':']) || is_dotted_number(text) => Err(error),
             Err(_) => Ok(PeerTerm::Identity(text.to_owned())),
         }
@@ -118,18 +118,18 @@ fn is_dotted_number(text: &str) -> bool {
     text.contains('.') && text.chars().all(|c| c == '.' || c.is_ascii_digit())
 }
 
-/// Reads a prefix, or an address, which is a prefix of full length.
+/// Parses a prefix, or an address as a prefix of full length.
 pub fn parse_prefix(text: &str) -> Result<IpNet, String> {
     text.parse::<IpAddr>()
         .map(IpNet::from)
         .or_else(|_| text.parse::<IpNet>())
-        .map_err(|_| format!("{text:?} is no address and no prefix such as 10.200.0.0/24"))
+        .map_err(|_| format!("{text:?} is not an address, nor a prefix such as 10.200.0.0/24"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::samples::{answer, question, refusal};
+    use crate::observe::samples::{denied, reply, request};
 
     fn filter(only: &str, not: &str) -> Filter {
         let text = format!(r#"{{"only":{{{only}}},"not":{{{not}}}}}"#);
@@ -138,41 +138,41 @@ mod tests {
 
     #[test]
     fn filters() {
-        // (sentence, only, not, matches [question, answer, refusal])
+        // (sentence, only, not, matches [request, reply, denied])
         let rows = [
-            ("nothing asked", "", "", [true, true, true]),
+            ("no condition", "", "", [true, true, true]),
             (
-                "a sender's name",
+                "a source's name",
                 r#""from":[{"identity":"client"}]"#,
                 "",
                 [true, false, false],
             ),
             (
-                "a sender's number",
+                "a source's number",
                 r#""from":[{"identity":"20001"}]"#,
                 "",
                 [true, false, false],
             ),
             (
-                "a sender's prefix",
+                "a source's prefix",
                 r#""from":[{"prefix":"10.200.0.64/31"}]"#,
                 "",
                 [true, false, true],
             ),
             (
-                "a name that nobody has",
+                "a name of no identity",
                 r#""from":[{"identity":"clien"}]"#,
                 "",
                 [false, false, false],
             ),
             (
-                "a receiver's name",
+                "a destination's name",
                 r#""to":[{"identity":"kube-dns"}]"#,
                 "",
                 [true, false, true],
             ),
             (
-                "a receiver by the service's address",
+                "a destination by the service's address",
                 r#""to":[{"prefix":"10.32.0.10/32"}]"#,
                 "",
                 [true, false, false],
@@ -184,7 +184,7 @@ mod tests {
                 [true, false, true],
             ),
             (
-                "kinds must all hold",
+                "kinds must all match",
                 r#""from":[{"identity":"client"}],"verdict":["dropped"]"#,
                 "",
                 [false, false, false],
@@ -196,13 +196,13 @@ mod tests {
                 [true, true, false],
             ),
             (
-                "an address before translation",
+                "an address before DNAT",
                 r#""ip":["10.32.0.0/24"]"#,
                 "",
                 [true, false, false],
             ),
             (
-                "the other family never fits",
+                "the other family never matches",
                 r#""ip":["::/0"]"#,
                 "",
                 [false, false, false],
@@ -256,25 +256,25 @@ mod tests {
                 [false, false, false],
             ),
             (
-                "what is excluded",
+                "an exclusion",
                 "",
                 r#""verdict":["forwarded"]"#,
                 [false, false, true],
             ),
             (
-                "one hit excludes",
+                "one match excludes",
                 "",
                 r#""verdict":["audit"],"port":[40000]"#,
                 [true, true, false],
             ),
             (
-                "asked and excluded",
+                "a condition and an exclusion",
                 r#""port":[53]"#,
                 r#""from":[{"identity":"intruder"}]"#,
                 [true, true, false],
             ),
             (
-                "excluded wins",
+                "an exclusion has precedence",
                 r#""protocol":["udp"]"#,
                 r#""protocol":["udp"]"#,
                 [false, false, false],
@@ -282,7 +282,7 @@ mod tests {
         ];
         for (sentence, only, not, expected) in rows {
             let filter = filter(only, not);
-            let got = [question(), answer(), refusal()].map(|flow| filter.matches(&flow));
+            let got = [request(), reply(), denied()].map(|flow| filter.matches(&flow));
             assert_eq!(got, expected, "{sentence}");
         }
     }
@@ -298,20 +298,20 @@ mod tests {
             ("client", identity("client")),
             ("v1.2-dns", identity("v1.2-dns")),
             ("20001", identity("20001")),
-            ("", Err("an empty text names nobody".to_owned())),
+            ("", Err("the name is empty".to_owned())),
         ];
         for (text, term) in rows {
             assert_eq!(text.parse(), term, "{text}");
         }
-        for slip in [
+        for mistyped in [
             "10.200.0.256",
             "10.200.0.0/33",
             "fd00::g",
             "10.0.0.1:53",
             "a/b",
         ] {
-            let error = slip.parse::<PeerTerm>().unwrap_err();
-            assert!(error.contains("is no address"), "{slip}: {error}");
+            let error = mistyped.parse::<PeerTerm>().unwrap_err();
+            assert!(error.contains("is not an address"), "{mistyped}: {error}");
         }
     }
 }

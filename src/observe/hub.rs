@@ -1,4 +1,4 @@
-//! Hands flows to those who watch, and remembers the last ones for those who come later.
+//! Distributes flows to observers, and keeps the last ones for those that connect later.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use super::filter::Filter;
 use super::protocol::Observe;
 use crate::model::flow::Flow;
 
-/// Where flows come in on one side and go to any number of watchers on the other.
+/// Takes flows from one publisher to any number of watchers.
 pub struct Hub {
     inner: Mutex<Inner>,
-    /// Flows that watchers were too slow for, all together.
+    /// Flows that watchers were too slow for, in total.
     lost: AtomicU64,
     sizes: Sizes,
 }
 
-/// Flows that are kept.
+/// How many flows are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// For those who come later.
+    /// As history.
     pub recent: usize,
-    /// For each watcher, until it takes them.
+    /// For each watcher, until it reads them.
     pub queue: usize,
 }
 
@@ -49,13 +49,13 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// The counter is shared with the other end alone: when nobody else holds it, that end is gone.
+    /// The counter is shared with the other end alone: the last reference means that end is dropped.
     fn is_gone(&self) -> bool {
         Arc::strong_count(&self.lost) == 1
     }
 }
 
-/// A watcher's own end. Dropping it ends the watching.
+/// A watcher's own end. Dropping it unsubscribes.
 pub struct Watch {
     pub flows: Receiver<Arc<Flow>>,
     lost: Arc<AtomicU64>,
@@ -80,8 +80,8 @@ impl Hub {
         }
     }
 
-    /// Offers a flow to every watcher whose filter it passes. A watcher whose queue is full loses it: whoever
-    /// publishes is never held up.
+    /// Queues a flow for every watcher whose filter it passes. A watcher whose queue is full loses it: publishing never
+    /// blocks.
     pub fn publish(&self, flow: Arc<Flow>) {
         let mut inner = self.lock();
         if inner.recent.len() >= self.sizes.recent {
@@ -100,7 +100,7 @@ impl Hub {
         inner.recent.push_back(flow);
     }
 
-    /// The last flows that were asked for, oldest first, and the watch that goes on after them without a gap.
+    /// The requested flows of the history, oldest first, and a watch that continues after them without a gap.
     pub fn observe(&self, request: Observe) -> (Vec<Arc<Flow>>, Option<Watch>) {
         let mut inner = self.lock();
         inner.watchers.retain(|watcher| !watcher.is_gone());
@@ -131,7 +131,7 @@ impl Hub {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Nothing that is done under the lock leaves it half done: a panic elsewhere is no reason to stop.
+    /// A poisoned lock is used on: no panic under it leaves `Inner` inconsistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,13 +140,10 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::samples::{question, refusal};
+    use crate::observe::samples::{denied, request};
 
     fn numbered(bytes: u32) -> Arc<Flow> {
-        Arc::new(Flow {
-            bytes,
-            ..question()
-        })
+        Arc::new(Flow { bytes, ..request() })
     }
 
     fn follow() -> Observe {
@@ -161,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_kept_and_no_more() {
+    fn the_history_is_bounded() {
         let hub = Hub::new(Sizes {
             recent: 4,
             queue: 4,
         });
         (1..=6).for_each(|number| hub.publish(numbered(number)));
-        // (asked for, got)
+        // (requested, got)
         let rows = [
             (0, vec![]),
             (1, vec![6]),
@@ -186,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ones_are_counted_behind_the_filter() {
+    fn last_counts_the_flows_that_pass_the_filter() {
         let hub = Hub::new(Sizes::default());
         hub.publish(numbered(1));
-        hub.publish(Arc::new(refusal()));
+        hub.publish(Arc::new(denied()));
         hub.publish(numbered(2));
         let mut request = Observe {
             last: 1,
@@ -200,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_goes_on_where_the_last_ones_end() {
+    fn a_watch_continues_where_the_history_ends() {
         let hub = Hub::new(Sizes::default());
         hub.publish(numbered(1));
         let (last, watch) = hub.observe(Observe {
@@ -213,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_one_loses_its_own_and_is_told() {
+    fn a_slow_watcher_loses_flows_and_gets_their_count() {
         let hub = Hub::new(Sizes {
             recent: 4,
             queue: 2,
@@ -234,16 +231,12 @@ mod tests {
             [slow.take_lost(), slow.take_lost(), quick.take_lost()],
             [3, 0, 0]
         );
-        assert_eq!(
-            filtered.take_lost(),
-            0,
-            "what the filter holds back is not lost"
-        );
+        assert_eq!(filtered.take_lost(), 0, "filtered flows are not lost");
         assert_eq!(hub.lost(), 3);
     }
 
     #[test]
-    fn who_has_gone_is_forgotten() {
+    fn a_dropped_watch_is_removed() {
         let hub = Hub::new(Sizes::default());
         for _ in 0..3 {
             drop(hub.observe(follow()));

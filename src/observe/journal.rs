@@ -1,4 +1,4 @@
-//! Flows as records of the journal.
+//! Flows as journal records.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,32 +15,35 @@ use crate::journal::{self, Journal, Priority};
 use crate::logging;
 use crate::model::flow::{Flow, Verdict};
 
-/// Whether this flow belongs into the journal.
+/// Whether this flow is to be written to the journal.
 pub fn is_wanted(flow: &Flow, wanted: JournalFlows) -> bool {
     match wanted {
         JournalFlows::Off => false,
-        // What an audit reports is what would have been a drop.
+        // An audit verdict is what enforcement would drop.
         JournalFlows::Drops => flow.verdict != Verdict::Forwarded,
         JournalFlows::All => true,
     }
 }
 
-/// Flow lines that are written in a second. journald lets 10,000 records of a unit pass in 30 s (journald.conf(5),
-/// `RateLimitBurst=`): less than that leaves room for what else the daemon has to say, and we can say what was left out.
-const LINES_A_SECOND: u32 = 300;
+/// Rate limit of flow lines. journald drops what a unit logs over 10,000 records in 30 s (journald.conf(5),
+/// `RateLimitBurst=`): a lower limit leaves room for the daemon's other lines, and the loss can be reported.
+const LINES_PER_SECOND: u32 = 300;
 
-/// Where flows are written: the journal, or the daemon's log on stderr where there is none. It never waits.
+/// Writes flows to the journal, or to the daemon's log on stderr without journald. It never blocks.
 pub struct FlowLog {
     journal: Option<Journal>,
-    budget: Mutex<Budget>,
-    /// Lines over the budget.
+    rate_limit: Mutex<RateLimit>,
+    /// Lines over the rate limit.
     limited: AtomicU64,
-    /// Lost lines that were told of.
-    told: AtomicU64,
+    /// Lost lines that were reported.
+    reported: AtomicU64,
 }
 
 impl FlowLog {
-    /// As `daemon.log` says.
+    /// The target of `daemon.log`.
+    ///
+    /// # Errors
+    /// If the journal's socket can't be created.
     pub fn open(target: LogTarget) -> Result<FlowLog> {
         let journal = logging::uses_journal(target)
             .then(|| Journal::open(Path::new(journal::SOCKET)))
@@ -51,20 +54,20 @@ impl FlowLog {
     fn to(journal: Option<Journal>) -> FlowLog {
         FlowLog {
             journal,
-            budget: Mutex::new(Budget::new(Instant::now())),
+            rate_limit: Mutex::new(RateLimit::new(Instant::now())),
             limited: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
         }
     }
 
-    /// Writes one record. What can't be written is counted.
+    /// Writes one record; a lost one is counted.
     pub fn write(&self, flow: &Flow) {
         self.write_at(flow, Instant::now());
     }
 
     fn write_at(&self, flow: &Flow, now: Instant) {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if !budget.take(now) {
+        let limit = self.rate_limit.lock();
+        if !limit.unwrap_or_else(PoisonError::into_inner).take(now) {
             self.limited.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -80,7 +83,7 @@ impl FlowLog {
         }
     }
 
-    /// Lines that were not written since the start: too many in a second, or not taken by journald.
+    /// Lines that were not written since the start: over the rate limit, or refused by journald.
     pub fn lost(&self) -> u64 {
         self.limited() + self.refused()
     }
@@ -93,14 +96,14 @@ impl FlowLog {
         self.journal.as_ref().map_or(0, Journal::lost)
     }
 
-    /// What there is to say of lines that were lost since the last call.
-    pub fn take_complaint(&self) -> Option<String> {
+    /// A report of the lines that were lost since the last call.
+    pub fn take_loss_report(&self) -> Option<String> {
         let lost = self.lost();
-        let fresh = lost - self.told.swap(lost, Ordering::Relaxed);
-        (fresh > 0).then(|| {
+        let new = lost - self.reported.swap(lost, Ordering::Relaxed);
+        (new > 0).then(|| {
             format!(
-                "{fresh} flows were not logged (`dpd observe` shows them all): since the start {} over \
-                 {LINES_A_SECOND} a second, and {} that journald did not take",
+                "{new} flows were not logged (`dpd observe` shows all): since the start {} over \
+                 {LINES_PER_SECOND} a second, and {} refused by journald",
                 self.limited(),
                 self.refused()
             )
@@ -108,29 +111,29 @@ impl FlowLog {
     }
 }
 
-/// As many lines as a second allows, at once or one by one.
-struct Budget {
-    left: f64,
-    seen: Instant,
+/// A token bucket of one second's lines.
+struct RateLimit {
+    tokens: f64,
+    last: Instant,
 }
 
-impl Budget {
-    fn new(now: Instant) -> Budget {
-        Budget {
-            left: LINES_A_SECOND.into(),
-            seen: now,
+impl RateLimit {
+    fn new(now: Instant) -> RateLimit {
+        RateLimit {
+            tokens: LINES_PER_SECOND.into(),
+            last: now,
         }
     }
 
     fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.seen).as_secs_f64();
-        let rate = f64::from(LINES_A_SECOND);
-        self.left = (self.left + passed * rate).min(rate);
-        self.seen = now;
-        if self.left < 1.0 {
+        let passed = now.saturating_duration_since(self.last).as_secs_f64();
+        let rate = f64::from(LINES_PER_SECOND);
+        self.tokens = (self.tokens + passed * rate).min(rate);
+        self.last = now;
+        if self.tokens < 1.0 {
             return false;
         }
-        self.left -= 1.0;
+        self.tokens -= 1.0;
         true
     }
 }
@@ -154,7 +157,7 @@ fn entry(flow: &Flow) -> Vec<(String, String)> {
     if let Ok(Value::Object(fields)) = serde_json::to_value(&record) {
         for (name, value) in fields {
             let name = format!("DPD_{}", name.to_uppercase());
-            // A field may stand there several times, and be matched by each of its values.
+            // A field may occur several times in a record, and is matched by each of its values.
             let values = match value {
                 Value::Array(values) => values,
                 value => vec![value],
@@ -179,11 +182,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::observe::samples::{question, refusal};
+    use crate::observe::samples::{denied, request};
 
     #[test]
     fn a_drop_as_a_record() {
-        let entry: BTreeMap<String, String> = entry(&refusal()).into_iter().collect();
+        let entry: BTreeMap<String, String> = entry(&denied()).into_iter().collect();
         let rows = [
             (
                 "MESSAGE",
@@ -222,9 +225,9 @@ mod tests {
             found.map(|(_, value)| value).collect()
         };
         let field = "DPD_ENFORCED_BY";
-        assert_eq!(of(&refusal(), field), ["dns-clients", "lock-down"]);
-        assert_eq!(of(&question(), field), [""; 0]);
-        assert_eq!(of(&question(), "DPD_CONFIG_LINE"), ["42"]);
+        assert_eq!(of(&denied(), field), ["dns-clients", "lock-down"]);
+        assert_eq!(of(&request(), field), [""; 0]);
+        assert_eq!(of(&request(), "DPD_CONFIG_LINE"), ["42"]);
     }
 
     #[test]
@@ -232,7 +235,7 @@ mod tests {
         let name = "a\nMESSAGE=forged\u{1b}[2J \"b\" = \0";
         let odd = Flow {
             src: crate::observe::samples::peer("10.200.0.65", 1, 20002, name),
-            ..refusal()
+            ..denied()
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
@@ -242,60 +245,60 @@ mod tests {
         let length = socket.recv(&mut datagram).unwrap();
         let record = &datagram[..length];
         let message = "MESSAGE=10.200.0.65:1 (a\\nMESSAGE=forged\\u{1b}[2J \"b\" = \\u{0})";
-        assert!(record.starts_with(message.as_bytes()), "one line of prose");
+        assert!(record.starts_with(message.as_bytes()), "one line of text");
         let mut field = b"\nDPD_SRC_NAME\n".to_vec();
         field.extend((name.len() as u64).to_le_bytes());
         field.extend(name.as_bytes());
         let has_field = record.windows(field.len()).any(|part| part == field);
         assert!(
             has_field,
-            "the field is as it is, with its length before it"
+            "the field is unescaped, with its length before it"
         );
     }
 
     #[test]
-    fn a_flood_is_cut_counted_and_said() {
+    fn a_flood_is_limited_counted_and_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         let log = FlowLog::to(Some(Journal::open(&path).unwrap()));
         let start = Instant::now();
         let mut datagram = [0; 4096];
-        assert_eq!(log.take_complaint(), None);
-        for _ in 0..LINES_A_SECOND {
-            log.write_at(&refusal(), start);
+        assert_eq!(log.take_loss_report(), None);
+        for _ in 0..LINES_PER_SECOND {
+            log.write_at(&denied(), start);
             socket.recv(&mut datagram).unwrap();
         }
         assert_eq!(log.lost(), 0, "a second's worth may come at once");
         for _ in 0..5 {
-            log.write_at(&refusal(), start);
+            log.write_at(&denied(), start);
         }
         assert_eq!(log.lost(), 5);
-        let said = log.take_complaint().unwrap();
-        assert!(said.starts_with("5 flows were not logged"), "{said}");
-        assert_eq!(log.take_complaint(), None, "each is said once");
+        let report = log.take_loss_report().unwrap();
+        assert!(report.starts_with("5 flows were not logged"), "{report}");
+        assert_eq!(log.take_loss_report(), None, "each is reported once");
 
         let later = start + Duration::from_secs(3600);
         drop(socket);
-        for _ in 0..=LINES_A_SECOND {
-            log.write_at(&refusal(), later);
+        for _ in 0..=LINES_PER_SECOND {
+            log.write_at(&denied(), later);
         }
-        assert_eq!(log.lost(), 5 + 1 + u64::from(LINES_A_SECOND));
-        let said = log.take_complaint().unwrap();
-        let words = "since the start 6 over 300 a second, and 300 that journald did not take";
-        assert!(said.ends_with(words), "{said}");
+        assert_eq!(log.lost(), 5 + 1 + u64::from(LINES_PER_SECOND));
+        let report = log.take_loss_report().unwrap();
+        let counts = "since the start 6 over 300 a second, and 300 refused by journald";
+        assert!(report.ends_with(counts), "{report}");
     }
 
     #[test]
     fn priorities_and_choice() {
         let audit = Flow {
             verdict: Verdict::Audit,
-            ..refusal()
+            ..denied()
         };
         // (flow, priority, wanted as [drops, all, off])
         let rows = [
-            (question(), "6", [false, true, false]),
-            (refusal(), "4", [true, true, false]),
+            (request(), "6", [false, true, false]),
+            (denied(), "4", [true, true, false]),
             (audit, "6", [true, true, false]),
         ];
         for (flow, priority, wanted) in rows {

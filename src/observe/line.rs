@@ -1,8 +1,8 @@
-//! A flow as a line of prose.
+//! A flow as a line of text.
 //!
 //! ```text
 //! Nov 22 12:53:05.123 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)
-//! └────── time ─────┘ └────── left ────────────┘    └ service, right ─────────────────┘└ what was done ┘└ packet ┘
+//! └────── time ─────┘ └────── left ────────────┘    └ service, right ─────────────────┘└ point, verdict ┘└ packet ┘
 //! ```
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::record::Record;
 
-/// Whether what was done with the packet stands out.
+/// Whether the verdict is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
     /// By the escapes of a terminal (ECMA-48).
@@ -33,7 +33,7 @@ impl Colours {
     }
 }
 
-/// The whole line, its time told in `zone`; without a newline.
+/// The whole line, with its time in `zone`; without a newline.
 pub fn line(record: &Record, zone: &TimeZone, colours: Colours) -> String {
     let time = record.time.to_zoned(zone.clone());
     let mut text = time.strftime("%b %e %H:%M:%S%.3f ").to_string();
@@ -52,7 +52,7 @@ pub fn message(record: &Record) -> String {
 fn write_message(out: &mut String, record: &Record, colours: Colours) -> fmt::Result {
     let src = Side::new(record.src_ip, record.src_port, &record.src_name);
     let dst = Side::new(record.dst_ip, record.dst_port, &record.dst_name);
-    // The client stays on the left, so that question and answer stand under each other.
+    // The client stays on the left, so that request and reply line up.
     let (left, arrow, right) = if record.reply {
         (dst, "<-", src)
     } else {
@@ -79,7 +79,7 @@ fn write_message(out: &mut String, record: &Record, colours: Colours) -> fmt::Re
     Ok(())
 }
 
-/// The text with whatever could break or disguise a line written out as an escape.
+/// The text with characters that could break or disguise a line escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_disruptive) {
         return text.into();
@@ -95,7 +95,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     safe.into()
 }
 
-/// Control characters, line separators, and marks that turn the direction of writing.
+/// Control characters, line separators, and bidirectional formatting characters.
 fn is_disruptive(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -168,13 +168,13 @@ impl fmt::Display for Packet<'_> {
 mod tests {
     use super::*;
     use crate::model::flow::{Flow, Verdict};
-    use crate::observe::samples::{answer, peer, question, refusal};
+    use crate::observe::samples::{denied, peer, reply, request};
 
     fn dropped(reason: u8, words: &'static str) -> Flow {
         Flow {
             verdict: Verdict::Dropped,
             drop_reason: Some((reason, words)),
-            ..question()
+            ..request()
         }
     }
 
@@ -182,25 +182,25 @@ mod tests {
     fn lines() {
         let rows = [
             (
-                "a question through a service",
-                question(),
+                "a request through a service",
+                request(),
                 "Nov 22 12:53:05.123 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
             ),
             (
-                "its answer is turned round",
-                answer(),
+                "its reply with an arrow to the left",
+                reply(),
                 "Nov 22 12:53:05.124 10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP, reply)",
             ),
             (
-                "a drop names the lack of a rule and no point",
-                refusal(),
+                "a drop without a rule has the subject and no point",
+                denied(),
                 "Nov 22 12:53:09.001 10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN)",
             ),
             (
                 "the day of the month takes two columns",
                 Flow {
                     time: std::time::UNIX_EPOCH,
-                    ..question()
+                    ..request()
                 },
                 "Jan  1 00:00:00.000 10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
             ),
@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_about_the_verdict() {
+    fn the_verdict_is_coloured() {
         let audit = Flow {
             verdict: Verdict::Audit,
-            ..refusal()
+            ..denied()
         };
         let rows = [
-            (question(), "to-endpoint \x1b[32mFORWARDED\x1b[0m (UDP)"),
-            (refusal(), "\x1b[31mDROPPED\x1b[0m (policy denied:"),
+            (request(), "to-endpoint \x1b[32mFORWARDED\x1b[0m (UDP)"),
+            (denied(), "\x1b[31mDROPPED\x1b[0m (policy denied:"),
             (audit, "\x1b[33mAUDIT\x1b[0m (policy denied:"),
         ];
         for (flow, part) in rows {
@@ -246,71 +246,71 @@ mod tests {
         };
         let rows = [
             (
-                "a drop by a deny rule names the rule",
+                "a drop by a deny rule has the rule",
                 Flow {
                     drop_reason: Some((181, "policy denied: deny rule")),
                     rule: Some("no-office/ingress/0".to_owned()),
                     denied_by: None,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: deny rule no-office/ingress/0) (TCP SYN)",
             ),
             (
-                "a policy drop of which nothing more is known",
+                "a policy drop without details",
                 Flow {
                     denied_by: None,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule) (TCP SYN)",
             ),
             (
-                "another reason says nothing of rules",
+                "another reason has no rule",
                 dropped(158, "no backend"),
                 "10.200.0.64:54764 (client) -> kube-dns 10.200.0.44:53 (kube-dns) DROPPED (no backend) (UDP)",
             ),
             (
-                "a drop without a reason is still a drop",
+                "a drop without a reason",
                 Flow {
                     drop_reason: None,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (TCP SYN)",
             ),
             (
-                "an audit says what policy would have done",
+                "an audit verdict has the reason of the drop",
                 Flow {
                     verdict: Verdict::Audit,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) AUDIT (policy denied: no rule of ingress kube-dns) (TCP SYN)",
             ),
             (
-                "a drop that stands for many",
+                "a drop with suppressed repeats",
                 Flow {
                     repeats: 17,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP SYN) (×17)",
             ),
             (
-                "a dropped answer",
+                "a dropped reply",
                 Flow {
                     verdict: Verdict::Dropped,
                     drop_reason: Some((196, "TTL exceeded")),
-                    ..answer()
+                    ..reply()
                 },
                 "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) DROPPED (TTL exceeded) (UDP, reply)",
             ),
             (
                 "IPv6 with ports",
-                v6(question()),
+                v6(request()),
                 "[fd00:200::64]:54764 (client) -> [fd00:200::44]:53 (kube-dns) to-endpoint FORWARDED (UDP)",
             ),
             (
-                "ICMPv6, whose port is an echo's id",
+                "ICMPv6: the port is an echo's id, and not shown",
                 Flow {
                     protocol: 58,
-                    ..v6(question())
+                    ..v6(request())
                 },
                 "fd00:200::64 (client) -> fd00:200::44 (kube-dns) to-endpoint FORWARDED (ICMPv6)",
             ),
@@ -319,7 +319,7 @@ mod tests {
                 Flow {
                     protocol: 1,
                     service: None,
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (ICMP)",
             ),
@@ -328,7 +328,7 @@ mod tests {
                 Flow {
                     protocol: 132,
                     service: None,
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (SCTP)",
             ),
@@ -337,16 +337,16 @@ mod tests {
                 Flow {
                     protocol: 47,
                     service: None,
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) to-endpoint FORWARDED (protocol 47)",
             ),
             (
-                "several flags, in an answer",
+                "several flags, in a reply",
                 Flow {
                     protocol: 6,
                     tcp_flags: 0x12,
-                    ..answer()
+                    ..reply()
                 },
                 "10.200.0.64:54764 (client) <- kube-dns 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP SYN ACK, reply)",
             ),
@@ -354,7 +354,7 @@ mod tests {
                 "all flags",
                 Flow {
                     tcp_flags: 0xff,
-                    ..refusal()
+                    ..denied()
                 },
                 "10.200.0.65:40000 (intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (TCP FIN SYN RST PSH ACK URG ECE CWR)",
             ),
@@ -363,12 +363,12 @@ mod tests {
                 Flow {
                     protocol: 6,
                     service: None,
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64:54764 (client) -> 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (TCP)",
             ),
             (
-                "a fragment whose first was not seen has no ports",
+                "a fragment without its first fragment has no ports",
                 Flow {
                     src: peer("10.200.0.64", 0, 20001, "client"),
                     dst: peer("10.200.0.44", 0, 18203, "kube-dns"),
@@ -378,21 +378,21 @@ mod tests {
                 "10.200.0.64 (client) -> 10.200.0.44 (kube-dns) DROPPED (first fragment not found) (UDP)",
             ),
             (
-                "an identity without a name is shown by its number",
+                "an identity without a name has its number",
                 Flow {
                     src: peer("10.200.0.64", 1, 777, "777"),
                     dst: peer("10.200.0.44", 53, 778, ""),
                     service: None,
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64:1 (777) -> 10.200.0.44:53 (778) to-endpoint FORWARDED (UDP)",
             ),
             (
-                "nothing in a name breaks the line or turns it",
+                "control characters in a name are escaped",
                 Flow {
                     src: peer("10.200.0.64", 1, 777, "a\nb\u{1b}[2J\u{202e}é"),
                     service: Some("s\r".to_owned()),
-                    ..question()
+                    ..request()
                 },
                 "10.200.0.64:1 (a\\nb\\u{1b}[2J\\u{202e}é) -> s\\r 10.200.0.44:53 (kube-dns) to-endpoint FORWARDED (UDP)",
             ),

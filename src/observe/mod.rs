@@ -1,8 +1,8 @@
-//! Flows on their way to whoever reads them: the command line over a socket, and the journal.
+//! Flows, from the ring buffer to their readers: the command line over a socket, and the journal.
 //!
 //! ```text
-//!   ring buffer ─▶ Flow ─┬─▶ Server ─▶ filter ─▶ a queue for each client ─▶ JSON lines ─▶ `dpd observe`
-//!                        └─▶ journal: one record each
+//!   ring buffer ─▶ translate: Flow ─┬─▶ Server ─▶ filter ─▶ a queue for each client ─▶ JSON lines ─▶ `dpd observe`
+//!                                   └─▶ journal: one record each
 //! ```
 
 pub mod client;
@@ -14,6 +14,7 @@ pub mod protocol;
 pub mod record;
 pub mod server;
 pub mod socket;
+pub mod translate;
 
 #[cfg(test)]
 mod samples;

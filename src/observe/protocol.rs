@@ -1,4 +1,4 @@
-//! What is said over the daemon's socket: one request, then replies, each a JSON object on a line of its own.
+//! The protocol of the daemon's socket: one request, then replies, each a JSON object on a line of its own.
 
 use std::borrow::Cow;
 
@@ -24,14 +24,14 @@ pub enum Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Observe {
-    /// How many of those that have been already.
+    /// How many flows of the history.
     pub last: usize,
-    /// Whether those that are to come, too.
+    /// Whether to go on with new flows.
     pub follow: bool,
     pub filter: Filter,
 }
 
-/// A line of the server.
+/// A line from the server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(
@@ -40,9 +40,9 @@ pub struct Observe {
 )]
 pub enum Reply<'a> {
     Flow(Record<'a>),
-    /// So many flows were not sent, for the client was too slow for them.
+    /// Number of flows that were not sent, as the client was too slow.
     Lost(u64),
     Status(DaemonStatus),
-    /// Why there is no other answer.
+    /// Why the request is refused.
     Error(Cow<'a, str>),
 }

@@ -1,4 +1,4 @@
-//! A flow as users see it: the fields of its JSON, by their names and in their order.
+//! A flow as users see it: the fields of its JSON, in their order.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::model::drop_reason;
 use crate::model::flow::{Flow, FlowPeer, Verdict};
 use crate::model::protocol::Protocol;
 
-/// One flow. `null` in JSON is what a packet does not have.
+/// One flow. `null` in JSON is what the packet does not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record<'a> {
     /// RFC 3339 in UTC, with milliseconds.
@@ -34,7 +34,7 @@ pub struct Record<'a> {
     pub orig_dst_ip: Option<IpAddr>,
     pub orig_dst_port: Option<u16>,
     pub service: Option<Cow<'a, str>>,
-    /// Its name as the file spells it; the number as text if it has none there.
+    /// Its name as in the file; the number as text if it has none there.
     pub protocol: Cow<'a, str>,
     /// The names of the set flags, as `SYN ACK`.
     pub tcp_flags: Option<Cow<'a, str>>,
@@ -46,14 +46,14 @@ pub struct Record<'a> {
     pub bytes: u32,
     /// For a policy drop without a rule: the direction and subject that has none.
     pub denied_by: Option<Cow<'a, str>>,
-    /// The policies that put that direction under enforcement.
+    /// The policies that enforce in that direction.
     pub enforced_by: Vec<Cow<'a, str>>,
-    /// Where `rule` stands.
+    /// The file and line of `rule`.
     pub config_file: Option<Cow<'a, str>>,
     pub config_line: Option<usize>,
-    /// Number of the configuration that the packet met.
+    /// The revision that the packet was processed under.
     pub config_revision: u64,
-    /// How many packets it stands for.
+    /// The number of packets in this flow: one, and the suppressed ones.
     pub repeats: u32,
 }
 
@@ -64,7 +64,7 @@ impl<'a> From<&'a Flow> for Record<'a> {
         let port = |port: u16| has_ports.then_some(port);
         let place = flow.rule_place.as_ref();
         Record {
-            // A clock that stands outside of the calendar is no reason to lose a flow.
+            // A time that the calendar can't show is no reason to lose a flow.
             time: Timestamp::try_from(flow.time).unwrap_or(Timestamp::UNIX_EPOCH),
             verdict: verdict_name(flow.verdict).into(),
             point: flow.point.into(),
@@ -102,7 +102,7 @@ impl<'a> From<&'a Flow> for Record<'a> {
 }
 
 impl Record<'_> {
-    /// Whether it was policy that refused the packet, or would have.
+    /// Whether policy denied the packet, or would have.
     pub fn is_policy_denied(&self) -> bool {
         matches!(
             self.drop_reason_code,
@@ -111,7 +111,7 @@ impl Record<'_> {
     }
 }
 
-/// The verdict as JSON and filters spell it.
+/// The verdict's name in JSON and filters.
 pub fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Forwarded => "forwarded",
@@ -120,7 +120,7 @@ pub fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The protocol's name as the file spells it, or its number as text.
+/// The protocol's name as in the file, or its number as text.
 pub fn protocol_name(number: u8) -> Cow<'static, str> {
     match Protocol::from_number(number) {
         Some(protocol) => protocol.name().into(),
@@ -128,7 +128,7 @@ pub fn protocol_name(number: u8) -> Cow<'static, str> {
     }
 }
 
-/// A later fragment whose first was not seen is of a protocol with ports, but has none itself: both are 0.
+/// A fragment whose first fragment was not seen has no ports, though its protocol does: both are 0.
 fn has_ports(flow: &Flow) -> bool {
     Protocol::from_number(flow.protocol).is_some_and(Protocol::has_ports)
         && (flow.src.port, flow.dst.port) != (0, 0)
@@ -142,7 +142,7 @@ fn name_of(peer: &FlowPeer) -> Cow<'_, str> {
     }
 }
 
-/// From the lowest bit of the header's byte, which is also how people say them: `SYN ACK`.
+/// From the lowest bit of the header's byte, which is also the usual order: `SYN ACK`.
 const TCP_FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
 
 fn tcp_flags(flow: &Flow) -> Option<Cow<'static, str>> {
@@ -179,14 +179,14 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::observe::samples::{answer, question, refusal};
+    use crate::observe::samples::{denied, reply, request};
 
     #[test]
     fn json() {
         let rows = [
             (
-                "a question: every field at its place",
-                question(),
+                "a request: every field in its order",
+                request(),
                 concat!(
                     r#"{"time":"2025-11-22T12:53:05.123Z","verdict":"forwarded","point":"to-endpoint","#,
                     r#""drop_reason":null,"drop_reason_code":null,"direction":"ingress","reply":false,"#,
@@ -200,8 +200,8 @@ mod tests {
                 ),
             ),
             (
-                "a drop: what it does not have is null",
-                refusal(),
+                "a drop: missing fields are null",
+                denied(),
                 concat!(
                     r#"{"time":"2025-11-22T12:53:09.001Z","verdict":"dropped","point":"from-endpoint","#,
                     r#""drop_reason":"policy denied: no rule","drop_reason_code":133,"direction":"ingress","reply":false,"#,
@@ -222,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn json_parses_to_the_same_record() {
         let odd_name = Flow {
             interface: "a\"b\\c\nd\u{1}".to_owned(),
             protocol: 255,
-            ..answer()
+            ..reply()
         };
-        for flow in [question(), answer(), refusal(), odd_name] {
+        for flow in [request(), reply(), denied(), odd_name] {
             let record = Record::from(&flow);
             let text = serde_json::to_string(&record).unwrap();
             assert!(!text.contains('\n'), "{text}");
@@ -240,7 +240,7 @@ mod tests {
     fn details() {
         let icmp = Flow {
             protocol: 1,
-            ..question()
+            ..request()
         };
         let record = Record::from(&icmp);
         assert_eq!(
@@ -251,14 +251,14 @@ mod tests {
 
         let unknown = Flow {
             protocol: 99,
-            ..question()
+            ..request()
         };
         assert_eq!(Record::from(&unknown).protocol, "99");
 
-        let far_off = Flow {
+        let out_of_range = Flow {
             time: UNIX_EPOCH + Duration::from_secs(1 << 50),
-            ..question()
+            ..request()
         };
-        assert_eq!(Record::from(&far_off).time, Timestamp::UNIX_EPOCH);
+        assert_eq!(Record::from(&out_of_range).time, Timestamp::UNIX_EPOCH);
     }
 }

@@ -8,8 +8,8 @@ use crate::model::policy::Direction;
 pub const UDP: u8 = 17;
 pub const TCP: u8 = 6;
 
-/// A client's question to a DNS server through its service, on 22 November 2025, 12:53:05.123 UTC.
-pub fn question() -> Flow {
+/// A client's query to a DNS server through its service, on 22 November 2025, 12:53:05.123 UTC.
+pub fn request() -> Flow {
     Flow {
         time: UNIX_EPOCH + Duration::from_millis(1_763_815_985_123),
         verdict: Verdict::Forwarded,
@@ -37,24 +37,24 @@ pub fn question() -> Flow {
     }
 }
 
-/// Its answer.
-pub fn answer() -> Flow {
-    let question = question();
+/// Its reply.
+pub fn reply() -> Flow {
+    let request = request();
     Flow {
-        time: question.time + Duration::from_millis(1),
+        time: request.time + Duration::from_millis(1),
         direction: Direction::Egress,
         reply: true,
-        src: question.dst,
-        dst: question.src,
+        src: request.dst,
+        dst: request.src,
         orig_dst: None,
         ct_state: Some("replied"),
         interface: "lxc-client".to_owned(),
-        ..self::question()
+        ..self::request()
     }
 }
 
 /// An intruder's SYN to the same server, which no rule allows.
-pub fn refusal() -> Flow {
+pub fn denied() -> Flow {
     Flow {
         time: UNIX_EPOCH + Duration::from_millis(1_763_815_989_001),
         verdict: Verdict::Dropped,
@@ -73,7 +73,7 @@ pub fn refusal() -> Flow {
         rule_place: None,
         interface: "lxc-intruder".to_owned(),
         bytes: 60,
-        ..question()
+        ..request()
     }
 }
 

@@ -1,14 +1,12 @@
-//! The daemon's socket: a thread for each client reads one request and writes lines of JSON.
+//! The daemon's socket: each client sends one request, and gets lines of JSON.
 
-use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use crossbeam_channel::RecvTimeoutError;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -16,24 +14,24 @@ use super::hub::{Hub, Sizes, Watch};
 use super::protocol::{Observe, Reply, Request};
 use super::record::Record;
 use super::socket::Socket;
+use crate::listener::{Listener, Service, time_left};
 use crate::model::flow::Flow;
 use crate::model::status::DaemonStatus;
 
-/// No request that makes sense is longer, in bytes.
+/// Longer requests are refused, in bytes.
 const REQUEST_MAX: usize = 64 * 1024;
-/// How often a watcher to whom nothing happens is looked at, to see whether it is still there.
+/// How often a client that follows is checked for having gone, while there are no flows for it.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Flows that are written together when many wait.
+/// Flows that are written together when many are queued.
 const BATCH: usize = 256;
-/// Connections beside those of observers, so that `dpd status` has an answer though all of those are taken.
+/// Connections beyond those of observers, so that `dpd status` is served while all observers' slots are taken.
 const SPARE: usize = 16;
 
-/// What one server allows itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Observers at once; one more is told so and closed.
+    /// Observers at once; one more gets an error and is closed.
     pub observers: usize,
-    /// How long a client may take to ask.
+    /// How long a client may take to send its request.
     pub request_timeout: Duration,
     pub sizes: Sizes,
 }
@@ -48,228 +46,138 @@ impl Default for Limits {
     }
 }
 
-/// The listening socket. Dropping it closes every client and takes the socket's file away.
+/// The socket while it is served. Dropping it closes every client and removes the socket's file.
 pub struct Server {
-    shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
-    socket: Socket,
-}
-
-struct Shared {
-    hub: Hub,
-    clients: Mutex<Clients>,
-    limits: Limits,
-    status: Box<dyn Fn() -> DaemonStatus + Send + Sync>,
-}
-
-/// The open connections, so that they can be counted and closed.
-#[derive(Default)]
-struct Clients {
-    open: BTreeMap<u64, UnixStream>,
-    next: u64,
-    observers: usize,
-    is_closing: bool,
+    hub: Arc<Hub>,
+    // Dropped in this order: the clients are closed before the file is removed.
+    _listener: Listener<UnixStream>,
+    _socket: Socket,
 }
 
 impl Server {
-    /// Answers at the socket from threads of its own; `status` is asked for each status request.
+    /// Serves the socket; `status` is called for each status request.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If the acceptor's thread can't be started, or another process has replaced the socket's file.
     pub fn start(
         socket: Socket,
         limits: Limits,
         status: impl Fn() -> DaemonStatus + Send + Sync + 'static,
     ) -> Result<Server> {
-        let listener = socket.listen()?;
-        let shared = Arc::new(Shared {
-            hub: Hub::new(limits.sizes),
-            clients: Mutex::default(),
+        let hub = Arc::new(Hub::new(limits.sizes));
+        let requests = Requests {
+            hub: hub.clone(),
+            observers: AtomicUsize::new(0),
             limits,
-            status: Box::new(status),
-        });
-        let acceptor = {
-            let shared = shared.clone();
-            thread::Builder::new()
-                .name("observe".to_owned())
-                .spawn(move || accept(&listener, &shared))
-                .context("start the thread that accepts observers")?
+            status,
         };
+        let limit = limits.observers + SPARE;
         Ok(Server {
-            shared,
-            acceptor: Some(acceptor),
-            socket,
+            hub,
+            _listener: Listener::start(socket.listen()?, limit, requests)?,
+            _socket: socket,
         })
     }
 
-    /// Hands a flow to those who watch; never waits for one of them.
+    /// Sends a flow to the observers; never blocks on one of them.
     pub fn publish(&self, flow: Arc<Flow>) {
-        self.shared.hub.publish(flow);
+        self.hub.publish(flow);
     }
 
-    /// Flows that watchers were too slow for since the start.
+    /// Flows that observers were too slow for since the start.
     pub fn lost(&self) -> u64 {
-        self.shared.hub.lost()
+        self.hub.lost()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let mut clients = self.shared.clients();
-        clients.is_closing = true;
-        for client in clients.open.values() {
-            // It may be gone already.
-            let _ = client.shutdown(Shutdown::Both);
-        }
-        drop(clients);
-        // On Linux this ends a waiting accept.
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-    }
+/// Serves the requests of clients.
+struct Requests<F> {
+    hub: Arc<Hub>,
+    /// Slots that are taken, of `limits.observers`.
+    observers: AtomicUsize,
+    limits: Limits,
+    status: F,
 }
 
-impl Shared {
-    fn clients(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl<F: Fn() -> DaemonStatus + Send + Sync + 'static> Service<UnixStream> for Requests<F> {
+    const NAME: &'static str = "observe";
 
-fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
-        if shared.clients().is_closing {
-            return;
-        }
-        match stream {
-            Ok(stream) => admit(stream, shared),
+    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
+        let request = read_request(stream, self.limits.request_timeout)?;
+        match serde_json::from_slice(&request) {
+            Ok(Request::Status) => {
+                let mut status = (self.status)();
+                status.observers_lost = self.hub.lost();
+                send(stream, &Reply::Status(status))
+            }
+            Ok(Request::Observe(request)) => self.observe(stream, request),
             Err(error) => {
-                log::warn!("an observer could not be accepted: {error}");
-                // Most likely no file descriptor is free, and the error would come again at once.
-                thread::sleep(Duration::from_millis(100));
+                let error = format!("invalid request: {error}");
+                send(stream, &Reply::Error(error.into()))
             }
         }
     }
+
+    fn refuse(&self, stream: &UnixStream) {
+        // A new connection's send buffer is empty, so this does not block.
+        let _ = send(stream, &Reply::Error("too many connections".into()));
+    }
 }
 
-fn admit(stream: UnixStream, shared: &Arc<Shared>) {
-    let id = match register(&stream, shared) {
-        Ok(id) => id,
-        Err(reason) => {
-            // A new connection's buffer is empty, so this does not wait.
-            let _ = send(&stream, &Reply::Error(reason.into()));
-            return;
+impl<F> Requests<F> {
+    fn observe(&self, stream: &UnixStream, request: Observe) -> io::Result<()> {
+        let count = self.limits.observers;
+        let Some(_slot) = ObserverSlot::take(&self.observers, count) else {
+            let error = format!("{count} observers are connected already");
+            return send(stream, &Reply::Error(error.into()));
+        };
+        let (last, watch) = self.hub.observe(request);
+        for batch in last.chunks(BATCH) {
+            send_flows(stream, batch)?;
         }
-    };
-    let thread = {
-        let shared = shared.clone();
-        thread::Builder::new()
-            .name("observer".to_owned())
-            .spawn(move || {
-                if let Err(error) = serve(&stream, &shared) {
-                    log::debug!("an observer has gone: {error}");
-                }
-                shared.clients().open.remove(&id);
-            })
-    };
-    if let Err(error) = thread {
-        log::warn!("an observer is turned away: no thread for it: {error}");
-        shared.clients().open.remove(&id);
-    }
-}
-
-/// The number of the new client, or why it can't be one.
-fn register(stream: &UnixStream, shared: &Shared) -> Result<u64, String> {
-    let copy = stream
-        .try_clone()
-        .map_err(|error| format!("no file descriptor is free: {error}"))?;
-    let mut clients = shared.clients();
-    if clients.is_closing {
-        return Err("the daemon is ending".to_owned());
-    }
-    if clients.open.len() >= shared.limits.observers + SPARE {
-        return Err("too many are connected already".to_owned());
-    }
-    let id = clients.next;
-    clients.next += 1;
-    clients.open.insert(id, copy);
-    Ok(id)
-}
-
-/// Answers the one request of a client.
-fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
-    let request = read_request(stream, shared.limits.request_timeout)?;
-    match serde_json::from_slice(&request) {
-        Ok(Request::Status) => {
-            let mut status = (shared.status)();
-            status.observers_lost = shared.hub.lost();
-            send(stream, &Reply::Status(status))
+        match watch {
+            Some(watch) => follow(stream, &watch),
+            None => Ok(()),
         }
-        Ok(Request::Observe(request)) => observe(stream, shared, request),
-        Err(error) => send(
-            stream,
-            &Reply::Error(format!("this is no request: {error}").into()),
-        ),
     }
 }
 
-/// Reads up to the first newline. A client that sends too slowly or too much gets an error for an answer.
+/// One of the slots for observers; free again when dropped.
+struct ObserverSlot<'a>(&'a AtomicUsize);
+
+impl<'a> ObserverSlot<'a> {
+    fn take(taken: &'a AtomicUsize, limit: usize) -> Option<ObserverSlot<'a>> {
+        let add = |count| (count < limit).then_some(count + 1);
+        taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .ok()
+            .map(|_| ObserverSlot(taken))
+    }
+}
+
+impl Drop for ObserverSlot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads up to the first newline. What is too long is returned as far as it was read, which no request parses from.
 fn read_request(mut stream: &UnixStream, timeout: Duration) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + timeout;
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(time_left(deadline)?))?;
         let length = stream.read(&mut chunk)?;
         if let Some(end) = chunk[..length].iter().position(|byte| *byte == b'\n') {
             request.extend_from_slice(&chunk[..end]);
             return Ok(request);
         }
         request.extend_from_slice(&chunk[..length]);
-        // The end of what it sends ends its request, too.
+        // End of file ends the request, too.
         if length == 0 || request.len() > REQUEST_MAX {
             return Ok(request);
         }
-    }
-}
-
-/// An observer's place among those that there may be; free again when it is dropped.
-struct Place<'a>(&'a Shared);
-
-impl<'a> Place<'a> {
-    fn take(shared: &'a Shared) -> Option<Place<'a>> {
-        let mut clients = shared.clients();
-        if clients.observers >= shared.limits.observers {
-            return None;
-        }
-        clients.observers += 1;
-        Some(Place(shared))
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.clients().observers -= 1;
-    }
-}
-
-fn observe(stream: &UnixStream, shared: &Shared, request: Observe) -> io::Result<()> {
-    let Some(_place) = Place::take(shared) else {
-        let count = shared.limits.observers;
-        let error = format!("{count} observers are connected already");
-        return send(stream, &Reply::Error(error.into()));
-    };
-    let (last, watch) = shared.hub.observe(request);
-    for batch in last.chunks(BATCH) {
-        send_flows(stream, batch)?;
-    }
-    match watch {
-        Some(watch) => follow(stream, &watch),
-        None => Ok(()),
     }
 }
 
@@ -292,7 +200,7 @@ fn follow(stream: &UnixStream, watch: &Watch) -> io::Result<()> {
     }
 }
 
-/// Whether the other end is closed. One that has only stopped sending still wants to hear.
+/// Whether the other end is closed. A client that has only shut down its sending side still reads.
 fn is_gone(stream: &UnixStream) -> io::Result<bool> {
     let mut fds = [PollFd::new(stream, PollFlags::empty())];
     let now = rustix::time::Timespec::default();

@@ -1,36 +1,36 @@
-//! The place of the daemon's socket, had before anybody is heard at it.
+//! The file of the daemon's socket: created before the daemon listens on it, removed with it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// The socket's mode: its owner and group may ask.
+/// The socket's mode: its owner and group may connect.
 pub(super) const MODE: u32 = 0o660;
 
-/// The socket's file, which is ours, and at which nobody is heard yet. Dropping it takes the file away.
+/// A bound socket that does not listen yet. Dropping it removes its file.
 #[derive(Debug)]
 pub struct Socket {
     socket: OwnedFd,
     pub(super) path: PathBuf,
-    /// Device and inode of our file, so that another's is left alone.
+    /// Device and inode of our file: another process's file at the same path is left alone.
     file: (u64, u64),
 }
 
 impl Socket {
-    /// Takes the place at `path`. What a dead daemon left there is replaced.
+    /// Binds a socket at `path`. The file of a killed daemon is replaced.
     ///
     /// # Errors
-    /// If a live daemon listens there, or there is something else than a socket, or no file can be made.
+    /// If a running daemon listens there, the path is something else than a socket, or no file can be created.
     pub fn open(path: &Path) -> Result<Socket> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)
-                .with_context(|| format!("make the folder {} for the socket", folder.display()))?;
+                .with_context(|| format!("create the folder {} of the socket", folder.display()))?;
         }
         remove_stale(path)?;
         let address = SocketAddrUnix::new(path)
@@ -38,7 +38,7 @@ impl Socket {
         let socket =
             bind(path, &address).with_context(|| format!("listen at {}", path.display()))?;
         let metadata = fs::symlink_metadata(path)
-            .with_context(|| format!("look at the new socket {}", path.display()))?;
+            .with_context(|| format!("stat the new socket {}", path.display()))?;
         Ok(Socket {
             socket,
             path: path.to_owned(),
@@ -51,25 +51,18 @@ impl Socket {
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file)
     }
 
-    pub(super) fn listen(&self) -> Result<UnixListener> {
+    /// Starts listening; a copy of the socket.
+    pub(super) fn listen(&self) -> Result<OwnedFd> {
         if !self.is_in_place() {
-            // To whoever came meanwhile, it looked like a dead daemon's.
+            // Until it listens, it looks like the socket of a killed daemon.
             bail!(
-                "somebody has taken the place of our socket {}: give daemon.socket another path",
+                "the socket {} was replaced by another process: give daemon.socket another path",
                 self.path.display()
             );
         }
         rustix::net::listen(&self.socket, 128)
             .with_context(|| format!("listen at {}", self.path.display()))?;
-        let copy = self.socket.try_clone();
-        copy.map(UnixListener::from)
-            .context("copy the listening socket")
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.try_clone().context("copy the listening socket")
     }
 }
 
@@ -78,7 +71,7 @@ impl Drop for Socket {
         if self.is_in_place()
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log::warn!("the socket {} stays behind: {error}", self.path.display());
+            log::warn!("remove the socket {}: {error}", self.path.display());
         }
     }
 }
@@ -90,26 +83,26 @@ fn bind(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // Linux gives a socket's file the mode of the socket less the umask: it is never wider than meant …
+    // Linux gives the socket's file the mode of the socket less the umask: it is never wider than MODE …
     rustix::fs::fchmod(&socket, MODE.into())?;
     rustix::net::bind(&socket, address)?;
-    // … and here it gets back what the umask took.
+    // … and here it gets back the bits that the umask removed.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     Ok(socket)
 }
 
-/// A socket that nobody listens to any more is what a killed daemon leaves behind.
+/// A killed daemon leaves a socket on which nothing listens.
 fn remove_stale(path: &Path) -> Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => {
-            return Err(error).with_context(|| format!("look at {}", path.display()));
+            return Err(error).with_context(|| format!("stat {}", path.display()));
         }
     };
     if !metadata.file_type().is_socket() {
         bail!(
-            "{} is there and is no socket: move it away, or give daemon.socket another path",
+            "{} exists and is not a socket: move it away, or give daemon.socket another path",
             path.display()
         );
     }
@@ -119,8 +112,8 @@ fn remove_stale(path: &Path) -> Result<()> {
             path.display()
         ),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .with_context(|| format!("take the dead daemon's socket {} away", path.display())),
+            .with_context(|| format!("remove the killed daemon's socket {}", path.display())),
         Err(error) => Err(error)
-            .with_context(|| format!("ask whether another daemon listens at {}", path.display())),
+            .with_context(|| format!("check whether another daemon listens at {}", path.display())),
     }
 }

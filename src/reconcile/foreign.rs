@@ -44,7 +44,7 @@ impl Reconciler {
             for found in attach::find(self.programs.pins(), ifindex, role) {
                 let interface = interface_name(&live.catalog, ifindex);
                 let ours = found.program.name();
-                sentences.extend(found.ahead.iter().map(|foreign| {
+                sentences.extend(found.other_programs_first.iter().map(|foreign| {
                     format!(
                         "interface {interface}: another tool's program {foreign} sees packets before {ours}, and could bypass \
                          policy: find it with `bpftool prog show name {foreign}`"

@@ -1,165 +1,152 @@
-//! Follows the configuration file: says "look again" once a change has come to rest.
+//! Watches the configuration file: wakes the daemon once a change has settled.
 //!
 //! ```text
-//!   notify: the folders of the files ───────────┐                              ┌─► () stirred
-//!                                               ├─► look: did a stamp change? ─┤
-//!   every half second, for what it doesn't tell ┘                              └─► settle ─► () changed
+//!   inotify: the folders of the files ──┐                              ┌─► () stirred
+//!                                       ├─► look: did a stamp change? ─┤
+//!   polling, every half second ─────────┘                              └─► settle ─► () changed
 //! ```
 //!
-//! notify only wakes; what decides is a look at the files themselves. What it doesn't tell is noticed by the slow
-//! look: a file on a network, a mount over a folder, a write by another name or through a memory map, a symlink
-//! among the folders on the way.
+//! inotify only wakes; what decides is a look at the files themselves. Polling notices what inotify does not report: a
+//! file on a network, a mount over a folder, a write through another hard link or a memory map, a symlink in place of
+//! a folder on the path.
 
-mod ear;
+mod files;
+mod notifier;
 mod stamp;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::config::drop_in_folder;
 use crate::worker::{Sleeper, Wake, Worker};
-use ear::Notifier;
+use files::Files;
+use notifier::Notifier;
 pub use stamp::Stamps;
 
-/// A change is over when nothing has moved for this long.
+/// A change has settled when no stamp has changed for this long.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 
-/// Time between two looks while waiting for stillness.
-const TICK: Duration = Duration::from_millis(50);
+/// Time between two looks while a change settles.
+const SETTLE_TICK: Duration = Duration::from_millis(50);
 
-/// Time between two looks while nothing is heard.
-const SLOW: Duration = Duration::from_millis(500);
+/// Time between two looks without an event.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A look follows an event by this much, so that a busy folder costs little.
+/// Time from an event to the look, so that many events cost one look.
 const COALESCE: Duration = Duration::from_millis(5);
 
-/// A file that won't come to rest is said after this time.
+/// A file that has not settled after this time is logged.
 const WARN_AFTER: Duration = Duration::from_secs(10);
 
-/// The files of a configuration.
-#[derive(Debug)]
-struct Files {
-    main: PathBuf,
-    /// The drop-in folder; a file whose name does not end in `.toml` has none.
-    drop_ins: Option<PathBuf>,
-}
-
-impl Files {
-    fn of(main: PathBuf) -> Files {
-        Files {
-            drop_ins: drop_in_folder(&main),
-            main,
-        }
-    }
-}
-
-/// Follows a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
+/// Watches a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
 #[derive(Debug)]
 pub struct FileWatcher {
-    shared: Arc<Shared>,
+    watched: Arc<Watched>,
     _worker: Worker,
 }
 
-/// What the thread and its owner both know.
+/// The files, and what is known of them by the thread and its owner.
 #[derive(Debug)]
-struct Shared {
+struct Watched {
     files: Files,
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// The stamps that were found at rest last.
-    rest: Option<Stamps>,
-    /// The stamps that were told of last, or that were there before anybody read the files.
-    told: Option<Stamps>,
+    /// The stamps that settled last.
+    settled: Option<Stamps>,
+    /// The stamps of the last notification, or of the start.
+    notified: Option<Stamps>,
 }
 
-impl Shared {
+impl Watched {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl FileWatcher {
-    /// Sends `()` to `changed` when a change is over: no stamp has moved for 300 ms, and two reads of all files agree. A
-    /// file that vanishes has changed too. One that is written without a pause is never still, and is not told of. To
-    /// `stirred` it says that a change has begun, so that what takes time may be done while it comes to rest.
+    /// Sends `()` to `changed` when a change has settled: no stamp has changed for [`SETTLE_TIME`], and two reads of all
+    /// files agree. A removed file is a change too. A file that is written without a pause never settles. Sends `()` to
+    /// `stirred` when a change begins, so that slow work may start while it settles.
     ///
-    /// Both are channels of one: a full one already says "look again". To miss nothing, start this before
-    /// the file is read for the first time.
+    /// Both are channels of one: a full one already means "look again". To miss no change, start this before the first
+    /// read of the file.
+    ///
+    /// # Errors
+    /// If the path can't be made absolute, or no thread can be started.
     pub fn start(config: &Path, stirred: Sender<()>, changed: Sender<()>) -> Result<FileWatcher> {
-        let ear = Notifier::new().context("make the event that tells of changed files")?;
-        FileWatcher::start_with(Some(ear), SLOW, config, stirred, changed)
+        let notifier = Some(Notifier::default());
+        FileWatcher::start_with(notifier, POLL_INTERVAL, config, stirred, changed)
     }
 
-    /// Without an ear the slow look is alone.
+    /// Without a notifier it only polls.
     fn start_with(
-        ear: Option<Notifier>,
-        slow: Duration,
+        notifier: Option<Notifier>,
+        interval: Duration,
         config: &Path,
         stirred: Sender<()>,
         changed: Sender<()>,
     ) -> Result<FileWatcher> {
         let main = std::path::absolute(config)
-            .with_context(|| format!("find the place of {}", config.display()))?;
+            .with_context(|| format!("make the path {} absolute", config.display()))?;
         let files = Files::of(main);
         let now = Stamps::take(&files);
         let known = Known {
-            // What was touched just now may still be on its way.
-            rest: (!now.changed_within(SETTLE_TIME)).then(|| now.clone()),
-            told: Some(now),
+            // A file that has just changed may be half-written.
+            settled: (!now.changed_within(SETTLE_TIME)).then(|| now.clone()),
+            notified: Some(now),
         };
-        let shared = Arc::new(Shared {
+        let watched = Arc::new(Watched {
             files,
             known: Mutex::new(known),
         });
         let mut follower = Follower {
-            shared: shared.clone(),
-            ear,
-            slow,
+            watched: watched.clone(),
+            notifier,
+            interval,
             stirred,
             changed,
         };
         let worker = Worker::spawn("dpd-watch", move |sleeper| follower.run(&sleeper))?;
         Ok(FileWatcher {
-            shared,
+            watched,
             _worker: worker,
         })
     }
 
     /// The files as they are now.
     pub fn look(&self) -> Stamps {
-        Stamps::take(&self.shared.files)
+        Stamps::take(&self.watched.files)
     }
 
-    /// The files as they are now, if they are at rest. What is read between two answers that are the same was.
-    pub fn rest(&self) -> Option<Stamps> {
+    /// The files as they are now, if they have settled. A read between two calls with equal results read settled files.
+    pub fn settled(&self) -> Option<Stamps> {
         let now = self.look();
-        let is_at_rest = self.shared.known().rest.as_ref() == Some(&now);
-        is_at_rest.then_some(now)
+        let is_settled = self.watched.known().settled.as_ref() == Some(&now);
+        is_settled.then_some(now)
     }
 
-    /// What was told of last was not read: it is told of once more, when all is at rest.
-    pub fn tell_again(&self) {
-        *self.shared.known() = Known {
-            rest: None,
-            told: None,
+    /// The last notification was not used: notifies once more when the files have settled.
+    pub fn notify_again(&self) {
+        *self.watched.known() = Known {
+            settled: None,
+            notified: None,
         };
     }
 }
 
-/// The thread's own.
+/// The thread's side.
 struct Follower {
-    shared: Arc<Shared>,
-    ear: Option<Notifier>,
-    slow: Duration,
+    watched: Arc<Watched>,
+    notifier: Option<Notifier>,
+    interval: Duration,
     stirred: Sender<()>,
     changed: Sender<()>,
 }
@@ -167,74 +154,74 @@ struct Follower {
 impl Follower {
     fn run(&mut self, sleeper: &Sleeper) {
         loop {
-            // First listen, then look: what happens between the two is heard.
-            if let Some(ear) = &mut self.ear {
-                ear.follow(&self.shared.files);
+            // First the watches, then the look: a change between the two is an event.
+            if let Some(notifier) = &mut self.notifier {
+                notifier.follow(&self.watched.files);
             }
-            if self.is_known() {
+            if self.is_unchanged() {
                 if self.wait(sleeper) == Wake::Stopped {
                     return;
                 }
                 continue;
             }
-            let Some(still) = self.settle(sleeper) else {
+            let Some(settled) = self.settle(sleeper) else {
                 return;
             };
-            let is_news = self.note(still);
-            if let Some(ear) = &mut self.ear {
-                ear.forget();
+            let is_new = self.note(settled);
+            if let Some(notifier) = &mut self.notifier {
+                notifier.forget();
             }
-            if is_news && let Err(TrySendError::Disconnected(())) = self.changed.try_send(()) {
+            if is_new && let Err(TrySendError::Disconnected(())) = self.changed.try_send(()) {
                 return;
             }
         }
     }
 
-    /// Whether all is as it was told of, and at rest.
-    fn is_known(&self) -> bool {
-        let now = Some(Stamps::take(&self.shared.files));
-        let known = self.shared.known();
-        known.told == now && known.rest == now
+    /// Whether the files are as they were notified last, and have settled.
+    fn is_unchanged(&self) -> bool {
+        let now = Some(Stamps::take(&self.watched.files));
+        let known = self.watched.known();
+        known.notified == now && known.settled == now
     }
 
-    /// All is at rest; whether that is to be told.
-    fn note(&self, still: Stamps) -> bool {
-        let mut known = self.shared.known();
-        let is_news = known.told.as_ref() != Some(&still);
+    /// The files have settled; returns whether that is to be notified.
+    fn note(&self, settled: Stamps) -> bool {
+        let mut known = self.watched.known();
+        let is_new = known.notified.as_ref() != Some(&settled);
         *known = Known {
-            rest: Some(still.clone()),
-            told: Some(still),
+            settled: Some(settled.clone()),
+            notified: Some(settled),
         };
-        is_news
+        is_new
     }
 
     /// Sleeps until the next look is due.
     fn wait(&self, sleeper: &Sleeper) -> Wake {
-        let heard = self.ear.as_ref().map(Notifier::heard);
-        let mut wake = sleeper.sleep(heard, Some(self.slow));
+        let events = self.notifier.as_ref().and_then(Notifier::fd);
+        let mut wake = sleeper.sleep(events, Some(self.interval));
         if wake == Wake::Readable {
             wake = sleeper.sleep(None, Some(COALESCE));
-            self.ear.iter().for_each(Notifier::clear);
+            self.notifier.iter().for_each(Notifier::clear);
         }
         wake
     }
 
-    /// A change is on its way. Nobody there: `changed` finds that out.
+    /// A closed channel is found by `changed`.
     fn stir(&self) {
         let _ = self.stirred.try_send(());
     }
 
-    /// Waits until nothing moves and two reads agree; `None`: the thread is to end.
+    /// Waits until no stamp changes and two reads agree; `None`: the thread is to end.
     fn settle(&self, sleeper: &Sleeper) -> Option<Stamps> {
         let begin = Instant::now();
-        let mut is_said = false;
-        let mut stamps = Stamps::take(&self.shared.files);
+        let mut has_warned = false;
+        let mut stamps = Stamps::take(&self.watched.files);
         let mut since = Instant::now();
         let mut read = None;
         self.stir();
-        let left = |since: Instant| SETTLE_TIME.saturating_sub(since.elapsed()).min(TICK);
+        let left = |since: Instant| SETTLE_TIME.saturating_sub(since.elapsed()).min(SETTLE_TICK);
         while sleeper.sleep(None, Some(left(since))) != Wake::Stopped {
-            let now = Stamps::take(&self.shared.files);
+            let now = Stamps::take(&self.watched.files);
             if now != stamps {
                 (stamps, since, read) = (now, Instant::now(), None);
             } else if read.is_none() {
@@ -245,13 +232,13 @@ impl Follower {
                 if read == Some(again) {
                     return Some(stamps);
                 }
-                (since, read) = (Instant::now(), Some(again)); // written without a trace
+                (since, read) = (Instant::now(), Some(again)); // changed with the same stamps
             }
-            if begin.elapsed() >= WARN_AFTER && !is_said {
-                is_said = true;
-                let file = self.shared.files.main.display();
+            if begin.elapsed() >= WARN_AFTER && !has_warned {
+                has_warned = true;
+                let file = self.watched.files.main.display();
                 log::warn!(
-                    "{file} or a drop-in keeps changing: it is read when it has been still for {SETTLE_TIME:?}"
+                    "{file} or a drop-in keeps changing: it is read when it has not changed for {SETTLE_TIME:?}"
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! What tells that a file has changed, and whether two reads of it agree.
+//! Stamps of the files, which differ after a change, and a digest of their contents.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 
-use super::Files;
+use super::files::Files;
 use crate::config::{SIZE_MAX, is_drop_in};
 
-/// The stamps of all files of a configuration. One that can't be found has none.
+/// The stamps of all files of a configuration; a missing file has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
 
-/// A file at one moment, symlinks followed.
+/// A file at one time, symlinks followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -25,7 +25,7 @@ struct Stamp {
     size: u64,
     /// Seconds and nanoseconds.
     modified: (i64, i64),
-    /// The same for the inode: moves with permissions too, by which a file may become readable.
+    /// The same for the inode: it also changes with the permissions, by which a file may become readable.
     changed: (i64, i64),
 }
 
@@ -42,7 +42,7 @@ impl From<Metadata> for Stamp {
 }
 
 impl Stamps {
-    /// Looks at the main file and each drop-in.
+    /// Of the main file and each drop-in.
     pub(super) fn take(files: &Files) -> Stamps {
         let drop_ins = files.drop_ins.iter().flat_map(|folder| drop_ins(folder));
         let paths = drop_ins.map(|entry| entry.path());
@@ -53,7 +53,7 @@ impl Stamps {
         Stamps(paths.chain([files.main.clone()]).map(stamp).collect())
     }
 
-    /// Whether one of them has changed within this time, by the clock of its inode. What lies ahead of ours says nothing.
+    /// Whether one of them has changed within this time, by its ctime. A ctime in the future is ignored.
     pub(super) fn changed_within(&self, time: Duration) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
@@ -66,8 +66,8 @@ impl Stamps {
         })
     }
 
-    /// A digest of what the files hold, as far as a configuration may be long: what lies behind that is never read by
-    /// anybody, and there may be a terabyte of it. What can't be read counts by its error.
+    /// A digest of the contents, up to the length that a configuration may have: the file may be a terabyte. A file that
+    /// can't be read counts by its error.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for path in self.0.keys() {
@@ -78,7 +78,7 @@ impl Stamps {
     }
 }
 
-/// The entries of a drop-in folder that are drop-ins; none where there is no folder.
+/// The drop-ins in a drop-in folder; none without a folder.
 pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
     fs::read_dir(folder)
         .into_iter()
@@ -87,7 +87,7 @@ pub fn drop_ins(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
         .filter(|entry| is_drop_in(&entry.path()))
 }
 
-/// Feeds the file to the hasher, up to the longest that counts; the answer is how much that was.
+/// Hashes the file up to the length limit; returns the length that was hashed.
 fn read_into(path: &Path, hasher: &mut DefaultHasher) -> io::Result<u64> {
     let mut file = open(path)?.take(SIZE_MAX);
     let mut buffer = vec![0; 64 * 1024];
@@ -103,7 +103,7 @@ fn read_into(path: &Path, hasher: &mut DefaultHasher) -> io::Result<u64> {
     }
 }
 
-/// Opens a regular file; a pipe would wait for a writer, and a device may never end.
+/// Opens a regular file: opening a pipe would block for a writer, and a device may never end.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new()

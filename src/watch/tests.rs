@@ -1,43 +1,42 @@
-//! Changes of files as they are met in practice, each seen by notify alone and by the slow look alone.
+//! Changes of files as editors and configuration managers make them, each noticed by inotify alone and by polling alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use crossbeam_channel::{Receiver, bounded};
-use rustix::fs::{CWD, FileType, Mode, Timestamps};
+use rustix::fs::{CWD, FileType, Mode, Timestamps, inotify};
 
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Longer than a change needs to be told of.
+/// Longer than a change needs to be notified.
 const SILENCE: Duration = Duration::from_millis(800);
 
 /// How a change may be noticed.
 #[derive(Clone, Copy, Debug)]
 enum By {
-    Notify,
-    SlowLook,
+    Inotify,
+    Polling,
 }
 
 fn start(by: By, config: &Path) -> (FileWatcher, Receiver<()>) {
     let (changed, changes) = bounded(1);
-    let (ear, slow) = match by {
-        By::Notify => (Some(Notifier::new().unwrap()), Duration::from_secs(3600)),
-        By::SlowLook => (None, Duration::from_millis(20)),
+    let (notifier, interval) = match by {
+        By::Inotify => (Some(Notifier::default()), Duration::from_secs(3600)),
+        By::Polling => (None, Duration::from_millis(20)),
     };
-    let watcher = FileWatcher::start_with(ear, slow, config, bounded(1).0, changed).unwrap();
-    (watcher, changes)
+    let watcher = FileWatcher::start_with(notifier, interval, config, bounded(1).0, changed);
+    (watcher.unwrap(), changes)
 }
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// Who takes its time over a file may begin when the change does.
 #[test]
-fn a_change_is_said_to_stir_before_it_is_over() {
+fn a_change_is_notified_as_stirred_before_it_has_settled() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     write(&config, "one");
@@ -48,18 +47,18 @@ fn a_change_is_said_to_stir_before_it_is_over() {
     stirs.try_recv().unwrap();
 }
 
-/// Writes beside and renames, as good tools do.
+/// Writes a temporary file and renames it, as editors do.
 fn replace(path: &Path, text: &str) {
-    let beside = path.with_extension("new");
-    write(&beside, text);
-    fs::rename(&beside, path).unwrap();
+    let temporary = path.with_extension("new");
+    write(&temporary, text);
+    fs::rename(&temporary, path).unwrap();
 }
 
-/// Puts a symlink in another's place at one moment.
+/// Replaces a symlink atomically.
 fn relink(target: &str, link: &Path) {
-    let beside = link.with_extension("new");
-    symlink(target, &beside).unwrap();
-    fs::rename(&beside, link).unwrap();
+    let temporary = link.with_extension("new");
+    symlink(target, &temporary).unwrap();
+    fs::rename(&temporary, link).unwrap();
 }
 
 /// A file, and two versions of a folder with one behind symlinks.
@@ -73,7 +72,7 @@ fn lay_out(top: &Path) {
     write(&top.join("v2/config.toml"), "two");
     symlink("v1", top.join("current")).unwrap();
     symlink("../current/config.toml", top.join("links/config.toml")).unwrap();
-    // As a configuration manager lays it out, that swaps many files at once.
+    // As Kubernetes mounts a ConfigMap, to swap many files at once.
     fs::create_dir(top.join("mounted")).unwrap();
     symlink("../v1", top.join("mounted/..data")).unwrap();
     symlink("..data/config.toml", top.join("mounted/config.toml")).unwrap();
@@ -81,7 +80,7 @@ fn lay_out(top: &Path) {
 
 type Change = fn(&Path);
 
-/// (the file that is followed, what happens, how)
+/// (the watched file, what happens, how)
 const CHANGES: &[(&str, &str, Change)] = &[
     ("plain/config.toml", "a write in place", |top| {
         write(&top.join("plain/config.toml"), "two");
@@ -122,28 +121,32 @@ const CHANGES: &[(&str, &str, Change)] = &[
         };
         rustix::fs::futimens(file.unwrap(), &times).unwrap();
     }),
-    ("plain/config.toml", "the file vanishes", |top| {
+    ("plain/config.toml", "the file is removed", |top| {
         fs::remove_file(top.join("plain/config.toml")).unwrap();
     }),
-    ("plain/config.toml", "a drop-in comes", |top| {
+    ("plain/config.toml", "a drop-in is added", |top| {
         write(&top.join("plain/config.d/b.toml"), "two");
     }),
     ("plain/config.toml", "a drop-in changes in place", |top| {
         write(&top.join("plain/config.d/a.toml"), "two");
     }),
-    ("plain/config.toml", "a drop-in goes", |top| {
+    ("plain/config.toml", "a drop-in is removed", |top| {
         fs::remove_file(top.join("plain/config.d/a.toml")).unwrap();
     }),
-    ("plain/config.toml", "the drop-in folder goes", |top| {
-        fs::remove_dir_all(top.join("plain/config.d")).unwrap();
-    }),
-    ("v1/config.toml", "a drop-in folder comes", |top| {
+    (
+        "plain/config.toml",
+        "the drop-in folder is removed",
+        |top| {
+            fs::remove_dir_all(top.join("plain/config.d")).unwrap();
+        },
+    ),
+    ("v1/config.toml", "a drop-in folder is added", |top| {
         fs::create_dir(top.join("v1/config.d")).unwrap();
         write(&top.join("v1/config.d/a.toml"), "two");
     }),
     (
         "v1/config.toml",
-        "a drop-in folder comes as a symlink",
+        "a drop-in folder is added as a symlink",
         |top| {
             symlink("../plain/config.d", top.join("v1/config.d")).unwrap();
         },
@@ -154,7 +157,7 @@ const CHANGES: &[(&str, &str, Change)] = &[
     }),
     (
         "links/config.toml",
-        "a write where a symlink leads",
+        "a write to the target of a symlink",
         |top| {
             write(&top.join("v1/config.toml"), "two");
         },
@@ -168,30 +171,30 @@ const CHANGES: &[(&str, &str, Change)] = &[
     ),
     (
         "mounted/config.toml",
-        "the folder's link beside the file's is swapped",
+        "the symlink of the data folder is swapped",
         |top| {
-            let beside = top.join("mounted/..data_tmp");
-            symlink("../v2", &beside).unwrap();
-            fs::rename(&beside, top.join("mounted/..data")).unwrap();
+            let temporary = top.join("mounted/..data_tmp");
+            symlink("../v2", &temporary).unwrap();
+            fs::rename(&temporary, top.join("mounted/..data")).unwrap();
         },
     ),
     (
         "links/config.toml",
-        "a symlink gives way to a file",
+        "a symlink is replaced by a file",
         |top| {
             replace(&top.join("links/config.toml"), "two");
         },
     ),
-    ("v1/config.toml", "a pipe takes the file's place", |top| {
+    ("v1/config.toml", "a pipe replaces the file", |top| {
         let path = top.join("v1/config.toml");
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
     }),
 ];
 
-/// The same, for what happens where notify does not listen.
-const UNHEARD: &[(&str, &str, Change)] = &[
-    ("plain/config.toml", "a write through another name", |top| {
+/// The same, for changes in folders that inotify does not watch.
+const UNWATCHED: &[(&str, &str, Change)] = &[
+    ("plain/config.toml", "a write through a hard link", |top| {
         fs::create_dir(top.join("elsewhere")).unwrap();
         let other = top.join("elsewhere/name");
         fs::hard_link(top.join("plain/config.toml"), &other).unwrap();
@@ -199,25 +202,29 @@ const UNHEARD: &[(&str, &str, Change)] = &[
     }),
     (
         "links/config.toml",
-        "a symlink on the way is swapped",
+        "a symlink on the path is swapped",
         |top| {
             relink("v2", &top.join("current"));
         },
     ),
-    ("none/config.toml", "a file comes with its folder", |top| {
-        fs::create_dir(top.join("none")).unwrap();
-        write(&top.join("none/config.toml"), "two");
-    }),
+    (
+        "none/config.toml",
+        "a file is added with its folder",
+        |top| {
+            fs::create_dir(top.join("none")).unwrap();
+            write(&top.join("none/config.toml"), "two");
+        },
+    ),
 ];
 
 #[test]
-fn each_way_to_change_a_configuration_is_told_of() {
-    // Rows wait for stillness, so they wait together.
+fn every_kind_of_change_is_notified() {
+    // Each row waits for its change to settle, so they wait together.
     std::thread::scope(|scope| {
         for (by, changes) in [
-            (By::Notify, CHANGES),
-            (By::SlowLook, CHANGES),
-            (By::SlowLook, UNHEARD),
+            (By::Inotify, CHANGES),
+            (By::Polling, CHANGES),
+            (By::Polling, UNWATCHED),
         ] {
             for (config, what, change) in changes {
                 scope.spawn(move || {
@@ -225,15 +232,15 @@ fn each_way_to_change_a_configuration_is_told_of() {
                     lay_out(top.path());
                     let (_watcher, changes) = start(by, &top.path().join(config));
                     change(top.path());
-                    let told = changes.recv_timeout(DEADLINE);
-                    assert!(told.is_ok(), "by {by:?}: {what}");
-                    // What has been replaced is followed as the old was: a second change is told of too.
+                    let notified = changes.recv_timeout(DEADLINE);
+                    assert!(notified.is_ok(), "by {by:?}: {what}");
+                    // The replacement is watched as the original was: a second change is notified too.
                     let path = top.path().join(config);
                     let _ = fs::remove_file(&path);
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     write(&path, "three");
-                    let told = changes.recv_timeout(DEADLINE);
-                    assert!(told.is_ok(), "by {by:?}: a write after {what}");
+                    let notified = changes.recv_timeout(DEADLINE);
+                    assert!(notified.is_ok(), "by {by:?}: a write after {what}");
                 });
             }
         }
@@ -241,26 +248,29 @@ fn each_way_to_change_a_configuration_is_told_of() {
 }
 
 #[test]
-fn what_is_no_change_of_the_configuration_is_not_told_of() {
+fn what_does_not_change_the_configuration_is_not_notified() {
     let rows: &[(&str, Change)] = &[
         ("the file is read", |top| {
             fs::read(top.join("plain/config.toml")).unwrap();
         }),
-        ("an editor keeps a file beside it", |top| {
+        ("an editor writes a swap file", |top| {
             write(&top.join("plain/.config.toml.swp"), "draft");
         }),
-        ("a file that is no drop-in lies among them", |top| {
+        ("another file is added to the drop-in folder", |top| {
             write(&top.join("plain/config.d/a.toml.bak"), "old");
         }),
-        ("an editor keeps a hidden file among the drop-ins", |top| {
-            write(&top.join("plain/config.d/.a.toml"), "draft");
-        }),
-        ("an empty folder comes", |top| {
+        (
+            "an editor writes a hidden file to the drop-in folder",
+            |top| {
+                write(&top.join("plain/config.d/.a.toml"), "draft");
+            },
+        ),
+        ("an empty folder is added", |top| {
             fs::create_dir(top.join("plain/other")).unwrap();
         }),
     ];
     std::thread::scope(|scope| {
-        for by in [By::Notify, By::SlowLook] {
+        for by in [By::Inotify, By::Polling] {
             for (what, change) in rows {
                 scope.spawn(move || {
                     let top = tempfile::tempdir().unwrap();
@@ -275,18 +285,18 @@ fn what_is_no_change_of_the_configuration_is_not_told_of() {
 }
 
 #[test]
-fn a_thousand_saves_are_told_of_when_the_last_has_come_to_rest() {
+fn a_thousand_saves_are_notified_when_the_last_has_settled() {
     let top = tempfile::tempdir().unwrap();
     lay_out(top.path());
     let config = top.path().join("plain/config.toml");
-    let (_watcher, changes) = start(By::Notify, &config);
+    let (_watcher, changes) = start(By::Inotify, &config);
     for n in 1..=1000 {
         match n % 2 {
             0 => replace(&config, &n.to_string()),
             _ => write(&config, &n.to_string()),
         }
     }
-    // On a busy machine the writer may be held up, and what it had written by then is told of.
+    // On a busy machine the writer may pause, and what it had written by then is notified.
     let mut times = 0;
     while changes
         .recv_timeout(if times == 0 { DEADLINE } else { SILENCE })
@@ -294,15 +304,15 @@ fn a_thousand_saves_are_told_of_when_the_last_has_come_to_rest() {
     {
         times += 1;
     }
-    assert!((1..10).contains(&times), "told of {times} times");
+    assert!((1..10).contains(&times), "notified {times} times");
 }
 
 #[test]
-fn a_file_that_vanishes_and_returns_at_once_is_one_change() {
+fn a_file_that_is_removed_and_written_at_once_is_one_change() {
     let top = tempfile::tempdir().unwrap();
     lay_out(top.path());
     let config = top.path().join("plain/config.toml");
-    let (_watcher, changes) = start(By::Notify, &config);
+    let (_watcher, changes) = start(By::Inotify, &config);
     fs::remove_file(&config).unwrap();
     write(&config, "two");
     changes.recv_timeout(DEADLINE).unwrap();
@@ -315,24 +325,24 @@ fn a_writer_that_pauses_in_the_middle_is_waited_for() {
     let top = tempfile::tempdir().unwrap();
     lay_out(top.path());
     let config = top.path().join("plain/config.toml");
-    let (_watcher, changes) = start(By::Notify, &config);
+    let (_watcher, changes) = start(By::Inotify, &config);
     let mut file = File::create(&config).unwrap();
     let pause = SETTLE_TIME / 3;
     let mut last = Instant::now();
     for piece in ["[no", "de]\n", "name = ", "\"a\"", "\n"] {
         file.write_all(piece.as_bytes()).unwrap();
-        let told = changes.recv_timeout(pause).is_ok();
-        // On a busy machine a pause may be as long as stillness.
-        assert!(!told || last.elapsed() >= SETTLE_TIME, "told of a part");
+        let notified = changes.recv_timeout(pause).is_ok();
+        // On a busy machine a pause may be as long as the settle time.
+        assert!(!notified || last.elapsed() >= SETTLE_TIME, "half-written");
         last = Instant::now();
     }
     changes.recv_timeout(DEADLINE).unwrap();
 }
 
-/// Inotify's limits belong to a user namespace: in one of its own, a process can be refused without harm to others.
+/// Inotify's limits belong to a user namespace: in a new one they can be set to zero without effect on others.
 #[test]
-fn a_change_is_noticed_where_no_watch_is_left() {
-    let body = "watch::tests::a_change_is_noticed_by_the_slow_look_of_a_whole_watcher";
+fn a_change_is_noticed_where_inotify_is_refused() {
+    let body = "watch::tests::a_change_is_noticed_by_the_polling_of_a_whole_watcher";
     let script = "echo 0 >/proc/sys/user/$1 && exec \"$0\" --exact --ignored \"$2\"";
     for limit in ["max_inotify_watches", "max_inotify_instances"] {
         let output = std::process::Command::new("unshare")
@@ -341,24 +351,19 @@ fn a_change_is_noticed_where_no_watch_is_left() {
             .args([limit, body])
             .output()
             .expect("start unshare (of the package util-linux)");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("1 passed"), "{limit}: {said}{output:?}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(stdout.contains("1 passed"), "{limit}: {stdout}{output:?}");
     }
 }
 
 #[test]
 #[ignore = "the test above runs it where inotify is refused"]
-fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
+fn a_change_is_noticed_by_the_polling_of_a_whole_watcher() {
     let top = tempfile::tempdir().unwrap();
     lay_out(top.path());
-    let refused = notify::recommended_watcher(|_| {}).and_then(|mut watcher| {
-        notify::Watcher::watch(
-            &mut watcher,
-            top.path(),
-            notify::RecursiveMode::NonRecursive,
-        )
-    });
-    assert!(refused.is_err(), "inotify is to be refused here");
+    let refused = inotify::init(inotify::CreateFlags::CLOEXEC)
+        .and_then(|fd| inotify::add_watch(&fd, top.path(), inotify::WatchFlags::MODIFY));
+    assert!(refused.is_err(), "inotify must be refused here");
     let config = top.path().join("plain/config.toml");
     let (changed, changes) = bounded(1);
     let _watcher = FileWatcher::start(&config, bounded(1).0, changed).unwrap();
@@ -369,68 +374,68 @@ fn a_change_is_noticed_by_the_slow_look_of_a_whole_watcher() {
 }
 
 #[test]
-fn what_was_just_written_is_not_at_rest_yet_and_no_news() {
+fn a_file_that_was_just_written_has_not_settled_and_is_not_notified() {
     let top = tempfile::tempdir().unwrap();
     let config = top.path().join("config.toml");
     write(&config, "one");
-    let (watcher, changes) = start(By::SlowLook, &config);
+    let (watcher, changes) = start(By::Polling, &config);
     let seen = watcher.look();
-    assert_eq!(watcher.rest(), None, "it may be half of it");
-    rests(&watcher);
-    assert_eq!(watcher.rest(), Some(seen), "that was all");
+    assert_eq!(watcher.settled(), None, "it may be half-written");
+    wait_until_settled(&watcher);
+    assert_eq!(watcher.settled(), Some(seen), "it was complete");
     write(&config, "other");
-    assert_eq!(watcher.rest(), None);
+    assert_eq!(watcher.settled(), None);
     changes.recv_timeout(DEADLINE).unwrap();
-    assert_ne!(watcher.rest(), None, "who is told of a change may read it");
+    assert_ne!(watcher.settled(), None, "a notified change has settled");
     assert!(
         changes.recv_timeout(SILENCE).is_err(),
-        "one change, told once"
+        "one change, one notification"
     );
     drop(watcher);
 
-    let (watcher, _changes) = start(By::SlowLook, &config);
+    let (watcher, _changes) = start(By::Polling, &config);
     assert_ne!(
-        watcher.rest(),
+        watcher.settled(),
         None,
-        "untouched for long, so at rest at once"
+        "unchanged for long, so settled at once"
     );
 }
 
 #[test]
-fn what_was_told_of_and_not_read_is_told_of_again() {
+fn a_notification_can_be_repeated() {
     let top = tempfile::tempdir().unwrap();
     let config = top.path().join("config.toml");
     write(&config, "one");
-    let (watcher, changes) = start(By::SlowLook, &config);
-    rests(&watcher);
-    watcher.tell_again();
+    let (watcher, changes) = start(By::Polling, &config);
+    wait_until_settled(&watcher);
+    watcher.notify_again();
     changes.recv_timeout(DEADLINE).unwrap();
-    assert_ne!(watcher.rest(), None);
+    assert_ne!(watcher.settled(), None);
     assert!(changes.recv_timeout(SILENCE).is_err());
 }
 
-fn rests(watcher: &FileWatcher) {
+fn wait_until_settled(watcher: &FileWatcher) {
     let begin = Instant::now();
-    while watcher.rest().is_none() {
-        assert!(begin.elapsed() < DEADLINE, "it never rests");
+    while watcher.settled().is_none() {
+        assert!(begin.elapsed() < DEADLINE, "it never settles");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn a_file_is_followed_by_a_relative_path_and_without_drop_ins() {
-    // The current folder is the crate's, in which there is no such file.
+fn a_file_is_watched_by_a_relative_path_and_without_drop_ins() {
+    // The current folder is the crate's, which has no such file.
     let (changed, _changes) = bounded(1);
     let watcher = FileWatcher::start(Path::new("no-such-file"), bounded(1).0, changed);
     assert!(watcher.is_ok());
 }
 
 #[test]
-fn the_watcher_ends_when_it_is_dropped_while_it_waits_for_stillness() {
+fn the_watcher_ends_when_it_is_dropped_while_a_change_settles() {
     let top = tempfile::tempdir().unwrap();
     lay_out(top.path());
     let config = top.path().join("plain/config.toml");
-    let (watcher, changes) = start(By::SlowLook, &config);
+    let (watcher, changes) = start(By::Polling, &config);
     write(&config, "two");
     drop(watcher);
     while changes.recv_timeout(DEADLINE).is_ok() {}
@@ -457,6 +462,6 @@ fn two_reads_differ_where_the_stamps_do_not() {
     assert_ne!(
         stamps.digest(),
         none,
-        "a file that is gone is not an empty one"
+        "a missing file differs from an empty one"
     );
 }

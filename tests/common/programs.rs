@@ -24,11 +24,11 @@ use dpd::bpf::state::events::{Event, Events};
 use dpd::bpf::state::suppressed::SuppressedDrops;
 use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
-use dpd::daemon::flows::{self, Clock};
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
 use dpd::model::status::{EventLoss, ProgramStatus};
+use dpd::observe::translate::{self, Clock};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -387,7 +387,7 @@ impl Machine {
     }
 
     fn flows(&self, events: &[Event]) -> Vec<Flow> {
-        let flow = |event| flows::flow(event, &self.state.catalog, Clock::read());
+        let flow = |event| translate::flow(event, &self.state.catalog, Clock::read());
         events.iter().map(flow).collect()
     }
 

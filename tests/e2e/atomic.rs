@@ -1,20 +1,20 @@
-//! Real sockets while the file changes and is reloaded as fast as that goes: whoever sent a datagram sees it arrive.
+//! Datagrams while the file changes and is reloaded as fast as possible: each one arrives.
 
 use std::fs;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::lab::{DEADLINE, Lab, eventually};
+use crate::lab::{DEADLINE, NetnsLab, eventually};
 
 const SERVICE: &str = "10.32.0.70:70";
 const SWITCHES: u32 = 10;
-/// Datagrams that are on their way at most: fewer than a socket's buffer holds.
+/// The most datagrams in flight: fewer than a socket's buffer holds.
 const WINDOW: u64 = 128;
-/// Datagrams from one port, then another port: connections that are new and such that a change finds there.
+/// Datagrams from one port before the next port: so a change meets new connections and established ones.
 const FROM_ONE_PORT: u32 = 20;
 
-/// The service leads to one workload or to the other; whom policy lets in and the numbers of both identities change
+/// The service's backend is one workload or the other; the allowed peers and the numbers of both identities change
 /// with it.
 fn configuration(example: &str, is_second: bool) -> String {
     let rest = r#"
@@ -43,13 +43,13 @@ ingress = []
     }
 }
 
-/// A server's socket. It is there before the first datagram, which would be refused else.
-fn server(lab: &Lab, place: &str, address: &str) -> UdpSocket {
+/// A server's socket, bound before the first datagram.
+fn server(lab: &NetnsLab, place: &str, address: &str) -> UdpSocket {
     let socket = lab.within(place, || UdpSocket::bind(address));
     socket.expect("bind the server's socket")
 }
 
-/// Counts what arrives until told to end.
+/// Counts what arrives until `is_over`.
 fn receive(socket: &UdpSocket, count: &AtomicU64, is_over: &AtomicBool) {
     let patience = Some(Duration::from_millis(50));
     socket.set_read_timeout(patience).expect("set a timeout");
@@ -61,9 +61,9 @@ fn receive(socket: &UdpSocket, count: &AtomicU64, is_over: &AtomicBool) {
     }
 }
 
-/// Sends until told to end; the error is what a socket or the clock said.
+/// Sends until `is_over`; the error is a socket's, or a timeout.
 fn send(
-    lab: &Lab,
+    lab: &NetnsLab,
     sent: &AtomicU64,
     arrived: &(dyn Fn() -> u64 + Sync),
     is_over: &AtomicBool,
@@ -80,7 +80,7 @@ fn send(
                 let begun = Instant::now();
                 while sent.load(Ordering::Relaxed) > arrived() + WINDOW {
                     if begun.elapsed() > DEADLINE {
-                        return Err("no datagram arrives any more".to_owned());
+                        return Err("no more datagrams arrive".to_owned());
                     }
                     std::thread::yield_now();
                 }
@@ -92,11 +92,11 @@ fn send(
 
 #[test]
 fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let example = fs::read_to_string(lab.config()).expect("read the configuration");
     lab.save(&configuration(&example, false));
     lab.signal("HUP");
-    eventually("the service is there", || {
+    eventually("the service works", || {
         let services = lab.dpd("service list");
         services
             .contains("10.200.0.44:7000")
@@ -109,7 +109,7 @@ fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
     let one = server(&lab, "coredns", "10.200.0.44:7000");
     let other = server(&lab, "intruder", "10.200.0.65:7001");
     let cpus = std::thread::available_parallelism().expect("count the CPUs");
-    let said: Vec<Result<(), String>> = std::thread::scope(|scope| {
+    let printed: Vec<Result<(), String>> = std::thread::scope(|scope| {
         scope.spawn(|| receive(&one, &first, &is_received));
         scope.spawn(|| receive(&other, &second, &is_received));
         let senders: Vec<_> = (0..cpus.get())
@@ -122,17 +122,17 @@ fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
                 let before = there.load(Ordering::Relaxed);
                 lab.save(&configuration(&example, number % 2 == 1));
                 lab.signal("HUP");
-                eventually("datagrams go the other way", || {
+                eventually("datagrams reach the other backend", || {
                     let now = there.load(Ordering::Relaxed);
-                    // What was on its way when the service moved the time before is not meant.
+                    // Not those that were in flight at the previous change.
                     (now > before + 2 * WINDOW).then_some(()).ok_or(now)
                 });
-                lab.ask("client", "10.32.0.10")
+                lab.dig("client", "10.32.0.10")
                     .expect("the service that stays");
             }
         }));
         is_sent.store(true, Ordering::Relaxed);
-        let said = senders
+        let printed = senders
             .into_iter()
             .map(|sender| sender.join().expect("a sender"))
             .collect();
@@ -144,16 +144,16 @@ fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
-        said
+        printed
     });
     assert!(
-        said.iter().all(Result::is_ok),
-        "{said:?}; {:?}",
+        printed.iter().all(Result::is_ok),
+        "{printed:?}; {:?}",
         lab.drops()
     );
     let sent = sent.into_inner();
     println!("{sent} datagrams, {first:?} to the one and {second:?} to the other");
-    assert_eq!(arrived(), sent, "some are lost: {:?}", lab.drops());
+    assert_eq!(arrived(), sent, "datagrams were lost: {:?}", lab.drops());
     let least = u64::from(SWITCHES);
     for (count, which) in [
         (first.into_inner(), "the one"),
@@ -166,7 +166,7 @@ fn every_datagram_arrives_while_its_service_moves_with_policy_and_identities() {
 
 #[test]
 fn many_reloads_in_a_row_end_with_the_last_file_and_the_daemon_can_be_stopped() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let example = fs::read_to_string(lab.config()).expect("read the configuration");
     for number in 0..60 {
         lab.save(&configuration(&example, number % 2 == 1));
@@ -179,7 +179,7 @@ fn many_reloads_in_a_row_end_with_the_last_file_and_the_daemon_can_be_stopped() 
             .then_some(())
             .ok_or(services)
     });
-    lab.ask("client", "10.32.0.10").expect("it serves");
+    lab.dig("client", "10.32.0.10").expect("it serves");
     let log = lab.log();
     assert!(
         !log.contains("not applied") && !log.contains("apply "),
@@ -190,6 +190,6 @@ fn many_reloads_in_a_row_end_with_the_last_file_and_the_daemon_can_be_stopped() 
     }
     lab.stop();
     assert!(lab.log().contains("stopping"), "{}", lab.log());
-    lab.ask("client", "10.32.0.10")
-        .expect("the datapath goes on");
+    lab.dig("client", "10.32.0.10")
+        .expect("the datapath still works");
 }

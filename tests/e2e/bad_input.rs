@@ -1,23 +1,23 @@
-//! What dpd says to those who start it wrongly: a sentence, and exit status 1.
+//! Starts that fail: an error message, and exit status 1.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
 #[test]
 fn each_bad_start_has_a_clear_message() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let folder = tempfile::tempdir().expect("make a folder");
     let readable = PermissionsExt::from_mode(0o755);
-    fs::set_permissions(folder.path(), readable).expect("let everybody in");
+    fs::set_permissions(folder.path(), readable).expect("make the folder readable");
     let place = folder.path().display();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
         fs::write(&path, text).expect("write a file");
         path.display().to_string()
     };
-    // Who is not root may not be let in where it was built.
+    // Another user may have no access to the build folder.
     let dpd = folder.path().join("dpd").display().to_string();
     fs::copy(env!("CARGO_BIN_EXE_dpd"), &dpd).expect("copy dpd");
 
@@ -45,7 +45,7 @@ fn each_bad_start_has_a_clear_message() {
     lab.serve("node", "python3 -m http.server 9964 --bind 127.0.0.1", 9964);
     let no_bpffs = file("no-bpffs.toml", &daemon(&format!("{place}/bpf")));
     let dotted = file("dotted.toml", &daemon(&format!("{root}/node.a")));
-    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let unprivileged = "setpriv --reuid 65534 --regid 65534 --clear-groups";
 
     let rows = [
         (
@@ -54,13 +54,13 @@ fn each_bad_start_has_a_clear_message() {
             "missing.toml",
         ),
         (
-            "a folder in its place",
+            "a folder instead of the file",
             format!("{dpd} --config {place} run"),
             "not a regular file",
         ),
         (
             "a file that may not be read",
-            format!("{nobody} {dpd} --config {secret} run"),
+            format!("{unprivileged} {dpd} --config {secret} run"),
             "may not be read by this user",
         ),
         (
@@ -100,40 +100,44 @@ fn each_bad_start_has_a_clear_message() {
         ),
         (
             "not root",
-            format!("{nobody} {dpd} --config {running} run"),
+            format!("{unprivileged} {dpd} --config {running} run"),
             "as root?",
         ),
         (
             "not root, reading",
-            format!("{nobody} {dpd} --config {running} ct list"),
+            format!("{unprivileged} {dpd} --config {running} ct list"),
             "as root?",
         ),
         (
             "not root, cleaning up",
-            format!("{nobody} {dpd} --config {running} cleanup"),
+            format!("{unprivileged} {dpd} --config {running} cleanup"),
             "as root?",
         ),
     ];
     for (sentence, line, words) in rows {
         let output = lab.run("node", &format!("timeout 10 {line}"));
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{sentence}: {line}: {said}");
-        assert!(said.contains(words), "{sentence}: {said}");
+        let printed = text(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{sentence}: {line}: {printed}"
+        );
+        assert!(printed.contains(words), "{sentence}: {printed}");
         assert!(
-            !said.contains("panicked") && !said.contains("libbpf:"),
-            "{sentence}: {said}"
+            !printed.contains("panicked") && !printed.contains("libbpf:"),
+            "{sentence}: {printed}"
         );
     }
-    lab.ok("node", &format!("{nobody} {dpd} check {no_bpffs}"));
-    lab.ask("client", "10.32.0.10")
-        .expect("what runs was not disturbed");
+    lab.ok("node", &format!("{unprivileged} {dpd} check {no_bpffs}"));
+    lab.dig("client", "10.32.0.10")
+        .expect("the running daemon is not affected");
     lab.dpd("status");
 }
 
-/// What a daemon needs beside the kernel is had before anything is changed.
+/// Port and socket are acquired before anything is changed.
 #[test]
-fn a_start_that_fails_at_its_socket_has_changed_nothing() {
-    let lab = Lab::started();
+fn a_start_that_fails_at_its_socket_changes_nothing() {
+    let lab = NetnsLab::started();
     let folder = tempfile::tempdir().expect("make a folder");
     let place = folder.path().display();
     let socket = lab.folder().join("dpd.sock");
@@ -150,12 +154,16 @@ fn a_start_that_fails_at_its_socket_has_changed_nothing() {
     let revision = lab.revision();
     for (sentence, file, words) in [
         (
-            "a live daemon's socket",
+            "a running daemon's socket",
             at(&socket.display().to_string()),
             "another daemon listens at",
         ),
-        ("somebody's file", at(&file), "is no socket"),
-        ("no place for one", at("/proc/dpd.sock"), "/proc/dpd.sock"),
+        ("another program's file", at(&file), "is not a socket"),
+        (
+            "a path where none can be created",
+            at("/proc/dpd.sock"),
+            "/proc/dpd.sock",
+        ),
     ] {
         let config = format!("{place}/config.toml");
         fs::write(&config, file).expect("write the configuration");
@@ -164,9 +172,9 @@ fn a_start_that_fails_at_its_socket_has_changed_nothing() {
             env!("CARGO_BIN_EXE_dpd")
         );
         let output = lab.run("node", &line);
-        let said = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{sentence}: {said}");
-        assert!(said.contains(words), "{sentence}: {said}");
+        let printed = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{sentence}: {printed}");
+        assert!(printed.contains(words), "{sentence}: {printed}");
         let live = lab.run(
             "node",
             &format!("cat {}/abi-*/gen/*/catalog", root.display()),
@@ -176,14 +184,14 @@ fn a_start_that_fails_at_its_socket_has_changed_nothing() {
     }
     assert_eq!(lab.revision(), revision);
     assert_eq!(fs::read(&file).expect("read the file"), b"mine");
-    lab.ask("client", "10.32.0.10").expect("an answer");
-    assert!(!root.exists(), "nothing is left there");
+    lab.dig("client", "10.32.0.10").expect("a reply");
+    assert!(!root.exists(), "no pin is left");
 }
 
-/// What is left over goes to what a change and its clients need; pins are held by the rest.
+/// The descriptors are kept for changes and clients; only the rest holds pins.
 #[test]
-fn few_files_are_said_and_do() {
-    let lab = Lab::laid();
+fn a_low_limit_of_open_files_is_logged_and_suffices() {
+    let lab = NetnsLab::laid();
     let log = lab.folder().join("few.log");
     let dpd = env!("CARGO_BIN_EXE_dpd");
     let line = format!("ulimit -n 280 && exec {dpd} run 2>{}", log.display());
@@ -195,7 +203,7 @@ fn few_files_are_said_and_do() {
         let is_up = text(&status).contains("\"state\": \"up\"");
         is_up.then_some(()).ok_or_else(read_log)
     });
-    lab.ask("client", "10.32.0.10").expect("an answer");
+    lab.dig("client", "10.32.0.10").expect("a reply");
     for port in [1, 2] {
         lab.drop_in(
             "more",
@@ -203,9 +211,13 @@ fn few_files_are_said_and_do() {
         );
         lab.dpd("reload");
     }
-    let said = read_log();
-    assert_eq!(said.matches("may open 280 files").count(), 1, "{said}");
-    assert!(!said.contains("Too many open files"), "{said}");
+    let printed = read_log();
+    assert_eq!(
+        printed.matches("may open 280 files").count(),
+        1,
+        "{printed}"
+    );
+    assert!(!printed.contains("Too many open files"), "{printed}");
     daemon.kill().expect("end it");
     daemon.wait().expect("it ends");
 }

@@ -1,12 +1,12 @@
-//! Much data through a service, with segmentation offload on, and datagrams that come in fragments.
+//! Bulk data through a service, with segmentation offload, and fragmented datagrams.
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::NetnsLab;
 
 #[test]
-fn bulk_goes_through_the_service_both_ways() {
-    let lab = Lab::started();
+fn bulk_data_passes_the_service_in_both_directions() {
+    let lab = NetnsLab::started();
     lab.serve("coredns", "iperf3 -s -p 5201", 5201);
     let offload = lab.ok("client", "ethtool -k eth0");
     for feature in [
@@ -15,7 +15,7 @@ fn bulk_goes_through_the_service_both_ways() {
     ] {
         assert!(
             offload.contains(feature),
-            "{feature} is what is tested here: {offload}"
+            "{feature} is tested here: {offload}"
         );
     }
     let rows = [
@@ -47,8 +47,8 @@ fn bulk_goes_through_the_service_both_ways() {
         ),
     ];
     for (sentence, words) in rows {
-        let said = lab.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
-        let report: Value = serde_json::from_str(&said).expect(sentence);
+        let printed = lab.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
+        let report: Value = serde_json::from_str(&printed).expect(sentence);
         let end = &report["end"];
         let is_udp = words.contains(" -u ");
         let received = if is_udp {

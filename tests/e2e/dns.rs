@@ -1,10 +1,10 @@
-//! Questions to a real DNS server through the service's address, and what dpd tells of them.
+//! Queries to a real DNS server through the service's address, and their connections and flows.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 use serde_json::{Value, json};
 
 /// The fields of a row, in order.
@@ -14,7 +14,7 @@ fn fields(row: &Value, keys: &[&str]) -> Vec<Value> {
 
 #[test]
 fn a_query_goes_through_the_service() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let rows = [
         (
             "over UDP",
@@ -37,7 +37,7 @@ fn a_query_goes_through_the_service() {
             "fd00:32::1",
         ),
         (
-            "an answer too large for UDP comes over TCP",
+            "a response too large for UDP comes over TCP",
             "@10.32.0.10 large.test.cluster.local TXT",
             "part-12-part-12",
         ),
@@ -47,27 +47,27 @@ fn a_query_goes_through_the_service() {
             "part-12-part-12",
         ),
         (
-            "the server itself may be asked, too",
+            "the server's own address",
             "@10.200.0.44 kubernetes.default.svc.cluster.local",
             "10.32.0.1",
         ),
     ];
-    for (sentence, question, answer) in rows {
-        let said = lab.ok("client", &format!("dig +short +tries=1 +time=5 {question}"));
-        assert!(said.contains(answer), "{sentence}: {said}");
+    for (sentence, query, reply) in rows {
+        let printed = lab.ok("client", &format!("dig +short +tries=1 +time=5 {query}"));
+        assert!(printed.contains(reply), "{sentence}: {printed}");
     }
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
 
 #[test]
 fn the_connection_and_the_flows_of_a_query() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     for (sentence, server, client, backend) in [
         ("IPv4", "10.32.0.10", "10.200.0.64", "10.200.0.44"),
         ("IPv6", "fd00:32::10", "fd00:200::64", "fd00:200::44"),
     ] {
         lab.dpd("ct flush");
-        lab.ask("client", server).expect(sentence);
+        lab.dig("client", server).expect(sentence);
         let connections = lab.json("ct list");
         let connections: Vec<Vec<Value>> = connections
             .as_array()
@@ -81,8 +81,8 @@ fn the_connection_and_the_flows_of_a_query() {
                     "dst_ip",
                     "dst_port",
                     "dst_identity",
-                    "backend_ip",
-                    "backend_port",
+                    "dnat_ip",
+                    "dnat_port",
                     "service",
                     "packets",
                     "reply_packets",
@@ -116,7 +116,7 @@ fn the_connection_and_the_flows_of_a_query() {
             "service",
             "orig_dst_ip",
         ];
-        let flows = eventually("the question's and the reply's flow are told", || {
+        let flows = eventually("the flows of request and reply are observed", || {
             let flows: Vec<Value> = lab
                 .flows()
                 .iter()
@@ -130,10 +130,14 @@ fn the_connection_and_the_flows_of_a_query() {
                 Err(flows)
             }
         });
-        let told: Vec<Vec<Value>> = flows.iter().map(|flow| fields(flow, &keys)).collect();
-        assert_eq!(told.len(), 2, "{sentence}: one flow each way: {told:?}");
+        let observed: Vec<Vec<Value>> = flows.iter().map(|flow| fields(flow, &keys)).collect();
         assert_eq!(
-            json!(told[0][..7]),
+            observed.len(),
+            2,
+            "{sentence}: one flow for each direction: {observed:?}"
+        );
+        assert_eq!(
+            json!(observed[0][..7]),
             json!([
                 client,
                 "client",
@@ -143,11 +147,14 @@ fn the_connection_and_the_flows_of_a_query() {
                 false,
                 "kube-dns"
             ]),
-            "{sentence}: the question"
+            "{sentence}: the request"
         );
-        assert_eq!(told[0][7], server, "{sentence}: where the client sent it");
         assert_eq!(
-            json!(told[1][4..7]),
+            observed[0][7], server,
+            "{sentence}: the original destination"
+        );
+        assert_eq!(
+            json!(observed[1][4..7]),
             json!(["forwarded", true, "kube-dns"]),
             "{sentence}: the reply"
         );
@@ -155,8 +162,8 @@ fn the_connection_and_the_flows_of_a_query() {
 }
 
 #[test]
-fn the_intruder_is_refused_and_that_is_told() {
-    let lab = Lab::started();
+fn the_intruder_is_denied_and_its_drops_are_reported() {
+    let lab = NetnsLab::started();
     for (server, line) in [
         (
             "10.32.0.10",
@@ -171,16 +178,16 @@ fn the_intruder_is_refused_and_that_is_told() {
             "(intruder) -> 10.200.0.44:53 (kube-dns) DROPPED (policy denied: no rule of ingress kube-dns) (UDP)",
         ),
     ] {
-        let said = lab
-            .ask("intruder", server)
-            .expect_err("no rule lets the intruder in");
-        assert!(said.contains("timed out"), "{server}: {said}");
-        eventually(&format!("the drop is told of {server}"), || {
-            let told = lab.dpd("observe --last 10 --verdict dropped");
-            if told.contains(line) {
+        let printed = lab
+            .dig("intruder", server)
+            .expect_err("no rule allows the intruder");
+        assert!(printed.contains("timed out"), "{server}: {printed}");
+        eventually(&format!("the drop of {server} is observed"), || {
+            let observed = lab.dpd("observe --last 10 --verdict dropped");
+            if observed.contains(line) {
                 Ok(())
             } else {
-                Err(told)
+                Err(observed)
             }
         });
     }
@@ -190,13 +197,13 @@ fn the_intruder_is_refused_and_that_is_told() {
         "and logged: {}",
         lab.log()
     );
-    lab.ask("client", "10.32.0.10")
-        .expect("the client has nothing to suffer for it");
+    lab.dig("client", "10.32.0.10")
+        .expect("the client is not affected");
 }
 
 #[test]
-fn flows_are_told_as_they_happen() {
-    let lab = Lab::started();
+fn flows_are_observed_live() {
+    let lab = NetnsLab::started();
     let mut watching = lab.command("node", env!("CARGO_BIN_EXE_dpd"));
     watching.args("observe --verdict dropped --from intruder".split_whitespace());
     let mut watching = watching
@@ -211,10 +218,10 @@ fn flows_are_told_as_they_happen() {
             .map_while(Result::ok)
             .try_for_each(|line| sender.send(line))
     });
-    // The first questions may come before the observer.
-    let line = eventually("a drop is told", || {
-        let _ = lab.ask("client", "10.32.0.10");
-        let _ = lab.ask("intruder", "10.32.0.10");
+    // The first queries may come before the observer.
+    let line = eventually("a drop is observed", || {
+        let _ = lab.dig("client", "10.32.0.10");
+        let _ = lab.dig("intruder", "10.32.0.10");
         lines.try_recv()
     });
     assert!(
@@ -223,9 +230,5 @@ fn flows_are_told_as_they_happen() {
     );
     lab.stop();
     let status = watching.wait().expect("wait for the observer");
-    assert_eq!(
-        status.code(),
-        Some(1),
-        "an observer does not outlive the daemon in silence"
-    );
+    assert_eq!(status.code(), Some(1), "an observer exits with the daemon");
 }

@@ -1,26 +1,24 @@
-//! Other tools at work on the datapath: what they do is refused, or found, put back, said once and counted.
+//! Changes of the datapath by other tools: refused, or found, repaired, logged once and counted.
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 
-/// The last of the lines that say what something else did.
-fn told(lab: &Lab) -> Vec<String> {
+/// The last log line on repaired drift.
+fn drift_lines(lab: &NetnsLab) -> Vec<String> {
     let log = lab.log();
-    let said = log
-        .lines()
-        .filter(|line| line.contains("something else changed the datapath"));
-    said.map(str::to_owned).collect()
+    let printed = log.lines().filter(|line| line.contains("drift repaired"));
+    printed.map(str::to_owned).collect()
 }
 
 #[test]
-fn what_other_tools_do_is_put_back() {
-    let lab = Lab::started();
+fn drift_is_repaired() {
+    let lab = NetnsLab::started();
     let root = lab
         .bpf_root()
         .join(format!("abi-{}", dpd::bpf::abi::abi::DPD_ABI_VERSION.0));
     let pins = root.display();
-    let drift = |lab: &Lab| lab.json("status")["drift"].clone();
+    let drift = |lab: &NetnsLab| lab.json("status")["drift"].clone();
     let none = json!({"attachments": 0, "epoch": 0, "pins": 0, "tables": 0});
     assert_eq!(drift(&lab), none);
     let attached = lab.attached();
@@ -36,15 +34,18 @@ fn what_other_tools_do_is_put_back() {
         key.join(" ").replace("0x", "")
     );
     let refused = lab.run("node", &delete);
-    let said = crate::lab::text(&refused);
-    assert!(said.contains("Operation not permitted"), "{delete}: {said}");
+    let printed = crate::lab::text(&refused);
+    assert!(
+        printed.contains("Operation not permitted"),
+        "{delete}: {printed}"
+    );
 
     lab.ok(
         "node",
         &format!("rm {pins}/maps/dpd_ct_other {pins}/load/1/dpd_calls"),
     );
-    lab.ask("client", "10.32.0.10")
-        .expect("packets miss nothing");
+    lab.dig("client", "10.32.0.10")
+        .expect("packets are not affected");
     lab.ok(
         "node",
         &format!("bpftool link detach pinned $(ls {pins}/links/*-ingress | head -n1)"),
@@ -60,17 +61,17 @@ fn what_other_tools_do_is_put_back() {
             "bpftool map update pinned {pins}/maps/dpd_live key 0 0 0 0 value 9 0 0 0 0 0 0 0"
         ),
     );
-    eventually("all is as it was", || {
+    eventually("the drift is repaired", || {
         let now = drift(&lab);
-        let is_told = now["tables"] == 1 && now["epoch"] == 1 && now["attachments"] == 1;
-        is_told.then_some(()).ok_or(now)
+        let is_counted = now["tables"] == 1 && now["epoch"] == 1 && now["attachments"] == 1;
+        is_counted.then_some(()).ok_or(now)
     });
     assert_eq!(drift(&lab)["pins"], 2);
     assert_eq!(lab.attached(), attached);
     for server in ["10.32.0.10", "fd00:32::10"] {
-        lab.ask("client", server).expect("all is well again");
+        lab.dig("client", server).expect("the service works again");
     }
-    let lines = told(&lab);
+    let lines = drift_lines(&lab);
     for words in [
         "packets were processed under revision 9 instead of 1",
         "the table policy was not in its slot",
@@ -80,6 +81,6 @@ fn what_other_tools_do_is_put_back() {
         let count = lines.iter().filter(|line| line.contains(words)).count();
         assert_eq!(count, 1, "{words}: {lines:?}");
     }
-    assert!(lab.revision() > 9, "no connection was judged under it");
+    assert!(lab.revision() > 9, "the foreign epoch is never used");
     lab.ok("node", &format!("test -e {pins}/load/1/dpd_calls"));
 }

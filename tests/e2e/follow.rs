@@ -1,4 +1,4 @@
-//! A changed file becomes what the datapath does; a wrong one does not.
+//! Changes of the file are applied; invalid files are not.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,20 +11,20 @@ use dpd::bpf::reader::Reader;
 use dpd::bpf::sys::pins::Pins;
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 
 const RULE: &str = r#"ports = ["8080/tcp", "5201/tcp", "5201/udp"]"#;
 
-/// Changes take effect within a second of the save; a machine that is busy with other tests gets another two.
+/// Changes take effect within a second of the save; two more on a machine that is busy with other tests.
 const APPLIED: Duration = Duration::from_secs(3);
 
-fn backend_port(lab: &Lab) -> String {
+fn backend_port(lab: &NetnsLab) -> String {
     let rows = lab.json("service get kube-dns");
     rows[0]["backends"][0]["address"].to_string()
 }
 
 /// Waits until the DNS service's backend is `port`.
-fn applied(lab: &Lab, what: &str, port: u16) {
+fn applied(lab: &NetnsLab, what: &str, port: u16) {
     let start = Instant::now();
     eventually(what, || {
         let now = backend_port(lab);
@@ -38,16 +38,16 @@ fn applied(lab: &Lab, what: &str, port: u16) {
     assert!(took < APPLIED, "{what}: only after {took:?}");
 }
 
-/// The tables of a change are written while the file comes to rest: here it does not, and so nothing else is done.
+/// The tables of a change are staged while the file settles: here it does not settle, so they do not become live.
 #[test]
-fn a_saved_file_is_written_before_it_counts() {
-    let lab = Lab::started();
+fn a_saved_file_is_staged_before_it_is_live() {
+    let lab = NetnsLab::started();
     let text = fs::read_to_string(lab.config()).expect("read the configuration");
     let pins = Pins::new(&lab.bpf_root());
     let live = lab.revision();
     lab.save(&text.replace("\"10.200.0.44:53\"", "\"10.200.0.44:1061\""));
     let file = fs::File::open(lab.config()).expect("open the configuration");
-    eventually("its tables are there", || {
+    eventually("its tables are staged", || {
         file.set_modified(SystemTime::now()).expect("touch it");
         let pinned = Pins::numbers(&pins.generations());
         (pinned == [live, live + 1]).then_some(()).ok_or(pinned)
@@ -57,9 +57,9 @@ fn a_saved_file_is_written_before_it_counts() {
     assert_eq!(
         reader.epoch().expect("read the epoch"),
         live,
-        "and packets do not meet them"
+        "they are not live"
     );
-    applied(&lab, "it comes to rest", 1061);
+    applied(&lab, "it has settled", 1061);
     assert_eq!(lab.revision(), live + 1);
     eventually("nothing else is left pinned", || {
         let pinned = Pins::numbers(&pins.generations());
@@ -67,10 +67,10 @@ fn a_saved_file_is_written_before_it_counts() {
     });
 }
 
-/// The first half of a file is a valid one here, too.
+/// The first half of this file is valid, too.
 #[test]
-fn half_of_a_file_counts_for_nothing_though_dpd_starts_just_then() {
-    let lab = Lab::laid();
+fn a_half_written_file_is_not_applied_by_a_start() {
+    let lab = NetnsLab::laid();
     let text = fs::read_to_string(lab.config()).expect("read the configuration");
     let config = lab.config();
     fs::write(&config, text).expect("write the first half in place");
@@ -91,10 +91,10 @@ fn half_of_a_file_counts_for_nothing_though_dpd_starts_just_then() {
     );
 }
 
-/// What was at rest when the daemon was called may be half of something else when it comes to read it.
+/// A file that had settled when the daemon was woken may be half-written when the daemon reads it.
 #[test]
-fn half_of_a_file_counts_for_nothing_though_dpd_comes_late() {
-    let lab = Lab::started();
+fn a_half_written_file_is_not_applied_by_a_late_read() {
+    let lab = NetnsLab::started();
     let drop_in = lab.config().with_extension("d").join("more.toml");
     let half =
         |n: u16| format!("[services.half]\nfrontends = [\"10.32.0.78:{n}/udp\"]\nbackends = []\n");
@@ -109,7 +109,7 @@ fn half_of_a_file_counts_for_nothing_though_dpd_comes_late() {
 
     let held = hold(&lab.pid());
     fs::write(&drop_in, half(2) + rest).expect("write another version");
-    std::thread::sleep(Duration::from_millis(600)); // it is at rest, and the daemon is called
+    std::thread::sleep(Duration::from_millis(600)); // it has settled, and the daemon is woken
     fs::write(&drop_in, half(3)).expect("write half of a third version");
     drop(held);
     std::thread::sleep(Duration::from_millis(150));
@@ -125,7 +125,7 @@ fn half_of_a_file_counts_for_nothing_though_dpd_comes_late() {
     );
 }
 
-/// Keeps a process's main thread, and no other, from going on until it is dropped.
+/// Stops a process's main thread, and no other, until it is dropped.
 struct Held(Child);
 
 fn hold(pid: &str) -> Held {
@@ -145,8 +145,8 @@ assert ptrace(DETACH, pid, 0, 0) == 0";
         .spawn()
         .expect("run python3");
     let mut word = [0; 4];
-    let said = child.stdout.as_mut().expect("a pipe").read_exact(&mut word);
-    said.expect("the thread is held");
+    let printed = child.stdout.as_mut().expect("a pipe").read_exact(&mut word);
+    printed.expect("the thread is stopped");
     Held(child)
 }
 
@@ -159,7 +159,7 @@ impl Drop for Held {
 
 #[test]
 fn a_saved_file_is_applied() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let text = fs::read_to_string(lab.config()).expect("read the configuration");
     let with = |port: u16| {
         text.replace("\"10.200.0.44:53\"", &format!("\"10.200.0.44:{port}\""))
@@ -168,26 +168,27 @@ fn a_saved_file_is_applied() {
                 &format!("\"[fd00:200::44]:{port}\""),
             )
     };
-    lab.ask("client", "10.32.0.10")
-        .expect("all is well at first");
+    lab.dig("client", "10.32.0.10")
+        .expect("the service works at first");
 
     lab.save(&with(1053));
     applied(&lab, "a rename over the file is applied", 1053);
-    lab.ask("client", "10.32.0.10")
+    lab.dig("client", "10.32.0.10")
         .expect_err("nothing listens there");
 
     fs::write(lab.config(), with(53)).expect("write the file in place");
     applied(&lab, "a write in place is applied", 53);
-    lab.ask("client", "10.32.0.10").expect("all is well again");
+    lab.dig("client", "10.32.0.10")
+        .expect("the service works again");
 
     let other = lab.folder().join("other.toml");
     fs::write(&other, with(1054)).expect("write another file");
     let link = lab.folder().join("link");
     std::os::unix::fs::symlink(&other, &link).expect("make a symlink");
     fs::rename(&link, lab.config()).expect("put the symlink in place");
-    applied(&lab, "a symlink in the file's place is followed", 1054);
-    fs::write(&other, with(53)).expect("write where it leads");
-    applied(&lab, "and what it leads to", 53);
+    applied(&lab, "a symlink instead of the file is followed", 1054);
+    fs::write(&other, with(53)).expect("write to its target");
+    applied(&lab, "its target is watched", 53);
 
     let drop_in = lab.folder().join("config.d/more.toml");
     fs::write(
@@ -204,7 +205,7 @@ fn a_saved_file_is_applied() {
         }
     });
     fs::remove_file(&drop_in).expect("remove the drop-in");
-    eventually("and its end is", || {
+    eventually("its removal is applied", || {
         let now = lab.dpd("service list");
         if now.contains("10.32.0.77") {
             Err(now)
@@ -215,8 +216,8 @@ fn a_saved_file_is_applied() {
 }
 
 #[test]
-fn a_wrong_file_changes_nothing() {
-    let lab = Lab::started();
+fn an_invalid_file_changes_nothing() {
+    let lab = NetnsLab::started();
     let good = fs::read_to_string(lab.config()).expect("read the configuration");
     let services = lab.dpd("service list");
     let revision = lab.revision();
@@ -240,7 +241,7 @@ fn a_wrong_file_changes_nothing() {
     ];
     for (sentence, bad, word) in rows {
         lab.save(&bad);
-        eventually(&format!("{sentence} is said"), || {
+        eventually(&format!("{sentence} is reported"), || {
             let status = lab.json("status");
             let error = status["config"]["last_error"]
                 .as_str()
@@ -263,18 +264,18 @@ fn a_wrong_file_changes_nothing() {
             "{sentence} changes nothing"
         );
         assert_eq!(lab.revision(), revision, "{sentence} changes nothing");
-        lab.ask("client", "10.32.0.10").expect(sentence);
+        lab.dig("client", "10.32.0.10").expect(sentence);
     }
     lab.save(&good);
-    eventually("a right file takes the error away", || {
+    eventually("a valid file clears the error", || {
         let error = lab.json("status")["config"]["last_error"].clone();
         if error.is_null() { Ok(()) } else { Err(error) }
     });
 }
 
 #[test]
-fn what_can_stand_in_the_files_place_is_survived() {
-    let lab = Lab::started();
+fn anything_instead_of_the_file_is_an_error() {
+    let lab = NetnsLab::started();
     let config = lab.config();
     let good = fs::read_to_string(&config).expect("read the configuration");
     let revision = lab.revision();
@@ -291,7 +292,7 @@ fn what_can_stand_in_the_files_place_is_survived() {
             "not a regular file",
         ),
         (
-            "a pipe that nobody writes to",
+            "a pipe without a writer",
             |config, _| {
                 let mode = rustix::fs::Mode::RUSR;
                 rustix::fs::mknodat(rustix::fs::CWD, config, rustix::fs::FileType::Fifo, mode, 0)
@@ -306,7 +307,7 @@ fn what_can_stand_in_the_files_place_is_survived() {
             "dpd cleanup",
         ),
         (
-            "a link to nowhere",
+            "a dangling symlink",
             |config, _| std::os::unix::fs::symlink("nowhere", config).expect("make a link"),
             "there is no such file",
         ),
@@ -344,58 +345,61 @@ fn what_can_stand_in_the_files_place_is_survived() {
     for (what, put, words) in rows {
         let _ = fs::remove_file(&config);
         put(&config, &good);
-        eventually(&format!("{what} is said"), || {
+        eventually(&format!("{what} is reported"), || {
             let error = lab.json("status")["config"]["last_error"].clone();
             let is_said = error.as_str().is_some_and(|error| error.contains(words));
             is_said.then_some(()).ok_or(error)
         });
         assert_eq!(lab.revision(), revision, "{what} changes nothing");
-        lab.ask("client", "10.32.0.10").expect(what);
+        lab.dig("client", "10.32.0.10").expect(what);
         let _ = fs::remove_dir(&config);
         let _ = fs::remove_file(&config);
         lab.save(&good);
-        eventually(&format!("the right file counts after {what}"), || {
+        eventually(&format!("the valid file is applied after {what}"), || {
             let error = lab.json("status")["config"]["last_error"].clone();
             if error.is_null() { Ok(()) } else { Err(error) }
         });
     }
-    assert_eq!(lab.revision(), revision, "it was the same file all along");
+    assert_eq!(lab.revision(), revision, "it is the same file");
     let log = lab.log();
     let longest = log.lines().map(str::len).max();
     assert!(longest.is_some_and(|longest| longest < 1000), "{longest:?}");
 
     lab.drop_in("one", "[identities.more]\nid = 300\n");
     lab.drop_in("two", "[identities.more]\nid = 301\n");
-    eventually("drop-ins that contradict each other are both named", || {
-        let error = lab.json("status")["config"]["last_error"].clone();
-        let text = error.as_str().unwrap_or_default();
-        (text.contains("one.toml") && text.contains("two.toml"))
-            .then_some(())
-            .ok_or(error)
-    });
+    eventually(
+        "drop-ins that contradict each other are both reported",
+        || {
+            let error = lab.json("status")["config"]["last_error"].clone();
+            let text = error.as_str().unwrap_or_default();
+            (text.contains("one.toml") && text.contains("two.toml"))
+                .then_some(())
+                .ok_or(error)
+        },
+    );
     fs::remove_file(config.with_extension("d").join("two.toml")).expect("remove one");
-    eventually("the one that is left counts", || {
+    eventually("the remaining one is applied", || {
         let now = lab.dpd("identity list");
         now.contains("more").then_some(()).ok_or(now)
     });
 
     endless(&config, &good);
-    eventually("1 TiB is being looked at", || {
+    eventually("1 TiB is being read", || {
         let error = lab.json("status")["config"]["last_error"].clone();
         if error.is_null() { Err(error) } else { Ok(()) }
     });
-    let asked = Instant::now();
+    let started = Instant::now();
     lab.stop();
     assert!(
-        asked.elapsed() < APPLIED,
-        "it holds up nobody who stops the daemon: {:?}",
-        asked.elapsed()
+        started.elapsed() < APPLIED,
+        "it does not delay the daemon's stop: {:?}",
+        started.elapsed()
     );
 }
 
 #[test]
-fn each_way_to_save_is_applied_once() {
-    let lab = Lab::started();
+fn every_kind_of_save_is_applied_once() {
+    let lab = NetnsLab::started();
     let saves = [
         ("sed -i", "sed -i 's/20001/20011/' config.toml"),
         (
@@ -403,21 +407,21 @@ fn each_way_to_save_is_applied_once() {
             "sed 's/20011/20012/' config.toml >new && cat new >config.toml",
         ),
         (
-            "as vim does: the old one renamed, a new one written, the old one removed",
+            "as vim: the old file renamed, a new one written, the old one removed",
             "mv config.toml config.toml~ && sed 's/20012/20013/' config.toml~ >config.toml && rm config.toml~",
         ),
         (
-            "as emacs does: the old one kept under another name",
+            "as emacs: the old file kept with another name",
             "mv config.toml config.toml~ && sed 's/20013/20014/' config.toml~ >config.toml",
         ),
         (
-            "a link by way of another, as configuration managers make them",
+            "a symlink through another, as of a Kubernetes ConfigMap",
             "mkdir v1 v2 && sed 's/20014/20015/' config.toml >v1/config.toml &&
             sed 's/20014/20016/' config.toml >v2/config.toml &&
             ln -s v1 ..data && ln -s ..data/config.toml link && mv -T link config.toml",
         ),
         (
-            "the link that is on the way swapped",
+            "the symlink on the path swapped",
             "ln -s v2 ..new && mv -T ..new ..data",
         ),
         (
@@ -425,7 +429,7 @@ fn each_way_to_save_is_applied_once() {
             "for id in 1 2 3 4 5 6 7 8 9; do sed 's/20016/2002'$id'/' v2/config.toml >new; cp new config.toml; cp new v2/n; done; rm v2/n",
         ),
         (
-            "a drop-in folder that comes back",
+            "a drop-in folder that is moved away and back",
             "mv config.d away && mv away config.d && sed -i 's/2002[0-9]/20030/' v2/config.toml",
         ),
     ];
@@ -453,25 +457,25 @@ fn each_way_to_save_is_applied_once() {
 }
 
 #[test]
-fn reloads_on_top_of_each_other_end_with_the_last_file() {
-    let lab = Lab::started();
+fn concurrent_reloads_end_with_the_last_file() {
+    let lab = NetnsLab::started();
     let mut id = 20001;
     for next in 20002..20010 {
         lab.edit(&format!("= {id} "), &format!("= {} ", next + 1000));
         id = next + 1000;
         (0..5).for_each(|_| drop(lab.signal("HUP")));
     }
-    eventually("the last file counts", || {
+    eventually("the last file is live", || {
         let now = lab.dpd("identity get client");
         now.contains(&id.to_string()).then_some(()).ok_or(now)
     });
     assert!(!lab.log().contains("ERROR"), "{}", lab.log());
-    lab.ask("client", "10.32.0.10").expect("all is well");
+    lab.dig("client", "10.32.0.10").expect("the service works");
 }
 
 #[test]
-fn a_reload_applies_at_once() {
-    let lab = Lab::started();
+fn a_reload_applies_the_file_at_once() {
+    let lab = NetnsLab::started();
     lab.edit("\"10.200.0.44:53\"", "\"10.200.0.44:1053\"");
     lab.signal("HUP");
     eventually("SIGHUP applies the file", || {
@@ -489,7 +493,7 @@ fn a_reload_applies_at_once() {
 
     lab.save("[services]\nfoo = 1\n");
     lab.signal("HUP");
-    eventually("a reload of a wrong file is loud", || {
+    eventually("a reload of an invalid file is logged", || {
         let log = lab.log();
         if log.contains("ERROR") && log.contains("nothing is changed") {
             Ok(())
@@ -497,39 +501,36 @@ fn a_reload_applies_at_once() {
             Err(log)
         }
     });
-    assert!(
-        backend_port(&lab).contains(":1053\""),
-        "and changes nothing"
-    );
+    assert!(backend_port(&lab).contains(":1053\""), "it changes nothing");
 }
 
-/// Asks over a connection that stays open.
-fn say_hello(stream: &mut TcpStream, patience: Duration) -> Result<String, String> {
+/// A request on an open connection.
+fn request_hello(stream: &mut TcpStream, patience: Duration) -> Result<String, String> {
     stream
         .set_read_timeout(Some(patience))
         .expect("set a timeout");
     stream
         .write_all(b"GET /hello HTTP/1.1\r\nHost: web\r\n\r\n")
         .map_err(|error| error.to_string())?;
-    let mut answer = Vec::new();
+    let mut reply = Vec::new();
     let mut piece = [0; 512];
-    while !answer.ends_with(b"hello 10.200.0.64\n") {
+    while !reply.ends_with(b"hello 10.200.0.64\n") {
         match stream.read(&mut piece) {
             Ok(0) => return Err("closed".to_owned()),
-            Ok(length) => answer.extend_from_slice(&piece[..length]),
+            Ok(length) => reply.extend_from_slice(&piece[..length]),
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
 #[test]
-fn a_tightened_policy_cuts_what_runs() {
-    let lab = Lab::started();
+fn a_tightened_policy_ends_open_connections() {
+    let lab = NetnsLab::started();
     crate::web::serve(&lab);
     let patience = Duration::from_secs(10);
     let mut stream = lab.connect("client", "10.32.0.80:80").expect("connect");
-    say_hello(&mut stream, patience).expect("the connection works");
+    request_hello(&mut stream, patience).expect("the connection works");
 
     let drop_in = lab.folder().join("config.d/servers.toml");
     let allowed = fs::read_to_string(&drop_in).expect("read the drop-in");
@@ -546,25 +547,25 @@ fn a_tightened_policy_cuts_what_runs() {
     change(&format!(
         "{allowed}# A remark.\n[services.other]\nfrontends = [\"10.32.0.98:80/tcp\"]\nbackends = []\n"
     ));
-    say_hello(&mut stream, patience).expect("a change that does not concern it leaves it alone");
+    request_hello(&mut stream, patience).expect("an unrelated change does not affect it");
 
     change(&allowed.replace(RULE, r#"ports = ["5201/tcp"]"#));
-    say_hello(&mut stream, Duration::from_secs(2)).expect_err("its next packet is dropped");
-    eventually("the drop is told", || {
-        let told = lab.dpd("observe --last 20 --verdict dropped");
-        if told.contains("policy denied: no rule of ingress kube-dns") {
+    request_hello(&mut stream, Duration::from_secs(2)).expect_err("its next packet is dropped");
+    eventually("the drop is observed", || {
+        let observed = lab.dpd("observe --last 20 --verdict dropped");
+        if observed.contains("policy denied: no rule of ingress kube-dns") {
             Ok(())
         } else {
-            Err(told)
+            Err(observed)
         }
     });
     let connections = lab.dpd("ct list");
     assert!(
         !connections.contains("10.200.0.44:8080"),
-        "its entries are gone: {connections}"
+        "its entries are deleted: {connections}"
     );
     let refused = lab.run("client", "curl -sS -m 2 http://10.32.0.80/hello");
-    assert!(!refused.status.success(), "a new one does not get in");
+    assert!(!refused.status.success(), "a new one is denied");
 
     change(&allowed);
     lab.ok("client", "curl -fsS -m 10 http://10.32.0.80/hello");
@@ -572,7 +573,7 @@ fn a_tightened_policy_cuts_what_runs() {
 
 #[test]
 fn a_change_costs_no_packet() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     lab.serve("coredns", "iperf3 -s -p 5201", 5201);
     let mut client = lab.command("client", "timeout");
     client.args("60 iperf3 -J -c 10.32.0.52 -p 52 -u -b 8M -t 5".split_whitespace());
@@ -611,10 +612,10 @@ fn a_change_costs_no_packet() {
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
 
-/// While dpd stands still, more happens in the file's folder than the kernel keeps for it: what was lost is looked for.
+/// While dpd is stopped, more events occur in the file's folder than inotify queues: the files are looked at all the same.
 #[test]
-fn more_events_than_the_kernel_keeps_lose_no_change() {
-    let lab = Lab::started();
+fn an_overflow_of_inotifys_queue_loses_no_change() {
+    let lab = NetnsLab::started();
     let bound = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
     let bound: usize = bound.expect("inotify's bound").trim().parse().expect("one");
     lab.signal("STOP");
@@ -625,7 +626,7 @@ fn more_events_than_the_kernel_keeps_lose_no_change() {
     }
     lab.edit("\"10.200.0.44:53\"", "\"10.200.0.44:1053\"");
     lab.signal("CONT");
-    applied(&lab, "the change behind the noise", 1053);
+    applied(&lab, "the change after the other events", 1053);
     lab.edit("\"10.200.0.44:1053\"", "\"10.200.0.44:53\"");
-    applied(&lab, "and the next one", 53);
+    applied(&lab, "the next one", 53);
 }

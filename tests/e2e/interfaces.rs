@@ -1,4 +1,4 @@
-//! Interfaces come, go, and come back as others.
+//! Interfaces are added, removed, renamed, moved and replaced.
 
 use std::fs;
 use std::process::Stdio;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 
-fn endpoint(lab: &Lab, interface: &str) -> Value {
+fn endpoint(lab: &NetnsLab, interface: &str) -> Value {
     let endpoints = lab.json("endpoint list");
     let rows = endpoints.as_array().expect("an array");
     let row = rows.iter().find(|row| row["interface"] == interface);
@@ -17,8 +17,8 @@ fn endpoint(lab: &Lab, interface: &str) -> Value {
         .clone()
 }
 
-/// Waits until the endpoint is in this state; answers with its row.
-fn becomes(lab: &Lab, interface: &str, state: &str) -> Value {
+/// Waits until the endpoint is in this state; returns its row.
+fn becomes(lab: &NetnsLab, interface: &str, state: &str) -> Value {
     eventually(&format!("{interface} becomes {state}"), || {
         let row = endpoint(lab, interface);
         if row["state"] == state {
@@ -29,19 +29,19 @@ fn becomes(lab: &Lab, interface: &str, state: &str) -> Value {
     })
 }
 
-/// What `ip` calls one of the lab's namespaces.
-fn netns(lab: &Lab, place: &str) -> String {
+/// The name of one of the lab's namespaces for `ip`.
+fn netns(lab: &NetnsLab, place: &str) -> String {
     let folder = lab.folder();
     let name = folder.file_name().expect("the lab's name");
     format!("{}-{place}", name.display())
 }
 
-/// Makes the client's veth pair, as the lab does, under the name that is waited for.
-fn plug(lab: &Lab) {
+/// Creates the client's veth pair, as the lab does, with the name of the pending interface.
+fn plug(lab: &NetnsLab) {
     plug_as(lab, "lxc-late");
 }
 
-fn plug_as(lab: &Lab, name: &str) {
+fn plug_as(lab: &NetnsLab, name: &str) {
     let peer = netns(lab, "client");
     lab.ok(
         "node",
@@ -58,8 +58,8 @@ fn plug_as(lab: &Lab, name: &str) {
     address_workload(lab, "client", "eth0");
 }
 
-/// Gives an interface that has come into a workload's namespace what the client's has.
-fn address_workload(lab: &Lab, place: &str, interface: &str) {
+/// Gives an interface in a workload's namespace the client's addresses and routes.
+fn address_workload(lab: &NetnsLab, place: &str, interface: &str) {
     lab.ok(
         place,
         &format!(
@@ -73,32 +73,32 @@ fn address_workload(lab: &Lab, place: &str, interface: &str) {
     );
 }
 
-fn ask_both(lab: &Lab, sentence: &str) {
+fn ask_both(lab: &NetnsLab, sentence: &str) {
     ask_both_from(lab, "client", sentence);
 }
 
-fn ask_both_from(lab: &Lab, place: &str, sentence: &str) {
+fn ask_both_from(lab: &NetnsLab, place: &str, sentence: &str) {
     for server in ["10.32.0.10", "fd00:32::10"] {
-        eventually(&format!("{sentence}: {server} answers"), || {
-            lab.ask(place, server)
+        eventually(&format!("{sentence}: {server} replies"), || {
+            lab.dig(place, server)
         });
     }
 }
 
 #[test]
-fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
-    let lab = Lab::laid();
+fn a_missing_interface_is_pending_and_a_new_one_is_attached() {
+    let lab = NetnsLab::laid();
     lab.edit("lxc-client", "lxc-late");
     lab.start();
-    assert_eq!(endpoint(&lab, "lxc-late")["state"], "waiting");
+    assert_eq!(endpoint(&lab, "lxc-late")["state"], "pending");
     assert_eq!(
         endpoint(&lab, "lxc-coredns")["state"],
         "attached",
-        "nothing else stops for it"
+        "the others are attached"
     );
     let log = lab.log();
     assert!(
-        log.contains("interface lxc-late is not there: waiting for it"),
+        log.contains("interface lxc-late does not exist yet: pending"),
         "{log}"
     );
     lab.ok("node", "ping -c1 -W5 10.200.0.44");
@@ -106,17 +106,17 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
     lab.ok("node", "ip link del lxc-client");
     plug(&lab);
     let first = becomes(&lab, "lxc-late", "attached");
-    ask_both(&lab, "the interface that came");
+    ask_both(&lab, "the new interface");
 
     lab.ok("node", "ip link del lxc-late");
-    becomes(&lab, "lxc-late", "waiting");
+    becomes(&lab, "lxc-late", "pending");
     plug(&lab);
     let second = becomes(&lab, "lxc-late", "attached");
     assert_ne!(
         first["ifindex"], second["ifindex"],
-        "it is another interface"
+        "it has another ifindex"
     );
-    ask_both(&lab, "the interface that came again");
+    ask_both(&lab, "the replaced interface");
 
     lab.ok("node", "ip link set lxc-late down && ip link set lxc-late address 02:00:00:00:77:01 && ip link set lxc-late up");
     lab.ok(
@@ -140,23 +140,23 @@ fn a_missing_interface_is_waited_for_and_a_new_one_followed() {
         .iter()
         .filter(|row| row.starts_with("lxc-late "))
         .count();
-    assert_eq!(of_client, 2, "one program each way: {attached:?}");
+    assert_eq!(of_client, 2, "one program for each direction: {attached:?}");
 }
 
 #[test]
-fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
-    let lab = Lab::laid();
+fn an_interface_is_followed_by_its_name_and_to_its_workloads_namespace() {
+    let lab = NetnsLab::laid();
     lab.edit("lxc-client", "lxc-late");
     lab.start();
-    assert_eq!(endpoint(&lab, "lxc-late")["state"], "waiting");
+    assert_eq!(endpoint(&lab, "lxc-late")["state"], "pending");
 
     lab.ok("node", "ip link set lxc-client name lxc-late");
     let first = becomes(&lab, "lxc-late", "attached");
     ask_both(&lab, "renamed to a name of the file");
 
     lab.ok("node", "ip link set lxc-late name lxc-away");
-    becomes(&lab, "lxc-late", "waiting");
-    // The listings tell what counts since the switch; its programs are let go after it.
+    becomes(&lab, "lxc-late", "pending");
+    // The listings show the committed generation; programs are detached after the commit.
     let of_it = format!("{}-", first["ifindex"]);
     let look = format!("ls {}/abi-*/links", lab.bpf_root().display());
     eventually("its links are gone", || {
@@ -170,7 +170,7 @@ fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
 
     let (node, elsewhere) = (netns(&lab, "node"), netns(&lab, "intruder"));
     lab.ok("node", &format!("ip link set lxc-late netns {elsewhere}"));
-    becomes(&lab, "lxc-late", "waiting");
+    becomes(&lab, "lxc-late", "pending");
     lab.ok("intruder", &format!("ip link set lxc-late netns {node}"));
     becomes(&lab, "lxc-late", "attached");
     lab.ok(
@@ -187,7 +187,7 @@ fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
     lab.ok("client", defaults);
     ask_both(&lab, "moved to another namespace and back");
 
-    // The workload's end, to where packets go: redirect_peer would lose them where it shares the host's namespace.
+    // The workload's end: redirect_peer would lose packets where it is in the host's namespace.
     lab.ok(
         "client",
         &format!("ip link set eth0 name eth9 netns {elsewhere}"),
@@ -202,7 +202,7 @@ fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
     );
     lab.ok("node", "ip link set eth9 master lab-br");
     eventually(
-        "what the workload's end in the host's namespace is sent comes there",
+        "packets reach the workload's end in the host's namespace",
         || {
             lab.ok("coredns", "ping -c1 -W1 10.200.0.64 || true");
             let link = lab.ok("node", "ip -j -s link show dev eth9");
@@ -221,7 +221,7 @@ fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
         ),
     );
     address_workload(&lab, "client", "eth0");
-    ask_both(&lab, "the workload's end where it was");
+    ask_both(&lab, "the workload's end moved back");
 
     lab.ok("node", "ip link set lxc-late master lab-br");
     ask_both(&lab, "a port of a bridge");
@@ -229,25 +229,25 @@ fn an_interface_is_followed_by_its_name_and_its_workload_wherever_they_go() {
         "node",
         "ip link set lxc-late nomaster && ip link del lab-br",
     );
-    ask_both(&lab, "a port no more");
+    ask_both(&lab, "no longer a port");
 
     lab.ok("node", "ip address add 192.0.2.77/32 dev lo");
-    let hosts = |lab: &Lab| lab.json("identity get host")[0]["addresses"].to_string();
+    let hosts = |lab: &NetnsLab| lab.json("identity get host")[0]["addresses"].to_string();
     eventually("an address of the host's is the host", || {
         let now = hosts(&lab);
         now.contains("192.0.2.77").then_some(()).ok_or(now)
     });
     lab.ok("node", "ip address del 192.0.2.77/32 dev lo");
-    eventually("and no more when it goes", || {
+    eventually("not after its removal", || {
         let now = hosts(&lab);
         (!now.contains("192.0.2.77")).then_some(()).ok_or(now)
     });
     let drift = lab.json("status")["drift"].clone();
-    assert_eq!(drift["attachments"], 0, "nobody else did anything: {drift}");
+    assert_eq!(drift["attachments"], 0, "no drift: {drift}");
     assert!(!lab.log().contains("ERROR"), "{}", lab.log());
 }
 
-/// What the daemon has in its hands: descriptors, what is pinned, memory in KiB.
+/// The daemon's resources: descriptors, pins, memory in KiB.
 #[derive(Debug)]
 struct Holding {
     descriptors: usize,
@@ -255,7 +255,7 @@ struct Holding {
     memory: u64,
 }
 
-fn holding(lab: &Lab) -> Holding {
+fn holding(lab: &NetnsLab) -> Holding {
     let pid = lab.pid();
     let memory = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let memory = memory
@@ -268,7 +268,7 @@ fn holding(lab: &Lab) -> Holding {
         "node",
         &format!("cd {} && find . -type f", lab.bpf_root().display()),
     );
-    // A generation and an interface have other numbers each time.
+    // Generations and interfaces have new numbers each time.
     let unnumbered = |pin: &str| pin.replace(|letter: char| letter.is_ascii_digit(), "");
     let mut pins: Vec<String> = pins.lines().map(unnumbered).collect();
     pins.sort();
@@ -279,10 +279,10 @@ fn holding(lab: &Lab) -> Holding {
     }
 }
 
-/// The host's second look is the start's, too.
+/// A start retries with a new snapshot of the host, too.
 #[test]
-fn a_start_outlives_interfaces_that_come_and_go_meanwhile() {
-    let lab = Lab::laid();
+fn a_start_survives_interfaces_that_are_added_and_removed_meanwhile() {
+    let lab = NetnsLab::laid();
     lab.drop_in(
         "churn",
         "[interfaces.lxc-churn]\nrole = \"endpoint\"\naddresses = [\"10.200.0.90\"]\nidentity = \"client\"\n",
@@ -309,14 +309,14 @@ fn a_start_outlives_interfaces_that_come_and_go_meanwhile() {
         is_over.store(true, Ordering::Relaxed);
     });
     lab.start();
-    assert_eq!(endpoint(&lab, "lxc-churn")["state"], "waiting");
-    ask_both(&lab, "when all is quiet");
+    assert_eq!(endpoint(&lab, "lxc-churn")["state"], "pending");
+    ask_both(&lab, "after the churn");
 }
 
-/// Programs are attached one after the other, with a grace period for each: until the switch all is as without them.
+/// Programs are attached one after the other, with a grace period for each: until the commit the interfaces are unmanaged.
 #[test]
-fn workloads_that_join_are_not_cut_off() {
-    let lab = Lab::laid();
+fn workloads_that_are_added_or_removed_are_not_cut_off() {
+    let lab = NetnsLab::laid();
     let text = fs::read_to_string(lab.config()).expect("read the configuration");
     lab.edit("lxc-client", "lxc-late");
     let mut crowd = String::new();
@@ -338,7 +338,7 @@ fn workloads_that_join_are_not_cut_off() {
             .spawn()
             .expect("run ping")
     };
-    for what in ["they come", "they go", "they come again"] {
+    for what in ["they are added", "they are removed", "they are added again"] {
         let pinging = ping();
         std::thread::sleep(Duration::from_millis(300));
         if what == "they go" {
@@ -349,88 +349,88 @@ fn workloads_that_join_are_not_cut_off() {
             lab.drop_in("crowd", &crowd);
             lab.save(&text);
         }
-        let said = pinging.wait_with_output().expect("ping ends");
-        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let printed = pinging.wait_with_output().expect("ping ends");
+        let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
         assert!(
-            said.contains("1000 packets transmitted, 1000 received"),
-            "{what}: {said}\n{}",
+            printed.contains("1000 packets transmitted, 1000 received"),
+            "{what}: {printed}\n{}",
             lab.log()
         );
         let expected = if what == "they go" { 4 } else { 46 };
-        eventually("all have what they should have", || {
+        eventually("all have their programs", || {
             let attached = lab.attached().len();
             (attached == expected).then_some(()).ok_or(attached)
         });
     }
 }
 
-/// Nothing else waits for an interface that can't have what the file says.
+/// An interface whose programs the kernel refuses does not block others.
 #[test]
-fn an_interface_that_the_kernel_refuses_is_left_out() {
-    let lab = Lab::laid();
+fn an_interface_that_the_kernel_refuses_is_skipped() {
+    let lab = NetnsLab::laid();
     lab.drop_in(
         "uplink",
         "[interfaces.lab-br]\nrole = \"uplink\"\nxdp = \"native\"\n[prefilter.abusers]\ndeny = [\"203.0.113.0/24\"]\n",
     );
     lab.start();
-    let error = |lab: &Lab| lab.json("status")["config"]["last_error"].clone();
+    let error = |lab: &NetnsLab| lab.json("status")["config"]["last_error"].clone();
     assert_eq!(error(&lab), Value::Null);
-    // There is no driver in a bridge that XDP could be in.
+    // A bridge has no driver with native XDP.
     lab.ok(
         "node",
         "ip link add lab-br type bridge && ip link set lab-br up",
     );
-    lab.dpd("reload"); // the file comes to it first, and has no fault
-    let said = eventually("it is said", || {
+    lab.dpd("reload"); // the file itself is valid
+    let printed = eventually("it is reported", || {
         let error = error(&lab);
         error.as_str().map(str::to_owned).ok_or(error)
     });
-    for words in ["left out", "interface lab-br", "xdp"] {
-        assert!(said.contains(words), "{words}: {said}");
+    for words in ["skipped", "interface lab-br", "xdp"] {
+        assert!(printed.contains(words), "{words}: {printed}");
     }
     let attached = lab.attached();
     let of_it: Vec<_> = attached
         .iter()
         .filter(|row| row.starts_with("lab-br "))
         .collect();
-    assert_eq!(of_it.len(), 2, "its other programs: {attached:?}");
+    assert_eq!(of_it.len(), 2, "its tc programs: {attached:?}");
 
     lab.ok("node", "ip link del lxc-client");
-    becomes(&lab, "lxc-client", "waiting");
+    becomes(&lab, "lxc-client", "pending");
     plug_as(&lab, "lxc-client");
     becomes(&lab, "lxc-client", "attached");
-    ask_both(&lab, "another interface is followed");
+    ask_both(&lab, "another interface is attached");
     lab.apply(
         "more",
         "[services.more]\nfrontends = [\"10.32.0.77:1/udp\"]\nbackends = []\n",
     );
     assert!(
         lab.dpd("service list").contains("10.32.0.77:1/udp"),
-        "a change of the file is, too"
+        "a change of the file is applied"
     );
     assert!(
         error(&lab)
             .as_str()
             .is_some_and(|error| error.contains("lab-br")),
-        "it is still so"
+        "it is still reported"
     );
-    lab.dpd("reload"); // it is no fault of the file's
+    lab.dpd("reload"); // the file is applied
     lab.stop();
     lab.start();
-    ask_both(&lab, "a start, too");
+    ask_both(&lab, "after a start");
     assert!(
         error(&lab)
             .as_str()
             .is_some_and(|error| error.contains("lab-br")),
-        "and says it"
+        "the start reports it"
     );
 
     lab.ok("node", "ip link del lab-br");
-    eventually("without it all is well", || {
+    eventually("the error is cleared without it", || {
         let error = error(&lab);
         error.is_null().then_some(()).ok_or(error)
     });
-    // What was refused a moment ago is new to a file that asks for more.
+    // A change of the file that itself is refused is rejected as a whole.
     lab.ok(
         "node",
         "ip link add lab-br2 type bridge && ip link set lab-br2 up",
@@ -439,7 +439,7 @@ fn an_interface_that_the_kernel_refuses_is_left_out() {
         "second",
         "[interfaces.lab-br2]\nrole = \"uplink\"\nxdp = \"native\"\n",
     );
-    eventually("a change is refused whole", || {
+    eventually("the change is rejected as a whole", || {
         let error = error(&lab);
         let is_said = error
             .as_str()
@@ -453,13 +453,13 @@ fn an_interface_that_the_kernel_refuses_is_left_out() {
 
 /// DPD_TURNS=10000 makes it a long one.
 #[test]
-fn interfaces_that_come_and_go_leave_nothing_behind() {
+fn interfaces_that_are_added_and_removed_leave_nothing_behind() {
     let turns = std::env::var("DPD_TURNS").map_or(40u64, |turns| turns.parse().expect("a number"));
-    let lab = Lab::laid();
+    let lab = NetnsLab::laid();
     lab.edit("lxc-client", "lxc-late");
     lab.start();
     lab.ok("node", "ip link del lxc-client");
-    becomes(&lab, "lxc-late", "waiting");
+    becomes(&lab, "lxc-late", "pending");
     let peer = netns(&lab, "client");
     let come = format!("ip link add lxc-late type veth peer name turn netns {peer}");
     let links = lab.bpf_root().join(format!(
@@ -468,11 +468,11 @@ fn interfaces_that_come_and_go_leave_nothing_behind() {
     ));
     let pinned = || std::fs::read_dir(&links).expect("the links").count();
     let others = pinned();
-    // One turn before the first look: the daemon holds the generation before the live one too.
+    // One turn before the first measurement: the daemon also holds the generation before the live one.
     lab.ok("node", &come);
     becomes(&lab, "lxc-late", "attached");
     lab.ok("node", "ip link del lxc-late");
-    becomes(&lab, "lxc-late", "waiting");
+    becomes(&lab, "lxc-late", "pending");
     let (before, revision) = (holding(&lab), lab.revision());
     for turn in 0..turns {
         lab.ok("node", &come);
@@ -481,22 +481,22 @@ fn interfaces_that_come_and_go_leave_nothing_behind() {
             (now == others + 2).then_some(()).ok_or((turn, now))
         });
         lab.ok("node", "ip link del lxc-late");
-        // Of some that go and come at once the daemon may see only that there is another, or none.
+        // Of interfaces that are replaced at once the daemon may see only the last state.
         if turn % 2 == 0 {
             lab.ok(
                 "node",
                 &format!("{come} && ip link del lxc-late && {come} && ip link del lxc-late"),
             );
         }
-        eventually("it is let go", || {
+        eventually("it is detached", || {
             let now = pinned();
             (now == others).then_some(()).ok_or((turn, now))
         });
     }
-    becomes(&lab, "lxc-late", "waiting");
-    let after = eventually("it holds what it held before", || {
+    becomes(&lab, "lxc-late", "pending");
+    let after = eventually("its resources are as before", || {
         let after = holding(&lab);
-        // Some descriptors are those of clients that it is answering.
+        // Some descriptors are of clients that are being served.
         let few = after.descriptors < before.descriptors + turns as usize / 4;
         let is_same = few && after.pins == before.pins;
         if is_same { Ok(after) } else { Err(after) }
@@ -504,7 +504,7 @@ fn interfaces_that_come_and_go_leave_nothing_behind() {
     let followed = lab.revision() - revision;
     assert!(
         followed >= 2 * turns,
-        "it followed: {followed} revisions in {turns} turns"
+        "{followed} revisions in {turns} turns"
     );
     println!(
         "{turns} turns, {followed} revisions: {} descriptors, {} pins, {} KiB before, {} KiB after",
@@ -517,7 +517,7 @@ fn interfaces_that_come_and_go_leave_nothing_behind() {
     assert!(grown < 16 * 1024, "{grown} KiB more memory");
     assert!(!lab.log().contains("ERROR"), "{}", lab.log());
     let drift = lab.json("status")["drift"].clone();
-    assert_eq!(drift["attachments"], 0, "nobody else did anything: {drift}");
+    assert_eq!(drift["attachments"], 0, "no drift: {drift}");
     plug(&lab);
     becomes(&lab, "lxc-late", "attached");
     ask_both(&lab, "after all turns");

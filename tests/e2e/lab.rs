@@ -1,7 +1,7 @@
-//! A lab of the test's own with dpd on its node, and what tests do in it.
+//! A lab of network namespaces for one test, with dpd on its nodes.
 //!
-//! It is `netns-lab/lab` with the example's configuration, from a copy that the test may change. Labs are named after
-//! the test's process: several runs go side by side, and what a killed one has left the next one clears.
+//! It is `netns-lab/lab` with a copy of the example's configuration that the test may change. Labs are named after
+//! the test's process: runs may be concurrent, and the next run removes the leftovers of a killed one.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// How long anything may take that is no more than waited for.
+/// How long to wait for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 const PREFIX: &str = "e2e-";
 
-/// What the tests need besides the example: services of a web server and of iperf3, and one without backends.
+/// Services for the tests besides the example's: a web server, iperf3, and one without backends.
 const SERVERS: &str = r#"
 [services.web]
 frontends = ["10.32.0.80:80/tcp", "[fd00:32::80]:80/tcp"]
@@ -38,7 +38,7 @@ subject = "kube-dns"
 ingress = [{ from = ["client"], ports = ["8080/tcp", "5201/tcp", "5201/udp"] }]
 "#;
 
-/// What the tests across hosts need besides the examples: servers on either host, for clients of both.
+/// Services for the tests across hosts besides the examples': servers on either host, for clients of both.
 const SERVERS_OF_HOSTS: &str = r#"
 [services.web]
 frontends = ["10.32.0.80:80/tcp", "[fd00:32::80]:80/tcp"]
@@ -61,8 +61,8 @@ subject = "kube-dns"
 ingress = [{ from = ["client"], ports = ["8080/tcp", "5201/tcp", "5201/udp"] }]
 "#;
 
-/// A lab, seen from one of its nodes. It goes down with the last of its views.
-pub struct Lab {
+/// A lab, seen from one of its nodes. It is removed with the last of its views.
+pub struct NetnsLab {
     laid: Arc<Laid>,
     node: &'static str,
 }
@@ -71,34 +71,34 @@ struct Laid {
     name: String,
 }
 
-impl Lab {
+impl NetnsLab {
     /// A lab with dpd on its node.
-    pub fn started() -> Lab {
-        let lab = Lab::laid();
+    pub fn started() -> NetnsLab {
+        let lab = NetnsLab::laid();
         lab.start();
         lab
     }
 
-    /// A lab with dpd not started yet.
-    pub fn laid() -> Lab {
-        let lab = Lab::up("one-node", "node", 1500);
+    /// A lab without dpd started.
+    pub fn laid() -> NetnsLab {
+        let lab = NetnsLab::up("one-node", "node", 1500);
         lab.configure("config.toml", SERVERS);
         lab
     }
 
-    /// A lab of two hosts with dpd on both: node-a's view of it and node-b's. The router between them lets packets of
-    /// this many bytes through; with more than 1500 all links do.
-    pub fn hosts(mtu: u16) -> (Lab, Lab) {
-        let (a, b) = Lab::hosts_laid(mtu);
+    /// A lab of two hosts with dpd on both: node-a's view of it and node-b's. The router between them has this
+    /// MTU; with more than 1500 all links have it.
+    pub fn hosts(mtu: u16) -> (NetnsLab, NetnsLab) {
+        let (a, b) = NetnsLab::hosts_laid(mtu);
         a.start();
         b.start();
         (a, b)
     }
 
-    /// The same with dpd not started yet.
-    pub fn hosts_laid(mtu: u16) -> (Lab, Lab) {
-        let a = Lab::up("two-hosts", "node-a", mtu);
-        let b = Lab {
+    /// The same without dpd started.
+    pub fn hosts_laid(mtu: u16) -> (NetnsLab, NetnsLab) {
+        let a = NetnsLab::up("two-hosts", "node-a", mtu);
+        let b = NetnsLab {
             laid: a.laid.clone(),
             node: "node-b",
         };
@@ -107,7 +107,7 @@ impl Lab {
         (a, b)
     }
 
-    fn up(topology: &str, node: &'static str, mtu: u16) -> Lab {
+    fn up(topology: &str, node: &'static str, mtu: u16) -> NetnsLab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static CLEAR: Once = Once::new();
         assert!(
@@ -125,17 +125,17 @@ impl Lab {
             .output()
             .expect("run netns-lab/lab");
         assert!(output.status.success(), "lab up: {}", text(&output));
-        Lab { laid, node }
+        NetnsLab { laid, node }
     }
 
-    /// A copy of the example, and the servers beside it.
+    /// A copy of the example, and the tests' services as a drop-in.
     fn configure(&self, example: &str, servers: &str) {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
         self.save(&fs::read_to_string(examples.join(example)).expect("read the example"));
         self.drop_in("servers", servers);
     }
 
-    /// Puts a drop-in beside the configuration, as one act.
+    /// Writes a drop-in atomically.
     pub fn drop_in(&self, name: &str, text: &str) {
         let folder = self.config().with_extension("d");
         let new = folder.join("new");
@@ -143,7 +143,7 @@ impl Lab {
         fs::rename(&new, folder.join(format!("{name}.toml"))).expect("put it in place");
     }
 
-    /// Puts a drop-in beside the configuration and waits until it is live.
+    /// Writes a drop-in and waits until it is live.
     pub fn apply(&self, name: &str, text: &str) {
         let revision = self.revision();
         self.drop_in(name, text);
@@ -157,7 +157,7 @@ impl Lab {
         });
     }
 
-    /// `dpd` for `node`, `dpd-a` for `node-a`: what the lab calls what belongs to a node's dpd.
+    /// The lab's name for a node's dpd: `dpd` for `node`, `dpd-a` for `node-a`.
     fn daemon(&self) -> String {
         self.node.replacen("node", "dpd", 1)
     }
@@ -167,7 +167,7 @@ impl Lab {
         self.must(&["start", self.node]);
     }
 
-    /// The same; the error holds what was said if it does not get ready.
+    /// The same; the error is the output if it does not become ready.
     pub fn try_start(&self) -> Result<(), String> {
         let output = script(&self.laid.name).args(["start", self.node]).output();
         let output = output.expect("run netns-lab/lab");
@@ -177,12 +177,12 @@ impl Lab {
         }
     }
 
-    /// Ends dpd by SIGTERM and waits until it has gone.
+    /// Stops dpd by SIGTERM and waits until it has exited.
     pub fn stop(&self) {
         self.must(&["stop", self.node]);
     }
 
-    /// Ends dpd by SIGKILL and waits until it has gone.
+    /// Stops dpd by SIGKILL and waits until it has exited.
     pub fn kill(&self) {
         let pid = self.signal("KILL");
         eventually("the killed dpd is gone", || {
@@ -198,7 +198,7 @@ impl Lab {
         pid.expect("dpd's pid").trim().to_owned()
     }
 
-    /// Sends dpd a signal; answers with its pid.
+    /// Sends dpd a signal; returns its pid.
     pub fn signal(&self, signal: &str) -> String {
         let pid = self.pid();
         must(Command::new("kill").args(["-s", signal, &pid]));
@@ -218,19 +218,19 @@ impl Lab {
         self.folder().join("bpf").join(self.daemon())
     }
 
-    /// What dpd has logged.
+    /// The log of dpd.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder().join(format!("{}.log", self.daemon()))).unwrap_or_default()
     }
 
-    /// Puts another configuration in the old one's place, as one act.
+    /// Replaces the configuration atomically.
     pub fn save(&self, text: &str) {
         let new = self.folder().join("config.new");
         fs::write(&new, text).expect("write the configuration");
         fs::rename(&new, self.config()).expect("put it in place");
     }
 
-    /// Saves the configuration with `from` turned into `to`; answers with what it was.
+    /// Saves the configuration with `from` replaced by `to`; returns the old one.
     pub fn edit(&self, from: &str, to: &str) -> String {
         let text = fs::read_to_string(self.config()).expect("read the configuration");
         assert!(text.contains(from), "the configuration has no {from:?}");
@@ -238,7 +238,7 @@ impl Lab {
         text
     }
 
-    /// A command inside one of the lab's namespaces.
+    /// A command in one of the lab's namespaces.
     pub fn command(&self, place: &str, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -250,13 +250,13 @@ impl Lab {
         command
     }
 
-    /// Runs a line of shell inside a namespace.
+    /// Runs a shell command in a namespace.
     pub fn run(&self, place: &str, line: &str) -> Output {
         let output = self.command(place, "sh").args(["-c", line]).output();
         output.expect("run nsenter (of the package util-linux)")
     }
 
-    /// The same; it must succeed. Answers with what it prints, but for its errors.
+    /// The same; it must succeed. Returns its stdout.
     pub fn ok(&self, place: &str, line: &str) -> String {
         let output = self.run(place, line);
         assert!(
@@ -269,7 +269,7 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Starts a server inside a namespace and waits until something listens on the port. It ends with the lab.
+    /// Starts a server in a namespace and waits until something listens on the port. It ends with the lab.
     pub fn serve(&self, place: &str, line: &str, port: u16) {
         let log = File::create(self.folder().join(format!("server-{port}.log"))).expect("a log");
         let mut server = self.command(place, "sh");
@@ -278,33 +278,33 @@ impl Lab {
         let mut server = server.spawn().expect("run nsenter");
         eventually(&format!("{line} listens"), || {
             let listening = self.ok(place, &format!("ss -Hltn 'sport = :{port}'"));
-            let ended = server.try_wait().expect("look at the server");
+            let ended = server.try_wait().expect("check the server");
             (listening.lines().count() >= 1)
                 .then_some(())
                 .ok_or(format!("{ended:?}"))
         });
-        // It is the lab's now, which ends whatever runs in its namespaces.
+        // The lab kills all processes in its namespaces when it is removed.
         std::thread::spawn(move || server.wait());
     }
 
-    /// Asks dpd; it must succeed.
+    /// Runs a dpd command; it must succeed.
     pub fn dpd(&self, words: &str) -> String {
         self.ok(self.node, &format!("{} {words}", env!("CARGO_BIN_EXE_dpd")))
     }
 
-    /// Asks dpd for JSON.
+    /// Runs a dpd command with JSON output.
     pub fn json(&self, words: &str) -> Value {
         let text = self.dpd(&format!("{words} -o json"));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("dpd {words}: {error}: {text}"))
     }
 
-    /// The number of the live configuration.
+    /// The live revision.
     pub fn revision(&self) -> u64 {
         let status = self.json("status");
         status["config"]["revision"].as_u64().expect("a revision")
     }
 
-    /// The flows of the last moments, a line each; JSON.
+    /// The last flows, as JSON.
     pub fn flows(&self) -> Vec<Value> {
         self.dpd("observe --last 200 -o json")
             .lines()
@@ -312,7 +312,7 @@ impl Lab {
             .collect()
     }
 
-    /// Packets that were dropped so far, as `reason (packets)`.
+    /// Packets dropped so far, as `reason (packets)`.
     pub fn drops(&self) -> Vec<String> {
         let status = self.json("status");
         let drops = status["drops"].as_array().expect("drops").clone();
@@ -322,7 +322,7 @@ impl Lab {
             .collect()
     }
 
-    /// What hangs on the node's interfaces, as `interface hook program`.
+    /// The attachments on the node's interfaces, as `interface hook program`.
     pub fn attached(&self) -> Vec<String> {
         let status = self.json("status");
         let interfaces = status["interfaces"].as_array().expect("interfaces");
@@ -338,7 +338,7 @@ impl Lab {
         rows
     }
 
-    /// The numbers of the node's programs.
+    /// The ids of the node's programs.
     pub fn programs(&self) -> Vec<u64> {
         let status = self.json("status");
         let programs = status["programs"].as_array().expect("programs");
@@ -348,7 +348,7 @@ impl Lab {
             .collect()
     }
 
-    /// How often the kernel has these programs on a hook, as bpftool counts: by links, or by filters where there are no
+    /// How often these programs are attached, as bpftool counts: by links, or by filters where there are no
     /// links for tc.
     pub fn hooked(&self, programs: &[u64]) -> usize {
         let ours =
@@ -365,7 +365,7 @@ impl Lab {
         filters.iter().filter(|row| ours(row, "id")).count()
     }
 
-    /// Runs a job on a thread inside a namespace; the sockets that it opens stay there.
+    /// Runs a job on a thread in a namespace; sockets that it opens stay there.
     pub fn within<T: Send>(&self, place: &str, job: impl FnOnce() -> T + Send) -> T {
         let file = File::open(self.netns(place)).expect("open the namespace");
         let inside = || {
@@ -384,18 +384,18 @@ impl Lab {
         self.within(place, || TcpStream::connect_timeout(&to, DEADLINE))
     }
 
-    /// Whether the client gets an answer from the DNS service; the error is what dig said.
-    pub fn ask(&self, place: &str, server: &str) -> Result<(), String> {
+    /// Whether the client gets a reply from the DNS service; the error is dig's output.
+    pub fn dig(&self, place: &str, server: &str) -> Result<(), String> {
         let line =
             format!("dig +short +tries=1 +time=2 @{server} kubernetes.default.svc.cluster.local");
         let output = self.run(place, &line);
-        let said = text(&output);
-        (output.status.success() && said.trim() == "10.32.0.1")
+        let printed = text(&output);
+        (output.status.success() && printed.trim() == "10.32.0.1")
             .then_some(())
-            .ok_or(said)
+            .ok_or(printed)
     }
 
-    /// What `ip` calls one of the lab's namespaces.
+    /// The name of one of the lab's namespaces for `ip`.
     pub fn netns_name(&self, place: &str) -> String {
         format!("{}-{place}", self.laid.name)
     }
@@ -416,16 +416,16 @@ impl Lab {
             .args(words)
             .output()
             .expect("run netns-lab/lab");
-        let said = text(&output);
+        let printed = text(&output);
         assert!(
             output.status.success(),
-            "lab {words:?}: {said}{}",
+            "lab {words:?}: {printed}{}",
             self.tail()
         );
     }
 }
 
-impl Drop for Lab {
+impl Drop for NetnsLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}: {}", self.node, self.tail());
@@ -439,7 +439,7 @@ impl Drop for Laid {
     }
 }
 
-/// Looks again and again until it succeeds; fails with the last word after the deadline.
+/// Repeats until success; panics with the last error after the deadline.
 pub fn eventually<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
     let start = Instant::now();
     loop {
@@ -453,7 +453,7 @@ pub fn eventually<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> R
     }
 }
 
-/// Output and errors in one.
+/// Stdout and stderr together.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -481,7 +481,7 @@ fn down(lab: &str) {
     }
 }
 
-/// Takes down the labs of test processes that are no more.
+/// Removes the labs of test processes that have exited.
 fn clear_leftovers() {
     for entry in fs::read_dir("/run/dpd-lab").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! Clients at work on a lab while something else happens: what they lost, they tell at the end.
+//! Load on a lab while something else happens: the clients report their losses at the end.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::lab::{DEADLINE, Lab, eventually};
+use crate::lab::{DEADLINE, NetnsLab, eventually};
 
 /// What the load needs besides the lab's services: an echo over TCP.
 pub const ECHO: &str = r#"
@@ -20,21 +20,21 @@ subject = "kube-dns"
 ingress = [{ from = ["client"], ports = ["7007/tcp"] }]
 "#;
 
-/// Clients that do one thing over and over, and how often they have.
+/// Clients that repeat one request, and how often they have.
 struct Client {
     what: &'static str,
     done: AtomicU64,
 }
 
-/// What a job sees of the clients.
+/// The clients, for a job.
 pub struct Load<'a> {
     clients: &'a [Client],
-    /// The port of the TCP connection that lasts.
+    /// The source port of the long TCP connection.
     pub stream: u16,
 }
 
 impl Load<'_> {
-    /// Waits until each client has done its thing so many times more.
+    /// Waits until each client has repeated its request some more times.
     pub fn goes_on(&self, when: &str) {
         const MORE: u64 = 5;
         let counts = || {
@@ -52,10 +52,10 @@ impl Load<'_> {
     }
 }
 
-/// Does a job while clients ask DNS over UDP, make new connections with curl, send bytes through a connection that lasts,
-/// and iperf3 fills another. The lab needs `ECHO`, a web server, and iperf3's server. Answers with all that went wrong.
-pub fn under_load(lab: &Lab, job: impl FnOnce(&Load<'_>)) -> Vec<String> {
-    let clients = ["dig", "curl", "the lasting connection"].map(|what| Client {
+/// Runs a job while clients query DNS over UDP, open connections with curl, send bytes through a long connection,
+/// and iperf3 fills another. The lab needs `ECHO`, a web server, and iperf3's server. Returns all errors.
+pub fn under_load(lab: &NetnsLab, job: impl FnOnce(&Load<'_>)) -> Vec<String> {
+    let clients = ["dig", "curl", "the long connection"].map(|what| Client {
         what,
         done: AtomicU64::new(0),
     });
@@ -94,7 +94,7 @@ pub fn under_load(lab: &Lab, job: impl FnOnce(&Load<'_>)) -> Vec<String> {
     })
 }
 
-/// Until the end, or until something goes wrong.
+/// Until the end, or the first error.
 fn over_and_over(
     client: &Client,
     is_on: impl Fn() -> bool,
@@ -111,19 +111,19 @@ fn over_and_over(
     wrong
 }
 
-fn ask(lab: &Lab, turn: u64) -> Result<(), String> {
-    lab.ask("client", ["10.32.0.10", "fd00:32::10"][turn as usize % 2])
+fn ask(lab: &NetnsLab, turn: u64) -> Result<(), String> {
+    lab.dig("client", ["10.32.0.10", "fd00:32::10"][turn as usize % 2])
 }
 
-fn fetch(lab: &Lab) -> Result<(), String> {
-    // Without a second try of the handshake: that would hide a lost packet behind a second's wait.
+fn fetch(lab: &NetnsLab) -> Result<(), String> {
+    // Without a retransmitted SYN, which would hide a lost packet.
     let line = "curl -sS --connect-timeout 0.9 --max-time 5 http://10.32.0.80/hello";
     let output = lab.run("client", line);
-    let said = crate::lab::text(&output);
-    said.starts_with("hello ").then_some(()).ok_or(said)
+    let printed = crate::lab::text(&output);
+    printed.starts_with("hello ").then_some(()).ok_or(printed)
 }
 
-/// Writes bytes that no other turn has, and reads the same.
+/// Writes bytes of this turn, and reads the same.
 fn echo(stream: &mut TcpStream, turn: u64) -> Result<(), String> {
     let sent: Vec<u8> = (0..512)
         .flat_map(|word| (turn * 512 + word).to_le_bytes())
@@ -139,12 +139,12 @@ fn echo(stream: &mut TcpStream, turn: u64) -> Result<(), String> {
     }
 }
 
-fn open_echo(lab: &Lab) -> TcpStream {
+fn open_echo(lab: &NetnsLab) -> TcpStream {
     let listener = lab.within("coredns", || TcpListener::bind("10.200.0.44:7007"));
-    let listener = listener.expect("listen for the lasting connection");
-    // It ends with the connection.
+    let listener = listener.expect("listen for the long connection");
+    // The thread ends with the connection.
     thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("accept the lasting connection");
+        let (mut stream, _) = listener.accept().expect("accept the long connection");
         let mut bytes = [0; 4096];
         while let Ok(length @ 1..) = stream.read(&mut bytes) {
             if stream.write_all(&bytes[..length]).is_err() {
@@ -154,15 +154,15 @@ fn open_echo(lab: &Lab) -> TcpStream {
     });
     let stream = lab
         .connect("client", "10.32.0.7:7")
-        .expect("a lasting connection");
+        .expect("a long connection");
     stream
         .set_read_timeout(Some(DEADLINE))
         .expect("set a timeout");
     stream
 }
 
-/// Far from what the machine can do, for there are others.
-fn iperf(lab: &Lab) -> Child {
+/// At a low rate, as other tests run too.
+fn iperf(lab: &NetnsLab) -> Child {
     let mut command = lab.command("client", "iperf3");
     command.args(["-c", "10.32.0.52", "-p", "52", "-t", "600", "-b", "50M"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! The whole of dpd in namespaces, with the programs that people use: dig, curl, nginx, iperf3, ping, traceroute.
+//! dpd end to end in network namespaces, with usual programs: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
 #[path = "../common/image.rs"]
@@ -10,6 +10,7 @@ mod bad_input;
 mod bulk;
 mod dns;
 mod drift;
+mod flows;
 mod follow;
 mod hosts;
 mod interfaces;
@@ -18,10 +19,9 @@ mod load;
 mod metrics;
 mod ping;
 mod plan;
-mod refused;
-mod seeing;
-mod side_by_side;
+mod rejected;
 mod stream;
 mod takeover;
+mod two_labs;
 mod upgrade;
 mod web;

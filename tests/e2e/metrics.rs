@@ -1,4 +1,4 @@
-//! The metrics, read by a real Prometheus; and the port that they are read from.
+//! The metrics, scraped by a real Prometheus, and their port.
 
 use std::fs;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
 const DASHBOARD: &str = include_str!("../../docs/grafana.json");
 
@@ -14,18 +14,22 @@ fn metrics_at(address: &str) -> String {
     format!("[daemon]\nmetrics = \"{address}\"\n")
 }
 
-/// The page at an address of the node, or curl's words.
-fn page(lab: &Lab, address: &str) -> Result<String, String> {
+/// The page at an address of the node, or curl's error.
+fn page(lab: &NetnsLab, address: &str) -> Result<String, String> {
     let output = lab.run(
         "node",
         &format!("curl -sS --fail -m 10 http://{address}/metrics"),
     );
-    let said = text(&output);
-    output.status.success().then_some(said.clone()).ok_or(said)
+    let printed = text(&output);
+    output
+        .status
+        .success()
+        .then_some(printed.clone())
+        .ok_or(printed)
 }
 
-/// What a query gives, each series' labels and value.
-fn query(lab: &Lab, expression: &str) -> Result<Vec<(Value, f64)>, String> {
+/// The result of a query: each series' labels and value.
+fn query(lab: &NetnsLab, expression: &str) -> Result<Vec<(Value, f64)>, String> {
     let output = lab
         .command("node", "curl")
         .args([
@@ -38,11 +42,11 @@ fn query(lab: &Lab, expression: &str) -> Result<Vec<(Value, f64)>, String> {
         .arg("http://127.0.0.1:9090/api/v1/query")
         .output()
         .expect("run curl");
-    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output))?;
-    if answer["status"] != "success" {
-        return Err(format!("{expression}: {answer}"));
+    let reply: Value = serde_json::from_slice(&output.stdout).map_err(|_| text(&output))?;
+    if reply["status"] != "success" {
+        return Err(format!("{expression}: {reply}"));
     }
-    let rows = answer["data"]["result"].as_array().expect("a result");
+    let rows = reply["data"]["result"].as_array().expect("a result");
     let value = |row: &Value| row["value"][1].as_str().and_then(|text| text.parse().ok());
     Ok(rows
         .iter()
@@ -50,8 +54,8 @@ fn query(lab: &Lab, expression: &str) -> Result<Vec<(Value, f64)>, String> {
         .collect())
 }
 
-/// Waits until a query gives one series of at least this value.
-fn reaches(lab: &Lab, expression: &str, least: f64) {
+/// Waits until a query returns one series of at least this value.
+fn reaches(lab: &NetnsLab, expression: &str, least: f64) {
     eventually(&format!("{expression} reaches {least}"), || {
         let rows = query(lab, expression)?;
         match rows[..] {
@@ -61,8 +65,8 @@ fn reaches(lab: &Lab, expression: &str, least: f64) {
     });
 }
 
-/// A Prometheus on the node that reads dpd each second and has our alert rules.
-fn start_prometheus(lab: &Lab) {
+/// A Prometheus on the node that scrapes dpd each second and has our alert rules.
+fn start_prometheus(lab: &NetnsLab) {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/alerts.yml");
     let config = format!(
         "global:\n  scrape_interval: 1s\nrule_files:\n  - {rules:?}\nscrape_configs:\n  - job_name: dpd\n    \
@@ -95,13 +99,13 @@ fn dashboard_expressions() -> Vec<String> {
 }
 
 #[test]
-fn prometheus_reads_them() {
-    let lab = Lab::laid();
+fn prometheus_scrapes_them() {
+    let lab = NetnsLab::laid();
     lab.drop_in("metrics", &metrics_at("127.0.0.1:9964"));
     lab.start();
     start_prometheus(&lab);
-    lab.ask("client", "10.32.0.10").expect("the service works");
-    lab.ask("intruder", "10.32.0.10")
+    lab.dig("client", "10.32.0.10").expect("the service works");
+    lab.dig("intruder", "10.32.0.10")
         .expect_err("no rule allows it");
 
     reaches(&lab, r#"up{job="dpd"}"#, 1.0);
@@ -137,28 +141,28 @@ fn prometheus_reads_them() {
 }
 
 #[test]
-fn the_port_is_ones_own_and_moves_with_the_file() {
-    let lab = Lab::laid();
+fn the_port_is_exclusive_and_follows_the_file() {
+    let lab = NetnsLab::laid();
     let taken = lab
         .within("node", || TcpListener::bind("127.0.0.1:9965"))
         .expect("take a port");
     lab.drop_in("metrics", &metrics_at("127.0.0.1:9965"));
     let output = lab.run("node", &format!("{} run", env!("CARGO_BIN_EXE_dpd")));
-    let said = text(&output);
-    assert!(!output.status.success(), "{said}");
+    let printed = text(&output);
+    assert!(!output.status.success(), "{printed}");
     assert!(
-        said.contains("daemon.metrics: listen at 127.0.0.1:9965: Address already in use"),
-        "{said}"
+        printed.contains("daemon.metrics: listen at 127.0.0.1:9965: Address already in use"),
+        "{printed}"
     );
-    assert!(!lab.bpf_root().exists(), "and nothing was done");
+    assert!(!lab.bpf_root().exists(), "nothing was changed");
 
     lab.drop_in("metrics", &metrics_at("127.0.0.1:9964"));
     lab.start();
     page(&lab, "127.0.0.1:9964").expect("it is served");
-    let refused = page(&lab, "127.0.0.1:9964/other").expect_err("one page is there");
+    let refused = page(&lab, "127.0.0.1:9964/other").expect_err("there is only one page");
     assert!(refused.contains("404"), "{refused}");
 
-    let is_said = |word: &str| {
+    let is_logged = |word: &str| {
         lab.signal("HUP");
         eventually(&format!("the error has {word:?}"), || {
             let error = lab.json("status")["config"]["last_error"].clone();
@@ -171,20 +175,20 @@ fn the_port_is_ones_own_and_moves_with_the_file() {
         });
     };
     lab.drop_in("metrics", &metrics_at("127.0.0.1:9965"));
-    is_said("daemon.metrics: listen at 127.0.0.1:9965: Address already in use");
+    is_logged("daemon.metrics: listen at 127.0.0.1:9965: Address already in use");
     let page_of_failure = page(&lab, "127.0.0.1:9964").expect("the old port stays");
     assert!(page_of_failure.contains("\ndpd_config_last_reload_successful 0\n"));
 
     drop(taken);
-    is_said("");
-    page(&lab, "127.0.0.1:9965").expect("once it is free it is taken");
-    page(&lab, "127.0.0.1:9964").expect_err("and the old one let go");
+    is_logged("");
+    page(&lab, "127.0.0.1:9965").expect("a free port is opened");
+    page(&lab, "127.0.0.1:9964").expect_err("the old one is closed");
 
     lab.drop_in("metrics", &metrics_at("[::]:9965"));
     eventually("all addresses with the same port", || {
         page(&lab, "[::1]:9965")
     });
-    page(&lab, "127.0.0.1:9965").expect("are of both families");
+    page(&lab, "127.0.0.1:9965").expect("serve both families");
 
     fs::remove_file(lab.folder().join("config.d/metrics.toml")).expect("remove the drop-in");
     eventually("without the key nothing listens", || {

@@ -1,4 +1,4 @@
-//! `dpd plan` says what a file would do to the connections that are there, and then that is what it does.
+//! `dpd plan` predicts the impact of a file on open connections, and applying the file has that impact.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,15 +6,19 @@ use std::net::UdpSocket;
 
 use serde_json::Value;
 
-use crate::lab::{DEADLINE, Lab, eventually, text};
+use crate::lab::{DEADLINE, NetnsLab, eventually, text};
 use crate::web;
 
-/// The plan of a file, which must end with this status; of one that is refused, why.
-fn plan(lab: &Lab, words: &str, status: i32) -> String {
+/// The plan of a file, which must exit with this status; the errors of an invalid one.
+fn plan(lab: &NetnsLab, words: &str, status: i32) -> String {
     let line = format!("{} plan {words}", env!("CARGO_BIN_EXE_dpd"));
     let output = lab.run("node", &line);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(status), "plan {words}: {said}");
+    let printed = text(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(status),
+        "plan {words}: {printed}"
+    );
     let of_plan = if status == 1 {
         output.stderr
     } else {
@@ -24,7 +28,7 @@ fn plan(lab: &Lab, words: &str, status: i32) -> String {
 }
 
 /// The configuration and its drop-in as one file, with a change.
-fn candidate(lab: &Lab, from: &str, to: &str) -> String {
+fn candidate(lab: &NetnsLab, from: &str, to: &str) -> String {
     let whole = [lab.config(), lab.folder().join("config.d/servers.toml")]
         .map(|path| fs::read_to_string(path).expect("read the configuration"))
         .concat();
@@ -36,11 +40,11 @@ fn candidate(lab: &Lab, from: &str, to: &str) -> String {
 
 #[test]
 fn what_is_planned_is_what_happens() {
-    let lab = Lab::laid();
+    let lab = NetnsLab::laid();
     let first = plan(&lab, "", 3);
     assert!(
         first.lines().all(|line| line.starts_with("+ ")),
-        "nothing is there yet: {first}"
+        "everything is added: {first}"
     );
     assert!(first.contains("+ service kube-dns 10.32.0.10:53/udp\n"));
     lab.start();
@@ -55,7 +59,7 @@ fn what_is_planned_is_what_happens() {
         stream
             .set_read_timeout(Some(DEADLINE))
             .expect("set a deadline");
-        greet(&mut stream).expect("it answers");
+        greet(&mut stream).expect("it replies");
         stream
     };
     let mut through = [(); 3].map(|()| connect("10.32.0.80:80"));
@@ -93,7 +97,7 @@ fn what_is_planned_is_what_happens() {
     );
     assert_eq!(lab.revision(), revision, "a plan changes nothing");
     for stream in &mut through {
-        greet(stream).expect("and ends no connection");
+        greet(stream).expect("it ends no connection");
     }
 
     lab.apply(
@@ -104,25 +108,25 @@ fn what_is_planned_is_what_happens() {
     );
     eventually("the daemon logs the plan's lines", || {
         let log = lab.log();
-        let has = |line: &str| log.lines().any(|said| said.ends_with(line));
+        let has = |line: &str| log.lines().any(|printed| printed.ends_with(line));
         (has(ends) && has(comes)).then_some(()).ok_or(log)
     });
     for stream in &mut through {
-        greet(stream).expect_err("what was to end has ended");
+        greet(stream).expect_err("what was predicted to end has ended");
     }
-    greet(&mut straight).expect("what was not, goes on");
+    greet(&mut straight).expect("the other connection works");
 }
 
 #[test]
-fn tables_that_are_too_small_are_planned_too() {
-    let lab = Lab::laid();
+fn the_impact_of_smaller_conntrack_maps_is_planned() {
+    let lab = NetnsLab::laid();
     let lasting = "[conntrack]\nudp_once = \"1h\"\n";
     lab.edit(
         "[identities.client]",
         &format!("{lasting}[identities.client]"),
     );
     lab.start();
-    // Nobody answers at this port; 256 of those have room.
+    // Nothing replies at this port; 256 unreplied connections have room.
     lab.within("client", || {
         for port in 20000..20300 {
             let socket = UdpSocket::bind(("10.200.0.64", port)).expect("bind");
@@ -146,11 +150,11 @@ fn tables_that_are_too_small_are_planned_too() {
     });
 }
 
-/// A backend is reached all the same when it is a workload of dpd's no more. A client does not reach a service then; nor a
-/// server that lets only that client in, for nobody knows who it is.
+/// A backend that is no longer an endpoint is still reached. A client that is no longer one does not reach a service, nor a
+/// server that allows only that client, since its identity is unknown.
 #[test]
-fn who_leaves_takes_only_what_needs_it() {
-    let lab = Lab::laid();
+fn an_endpoint_that_leaves_ends_only_connections_that_need_it() {
+    let lab = NetnsLab::laid();
     lab.start();
     web::serve(&lab);
     let mut streams = ["10.32.0.80:80", "10.32.0.80:80", "10.200.0.44:8080"].map(|to| {
@@ -159,7 +163,7 @@ fn who_leaves_takes_only_what_needs_it() {
             .expect("connect to the web server");
         let deadline = stream.set_read_timeout(Some(DEADLINE));
         deadline.expect("set a deadline");
-        greet(&mut stream).expect("it answers");
+        greet(&mut stream).expect("it replies");
         stream
     });
     let whole = fs::read_to_string(lab.config()).expect("read the configuration");
@@ -181,35 +185,35 @@ fn who_leaves_takes_only_what_needs_it() {
     );
 
     lab.save(&whole.replace(&without("lxc-coredns"), ""));
-    eventually("it has left", || {
+    eventually("it is removed", || {
         let attached = lab.attached();
         let is_there = attached.iter().any(|row| row.starts_with("lxc-coredns "));
         (!is_there).then_some(()).ok_or(attached)
     });
     for stream in &mut streams {
-        greet(stream).expect("it goes on");
+        greet(stream).expect("the connection works");
     }
 }
 
 #[test]
-fn a_wrong_file_has_no_plan() {
-    let lab = Lab::laid();
+fn an_invalid_file_has_no_plan() {
+    let lab = NetnsLab::laid();
     let wrong = candidate(&lab, "identity  = \"client\"", "identity  = \"cleint\"");
-    let said = plan(&lab, &wrong, 1);
-    assert!(said.contains("did you mean `client`?"), "{said}");
+    let printed = plan(&lab, &wrong, 1);
+    assert!(printed.contains("did you mean `client`?"), "{printed}");
     let check = lab.run(
         "node",
         &format!("{} check {wrong}", env!("CARGO_BIN_EXE_dpd")),
     );
-    assert_eq!(text(&check), said, "the same as `dpd check` says");
+    assert_eq!(text(&check), printed, "the same errors as of `dpd check`");
 }
 
-/// A request on a connection that stays.
+/// A request on a persistent connection.
 fn greet(stream: &mut std::net::TcpStream) -> std::io::Result<()> {
     stream.write_all(b"GET /hello HTTP/1.1\r\nHost: web\r\n\r\n")?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply)?;
+    assert_eq!(&reply, b"HTTP/1.1 200");
     let mut rest = Vec::new();
     while !rest.ends_with(b"hello 10.200.0.64\n") {
         let mut byte = [0];

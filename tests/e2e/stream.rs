@@ -1,4 +1,4 @@
-//! Round trips without end over TCP and UDP, while a test changes what lies between: who loses one says so.
+//! Continuous round trips over TCP and UDP while a test changes the path: losses are counted.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::lab::{DEADLINE, Lab, eventually};
+use crate::lab::{DEADLINE, NetnsLab, eventually};
 
-/// After this long without an answer a datagram, or its answer, is lost.
+/// After this time without a reply a datagram, or its reply, counts as lost.
 const LOST: Duration = Duration::from_secs(2);
-/// How often a server looks whether the test has ended.
+/// How often a server checks whether the test has ended.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two round trips, to leave the machine to those who are tested.
+/// Between two round trips, to leave CPU time for the tested programs.
 const PACE: Duration = Duration::from_millis(2);
-/// Round trips of each stream that count as going on.
+/// Round trips of each stream that count as progress.
 const ENOUGH: u64 = 30;
 
-/// Servers that send back what they get, and clients that never stop asking; all end with the value.
+/// Echo servers, and clients that send continuously; all end when dropped.
 pub struct Streams {
     end: Arc<AtomicBool>,
     clients: Vec<Client>,
@@ -34,14 +34,14 @@ struct Client {
 struct Counts {
     rounds: AtomicU64,
     lost: AtomicU64,
-    /// Why the connection is no more.
+    /// Why the connection has ended.
     broken: std::sync::Mutex<Option<String>>,
 }
 
 impl Streams {
-    /// From `client` to each of the frontends, which lead to echoing servers at `backends` in `server`.
+    /// From `client` to each of the frontends of the echo servers at `backends` in `server`.
     pub fn start(
-        lab: &Lab,
+        lab: &NetnsLab,
         client: &str,
         frontends: &[&str],
         server: &str,
@@ -59,20 +59,20 @@ impl Streams {
             let tcp = lab.connect(client, frontend).expect("a connection");
             tcp.set_read_timeout(Some(DEADLINE)).expect("a deadline");
             tcp.set_nodelay(true).expect("no delay");
-            streams.ask(format!("TCP to {frontend}"), tcp, tcp_round);
+            streams.start_client(format!("TCP to {frontend}"), tcp, tcp_round);
 
             let to: SocketAddr = frontend.parse().expect("an address and port");
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let udp = lab.within(client, || UdpSocket::bind(any).expect("a socket"));
             udp.connect(to).expect("a socket's receiver");
             udp.set_read_timeout(Some(LOST)).expect("a deadline");
-            streams.ask(format!("UDP to {frontend}"), udp, udp_round);
+            streams.start_client(format!("UDP to {frontend}"), udp, udp_round);
         }
         streams.more("at first");
         streams
     }
 
-    fn serve(&mut self, lab: &Lab, place: &str, address: &str) {
+    fn serve(&mut self, lab: &NetnsLab, place: &str, address: &str) {
         let (tcp, udp) = lab.within(place, || {
             let tcp = TcpListener::bind(address).expect("listen");
             (tcp, UdpSocket::bind(address).expect("a socket"))
@@ -92,7 +92,7 @@ impl Streams {
         }));
     }
 
-    fn ask<S: Send + 'static>(
+    fn start_client<S: Send + 'static>(
         &mut self,
         name: String,
         mut socket: S,
@@ -115,12 +115,12 @@ impl Streams {
         }));
     }
 
-    /// Waits until every stream has gone on.
+    /// Waits until every stream has made progress.
     pub fn more(&self, what: &str) {
         for client in &self.clients {
             let counts = &client.counts;
             let enough = counts.rounds.load(Ordering::Relaxed) + ENOUGH;
-            eventually(&format!("{what}: {} goes on", client.name), || {
+            eventually(&format!("{what}: {} makes progress", client.name), || {
                 let broken = counts.broken.lock().expect("a word").clone();
                 assert_eq!(broken, None, "{what}: {}", client.name);
                 let now = counts.rounds.load(Ordering::Relaxed);
@@ -129,13 +129,13 @@ impl Streams {
         }
     }
 
-    /// Waits until every stream has gone on, with nothing lost since `lost` was asked.
+    /// Waits until every stream has made progress, with no losses beyond `before`.
     pub fn more_without_loss(&self, what: &str, before: u64) {
         self.more(what);
         assert_eq!(self.lost(), before, "{what}: datagrams were lost");
     }
 
-    /// Datagrams that were lost so far.
+    /// Datagrams lost so far.
     pub fn lost(&self) -> u64 {
         let lost = |client: &Client| client.counts.lost.load(Ordering::Relaxed);
         self.clients.iter().map(lost).sum()
@@ -151,7 +151,7 @@ impl Drop for Streams {
     }
 }
 
-/// Echoes one connection. Where its way is cut no end of it is ever heard: so it looks whether the test has ended.
+/// Echoes one connection. With the path cut its end is never received: so it checks whether the test has ended.
 fn echo_stream(listener: &TcpListener, end: &AtomicBool) {
     listener.set_nonblocking(true).expect("not to block");
     let mut accepted = None;
@@ -177,13 +177,13 @@ fn echo_stream(listener: &TcpListener, end: &AtomicBool) {
 }
 
 fn tcp_round(stream: &mut TcpStream, number: u64, counts: &Counts) {
-    let mut answer = [0; 512];
+    let mut reply = [0; 512];
     let sent = [number as u8; 512];
     let outcome = stream
         .write_all(&sent)
-        .and_then(|()| stream.read_exact(&mut answer));
+        .and_then(|()| stream.read_exact(&mut reply));
     match outcome {
-        Ok(()) if answer == sent => drop(counts.rounds.fetch_add(1, Ordering::Relaxed)),
+        Ok(()) if reply == sent => drop(counts.rounds.fetch_add(1, Ordering::Relaxed)),
         outcome => {
             let why = format!("round {number}: {outcome:?}");
             *counts.broken.lock().expect("a word") = Some(why);
@@ -192,20 +192,20 @@ fn tcp_round(stream: &mut TcpStream, number: u64, counts: &Counts) {
 }
 
 fn udp_round(socket: &mut UdpSocket, number: u64, counts: &Counts) {
-    let mut answer = [0; 512];
+    let mut reply = [0; 512];
     let mut sent = [0; 512];
     sent[..8].copy_from_slice(&number.to_be_bytes());
     let mut outcome = socket.send(&sent);
     while outcome.is_ok() {
-        outcome = socket.recv(&mut answer);
-        if outcome.is_ok() && answer == sent {
+        outcome = socket.recv(&mut reply);
+        if outcome.is_ok() && reply == sent {
             counts.rounds.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        // Else it is the late answer to one that was taken for lost.
+        // Otherwise it is the late reply to one that counts as lost.
     }
     counts.lost.fetch_add(1, Ordering::Relaxed);
-    // An error that came by ICMP comes at once: no need to provoke the next as quickly.
+    // An ICMP error returns at once: the next datagram need not.
     if outcome.is_err_and(|error| error.kind() != ErrorKind::WouldBlock) {
         thread::sleep(Duration::from_millis(20));
     }

@@ -1,11 +1,11 @@
-//! The daemon comes and goes; the datapath stays, until it is told to go.
+//! The daemon is stopped and started; the datapath stays until `dpd cleanup`.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
 /// One program on each hook of each interface.
 const ATTACHED: [&str; 6] = [
@@ -17,8 +17,8 @@ const ATTACHED: [&str; 6] = [
     "lxc-intruder ingress dpd_from_container",
 ];
 
-/// What a connection is called in the kernel's tables, and its age, which only the same entry has.
-fn connection(lab: &Lab, port: u16) -> (Value, f64) {
+/// A connection's numbers in the kernel's maps, and its age, by which the same entry is recognised.
+fn connection(lab: &NetnsLab, port: u16) -> (Value, f64) {
     let connections = lab.json("ct list");
     let row = connections
         .as_array()
@@ -28,14 +28,14 @@ fn connection(lab: &Lab, port: u16) -> (Value, f64) {
         .unwrap_or_else(|| panic!("no connection from port {port}: {connections}"))
         .clone();
     (
-        row["backend_ip"].clone(),
+        row["dnat_ip"].clone(),
         row["age_seconds"].as_f64().expect("an age"),
     )
 }
 
 #[test]
 fn queries_survive_the_daemon() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     assert_eq!(lab.attached(), ATTACHED);
     let stream = lab
         .connect("client", "10.32.0.10:53")
@@ -44,43 +44,40 @@ fn queries_survive_the_daemon() {
     let before = connection(&lab, port);
     let services = lab.dpd("service list");
 
-    let (asked, end) = (AtomicU32::new(0), AtomicBool::new(false));
+    let (queries, end) = (AtomicU32::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut lost = Vec::new();
             while !end.load(Ordering::Relaxed) {
                 let server =
-                    ["10.32.0.10", "fd00:32::10"][asked.load(Ordering::Relaxed) as usize % 2];
-                if let Err(error) = lab.ask("client", server) {
+                    ["10.32.0.10", "fd00:32::10"][queries.load(Ordering::Relaxed) as usize % 2];
+                if let Err(error) = lab.dig("client", server) {
                     lost.push(error);
                 }
-                asked.fetch_add(1, Ordering::Relaxed);
+                queries.fetch_add(1, Ordering::Relaxed);
             }
             lost
         });
         let more = |what: &str| {
-            let enough = asked.load(Ordering::Relaxed) + 10;
+            let enough = queries.load(Ordering::Relaxed) + 10;
             eventually(what, || {
-                let now = asked.load(Ordering::Relaxed);
+                let now = queries.load(Ordering::Relaxed);
                 if now >= enough { Ok(()) } else { Err(now) }
             });
         };
-        // A panic here must end the asking too, or the test would hang.
+        // A panic here must end the queries too, or the test would hang.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             more("ten queries with a daemon");
             lab.kill();
             more("ten queries after SIGKILL");
-            assert_eq!(lab.attached(), ATTACHED, "its death takes nothing away");
+            assert_eq!(lab.attached(), ATTACHED, "SIGKILL detaches nothing");
             assert_eq!(
                 lab.dpd("service list"),
                 services,
-                "what is listed is the kernel's"
+                "listings are read from the kernel"
             );
             let status = lab.dpd("status");
-            assert!(
-                status.contains("the datapath goes on without it"),
-                "{status}"
-            );
+            assert!(status.contains("the datapath still works"), "{status}");
             lab.start();
             more("ten queries after the takeover");
             assert_eq!(lab.attached(), ATTACHED, "attached once, not twice");
@@ -94,7 +91,7 @@ fn queries_survive_the_daemon() {
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
-        assert_eq!(lost, Vec::<String>::new(), "of {asked:?} queries");
+        assert_eq!(lost, Vec::<String>::new(), "of {queries:?} queries");
     });
     assert_eq!(lab.attached(), ATTACHED, "attached once, not twice");
     assert_eq!(
@@ -103,7 +100,7 @@ fn queries_survive_the_daemon() {
         "numbers keep their meaning"
     );
     let after = connection(&lab, port);
-    assert_eq!(before.0, after.0, "the connection goes where it went");
+    assert_eq!(before.0, after.0, "the connection has the same backend");
     assert!(
         after.1 > before.1,
         "it is the same entry: {before:?}, {after:?}"
@@ -111,7 +108,7 @@ fn queries_survive_the_daemon() {
     assert_eq!(
         lab.hooked(&lab.programs()),
         ATTACHED.len(),
-        "and the kernel says so, too"
+        "bpftool agrees"
     );
     let mut names: Vec<Value> = lab.json("status")["programs"]
         .as_array()
@@ -130,10 +127,10 @@ fn queries_survive_the_daemon() {
 }
 
 #[test]
-fn cleanup_takes_everything_away() {
-    let lab = Lab::started();
-    lab.ask("client", "10.32.0.10")
-        .expect("all is well at first");
+fn cleanup_removes_everything() {
+    let lab = NetnsLab::started();
+    lab.dig("client", "10.32.0.10")
+        .expect("the service works at first");
     let binary = env!("CARGO_BIN_EXE_dpd");
 
     let refused = lab.run("node", &format!("{binary} cleanup"));
@@ -144,16 +141,16 @@ fn cleanup_takes_everything_away() {
         "{}",
         text(&refused)
     );
-    lab.ask("client", "10.32.0.10")
-        .expect("a refused cleanup takes nothing away");
+    lab.dig("client", "10.32.0.10")
+        .expect("a refused cleanup removes nothing");
 
     lab.stop();
     let programs = lab.programs();
     assert_eq!(lab.hooked(&programs), ATTACHED.len());
-    let said = lab.dpd("cleanup");
+    let printed = lab.dpd("cleanup");
     assert!(
-        said.lines().count() >= 4,
-        "it says what it takes away: {said}"
+        printed.lines().count() >= 4,
+        "it lists what it removes: {printed}"
     );
     assert_eq!(lab.hooked(&programs), 0, "no program is left on a hook");
     eventually("no program is left in the kernel", || {
@@ -172,14 +169,14 @@ fn cleanup_takes_everything_away() {
         }
     });
     assert!(!lab.bpf_root().exists(), "no pin is left");
-    lab.ask("client", "10.200.0.44")
+    lab.dig("client", "10.200.0.44")
         .expect("the kernel routes as before dpd");
-    lab.ask("intruder", "10.200.0.44").expect("for everybody");
+    lab.dig("intruder", "10.200.0.44").expect("for everybody");
     assert_eq!(lab.dpd("cleanup"), "", "a second cleanup finds nothing");
 
     lab.start();
-    lab.ask("client", "10.32.0.10")
+    lab.dig("client", "10.32.0.10")
         .expect("dpd can be started again");
-    lab.ask("intruder", "10.200.0.44")
-        .expect_err("and policy is back");
+    lab.dig("intruder", "10.200.0.44")
+        .expect_err("policy applies again");
 }

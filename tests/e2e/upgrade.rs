@@ -1,4 +1,4 @@
-//! Daemons come and go, of one version and another, and are killed at any moment: who uses the datapath does not notice.
+//! Daemons of two versions are started, stopped and killed at any time: traffic is not affected.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,27 +11,26 @@ use libbpf_rs::Link;
 use serde_json::Value;
 
 use crate::image::other;
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 use crate::load::{ECHO, under_load};
 use crate::web;
 
-/// A daemon of another layout: it makes the datapath match the file, and is gone. Earlier versions are refused, so it has our
-/// number.
-fn previous_daemon(lab: &Lab, release: ProgramImage<'static>) {
+/// A daemon of the previous version: it makes the datapath match the file, and exits.
+fn previous_daemon(lab: &NetnsLab, release: ProgramImage<'static>) {
     let config = dpd::config::load(&lab.config())
         .expect("a good file")
         .config;
     lab.within("node", || {
-        let mut previous = Reconciler::start_as(&config, attach::probe(), release).expect("start");
-        let world = dpd::net::snapshot().expect("look at the interfaces");
-        previous
+        let mut former = Reconciler::start_as(&config, attach::probe(), release).expect("start");
+        let world = dpd::net::snapshot().expect("take a snapshot of the host");
+        former
             .apply(&config, &world, |_, _| {})
             .expect("apply the configuration");
     });
 }
 
 /// The links of all that is pinned: name, and the id that is the link's own.
-fn links(lab: &Lab) -> Vec<(String, u32)> {
+fn links(lab: &NetnsLab) -> Vec<(String, u32)> {
     let all = Pins::all(&lab.bpf_root());
     let [pins] = &all[..] else {
         panic!("one datapath is pinned: {all:?}");
@@ -41,14 +40,14 @@ fn links(lab: &Lab) -> Vec<(String, u32)> {
     names
         .map(|name| {
             let link = Link::open(pins.links().join(&name)).expect("open a link");
-            let id = link.info().expect("ask about a link").id;
+            let id = link.info().expect("read a link's info").id;
             (name, id)
         })
         .collect()
 }
 
-/// Nothing is pinned twice: one datapath of this version, with one load of the programs and one generation.
-fn assert_tidy(lab: &Lab) {
+/// Nothing is left over: one datapath of this version, with one load of the programs and one generation.
+fn assert_tidy(lab: &NetnsLab) {
     let pins = Pins::new(&lab.bpf_root());
     assert_eq!(pins::names(&lab.bpf_root()), [pins.name()]);
     let [loads, generations] =
@@ -67,7 +66,7 @@ fn assert_tidy(lab: &Lab) {
 }
 
 /// The connection from this port of the client.
-fn connection(lab: &Lab, port: u16) -> Value {
+fn connection(lab: &NetnsLab, port: u16) -> Value {
     let connections = lab.json("ct list");
     let rows = connections.as_array().expect("an array");
     let row = rows.iter().find(|row| row["src_port"] == port);
@@ -80,8 +79,8 @@ fn packets(connection: &Value) -> u64 {
 }
 
 #[test]
-fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
-    let lab = Lab::laid();
+fn traffic_is_not_affected_by_an_upgrade_a_crash_or_a_restart() {
+    let lab = NetnsLab::laid();
     lab.drop_in("echo", ECHO);
     previous_daemon(&lab, other(ProgramImage::own().version));
     web::serve(&lab);
@@ -95,7 +94,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
         let first = connection(&lab, load.stream);
         assert!(
             packets(&first) > 5,
-            "what the previous one counted is kept: {first}"
+            "counters of the previous version are kept: {first}"
         );
         let services = lab.dpd("service list");
 
@@ -106,7 +105,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
         lab.stop();
         load.goes_on("after SIGTERM");
 
-        // What changed while nobody looked is applied in one step.
+        // Changes without a daemon are applied by the next start in one step.
         let revision = lab.revision();
         lab.drop_in(
             "more",
@@ -116,7 +115,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
         load.goes_on("at the end");
         assert_eq!(lab.revision(), revision + 1, "one step");
         assert!(lab.dpd("identity list").contains("later"));
-        assert_eq!(links(&lab), before, "the links are still those");
+        assert_eq!(links(&lab), before, "the links are the same");
         assert_tidy(&lab);
         assert_eq!(
             lab.dpd("service list"),
@@ -124,10 +123,7 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
             "numbers keep their meaning"
         );
         let last = connection(&lab, load.stream);
-        assert_eq!(
-            last["backend_ip"], first["backend_ip"],
-            "it goes where it went"
-        );
+        assert_eq!(last["dnat_ip"], first["dnat_ip"], "it has the same backend");
         assert!(
             packets(&last) > packets(&first),
             "and is the same: {first}, {last}"
@@ -139,9 +135,9 @@ fn nobody_notices_an_upgrade_a_crash_or_a_restart() {
 }
 
 #[test]
-fn a_daemon_that_is_killed_at_any_moment_of_its_start_leaves_nothing_behind() {
+fn a_daemon_that_is_killed_at_any_time_of_its_start_leaves_nothing_behind() {
     const KILLS: u32 = 12;
-    let lab = Lab::laid();
+    let lab = NetnsLab::laid();
     previous_daemon(&lab, other(ProgramImage::own().version));
     let before = links(&lab);
     let started = Instant::now();
@@ -149,24 +145,27 @@ fn a_daemon_that_is_killed_at_any_moment_of_its_start_leaves_nothing_behind() {
     let span = started.elapsed();
     lab.stop();
     for round in 0..KILLS {
-        // Of each kind: another size of conntrack takes tables over, another identity changes the configuration.
+        // Both kinds of change: another conntrack.size migrates the maps, another identity changes the configuration.
         let (size, id) = (4096 << (round % 3), 20100 + round);
         let text = format!("[identities.later]\nid = {id}\n[conntrack]\nsize = {size}\n");
         lab.drop_in("more", &text);
         kill_after(&lab, span * round / KILLS);
-        lab.ask("client", "10.32.0.10")
+        lab.dig("client", "10.32.0.10")
             .unwrap_or_else(|error| panic!("killed in round {round}: {error}"));
     }
     lab.start();
-    lab.ask("client", "10.32.0.10")
-        .expect("the next start heals it");
-    assert_eq!(links(&lab), before, "the links are those of the beginning");
+    lab.dig("client", "10.32.0.10")
+        .expect("the next start succeeds");
+    assert_eq!(links(&lab), before, "the links are the initial ones");
     assert_tidy(&lab);
-    assert!(lab.dpd("identity list").contains("20111"), "and the file's");
+    assert!(
+        lab.dpd("identity list").contains("20111"),
+        "the file is applied"
+    );
 }
 
-/// Starts a daemon and kills it when so much time has gone.
-fn kill_after(lab: &Lab, time: Duration) {
+/// Starts a daemon and kills it after this time.
+fn kill_after(lab: &NetnsLab, time: Duration) {
     let mut daemon = lab.command("node", env!("CARGO_BIN_EXE_dpd"));
     let daemon = daemon
         .arg("run")

@@ -1,16 +1,16 @@
-//! A real web server through a service that rewrites the port.
+//! A real web server through a service with DNAT of the port.
 
 use std::fs;
 
-use crate::lab::Lab;
+use crate::lab::NetnsLab;
 
 /// nginx in the server's namespace, with a folder that takes uploads.
-pub fn serve(lab: &Lab) {
+pub fn serve(lab: &NetnsLab) {
     serve_in(lab, "coredns", "10.200.0.44", "fd00:200::44", "web");
 }
 
 /// The same in any namespace, with a folder of its own.
-pub fn serve_in(lab: &Lab, workload: &str, address4: &str, address6: &str, folder: &str) {
+pub fn serve_in(lab: &NetnsLab, workload: &str, address4: &str, address6: &str, folder: &str) {
     let folder = lab.folder().join(folder);
     fs::create_dir_all(&folder).expect("make the web server's folder");
     let place = folder.display();
@@ -40,7 +40,7 @@ pub fn serve_in(lab: &Lab, workload: &str, address4: &str, address6: &str, folde
 
 const SIZE: usize = 50 << 20;
 
-/// Bytes that are not all alike, the same each time.
+/// Varying bytes, the same each time.
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(SIZE);
@@ -54,19 +54,19 @@ fn noise() -> Vec<u8> {
 }
 
 #[test]
-fn a_web_server_is_reached_by_another_port() {
-    let lab = Lab::started();
+fn a_web_server_is_reached_through_dnat_of_the_port() {
+    let lab = NetnsLab::started();
     serve(&lab);
     for (url, client) in [
         ("http://10.32.0.80/hello", "10.200.0.64"),
         ("http://[fd00:32::80]/hello", "fd00:200::64"),
         ("http://10.200.0.44:8080/hello", "10.200.0.64"),
     ] {
-        let said = lab.ok("client", &format!("curl -sS -m 10 '{url}'"));
+        let printed = lab.ok("client", &format!("curl -sS -m 10 '{url}'"));
         assert_eq!(
-            said,
+            printed,
             format!("hello {client}\n"),
-            "{url}: the server sees who asks"
+            "{url}: the server sees the client's address"
         );
     }
     let folder = lab.folder();
@@ -80,7 +80,7 @@ fn a_web_server_is_reached_by_another_port() {
         );
         assert!(
             fs::read(folder.join("web").join(name)).expect("what was uploaded") == sent,
-            "{host}: what arrives at the server is what was sent"
+            "{host}: the upload is complete"
         );
         lab.ok(
             "client",
@@ -88,25 +88,25 @@ fn a_web_server_is_reached_by_another_port() {
         );
         assert!(
             fs::read(folder.join("got")).expect("what was downloaded") == sent,
-            "{host}: what comes back is what was sent"
+            "{host}: the download is complete"
         );
     }
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
 
 #[test]
-fn a_workload_reaches_itself_through_its_own_service() {
-    let lab = Lab::started();
+fn hairpin_a_workload_reaches_itself_through_its_own_service() {
+    let lab = NetnsLab::started();
     serve(&lab);
     for (url, peer) in [
         ("http://10.32.0.80/hello", "169.254.42.1"),
         ("http://[fd00:32::80]/hello", "fe80::1"),
     ] {
-        let said = lab.ok("coredns", &format!("curl -sS -m 10 '{url}'"));
-        assert_eq!(said, format!("hello {peer}\n"), "{url}");
+        let printed = lab.ok("coredns", &format!("curl -sS -m 10 '{url}'"));
+        assert_eq!(printed, format!("hello {peer}\n"), "{url}");
     }
     for server in ["10.32.0.10", "fd00:32::10"] {
-        lab.ask("coredns", server).expect("over UDP, too");
+        lab.dig("coredns", server).expect("over UDP, too");
     }
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::source::{Text, keep, product};
 
 /// Rooms that still have a circle. None is added.
-const KNOWN: [&str; 6] = ["bpf", "cli", "metrics", "net", "reconcile", "watch"];
+const KNOWN: [&str; 1] = ["reconcile"];
 
 /// `["plan", "policy", "table"]` of src/plan/policy/table.rs.
 type Module = Vec<String>;

@@ -6,13 +6,13 @@ use super::source::{self, below, keep, product};
 const LAYERS: [&[&str]; 7] = [
     &["cli"],
     &["daemon"],
-    &["reconcile", "observe", "sweep"],
+    &["reconcile", "observe"],
     &["logging"],
     &[
         "plan", "metrics", "bpf", "net", "watch", "journal", "systemd", "http", "process",
     ],
-    &["config", "worker"],
-    &["model", "parallel"],
+    &["config", "listener"],
+    &["model", "parallel", "worker"],
 ];
 
 fn layer(module: &str) -> usize {
@@ -166,7 +166,6 @@ const PLACES: [Place; 10] = [
                 "src/worker.rs",
                 "an eventfd is written a number in the host's order",
             ),
-            ("src/watch/ear.rs", "the same"),
         ],
     },
     Place {

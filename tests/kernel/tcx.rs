@@ -75,7 +75,7 @@ fn from_hooks_stand_at_the_head_and_to_hooks_at_the_tail() {
         let expected = Role::Endpoint.hooks().map(|program| Found {
             program,
             mechanism: Mechanism::Tcx,
-            ahead: Vec::new(),
+            other_programs_first: Vec::new(),
         });
         assert_eq!(found, expected);
     });
@@ -96,7 +96,10 @@ fn a_foreign_program_ahead_is_left_alone_and_shown() {
         assert_eq!(order.len(), 2);
         assert_eq!(order[0], foreign::id(&other), "where it put itself");
         let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
-        let ahead: Vec<_> = found.iter().map(|found| &found.ahead[..]).collect();
+        let ahead: Vec<_> = found
+            .iter()
+            .map(|found| &found.other_programs_first[..])
+            .collect();
         assert_eq!(ahead, [&["other_tool".to_owned()][..], &[]]);
         assert!(host.asks(), "the service answers");
     });
@@ -112,7 +115,10 @@ fn a_foreign_program_ahead_at_a_to_hook_is_reported() {
         let other = foreign::program(c"other_tool", Does::Next);
         let _link = foreign::attach_first_at(ifindex, &other, BPF_TCX_EGRESS);
         let found = attach::find(&host.pins(), ifindex, Role::Endpoint);
-        let ahead: Vec<_> = found.iter().map(|found| &found.ahead[..]).collect();
+        let ahead: Vec<_> = found
+            .iter()
+            .map(|found| &found.other_programs_first[..])
+            .collect();
         assert_eq!(ahead, [&[][..], &["other_tool".to_owned()]]);
         let sentences = reconciler.foreign();
         assert_eq!(sentences.len(), 1, "{sentences:?}");

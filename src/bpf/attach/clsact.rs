@@ -170,7 +170,7 @@ pub fn find(pins: &Pins, ifindex: u32, hook: Hook) -> Option<Found> {
     Some(Found {
         program: hook,
         mechanism: Mechanism::Clsact,
-        ahead: Vec::new(),
+        other_programs_first: Vec::new(),
     })
 }
 

@@ -23,5 +23,5 @@ impl Mechanism {
 pub struct Found {
     pub program: Hook,
     pub mechanism: Mechanism,
-    pub ahead: Vec<String>,
+    pub other_programs_first: Vec<String>,
 }

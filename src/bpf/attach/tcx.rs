@@ -102,7 +102,7 @@ pub fn find(pins: &Pins, ifindex: u32, hook: Hook) -> Option<Found> {
     Some(Found {
         program: hook,
         mechanism: Mechanism::Tcx,
-        ahead: match hook {
+        other_programs_first: match hook {
             // It enforces nothing, so nothing can be bypassed: policy was applied at the sender's hook.
             Hook::ToNetdev => Vec::new(),
             _ => names.collect(),

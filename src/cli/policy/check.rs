@@ -1,4 +1,4 @@
-//! `dpd policy check`: what the live tables say of a connection, asked as the datapath asks them.
+//! `dpd policy check`: the verdict of the live tables on a connection, looked up as the datapath does.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +10,10 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::super::Listing;
 use super::super::identity::name_of;
 use super::super::node::Node;
-use super::super::output::{self, Format};
-use super::party::{self, Party};
+use super::super::output::{self, Format, Listing};
+use super::peer::{self, Peer};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::Frontend;
@@ -22,20 +21,20 @@ use crate::model::state::{AddressScope, Enforcement, State};
 use crate::observe::line::printable;
 use crate::plan::policy::{Decision, verdict};
 
-/// The exit status that says: denied.
+/// The exit status of a denied connection.
 const DENIED: u8 = 4;
 
 /// PEER is an identity's name or number, the interface of an endpoint, an address or prefix, `cidr:PREFIX`,
 /// `label:KEY=VALUE`, `any`, `host`, `remote-node` or `world`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Who begins the connection.
+    /// The side that opens the connection.
     #[arg(long, value_name = "PEER")]
     from: String,
-    /// To whom; a service's address means its backends.
+    /// The destination; the address of a service means its backends.
     #[arg(long, value_name = "PEER")]
     to: String,
-    /// The port that is asked for: `53/udp`; `icmp` and `icmpv6` have none.
+    /// The destination port: `53/udp`; `icmp` and `icmpv6` have none.
     #[arg(value_name = "PORT/PROTO")]
     traffic: Traffic,
     #[command(flatten)]
@@ -45,18 +44,18 @@ pub struct Arguments {
 pub fn run(node: &Node, arguments: &Arguments) -> Result<ExitCode> {
     let reader = node.reader()?;
     let revision = reader.epoch()?;
-    let answer = ask(&reader.state()?, revision, arguments)?;
+    let report = check(&reader.state()?, revision, arguments)?;
     output::print(&match arguments.listing.output {
-        Format::Table => answer.to_string(),
-        Format::Json => output::json(&answer)?,
+        Format::Table => report.to_string(),
+        Format::Json => output::json(&report)?,
     })?;
-    Ok(match answer.verdict {
+    Ok(match report.verdict {
         "denied" => ExitCode::from(DENIED),
         _ => ExitCode::SUCCESS,
     })
 }
 
-/// The port and protocol of a question.
+/// The destination port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Traffic {
     protocol: Protocol,
@@ -76,9 +75,9 @@ impl FromStr for Traffic {
         let port = match (port, protocol.has_ports()) {
             (Some(port), true) => port
                 .parse::<u16>()
-                .map_err(|_| format!("{port:?} is no port: one number is asked about"))?,
+                .map_err(|_| format!("{port:?} is not a port: give one number"))?,
             (None, false) => 0,
-            (None, true) => return Err(format!("say which port: 53/{protocol}")),
+            (None, true) => return Err(format!("the port is missing: 53/{protocol}")),
             (Some(_), false) => return Err(format!("{protocol} has no ports")),
         };
         Ok(Traffic { protocol, port })
@@ -94,18 +93,17 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// The answer, with what decides it of its first case.
+/// The verdict, with the rule of the first case.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct Report {
     verdict: &'static str,
     rule: Option<String>,
     config_file: Option<String>,
     config_line: Option<usize>,
     denied_by: Option<String>,
     enforced_by: Vec<String>,
-    /// Number of the configuration that was asked.
     config_revision: u64,
-    /// Each kind of sender to each kind of receiver; what is denied stands first.
+    /// Each kind of sender to each kind of receiver, denied ones first.
     cases: Vec<Case>,
 }
 
@@ -121,24 +119,24 @@ struct Case {
     dst_port: Option<u16>,
     dst_identity: u32,
     dst_name: String,
-    /// The service's address, where one was asked about.
+    /// The service's address, if `--to` is one.
     orig_dst_ip: Option<IpAddr>,
     orig_dst_port: Option<u16>,
     service: Option<String>,
     protocol: String,
-    /// The rule that decides: the one that denies, or the one that allows at the receiver, else at the sender.
+    /// The deciding rule: the one that denies, or the one that allows at the receiver, else at the sender.
     rule: Option<String>,
     config_file: Option<String>,
     config_line: Option<usize>,
-    /// Without a rule: the direction and subject that has none.
+    /// Denied without a rule: the direction and subject that has none.
     denied_by: Option<String>,
     enforced_by: Vec<String>,
-    /// `None`: not asked here.
+    /// `None`: no policy applies on this host.
     egress: Option<Side>,
     ingress: Option<Side>,
 }
 
-/// What one side's policy says.
+/// The verdict of one side's policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Side {
     subject: String,
@@ -151,19 +149,19 @@ struct Side {
     rule: Option<String>,
     config_file: Option<String>,
     config_line: Option<usize>,
-    /// The policies that put it under enforcement.
+    /// The policies that enforce on the subject.
     enforced_by: Vec<String>,
 }
 
-/// Where a packet goes, and through which service.
+/// The destination of a packet, and its service.
 struct Target {
     to: SocketAddr,
     service: Option<String>,
 }
 
-fn ask(state: &State, revision: u64, arguments: &Arguments) -> Result<Answer> {
-    let senders = party::find(state, &arguments.from)?;
-    let receivers = party::find(state, &arguments.to)?;
+fn check(state: &State, revision: u64, arguments: &Arguments) -> Result<Report> {
+    let senders = peer::find(state, &arguments.from)?;
+    let receivers = peer::find(state, &arguments.to)?;
     let mut cases = Vec::new();
     for from in &senders {
         for to in &receivers {
@@ -181,13 +179,13 @@ fn ask(state: &State, revision: u64, arguments: &Arguments) -> Result<Answer> {
     cases.sort_by_key(|case| case.verdict == "allowed");
     let Some(first) = cases.first().cloned() else {
         bail!(
-            "{:?} and {:?} have no addresses that could speak {} with each other",
+            "{:?} and {:?} have no addresses of one family for {}",
             arguments.from,
             arguments.to,
             arguments.traffic
         );
     };
-    Ok(Answer {
+    Ok(Report {
         verdict: first.verdict,
         rule: first.rule,
         config_file: first.config_file,
@@ -199,7 +197,7 @@ fn ask(state: &State, revision: u64, arguments: &Arguments) -> Result<Answer> {
     })
 }
 
-/// Of one family, and each family's own control messages.
+/// Both addresses are of one family, and ICMP is that of the family.
 fn may_meet(from: IpAddr, to: IpAddr, protocol: Protocol) -> bool {
     from.is_ipv4() == to.is_ipv4()
         && match protocol {
@@ -209,10 +207,10 @@ fn may_meet(from: IpAddr, to: IpAddr, protocol: Protocol) -> bool {
         }
 }
 
-/// Where a new connection may end: what policy is asked about stands behind the service.
-fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
+/// The destinations of a new connection: policy is applied after load balancing, so a service means its backends.
+fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
     let is_service = || state.service_addresses().any(|address| address == to);
-    // Only workloads are served.
+    // Services are translated for local endpoints only.
     if !from.is_workload() || !is_service() {
         return Ok(vec![Target {
             to: SocketAddr::new(to, traffic.port),
@@ -225,7 +223,7 @@ fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<
         protocol: traffic.protocol,
     };
     let Some(entry) = state.services.get(&frontend) else {
-        bail!("{to} is a service's address and has no {traffic}: refused before policy is asked");
+        bail!("the service at {to} has no frontend {traffic}: rejected before policy is applied");
     };
     let first = entry.lut_first as usize;
     let slots = state
@@ -233,9 +231,9 @@ fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<
         .iter()
         .skip(first)
         .take(entry.lut_count as usize);
-    let drawn: BTreeSet<u32> = slots.flat_map(|slot| [slot.backend, slot.alias]).collect();
+    let candidates: BTreeSet<u32> = slots.flat_map(|slot| [slot.backend, slot.alias]).collect();
     let info = state.catalog.services.get(&entry.service);
-    let backends = drawn
+    let backends = candidates
         .iter()
         .filter_map(|backend| state.backends.get(backend));
     let targets: Vec<Target> = backends
@@ -250,7 +248,7 @@ fn targets(state: &State, from: &Party, to: IpAddr, traffic: Traffic) -> Result<
     Ok(targets)
 }
 
-fn case(state: &State, from: &Party, asked: IpAddr, target: &Target, traffic: Traffic) -> Case {
+fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: Traffic) -> Case {
     let (src, dst) = (from.address, target.to.ip());
     let verdict = verdict(state, src, dst, traffic.protocol.number(), target.to.port());
     let side = |direction, decision: Option<Decision>, address| {
@@ -284,7 +282,7 @@ fn case(state: &State, from: &Party, asked: IpAddr, target: &Target, traffic: Tr
         dst_port: port(target.to.port()),
         dst_identity: receiver,
         dst_name: name_of(&state.catalog, receiver),
-        orig_dst_ip: is_served.then_some(asked),
+        orig_dst_ip: is_served.then_some(orig_dst),
         orig_dst_port: port(traffic.port).filter(|_| is_served),
         service: target.service.clone(),
         protocol: traffic.protocol.to_string(),
@@ -315,9 +313,9 @@ fn side(state: &State, direction: Direction, decision: &Decision, address: IpAdd
             "no rule, and policy.enforcement is always".to_owned()
         }
         (None, Action::Deny, _) => format!("no rule; enforced by {}", enforced_by.join(", ")),
-        (None, Action::Allow, Enforcement::Off) => "not enforced: nothing is asked".to_owned(),
+        (None, Action::Allow, Enforcement::Off) => "not enforced".to_owned(),
         (None, Action::Allow, Enforcement::DenyOnly) => "no rule denies it".to_owned(),
-        (None, Action::Allow, Enforcement::On) => "policy.allow_host lets the host in".to_owned(),
+        (None, Action::Allow, Enforcement::On) => "policy.allow_host allows the host".to_owned(),
     };
     Side {
         subject: name_of(&state.catalog, decision.subject),
@@ -334,8 +332,8 @@ fn side(state: &State, direction: Direction, decision: &Decision, address: IpAdd
 
 /// Of the endpoint that has the address.
 fn enforcement_of(state: &State, direction: Direction, address: IpAddr) -> Enforcement {
-    let place = crate::plan::ipcache::find(state, address).map(|entry| entry.scope);
-    let endpoint = match place {
+    let scope = crate::plan::ipcache::find(state, address).map(|entry| entry.scope);
+    let endpoint = match scope {
         Some(AddressScope::Endpoint { ifindex }) => state.endpoints.get(&ifindex),
         _ => None,
     };
@@ -345,7 +343,7 @@ fn enforcement_of(state: &State, direction: Direction, address: IpAddr) -> Enfor
     })
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cases.iter().try_for_each(|case| writeln!(f, "{case}"))
     }
@@ -379,7 +377,7 @@ impl fmt::Display for Case {
             ));
         }
         if self.egress.is_none() && self.ingress.is_none() {
-            lines.push("  no policy is asked here".to_owned());
+            lines.push("  no policy applies on this host".to_owned());
         }
         let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
         f.write_str(&lines.join("\n"))

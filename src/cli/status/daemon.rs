@@ -1,4 +1,4 @@
-//! The daemon, and the file that it follows.
+//! The lines on the daemon and its file.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct Daemon {
     pub version: Option<String>,
     pub uptime_seconds: Option<u64>,
     pub reloads: Option<u64>,
-    /// Why it could not be asked.
+    /// Why its status is missing.
     pub error: Option<String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct ConfigStatus {
     pub revision: Option<u64>,
     pub applied_seconds_ago: Option<u64>,
     pub last_error: Option<String>,
-    /// There is a live generation, and nobody can tell which.
+    /// There is a live generation, and its revision can't be read.
     #[serde(skip)]
     pub is_unreadable: bool,
 }
@@ -42,7 +42,7 @@ impl Daemon {
                 pid: Some(status.pid),
                 version: Some(status.version.clone()),
                 uptime_seconds: Some(status.uptime_seconds),
-                reloads: status.reloads,
+                reloads: Some(status.reloads),
                 error: None,
             },
             Err(error) => Daemon {
@@ -67,9 +67,9 @@ impl Daemon {
                 format!("{}, pid {pid}, version {version}, for {uptime}", self.state)
             }
             _ => {
-                let error = self.error.as_deref().unwrap_or("no reason is known");
+                let error = self.error.as_deref().unwrap_or("unknown reason");
                 let rest = match (self.state, has_datapath) {
-                    ("down", true) => "; the datapath goes on without it",
+                    ("down", true) => "; the datapath still works",
                     ("down", false) => "; there is no datapath either",
                     _ => "",
                 };
@@ -80,7 +80,7 @@ impl Daemon {
 }
 
 impl ConfigStatus {
-    /// What is known before anybody is asked.
+    /// As far as it is known without the daemon and the datapath.
     pub fn of(node: &Node) -> ConfigStatus {
         ConfigStatus {
             path: node.config.display().to_string(),
@@ -100,7 +100,7 @@ impl ConfigStatus {
     pub fn text(&self) -> String {
         let revision = match self.revision {
             Some(revision) => format!("revision {revision}"),
-            None if self.is_unreadable => "what is applied can't be read".to_owned(),
+            None if self.is_unreadable => "the revision can't be read".to_owned(),
             None => "nothing is applied".to_owned(),
         };
         let applied = self

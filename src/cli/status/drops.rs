@@ -1,4 +1,4 @@
-//! What was dropped, by reason.
+//! Drops by reason.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(super) struct Drops {
     pub reason_text: String,
     pub packets: u64,
     pub bytes: u64,
-    /// In the last minute; `None` without a daemon to remember.
+    /// In the last minute; `None` without a daemon.
     pub recent_packets: Option<u64>,
     pub recent_bytes: Option<u64>,
 }
@@ -22,15 +22,15 @@ pub(super) fn by_reason(metrics: &[Metric], recent: Option<&RecentDrops>) -> Vec
     let mut by_reason: BTreeMap<u8, Drops> = BTreeMap::new();
     for metric in metrics.iter().filter(|metric| metric.reason != 0) {
         let drops = by_reason.entry(metric.reason).or_insert_with(|| {
-            let lately = recent.map(|recent| recent.by_reason.get(&metric.reason));
-            let lately = lately.map(|amount| amount.copied().unwrap_or_default());
+            let recent = recent.map(|recent| recent.by_reason.get(&metric.reason));
+            let recent = recent.map(|amount| amount.copied().unwrap_or_default());
             Drops {
                 reason: metric.reason,
                 reason_text: metric.reason_text.clone(),
                 packets: 0,
                 bytes: 0,
-                recent_packets: lately.map(|amount| amount.packets),
-                recent_bytes: lately.map(|amount| amount.bytes),
+                recent_packets: recent.map(|amount| amount.packets),
+                recent_bytes: recent.map(|amount| amount.bytes),
             }
         });
         drops.packets += metric.packets;

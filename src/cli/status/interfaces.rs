@@ -1,4 +1,4 @@
-//! The interfaces, with how our programs are attached to them.
+//! The interfaces, and how dpd's programs are attached to them.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::model::status::Attachment;
 pub(super) struct InterfaceStatus {
     pub interface: String,
     pub ifindex: Option<u32>,
-    /// `endpoint` or `uplink`; `None` without a datapath to say so.
+    /// `endpoint` or `uplink`; `None` without a datapath.
     pub role: Option<&'static str>,
-    /// How an uplink is to have XDP, in the file's words.
+    /// The `xdp` key of an uplink.
     pub xdp: Option<&'static str>,
-    /// `attached`, `detached` or `waiting`.
+    /// `attached`, `detached` or `pending`.
     pub state: &'static str,
     pub attachments: Vec<Attachment>,
 }
@@ -51,38 +51,40 @@ impl InterfaceStatus {
     }
 
     /// `ingress: probe`
-    pub fn ahead(&self) -> String {
-        let with = self.attachments.iter().filter(|at| !at.ahead.is_empty());
+    pub fn other_programs_first(&self) -> String {
+        let attachments = self.attachments.iter();
+        let with = attachments.filter(|at| !at.other_programs_first.is_empty());
         let texts: Vec<String> = with
-            .map(|at| format!("{}: {}", at.hook, at.ahead.join(", ")))
+            .map(|at| format!("{}: {}", at.hook, at.other_programs_first.join(", ")))
             .collect();
         texts.join("; ")
     }
 
-    /// What a glance should fall on comes first: what is not as it should be, then the uplinks.
+    /// The order on the screen: first those with a problem, then the uplinks.
     pub fn rank(&self) -> (bool, bool, &str) {
+        let mut attachments = self.attachments.iter();
         let is_well =
-            self.state == "attached" && self.attachments.iter().all(|at| at.ahead.is_empty());
+            self.state == "attached" && attachments.all(|at| at.other_programs_first.is_empty());
         (is_well, self.role != Some("uplink"), &self.interface)
     }
 }
 
-/// The interfaces that the daemon waits for.
-pub(super) fn waiting(interfaces: &[String]) -> Vec<InterfaceStatus> {
+/// The pending interfaces, by the daemon's status.
+pub(super) fn pending(interfaces: &[String]) -> Vec<InterfaceStatus> {
     let names = interfaces.iter();
     names
-        .map(|name| InterfaceStatus::named(name, "waiting"))
+        .map(|name| InterfaceStatus::named(name, "pending"))
         .collect()
 }
 
-/// The interfaces of the catalog, and any other that carries programs of ours.
+/// The interfaces of the catalog, and any other that has dpd's programs.
 pub(super) fn all(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<InterfaceStatus> {
     let mut by_name: BTreeMap<String, InterfaceStatus> = BTreeMap::new();
     for (name, ifindex) in catalog.interfaces() {
         let uplink = catalog.uplinks.get(name);
         let state = match ifindex {
             Some(_) => "detached",
-            None => "waiting",
+            None => "pending",
         };
         let status = InterfaceStatus {
             ifindex,
@@ -134,7 +136,7 @@ mod tests {
         let expected = [
             ("a", "attached"),
             ("b", "detached"),
-            ("c", "waiting"),
+            ("c", "pending"),
             ("z", "attached"),
         ];
         assert_eq!(

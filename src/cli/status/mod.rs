@@ -1,181 +1,35 @@
-//! `dpd status`: how the daemon and the datapath are, on one screen.
+//! `dpd status`: the state of the daemon and the datapath, on one screen.
 
 mod daemon;
 mod drops;
 mod interfaces;
 mod prefilter;
+mod report;
 mod screen;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::node::Node;
 use super::output::{self, Format};
-use crate::bpf::reader::Reader;
-use crate::model::conntrack::Tally;
-use crate::model::status::{
-    ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, ProgramStatus,
-};
 use crate::observe::client;
-use crate::observe::record::protocol_name;
-use daemon::{ConfigStatus, Daemon};
-use drops::Drops;
-use interfaces::InterfaceStatus;
-use prefilter::Prefilter;
+use report::Status;
 
 pub fn run(node: &Node, format: Format) -> Result<ExitCode> {
     let daemon = client::status(&node.socket);
     let datapath = node.reader();
-    let is_there = daemon.is_ok() || datapath.is_ok();
+    let is_found = daemon.is_ok() || datapath.is_ok();
     let status = Status::new(node, daemon, datapath);
     output::print(&match format {
         Format::Table => screen::screen(&status),
         Format::Json => output::json(&status)?,
     })?;
-    Ok(if is_there {
+    Ok(if is_found {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Everything that is known; what could not be read is empty, and the reason is among the warnings.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    daemon: Daemon,
-    config: ConfigStatus,
-    interfaces: Vec<InterfaceStatus>,
-    programs: Vec<ProgramStatus>,
-    maps: Vec<MapStatus>,
-    conntrack: Option<Conntrack>,
-    prefilter: Prefilter,
-    drops: Vec<Drops>,
-    /// How far the daemon's memory of drops reaches back, a minute at most; `None` without a daemon to remember.
-    drops_recent_seconds: Option<u64>,
-    event_loss: Loss,
-    /// `None` without a daemon.
-    drift: Option<DriftCounts>,
-    warnings: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Conntrack {
-    #[serde(flatten)]
-    counts: ConntrackCounts,
-    /// By protocol, then state.
-    connections: Vec<Connections>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Connections {
-    protocol: String,
-    state: &'static str,
-    connections: u64,
-}
-
-/// Events that somebody did not get.
-#[derive(Debug, Default, Serialize)]
-struct Loss {
-    #[serde(flatten)]
-    kernel: EventLoss,
-    observers: u64,
-    journal: u64,
-}
-
-impl Conntrack {
-    fn new((tally, counts): (Tally, ConntrackCounts)) -> Conntrack {
-        let rows = tally.by_state.into_iter();
-        Conntrack {
-            counts,
-            connections: rows
-                .map(|((protocol, state), connections)| Connections {
-                    protocol: protocol_name(protocol).into_owned(),
-                    state: state.name(),
-                    connections,
-                })
-                .collect(),
-        }
-    }
-}
-
-impl Status {
-    fn new(node: &Node, daemon: Result<DaemonStatus>, datapath: Result<Reader>) -> Status {
-        let mut status = Status {
-            daemon: Daemon::new(&daemon),
-            config: ConfigStatus::of(node),
-            interfaces: Vec::new(),
-            programs: Vec::new(),
-            maps: Vec::new(),
-            conntrack: None,
-            prefilter: Prefilter::default(),
-            drops: Vec::new(),
-            drops_recent_seconds: None,
-            event_loss: Loss::default(),
-            drift: None,
-            warnings: Vec::new(),
-        };
-        let daemon = daemon.ok();
-        if let Some(daemon) = &daemon {
-            status.take_daemon(daemon);
-        }
-        match datapath {
-            Ok(reader) => status.take_datapath(&reader, daemon.as_ref()),
-            Err(error) => {
-                status.config.is_unreadable = daemon.is_some(); // whose datapath it is
-                status.warnings.push(format!("{error:#}"));
-            }
-        }
-        status
-    }
-
-    fn take_daemon(&mut self, daemon: &DaemonStatus) {
-        self.config.take(daemon);
-        self.event_loss.observers = daemon.observers_lost;
-        self.event_loss.journal = daemon.journal_lost;
-        self.drift = Some(daemon.drift);
-        self.interfaces = interfaces::waiting(&daemon.waiting);
-        self.drops_recent_seconds = daemon.recent_drops.as_ref().map(|drops| drops.seconds);
-        self.warnings.clone_from(&daemon.warnings);
-    }
-
-    fn take_datapath(&mut self, reader: &Reader, daemon: Option<&DaemonStatus>) {
-        self.config.revision = self.read("revision", reader.epoch());
-        if let Some(catalog) = self.read("catalog", reader.catalog()) {
-            if self.daemon.pid.is_none() {
-                // Nobody else knows which file the datapath was made from.
-                self.config.path.clone_from(&catalog.config);
-            }
-            let hits = self.read("counters of the prefilter", reader.prefilter_hits());
-            let malformed = self.read("count of malformed frames", reader.xdp_malformed());
-            self.prefilter = Prefilter::new(
-                &catalog,
-                &hits.unwrap_or_default(),
-                malformed.unwrap_or_default(),
-            );
-            self.interfaces = interfaces::all(&catalog, reader.attachments_of(&catalog));
-        }
-        self.programs = self.read("programs", reader.programs()).unwrap_or_default();
-        self.maps = self.read("maps", reader.maps()).unwrap_or_default();
-        let conntrack = self.read("connections", reader.conntrack());
-        self.conntrack = conntrack.map(Conntrack::new);
-        let metrics = self.read("counters", reader.metrics()).unwrap_or_default();
-        let recent = daemon.and_then(|daemon| daemon.recent_drops.as_ref());
-        self.drops = drops::by_reason(&metrics, recent);
-        let loss = self.read("event loss", reader.event_loss());
-        self.event_loss.kernel = loss.unwrap_or_default();
-    }
-
-    /// One thing that can't be read must not hide the others.
-    fn read<T>(&mut self, what: &str, answer: Result<T>) -> Option<T> {
-        answer
-            .map_err(|error| {
-                let warning = format!("the datapath's {what} can't be read: {error:#}");
-                self.warnings.push(warning);
-            })
-            .ok()
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What XDP drops on the uplinks.
+//! What the prefilter drops on the uplinks.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,20 +10,20 @@ use crate::model::catalog::Catalog;
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Prefilter {
-    /// How many prefixes are denied.
+    /// Number of denied prefixes.
     pub prefixes: u64,
-    /// Packets dropped for all of them.
+    /// Packets dropped by all of them.
     pub packets: u64,
-    /// Frames that it could not read, and left to tc.
+    /// Frames that XDP could not parse, and passed on to tc.
     pub malformed: u64,
-    /// The prefixes that have dropped something, those that dropped most first.
+    /// The prefixes that have dropped packets, by the number of packets.
     pub hits: Vec<PrefilterHits>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct PrefilterHits {
     pub prefix: IpNet,
-    /// The table of the file that it is in.
+    /// Its table in the file.
     pub table: String,
     pub packets: u64,
 }

@@ -1,25 +1,26 @@
-//! The status as text: as much of everything as fits one screen, what is amiss first.
+//! The status as text: as much of each listing as fits one screen, problems first.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::daemon::ago;
-use super::{Conntrack, Loss, Prefilter, Status};
+use super::prefilter::Prefilter;
+use super::report::{Conntrack, Loss, Status};
 use crate::cli::output::{size, table};
 use crate::model::status::MapStatus;
 
-/// Lines that a listing may have here.
+/// Lines of each listing.
 const INTERFACES: usize = 8;
 const MAPS: usize = 8;
 const PREFIXES: usize = 4;
 const REASONS: usize = 6;
 const WARNINGS: usize = 4;
-/// Programs beside each other.
-const PROGRAMS_ABREAST: usize = 3;
-/// A table of the datapath's own that is so full, in percent, is shown before larger ones.
+/// Columns of programs.
+const PROGRAM_COLUMNS: usize = 3;
+/// In percent: a map that is at least this full is listed before larger ones.
 const NEARLY_FULL: u64 = 80;
 
-/// The whole as text.
+/// The whole screen.
 pub(super) fn screen(status: &Status) -> String {
     let mut out = String::new();
     // Writing into a string can't fail.
@@ -62,18 +63,18 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
     if let Some(drift) = &status.drift {
         writeln!(
             out,
-            "drift:      put back: {} attachments, {} tables, {} pins, {} times the revision",
+            "drift:      repaired: {} attachments, {} tables, {} pins, {} times the revision",
             drift.attachments, drift.tables, drift.pins, drift.epoch
         )?;
     }
     Ok(())
 }
 
-/// The entries, and below them the connections: `tcp 12 established, 1 closing; udp 3 once`.
+/// The entries, and below them the connections: `tcp 12 established, 1 closing; udp 3 unreplied`.
 fn conntrack_text(conntrack: &Conntrack) -> String {
     let counts = &conntrack.counts;
     let mut text = format!(
-        "{} present, {} inserted, {} deleted, {} evicted before their time",
+        "{} present, {} inserted, {} deleted, {} evicted before they expired",
         counts.present, counts.inserted, counts.deleted, counts.evicted
     );
     let mut protocol = "";
@@ -106,7 +107,7 @@ fn write_interfaces(status: &Status, out: &mut String) {
             interface.role.unwrap_or_default().to_owned(),
             interface.state.to_owned(),
             interface.attached(),
-            interface.ahead(),
+            interface.other_programs_first(),
         ]
     });
     let header = [
@@ -115,11 +116,11 @@ fn write_interfaces(status: &Status, out: &mut String) {
         "ROLE",
         "STATE",
         "BY",
-        "FOREIGN AHEAD",
+        "OTHER PROGRAMS FIRST",
     ];
     section(out, "interfaces", &header, lines.collect());
     let mut states: Vec<String> = Vec::new();
-    for state in ["attached", "detached", "waiting"] {
+    for state in ["attached", "detached", "pending"] {
         let count = rest
             .iter()
             .filter(|interface| interface.state == state)
@@ -144,7 +145,7 @@ fn write_programs(status: &Status, out: &mut String) {
         })
         .collect();
     // Down the columns, as `ls` does.
-    let height = cells.len().div_ceil(PROGRAMS_ABREAST);
+    let height = cells.len().div_ceil(PROGRAM_COLUMNS);
     let width = cells.len().div_ceil(height.max(1));
     let lines = (0..height).map(|line| {
         let at = |column: usize| cells.get(column * height + line).cloned();
@@ -157,8 +158,8 @@ fn write_programs(status: &Status, out: &mut String) {
     section(out, "programs", &header, lines.collect());
 }
 
-/// How full a map is, in whole percent, rounded up: what holds something is not 0 % full. A table of the configuration is
-/// as large as what it holds.
+/// How full a map is, in percent, rounded up: a map with one entry is not 0 % full. Tables of the configuration have no
+/// spare entries, so only the datapath's own maps count.
 fn fill(map: &MapStatus) -> Option<u64> {
     let is_own = map.name.starts_with("dpd_") && map.max_entries > 0;
     let entries = map.entries.filter(|_| is_own)?;
@@ -191,7 +192,7 @@ fn write_maps(status: &Status, out: &mut String) {
     if !rest.is_empty() {
         let (more, all) = (memory(rest), memory(&maps));
         let count = rest.len();
-        let _ = writeln!(out, "and {count} more, {more}; {all} in all");
+        let _ = writeln!(out, "and {count} more, {more}; {all} in total");
     }
 }
 
@@ -271,7 +272,7 @@ fn write_drops(status: &Status, out: &mut String) {
     if status.drops_recent_seconds.is_none() && !shown.is_empty() {
         let _ = writeln!(
             out,
-            "without a daemon nobody remembers the last minute: these are totals"
+            "no daemon, so the drops of the last minute are unknown: these are totals"
         );
     }
 }
@@ -290,7 +291,7 @@ fn write_warnings(status: &Status, out: &mut String) {
     }
 }
 
-/// A table under an empty line, or one line that says that it would be empty.
+/// A table after an empty line, or `…: none`.
 fn section(out: &mut String, what: &str, header: &[&str], lines: Vec<Vec<String>>) {
     out.push('\n');
     if lines.is_empty() {
@@ -300,7 +301,7 @@ fn section(out: &mut String, what: &str, header: &[&str], lines: Vec<Vec<String>
     }
 }
 
-/// What has several lines stays in one column.
+/// Aligns the lines of a text in one column.
 fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n            ")
 }

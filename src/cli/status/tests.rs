@@ -1,13 +1,19 @@
-//! The screen and the JSON, on good days and bad.
+//! The screen and the JSON, in good and bad states.
 
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
+use super::prefilter::Prefilter;
+use super::report::Conntrack;
 use super::*;
+use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::ConntrackState;
-use crate::model::status::{Amount, Attachment, Metric, RecentDrops};
+use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::status::{
+    Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
+    ProgramStatus, RecentDrops,
+};
 
 fn node() -> Node {
     Node {
@@ -54,7 +60,7 @@ fn catalog() -> Catalog {
 }
 
 #[test]
-fn the_prefilters_lines() {
+fn prefilter_lines() {
     let prefilter = |catalog, hits: &[(u32, u64)], malformed| {
         let mut status = Status::new(&node(), no_daemon(), no_datapath());
         let hits = hits.iter().copied().collect();
@@ -66,7 +72,7 @@ fn the_prefilters_lines() {
     let rows = [
         ("no prefilter", Catalog::default(), &[][..], 0, ""),
         (
-            "hits of a prefix that is gone",
+            "hits of a removed prefix",
             Catalog::default(),
             &[(7, 1)],
             1,
@@ -80,7 +86,7 @@ fn the_prefilters_lines() {
             "\nprefilter: 3 prefixes, nothing dropped\n",
         ),
         (
-            "nothing but what nobody can read",
+            "malformed frames only",
             catalog(),
             &[],
             2,
@@ -102,7 +108,7 @@ fn the_prefilters_lines() {
 
 fn no_daemon() -> Result<DaemonStatus> {
     let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-    Err(error).context("no daemon answers at /run/dpd/dpd.sock")
+    Err(error).context("no daemon listens at /run/dpd/dpd.sock")
 }
 
 fn no_datapath() -> Result<Reader> {
@@ -119,11 +125,11 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
         uptime_seconds: 3700,
         config: "/etc/dpd/config.toml".to_owned(),
         last_error: Some("config.toml:3: unknown key\n  colour = 1\n  ^^^^^^".to_owned()),
-        reloads: Some(7),
+        reloads: 7,
         is_reloading: false,
         reload_error: None,
         applied_seconds_ago: 61,
-        waiting: vec!["lxc-late".to_owned()],
+        pending: vec!["lxc-late".to_owned()],
         warnings: vec![
             "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
         ],
@@ -149,7 +155,7 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
     }
 }
 
-/// A datapath as the reader would tell it.
+/// A datapath as the reader would return it.
 fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
     let recent = daemon
         .as_ref()
@@ -165,7 +171,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
             hook: hook.to_owned(),
             mechanism: mechanism.to_owned(),
             program: program.to_owned(),
-            ahead: Vec::new(),
+            other_programs_first: Vec::new(),
         };
     let catalog = catalog();
     let client = attachment("lxc-client", 11, "ingress", "tcx", "dpd_from_container");
@@ -175,7 +181,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
             attachment("ens5", 2, "xdp", "native", "dpd_xdp_entry"),
             attachment("ens5", 2, "ingress", "tcx", "dpd_from_netdev"),
             Attachment {
-                ahead: vec!["probe".to_owned()],
+                other_programs_first: vec!["probe".to_owned()],
                 ..client
             },
         ],
@@ -244,13 +250,13 @@ config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
 last error: config.toml:3: unknown key
               colour = 1
               ^^^^^^
-conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before their time
+conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
 event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
-drift:      put back: 1 attachments, 0 tables, 2 pins, 0 times the revision
+drift:      repaired: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
-INTERFACE   IFINDEX  ROLE      STATE     BY                       FOREIGN AHEAD
-ens6        -        uplink    waiting   -                        -
+INTERFACE   IFINDEX  ROLE      STATE     BY                       OTHER PROGRAMS FIRST
+ens6        -        uplink    pending   -                        -
 lxc-client  11       endpoint  attached  tcx ingress              ingress: probe
 ens5        2        uplink    attached  tcx ingress; native xdp  -
 
@@ -275,23 +281,23 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
 }
 
 #[test]
-fn heads_of_the_bad_days() {
-    let hung = || Err(anyhow!("the daemon at /run/dpd/dpd.sock does not answer"));
+fn first_lines_of_bad_states() {
+    let hung = || Err(anyhow!("the daemon at /run/dpd/dpd.sock does not reply"));
     let rows = [
         (
-            "the daemon is down, its datapath is not",
+            "the daemon is down, its datapath works",
             with_datapath(no_daemon()),
-            "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); the datapath goes on without it",
+            "daemon:     down (no daemon listens at /run/dpd/dpd.sock: entity not found); the datapath still works",
         ),
         (
-            "nothing is there",
+            "neither daemon nor datapath",
             Status::new(&node(), no_daemon(), no_datapath()),
-            "daemon:     down (no daemon answers at /run/dpd/dpd.sock: entity not found); there is no datapath either",
+            "daemon:     down (no daemon listens at /run/dpd/dpd.sock: entity not found); there is no datapath either",
         ),
         (
             "the daemon hangs",
             with_datapath(hung()),
-            "daemon:     unreachable (the daemon at /run/dpd/dpd.sock does not answer)",
+            "daemon:     unreachable (the daemon at /run/dpd/dpd.sock does not reply)",
         ),
     ];
     for (sentence, status, line) in rows {
@@ -348,7 +354,7 @@ fn every_key_is_documented() {
     crate::cli::documented::check("status", &with_datapath(Ok(daemon())));
 }
 
-/// A host of many things, of which some are not as they should be.
+/// A host with many of everything, some in a bad state.
 fn crowded() -> Status {
     let mut status = with_datapath(Ok(daemon()));
     let interface = |number: u32| interfaces::InterfaceStatus {
@@ -356,7 +362,7 @@ fn crowded() -> Status {
         ifindex: Some(number),
         role: Some("endpoint"),
         xdp: None,
-        state: if number < 998 { "attached" } else { "waiting" },
+        state: if number < 998 { "attached" } else { "pending" },
         attachments: Vec::new(),
     };
     status.interfaces.extend((1..1000).map(interface));
@@ -407,24 +413,24 @@ fn a_large_host_is_one_screen_too() {
     assert!(lines.len() <= 62, "{} lines:\n{text}", lines.len());
     let rows = [
         (
-            "what is not attached stands first",
-            "lxc-0999    999      endpoint  waiting   -                        -",
+            "interfaces that are not attached come first",
+            "lxc-0999    999      endpoint  pending   -                        -",
         ),
         (
-            "the other interfaces are told in one line",
+            "the other interfaces are summed up in one line",
             "and 994 more: 994 attached (`dpd endpoint list`)",
         ),
         (
-            "a map that is nearly full stands before larger ones",
+            "a nearly full map comes before larger ones",
             "dpd_ct_tcp  lru_hash  131000   131072  100%  4.0 KiB",
         ),
-        ("the other maps", "and 24 more, 23.0 MiB; 30.0 MiB in all"),
+        ("the other maps", "and 24 more, 23.0 MiB; 30.0 MiB in total"),
         (
             "the other prefixes",
             "49996 more      -               1249825006",
         ),
         (
-            "what is dropped now stands before what was dropped most",
+            "reasons of recent drops come before those of most drops",
             "some reason (140)  1         140      1",
         ),
         ("the other reasons", "and 22 more (`dpd status -o json`)"),

@@ -1,44 +1,45 @@
-//! Whether the host's routes lead through an uplink to the other hosts and to the workloads behind them.
+//! Whether the host's routes to the other nodes and to their workloads go through an uplink.
 
 use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::endpoint::{Endpoint, interface_name};
+use super::sysctl::is_strict;
 use super::uplink::Uplink;
-use super::{Endpoint, interface_name, is_strict};
 use crate::config::{Config, RemoteNode};
 use crate::model::host::HostState;
 use crate::net::route::{Route, look_up};
 use crate::net::rtnetlink::Rtnetlink;
 
-/// Addresses of a prefix that are looked at for one that nobody has here.
+/// Addresses of a prefix that are tried for one that is not local.
 const SAMPLES_MAX: usize = 1024;
 
-/// What routes to other hosts are held against.
-pub struct Host<'a> {
-    pub world: &'a HostState,
+/// What the host has, for comparing its routes.
+pub struct Present<'a> {
+    pub host: &'a HostState,
     pub endpoints: &'a [Endpoint<'a>],
     /// At least one.
     pub uplinks: &'a [Uplink<'a>],
 }
 
-/// Says which routes to which nodes are missing or lead elsewhere.
-pub fn check(config: &Config, host: &Host<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
+/// The routes to nodes that are missing or wrong.
+pub fn check(config: &Config, present: &Present<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
     let mut lacks = Vec::new();
     for (name, node) in &config.nodes {
         let addresses = node.addresses.iter().copied().map(IpNet::from);
         for prefix in addresses.chain(node.cidrs.iter().copied()) {
-            match host.check_route(rtnetlink, name, node, prefix) {
+            match present.check_route(rtnetlink, name, node, prefix) {
                 Ok(lack) => lacks.extend(lack),
-                Err(error) => lacks.push(format!("look for the route to {prefix}: {error}")),
+                Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
             }
         }
     }
     lacks
 }
 
-impl Host<'_> {
+impl Present<'_> {
     fn check_route(
         &self,
         rtnetlink: &mut Rtnetlink,
@@ -46,18 +47,18 @@ impl Host<'_> {
         node: &RemoteNode,
         prefix: IpNet,
     ) -> io::Result<Option<String>> {
-        let whom = format!("{} of node {name}", shown(prefix));
+        let target = format!("{} of node {name}", shown(prefix));
         let leads = match look_up(rtnetlink, self.sample(prefix))? {
             Route::Through { ifindex, .. } if self.find_uplink(ifindex).is_some() => {
                 return Ok(None);
             }
             Route::Through { ifindex, .. } => {
-                let other = interface_name(self.world, ifindex);
+                let other = interface_name(self.host, ifindex);
                 format!("leads to {other}, which is no uplink")
             }
-            Route::Other if self.world.addresses.contains(&prefix.addr()) => {
+            Route::Other if self.host.addresses.contains(&prefix.addr()) => {
                 return Ok(Some(format!(
-                    "{whom} is an address of this host too: find it with 'ip address show to {}'",
+                    "{target} is an address of this host too: find it with 'ip address show to {}'",
                     prefix.addr()
                 )));
             }
@@ -76,9 +77,9 @@ impl Host<'_> {
         });
         let filter = filter.unwrap_or_default();
         let via = self.next_hop(rtnetlink, node, prefix)?;
-        let mend = format!("ip route replace {} {via}", shown(prefix));
+        let fix = format!("ip route replace {} {via}", shown(prefix));
         Ok(Some(format!(
-            "the host's route to {whom} {leads}{filter}: {mend}"
+            "the host's route to {target} {leads}{filter}: {fix}"
         )))
     }
 
@@ -87,14 +88,14 @@ impl Host<'_> {
         uplinks.find(|uplink| uplink.link.ifindex == ifindex)
     }
 
-    /// An address of the prefix that nobody has here.
+    /// An address of the prefix that is not local.
     fn sample(&self, prefix: IpNet) -> IpAddr {
         let is_here = |address: &IpAddr| {
             let local = self
                 .endpoints
                 .iter()
                 .flat_map(|endpoint| endpoint.addresses);
-            self.world.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
+            self.host.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
         };
         let mut samples = prefix.hosts().take(SAMPLES_MAX);
         samples
@@ -102,7 +103,7 @@ impl Host<'_> {
             .unwrap_or(prefix.addr())
     }
 
-    /// How the node itself is reached, which is how what lies behind it is reached too.
+    /// The next hop to the node itself, which is the next hop to its workloads too.
     fn next_hop(
         &self,
         rtnetlink: &mut Rtnetlink,
@@ -121,13 +122,13 @@ impl Host<'_> {
                 return Ok(format!("via {via} dev {}", uplink.interface));
             }
         }
-        // Who the router is, the host can't know.
+        // The router is unknown.
         let interface = self.uplinks.first().map_or("", |uplink| uplink.interface);
         Ok(format!("via GATEWAY dev {interface}"))
     }
 }
 
-/// A whole address without its length.
+/// A single address without its prefix length.
 fn shown(prefix: IpNet) -> String {
     match prefix.prefix_len() == prefix.max_prefix_len() {
         true => prefix.addr().to_string(),

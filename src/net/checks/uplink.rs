@@ -1,27 +1,27 @@
-//! What the uplinks lack: being there, being up, and an address.
+//! Whether the uplinks exist, are up and have an address.
 
 use std::net::IpAddr;
 
-use super::{read, set};
+use super::sysctl::{read, set};
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link};
 
-/// An uplink of the file whose interface is there.
+/// An uplink of the file whose interface exists.
 pub struct Uplink<'a> {
     pub interface: &'a str,
     pub link: &'a Link,
 }
 
-/// The file's uplinks that are there, and sentences about those that are not or can't be used.
-pub fn check<'a>(config: &'a Config, world: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
+/// The file's uplinks that exist, and sentences about those that do not or can't be used.
+pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
     let (mut uplinks, mut lacks) = (Vec::new(), Vec::new());
     for (interface, role) in &config.interfaces {
         let Interface::Uplink { .. } = role else {
             continue;
         };
-        let Some(link) = world.links.get(interface) else {
+        let Some(link) = host.links.get(interface) else {
             lacks.push(format!(
-                "uplink {interface} is not there and is waited for: find the NIC's name with 'ip -brief link'"
+                "uplink {interface} does not exist yet and is pending: find the NIC's name with 'ip -brief link'"
             ));
             continue;
         };
@@ -32,7 +32,7 @@ pub fn check<'a>(config: &'a Config, world: &'a HostState) -> (Vec<Uplink<'a>>, 
         }
         if link.addresses.iter().all(is_link_local) {
             lacks.push(format!(
-                "uplink {interface} has no address, other hosts don't find this one by it: \
+                "uplink {interface} has no address, other hosts can't reach this one by it: \
                  ip address add ADDRESS/LENGTH dev {interface}"
             ));
         }
@@ -48,8 +48,8 @@ fn is_link_local(address: &IpAddr) -> bool {
     }
 }
 
-/// A host that forwards IPv6 hears router advertisements on an interface only where `accept_ra` is 2: what turns
-/// forwarding on must not take away the routes by which somebody is logged in.
+/// A host that forwards IPv6 accepts router advertisements on an interface only if `accept_ra` is 2: turning forwarding
+/// on must not remove the routes that the host is administered by.
 pub fn keep_advertisements(uplinks: &[Uplink<'_>]) -> String {
     let switches = uplinks.iter().filter_map(|uplink| {
         let switch = format!("ipv6/conf/{}/accept_ra", uplink.interface);

@@ -1,20 +1,23 @@
-//! The server with clients of every kind, the bad ones among them.
+//! The server with clients of every kind, misbehaving ones included.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::thread;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::observe::samples::{question, refusal};
+use crate::observe::samples::{denied, request};
 use crate::observe::socket::MODE;
 
-/// Nothing here takes so long on any machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything here takes on any machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
     while !holds() {
         assert!(Instant::now() < deadline, "never happened: {what}");
         thread::sleep(Duration::from_millis(2));
@@ -28,11 +31,11 @@ fn status() -> DaemonStatus {
         uptime_seconds: 3,
         config: "/etc/dpd/config.toml".to_owned(),
         last_error: None,
-        reloads: Some(0),
+        reloads: 0,
         is_reloading: false,
         reload_error: None,
         applied_seconds_ago: 2,
-        waiting: Vec::new(),
+        pending: Vec::new(),
         warnings: Vec::new(),
         observers_lost: 0,
         recent_drops: None,
@@ -49,12 +52,12 @@ fn start(limits: Limits) -> (TempDir, Server) {
 }
 
 fn connect(server: &Server) -> UnixStream {
-    let stream = UnixStream::connect(&server.socket.path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let stream = UnixStream::connect(&server._socket.path).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
-fn ask(server: &Server, request: &str) -> BufReader<UnixStream> {
+fn send_request(server: &Server, request: &str) -> BufReader<UnixStream> {
     let mut stream = connect(server);
     stream.write_all(format!("{request}\n").as_bytes()).unwrap();
     BufReader::new(stream)
@@ -68,13 +71,10 @@ fn line(reader: &mut impl BufRead) -> String {
 }
 
 fn numbered(bytes: u32) -> Arc<Flow> {
-    Arc::new(Flow {
-        bytes,
-        ..question()
-    })
+    Arc::new(Flow { bytes, ..request() })
 }
 
-/// The number of a flow's line, or what else the line is.
+/// The number in a flow's line; the error is a line of another kind.
 fn number(line: &str) -> Result<u32, String> {
     match serde_json::from_str(line) {
         Ok(Reply::Flow(record)) => Ok(record.bytes),
@@ -83,37 +83,37 @@ fn number(line: &str) -> Result<u32, String> {
 }
 
 fn open(server: &Server) -> usize {
-    server.shared.clients().open.len()
+    server._listener.open_clients().len()
 }
 
 #[test]
-fn the_daemon_says_how_it_is() {
+fn a_status_request_gets_the_status() {
     let (_folder, server) = start(Limits::default());
-    let mut reader = ask(&server, r#"{"request":"status"}"#);
-    let Reply::Status(answer) = serde_json::from_str(&line(&mut reader)).unwrap() else {
+    let mut reader = send_request(&server, r#"{"request":"status"}"#);
+    let Reply::Status(reply) = serde_json::from_str(&line(&mut reader)).unwrap() else {
         panic!("no status");
     };
-    assert_eq!(answer, status());
-    assert_eq!(line(&mut reader), "", "one request, one answer");
+    assert_eq!(reply, status());
+    assert_eq!(line(&mut reader), "", "one request, one reply");
 }
 
 #[test]
-fn several_clients_see_what_they_asked_for() {
+fn several_clients_get_the_flows_of_their_filters() {
     let (_folder, server) = start(Limits::default());
     server.publish(numbered(1));
     server.publish(numbered(2));
-    let mut last = ask(&server, r#"{"request":"observe","last":1}"#);
+    let mut last = send_request(&server, r#"{"request":"observe","last":1}"#);
     assert_eq!(number(&line(&mut last)), Ok(2));
     assert_eq!(line(&mut last), "", "without follow it ends");
 
-    let mut all = ask(&server, r#"{"request":"observe","last":2,"follow":true}"#);
-    // What stands in the history proves that the watch has begun.
+    let mut all = send_request(&server, r#"{"request":"observe","last":2,"follow":true}"#);
+    // A flow of the history proves that the watch has begun.
     assert_eq!(number(&line(&mut all)), Ok(1));
     let drops =
         r#"{"request":"observe","last":9,"follow":true,"filter":{"only":{"verdict":["dropped"]}}}"#;
-    let refused = Arc::new(refusal());
+    let refused = Arc::new(denied());
     server.publish(refused.clone());
-    let mut drops = ask(&server, drops);
+    let mut drops = send_request(&server, drops);
     assert_eq!(number(&line(&mut drops)), Ok(60));
     server.publish(numbered(3));
     server.publish(refused);
@@ -123,7 +123,7 @@ fn several_clients_see_what_they_asked_for() {
 }
 
 #[test]
-fn garbage_is_told_and_closed() {
+fn an_invalid_request_gets_an_error_and_is_closed() {
     let (_folder, server) = start(Limits::default());
     let long = "x".repeat(REQUEST_MAX + 1);
     let rows = [
@@ -139,10 +139,7 @@ fn garbage_is_told_and_closed() {
             "a filter that is not known",
             r#"{"request":"observe","filter":{"only":{"colour":["red"]}}}"#,
         ),
-        (
-            "a number below nothing",
-            r#"{"request":"observe","last":-1}"#,
-        ),
+        ("a negative number", r#"{"request":"observe","last":-1}"#),
         ("bytes that are no text", "\u{0}\u{1}\u{7f}"),
         ("a line without end", &long),
     ];
@@ -151,20 +148,20 @@ fn garbage_is_told_and_closed() {
         // The server may have closed before all of it was written.
         let _ = stream.write_all(format!("{request}\n").as_bytes());
         let mut reader = BufReader::new(stream);
-        let mut answer = String::new();
-        match reader.read_line(&mut answer) {
+        let mut reply = String::new();
+        match reader.read_line(&mut reply) {
             Ok(_) => assert!(
-                answer.starts_with(r#"{"error":"this is no request"#),
-                "{sentence}: {answer}"
+                reply.starts_with(r#"{"error":"invalid request"#),
+                "{sentence}: {reply}"
             ),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{sentence}"),
         }
     }
-    until("all are closed", || open(&server) == 0);
+    wait_until("all are closed", || open(&server) == 0);
 }
 
 #[test]
-fn who_does_not_ask_is_closed() {
+fn a_client_without_a_request_is_closed() {
     let limits = Limits {
         request_timeout: Duration::from_millis(50),
         ..Limits::default()
@@ -174,14 +171,14 @@ fn who_does_not_ask_is_closed() {
     assert_eq!(line(&mut silent), "", "silent");
 
     let mut drip = connect(&server);
-    until("one who sends a byte now and then is closed", || {
+    wait_until("a client that sends a byte at a time is closed", || {
         drip.write_all(b"x").is_err()
     });
-    until("both are forgotten", || open(&server) == 0);
+    wait_until("both slots are free", || open(&server) == 0);
 }
 
 #[test]
-fn a_slow_one_loses_its_own_and_slows_nobody() {
+fn a_slow_observer_loses_flows_and_delays_no_other() {
     const FLOWS: u32 = 20_000;
     let sizes = Sizes {
         recent: 4,
@@ -192,7 +189,7 @@ fn a_slow_one_loses_its_own_and_slows_nobody() {
         ..Limits::default()
     });
     server.publish(numbered(0));
-    let mut slow = ask(&server, r#"{"request":"observe","last":1,"follow":true}"#);
+    let mut slow = send_request(&server, r#"{"request":"observe","last":1,"follow":true}"#);
     assert_eq!(number(&line(&mut slow)), Ok(0));
     // It reads nothing now, and still everything is published at once.
     for flow in 1..=FLOWS {
@@ -208,71 +205,75 @@ fn a_slow_one_loses_its_own_and_slows_nobody() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(u64::from(lost), server.lost(), "it is told of each");
+    assert_eq!(
+        u64::from(lost),
+        server.lost(),
+        "each loss is reported to it"
+    );
 
-    let mut asked = ask(&server, r#"{"request":"status"}"#);
-    let told = format!(r#""observers_lost":{lost}"#);
-    assert!(line(&mut asked).contains(&told));
+    let mut status = send_request(&server, r#"{"request":"status"}"#);
+    let reported = format!(r#""observers_lost":{lost}"#);
+    assert!(line(&mut status).contains(&reported));
 }
 
 #[test]
-fn who_vanishes_is_forgotten_though_nothing_happens() {
+fn the_slot_of_a_closed_observer_is_freed_without_flows() {
     let (_folder, server) = start(Limits::default());
     server.publish(numbered(1));
-    let mut gone = ask(&server, r#"{"request":"observe","last":1,"follow":true}"#);
+    let mut gone = send_request(&server, r#"{"request":"observe","last":1,"follow":true}"#);
     assert_eq!(number(&line(&mut gone)), Ok(1));
     assert_eq!(open(&server), 1);
     drop(gone);
-    until("it is forgotten", || open(&server) == 0);
+    wait_until("its slot is free", || open(&server) == 0);
 }
 
 #[test]
-fn who_has_only_stopped_sending_still_hears() {
+fn an_observer_that_has_shut_down_its_sending_side_still_gets_flows() {
     let (_folder, server) = start(Limits::default());
     server.publish(numbered(1));
     let mut stream = connect(&server);
-    // The end of what is sent ends the request, too.
+    // End of file ends the request, too.
     stream
         .write_all(br#"{"request":"observe","last":1,"follow":true}"#)
         .unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut reader = BufReader::new(&stream);
     assert_eq!(number(&line(&mut reader)), Ok(1));
-    assert!(!is_gone(&server.shared.clients().open[&0]).unwrap());
+    assert!(!is_gone(&server._listener.open_clients()[0]).unwrap());
     server.publish(numbered(2));
     assert_eq!(number(&line(&mut reader)), Ok(2));
 }
 
 #[test]
-fn one_too_many_is_told_so() {
+fn an_observer_over_the_limit_gets_an_error() {
     const FOLLOW: &str = r#"{"request":"observe","last":1,"follow":true}"#;
     let (_folder, server) = start(Limits {
         observers: 2,
         ..Limits::default()
     });
     server.publish(numbered(1));
-    let (mut first, mut second) = (ask(&server, FOLLOW), ask(&server, FOLLOW));
+    let (mut first, mut second) = (send_request(&server, FOLLOW), send_request(&server, FOLLOW));
     assert_eq!(number(&line(&mut first)), Ok(1));
     assert_eq!(number(&line(&mut second)), Ok(1));
-    let mut third = ask(&server, FOLLOW);
+    let mut third = send_request(&server, FOLLOW);
     assert_eq!(
         line(&mut third),
         r#"{"error":"2 observers are connected already"}"#
     );
     assert_eq!(line(&mut third), "");
-    let mut asked = ask(&server, r#"{"request":"status"}"#);
+    let mut status = send_request(&server, r#"{"request":"status"}"#);
     assert!(
-        line(&mut asked).starts_with(r#"{"status""#),
-        "status has room"
+        line(&mut status).starts_with(r#"{"status""#),
+        "status has spare slots"
     );
     drop(first);
-    until("the first's place is free", || {
-        number(&line(&mut ask(&server, FOLLOW))) == Ok(1)
+    wait_until("the first's slot is free", || {
+        number(&line(&mut send_request(&server, FOLLOW))) == Ok(1)
     });
 }
 
 #[test]
-fn who_only_connects_takes_nobodys_place_for_long() {
+fn a_client_that_only_connects_frees_its_slot_soon() {
     let (_folder, server) = start(Limits {
         observers: 1,
         request_timeout: Duration::from_millis(50),
@@ -282,9 +283,9 @@ fn who_only_connects_takes_nobodys_place_for_long() {
     for stream in silent {
         assert_eq!(line(&mut BufReader::new(stream)), "", "each is closed");
     }
-    until("their places are free again", || open(&server) == 0);
-    let mut asked = ask(&server, r#"{"request":"status"}"#);
-    assert!(line(&mut asked).starts_with(r#"{"status""#));
+    wait_until("their slots are free again", || open(&server) == 0);
+    let mut status = send_request(&server, r#"{"request":"status"}"#);
+    assert!(line(&mut status).starts_with(r#"{"status""#));
 }
 
 #[test]
@@ -298,25 +299,25 @@ fn the_sockets_file() {
     assert_eq!(
         mode & 0o7777,
         MODE,
-        "the folder is made, and the mode is what it should be"
+        "the folder is created, and the mode is as documented"
     );
 
     let error = start().err().unwrap().to_string();
     assert!(
         error.contains("another daemon listens at"),
-        "a live one is refused: {error}"
+        "a second daemon is refused: {error}"
     );
     assert!(path.exists());
 
     server.publish(numbered(1));
-    let mut watcher = ask(&server, r#"{"request":"observe","last":1,"follow":true}"#);
+    let mut watcher = send_request(&server, r#"{"request":"observe","last":1,"follow":true}"#);
     assert_eq!(number(&line(&mut watcher)), Ok(1));
     drop(server);
-    assert_eq!(line(&mut watcher), "", "whoever watches is closed");
-    assert!(!path.exists(), "and the file is gone");
+    assert_eq!(line(&mut watcher), "", "observers are closed");
+    assert!(!path.exists(), "and the file is removed");
 
     drop(UnixListener::bind(&path).unwrap());
-    assert!(path.exists(), "a dead daemon leaves its file");
+    assert!(path.exists(), "a killed daemon leaves its file");
     let server = start().unwrap();
     connect(&server);
 
@@ -326,24 +327,24 @@ fn the_sockets_file() {
     assert_eq!(
         fs::read(&path).unwrap(),
         b"mine",
-        "another's file is left alone"
+        "another process's file is left alone"
     );
     let error = start().err().unwrap().to_string();
-    assert!(error.contains("is no socket"), "{error}");
+    assert!(error.contains("is not a socket"), "{error}");
     fs::remove_file(&path).unwrap();
 
     let first = Socket::open(&path).unwrap();
     let second = Socket::open(&path).unwrap();
     let error = Server::start(first, Limits::default(), status).err();
     let error = error.unwrap().to_string();
-    assert!(error.contains("has taken the place"), "{error}");
+    assert!(error.contains("was replaced by another process"), "{error}");
     drop(second);
 
     let socket = Socket::open(&path).unwrap();
-    let asked = UnixStream::connect(&path).unwrap_err();
-    assert_eq!(asked.kind(), ErrorKind::ConnectionRefused, "not yet");
+    let refused = UnixStream::connect(&path).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "not yet");
     drop(socket);
-    assert!(!path.exists(), "nobody ever listened");
+    assert!(!path.exists(), "removed without ever having listened");
 
     let long = folder.path().join("x".repeat(200));
     let error = Socket::open(&long).unwrap_err();

@@ -1,17 +1,17 @@
-//! Checksums as receivers see them: one that is wrong is found only where the sum was finished before it came, which
-//! between veths it mostly never is.
+//! Checksums as receivers see them: a wrong one is found only if the checksum was completed before, which
+//! between veths it usually is not.
 
-use crate::lab::Lab;
+use crate::lab::NetnsLab;
 
-/// What receivers have refused for its checksum.
-fn refused(lab: &Lab, workload: &str) -> Vec<String> {
+/// Packets that receivers dropped for a wrong checksum.
+fn refused(lab: &NetnsLab, workload: &str) -> Vec<String> {
     let all = lab.ok(workload, "nstat -asz");
     let errors = all.lines().filter(|line| line.contains("InCsumErrors"));
     let count = |line: &&str| line.split_whitespace().nth(1) != Some("0");
     errors.filter(count).map(str::to_owned).collect()
 }
 
-fn exchange(lab: &Lab, what: &str) {
+fn exchange(lab: &NetnsLab, what: &str) {
     for server in ["10.32.0.10", "fd00:32::10"] {
         for transport in ["+notcp", "+tcp"] {
             let line =
@@ -35,16 +35,16 @@ fn exchange(lab: &Lab, what: &str) {
 }
 
 #[test]
-fn checksums_are_right_whoever_finishes_them() {
-    let (a, _b) = Lab::hosts(1500);
+fn checksums_are_right_wherever_they_are_completed() {
+    let (a, _b) = NetnsLab::hosts(1500);
     a.serve("coredns", "iperf3 -s -p 5201", 5201);
     let rows = [
         (
-            "finished when they leave the hosts",
+            "completed when they leave the hosts",
             [("node-a", "uplink0"), ("node-b", "uplink0")],
         ),
         (
-            "finished by the workloads themselves",
+            "completed by the workloads",
             [("client", "eth0"), ("coredns", "eth0")],
         ),
     ];

@@ -1,14 +1,14 @@
-//! Links with an MTU of 9000, and XDP on them: frames of several buffers.
+//! Links with an MTU of 9000 and XDP: multi-buffer frames.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::NetnsLab;
 use crate::web;
 
-/// How XDP is attached to the uplink.
-fn mode(lab: &Lab) -> String {
+/// The XDP mode of the uplink.
+fn mode(lab: &NetnsLab) -> String {
     let status = lab.json("status");
     let interfaces = status["interfaces"].as_array().expect("interfaces");
     let hooks = interfaces
@@ -21,8 +21,8 @@ fn mode(lab: &Lab) -> String {
 }
 
 #[test]
-fn large_frames_pass_the_prefilter_whole() {
-    let (a, b) = Lab::hosts(9000);
+fn jumbo_frames_pass_the_prefilter() {
+    let (a, b) = NetnsLab::hosts(9000);
     web::serve_in(&a, "coredns", "10.200.1.44", "fd00:201::44", "web-b");
     a.serve("coredns", "iperf3 -s -p 5201", 5201);
     let folder = a.folder();
@@ -43,16 +43,10 @@ fn large_frames_pass_the_prefilter_whole() {
             let url = format!("'http://{host}/{name}'");
             a.ok("client", &format!("curl -fsS -m 30 -T {place}/sent {url}"));
             let arrived = fs::read(folder.join("web-b").join(&name)).expect("what was uploaded");
-            assert!(
-                arrived == sent,
-                "{word}, {host}: what arrives is what was sent"
-            );
+            assert!(arrived == sent, "{word}, {host}: the upload is complete");
             a.ok("client", &format!("curl -fsS -m 30 -o {place}/got {url}"));
             let back = fs::read(folder.join("got")).expect("what was downloaded");
-            assert!(
-                back == sent,
-                "{word}, {host}: what comes back is what was sent"
-            );
+            assert!(back == sent, "{word}, {host}: the download is complete");
         }
         for words in [
             "-c 10.32.0.52 -n 50M",
@@ -60,15 +54,15 @@ fn large_frames_pass_the_prefilter_whole() {
             "-c 10.32.0.52 -u -b 50M -n 2M -l 8900",
             "-c fd00:32::52 -u -b 50M -n 2M -l 8900 -R",
         ] {
-            let said = a.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
-            let report: Value = serde_json::from_str(&said).expect(words);
+            let printed = a.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
+            let report: Value = serde_json::from_str(&printed).expect(words);
             let bytes = &report["end"]["sum_received"]["bytes"];
             assert!(
                 bytes.as_u64() > Some(1_000_000),
                 "{word}: {words}: {report}"
             );
         }
-        // Of 9000 bytes, in one piece, the host's own.
+        // The host's own packets of 9000 bytes, unfragmented.
         for (to, length) in [("198.51.100.2", 8972), ("2001:db8:2::2", 8952)] {
             a.ok(
                 "node-a",
@@ -78,18 +72,18 @@ fn large_frames_pass_the_prefilter_whole() {
         for (to, length) in [("192.0.2.1", 8972), ("fd00:200::64", 8952)] {
             let line = format!("ping -n -c 1 -W 1 -M do -s {length} {to}");
             let output = a.run("world", &line);
-            assert!(!output.status.success(), "{word}: {to} is out of reach");
+            assert!(!output.status.success(), "{word}: {to} is unreachable");
         }
     }
-    let of = |lab: &Lab| lab.drops();
+    let of = |lab: &NetnsLab| lab.drops();
     assert_eq!(
         of(&a),
         ["\"prefilter\" (4)"],
-        "what was denied, and no more"
+        "only denied packets are dropped"
     );
     assert_eq!(of(&b), Vec::<String>::new());
     for lab in [&a, &b] {
         let malformed = &lab.json("status")["prefilter"]["malformed"];
-        assert_eq!(malformed, 0, "every frame could be read");
+        assert_eq!(malformed, 0, "every frame was parsed");
     }
 }

@@ -1,7 +1,7 @@
-//! Two hosts with a router between them, a dpd on each, and a host of the world behind the router.
+//! Two hosts with dpd, a router between them, and a host of the world behind the router.
 
 mod checksum;
-mod foreign;
+mod host_traffic;
 mod jumbo;
 mod mtu;
 mod policy;

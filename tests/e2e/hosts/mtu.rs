@@ -1,13 +1,13 @@
-//! A router between the hosts that lets less through than the links: path-MTU discovery and traceroute.
+//! A router between the hosts with a smaller MTU than the links: path MTU discovery and traceroute.
 
 use std::fs;
 
-use crate::lab::Lab;
+use crate::lab::NetnsLab;
 use crate::web;
 
 #[test]
-fn large_transfers_find_the_narrow_way() {
-    let (a, b) = Lab::hosts(1300);
+fn large_transfers_discover_the_path_mtu() {
+    let (a, b) = NetnsLab::hosts(1300);
     web::serve_in(&a, "coredns", "10.200.1.44", "fd00:201::44", "web-b");
     web::serve_in(&a, "coredns-a", "10.200.0.44", "fd00:200::44", "web-a");
     let sent: Vec<u8> = (0..4 << 20)
@@ -44,31 +44,25 @@ fn large_transfers_find_the_narrow_way() {
             &format!("curl -fsS -m 30 -T {place}/sent 'http://{host}/{name}'"),
         );
         let arrived = fs::read(folder.join(web).join(&name)).expect("what was uploaded");
-        assert!(
-            arrived == sent,
-            "{client}, {host}: what arrives is what was sent"
-        );
+        assert!(arrived == sent, "{client}, {host}: the upload is complete");
         let route = a.ok(client, &format!("ip route get {frontend}"));
         assert!(
             route.contains("mtu 1300"),
-            "{client} learnt it for the service: {route}"
+            "{client} has the PMTU of the service: {route}"
         );
 
-        // Who knows the way's MTU says so in its SYN: the server could learn nothing.
+        // A client that knows the path MTU sends it in its SYN: the server would discover nothing.
         a.ok(client, "ip route flush cache; ip -6 route flush cache");
         a.ok(
             client,
             &format!("curl -fsS -m 30 -o {place}/got 'http://{host}/{name}'"),
         );
         let back = fs::read(folder.join("got")).expect("what was downloaded");
-        assert!(
-            back == sent,
-            "{client}, {host}: what comes back is what was sent"
-        );
+        assert!(back == sent, "{client}, {host}: the download is complete");
         let route = a.ok(server, &format!("ip route get {address}"));
         assert!(
             route.contains("mtu 1300"),
-            "{server} learnt it for the client: {route}"
+            "{server} has the PMTU of the client: {route}"
         );
     }
     for lab in [&a, &b] {
@@ -77,8 +71,8 @@ fn large_transfers_find_the_narrow_way() {
 }
 
 #[test]
-fn traceroute_sees_the_nodes_and_the_router() {
-    let (a, b) = Lab::hosts(1500);
+fn traceroute_shows_the_nodes_and_the_router() {
+    let (a, b) = NetnsLab::hosts(1500);
     b.apply(
         "table",
         "[policies.table]\nsubject = \"kube-dns\"\ningress = [{ from = [\"client\"] }]\n",
@@ -102,13 +96,13 @@ fn traceroute_sees_the_nodes_and_the_router() {
         ),
         ("UDP", "-U -p 33434", "10.200.1.44", "fd00:201::44", true),
         (
-            "UDP, one port after the other",
+            "UDP, consecutive ports",
             "",
             "10.200.1.44",
             "fd00:201::44",
             true,
         ),
-        // Nobody listens there: the backend says so, in the service's name.
+        // Nothing listens there: the backend's ICMP error has the service's address.
         (
             "UDP, a service",
             "-U -p 52",
@@ -118,14 +112,14 @@ fn traceroute_sees_the_nodes_and_the_router() {
         ),
         ("ICMP", "-I", "10.200.1.44", "fd00:201::44", true),
         (
-            "ICMP, a service: dpd answers",
+            "ICMP, a service: dpd replies",
             "-I",
             "10.32.0.10",
             "fd00:32::10",
             false,
         ),
         (
-            "UDP, no service's port: dpd answers",
+            "UDP, no frontend's port: dpd replies",
             "",
             "10.32.0.10",
             "fd00:32::10",
@@ -135,15 +129,15 @@ fn traceroute_sees_the_nodes_and_the_router() {
     for (sentence, options, v4, v6, is_far) in rows {
         for (to, between) in [(v4, four), (v6, six)] {
             let line = format!("traceroute -n -q 1 -w 5 -m 6 {options} {to}");
-            let said = a.ok("client", &line);
-            let hops: Vec<&str> = said
+            let printed = a.ok("client", &line);
+            let hops: Vec<&str> = printed
                 .lines()
                 .skip(1)
                 .map(|line| line.split_whitespace().nth(1).unwrap_or("?"))
                 .collect();
             let mut way = if is_far { between.to_vec() } else { Vec::new() };
             way.push(to);
-            assert_eq!(hops, way, "{sentence}: {said}");
+            assert_eq!(hops, way, "{sentence}: {printed}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What the receiver's host lets in from the other host, the world and itself.
+//! Ingress policy on the receiver's host for the other host, the world and the host itself.
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
-/// One echo to the server on node-b, over either family; answers whether both, or neither, came back.
-fn echo(lab: &Lab, place: &str, answers: bool) -> Result<(), String> {
-    let wait = if answers { 5 } else { 1 };
+/// One echo to the server on node-b over each family; an error unless both, or none, got a reply as expected.
+fn echo(lab: &NetnsLab, place: &str, replies: bool) -> Result<(), String> {
+    let wait = if replies { 5 } else { 1 };
     for to in ["10.200.1.44", "fd00:201::44"] {
         let output = lab.run(place, &format!("ping -n -c 1 -W {wait} {to}"));
-        if output.status.success() != answers {
+        if output.status.success() != replies {
             return Err(format!("{to}: {}", text(&output)));
         }
     }
@@ -15,8 +15,8 @@ fn echo(lab: &Lab, place: &str, answers: bool) -> Result<(), String> {
 }
 
 #[test]
-fn the_receivers_host_decides() {
-    let (_a, b) = Lab::hosts(1500);
+fn ingress_policy_applies_on_the_receivers_host() {
+    let (_a, b) = NetnsLab::hosts(1500);
     let everybody = r#"{ from = ["any"] }"#;
     let allowed = None;
     let no_rule = Some("policy denied: no rule of ingress kube-dns");
@@ -53,12 +53,12 @@ fn the_receivers_host_decides() {
             allowed,
         ),
         (
-            "somebody else is named",
+            "another identity is allowed",
             "intruder",
             r#"{ from = ["client"] }"#,
             no_rule,
         ),
-        ("nobody is let in", "client", "", no_rule),
+        ("no rule", "client", "", no_rule),
         (
             "its identity is denied",
             "client",
@@ -72,7 +72,7 @@ fn the_receivers_host_decides() {
             by_rule,
         ),
         (
-            "the world is denied, and with it who is not of this host",
+            "the world is denied, other hosts' workloads included",
             "client",
             &format!(r#"{everybody}, {{ from = ["world"], action = "deny" }}"#),
             by_rule,
@@ -117,7 +117,7 @@ fn the_receivers_host_decides() {
             no_rule,
         ),
         (
-            "a denied prefix beside it",
+            "another prefix is denied",
             "coredns-a",
             &format!(
                 r#"{everybody}, {{ from = ["cidr:10.200.0.64/31", "cidr:fd00:200::64/127"], action = "deny" }}"#
@@ -132,40 +132,40 @@ fn the_receivers_host_decides() {
             &format!("[policies.table]\nsubject = \"kube-dns\"\ningress = [{rules}]\n"),
         );
         echo(&b, place, refusal.is_none())
-            .unwrap_or_else(|said| panic!("{sentence}: {place}: [{rules}]: {said}"));
+            .unwrap_or_else(|printed| panic!("{sentence}: {place}: [{rules}]: {printed}"));
         if let Some(words) = refusal {
-            eventually(&format!("{sentence}: the drop is told"), || {
-                let told = b.dpd("observe --last 2 --verdict dropped");
-                let both = told.lines().filter(|line| line.contains(words)).count() == 2;
-                if both { Ok(()) } else { Err(told) }
+            eventually(&format!("{sentence}: the drop is observed"), || {
+                let observed = b.dpd("observe --last 2 --verdict dropped");
+                let both = observed.lines().filter(|line| line.contains(words)).count() == 2;
+                if both { Ok(()) } else { Err(observed) }
             });
         }
     }
 }
 
 #[test]
-fn a_deny_rule_keeps_the_host_out_and_audit_lets_pass() {
-    let (_a, b) = Lab::hosts(1500);
+fn a_deny_rule_denies_the_host_and_audit_allows() {
+    let (_a, b) = NetnsLab::hosts(1500);
     b.apply("table", "[policies.table]\nsubject = \"kube-dns\"\ningress = [{ from = [\"host\"], action = \"deny\" }]\n");
     echo(&b, "node-b", false).expect("a rule denies it");
-    echo(&b, "intruder", false).expect("no rule lets it in");
+    echo(&b, "intruder", false).expect("no rule allows it");
     b.apply("audit", "[policy]\naudit = true\n");
-    echo(&b, "intruder", true).expect("audit lets it pass");
-    eventually("and says so", || {
-        let told = b.dpd("observe --last 20 --verdict audit");
-        if told.contains("(intruder)") {
+    echo(&b, "intruder", true).expect("audit allows it");
+    eventually("the audit verdict is observed", || {
+        let observed = b.dpd("observe --last 20 --verdict audit");
+        if observed.contains("(intruder)") {
             Ok(())
         } else {
-            Err(told)
+            Err(observed)
         }
     });
     b.apply("audit", "[policy]\naudit = false\n");
-    echo(&b, "intruder", false).expect("established, and refused all the same");
+    echo(&b, "intruder", false).expect("established, and denied all the same");
 }
 
 #[test]
-fn an_address_of_the_host_on_any_interface_is_the_hosts() {
-    let (_a, b) = Lab::hosts(1500);
+fn addresses_on_any_interface_are_the_hosts() {
+    let (_a, b) = NetnsLab::hosts(1500);
     let pairs = [
         ("192.0.2.77", "10.200.1.44"),
         ("2001:db8:77::77", "fd00:201::44"),
@@ -176,7 +176,7 @@ fn an_address_of_the_host_on_any_interface_is_the_hosts() {
         ip address add 192.0.2.77/32 dev inner && ip address add 2001:db8:77::77/128 dev inner nodad",
     );
     for (source, _) in pairs {
-        eventually("it is known", || {
+        eventually("the address is known", || {
             let rows = b.json("identity list");
             let host = rows.as_array().expect("an array").iter();
             let found = host
@@ -185,27 +185,27 @@ fn an_address_of_the_host_on_any_interface_is_the_hosts() {
             if found { Ok(()) } else { Err(rows) }
         });
     }
-    for (action, answers) in [("allow", true), ("deny", false)] {
+    for (action, replies) in [("allow", true), ("deny", false)] {
         b.apply("table", &format!("[policies.table]\nsubject = \"kube-dns\"\ningress = [{{ from = [\"host\"], action = \"{action}\" }}]\n"));
         for (source, to) in pairs {
-            let wait = if answers { 5 } else { 1 };
+            let wait = if replies { 5 } else { 1 };
             let output = b.run(
                 "node-b",
                 &format!("ping -n -c 1 -W {wait} -I {source} {to}"),
             );
-            let said = text(&output);
+            let printed = text(&output);
             assert_eq!(
                 output.status.success(),
-                answers,
-                "{action}: {source}: {said}"
+                replies,
+                "{action}: {source}: {printed}"
             );
         }
     }
 }
 
 #[test]
-fn a_nodes_workload_that_no_identity_names_is_of_the_world() {
-    let (a, b) = Lab::hosts_laid(1500);
+fn a_remote_workload_without_an_identity_is_of_the_world() {
+    let (a, b) = NetnsLab::hosts_laid(1500);
     // node-a's file no longer names the client behind node-b, whose prefix `nodes` still holds it.
     a.edit(
         "cidrs  = [\"10.200.1.64\", \"fd00:201::64\"]",
@@ -213,7 +213,7 @@ fn a_nodes_workload_that_no_identity_names_is_of_the_world() {
     );
     a.start();
     b.start();
-    for (from, answers) in [("world", true), ("client", false), ("remote-node", false)] {
+    for (from, replies) in [("world", true), ("client", false), ("remote-node", false)] {
         a.apply(
             "table",
             &format!(
@@ -221,10 +221,10 @@ fn a_nodes_workload_that_no_identity_names_is_of_the_world() {
             ),
         );
         for to in ["10.200.0.44", "fd00:200::44"] {
-            let wait = if answers { 5 } else { 1 };
+            let wait = if replies { 5 } else { 1 };
             let output = a.run("client-b", &format!("ping -n -c 1 -W {wait} {to}"));
-            let said = text(&output);
-            assert_eq!(output.status.success(), answers, "{from}: {to}: {said}");
+            let printed = text(&output);
+            assert_eq!(output.status.success(), replies, "{from}: {to}: {printed}");
         }
     }
     let flows = a.flows();

@@ -1,18 +1,18 @@
-//! Packets that XDP drops before the kernel makes anything of them.
+//! Packets dropped by XDP, before the network stack.
 
 use std::fmt::Write;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 use crate::stream::Streams;
 
 /// The hooks of the uplink.
-fn hooks(lab: &Lab) -> Vec<String> {
+fn hooks(lab: &NetnsLab) -> Vec<String> {
     let mut rows = lab.attached();
     rows.retain(|row| row.starts_with("uplink0 "));
     rows
 }
 
-fn count(lab: &Lab) -> u64 {
+fn count(lab: &NetnsLab) -> u64 {
     let status = lab.json("status");
     let drops = status["drops"].as_array().expect("drops");
     let of_prefilter = drops.iter().find(|row| row["reason_text"] == "prefilter");
@@ -20,8 +20,8 @@ fn count(lab: &Lab) -> u64 {
 }
 
 #[test]
-fn abusers_are_dropped_and_nobody_else() {
-    let (a, _b) = Lab::hosts(1500);
+fn only_denied_prefixes_are_dropped() {
+    let (a, _b) = NetnsLab::hosts(1500);
     let without = [
         "uplink0 egress dpd_to_netdev",
         "uplink0 ingress dpd_from_netdev",
@@ -40,11 +40,11 @@ fn abusers_are_dropped_and_nobody_else() {
         let output = a.run("world", &format!("ping -n -c 1 -W 1 {to}"));
         assert!(
             !output.status.success(),
-            "{to} is out of the abuser's reach"
+            "{to} is unreachable from a denied prefix"
         );
         assert_eq!(count(&a), number as u64 + 1, "each packet is counted");
     }
-    eventually("an event tells of it", || {
+    eventually("the drop is observed", || {
         let flows = a.flows();
         let found = flows.iter().any(|flow| {
             flow["point"] == "xdp"
@@ -54,13 +54,13 @@ fn abusers_are_dropped_and_nobody_else() {
         if found { Ok(()) } else { Err(flows) }
     });
     for to in ["10.32.0.10", "fd00:32::10"] {
-        a.ask("client", to).expect("everybody else passes");
+        a.dig("client", to).expect("other packets pass");
     }
     a.ok("node-b", "ping -n -c 1 -W 5 192.0.2.1");
     a.ok("node-b", "ping -n -c 1 -W 5 -s 6000 2001:db8:1::1");
 
-    a.apply("prefilter", "# nobody\n");
-    assert_eq!(hooks(&a), without, "XDP goes with the last prefix");
+    a.apply("prefilter", "# empty\n");
+    assert_eq!(hooks(&a), without, "XDP is detached with the last prefix");
     for to in ["10.200.0.64", "fd00:200::64", "192.0.2.1", "2001:db8:1::1"] {
         a.ok("world", &format!("ping -n -c 1 -W 5 {to}"));
     }
@@ -84,8 +84,8 @@ fn many(count: u32) -> String {
     list + "]\n"
 }
 
-/// Sends echo requests in the name of the world's addresses, which a prefix holds or not.
-fn echo(lab: &Lab, source: &str, is_denied: bool) {
+/// Sends echo requests from the world's addresses, which are denied or not.
+fn echo(lab: &NetnsLab, source: &str, is_denied: bool) {
     let to = if source.contains(':') {
         "fd00:200::64"
     } else {
@@ -105,8 +105,8 @@ fn echo(lab: &Lab, source: &str, is_denied: bool) {
 }
 
 #[test]
-fn tens_of_thousands_of_prefixes_come_and_go_under_traffic() {
-    let (a, _b) = Lab::hosts(1500);
+fn tens_of_thousands_of_prefixes_are_added_and_removed_under_traffic() {
+    let (a, _b) = NetnsLab::hosts(1500);
     let denied = ["100.65.8.7", "2001:db9:1:8::9"];
     a.ok(
         "world",
@@ -127,7 +127,7 @@ fn tens_of_thousands_of_prefixes_come_and_go_under_traffic() {
         echo(&a, source, false);
     }
     let all = many(30_000);
-    // The two prefixes that hold them.
+    // The two prefixes that contain them.
     let held = ["100.65.8.", "2001:db9:1:8::"];
     let without = {
         let is_other = |line: &&str| !line.contains(held[0]) && !line.contains(held[1]);
@@ -169,7 +169,7 @@ fn tens_of_thousands_of_prefixes_come_and_go_under_traffic() {
     streams.more_without_loss("with them all", 0);
     is_held("with them all");
     let screen = a.dpd("status");
-    // A line for the hook, five for what dropped something, one for the reason.
+    // A line for the hook, five for prefixes with drops, one for the reason.
     assert!(lines(&screen) <= screen_before + 7, "{screen}");
 
     a.apply("prefilter", &without);
@@ -183,11 +183,11 @@ fn tens_of_thousands_of_prefixes_come_and_go_under_traffic() {
     is_held("with them all again");
 }
 
-/// XDP that another tool has put on the uplink.
+/// An XDP program of another tool on the uplink.
 #[test]
-fn somebody_elses_xdp_program_is_left_alone_and_said() {
-    let (a, _b) = Lab::hosts(1500);
-    // Any XDP program does; this one is at hand.
+fn another_tools_xdp_program_is_kept_and_reported() {
+    let (a, _b) = NetnsLab::hosts(1500);
+    // Any XDP program will do.
     let pinned = a.ok(
         "node-a",
         &format!("find {} -name dpd_xdp_entry", a.bpf_root().display()),
@@ -207,13 +207,13 @@ fn somebody_elses_xdp_program_is_left_alone_and_said() {
     let logged = || a.log().lines().filter(|line| line.contains(words)).count();
     assert_eq!(logged(), 1);
     a.apply("identity", "[identities.other]\nid = 4711\n");
-    assert_eq!(logged(), 1, "said once");
+    assert_eq!(logged(), 1, "logged once");
     assert_eq!(hooks(&a).len(), 2, "the tc hooks");
     for to in ["10.32.0.10", "fd00:32::10"] {
-        a.ask("client", to).expect("the rest is applied");
+        a.dig("client", to).expect("everything else is applied");
     }
     a.ok("node-a", "bpftool net detach xdpgeneric dev uplink0");
-    eventually("ours takes its place", || {
+    eventually("dpd's program is attached", || {
         let hooks = hooks(&a);
         if hooks.len() == 3 { Ok(()) } else { Err(hooks) }
     });

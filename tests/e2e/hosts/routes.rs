@@ -1,32 +1,32 @@
-//! Routes, neighbours and links that change under the traffic; hosts that fail and come back.
+//! Changes of routes, neighbours and links under traffic; hosts that fail and recover.
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 use crate::stream::Streams;
 
-const ANSWERS: [(&str, &str); 2] = [
+const TARGETS: [(&str, &str); 2] = [
     ("10.200.1.44", "10.32.0.10"),
     ("fd00:201::44", "fd00:32::10"),
 ];
 
-fn asked(lab: &Lab, when: &str) {
-    for (_, frontend) in ANSWERS {
-        lab.ask("client", frontend)
-            .unwrap_or_else(|said| panic!("{when}: {frontend}: {said}"));
+fn assert_reachable(lab: &NetnsLab, when: &str) {
+    for (_, frontend) in TARGETS {
+        lab.dig("client", frontend)
+            .unwrap_or_else(|printed| panic!("{when}: {frontend}: {printed}"));
     }
 }
 
-fn recovers(lab: &Lab, when: &str) {
-    for (_, frontend) in ANSWERS {
-        eventually(&format!("{when}: {frontend} answers"), || {
-            lab.ask("client", frontend)
+fn recovers(lab: &NetnsLab, when: &str) {
+    for (_, frontend) in TARGETS {
+        eventually(&format!("{when}: {frontend} replies"), || {
+            lab.dig("client", frontend)
         });
     }
 }
 
 #[test]
-fn the_ways_to_the_other_host_change() {
-    let (a, b) = Lab::hosts(1500);
-    asked(&a, "at first");
+fn changed_routes_to_the_other_host_are_used() {
+    let (a, b) = NetnsLab::hosts(1500);
+    assert_reachable(&a, "at first");
 
     // A second address of the router is another next hop.
     a.ok(
@@ -38,11 +38,11 @@ fn the_ways_to_the_other_host_change() {
         "node-a",
         "ip route replace 10.200.1.0/24 via 192.0.2.253 && ip route replace fd00:201::/64 via 2001:db8:1::253",
     );
-    asked(&a, "another next hop");
+    assert_reachable(&a, "another next hop");
 
     a.ok("router", "ip link set to-node-a address 02:00:00:00:99:01");
     a.ok("node-a", "ip neigh flush dev uplink0");
-    asked(&a, "the next hop has another MAC");
+    assert_reachable(&a, "the next hop has another MAC");
     assert_eq!(a.drops(), Vec::<String>::new(), "nothing was dropped");
     let port = connection.local_addr().expect("its address").port();
     let rows = a.json("ct list");
@@ -51,63 +51,65 @@ fn the_ways_to_the_other_host_change() {
         .expect("an array")
         .iter()
         .any(|row| row["src_port"] == port);
-    assert!(found, "the old connection is there: {rows}");
+    assert!(found, "the first connection still exists: {rows}");
 
     a.ok(
         "node-a",
         "ip route replace blackhole 10.200.1.0/24 && ip route del fd00:201::/64 && ip route add blackhole fd00:201::/64",
     );
-    for (_, frontend) in ANSWERS {
-        a.ask("client", frontend).expect_err("nobody is reached");
+    for (_, frontend) in TARGETS {
+        a.dig("client", frontend)
+            .expect_err("the backend is unreachable");
     }
-    eventually("the drop is told", || {
-        let told = a.dpd("observe --last 20 --verdict dropped");
-        let both =
-            told.contains("(UDP)") && told.contains("no route") && told.contains("fd00:201::44");
-        if both { Ok(()) } else { Err(told) }
+    eventually("the drop is observed", || {
+        let observed = a.dpd("observe --last 20 --verdict dropped");
+        let both = observed.contains("(UDP)")
+            && observed.contains("no route")
+            && observed.contains("fd00:201::44");
+        if both { Ok(()) } else { Err(observed) }
     });
     a.ok(
         "node-a",
         "ip route replace 10.200.1.0/24 via 192.0.2.254 && ip -6 route del blackhole fd00:201::/64 && ip route add fd00:201::/64 via 2001:db8:1::254",
     );
-    asked(&a, "the routes are back");
+    assert_reachable(&a, "the routes are back");
     assert_eq!(
         b.drops(),
         Vec::<String>::new(),
-        "and on the other host nothing was dropped"
+        "nothing was dropped on the other host"
     );
 }
 
 #[test]
-fn without_a_route_the_stack_says_so() {
-    let (a, _b) = Lab::hosts(1500);
+fn without_a_route_the_stack_sends_unreachable() {
+    let (a, _b) = NetnsLab::hosts(1500);
     a.ok(
         "node-a",
         "ip route del 10.200.1.0/24 && ip route del fd00:201::/64 && ip route del default && ip -6 route del default",
     );
-    for (backend, _) in ANSWERS {
+    for (backend, _) in TARGETS {
         let output = a.run("client", &format!("ping -n -c 1 -W 2 {backend}"));
-        let said = text(&output);
+        let printed = text(&output);
         assert!(
-            said.to_lowercase().contains("unreachable") || said.contains("No route"),
-            "{backend}: {said}"
+            printed.to_lowercase().contains("unreachable") || printed.contains("No route"),
+            "{backend}: {printed}"
         );
     }
 }
 
 #[test]
-fn a_host_fails_and_comes_back() {
-    let (a, b) = Lab::hosts(1500);
-    asked(&a, "at first");
+fn a_host_fails_and_recovers() {
+    let (a, b) = NetnsLab::hosts(1500);
+    assert_reachable(&a, "at first");
     let routes = b.ok(
         "node-b",
         "ip route show default && ip -6 route show default",
     );
     b.ok("node-b", "ip link set uplink0 down");
-    for (_, frontend) in ANSWERS {
-        a.ask("client", frontend).expect_err("the link is down");
+    for (_, frontend) in TARGETS {
+        a.dig("client", frontend).expect_err("the link is down");
     }
-    // The kernel takes the routes and the IPv6 addresses of a link that goes down.
+    // The kernel removes the routes and the IPv6 addresses of a link that goes down.
     b.ok(
         "node-b",
         "ip link set uplink0 up
@@ -121,18 +123,18 @@ fn a_host_fails_and_comes_back() {
 
     let attached = b.attached();
     b.kill();
-    asked(&a, "the other host's daemon was killed");
+    assert_reachable(&a, "the other host's daemon was killed");
     a.kill();
-    asked(&a, "this one's too");
+    assert_reachable(&a, "this one's too");
     b.start();
     a.start();
-    asked(&a, "both are back");
+    assert_reachable(&a, "both run again");
     assert_eq!(b.attached(), attached, "attached once, not twice");
 }
 
 #[test]
-fn streams_outlive_what_happens_on_their_way() {
-    let (a, b) = Lab::hosts(1500);
+fn streams_survive_changes_of_their_path() {
+    let (a, b) = NetnsLab::hosts(1500);
     let streams = Streams::start(
         &a,
         "client",
@@ -149,7 +151,7 @@ fn streams_outlive_what_happens_on_their_way() {
         "ip route replace 10.200.1.0/24 via 192.0.2.253 && ip route replace fd00:201::/64 via 2001:db8:1::253",
     );
     streams.more_without_loss("another next hop", 0);
-    // More exact routes lead elsewhere than the prefix's.
+    // More specific routes with another next hop than the prefix's.
     a.ok(
         "node-a",
         "ip route add 10.200.1.44 via 192.0.2.254 && ip route add fd00:201::44 via 2001:db8:1::254",
@@ -161,7 +163,7 @@ fn streams_outlive_what_happens_on_their_way() {
     );
     streams.more_without_loss("the prefix's again", 0);
 
-    // Whoever sends to the old MAC meanwhile is not heard.
+    // Packets to the old MAC are lost meanwhile.
     a.ok("router", "ip link set to-node-a address 02:00:00:00:99:01");
     a.ok("node-a", "ip neigh flush dev uplink0");
     streams.more("the next hop has another MAC");
@@ -190,11 +192,15 @@ fn streams_outlive_what_happens_on_their_way() {
         "ip route delete 10.200.1.0/24 && ip route delete fd00:201::/64 && ip route delete default && ip -6 route delete default",
     );
     let lost = streams.lost();
-    eventually("the stack tells the senders", || {
+    eventually("the senders get ICMP errors of the stack", || {
         let lost = streams.lost() - lost;
         if lost >= 4 { Ok(()) } else { Err(lost) }
     });
-    assert_eq!(a.drops(), before, "the stack's affair is no drop of ours");
+    assert_eq!(
+        a.drops(),
+        before,
+        "what the stack rejects is not counted as a drop"
+    );
     a.ok(
         "node-a",
         "ip route replace default via 192.0.2.254
@@ -202,7 +208,7 @@ fn streams_outlive_what_happens_on_their_way() {
         ip route replace 10.200.1.0/24 via 192.0.2.254
         ip route replace fd00:201::/64 via 2001:db8:1::254",
     );
-    streams.more("there are routes once more");
+    streams.more("the routes are back again");
 
     let lost = streams.lost();
     for lab in [&a, &b] {
@@ -211,12 +217,12 @@ fn streams_outlive_what_happens_on_their_way() {
     }
     for lab in [&a, &b] {
         lab.start();
-        streams.more_without_loss("it is back", lost);
+        streams.more_without_loss("it runs again", lost);
     }
 
-    // The kernel takes the routes and the IPv6 addresses of a link that goes down.
+    // The kernel removes the routes and the IPv6 addresses of a link that goes down.
     b.ok("node-b", "ip link set uplink0 down");
-    eventually("nobody answers", || {
+    eventually("there is no reply", || {
         let lost = streams.lost() - lost;
         if lost >= 2 { Ok(()) } else { Err(lost) }
     });
@@ -233,8 +239,5 @@ fn streams_outlive_what_happens_on_their_way() {
     let rows = a.json("ct list");
     let of_streams = rows.as_array().expect("an array").iter();
     let of_streams = of_streams.filter(|row| row["dst_port"] == 52).count();
-    assert_eq!(
-        of_streams, 4,
-        "the connections that there were at first: {rows}"
-    );
+    assert_eq!(of_streams, 4, "the initial connections: {rows}");
 }

@@ -1,16 +1,16 @@
-//! Services whose backend is on the other host.
+//! Services with a backend on the other host.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 use crate::web;
 
 #[test]
 fn queries_are_answered_by_the_other_host() {
-    let (a, b) = Lab::hosts(1500);
-    for (client, four, six, answer) in [
+    let (a, b) = NetnsLab::hosts(1500);
+    for (client, four, six, reply) in [
         ("client", "10.32.0.10", "fd00:32::10", "\"coredns\"\n"),
         ("client-b", "10.32.0.12", "fd00:32::12", "\"coredns-a\"\n"),
     ] {
@@ -18,7 +18,7 @@ fn queries_are_answered_by_the_other_host() {
             for transport in ["+notcp", "+tcp"] {
                 let line =
                     format!("dig +short +tries=1 +time=5 {transport} @{server} id.server CH TXT");
-                assert_eq!(a.ok(client, &line), answer, "{client}: {line}");
+                assert_eq!(a.ok(client, &line), reply, "{client}: {line}");
             }
         }
     }
@@ -27,15 +27,15 @@ fn queries_are_answered_by_the_other_host() {
     }
 }
 
-/// Rows of a listing that are of a port.
+/// Rows of a listing with a port.
 fn of_port(rows: &[Value], port: u16) -> Vec<&Value> {
     let is = |row: &&Value| row["src_port"] == port || row["dst_port"] == port;
     rows.iter().filter(is).collect()
 }
 
 #[test]
-fn both_hosts_know_the_connection_and_tell_its_flows() {
-    let (a, b) = Lab::hosts_laid(1500);
+fn both_hosts_have_the_connection_and_its_flows() {
+    let (a, b) = NetnsLab::hosts_laid(1500);
     for lab in [&a, &b] {
         lab.drop_in("events", "[events]\naggregation = \"none\"\n");
         lab.start();
@@ -101,11 +101,11 @@ fn both_hosts_know_the_connection_and_tell_its_flows() {
             hosts.push(row.clone());
         }
         assert_eq!(hosts[0]["dst_ip"], frontend, "the sender's host translates");
-        assert_eq!(hosts[0]["backend_ip"], backend);
+        assert_eq!(hosts[0]["dnat_ip"], backend);
         assert_eq!(
             hosts[0]["ingress_rule"],
             Value::Null,
-            "it asks nothing for the receiver"
+            "it applies no ingress policy"
         );
         assert_eq!(
             hosts[1]["dst_ip"], backend,
@@ -161,7 +161,7 @@ fn both_hosts_know_the_connection_and_tell_its_flows() {
 
 #[test]
 fn web_and_bulk_traffic_cross_the_hosts() {
-    let (a, b) = Lab::hosts(1500);
+    let (a, b) = NetnsLab::hosts(1500);
     web::serve_in(&a, "coredns", "10.200.1.44", "fd00:201::44", "web-b");
     web::serve_in(&a, "coredns-a", "10.200.0.44", "fd00:200::44", "web-a");
     a.serve("coredns", "iperf3 -s -p 5201", 5201);
@@ -171,8 +171,8 @@ fn web_and_bulk_traffic_cross_the_hosts() {
         ("client-b", "http://10.32.0.81/hello", "10.200.1.64"),
         ("client-b", "http://[fd00:32::81]/hello", "fd00:201::64"),
     ] {
-        let said = a.ok(client, &format!("curl -sS -m 10 '{url}'"));
-        assert_eq!(said, format!("hello {seen}\n"), "{client}: {url}");
+        let printed = a.ok(client, &format!("curl -sS -m 10 '{url}'"));
+        assert_eq!(printed, format!("hello {seen}\n"), "{client}: {url}");
     }
     for words in [
         "-c 10.32.0.52 -n 50M",
@@ -184,8 +184,8 @@ fn web_and_bulk_traffic_cross_the_hosts() {
         "-c 10.32.0.52 -u -b 20M -n 1M -l 4000",
         "-c fd00:32::52 -u -b 20M -n 1M -l 4000 -R",
     ] {
-        let said = a.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
-        let report: Value = serde_json::from_str(&said).expect(words);
+        let printed = a.ok("client", &format!("timeout 60 iperf3 -J -p 52 {words}"));
+        let report: Value = serde_json::from_str(&printed).expect(words);
         let bytes = &report["end"]["sum_received"]["bytes"];
         assert!(bytes.as_u64() > Some(500_000), "{words}: {report}");
     }
@@ -196,7 +196,7 @@ fn web_and_bulk_traffic_cross_the_hosts() {
 
 #[test]
 fn weights_hold_across_hosts() {
-    let (a, _b) = Lab::hosts_laid(1500);
+    let (a, _b) = NetnsLab::hosts_laid(1500);
     let text = fs::read_to_string(a.config()).expect("read the configuration");
     a.save(&text.replace(
         "    \"10.200.0.44:53\", # on node-a",
@@ -206,13 +206,13 @@ fn weights_hold_across_hosts() {
     let (queries, weight) = (400.0, [3.0, 1.0]);
     let line = "for i in $(seq 400); do echo '@10.32.0.11 id.server CH TXT'; done \
                 | dig +short +tries=2 +time=2 -f -";
-    let said = a.ok("client", line);
-    let count = |name: &str| said.lines().filter(|line| *line == name).count() as f64;
+    let printed = a.ok("client", line);
+    let count = |name: &str| printed.lines().filter(|line| *line == name).count() as f64;
     let seen = [count("\"coredns-a\""), count("\"coredns\"")];
     assert_eq!(
         seen[0] + seen[1],
         queries,
-        "each query is answered: {seen:?}"
+        "each query gets a reply: {seen:?}"
     );
     let chi_square: f64 = std::iter::zip(seen, weight)
         .map(|(seen, weight)| {
@@ -220,7 +220,7 @@ fn weights_hold_across_hosts() {
             (seen - expected).powi(2) / expected
         })
         .sum();
-    // One degree of freedom: once in a million runs by chance.
+    // One degree of freedom: exceeded by chance once in a million runs.
     assert!(
         chi_square < 24.0,
         "{seen:?} of weights 3 and 1: {chi_square}"

@@ -1,12 +1,12 @@
-//! Two uplinks on a host: routes by either, routes that move, replies that come back by the other.
+//! Two uplinks on a host: routes through either, changed routes, asymmetric replies.
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually};
+use crate::lab::{NetnsLab, eventually};
 use crate::stream::Streams;
 
-/// Another link between node-a and the router, with networks of its own.
-fn lay_second_uplink(a: &Lab) {
+/// A second link between node-a and the router, with networks of its own.
+fn lay_second_uplink(a: &NetnsLab) {
     let router = a.netns_name("router");
     a.ok(
         "node-a",
@@ -26,8 +26,8 @@ fn lay_second_uplink(a: &Lab) {
     a.drop_in("uplink1", "[interfaces.uplink1]\nrole = \"uplink\"\n");
 }
 
-/// By which uplink node-a sends to the workloads of node-b, and the router to those of node-a.
-fn lead(a: &Lab, out: usize, back: usize) {
+/// Routes node-a's packets to node-b's workloads, and the router's to node-a's, through these uplinks.
+fn lead(a: &NetnsLab, out: usize, back: usize) {
     let gateways = [
         ["192.0.2.254", "2001:db8:1::254"],
         ["192.0.3.254", "2001:db8:4::254"],
@@ -53,19 +53,19 @@ fn lead(a: &Lab, out: usize, back: usize) {
 }
 
 /// Packets that an interface of a node has sent and received.
-fn packets(lab: &Lab, interface: &str) -> [u64; 2] {
-    let said = lab.ok("node-a", &format!("ip -j -s link show dev {interface}"));
-    let said: Value = serde_json::from_str(&said).expect("JSON of ip");
+fn packets(lab: &NetnsLab, interface: &str) -> [u64; 2] {
+    let printed = lab.ok("node-a", &format!("ip -j -s link show dev {interface}"));
+    let printed: Value = serde_json::from_str(&printed).expect("JSON of ip");
     ["tx", "rx"].map(|way| {
-        said[0]["stats64"][way]["packets"]
+        printed[0]["stats64"][way]["packets"]
             .as_u64()
             .expect("packets")
     })
 }
 
 #[test]
-fn packets_leave_and_come_by_either() {
-    let (a, b) = Lab::hosts_laid(1500);
+fn packets_use_either_uplink() {
+    let (a, b) = NetnsLab::hosts_laid(1500);
     lay_second_uplink(&a);
     a.start();
     b.start();
@@ -77,9 +77,13 @@ fn packets_leave_and_come_by_either() {
         &["10.200.1.44:5201", "[fd00:201::44]:5201"],
     );
     for (out, back, sentence) in [
-        (1, 1, "by the other"),
-        (1, 0, "replies by the first"),
-        (0, 1, "requests by the first, replies by the other"),
+        (1, 1, "through the other"),
+        (1, 0, "replies through the first"),
+        (
+            0,
+            1,
+            "requests through the first, replies through the other",
+        ),
         (0, 0, "as at first"),
     ] {
         lead(&a, out, back);
@@ -89,15 +93,15 @@ fn packets_leave_and_come_by_either() {
         streams.more_without_loss(sentence, 0);
         let after = names.map(|name| packets(&a, name));
         let moved = |uplink: usize, way: usize| after[uplink][way] - before[uplink][way];
-        // Four streams of 30 round trips and more; the idle link may have a neighbour's question.
+        // Four streams of at least 30 round trips; the idle link may carry neighbour discovery.
         assert!(moved(out, 0) >= 100, "{sentence}: {before:?} {after:?}");
         assert!(moved(back, 1) >= 100, "{sentence}: {before:?} {after:?}");
         assert!(moved(1 - out, 0) < 20, "{sentence}: {before:?} {after:?}");
         assert!(moved(1 - back, 1) < 20, "{sentence}: {before:?} {after:?}");
 
         for frontend in ["10.32.0.10", "fd00:32::10"] {
-            a.ask("client", frontend)
-                .unwrap_or_else(|said| panic!("{sentence}: {frontend}: {said}"));
+            a.dig("client", frontend)
+                .unwrap_or_else(|printed| panic!("{sentence}: {frontend}: {printed}"));
         }
         for to in ["10.200.0.64", "fd00:200::64"] {
             a.ok("client-b", &format!("ping -n -c 1 -W 5 {to}"));
@@ -106,13 +110,13 @@ fn packets_leave_and_come_by_either() {
     }
     drop(streams);
 
-    // Whom either lets in, the receiver's policy and the prefilter decide alike.
+    // Ingress policy and the prefilter apply on either.
     lead(&a, 0, 1);
     for to in ["10.200.0.44", "fd00:200::44"] {
         let output = a.run("world", &format!("ping -n -c 1 -W 1 {to}"));
         assert!(!output.status.success(), "policy of {to}");
     }
-    eventually("the drop is told with its uplink", || {
+    eventually("the drop is observed with its uplink", || {
         let flows = a.flows();
         let found = flows.iter().any(|flow| {
             flow["interface"] == "uplink1" && flow["drop_reason"] == "policy denied: no rule"
@@ -139,21 +143,21 @@ fn packets_leave_and_come_by_either() {
         assert_eq!(status["prefilter"]["packets"], 2 * (number + 1));
     }
 
-    // An uplink that goes away takes its routes with it; what the other leads to goes on.
-    a.apply("prefilter", "# nobody\n");
+    // A removed uplink has its routes removed; routes through the other still work.
+    a.apply("prefilter", "# empty\n");
     lead(&a, 0, 0);
     a.ok("node-a", "ip link delete uplink1");
-    eventually("it is waited for", || {
+    eventually("it is pending", || {
         let rows = a.json("status")["interfaces"].clone();
         let found = rows
             .as_array()
             .expect("an array")
             .iter()
-            .any(|row| row["interface"] == "uplink1" && row["state"] == "waiting");
+            .any(|row| row["interface"] == "uplink1" && row["state"] == "pending");
         if found { Ok(()) } else { Err(rows) }
     });
     for frontend in ["10.32.0.10", "fd00:32::10"] {
-        a.ask("client", frontend).expect("by the first");
+        a.dig("client", frontend).expect("through the first");
     }
     assert_eq!(b.drops(), Vec::<String>::new(), "nothing was dropped there");
 }

@@ -1,10 +1,10 @@
-//! The world beyond the router: what it may start, what it answers, and what it may not claim.
+//! The world behind the router: connections from and to it, and spoofed source addresses.
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
 #[test]
 fn endpoints_reach_the_world_with_their_own_address() {
-    let (a, b) = Lab::hosts(1500);
+    let (a, b) = NetnsLab::hosts(1500);
     let log = a.folder().join("world");
     std::fs::create_dir_all(&log).expect("make a folder");
     crate::web::serve_in(&a, "world", "203.0.113.9", "2001:db8:3::9", "world");
@@ -14,15 +14,15 @@ fn endpoints_reach_the_world_with_their_own_address() {
         ("client-b", "203.0.113.9", "10.200.1.64"),
         ("client-b", "[2001:db8:3::9]", "fd00:201::64"),
     ] {
-        let said = a.ok(
+        let printed = a.ok(
             client,
             &format!("curl -sS -m 10 'http://{host}:8080/hello'"),
         );
-        assert_eq!(said, format!("hello {seen}\n"), "{client}: {host}");
+        assert_eq!(printed, format!("hello {seen}\n"), "{client}: {host}");
         let bare = host.trim_matches(['[', ']']);
         a.ok(client, &format!("ping -n -c 1 -W 5 {bare}"));
     }
-    for (to, answers) in [
+    for (to, replies) in [
         ("10.200.0.64", true),
         ("fd00:200::64", true),
         ("10.200.0.44", false),
@@ -30,24 +30,24 @@ fn endpoints_reach_the_world_with_their_own_address() {
         ("10.200.1.44", false),
         ("fd00:201::44", false),
     ] {
-        let wait = if answers { 5 } else { 1 };
+        let wait = if replies { 5 } else { 1 };
         let output = a.run("world", &format!("ping -n -c 1 -W {wait} {to}"));
         assert_eq!(
             output.status.success(),
-            answers,
-            "its ingress policy decides about {to}: {}",
+            replies,
+            "ingress policy applies to {to}: {}",
             text(&output)
         );
     }
     for lab in [&a, &b] {
-        let told = lab.dpd("observe --last 20 --verdict dropped");
-        assert!(told.contains("(world) ->"), "{told}");
+        let observed = lab.dpd("observe --last 20 --verdict dropped");
+        assert!(observed.contains("(world) ->"), "{observed}");
     }
 }
 
 #[test]
-fn a_borrowed_address_is_refused() {
-    let (a, _b) = Lab::hosts(1500);
+fn a_spoofed_source_is_dropped() {
+    let (a, _b) = NetnsLab::hosts(1500);
     for (sentence, source, to) in [
         ("a local endpoint's", "10.200.0.64", "10.200.0.65"),
         (
@@ -61,11 +61,11 @@ fn a_borrowed_address_is_refused() {
         a.ok("world", &format!("ip address add {source} dev lo nodad"));
         let before = invalid_sources(&a);
         a.run("world", &format!("ping -n -c 1 -W 1 -I {source} {to}"));
-        eventually(&format!("{sentence} address is refused"), || {
+        eventually(&format!("{sentence} address is dropped"), || {
             let now = invalid_sources(&a);
             if now == before + 1 { Ok(()) } else { Err(now) }
         });
-        eventually(&format!("{sentence}: the drop is told"), || {
+        eventually(&format!("{sentence}: the drop is observed"), || {
             let flows = a.flows();
             let found = flows.iter().any(|flow| {
                 flow["src_ip"] == source
@@ -77,7 +77,7 @@ fn a_borrowed_address_is_refused() {
     }
 }
 
-fn invalid_sources(lab: &Lab) -> u64 {
+fn invalid_sources(lab: &NetnsLab) -> u64 {
     let status = lab.json("status");
     let drops = status["drops"].as_array().expect("drops");
     drops
@@ -88,8 +88,8 @@ fn invalid_sources(lab: &Lab) -> u64 {
 }
 
 #[test]
-fn a_service_address_from_the_network_is_the_stacks_affair() {
-    let (a, _b) = Lab::hosts_laid(1500);
+fn packets_from_the_network_to_a_service_address_go_to_the_stack() {
+    let (a, _b) = NetnsLab::hosts_laid(1500);
     for (frontend, via) in [
         ("10.32.0.10", "192.0.2.1"),
         ("fd00:32::10", "2001:db8:1::1"),
@@ -100,7 +100,7 @@ fn a_service_address_from_the_network_is_the_stacks_affair() {
     let reach = |when: &str| {
         for frontend in ["10.32.0.10", "fd00:32::10"] {
             a.ok("world", &format!("ping -n -c 1 -W 5 {frontend}"));
-            // The host has nobody at this port: its stack says so.
+            // Nothing on the host listens at this port: its stack rejects it.
             let output = a.run(
                 "world",
                 &format!("dig +tries=1 +time=5 @{frontend} id.server CH TXT"),

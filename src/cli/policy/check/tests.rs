@@ -1,4 +1,4 @@
-//! What `dpd policy check` answers of one configuration.
+//! The reports of `dpd policy check` on one configuration.
 
 use std::fs;
 
@@ -108,14 +108,14 @@ struct Line {
     arguments: Arguments,
 }
 
-fn answer_of(state: &State, from: &str, to: &str, traffic: &str) -> Result<Answer> {
+fn report(state: &State, from: &str, to: &str, traffic: &str) -> Result<Report> {
     let words = ["check", "--from", from, "--to", to, traffic];
-    ask(state, 7, &Line::parse_from(words).arguments)
+    check(state, 7, &Line::parse_from(words).arguments)
 }
 
-fn said(state: &State, from: &str, to: &str, traffic: &str) -> String {
-    let answer = answer_of(state, from, to, traffic).unwrap();
-    let text = answer.to_string();
+fn report_text(state: &State, from: &str, to: &str, traffic: &str) -> String {
+    let report = report(state, from, to, traffic).unwrap();
+    let text = report.to_string();
     // The folder of the file is another one each time.
     let lines = text.lines().map(|line| match line.split_once(" (/") {
         Some((before, place)) => format!("{before} at {}", place.rsplit(':').next().unwrap()),
@@ -127,27 +127,27 @@ fn said(state: &State, from: &str, to: &str, traffic: &str) -> String {
 }
 
 #[test]
-fn answers() {
+fn reports() {
     let rows = [
         (
             "an identity to another",
             ("identity:client", "kube-dns", "53/udp"),
             "allowed: 10.200.0.64 (client) -> 10.200.0.44 (kube-dns) 53/udp|\
-             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 egress of client: not enforced|\
              \x20 ingress of kube-dns: allow by rule dns-clients/ingress/0 at 49|",
         ),
         (
             "no rule: the policies that enforce",
             ("identity:client", "kube-dns", "53/tcp"),
             "denied: 10.200.0.64 (client) -> 10.200.0.44 (kube-dns) 53/tcp|\
-             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 egress of client: not enforced|\
              \x20 ingress of kube-dns: no rule; enforced by dns-clients, lock-down|",
         ),
         (
             "through a service: its backend's port counts",
             ("lxc-client", "10.32.0.10", "53/udp"),
             "allowed: 10.200.0.64 (client) -> kube-dns 10.200.0.44 (kube-dns) 5353/udp|\
-             \x20 egress of client: not enforced: nothing is asked|\
+             \x20 egress of client: not enforced|\
              \x20 ingress of kube-dns: allow by rule dns-clients/ingress/0 at 49|",
         ),
         (
@@ -157,7 +157,7 @@ fn answers() {
              \x20 ingress of kube-dns: deny by rule dns-clients/ingress/2 at 51|",
         ),
         (
-            "an identity that is judged by parts: what is denied stands first",
+            "an identity with several verdicts: denied cases come first",
             ("office", "kube-dns", "53/udp"),
             "denied: 198.51.100.0 (office) -> 10.200.0.44 (kube-dns) 53/udp|\
              \x20 ingress of kube-dns: no rule; enforced by dns-clients, lock-down|\
@@ -188,16 +188,16 @@ fn answers() {
             "the host",
             ("host", "kube-dns", "icmp"),
             "allowed: 192.0.2.1 (host) -> 10.200.0.44 (kube-dns) icmp|\
-             \x20 ingress of kube-dns: policy.allow_host lets the host in|",
+             \x20 ingress of kube-dns: policy.allow_host allows the host|",
         ),
         (
             "a workload and itself",
             ("lxc-coredns", "kube-dns", "1/tcp"),
             "allowed: 10.200.0.44 (kube-dns) -> 10.200.0.44 (kube-dns) 1/tcp|\
-             \x20 no policy is asked here|",
+             \x20 no policy applies on this host|",
         ),
         (
-            "two that are elsewhere",
+            "two peers on other hosts",
             ("office", "remote-node", "1/tcp"),
             "",
         ),
@@ -205,25 +205,27 @@ fn answers() {
     let state = state(false);
     for (sentence, (from, to, traffic), expected) in rows {
         if expected.is_empty() {
-            let error = answer_of(&state, from, to, traffic)
-                .unwrap_err()
-                .to_string();
-            assert_eq!(error, "\"remote-node\" has no address here", "{sentence}");
+            let error = report(&state, from, to, traffic).unwrap_err().to_string();
+            assert_eq!(
+                error, "\"remote-node\" has no address on this host",
+                "{sentence}"
+            );
             continue;
         }
-        assert_eq!(said(&state, from, to, traffic), expected, "{sentence}");
+        assert_eq!(
+            report_text(&state, from, to, traffic),
+            expected,
+            "{sentence}"
+        );
     }
 }
 
 #[test]
-fn who_is_meant() {
+fn peers() {
     let state = state(false);
     let of = |text: &str| -> Vec<String> {
-        let parties = party::find(&state, text).unwrap();
-        parties
-            .iter()
-            .map(|party| party.address.to_string())
-            .collect()
+        let peers = peer::find(&state, text).unwrap();
+        peers.iter().map(|peer| peer.address.to_string()).collect()
     };
     let rows: [(&str, &[&str]); 8] = [
         ("10.200.0.64", &["10.200.0.64"]),
@@ -248,22 +250,22 @@ fn who_is_meant() {
     let errors = [
         (
             "client",
-            "is an identity and an interface: say identity:client or interface:client",
+            "is an identity and an interface: give identity:client or interface:client",
         ),
-        ("lxc-late", "the interface of \"lxc-late\" is not there"),
-        ("late", "the interface of \"late\" is not there"),
-        ("idle", "\"idle\" has no address here"),
+        ("lxc-late", "the interface of \"lxc-late\" is pending"),
+        ("late", "the interface of \"late\" is pending"),
+        ("idle", "\"idle\" has no address on this host"),
         (
             "clent",
             "\"clent\" is no address, identity or endpoint's interface",
         ),
         ("label:tier=back", "no identity has the label \"tier=back\""),
-        ("cidr:here", "\"cidr:here\" names no prefix"),
-        ("interface:clent", "no endpoint is behind \"clent\""),
-        ("identity:clent", "there is no identity \"clent\""),
+        ("cidr:here", "\"cidr:here\" is not a prefix"),
+        ("interface:clent", "no endpoint has the interface \"clent\""),
+        ("identity:clent", "no identity is called \"clent\""),
     ];
     for (text, expected) in errors {
-        let error = party::find(&state, text).unwrap_err().to_string();
+        let error = peer::find(&state, text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
 }
@@ -274,7 +276,7 @@ fn what_never_reaches_policy_is_an_error() {
     let rows = [
         (
             ("lxc-client", "10.32.0.10", "53/tcp"),
-            "10.32.0.10 is a service's address and has no 53/tcp",
+            "the service at 10.32.0.10 has no frontend 53/tcp",
         ),
         (
             ("lxc-client", "10.32.0.30", "80/tcp"),
@@ -282,24 +284,22 @@ fn what_never_reaches_policy_is_an_error() {
         ),
         (
             ("kube-dns", "fd00:200::64", "53/tcp"),
-            "have no addresses that could speak 53/tcp with each other",
+            "have no addresses of one family for 53/tcp",
         ),
         (
             ("lxc-client", "kube-dns", "icmpv6"),
-            "have no addresses that could speak icmpv6 with each other",
+            "have no addresses of one family for icmpv6",
         ),
     ];
     for ((from, to, traffic), expected) in rows {
-        let error = answer_of(&state, from, to, traffic)
-            .unwrap_err()
-            .to_string();
+        let error = report(&state, from, to, traffic).unwrap_err().to_string();
         assert!(error.contains(expected), "{from} {to} {traffic}: {error}");
     }
 }
 
 #[test]
 fn json() {
-    let denied = answer_of(&state(false), "web", "10.32.0.10", "54/udp").unwrap();
+    let denied = report(&state(false), "web", "10.32.0.10", "54/udp").unwrap();
     super::super::super::documented::check("policy check", &denied);
     let value: Value = serde_json::to_value(&denied).unwrap();
     let case = &value["cases"][0];
@@ -357,7 +357,7 @@ fn json() {
         ]
     );
 
-    let audit = answer_of(&state(true), "office", "kube-dns", "53/udp").unwrap();
+    let audit = report(&state(true), "office", "kube-dns", "53/udp").unwrap();
     let verdicts: Vec<&str> = audit.cases.iter().map(|case| case.verdict).collect();
     assert_eq!(verdicts, ["audit", "audit", "allowed"]);
     assert_eq!(audit.verdict, "audit");

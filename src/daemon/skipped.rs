@@ -1,5 +1,4 @@
-//! What is left out of the configuration and of the host where the kernel refuses an interface its programs, so that nothing
-//! else waits for that one.
+//! Interfaces that are skipped because the kernel refuses their programs, so that the rest of a change is applied.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,11 +11,11 @@ use crate::model::host::HostState;
 use crate::model::xdp::XdpMode;
 use crate::reconcile::{AttachError, HookKind};
 
-/// So many interfaces may be left out whole, and never all of those that are there. If more can't have programs, it is not
-/// the interfaces.
-const LEFT_OUT_MAX: usize = 8;
+/// Interfaces that may be skipped as a whole, and never all of those present. If more are refused, the interfaces are
+/// not the cause.
+const SKIPPED_MAX: usize = 8;
 
-/// Programs that the kernel refuses to put on an interface, each with the error.
+/// Programs that the kernel refuses to attach to an interface, each with the error.
 #[derive(Debug, Default)]
 pub struct SkippedInterfaces(BTreeMap<AttachError, String>);
 
@@ -25,11 +24,11 @@ impl SkippedInterfaces {
         self.0.is_empty()
     }
 
-    /// Leaves one more out of those that are there; answers whether that is worth another try.
-    pub fn add(&mut self, refused: &AttachError, error: &Error, there: usize) -> bool {
+    /// Skips one more of the `present` interfaces; returns whether the change may be tried again without it.
+    pub fn add(&mut self, refused: &AttachError, error: &Error, present: usize) -> bool {
         let whole = self.0.keys().filter(|refused| refused.kind == HookKind::Tc);
         let has_room = match refused.kind {
-            HookKind::Tc => whole.count() < LEFT_OUT_MAX.min(there.saturating_sub(1)),
+            HookKind::Tc => whole.count() < SKIPPED_MAX.min(present.saturating_sub(1)),
             HookKind::Xdp => true,
         };
         let is_new = has_room && !self.0.contains_key(refused);
@@ -39,9 +38,9 @@ impl SkippedInterfaces {
         is_new
     }
 
-    /// What is left of the host.
-    pub fn world<'a>(&self, world: &'a HostState) -> Cow<'a, HostState> {
-        let mut left = Cow::Borrowed(world);
+    /// The host without the interfaces that are skipped as a whole.
+    pub fn host<'a>(&self, host: &'a HostState) -> Cow<'a, HostState> {
+        let mut left = Cow::Borrowed(host);
         for refused in self.0.keys().filter(|refused| refused.kind == HookKind::Tc) {
             if left.links.contains_key(&refused.interface) {
                 left.to_mut().links.remove(&refused.interface);
@@ -50,7 +49,7 @@ impl SkippedInterfaces {
         left
     }
 
-    /// What is left of the configuration: an uplink that can't have XDP still has the rest.
+    /// The configuration without the skipped XDP programs: such an uplink keeps its tc programs.
     pub fn config(&self, config: &Arc<Config>) -> Arc<Config> {
         let mut left = config.clone();
         for refused in self
@@ -66,12 +65,12 @@ impl SkippedInterfaces {
         left
     }
 
-    /// What is to be said of them; `None`: nothing.
+    /// The error to report; `None` if nothing is skipped.
     pub fn error(&self) -> Option<String> {
         let errors: Vec<&str> = self.0.values().map(String::as_str).collect();
         (!errors.is_empty()).then(|| {
             format!(
-                "left out until the kernel takes it, while everything else is followed: {}",
+                "skipped until the kernel accepts it, everything else is applied: {}",
                 errors.join("; ")
             )
         })
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_gone_for_the_datapath_and_nothing_else_is() {
+    fn only_what_is_skipped_is_removed_from_host_and_configuration() {
         let source = Source {
             path: "config.toml".into(),
             text: "[interfaces.up0]\nrole = \"uplink\"\nxdp = \"native\"\n[interfaces.up1]\nrole = \"uplink\"\n".into(),
@@ -108,39 +107,39 @@ mod tests {
             addresses: std::collections::BTreeSet::new(),
             peer: None,
         };
-        let mut world = HostState::default();
-        world.links.insert("up0".to_owned(), link(2));
-        world.links.insert("up1".to_owned(), link(3));
+        let mut host = HostState::default();
+        host.links.insert("up0".to_owned(), link(2));
+        host.links.insert("up1".to_owned(), link(3));
 
-        let mut out = SkippedInterfaces::default();
-        assert!(matches!(out.world(&world), Cow::Borrowed(_)));
-        assert!(Arc::ptr_eq(&out.config(&config), &config));
-        assert_eq!(out.error(), None);
+        let mut skipped = SkippedInterfaces::default();
+        assert!(matches!(skipped.host(&host), Cow::Borrowed(_)));
+        assert!(Arc::ptr_eq(&skipped.config(&config), &config));
+        assert_eq!(skipped.error(), None);
 
-        assert!(out.add(&refused("up0", HookKind::Xdp), &anyhow!("no driver"), 1));
-        assert!(!out.add(&refused("up0", HookKind::Xdp), &anyhow!("once more"), 3));
-        assert!(out.add(&refused("up1", HookKind::Tc), &anyhow!("no room"), 3));
-        let left: Vec<String> = out.world(&world).links.keys().cloned().collect();
+        assert!(skipped.add(&refused("up0", HookKind::Xdp), &anyhow!("no driver"), 1));
+        assert!(!skipped.add(&refused("up0", HookKind::Xdp), &anyhow!("once more"), 3));
+        assert!(skipped.add(&refused("up1", HookKind::Tc), &anyhow!("no room"), 3));
+        let left: Vec<String> = skipped.host(&host).links.keys().cloned().collect();
         assert_eq!(left, ["up0"]);
-        let interfaces = &out.config(&config).interfaces;
+        let interfaces = &skipped.config(&config).interfaces;
         assert_eq!(
             interfaces["up0"],
             Interface::Uplink { xdp: XdpMode::Off },
-            "the rest of its programs stay"
+            "its tc programs stay"
         );
-        let error = out.error().unwrap();
+        let error = skipped.error().unwrap();
         assert!(error.contains("no driver; no room"), "{error}");
     }
 
     #[test]
-    fn a_kernel_that_refuses_all_is_no_fault_of_interfaces() {
-        let mut out = SkippedInterfaces::default();
-        for number in 0..LEFT_OUT_MAX {
+    fn neither_many_interfaces_nor_all_are_skipped() {
+        let mut skipped = SkippedInterfaces::default();
+        for number in 0..SKIPPED_MAX {
             let refused = refused(&number.to_string(), HookKind::Tc);
-            assert!(out.add(&refused, &anyhow!("no"), 1000));
+            assert!(skipped.add(&refused, &anyhow!("no"), 1000));
         }
-        assert!(!out.add(&refused("one more", HookKind::Tc), &anyhow!("no"), 1000));
-        let mut out = SkippedInterfaces::default();
-        assert!(!out.add(&refused("the only one", HookKind::Tc), &anyhow!("no"), 1));
+        assert!(!skipped.add(&refused("one more", HookKind::Tc), &anyhow!("no"), 1000));
+        let mut skipped = SkippedInterfaces::default();
+        assert!(!skipped.add(&refused("the only one", HookKind::Tc), &anyhow!("no"), 1));
     }
 }

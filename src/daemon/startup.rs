@@ -1,4 +1,4 @@
-//! What a start makes ready before it changes anything: if some of it can't be had, all is as it was.
+//! Acquires everything that the daemon needs before it changes anything: if a part fails, the datapath is unchanged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use signal_hook::consts::SIGHUP;
 
-use super::scrape;
 use crate::config::{self, Config};
 use crate::http::Port;
 use crate::observe::journal::FlowLog;
@@ -16,10 +15,10 @@ use crate::observe::socket::Socket;
 use crate::reconcile::Reconciler;
 use crate::watch::FileWatcher;
 
-/// How often it is looked whether the file is at rest.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the file is checked for having settled.
+const SETTLE_TICK: Duration = Duration::from_millis(20);
 
-pub struct Ready {
+pub struct Startup {
     pub config: Arc<Config>,
     pub reconciler: Reconciler,
     pub port: Option<Port>,
@@ -27,47 +26,47 @@ pub struct Ready {
     pub log: FlowLog,
 }
 
-impl Ready {
-    /// Makes everything ready for what the file says at rest: half of one counts for nothing. `None`: a signal says that
-    /// there is to be no start.
+impl Startup {
+    /// Prepares the start with the settled file: a half-written one is not used. `None`: SIGTERM or SIGINT came.
     ///
     /// # Errors
-    /// If the file is wrong, somebody else has what we need, or the kernel refuses the programs.
-    pub fn make(
+    /// If the file is invalid, another process holds the lock, port or socket, or the kernel refuses the programs.
+    pub fn prepare(
         path: &Path,
         files: &FileWatcher,
         signals: &Receiver<i32>,
-    ) -> Result<Option<Ready>> {
+    ) -> Result<Option<Startup>> {
         loop {
             let seen = files.look();
-            let made = Ready::try_to_make(path); // takes longer than the rest that is waited for
-            let rest = loop {
-                if let Some(rest) = files.rest() {
-                    break rest;
+            let prepared = Startup::acquire(path); // meanwhile the file settles
+            let settled = loop {
+                if let Some(settled) = files.settled() {
+                    break settled;
                 }
-                match signals.recv_timeout(LOOK) {
+                match signals.recv_timeout(SETTLE_TICK) {
                     Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
                     _ => return Ok(None),
                 }
             };
-            if rest == seen {
-                return made.map(Some);
+            if settled == seen {
+                return prepared.map(Some);
             }
         }
     }
 
-    fn try_to_make(path: &Path) -> Result<Ready> {
+    fn acquire(path: &Path) -> Result<Startup> {
         let loaded = config::load(path).map_err(anyhow::Error::new)?;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
         let config = loaded.config;
-        // The lock first: it tells who else is at work.
+        // The lock first: its error names the other daemon.
         let reconciler = Reconciler::start(&config)?;
-        let port = scrape::open_new(None, config.daemon.metrics).context("daemon.metrics")?;
+        let port = config.daemon.metrics.map(Port::open).transpose();
+        let port = port.context("daemon.metrics")?;
         let socket = Socket::open(&config.daemon.socket)?;
         let log = FlowLog::open(config.daemon.log)?;
-        Ok(Ready {
+        Ok(Startup {
             config,
             reconciler,
             port,

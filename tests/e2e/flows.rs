@@ -1,28 +1,29 @@
-//! What a user sees of flows: by the names of their time, with what decided, and nobody's business if not in the group.
+//! Flows as a user sees them: names of their own revision, deciding rules, and access by the socket's group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 use serde_json::{Value, json};
 
-/// The drops of the intruder that are told.
-fn drops(lab: &Lab) -> Vec<Value> {
-    let told = lab.dpd("observe --last 100 --verdict dropped --ip 10.200.0.65 -o json");
-    told.lines()
+/// The observed drops of the intruder.
+fn drops(lab: &NetnsLab) -> Vec<Value> {
+    let observed = lab.dpd("observe --last 100 --verdict dropped --ip 10.200.0.65 -o json");
+    observed
+        .lines()
         .map(|line| serde_json::from_str(line).expect("a flow in JSON"))
         .collect()
 }
 
 #[test]
 fn a_flow_has_the_names_of_its_own_configuration() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let before = lab.revision();
-    let _ = lab.ask("intruder", "10.32.0.10");
-    lab.ask("client", "10.32.0.10").expect("the client asks");
-    // The same rule at another place, the same service and identity by another name.
+    let _ = lab.dig("intruder", "10.32.0.10");
+    lab.dig("client", "10.32.0.10").expect("the client's query");
+    // The same rule at another index, the same service and identity with another name.
     let text = std::fs::read_to_string(lab.config()).expect("read the configuration");
     let text = text
         .replace("identities.intruder", "identities.burglar")
@@ -43,10 +44,10 @@ fn a_flow_has_the_names_of_its_own_configuration() {
             Err(lab.log())
         }
     });
-    let _ = lab.ask("intruder", "10.32.0.10");
-    lab.ask("client", "10.32.0.10")
-        .expect("the client asks again");
-    let flows = eventually("all four are told", || {
+    let _ = lab.dig("intruder", "10.32.0.10");
+    lab.dig("client", "10.32.0.10")
+        .expect("the client's second query");
+    let flows = eventually("all four are observed", || {
         let flows: Vec<Value> = lab
             .flows()
             .into_iter()
@@ -70,7 +71,7 @@ fn a_flow_has_the_names_of_its_own_configuration() {
                 assert_eq!(flow["rule"], names[1], "{flow}");
                 let place = flow["config_file"].as_str().expect("a file");
                 let line = flow["config_line"].as_u64().expect("a line");
-                let file = std::fs::read_to_string(place).expect("read the file that is named");
+                let file = std::fs::read_to_string(place).expect("read the file of the rule");
                 let line = file.lines().nth(line as usize - 1).unwrap_or_default();
                 assert!(line.contains("from"), "{place}: {line}");
             }
@@ -79,9 +80,9 @@ fn a_flow_has_the_names_of_its_own_configuration() {
 }
 
 #[test]
-fn names_hold_in_a_storm_of_changes() {
+fn flows_have_the_names_of_their_revision_during_many_changes() {
     const CHANGES: usize = 20;
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let text = std::fs::read_to_string(lab.config()).expect("read the configuration");
     for change in 0..CHANGES {
         lab.save(
@@ -93,7 +94,7 @@ fn names_hold_in_a_storm_of_changes() {
                 .replace("\"intruder\"", &format!("\"burglar-{change}\"")),
         );
         lab.signal("HUP");
-        // Some of these meet the configuration before, some this one: that is what the test is about.
+        // Some of these are processed under the previous revision, some under this one.
         let port = 7000 + change;
         lab.ok(
             "intruder",
@@ -109,7 +110,7 @@ fn names_hold_in_a_storm_of_changes() {
             Err(rows)
         }
     });
-    let flows = eventually("every packet is told", || {
+    let flows = eventually("every packet is observed", || {
         let flows = drops(&lab);
         if flows.len() >= 3 * CHANGES {
             Ok(flows)
@@ -123,10 +124,7 @@ fn names_hold_in_a_storm_of_changes() {
         let name = flow["src_name"].as_str().expect("a name");
         names.entry(revision).or_default().insert(name.to_owned());
     }
-    assert!(
-        names.len() > 3,
-        "several configurations were met: {names:?}"
-    );
+    assert!(names.len() > 3, "several revisions occur: {names:?}");
     assert!(
         names.values().all(|names| names.len() == 1),
         "each has one name: {names:?}"
@@ -136,27 +134,27 @@ fn names_hold_in_a_storm_of_changes() {
 }
 
 #[test]
-fn a_burst_is_told_with_its_count_when_it_ends() {
-    let lab = Lab::laid();
+fn suppressed_drops_are_reported_with_their_count() {
+    let lab = NetnsLab::laid();
     lab.drop_in("events", "[events]\ninterval = \"200ms\"\n");
     lab.start();
     lab.ok(
         "intruder",
         "bash -c 'exec 3<>/dev/udp/10.200.0.44/53; for i in 1 2 3 4 5 6 7 8 9; do echo x >&3; done'",
     );
-    eventually("every packet of the burst is told", || {
-        let told: u64 = drops(&lab)
+    eventually("every packet of the burst is reported", || {
+        let observed: u64 = drops(&lab)
             .iter()
             .filter(|drop| drop["dst_port"] == 53)
             .filter_map(|drop| drop["repeats"].as_u64())
             .sum();
-        if told == 9 { Ok(()) } else { Err(told) }
+        if observed == 9 { Ok(()) } else { Err(observed) }
     });
 }
 
 #[test]
-fn a_check_says_what_happens() {
-    let lab = Lab::started();
+fn policy_check_predicts_the_verdict() {
+    let lab = NetnsLab::started();
     let rows = [
         (
             "--from client --to kube-dns 53/udp",
@@ -204,12 +202,12 @@ fn a_check_says_what_happens() {
         "{} policy check --from intruder --to kube-dns 53/udp -o json",
         env!("CARGO_BIN_EXE_dpd")
     );
-    let answer: Value = serde_json::from_str(&text(&lab.run("node", &line))).expect("JSON");
-    assert_eq!(answer["verdict"], "denied");
-    assert_eq!(answer["denied_by"], "ingress kube-dns");
-    assert_eq!(answer["config_revision"], lab.revision());
+    let report: Value = serde_json::from_str(&text(&lab.run("node", &line))).expect("JSON");
+    assert_eq!(report["verdict"], "denied");
+    assert_eq!(report["denied_by"], "ingress kube-dns");
+    assert_eq!(report["config_revision"], lab.revision());
 
-    let unused = |lab: &Lab| -> Vec<Value> {
+    let unused = |lab: &NetnsLab| -> Vec<Value> {
         let rules = lab.json("policy list --unused");
         rules
             .as_array()
@@ -219,17 +217,17 @@ fn a_check_says_what_happens() {
             .collect()
     };
     let rule = json!("dns-clients/ingress/0");
-    assert!(unused(&lab).contains(&rule), "nobody has asked yet");
-    lab.ask("client", "10.32.0.10").expect("the client asks");
+    assert!(unused(&lab).contains(&rule), "no query yet");
+    lab.dig("client", "10.32.0.10").expect("the client's query");
     assert!(!unused(&lab).contains(&rule), "{:?}", unused(&lab));
 }
 
 #[test]
 fn the_socket_is_for_its_group() {
-    let lab = Lab::started();
+    let lab = NetnsLab::started();
     let folder = tempfile::tempdir().expect("make a folder");
     let open = PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), open).expect("let everybody in");
+    std::fs::set_permissions(folder.path(), open).expect("make the folder readable");
     let dpd = folder.path().join("dpd");
     std::fs::copy(env!("CARGO_BIN_EXE_dpd"), &dpd).expect("copy dpd");
     let observe = |group: &str| {
@@ -240,9 +238,9 @@ fn the_socket_is_for_its_group() {
         let output = lab.run("node", &line);
         (output.status.code(), text(&output))
     };
-    let (status, said) = observe("65534");
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("Permission denied"), "{said}");
+    let (status, printed) = observe("65534");
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(printed.contains("Permission denied"), "{printed}");
     let socket = lab.ok(
         "node",
         "find /run/dpd-lab -name 'dpd*.sock' -printf '%m %u %p\n'",
@@ -255,14 +253,14 @@ fn the_socket_is_for_its_group() {
     assert!(socket.starts_with("660 root "), "{socket}");
     let path = socket.rsplit(' ').next().expect("a path");
     lab.ok("node", &format!("chgrp 12345 {path}"));
-    let (status, said) = observe("12345");
-    assert_eq!(status, Some(0), "{said}");
+    let (status, printed) = observe("12345");
+    assert_eq!(status, Some(0), "{printed}");
 }
 
-/// Observers that never read hold up nobody, and take nobody's answer away.
+/// Observers that never read block neither packets nor other observers.
 #[test]
-fn observers_that_do_not_read_hold_up_nobody() {
-    let lab = Lab::laid();
+fn observers_that_do_not_read_block_nothing() {
+    let lab = NetnsLab::laid();
     lab.drop_in("events", "[events]\naggregation = \"none\"\n");
     lab.start();
     let mut stopped = Vec::new();
@@ -289,10 +287,10 @@ fn observers_that_do_not_read_hold_up_nobody() {
         .expect("start an observer");
     let mut lines = BufReader::new(watching.stdout.take().expect("a pipe")).lines();
     lab.ok("client", "ping -q -f -c 1500 10.200.0.65 >/dev/null");
-    eventually("the client's questions go on", || {
-        lab.ask("client", "10.32.0.10")
+    eventually("the client's queries succeed", || {
+        lab.dig("client", "10.32.0.10")
     });
-    let _ = lab.ask("client", "10.32.0.10");
+    let _ = lab.dig("client", "10.32.0.10");
     let line = lines.next().expect("a line").expect("text");
     assert!(line.contains("\u{1b}[32mFORWARDED\u{1b}[0m"), "{line}");
     assert_eq!(lab.json("status")["daemon"]["state"], "up");

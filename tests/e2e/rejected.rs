@@ -1,15 +1,15 @@
-//! Where nothing is served, whoever asks is told at once.
+//! Connections to what is not served are rejected at once.
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{NetnsLab, eventually, text};
 
-/// More than a refusal takes, also on a busy machine; less than a client's own patience, which is given as 10 s.
+/// Longer than a rejection takes on a busy machine; less than the client's timeout of 10 s.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 #[test]
-fn nobody_there_is_said_at_once() {
-    let lab = Lab::started();
+fn what_is_not_served_is_rejected_at_once() {
+    let lab = NetnsLab::started();
     let rows = [
         (
             "an unknown port",
@@ -69,21 +69,21 @@ fn nobody_there_is_said_at_once() {
     ];
     for (sentence, line, words) in rows {
         let start = Instant::now();
-        let said = text(&lab.run("client", line));
+        let printed = text(&lab.run("client", line));
         let took = start.elapsed();
-        assert!(said.contains(words), "{sentence}: {line}: {said}");
+        assert!(printed.contains(words), "{sentence}: {line}: {printed}");
         assert!(took < AT_ONCE, "{sentence}: {line}: only after {took:?}");
     }
     let reasons = ["no service on this address", "no backend"];
-    eventually("each reason is told", || {
-        let told = lab.dpd("observe --last 50 --verdict dropped");
+    eventually("each reason is observed", || {
+        let observed = lab.dpd("observe --last 50 --verdict dropped");
         let all = reasons
             .iter()
-            .all(|reason| told.contains(&format!("DROPPED ({reason})")));
-        if all { Ok(()) } else { Err(told) }
+            .all(|reason| observed.contains(&format!("DROPPED ({reason})")));
+        if all { Ok(()) } else { Err(observed) }
     });
     let drops = lab.drops().join(", ");
     for reason in reasons {
-        assert!(drops.contains(reason), "and counted: {drops}");
+        assert!(drops.contains(reason), "counted: {drops}");
     }
 }

@@ -1,9 +1,11 @@
-//! What the socket's and the metrics' threads may know of the daemon.
+//! The state of the daemon that other threads show: `dpd status` and the metrics.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
 
 use super::history::History;
 use crate::bpf::reader::Reader;
@@ -15,11 +17,11 @@ use crate::model::status::{DaemonStatus, Drift, DriftCounts, Metric, RecentDrops
 use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
-pub struct Shared {
+pub struct DaemonState {
     started: Instant,
     config: String,
     bpf_root: PathBuf,
-    /// Events that were read.
+    /// Events read since the start.
     events: AtomicU64,
     facts: Mutex<Facts>,
     history: Mutex<History>,
@@ -28,15 +30,15 @@ pub struct Shared {
 struct Facts {
     applied: Instant,
     journal: JournalFlows,
-    /// Why the file is not applied; stays until it is.
+    /// Why the file is not applied; kept until it is.
     file_error: Option<String>,
-    /// Reloads that are done.
+    /// Reloads completed.
     reloads: u64,
     is_reloading: bool,
     reload_error: Option<String>,
     /// Why the host's last change was not followed.
     host_error: Option<String>,
-    waiting: Vec<String>,
+    pending: Vec<String>,
     warnings: Vec<String>,
     work: Work,
     server: Weak<Server>,
@@ -50,10 +52,10 @@ fn unix_seconds() -> f64 {
     now.unwrap_or_default().as_secs_f64()
 }
 
-impl Shared {
-    pub fn new(path: &Path, config: &Config) -> Shared {
+impl DaemonState {
+    pub fn new(path: &Path, config: &Config) -> DaemonState {
         let now = Instant::now();
-        Shared {
+        DaemonState {
             started: now,
             config: path.display().to_string(),
             bpf_root: config.daemon.bpf_root.clone(),
@@ -66,7 +68,7 @@ impl Shared {
                 is_reloading: false,
                 reload_error: None,
                 host_error: None,
-                waiting: Vec::new(),
+                pending: Vec::new(),
                 warnings: Vec::new(),
                 work: Work::default(),
                 server: Weak::new(),
@@ -85,8 +87,8 @@ impl Shared {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server asks us for our status, and we it and the log for what they lost.
-    pub fn serve(&self, server: &Arc<Server>, log: &Arc<FlowLog>) {
+    /// Includes the losses of these two. The server holds the state, so it is held weakly.
+    pub fn count_losses_of(&self, server: &Arc<Server>, log: &Arc<FlowLog>) {
         let mut facts = self.facts();
         facts.server = Arc::downgrade(server);
         facts.log = Some(log.clone());
@@ -107,7 +109,7 @@ impl Shared {
         self.facts().applied = Instant::now();
     }
 
-    /// The datapath was compared with what is wanted, and now is `live`.
+    /// The datapath was compared with the configuration, and is `live` now.
     pub fn compared(&self, took: Duration, live: Option<&State>) {
         let work = &mut self.facts().work;
         work.applies.add(took);
@@ -117,25 +119,24 @@ impl Shared {
         }
     }
 
-    /// What something else had done was undone.
-    pub fn undone(&self, drift: &[Drift]) {
+    pub fn repaired(&self, drift: &[Drift]) {
         let mut facts = self.facts();
         drift.iter().for_each(|drift| facts.drift.add(drift.kind));
     }
 
-    /// The file was not applied, and nothing was changed.
+    /// The file was not applied; nothing was changed.
     pub fn file_failed(&self, error: &str) {
         let mut facts = self.facts();
         facts.file_error = Some(error.to_owned());
         facts.work.reloads_failed += 1;
     }
 
-    /// The file is about to be read since somebody has asked for it.
+    /// A requested reload begins.
     pub fn reload_begins(&self) {
         self.facts().is_reloading = true;
     }
 
-    /// What came of it is said already.
+    /// After its result was noted by `follows` or `file_failed`.
     pub fn reload_ends(&self) {
         let mut facts = self.facts();
         facts.is_reloading = false;
@@ -143,14 +144,14 @@ impl Shared {
         facts.reloads += 1;
     }
 
-    /// Whether the host's interfaces could be followed.
+    /// Why the host's interfaces can't be followed; `None`: they are.
     pub fn host_failed(&self, error: Option<String>) {
         self.facts().host_error = error;
     }
 
-    pub fn host(&self, waiting: &[String], warnings: &[String]) {
+    pub fn host(&self, pending: &[String], warnings: &[String]) {
         let mut facts = self.facts();
-        facts.waiting = waiting.to_vec();
+        facts.pending = pending.to_vec();
         facts.warnings = warnings.to_vec();
     }
 
@@ -159,7 +160,7 @@ impl Shared {
         let work = &mut self.facts().work;
         work.sweeps.add(took);
         let mut counts = swept.counts;
-        // A walk while packets come may find some of what was pushed out before to be there: a counter never shrinks.
+        // The count is an estimate while packets arrive, and a counter never decreases.
         if let Some(last) = &work.sweep {
             counts.evicted = counts.evicted.max(last.counts.evicted);
         }
@@ -174,12 +175,20 @@ impl Shared {
         self.facts().work.sweeps_failed += 1;
     }
 
-    /// The counters of drops, as they are now.
-    pub fn sample(&self, drops: &[Metric]) {
-        self.history().sample(drops, Instant::now());
+    /// Adds the drop counters to the history.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn sample_drops(&self) -> Result<()> {
+        let drops = self.read_drops()?;
+        self.history().sample(&drops, Instant::now());
+        Ok(())
     }
 
-    /// An event was read.
+    fn read_drops(&self) -> Result<Vec<Metric>> {
+        Reader::open(&self.bpf_root)?.drops()
+    }
+
     pub fn count_event(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
     }
@@ -189,7 +198,7 @@ impl Shared {
         self.facts().journal
     }
 
-    /// What the daemon has done.
+    /// For the metrics.
     pub fn work(&self) -> Work {
         let facts = self.facts();
         Work {
@@ -204,10 +213,10 @@ impl Shared {
         }
     }
 
-    /// What was dropped lately; the kernel is asked for what has come since the last sample.
+    /// The drops of the last minute, those since the last sample included.
     fn recent_drops(&self) -> Option<RecentDrops> {
-        let drops = Reader::open(&self.bpf_root).and_then(|reader| reader.drops());
-        let drops = drops
+        let drops = self
+            .read_drops()
             .map_err(|error| log::debug!("status: {error:#}"))
             .ok()?;
         self.history().recent(&drops, Instant::now())
@@ -222,11 +231,11 @@ impl Shared {
             uptime_seconds: self.started.elapsed().as_secs(),
             config: self.config.clone(),
             last_error: facts.file_error.clone().or(facts.host_error.clone()),
-            reloads: Some(facts.reloads),
+            reloads: facts.reloads,
             is_reloading: facts.is_reloading,
             reload_error: facts.reload_error.clone(),
             applied_seconds_ago: facts.applied.elapsed().as_secs(),
-            waiting: facts.waiting.clone(),
+            pending: facts.pending.clone(),
             warnings: facts.warnings.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             recent_drops,

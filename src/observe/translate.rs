@@ -1,15 +1,16 @@
-//! From events to flows: numbers become names.
+//! From events to flows: the numbers of an event become names of its configuration's catalog.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::bpf::state::conntrack;
 use crate::bpf::state::events::Event;
 use crate::model::catalog::{Catalog, RuleInfo};
 use crate::model::drop_reason;
 use crate::model::flow::{Flow, FlowPeer};
 use crate::model::policy::{Direction, reserved};
 
-/// Turns the kernel's monotonic time into the time of day.
+/// Converts the kernel's monotonic time to wall-clock time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     wall: SystemTime,
@@ -17,11 +18,11 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Both clocks read together.
+    /// Both clocks, read together.
     pub fn read() -> Clock {
         Clock {
             wall: SystemTime::now(),
-            monotonic_ns: crate::bpf::state::conntrack::now_ns(),
+            monotonic_ns: conntrack::now_ns(),
         }
     }
 
@@ -38,13 +39,13 @@ impl Clock {
 
 /// The flow of an event, with the names of its configuration.
 pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
-    // Who sent it and who gets it: a backend shows as itself, both ways.
+    // The addresses at the two ends: a backend is shown by its own address in both directions.
     let (src, dst) = (event.src, event.new_dst);
     let is_translated = !event.reply && event.dst != dst;
     let orig_dst = is_translated.then_some((event.dst.ip(), event.dst.port()));
     let src_peer = peer(catalog, src.ip(), src.port(), event.src_identity);
     let dst_peer = peer(catalog, dst.ip(), dst.port(), event.dst_identity);
-    // Policy is asked about the connection: its egress is that of the side that began, also where a reply was dropped.
+    // Policy applies to the connection: egress is the policy of the side that opened it, also for a dropped reply.
     let subject = match (event.direction, event.reply) {
         (Direction::Egress, false) | (Direction::Ingress, true) => &src_peer,
         (Direction::Ingress, false) | (Direction::Egress, true) => &dst_peer,
@@ -88,19 +89,19 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
     }
 }
 
-/// The rule by which the packet was let through or refused. What passes both sides was let through by the one that it
-/// met last, or by the other where that one asks nothing; and a packet may be dropped for what no rule has to do with.
+/// The rule that allowed or denied the packet. Of a packet that both sides allow it is the rule of the side that was
+/// checked last, or of the other if that one has none. A drop for another reason than policy has no rule.
 fn deciding_rule<'a>(event: &Event, catalog: &'a Catalog) -> Option<&'a RuleInfo> {
-    let (met_last, other) = match event.direction {
+    let (last, first) = match event.direction {
         Direction::Egress => (event.egress_rule, event.ingress_rule),
         Direction::Ingress => (event.ingress_rule, event.egress_rule),
     };
     match event.reason {
         0 => catalog
             .rules
-            .get(&met_last)
-            .or_else(|| catalog.rules.get(&other)),
-        drop_reason::POLICY | drop_reason::POLICY_DENY => catalog.rules.get(&met_last),
+            .get(&last)
+            .or_else(|| catalog.rules.get(&first)),
+        drop_reason::POLICY | drop_reason::POLICY_DENY => catalog.rules.get(&last),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Whom a user means: the addresses behind a name, one of each kind that policy tells apart.
+//! Resolves the PEER of a command: the addresses behind a name, one of each kind that policy distinguishes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,32 +10,32 @@ use crate::model::policy::reserved;
 use crate::model::state::{AddressScope, IpcacheEntry, State};
 use crate::plan::ipcache;
 
-/// An address, and what the tables say of it.
+/// An address with its ipcache entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Party {
+pub struct Peer {
     pub address: IpAddr,
     pub entry: IpcacheEntry,
 }
 
-impl Party {
+impl Peer {
     pub fn is_workload(&self) -> bool {
         matches!(self.entry.scope, AddressScope::Endpoint { .. })
     }
 }
 
-/// Those that a text names: an address or prefix, `cidr:PREFIX`, `any`, `host`, `remote-node`, `world`,
+/// The peers that a text names: an address or prefix, `cidr:PREFIX`, `any`, `host`, `remote-node`, `world`,
 /// `label:KEY=VALUE`, an identity by name or number, or the interface of an endpoint; `identity:NAME` and
 /// `interface:NAME` where one name is both.
 ///
-/// Of addresses that no rule can tell apart the first stands for all.
+/// Of addresses that no rule can distinguish the first stands for all.
 ///
 /// # Errors
-/// If nobody has that name, both an identity and an interface have it, or no address is behind it now.
-pub fn find(state: &State, text: &str) -> Result<Vec<Party>> {
+/// If there is no such name, an identity and an interface have it, or it has no address now.
+pub fn find(state: &State, text: &str) -> Result<Vec<Peer>> {
     let areas = areas(state, text)?;
     let mut seen = BTreeSet::new();
-    let mut parties = Vec::new();
-    let mut is_waiting = false;
+    let mut peers = Vec::new();
+    let mut is_pending = false;
     for area in areas {
         let Some(address) = first_of_its_own(state, area) else {
             continue;
@@ -45,29 +45,29 @@ pub fn find(state: &State, text: &str) -> Result<Vec<Party>> {
         };
         let ifindex = match entry.scope {
             AddressScope::Pending => {
-                is_waiting = true;
+                is_pending = true;
                 continue;
             }
             AddressScope::Endpoint { ifindex } => ifindex,
             AddressScope::Host | AddressScope::Remote => 0,
         };
         if seen.insert((address.is_ipv6(), entry.identity, entry.class, ifindex)) {
-            parties.push(Party {
+            peers.push(Peer {
                 address,
                 entry: entry.clone(),
             });
         }
     }
-    if parties.is_empty() && is_waiting {
-        bail!("the interface of {text:?} is not there: until it is, its packets go nowhere");
+    if peers.is_empty() && is_pending {
+        bail!("the interface of {text:?} is pending: it does not exist yet");
     }
-    if parties.is_empty() {
-        bail!("{text:?} has no address here");
+    if peers.is_empty() {
+        bail!("{text:?} has no address on this host");
     }
-    Ok(parties)
+    Ok(peers)
 }
 
-/// Prefixes whose addresses are meant, each but for the longer ones in it.
+/// The named prefixes, each without the longer ones in it.
 fn areas(state: &State, text: &str) -> Result<Vec<IpNet>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(vec![address.to_canonical().into()]);
@@ -76,7 +76,7 @@ fn areas(state: &State, text: &str) -> Result<Vec<IpNet>> {
         let prefix = read_prefix(prefix);
         return Ok(within(
             state,
-            prefix.with_context(|| format!("{text:?} names no prefix"))?,
+            prefix.with_context(|| format!("{text:?} is not a prefix"))?,
         ));
     }
     if let Some(prefix) = read_prefix(text) {
@@ -144,28 +144,27 @@ fn named(state: &State, text: &str) -> Result<Vec<IpNet>> {
         Some((id, of_identity(state, id)))
     };
     if let Some(name) = text.strip_prefix("interface:") {
-        return interface(name).with_context(|| format!("no endpoint is behind {name:?}"));
+        return interface(name).with_context(|| format!("no endpoint has the interface {name:?}"));
     }
     if let Some(name) = text.strip_prefix("identity:") {
         let found = identity(name).map(|(_, areas)| areas);
-        return found.with_context(|| format!("there is no identity {name:?}"));
+        return found.with_context(|| format!("no identity is called {name:?}"));
     }
     match (interface(text), identity(text)) {
         (Some(areas), None) | (None, Some((_, areas))) => Ok(areas),
         (Some(areas), Some((id, _))) if catalog.endpoints[text].identity == id => Ok(areas),
         (Some(_), Some(_)) => {
             bail!(
-                "{text:?} is an identity and an interface: say identity:{text} or interface:{text}"
+                "{text:?} is an identity and an interface: give identity:{text} or interface:{text}"
             )
         }
         (None, None) => bail!(
-            "{text:?} is no address, identity or endpoint's interface: `dpd identity list` and `dpd endpoint list` show \
-             those that there are"
+            "{text:?} is no address, identity or endpoint's interface: see `dpd identity list` and `dpd endpoint list`"
         ),
     }
 }
 
-/// The first address of a prefix that no longer row holds.
+/// The first address of a prefix that is in no longer prefix of the ipcache.
 fn first_of_its_own(state: &State, area: IpNet) -> Option<IpAddr> {
     let mut address = area.network();
     while area.contains(&address) {

@@ -1,4 +1,4 @@
-//! The catalogs of the latest generations: an event is read with the names of the configuration that made it.
+//! The catalogs of the latest generations: an event is translated with the catalog of its own generation.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::model::catalog::Catalog;
 
-/// Events wait in the ring for a moment at most; more reloads than this don't fit into it.
-const KEPT: usize = 16;
-/// Nor do they wait for so long, those of drops that are held back for an interval neither. A catalog of ten thousand services
-/// takes some 30 MB.
-const KEPT_FOR: Duration = Duration::from_secs(10);
+/// Generations: no more are committed while an event is in the ring.
+const MAX: usize = 16;
+/// How long a replaced catalog is kept: longer than events are in the ring, and than drops are suppressed. A catalog of
+/// ten thousand services takes some 30 MB.
+const KEEP_TIME: Duration = Duration::from_secs(10);
 
 /// Catalogs by epoch, the latest last.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct CatalogHistory {
     catalogs: Mutex<VecDeque<Known>>,
 }
 
@@ -25,7 +25,7 @@ struct Known {
     added: Instant,
 }
 
-impl Names {
+impl CatalogHistory {
     pub fn add(&self, epoch: u64, catalog: Arc<Catalog>) {
         let mut catalogs = self.lock();
         catalogs.retain(|known| known.epoch != epoch);
@@ -34,7 +34,7 @@ impl Names {
             catalog,
             added: Instant::now(),
         });
-        while catalogs.len() > KEPT {
+        while catalogs.len() > MAX {
             catalogs.pop_front();
         }
     }
@@ -48,11 +48,11 @@ impl Names {
             .unwrap_or_default()
     }
 
-    /// Lets go of those that were replaced some time before `now`; answers whether there were any.
+    /// Drops those that were replaced [`KEEP_TIME`] before `now`; returns whether there were any.
     pub fn forget_old(&self, now: Instant) -> bool {
         let mut catalogs = self.lock();
         let known = catalogs.len();
-        let is_old = |next: &Known| now.saturating_duration_since(next.added) > KEPT_FOR;
+        let is_old = |next: &Known| now.saturating_duration_since(next.added) > KEEP_TIME;
         while catalogs.get(1).is_some_and(is_old) {
             catalogs.pop_front();
         }
@@ -76,43 +76,43 @@ mod tests {
     }
 
     #[test]
-    fn an_event_gets_the_names_of_its_own_epoch() {
-        let names = Names::default();
-        assert_eq!(names.of(1), Arc::default(), "nothing is known yet");
+    fn an_event_gets_the_catalog_of_its_own_epoch() {
+        let catalogs = CatalogHistory::default();
+        assert_eq!(catalogs.of(1), Arc::default(), "there is none yet");
         for epoch in 1..=20 {
-            names.add(epoch, catalog(&epoch.to_string()));
+            catalogs.add(epoch, catalog(&epoch.to_string()));
         }
         let rows = [
             ("the latest", 20, "20"),
             ("one before", 19, "19"),
-            ("one that was forgotten gets the nearest", 1, "5"),
-            ("one that is not announced yet", 21, "20"),
+            ("a dropped one gets the nearest", 1, "5"),
+            ("one that is not added yet", 21, "20"),
         ];
         for (what, epoch, expected) in rows {
-            assert_eq!(names.of(epoch).node, expected, "{what}");
+            assert_eq!(catalogs.of(epoch).node, expected, "{what}");
         }
     }
 
     #[test]
     fn only_the_latest_is_kept_for_long() {
-        let names = Names::default();
+        let catalogs = CatalogHistory::default();
         for epoch in 1..=3 {
-            names.add(epoch, catalog(&epoch.to_string()));
+            catalogs.add(epoch, catalog(&epoch.to_string()));
         }
         let now = Instant::now();
-        names.forget_old(now);
-        assert_eq!(names.of(1).node, "1", "an event may still wait for it");
-        names.forget_old(now + KEPT_FOR + Duration::from_secs(1));
-        assert_eq!(names.of(1).node, "3", "those that were replaced are gone");
-        names.forget_old(now + 100 * KEPT_FOR);
-        assert_eq!(names.of(3).node, "3", "the live one never goes");
+        catalogs.forget_old(now);
+        assert_eq!(catalogs.of(1).node, "1", "an event in the ring may need it");
+        catalogs.forget_old(now + KEEP_TIME + Duration::from_secs(1));
+        assert_eq!(catalogs.of(1).node, "3", "replaced ones are dropped");
+        catalogs.forget_old(now + 100 * KEEP_TIME);
+        assert_eq!(catalogs.of(3).node, "3", "the live one is kept");
     }
 
     #[test]
-    fn an_epoch_that_is_prepared_twice_has_the_later_names() {
-        let names = Names::default();
-        names.add(7, catalog("refused"));
-        names.add(7, catalog("applied"));
-        assert_eq!(names.of(7).node, "applied");
+    fn an_epoch_that_is_staged_twice_has_the_later_catalog() {
+        let catalogs = CatalogHistory::default();
+        catalogs.add(7, catalog("refused"));
+        catalogs.add(7, catalog("applied"));
+        assert_eq!(catalogs.of(7).node, "applied");
     }
 }

@@ -1,4 +1,4 @@
-//! The host's own traffic over an uplink, whatever dpd does meanwhile.
+//! The host's own traffic over an uplink, during changes and failures of dpd.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use crate::lab::{DEADLINE, Lab, eventually, text};
+use crate::lab::{DEADLINE, NetnsLab, eventually, text};
 
 /// Echoes one TCP connection in the world until it ends.
 fn echo(listener: TcpListener) {
@@ -16,19 +16,19 @@ fn echo(listener: TcpListener) {
     std::io::copy(&mut stream, &mut copy).expect("echo");
 }
 
-/// A round trip over a connection that stands: a lost segment shows in its count of retransmissions.
+/// A round trip over an open connection: a lost segment is counted as a retransmission.
 fn round_trip(stream: &mut TcpStream, lost: &mut Vec<String>) {
-    let mut answer = [0; 512];
+    let mut reply = [0; 512];
     let outcome = stream
         .write_all(&[7; 512])
-        .and_then(|()| stream.read_exact(&mut answer));
+        .and_then(|()| stream.read_exact(&mut reply));
     if let Err(error) = outcome {
         lost.push(format!("TCP: {error}"));
     }
 }
 
-/// The programs' tables of tail calls.
-fn chains(lab: &Lab) -> Vec<PathBuf> {
+/// The programs' tail call maps.
+fn chains(lab: &NetnsLab) -> Vec<PathBuf> {
     let loads = fs::read_dir(lab.bpf_root()).expect("the pins").flatten();
     loads
         .filter_map(|layout| fs::read_dir(layout.path().join("load")).ok())
@@ -38,8 +38,8 @@ fn chains(lab: &Lab) -> Vec<PathBuf> {
 }
 
 #[test]
-fn nothing_of_the_hosts_own_is_lost() {
-    let (a, _b) = Lab::hosts_laid(1500);
+fn no_packet_of_the_host_is_lost() {
+    let (a, _b) = NetnsLab::hosts_laid(1500);
     let listeners = ["203.0.113.9:22", "[2001:db8:3::9]:22"]
         .map(|address| a.within("world", || TcpListener::bind(address).expect("listen")));
     let servers = listeners.map(|listener| thread::spawn(move || echo(listener)));
@@ -56,7 +56,7 @@ fn nothing_of_the_hosts_own_is_lost() {
         ("world", "ping -n -q -c 1 -W 5 2001:db8:1::1"),
         ("node-a", "ping -n -q -c 1 -W 5 203.0.113.9"),
         ("node-a", "ping -n -q -c 1 -W 5 -s 4000 2001:db8:3::9"),
-        // With no neighbour known, ARP and neighbour discovery come first.
+        // Without neighbour entries, ARP and neighbour discovery come first.
         (
             "node-a",
             "ip neigh flush dev uplink0; ping -n -q -c 1 -W 5 192.0.2.254",
@@ -91,7 +91,7 @@ fn nothing_of_the_hosts_own_is_lost() {
                 if now >= enough { Ok(()) } else { Err(now) }
             });
         };
-        // A panic here must end the talking too, or the test would hang.
+        // A panic here must end the traffic too, or the test would hang.
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             more("without dpd");
             a.start();
@@ -101,10 +101,10 @@ fn nothing_of_the_hosts_own_is_lost() {
                 "[prefilter.abusers]\ndeny = [\"198.51.100.66\"]\n",
             );
             more("with a prefilter");
-            a.apply("prefilter", "# nobody\n");
+            a.apply("prefilter", "# empty\n");
             more("without one again");
             a.stop();
-            more("without its daemon");
+            more("with its daemon stopped");
             a.start();
             a.kill();
             more("with its daemon killed");
@@ -117,29 +117,29 @@ fn nothing_of_the_hosts_own_is_lost() {
                     &format!("bpftool map delete pinned {chain} key {slot} 0 0 0"),
                 );
             }
-            a.ask("client", "10.32.0.10")
+            a.dig("client", "10.32.0.10")
                 .expect_err("the chain is broken");
             more("with the chain emptied");
-            let told = a.drops().join(", ");
-            assert!(told.contains("missed tail call"), "{told}");
+            let observed = a.drops().join(", ");
+            assert!(observed.contains("missed tail call"), "{observed}");
             a.start();
-            eventually("a new daemon mends it", || a.ask("client", "10.32.0.10"));
-            more("with the chain mended");
+            eventually("a new daemon repairs it", || a.dig("client", "10.32.0.10"));
+            more("with the chain repaired");
             a.stop();
             a.dpd("cleanup");
-            more("with dpd gone");
+            more("after a cleanup");
         }));
         end.store(true, Ordering::Relaxed);
-        let lost = talking.join().expect("the talking thread");
+        let lost = talking.join().expect("the traffic's thread");
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
         assert_eq!(lost, Vec::<String>::new(), "of {rounds:?} rounds");
     });
-    let told = a.ok("node-a", "ss -Htin 'dport = :22'");
+    let observed = a.ok("node-a", "ss -Htin 'dport = :22'");
     assert!(
-        !told.contains("retrans:"),
-        "no segment was sent twice: {told}"
+        !observed.contains("retrans:"),
+        "no segment was retransmitted: {observed}"
     );
     drop(streams);
     for server in servers {
