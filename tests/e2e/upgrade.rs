@@ -15,15 +15,16 @@ use crate::lab::{NetnsLab, eventually};
 use crate::load::{ECHO, under_load};
 use crate::web;
 
-/// A daemon of the previous version: it makes the datapath match the file, and exits.
+/// A daemon of another layout: it makes the datapath match the file, and is gone. Earlier versions are refused, so it has our
+/// number.
 fn previous_daemon(lab: &NetnsLab, release: ProgramImage<'static>) {
     let config = dpd::config::load(&lab.config())
         .expect("a good file")
         .config;
     lab.within("node", || {
-        let mut former = Reconciler::start_as(&config, attach::probe(), release).expect("start");
-        let world = dpd::net::snapshot().expect("take a snapshot of the host");
-        former
+        let mut previous = Reconciler::start_as(&config, attach::probe(), release).expect("start");
+        let world = dpd::net::snapshot().expect("look at the interfaces");
+        previous
             .apply(&config, &world, |_, _| {})
             .expect("apply the configuration");
     });
@@ -94,7 +95,7 @@ fn traffic_is_not_affected_by_an_upgrade_a_crash_or_a_restart() {
         let first = connection(&lab, load.stream);
         assert!(
             packets(&first) > 5,
-            "counters of the previous version are kept: {first}"
+            "what the previous one counted is kept: {first}"
         );
         let services = lab.dpd("service list");
 
