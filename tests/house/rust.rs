@@ -54,33 +54,6 @@ const BPF_ROOMS: [&str; 9] = [
     "abi", "image", "sys", "attach", "tables", "state", "takeover", "load", "reader",
 ];
 
-/// The files that a file of `src/bpf` uses: by `crate::bpf::room::file`, or by `super::file` within a room.
-fn uses_in_bpf(text: &source::Text) -> Vec<(String, Option<String>)> {
-    let mut used = Vec::new();
-    let code: String = text.code().map(|(_, line)| format!("{line}\n")).collect();
-    for statement in code.split("use ").skip(1) {
-        let statement = statement.split(';').next().unwrap_or_default();
-        let (path, is_here) = match statement.strip_prefix("crate::bpf::") {
-            Some(path) => (path, false),
-            None => match statement.strip_prefix("super::") {
-                Some(path) => (path, true),
-                None => continue,
-            },
-        };
-        let names: Vec<&str> = path
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .collect();
-        let names = names.iter().filter(|name| !name.is_empty());
-        let mut names = names.map(|name| (*name).to_owned());
-        if is_here {
-            used.extend(names.map(|name| (String::new(), Some(name))));
-        } else if let Some(room) = names.next() {
-            used.push((room, None));
-        }
-    }
-    used
-}
-
 #[test]
 fn a_room_of_bpf_uses_those_below_it() {
     let order = |room: &str| BPF_ROOMS.iter().position(|known| *known == room);
@@ -93,33 +66,19 @@ fn a_room_of_bpf_uses_those_below_it() {
             assert_eq!(room, "mod", "{} has no place among the rooms", text.path);
             continue;
         };
-        for (used, _) in uses_in_bpf(text) {
-            if order(&used).is_some_and(|used| used > own) {
-                breaches.push(format!("{} uses {used}", text.path));
+        for (number, line) in text.code() {
+            for used in line.split("crate::bpf::").skip(1) {
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next();
+                let used = used.unwrap_or_default();
+                if order(used).is_none_or(|used| used > own) {
+                    breaches.push(format!("{}:{number}: {room} uses {used}", text.path));
+                }
             }
         }
     }
     keep("src/bpf: a room uses those below it", breaches);
-}
-
-#[test]
-fn no_two_files_of_a_room_of_bpf_use_each_other() {
-    let mut uses = Vec::new();
-    for text in below("src/bpf/", ".rs") {
-        let (folder, name) = text.path.rsplit_once('/').unwrap_or_default();
-        let name = name.trim_end_matches(".rs").to_owned();
-        for (_, used) in uses_in_bpf(text) {
-            let used = used.filter(|used| *used != name && name != "mod");
-            uses.extend(used.map(|used| (folder.to_owned(), name.clone(), used)));
-        }
-    }
-    assert!(uses.len() > 50, "the uses within rooms are found");
-    let is_mutual = |(folder, a, b): &&(String, String, String)| {
-        uses.contains(&(folder.clone(), b.clone(), a.clone()))
-    };
-    let breaches = uses.iter().filter(is_mutual);
-    let breaches = breaches.map(|(folder, a, b)| format!("{folder}: {a} and {b}"));
-    keep("no circle of two files", breaches.collect());
 }
 
 /// Words that only some places may say.

@@ -201,7 +201,7 @@ fn another_tools_xdp_program_is_kept_and_reported() {
         "prefilter",
         "[prefilter.abusers]\ndeny = [\"203.0.113.0/24\"]\n",
     );
-    let words = "the XDP program dpd_xdp_entry of somebody else is there";
+    let words = "another tool's XDP program dpd_xdp_entry is attached";
     let warnings = a.json("status")["warnings"].to_string();
     assert!(warnings.contains(words), "{warnings}");
     let logged = || a.log().lines().filter(|line| line.contains(words)).count();
