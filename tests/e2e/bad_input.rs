@@ -61,7 +61,7 @@ fn each_bad_start_has_a_clear_message() {
         (
             "a file that may not be read",
             format!("{unprivileged} {dpd} --config {secret} run"),
-            "may not be read by this user",
+            "this user may not read the file",
         ),
         (
             "no TOML",
