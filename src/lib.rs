@@ -1,4 +1,4 @@
-//! dpd: Cilium's eBPF datapath for bare-metal Linux hosts, from one file.
+//! dpd: a Cilium-style eBPF datapath for bare-metal Linux hosts, from one file.
 //!
 //! The layers, from the bottom: `model` (plain data), `config` and `plan` (pure), `bpf` and `net` (the kernel),
 //! `reconcile` (makes the kernel equal to the plan), `daemon` and `cli`.

@@ -24,7 +24,7 @@ use crate::logging;
 use node::Node;
 use output::Listing;
 
-/// Cilium's eBPF datapath for bare-metal hosts, from one file.
+/// A Cilium-style eBPF datapath for bare-metal hosts, from one file.
 #[derive(Debug, Parser)]
 #[command(name = "dpd", version, arg_required_else_help = true)]
 pub struct Cli {
