@@ -119,6 +119,12 @@ pub fn find_live(root: &Path) -> Option<Pins> {
     live.map(|(_, pins)| pins)
 }
 
+/// The directory of the live datapath, if it is of another version.
+pub fn find_other_version(root: &Path) -> Option<String> {
+    let other = find_live(root).filter(|live| live.number() != Pins::new(root).number());
+    other.map(|live| live.name())
+}
+
 /// The pins that readers of this version open: those that are live, or will be.
 pub fn readable(root: &Path) -> Pins {
     let own = Pins::new(root);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::bpf::takeover::datapath_dir;
 use crate::cli::node::Node;
 use crate::cli::output::span;
 use crate::model::status::DaemonStatus;
@@ -32,6 +33,9 @@ pub(super) struct ConfigStatus {
     /// There is a live generation, and its revision can't be read.
     #[serde(skip)]
     pub is_unreadable: bool,
+    /// The live datapath is another version's, which this one can't read: its directory.
+    #[serde(skip)]
+    pub other_version: Option<String>,
 }
 
 impl Daemon {
@@ -60,7 +64,7 @@ impl Daemon {
         }
     }
 
-    pub fn text(&self, has_datapath: bool) -> String {
+    pub fn text(&self, config: &ConfigStatus) -> String {
         match (self.pid, &self.version, self.uptime_seconds) {
             (Some(pid), Some(version), Some(uptime)) => {
                 let uptime = ago(uptime);
@@ -68,10 +72,13 @@ impl Daemon {
             }
             _ => {
                 let error = self.error.as_deref().unwrap_or("unknown reason");
-                let rest = match (self.state, has_datapath) {
-                    ("down", true) => "; the datapath still works",
-                    ("down", false) => "; there is no datapath either",
-                    _ => "",
+                let rest = match (&config.revision, &config.other_version) {
+                    _ if self.state != "down" => String::new(),
+                    (Some(_), _) => "; the datapath still works".to_owned(),
+                    (None, Some(other)) => format!(
+                        "; the datapath of another version of dpd ({other}) still works, which this one can't read"
+                    ),
+                    (None, None) => "; there is no datapath either".to_owned(),
                 };
                 format!("{} ({error}){rest}", self.state)
             }
@@ -88,6 +95,7 @@ impl ConfigStatus {
             applied_seconds_ago: None,
             last_error: None,
             is_unreadable: false,
+            other_version: datapath_dir::find_other_version(&node.bpf_root),
         }
     }
 

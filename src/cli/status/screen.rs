@@ -35,8 +35,7 @@ pub(super) fn screen(status: &Status) -> String {
 }
 
 fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
-    let has_datapath = status.config.revision.is_some();
-    writeln!(out, "daemon:     {}", status.daemon.text(has_datapath))?;
+    writeln!(out, "daemon:     {}", status.daemon.text(&status.config))?;
     writeln!(out, "config:     {}", status.config.text())?;
     if let Some(error) = &status.config.last_error {
         writeln!(out, "last error: {}", indent(error))?;

@@ -295,6 +295,15 @@ fn first_lines_of_bad_states() {
             "daemon:     down (no daemon listens at /run/dpd/dpd.sock: entity not found); there is no datapath either",
         ),
         (
+            "the datapath of another version",
+            {
+                let mut status = Status::new(&node(), no_daemon(), no_datapath());
+                status.config.other_version = Some("abi-3".to_owned());
+                status
+            },
+            "daemon:     down (no daemon listens at /run/dpd/dpd.sock: entity not found); the datapath of another version of dpd (abi-3) still works, which this one can't read",
+        ),
+        (
             "the daemon hangs",
             with_datapath(hung()),
             "daemon:     unreachable (the daemon at /run/dpd/dpd.sock does not reply)",
