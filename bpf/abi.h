@@ -122,6 +122,8 @@ enum reason {
 	REASON_NO_SOURCE_PORT = 224,
 	REASON_CONNECTION_LIMIT = 225,
 	REASON_MULTICAST = 226,
+	REASON_SOURCE_ROUTE = 229,
+	REASON_ICMP_UNRELATED = 231, /* neither echo nor about a connection that its sender can have seen */
 };
 
 /* The steps of the chain: their indices in dpd_calls. */
@@ -307,6 +309,8 @@ enum ct_state {
 	CT_REPLIED = 1, /* UDP: one question, one answer */
 	CT_ESTABLISHED = 2,
 	CT_CLOSING = 3,
+	CT_REFUSED =
+		4, /* policy allows it no more: its packets drop until a new verdict allows it, or a SYN ends it */
 };
 
 enum ct_flags {
@@ -314,6 +318,12 @@ enum ct_flags {
 	CT_TRANSLATE = 2, /* addresses or ports change */
 	CT_FIN_OWN = 4, /* a FIN was seen in this direction */
 	CT_FIN_REVERSE = 8, /* and in the other */
+	CT_SLOW = 16, /* its packets take the slow path: they may change the connection */
+	CT_ASSURED = 32, /* it was established once, and lies in its protocol's table */
+	CT_MIDSTREAM = 64, /* TCP taken up in the middle: who opened it is a guess */
+	CT_TCP_NUMBERS = 128, /* tcp_start, tcp_end and tcp_ack are known */
+	CT_REFUSED_EGRESS =
+		256, /* refused by the egress policy of its sender; else by the receiver's ingress */
 };
 
 /*
@@ -333,11 +343,14 @@ struct ct_entry {
 	__u8 src_mac[6];
 	__u8 delivery; /* enum delivery */
 	__u8 state; /* enum ct_state */
-	__u8 flags; /* enum ct_flags */
 	__u8 tcp_flags; /* all that were seen in this direction */
 	__u8 origin; /* enum party: who sends its packets */
 	__u8 target; /* enum party: who receives them */
-	__u8 pad[6];
+	__u8 refused_reason; /* enum reason, where state is CT_REFUSED */
+	__u16 flags; /* enum ct_flags */
+	__u32 tcp_start; /* sequence number of this direction's first segment */
+	__u32 tcp_end; /* the end of what it has sent: highest sequence number and length */
+	__u32 tcp_ack; /* its last acknowledgement number */
 	__u32 address_csum_delta; /* one's complement difference that translation makes in addresses */
 	__u32 port_csum_delta; /* and in ports */
 	struct flow_tuple translated; /* what NAT makes of the tuple */
@@ -356,13 +369,15 @@ struct fragment_key {
 	struct address source;
 	struct address destination;
 	__u32 id;
-	__u8 protocol;
+	__u8 protocol; /* IPv4; 0 for IPv6, where addresses and id suffice (RFC 8200, 4.5) */
 	__u8 pad[3];
 };
 
 struct fragment {
 	__be16 source_port;
 	__be16 destination_port;
+	__u8 protocol; /* of the first fragment: later ones may claim another (RFC 8200, 4.5) */
+	__u8 pad[3];
 };
 
 struct packet_count {

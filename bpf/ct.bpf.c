@@ -7,6 +7,7 @@
  *	none -> a backend, a free reply tuple, and tail_policy
  */
 #include "lib/feature/ct_create.h"
+#include "lib/feature/policy_verdict.h"
 #include "lib/mechanism/chain.h"
 
 /* What policy looks at: client and backend, whichever of them sent this packet. */
@@ -30,23 +31,61 @@ static __always_inline void set_original(struct packet *packet)
 		original->destination_port = 0;
 }
 
+/*
+ * Sources that no new connection has. Replies to a frontend's address would be taken for the service's: so it is no source,
+ * except for what the host itself sends from an address of its own, by a port that is no frontend's. Who sends to itself
+ * through no service has forged a source.
+ */
+static __always_inline __must_check int check_source(const struct packet *packet)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	struct flow_tuple replies = flow_tuple_reverse(tuple);
+
+	if (address_equals(&tuple->source, &tuple->destination) && !packet->lb.service.id)
+		return -REASON_INVALID_SOURCE;
+	if (packet->hook.sender == PARTY_ENDPOINT)
+		return 0; /* admission has seen that the address is its own */
+
+	const struct service *service = service_find(packet->generation_slot, &replies);
+
+	if (!service)
+		return 0;
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &tuple->source);
+	int is_hosts_own = packet->is_from_host_stack && owner && owner->scope == SCOPE_HOST;
+
+	return is_hosts_own && !service->id ? 0 : -REASON_INVALID_SOURCE;
+}
+
+/* ICMP but for echo belongs to connections; errors have their own step. */
+static __always_inline int is_icmp_unrelated(const struct packet *packet)
+{
+	return packet_is_icmp(packet) && packet->headers.fragment != FRAGMENT_LATER &&
+	       !icmp_is_echo(packet->headers.family, packet->headers.icmp_type);
+}
+
 /* A new connection; nothing is inserted before policy has allowed it. */
 static __noinline __must_check int ct_new(struct packet *packet, const struct settings *settings)
 {
+	int result = check_source(packet);
+
+	if (result)
+		return result;
 	if (packet->lb.error) {
 		packet->response.kind = RESPONSE_PORT_UNREACHABLE;
 		packet->ct.entry.service = packet->lb.service.id;
 		return packet->lb.error;
 	}
+	if (is_icmp_unrelated(packet))
+		return -REASON_ICMP_UNRELATED;
 	if (settings->strict && packet->headers.tuple.protocol == IPPROTO_TCP &&
-	    (packet->headers.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	    (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return -REASON_TCP_WITHOUT_SYN;
 	if (settings->connections_per_endpoint && packet->hook.sender == PARTY_ENDPOINT &&
 	    conn_usage_is_exhausted(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
 		return -REASON_CONNECTION_LIMIT;
 
-	int result = ct_choose_translation(packet);
-
+	result = ct_choose_translation(packet);
 	set_original(packet);
 	return result;
 }
@@ -75,27 +114,54 @@ static __always_inline int ct_backend_is_valid(const struct packet *packet)
 	return backend->state != BACKEND_MAINTENANCE || tuple->protocol == IPPROTO_TCP;
 }
 
+static __always_inline int is_syn(const struct packet *packet)
+{
+	return (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+}
+
 /* Whether the entry is not this packet's: it has expired, or a SYN opens a new connection in its place. */
 static __always_inline int ct_is_over(const struct packet *packet, const struct ct_entry *entry,
 				      const struct settings *settings)
 {
-	if ((packet->headers.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && entry->state == CT_CLOSING)
+	if (is_syn(packet) && (entry->state == CT_CLOSING || entry->state == CT_REFUSED))
 		return 1;
 	return ct_pair_is_expired(entry, &packet->headers.tuple, packet->now_ns, settings);
 }
 
-/* The connection's backend is gone: a UDP client gets another one, a TCP peer a reset at once. */
+/*
+ * The connection's backend is gone. A UDP client's next question and a SYN get another one, any other TCP segment gets a
+ * reset at once; a UDP answer that was under way arrives if policy allows it.
+ */
 static __noinline __must_check int backend_gone(struct packet *packet, const struct settings *settings)
 {
+	int is_tcp = packet->headers.tuple.protocol == IPPROTO_TCP;
 	int reply = packet->ct.entry.flags & CT_REPLY;
 
+	if (reply && !is_tcp) {
+		set_original(packet);
+		return 0;
+	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
-	if (packet->headers.tuple.protocol == IPPROTO_TCP)
+	if (is_tcp && (reply || !is_syn(packet))) {
 		packet->response.kind = RESPONSE_RESET;
-	if (packet->headers.tuple.protocol == IPPROTO_TCP || reply)
 		return -REASON_NO_BACKEND;
+	}
 	__builtin_memset(&packet->ct, 0, sizeof(packet->ct));
 	return ct_new(packet, settings);
+}
+
+/* A packet of a refused connection: it keeps both entries for their lifetime. */
+static __noinline __must_check int drop_refused(struct packet *packet, struct ct_entry *entry)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+	struct ct_entry *reverse = ct_find(&key);
+
+	entry->last_seen_ns = packet->now_ns;
+	if (reverse && ct_is_reverse(reverse, &packet->headers.tuple))
+		reverse->last_seen_ns = packet->now_ns;
+	packet->direction = entry->flags & CT_REFUSED_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
+	policy_count_denied(packet);
+	return -(int)entry->refused_reason;
 }
 
 static __always_inline __must_check int ct_lookup(struct packet *packet, const struct settings *settings)
@@ -119,7 +185,7 @@ static __always_inline __must_check int ct_lookup(struct packet *packet, const s
 	packet->ct.is_current = packet->ct.entry.epoch == packet->epoch &&
 				ct_arrives_as_expected(&packet->ct.entry, &packet->hook, packet->ifindex);
 	if (packet->ct.is_current)
-		return 0;
+		return entry->state == CT_REFUSED ? drop_refused(packet, entry) : 0;
 	if (!ct_backend_is_valid(packet))
 		return backend_gone(packet, settings);
 	set_original(packet);

@@ -37,7 +37,10 @@ static __always_inline __must_check int insert(struct packet *packet, const stru
 	entry->packets = 1;
 	entry->bytes = packet->headers.length;
 	entry->state = CT_UNREPLIED;
-	(void)ct_note_tcp_flags(entry, packet->headers.tcp_flags, 1);
+	if (packet->headers.tuple.protocol == IPPROTO_TCP) {
+		entry->flags |= packet->headers.tcp.flags & TCP_SYN ? CT_SLOW : CT_SLOW | CT_MIDSTREAM;
+		(void)ct_update_tcp(entry, 0, &packet->headers.tcp);
+	}
 	return ct_insert_pair(packet);
 }
 
@@ -70,6 +73,8 @@ __weak __noinline int count_rules(void)
 static __always_inline int renew(struct packet *packet, const struct settings *settings)
 {
 	if (!packet->ct.is_current) {
+		if (packet->ct.entry.state == CT_REFUSED)
+			ct_revive(&packet->ct.entry);
 		if (ct_store_verdict(packet))
 			return 1; /* evicted a moment ago; the next packet opens the connection again */
 		count_rules();
@@ -80,15 +85,15 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 	if (!entry)
 		return 1; /* the same */
 
-	int is_fresh =
-		ct_update_pair(entry, &packet->headers.tuple, packet->headers.tcp_flags, packet->now_ns);
-	int is_due = event_is_due(entry, settings, packet->now_ns, is_fresh || packet->policy.audit_reason);
+	int update = ct_update_pair(entry, &packet->headers.tuple, &packet->headers.tcp, packet->now_ns);
+	int is_due = event_is_due(entry, settings, packet->now_ns,
+				  update & CT_UPDATE_FRESH || packet->policy.audit_reason);
 
 	ct_schedule_update(entry, settings, packet->now_ns, packet->now_jiffies);
 	packet->ct.entry.state = entry->state;
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->headers.length);
-	if (packet->ct.unreplied && entry->flags & CT_REPLY)
+	if (packet->ct.unreplied && (update & CT_UPDATE_ASSURED || entry->flags & CT_ASSURED))
 		ct_promote(packet, entry);
 	return is_due;
 }

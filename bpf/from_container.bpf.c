@@ -12,13 +12,14 @@
 #include "lib/feature/takeover.h"
 #include "lib/feature/unmanaged.h"
 #include "lib/mechanism/chain.h"
+#include "lib/mechanism/vlan.h"
 
 /* From a workload only IPv4, IPv6 and ARP, and none of them in a VLAN. */
 static __always_inline __must_check int check_ethertype(struct __sk_buff *skb)
 {
 	__u16 ethertype = bpf_ntohs(skb->protocol);
 
-	if (skb->vlan_present || ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD)
+	if (vlan_is_tagged(skb))
 		return -REASON_VLAN;
 	if (ethertype == ETH_P_IP || ethertype == ETH_P_IPV6 || ethertype == ETH_P_ARP)
 		return 0;
@@ -59,6 +60,11 @@ int dpd_from_container(struct __sk_buff *skb)
 		packet->sender_counters = endpoint->counters_index;
 	} else if (is_unmanaged(packet->ifindex, epoch)) {
 		return HOOK_NEXT;
+	}
+	if (unlikely(vlan_is_tagged(skb))) {
+		vlan_untag_priority(skb);
+		packet->frame_length = skb->len - ETH_HLEN;
+		packet->headers.length = packet->frame_length;
 	}
 	if (!result)
 		result = check_ethertype(skb);

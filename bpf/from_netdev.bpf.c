@@ -10,6 +10,7 @@
 #include "lib/feature/fastpath.h"
 #include "lib/feature/takeover.h"
 #include "lib/mechanism/chain.h"
+#include "lib/mechanism/vlan.h"
 
 /* Whether the packet is for a workload of this host, by its fixed header. */
 static __always_inline int is_to_workload(struct __sk_buff *skb, __u32 slot)
@@ -38,9 +39,13 @@ static __always_inline int is_to_workload(struct __sk_buff *skb, __u32 slot)
  * IP that was sent to this interface. What was sent to another host (a switch floods, a sniffer is at work) or to the whole
  * link is not forwarded, and a VLAN's packets belong to the VLAN's own interface.
  */
-static __always_inline int is_ip_to_us(const struct __sk_buff *skb)
+static __always_inline int is_ip_to_us(struct __sk_buff *skb)
 {
-	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+	if (skb->pkt_type != PACKET_HOST)
+		return 0;
+	if (unlikely(vlan_is_tagged(skb)))
+		vlan_untag_priority(skb);
+	if (skb->vlan_present)
 		return 0;
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }

@@ -4,6 +4,55 @@
 #include "lib/feature/takeover.h"
 #include "lib/mechanism/chain.h"
 
+/* RFC 791, 3.1 */
+enum {
+	IP_OPTION_END = 0,
+	IP_OPTION_NOP = 1,
+	IP_OPTION_LSRR = 131,
+	IP_OPTION_SSRR = 137,
+	IP_OPTIONS_MAX = 40,
+};
+
+/* What an option is: its length, or one of these. */
+enum {
+	IP_OPTION_NONE = 0, /* there are no more that the kernel would read */
+	IP_OPTION_ROUTE = 256,
+};
+
+/* Reads the option at an offset. Global: it is verified once, not once for each option before it. */
+__weak __noinline int ip_option_read(struct __sk_buff *skb, __u32 offset)
+{
+	__u8 option[2] = {};
+
+	if (bpf_skb_load_bytes(skb, offset, option, sizeof(option)))
+		return IP_OPTION_NONE;
+	if (option[0] == IP_OPTION_LSRR || option[0] == IP_OPTION_SSRR)
+		return IP_OPTION_ROUTE;
+	if (option[0] == IP_OPTION_NOP)
+		return 1;
+	return option[0] == IP_OPTION_END || option[1] < 2 ? IP_OPTION_NONE : option[1];
+}
+
+/* Whether the header has a source route; `length` is that of its options. */
+static __noinline int has_source_route(struct __sk_buff *skb, __u32 length)
+{
+	__u32 at = 0;
+
+	for (int i = 0; i < IP_OPTIONS_MAX; i++) {
+		if (at >= length)
+			return 0;
+
+		int option = ip_option_read(skb, ETH_HLEN + sizeof(struct iphdr) + at);
+
+		if (option == IP_OPTION_ROUTE)
+			return 1;
+		if (option == IP_OPTION_NONE)
+			return 0;
+		at += option;
+	}
+	return 0;
+}
+
 static __always_inline __must_check int parse(struct __sk_buff *skb, struct packet *packet)
 {
 	struct iphdr ip;
@@ -18,6 +67,9 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 		total = packet->frame_length; /* more than 64 KiB before segmentation: IPv4 BIG TCP */
 	if (ip.version != 4 || header < sizeof(ip) || total < header || total > packet->frame_length)
 		return -REASON_INVALID_PACKET;
+	if (header > sizeof(ip) && packet->hook.sender == PARTY_ENDPOINT &&
+	    has_source_route(skb, header - sizeof(ip)))
+		return -REASON_SOURCE_ROUTE;
 	packet->headers.family = 4;
 	packet->headers.length = total;
 	packet->headers.transport = ETH_HLEN + header;

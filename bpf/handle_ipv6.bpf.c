@@ -32,6 +32,8 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 
 	if (result)
 		return result;
+	if (walk.is_source_routed && packet->hook.sender == PARTY_ENDPOINT)
+		return -REASON_SOURCE_ROUTE;
 	if (walk.offset > ETH_HLEN + total)
 		return -REASON_INVALID_PACKET;
 	packet->headers.transport = walk.offset;

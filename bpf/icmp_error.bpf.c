@@ -7,7 +7,7 @@
  *	reversed: a key of the tables		backend -> client, translated to frontend -> client
  *	so it was sent as			client -> frontend
  *
- * An error that quotes no connection of ours is an ICMP packet like any other.
+ * An error that quotes no connection, or one whose packets its sender can't have seen, drops.
  */
 #include "lib/feature/ct_commit.h"
 #include "lib/feature/delivery.h"
@@ -50,6 +50,22 @@ static __always_inline int is_credible(const struct packet *packet, const struct
 {
 	return address_equals(&packet->headers.tuple.destination, &key->destination) &&
 	       ct_arrives_as_expected(of, &packet->hook, packet->ifindex);
+}
+
+/* Whether the quoted TCP segment is one that its sender still waits for, as the kernel will ask (tcp_v4_err). */
+static __always_inline int is_in_window(const struct ct_entry *of, const struct inner_packet *inner,
+					const struct flow_tuple *sent)
+{
+	const struct ct_entry *sender;
+	__u32 first;
+
+	if (sent->protocol != IPPROTO_TCP)
+		return 1;
+	sender = ct_find(sent);
+	if (!sender || !(sender->flags & CT_TCP_NUMBERS))
+		return 1; /* nothing to compare with */
+	first = of->tcp_flags & TCP_ACK ? of->tcp_ack : sender->tcp_start;
+	return inner->tcp_seq - first <= sender->tcp_end - first;
 }
 
 /* The verdict on the connection, where its own is of an older configuration. */
@@ -120,8 +136,10 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	const struct settings *settings = settings_find(packet->epoch);
 	struct inner_packet inner = {};
 
-	if (!settings || !inner_read(skb, packet, &inner))
-		return ACTION_CONTINUE;
+	if (!settings)
+		return -REASON_NO_CONFIGURATION;
+	if (!inner_read(skb, packet, &inner))
+		return -REASON_ICMP_UNRELATED;
 
 	struct flow_tuple key = flow_tuple_reverse(&inner.tuple);
 	struct ct_entry *of = ct_find(&key);
@@ -129,7 +147,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	if (!of)
 		takeover_flow(skb, packet, &key);
 	if (!of || !is_credible(packet, of, &key) || ct_pair_is_expired(of, &key, packet->now_ns, settings))
-		return ACTION_CONTINUE;
+		return -REASON_ICMP_UNRELATED;
 	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
 	struct flow_tuple sent = ct_reverse_key(of);
@@ -151,5 +169,5 @@ int tail_icmp_error(struct __sk_buff *skb)
 
 	int result = translate(skb, packet);
 
-	return step_finish(skb, packet, result, packet->hook.first_step);
+	return step_finish(skb, packet, result, STEP_COUNT);
 }

@@ -9,6 +9,7 @@
 #include "lib/feature/prefilter.h"
 #include "lib/mechanism/event.h"
 #include "lib/mechanism/parse.h"
+#include "lib/mechanism/vlan.h"
 
 /* What a frame turns out to be. */
 enum xdp_packet_kind {
@@ -55,12 +56,27 @@ static __always_inline enum xdp_packet_kind xdp_packet_parse(struct xdp_md *xdp,
 	const struct ethhdr *eth = (void *)data;
 	__u64 available = bpf_xdp_get_buff_len(xdp) - sizeof(*eth);
 
-	if ((void *)(eth + 1) > (void *)end)
+	const void *network = eth + 1;
+	__be16 ethertype;
+
+	if (network > (void *)end)
 		return XDP_PACKET_MALFORMED;
-	if (eth->h_proto == bpf_htons(ETH_P_IP))
-		return xdp_packet_parse_ipv4((void *)(eth + 1), end, available, packet);
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
-		return xdp_packet_parse_ipv6((void *)(eth + 1), end, available, packet);
+	ethertype = eth->h_proto;
+	for (int i = 0; i < VLAN_TAGS_MAX && is_vlan_ethertype(ethertype); i++) {
+		const struct vlan_tag *tag = network;
+
+		if ((void *)(tag + 1) > (void *)end)
+			return XDP_PACKET_MALFORMED;
+		if (bpf_ntohs(tag->tci) & VLAN_ID_MASK)
+			return XDP_PACKET_OTHER; /* of the VLAN's own interface */
+		ethertype = tag->ethertype;
+		network = tag + 1;
+		available -= sizeof(*tag);
+	}
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return xdp_packet_parse_ipv4(network, end, available, packet);
+	if (ethertype == bpf_htons(ETH_P_IPV6))
+		return xdp_packet_parse_ipv6(network, end, available, packet);
 	return XDP_PACKET_OTHER;
 }
 
@@ -72,7 +88,7 @@ static __noinline void report(const struct linear_headers *packet, __u32 ifindex
 		.epoch = epoch,
 		.tuple = &packet->tuple,
 		.length = packet->length,
-		.tcp_flags = packet->tcp_flags,
+		.tcp_flags = packet->tcp.flags,
 	};
 	struct drop_key key = {
 		.tuple.source = packet->tuple.source,

@@ -13,14 +13,17 @@ pub enum ConntrackState {
     Established,
     /// Both sides sent FIN, or one RST.
     Closing,
+    /// Policy allows it no more: its packets are dropped.
+    Refused,
 }
 
 impl ConntrackState {
-    pub const ALL: [ConntrackState; 4] = [
+    pub const ALL: [ConntrackState; 5] = [
         ConntrackState::Unreplied,
         ConntrackState::Replied,
         ConntrackState::Established,
         ConntrackState::Closing,
+        ConntrackState::Refused,
     ];
 
     pub fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl ConntrackState {
             ConntrackState::Replied => "replied",
             ConntrackState::Established => "established",
             ConntrackState::Closing => "closing",
+            ConntrackState::Refused => "refused",
         }
     }
 }

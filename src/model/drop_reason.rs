@@ -31,6 +31,8 @@ pub const REASONS: &[(u8, &str)] = &[
     (224, "no free source port"),
     (225, "connection limit"),
     (226, "multicast or broadcast"),
+    (229, "source route"),
+    (231, "unrelated ICMP"),
 ];
 
 /// The words for a reason's number.

@@ -63,12 +63,13 @@ fn a_connection_opens_talks_and_closes() {
         stream.send(&mut walk, "SYN", stream.out().syn());
         stream.state(&mut walk, "nobody has answered", ConntrackState::Unreplied);
         stream.hear(&mut walk, "SYN, ACK", stream.back().syn().ack());
-        stream.state(&mut walk, "answered", ConntrackState::Established);
+        stream.state(&mut walk, "replied", ConntrackState::Replied);
         stream.send(
             &mut walk,
             "data",
             stream.out().ack().psh().payload(b"GET /"),
         );
+        stream.state(&mut walk, "acknowledged", ConntrackState::Established);
         stream.hear(
             &mut walk,
             "an answer",

@@ -13,6 +13,7 @@ mod conntrack;
 mod delivery;
 mod event;
 mod fault;
+mod forged;
 mod fragment;
 mod from_network;
 mod hairpin;

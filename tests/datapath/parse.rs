@@ -12,7 +12,6 @@ fn only_ip_and_arp_come_from_a_workload() {
     let rows: Vec<(&str, Packet, u8)> = vec![
         ("a VLAN tag", v4.question(1).vlan(5), 182),
         ("a VLAN tag over IPv6", v6.question(1).vlan(5), 182),
-        ("a priority tag", v4.question(1).vlan(0), 182),
         ("LLDP", v4.question(1).ethertype(ethertype::LLDP), 139),
         ("MPLS", v4.question(1).ethertype(0x8847), 139),
         (
@@ -34,6 +33,14 @@ fn only_ip_and_arp_come_from_a_workload() {
     let mut walk = Walk::new("from the client", CONFIG);
     for (says, packet, reason) in rows {
         walk.from(says, CLIENT, &packet, Dropped(reason));
+    }
+    for (says, question) in [("IPv4", v4.question(1)), ("IPv6", v6.question(1))] {
+        let to_dns = question.clone().dst(match says {
+            "IPv4" => v4.dns,
+            _ => v6.dns,
+        });
+        let says = format!("a priority tag over {says} is none");
+        walk.from(&says, CLIENT, &question.vlan(0), Delivered(DNS, to_dns));
     }
     let tcp = packet::tcp(at(v4.client, 1), at(v4.web, 8472)).syn();
     walk.from(

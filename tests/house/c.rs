@@ -4,7 +4,7 @@ use super::source::{Text, all, below, keep};
 
 /// The headers of a room, the lowest first: one includes those before it, and none after. All of mechanism lies below all of
 /// feature.
-const MECHANISM: [&str; 12] = [
+const MECHANISM: [&str; 13] = [
     "address.h",
     "csum.h",
     "hook.h",
@@ -15,6 +15,7 @@ const MECHANISM: [&str; 12] = [
     "packet.h",
     "parse.h",
     "ipv6.h",
+    "vlan.h",
     "event.h",
     "chain.h",
 ];

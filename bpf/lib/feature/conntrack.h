@@ -6,7 +6,8 @@
  *	backend -> client	translated to	frontend -> client
  *
  * The reverse entry's key is the translated tuple, reversed. A pair starts in the table of unreplied connections and moves to
- * its protocol's with the first reply: a flood can't evict connections that work.
+ * its protocol's once it works, with the first reply, in TCP once the opener has acknowledged that: so a flood, of refused
+ * packets too, can't evict connections that work.
  *
  * An entry that has not been renewed for its lifetime is expired once its reverse entry is, too. The datapath replaces
  * expired pairs and never revives them.
@@ -17,6 +18,7 @@
 #include "../mechanism/address.h"
 #include "../mechanism/counters.h"
 #include "../mechanism/hook.h"
+#include "../mechanism/packet.h"
 #include "../mechanism/settings.h"
 
 /* The daemon sizes all three from conntrack.size before it loads them. */
@@ -175,12 +177,12 @@ static __always_inline int ct_arrives_as_expected(const struct ct_entry *entry, 
 
 /* -- Age and state -------------------------------------------------------------------------------------------------- */
 
-static __always_inline __u32 ct_lifetime(__u8 protocol, __u8 state)
+static __always_inline __u32 ct_lifetime(__u8 protocol, __u8 state, __u16 flags)
 {
 	if (protocol == IPPROTO_TCP) {
 		if (state == CT_CLOSING)
 			return LIFETIME_TCP_CLOSE;
-		return state == CT_UNREPLIED ? LIFETIME_TCP_SYN : LIFETIME_TCP;
+		return flags & CT_ASSURED ? LIFETIME_TCP : LIFETIME_TCP_SYN;
 	}
 	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
 		return LIFETIME_ICMP;
@@ -190,7 +192,7 @@ static __always_inline __u32 ct_lifetime(__u8 protocol, __u8 state)
 static __always_inline int ct_entry_is_expired(const struct ct_entry *entry, __u8 protocol, __u64 now_ns,
 					       const struct settings *settings)
 {
-	__u32 lifetime = ct_lifetime(protocol, entry->state);
+	__u32 lifetime = ct_lifetime(protocol, entry->state, entry->flags);
 
 	if (lifetime >= LIFETIME_COUNT)
 		return 0;
@@ -212,8 +214,8 @@ static __noinline int ct_pair_is_expired(const struct ct_entry *entry, const str
 }
 
 /*
- * Notes a packet's TCP flags in one entry; `is_own`: the packet went this entry's direction. Not zero if it is the first
- * with such a flag in its direction.
+ * Notes a segment's flags in one entry; `is_own`: it went this entry's direction. Not zero if it is the first with such a
+ * flag in its direction.
  */
 static __always_inline int ct_note_tcp_flags(struct ct_entry *entry, __u8 tcp_flags, int is_own)
 {
@@ -227,7 +229,7 @@ static __always_inline int ct_note_tcp_flags(struct ct_entry *entry, __u8 tcp_fl
 	if (tcp_flags & TCP_RST || (entry->flags & CT_FIN_OWN && entry->flags & CT_FIN_REVERSE))
 		entry->state = CT_CLOSING;
 	else if (entry->state == CT_CLOSING && !(tcp_flags & TCP_SYN))
-		entry->state = CT_ESTABLISHED; /* a forged RST closes nothing */
+		entry->state = entry->flags & CT_ASSURED ? CT_ESTABLISHED : CT_UNREPLIED;
 	return is_fresh;
 }
 
@@ -247,16 +249,108 @@ static __always_inline void ct_schedule_update(struct ct_entry *entry, const str
 		entry->next_update_jiffies = now_jiffies + (__u64)wait_ns / settings->jiffy_ns;
 }
 
-/* Renews one entry: its time, its flags, the second question of a UDP flow. */
-static __always_inline int ct_update_entry(struct ct_entry *entry, const struct flow_tuple *tuple,
-					   __u8 tcp_flags, __u64 now_ns, int is_own)
+/* A sequence number jumps by less: what is beyond is no segment of this connection (RFC 7323: windows are below 2^30). */
+#define TCP_END_STEP (1U << 20)
+
+/* Notes the numbers of a segment of a direction whose numbers are known; not of a RST. */
+static __always_inline void ct_note_tcp_numbers(struct ct_entry *entry, const struct tcp_segment *tcp)
 {
-	entry->last_seen_ns = now_ns;
-	if (tuple->protocol == IPPROTO_TCP)
-		return ct_note_tcp_flags(entry, tcp_flags, is_own);
-	if (entry->state == CT_REPLIED)
+	if (tcp->end - entry->tcp_end < TCP_END_STEP)
+		entry->tcp_end = tcp->end;
+	entry->tcp_ack = tcp->ack;
+}
+
+/* The same for any segment, a RST aside. */
+static __always_inline void ct_take_tcp_numbers(struct ct_entry *entry, const struct tcp_segment *tcp)
+{
+	/* Until the connection is established, a SYN may try again with numbers of its own. */
+	int is_new = tcp->flags & TCP_SYN && !(entry->flags & CT_ASSURED);
+
+	if (!(entry->flags & CT_TCP_NUMBERS) || is_new) {
+		entry->flags |= CT_TCP_NUMBERS;
+		entry->tcp_start = tcp->seq;
+		entry->tcp_end = tcp->end;
+	}
+	if (tcp->flags & TCP_ACK) {
+		entry->tcp_flags |= TCP_ACK;
+		ct_note_tcp_numbers(entry, tcp);
+	}
+}
+
+/* Whether an acknowledgement number is of what a direction has sent since it began. */
+static __always_inline int ct_tcp_is_acked(const struct ct_entry *sender, __u32 ack)
+{
+	__u32 sent = sender->tcp_end - sender->tcp_start, acked = ack - sender->tcp_start;
+
+	if (!(sender->flags & CT_TCP_NUMBERS) || acked > sent)
+		return 0;
+	/* Taken up in the middle, the first segment may have been an acknowledgement alone. */
+	return acked || (sender->flags & CT_MIDSTREAM && !sent);
+}
+
+/*
+ * Whether a RST is believed: its number lies between the other side's last acknowledgement and the end of what its own side
+ * has sent (RFC 5961, 3.2, as far as a third party can tell), or it acknowledges the SYN that it refuses.
+ */
+static __always_inline int ct_rst_is_believed(const struct ct_entry *entry, const struct ct_entry *reverse,
+					      const struct tcp_segment *tcp)
+{
+	int is_end_known = entry->flags & CT_TCP_NUMBERS;
+	__u32 first = entry->tcp_end - TCP_END_STEP, last = entry->tcp_end;
+
+	if (reverse && !(entry->flags & CT_ASSURED) && tcp->flags & TCP_ACK &&
+	    ct_tcp_is_acked(reverse, tcp->ack))
+		return 1;
+	if (reverse && reverse->tcp_flags & TCP_ACK) {
+		first = reverse->tcp_ack;
+		if (!is_end_known || (__s32)(last - first) < 0)
+			last = first;
+	} else if (!is_end_known) {
+		return 0;
+	}
+	return tcp->seq - first <= last - first;
+}
+
+/* What a packet of one direction does to its connection; bits. */
+enum ct_update {
+	CT_UPDATE_FRESH = 1, /* it is the first with its TCP flags */
+	CT_UPDATE_ASSURED = 2, /* with it the connection works: the pair moves to its protocol's table */
+};
+
+/*
+ * A segment's effect on both entries. TCP is established when the opener acknowledges what the other side has sent (also on a
+ * SYN: simultaneous open), never by a RST, and never by what only one side has sent.
+ */
+static __always_inline int ct_update_tcp(struct ct_entry *entry, struct ct_entry *reverse,
+					 const struct tcp_segment *tcp)
+{
+	int update = ct_note_tcp_flags(entry, tcp->flags, 1) ? CT_UPDATE_FRESH : 0;
+
+	if (reverse)
+		ct_note_tcp_flags(reverse, tcp->flags, 0);
+	if (tcp->flags & TCP_RST)
+		return update;
+	ct_take_tcp_numbers(entry, tcp);
+	if (entry->flags & CT_ASSURED || !reverse || entry->state == CT_CLOSING)
+		return update;
+	if (entry->flags & CT_REPLY) {
+		entry->state = CT_REPLIED;
+		reverse->state = CT_REPLIED;
+	} else if (tcp->flags & TCP_ACK && ct_tcp_is_acked(reverse, tcp->ack)) {
+		update |= CT_UPDATE_ASSURED;
+	}
+	return update;
+}
+
+/* The same of other protocols, which work with the first reply; UDP is established with the second question. */
+static __always_inline int ct_update_other(struct ct_entry *entry, struct ct_entry *reverse)
+{
+	if (entry->state == CT_REPLIED) {
 		entry->state = CT_ESTABLISHED;
-	return 0;
+		if (reverse)
+			reverse->state = CT_ESTABLISHED;
+	}
+	return entry->flags & CT_REPLY && !(entry->flags & CT_ASSURED) ? CT_UPDATE_ASSURED : 0;
 }
 
 /* The other direction's entry: it translates to this direction's tuple, reversed. */
@@ -281,6 +375,9 @@ static __always_inline void ct_make_reverse(struct ct_entry *reverse, const stru
 		reverse->flags |= CT_FIN_REVERSE;
 	if (entry->flags & CT_FIN_REVERSE)
 		reverse->flags |= CT_FIN_OWN;
+	reverse->flags &= ~CT_TCP_NUMBERS;
+	if (!(entry->flags & CT_ASSURED))
+		reverse->flags |= CT_SLOW; /* its first packet is the first reply */
 	reverse->tcp_flags = 0;
 	reverse->translated = flow_tuple_reverse(tuple);
 	reverse->address_csum_delta = ~entry->address_csum_delta; /* minus, in one's complement */
@@ -292,27 +389,44 @@ static __always_inline void ct_make_reverse(struct ct_entry *reverse, const stru
 static __noinline void ct_recreate_reverse(const struct ct_entry *entry, const struct flow_tuple *tuple,
 					   const struct flow_tuple *key)
 {
-	struct ct_entry reverse;
+	struct packet *packet = packet_record(); /* for its room: the stack has none */
 
-	ct_make_reverse(&reverse, entry, tuple);
-	if (!bpf_map_update_elem(ct_table(tuple->protocol, entry->state == CT_UNREPLIED), key, &reverse,
-				 BPF_NOEXIST))
+	if (!packet)
+		return;
+	ct_make_reverse(&packet->ct.reverse, entry, tuple);
+	if (!bpf_map_update_elem(ct_table(tuple->protocol, !(entry->flags & CT_ASSURED)), key,
+				 &packet->ct.reverse, BPF_NOEXIST))
 		counter_add(COUNTER_CT_INSERTED, 1);
 }
 
-/* Renews both entries with a packet of this direction. Not zero if the packet is the first with its TCP flags. */
-static __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_tuple *tuple, __u8 tcp_flags,
-				     __u64 now_ns)
+/*
+ * Renews both entries with a packet of this direction; the result is enum ct_update. A RST that is not believed changes
+ * nothing. Global: it is verified once, not once for each way to it.
+ */
+__weak __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_tuple *tuple,
+				     const struct tcp_segment *tcp, __u64 now_ns)
 {
-	struct flow_tuple key = ct_reverse_key(entry);
-	int is_fresh = ct_update_entry(entry, tuple, tcp_flags, now_ns, 1);
-	struct ct_entry *reverse = ct_find(&key);
+	if (!entry || !tuple || !tcp)
+		return 0; /* never: the verifier can't know */
 
-	if (likely(reverse))
-		ct_update_entry(reverse, tuple, tcp_flags, now_ns, 0);
+	struct flow_tuple key = ct_reverse_key(entry);
+	struct ct_entry *reverse = ct_find(&key);
+	int update;
+
+	if (reverse && !ct_is_reverse(reverse, tuple))
+		reverse = 0;
+	if (tcp->flags & TCP_RST && !ct_rst_is_believed(entry, reverse, tcp))
+		return 0;
+	entry->last_seen_ns = now_ns;
+	if (reverse)
+		reverse->last_seen_ns = now_ns;
+	if (tuple->protocol == IPPROTO_TCP)
+		update = ct_update_tcp(entry, reverse, tcp);
 	else
+		update = ct_update_other(entry, reverse);
+	if (unlikely(!reverse))
 		ct_recreate_reverse(entry, tuple, &key);
-	return is_fresh;
+	return update;
 }
 
 #endif

@@ -127,30 +127,40 @@ static __noinline __must_check int ct_insert_pair(struct packet *packet)
 	return 0;
 }
 
-/* The state of a connection after its first reply. */
-static __always_inline __u8 ct_state_after_reply(__u8 protocol, const struct ct_entry *reply, __u64 questions)
+/* The state of a connection that works from now on. */
+static __always_inline __u8 ct_assured_state(const struct ct_entry *entry, __u8 protocol, __u64 questions)
 {
-	if (reply->state == CT_CLOSING)
+	if (entry->state == CT_CLOSING)
 		return CT_CLOSING;
 	return protocol == IPPROTO_UDP && questions <= 1 ? CT_REPLIED : CT_ESTABLISHED;
 }
 
-/* The first reply: the pair moves to its protocol's table, the reply's entry first. `reply` is in the old table. */
-static __noinline void ct_promote(struct packet *packet, struct ct_entry *reply)
+/* A copy of an entry for its protocol's table. */
+static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry *from, __u8 state)
+{
+	*to = *from;
+	to->state = state;
+	to->flags = (from->flags | CT_ASSURED) & ~CT_SLOW;
+}
+
+/* The connection works: the pair moves to its protocol's table, the packet's entry first. `entry` is in the old table. */
+static __noinline void ct_promote(struct packet *packet, const struct ct_entry *entry)
 {
 	const struct flow_tuple *tuple = &packet->headers.tuple;
-	struct flow_tuple key = ct_reverse_key(reply);
-	struct ct_entry *forward = bpf_map_lookup_elem(&dpd_ct_unreplied, &key);
+	struct flow_tuple key = ct_reverse_key(entry);
+	const struct ct_entry *reverse = bpf_map_lookup_elem(&dpd_ct_unreplied, &key);
 	void *table = ct_replied_table(tuple->protocol);
 
-	if (!forward)
+	if (!reverse)
 		return; /* evicted; its renewal has inserted it again, or will */
-	reply->state = ct_state_after_reply(key.protocol, reply, forward->packets);
-	forward->state = reply->state;
-	packet->ct.reverse = *forward;
-	packet->ct.entry = *reply;
+
+	__u64 questions = entry->flags & CT_REPLY ? reverse->packets : entry->packets;
+	__u8 state = ct_assured_state(entry, tuple->protocol, questions);
+
+	ct_assure(&packet->ct.reverse, reverse, state);
+	ct_assure(&packet->ct.entry, entry, state);
 	if (bpf_map_update_elem(table, tuple, &packet->ct.entry, BPF_NOEXIST))
-		return; /* no room now: the next reply tries again */
+		return; /* no room now: the next packet tries again */
 	if (bpf_map_update_elem(table, &key, &packet->ct.reverse, BPF_NOEXIST)) {
 		bpf_map_delete_elem(table, tuple);
 		return;
@@ -158,6 +168,55 @@ static __noinline void ct_promote(struct packet *packet, struct ct_entry *reply)
 	/* Two in, two out: the counters of entries stay as they are. */
 	bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
 	bpf_map_delete_elem(&dpd_ct_unreplied, &key);
+}
+
+/* Puts a refused entry where it evicts nothing that works. */
+static __always_inline void ct_insert_refused(const struct flow_tuple *tuple, const struct ct_entry *entry)
+{
+	ct_delete(tuple);
+	if (!bpf_map_update_elem(&dpd_ct_unreplied, tuple, entry, BPF_ANY))
+		counter_add(COUNTER_CT_INSERTED, 1);
+}
+
+/*
+ * A connection that policy allows no more: the pair stays for its lifetime, and its packets drop either way. Were it deleted,
+ * the other side's next packet would open a new flow, in its own direction, which policy may well allow.
+ */
+static __noinline void ct_refuse(struct packet *packet, __u8 reason)
+{
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	struct ct_entry *entry = &packet->ct.entry;
+	struct ct_entry *reverse = &packet->ct.reverse;
+	struct flow_tuple key = ct_reverse_key(entry);
+	const struct ct_entry *found = ct_find(&key);
+
+	entry->state = CT_REFUSED;
+	entry->refused_reason = reason;
+	entry->epoch = packet->epoch;
+	entry->last_seen_ns = packet->now_ns;
+	entry->flags = (entry->flags & ~CT_REFUSED_EGRESS) | CT_SLOW;
+	if (packet->direction == DIRECTION_EGRESS)
+		entry->flags |= CT_REFUSED_EGRESS;
+	ct_make_reverse(reverse, entry, tuple);
+	reverse->epoch = packet->epoch;
+	reverse->flags |= CT_SLOW;
+	if (found && !ct_is_reverse(found, tuple))
+		return ct_insert_refused(tuple, entry);
+	if (found) {
+		reverse->packets = found->packets;
+		reverse->bytes = found->bytes;
+		reverse->tcp_flags = found->tcp_flags;
+	}
+	ct_insert_refused(&key, reverse);
+	ct_insert_refused(tuple, entry);
+}
+
+/* A refused connection that policy allows again. */
+static __always_inline void ct_revive(struct ct_entry *entry)
+{
+	entry->state = entry->flags & CT_ASSURED ? CT_ESTABLISHED : CT_UNREPLIED;
+	entry->flags &= ~CT_REFUSED_EGRESS;
+	entry->refused_reason = 0;
 }
 
 /*

@@ -81,7 +81,7 @@ __weak __noinline int fastpath_report(const struct linear_headers *headers, cons
 		.tuple = &headers->tuple,
 		.entry = entry,
 		.length = headers->length,
-		.tcp_flags = headers->tcp_flags,
+		.tcp_flags = headers->tcp.flags,
 	};
 
 	delivery_report(&subject, hook, delivered);
@@ -90,19 +90,23 @@ __weak __noinline int fastpath_report(const struct linear_headers *headers, cons
 
 /*
  * A packet that renews its entry or is reported: the first in a second, one with a TCP flag that changes the connection, one
- * whose report is due. Zero if the connection has expired: then the packet is not its.
+ * whose report is due. Zero if the connection has expired: then the packet is not its. Global: it is verified once, not once for
+ * each table that the entry may be from.
  */
-static __noinline int fastpath_update(const struct linear_headers *headers, struct ct_entry *entry,
+__weak __noinline int fastpath_update(const struct linear_headers *headers, struct ct_entry *entry,
 				      const struct hook_row *hook, __u32 ifindex, __u32 route_ifindex)
 {
+	if (!headers || !entry || !hook)
+		return 0; /* never: the verifier can't know */
+
 	const struct settings *settings = settings_find(entry->epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
 	if (!settings || ct_pair_is_expired(entry, &headers->tuple, now_ns, settings))
 		return 0;
 
-	int is_fresh = ct_update_pair(entry, &headers->tuple, headers->tcp_flags, now_ns);
-	int is_due = event_is_due(entry, settings, now_ns, is_fresh);
+	int update = ct_update_pair(entry, &headers->tuple, &headers->tcp, now_ns);
+	int is_due = event_is_due(entry, settings, now_ns, update & CT_UPDATE_FRESH);
 
 	ct_schedule_update(entry, settings, now_ns, bpf_jiffies64());
 	if (!is_due)
@@ -116,12 +120,6 @@ static __noinline int fastpath_update(const struct linear_headers *headers, stru
 
 	fastpath_report(headers, entry, hook, &delivered);
 	return 1;
-}
-
-/* The packet moves its connection to the replied ones, which the slow path does. */
-static __always_inline int ct_is_first_reply(const struct ct_entry *entry)
-{
-	return entry->state == CT_UNREPLIED && entry->flags & CT_REPLY;
 }
 
 /* A state that any packet ends. */
@@ -146,7 +144,7 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	    route_find(skb, &entry->translated, route_length(skb, headers->length, headers->to_payload),
 		       &route))
 		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
-	if (unlikely(headers->tcp_flags & TCP_NOTED || ct_is_transient(entry) ||
+	if (unlikely(headers->tcp.flags & TCP_NOTED || ct_is_transient(entry) ||
 		     bpf_jiffies64() >= entry->next_update_jiffies) &&
 	    !fastpath_update(headers, entry, &row, skb->ifindex, route.ifindex))
 		return ACTION_CONTINUE;
@@ -156,6 +154,8 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 		result = nat_network(skb, entry, headers->family, delivery);
 	if (result)
 		return result;
+	if ((headers->tcp.flags & (TCP_ACK | TCP_RST)) == TCP_ACK)
+		ct_note_tcp_numbers(entry, &headers->tcp);
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, headers->length);
 	delivery_count(entry, entry->origin_counters, headers->length);
@@ -175,8 +175,8 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 	if (!entry)
 		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &headers.tuple);
 	if (!entry || !epoch || entry->epoch != epoch ||
-	    !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) || ct_is_first_reply(entry) ||
-	    headers.tcp_flags & TCP_SYN)
+	    !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) || entry->flags & CT_SLOW ||
+	    headers.tcp.flags & TCP_SYN)
 		return ACTION_CONTINUE;
 	return fastpath_send(skb, &headers, entry, hook);
 }

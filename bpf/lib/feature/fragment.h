@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Fragments: the first of a datagram stores its ports for the later ones, which have none. */
+/* Fragments: the first of a datagram stores its ports and protocol for the later ones. */
 #ifndef DPD_FRAGMENT_H
 #define DPD_FRAGMENT_H
 
@@ -19,24 +19,29 @@ static __noinline __must_check int fragment_track(struct packet *packet)
 		.source = tuple->source,
 		.destination = tuple->destination,
 		.id = packet->headers.fragment_id,
-		.protocol = tuple->protocol,
+		.protocol = packet->headers.family == 4 ? tuple->protocol : 0,
 	};
 
 	if (packet->headers.fragment == FRAGMENT_FIRST) {
-		struct fragment ports = { tuple->source_port, tuple->destination_port };
+		struct fragment first = {
+			.source_port = tuple->source_port,
+			.destination_port = tuple->destination_port,
+			.protocol = tuple->protocol,
+		};
 
-		bpf_map_update_elem(&dpd_fragments, &key, &ports, BPF_ANY);
+		bpf_map_update_elem(&dpd_fragments, &key, &first, BPF_ANY);
 		return 0;
 	}
 	if (packet->headers.fragment == FRAGMENT_NONE)
 		return 0;
 
-	const struct fragment *ports = bpf_map_lookup_elem(&dpd_fragments, &key);
+	const struct fragment *first = bpf_map_lookup_elem(&dpd_fragments, &key);
 
-	if (!ports)
+	if (!first)
 		return -REASON_FRAGMENT_NOT_FOUND;
-	tuple->source_port = ports->source_port;
-	tuple->destination_port = ports->destination_port;
+	tuple->source_port = first->source_port;
+	tuple->destination_port = first->destination_port;
+	tuple->protocol = first->protocol;
 	return 0;
 }
 

@@ -12,7 +12,7 @@ struct inner_packet {
 	struct flow_tuple tuple;
 	__u32 network;
 	__u32 transport;
-	__u8 fragment;
+	__u32 tcp_seq; /* host byte order */
 };
 
 static __always_inline int inner_read_ipv4(struct __sk_buff *skb, struct inner_packet *inner)
@@ -63,6 +63,7 @@ static __noinline int inner_read(struct __sk_buff *skb, const struct packet *pac
 	if (protocol_has_ports(inner->tuple.protocol)) {
 		inner->tuple.source_port = *(__be16 *)header;
 		inner->tuple.destination_port = *(__be16 *)(header + 2);
+		inner->tcp_seq = bpf_ntohl(*(__be32 *)(header + 4));
 	} else if (icmp_is_echo(packet->headers.family, header[0])) {
 		flow_tuple_set_echo(&inner->tuple, header[0], *(__be16 *)(header + 4));
 	}

@@ -46,7 +46,7 @@ static __always_inline int packet_may_get_response(const struct packet *packet)
 {
 	if (packet->hook.flags & HOOK_PASSES_ON || packet->headers.fragment == FRAGMENT_LATER)
 		return 0;
-	if (packet->response.kind == RESPONSE_RESET && packet->headers.tcp_flags & TCP_RST)
+	if (packet->response.kind == RESPONSE_RESET && packet->headers.tcp.flags & TCP_RST)
 		return 0;
 	return !packet_is_icmp_error(packet);
 }

@@ -206,7 +206,7 @@ static __always_inline struct event_subject packet_event_subject(const struct pa
 		.entry = &packet->ct.entry,
 		.length = packet->headers.length,
 		.sender_identity = packet->sender_identity,
-		.tcp_flags = packet->headers.tcp_flags,
+		.tcp_flags = packet->headers.tcp.flags,
 	};
 }
 

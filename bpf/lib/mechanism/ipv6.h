@@ -13,7 +13,8 @@ struct ipv6_walk {
 	__u32 fragment_id;
 	__u8 protocol;
 	__u8 fragment; /* enum fragment_kind */
-	__u8 pad[2];
+	__u8 is_source_routed; /* a routing header has segments left */
+	__u8 pad;
 };
 
 static __always_inline int ipv6_is_extension(__u8 protocol)
@@ -51,6 +52,8 @@ static __noinline __must_check int ipv6_walk(struct __sk_buff *skb, struct ipv6_
 		} else {
 			walk->offset += (header[1] + 1) * 8;
 		}
+		if (walk->protocol == IPPROTO_ROUTING && header[3])
+			walk->is_source_routed = 1;
 		walk->protocol = header[0];
 	}
 	return ipv6_is_extension(walk->protocol) ? -REASON_IPV6_EXTENSION : 0;

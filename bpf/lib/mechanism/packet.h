@@ -34,6 +34,15 @@ enum response_kind {
 	RESPONSE_TOO_BIG = 5,
 };
 
+/* What conntrack needs of a TCP header; numbers in host byte order. */
+struct tcp_segment {
+	__u32 seq;
+	__u32 end; /* seq and the length in sequence space: payload, SYN, FIN */
+	__u32 ack;
+	__u8 flags;
+	__u8 pad[3];
+};
+
 /* What the headers say. Written by tail_handle_ipv4 and _ipv6 (ports of a later fragment: by fragment_track). */
 struct packet_headers {
 	struct flow_tuple tuple; /* as it arrived */
@@ -45,10 +54,10 @@ struct packet_headers {
 	__u8 hop_limit;
 	__u8 fragment; /* enum fragment_kind */
 	__u8 may_fragment; /* IPv4 without DF: the kernel may fragment it */
-	__u8 tcp_flags;
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 pad;
+	__u8 pad[2];
+	struct tcp_segment tcp; /* zero for other protocols */
 };
 
 /* The service that the packet is sent to, and the backend that a new connection gets. Written by tail_lb; read by tail_ct. */
@@ -109,6 +118,8 @@ struct packet {
 	__u32 sender_counters; /* index of dpd_endpoint_counters; 0: it came from elsewhere */
 	__u32 sender_identity; /* 0: not known before policy */
 
+	__u8 is_from_host_stack; /* the host's own, not forwarded: written by packet_init, read by tail_ct */
+
 	/* Whose policy refused the packet: the hook's, until tail_policy looks at both sides. Read by counters and events. */
 	__u8 direction;
 
@@ -151,6 +162,7 @@ static __always_inline struct packet *packet_init(struct __sk_buff *skb, __u8 ho
 	packet->epoch = epoch;
 	packet->generation_slot = generation_slot(epoch);
 	packet->ifindex = skb->ifindex;
+	packet->is_from_host_stack = HOOKS[hook].sender == PARTY_HOST && !skb->ingress_ifindex;
 	packet->frame_length = skb->len - ETH_HLEN;
 	packet->headers.length = packet->frame_length;
 	packet->direction = HOOKS[hook].direction;

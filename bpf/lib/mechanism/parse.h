@@ -57,9 +57,18 @@ struct linear_headers {
 	__u32 length; /* from the network header on, by that header */
 	__u32 transport; /* offset of the transport header in the frame */
 	__u32 to_payload; /* bytes from the network header to the payload, if there are ports */
+	struct tcp_segment tcp; /* zero for other protocols */
 	__u8 family;
-	__u8 tcp_flags;
 };
+
+/* Reads a whole TCP header; `payload` is the number of bytes behind it. */
+static __always_inline void tcp_segment_parse(struct tcp_segment *tcp, const __u8 *header, __u32 payload)
+{
+	tcp->flags = header[13];
+	tcp->seq = bpf_ntohl(*(__be32 *)(header + 4));
+	tcp->ack = bpf_ntohl(*(__be32 *)(header + 8));
+	tcp->end = tcp->seq + payload + (tcp->flags & TCP_FIN) + ((tcp->flags & TCP_SYN) >> 1);
+}
 
 /* Reads a fixed header that is all there; not zero if it is consistent with itself and the `available` bytes. */
 static __always_inline int linear_parse_ipv4(struct linear_headers *headers, const struct iphdr *ip,
@@ -103,7 +112,7 @@ static __always_inline int linear_parse_ports(struct linear_headers *headers, co
 		if (transport + sizeof(struct tcphdr) > end || (transport[12] >> 4) < 5)
 			return 0;
 		length = (transport[12] >> 4) * 4;
-		headers->tcp_flags = transport[13];
+		tcp_segment_parse(&headers->tcp, transport, left - length);
 	} else if (transport + sizeof(struct udphdr) > end) {
 		return 0;
 	}
@@ -163,7 +172,7 @@ static __noinline __must_check int packet_parse_transport(struct __sk_buff *skb,
 			return -REASON_INVALID_PACKET;
 		if ((header[12] >> 4) < 5 || (header[12] >> 4) * 4 > left)
 			return -REASON_INVALID_PACKET;
-		headers->tcp_flags = header[13];
+		tcp_segment_parse(&headers->tcp, header, left - (header[12] >> 4) * 4);
 		to_payload = headers->transport - ETH_HLEN + (header[12] >> 4) * 4;
 		break;
 	case IPPROTO_UDP:

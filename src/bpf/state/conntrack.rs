@@ -65,14 +65,15 @@ pub(in crate::bpf) fn reverse(tuple: &abi::flow_tuple) -> abi::flow_tuple {
     }
 }
 
-fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
+fn lifetime_ns(settings: &Settings, protocol: u8, entry: &abi::ct_entry) -> u64 {
     const TCP: u8 = 6;
     const ICMP: u8 = 1;
     const ICMPV6: u8 = 58;
-    let state = abi::ct_state(state.into());
+    let state = abi::ct_state(entry.state.into());
+    let is_assured = u32::from(entry.flags) & abi::ct_flags::CT_ASSURED.0 != 0;
     match (protocol, state) {
         (TCP, abi::ct_state::CT_CLOSING) => settings.tcp_close_ns,
-        (TCP, abi::ct_state::CT_UNREPLIED) => settings.tcp_syn_ns,
+        (TCP, _) if !is_assured => settings.tcp_syn_ns,
         (TCP, _) => settings.tcp_ns,
         (ICMP | ICMPV6, _) => settings.icmp_ns,
         (_, abi::ct_state::CT_REPLIED) => settings.udp_once_ns,
@@ -84,7 +85,7 @@ fn lifetime_ns(settings: &Settings, protocol: u8, state: u8) -> u64 {
 pub(in crate::bpf) fn expires_ns(settings: &Settings, protocol: u8, entry: &abi::ct_entry) -> u64 {
     entry
         .last_seen_ns
-        .saturating_add(lifetime_ns(settings, protocol, entry.state))
+        .saturating_add(lifetime_ns(settings, protocol, entry))
 }
 
 /// The reverse entry, unless its key belongs to another connection by now.
@@ -240,6 +241,7 @@ pub fn connection_state(number: u8) -> ConntrackState {
         abi::ct_state::CT_UNREPLIED => ConntrackState::Unreplied,
         abi::ct_state::CT_REPLIED => ConntrackState::Replied,
         abi::ct_state::CT_CLOSING => ConntrackState::Closing,
+        abi::ct_state::CT_REFUSED => ConntrackState::Refused,
         _ => ConntrackState::Established,
     }
 }
@@ -255,6 +257,7 @@ mod tests {
             (abi::ct_state::CT_REPLIED, "replied"),
             (abi::ct_state::CT_ESTABLISHED, "established"),
             (abi::ct_state::CT_CLOSING, "closing"),
+            (abi::ct_state::CT_REFUSED, "refused"),
         ];
         for (state, name) in rows {
             assert_eq!(connection_state(state.0 as u8).name(), name);

@@ -185,12 +185,14 @@ impl Packet {
 
     // TCP
 
+    /// The first segment of its direction: its number is 0.
     pub fn syn(self) -> Packet {
-        self.flag(SYN)
+        self.flag(SYN).seq(0)
     }
 
+    /// Acknowledges a SYN, and nothing after it.
     pub fn ack(self) -> Packet {
-        self.flag(ACK)
+        self.flag(ACK).ack_number(1)
     }
 
     pub fn fin(self) -> Packet {

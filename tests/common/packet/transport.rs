@@ -57,7 +57,7 @@ pub fn tcp(src: impl SocketText, dst: impl SocketText) -> Packet {
     let body = Tcp {
         src_port: src.port(),
         dst_port: dst.port(),
-        seq: 0,
+        seq: 1, // of a connection whose SYN had 0
         ack: 0,
         flags: 0,
         window: 0xffff,
