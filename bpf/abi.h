@@ -436,7 +436,7 @@ struct event {
 	struct flow_tuple translated; /* as it left; the same where nothing was translated */
 	__u32 ifindex; /* of the interface that the point is at */
 	__u32 length; /* from the network header on, in bytes */
-	__u32 source_identity; /* of the packet's own source, whoever opened the flow */
+	__u32 source_identity; /* of the packet's own source, not of the side that opened the flow */
 	__u32 destination_identity;
 	__u32 service;
 	__u32 backend;

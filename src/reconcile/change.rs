@@ -126,7 +126,7 @@ impl Reconciler {
         } = change;
         let epoch = tables.epoch();
         let mut make_live = |reconciler: &mut Reconciler, tables| {
-            // Whoever names events needs the catalog before the first packet meets the tables.
+            // Events are named by the catalog: it is needed before the first packet meets the tables.
             announce(epoch, state.catalog.clone());
             reconciler.generations.commit(tables);
         };

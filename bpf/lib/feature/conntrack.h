@@ -249,7 +249,7 @@ static __always_inline void ct_schedule_update(struct ct_entry *entry, const str
 		entry->next_update_jiffies = now_jiffies + (__u64)wait_ns / settings->jiffy_ns;
 }
 
-/* A sequence number jumps by less: what is beyond is no segment of this connection (RFC 7323: windows are below 2^30). */
+/* The end of what a side has sent advances by less with each segment: a forged number far ahead moves nothing. */
 #define TCP_END_STEP (1U << 20)
 
 /* Notes the numbers of a segment of a direction whose numbers are known; not of a RST. */

@@ -178,7 +178,7 @@ pub fn is_missing(pins: &Pins, ifindex: u32, mode: XdpMode) -> bool {
     open(pins, ifindex).is_none() && !is_left_to_others
 }
 
-/// How the program of an interface is attached, whoever owns it.
+/// How the program of an interface is attached, ours or another tool's.
 fn attached(ifindex: u32) -> Option<Attached> {
     match query(ifindex)?.attach_mode {
         ATTACHED_SKB => Some(Attached::Generic),
