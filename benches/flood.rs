@@ -1,9 +1,10 @@
-//! The effect of a flood by one workload on others: an established flow of another workload does round trips meanwhile, on a
-//! core of its own, and must not lose one; drops are counted, events limited, and the daemon's CPU share is bounded.
+//! The effect of a flood by one workload, or by the network with forged sources, on others: an established flow of another
+//! workload does round trips meanwhile, on a core of its own, and must not lose one; idle connections of others must not be
+//! evicted; drops are counted, events limited, and the daemon's CPU share is bounded.
 //!
 //! ```text
 //!   client 10.200.0.64 ──── round trips, on core 0 ──┐
-//!   server 10.200.0.44 ◄────── and the flood ────────┤ node
+//!   server 10.200.0.44 ◄────── and the flood ────────┤ node ── 192.0.2.2, the network: hping3, on core 1
 //!   flooder 10.200.0.66 ──── hping3, on core 1 ──────┘
 //! ```
 
@@ -13,16 +14,21 @@ mod lab;
 mod load;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::namespace::Namespace;
 use dpd::bpf::reader::Reader;
+use dpd::model::conntrack::ConntrackState;
 use lab::{BenchLab, Setup, port};
 use load::Servers;
 
 const FLOODER: &str = "10.200.0.66";
 const TIME: Duration = Duration::from_secs(4);
+/// Connections of the client that are idle during all floods.
+const IDLE: usize = 200;
 
 /// The flooder is a workload of its own, which is allowed some ports of the server.
 const MORE: &str = r#"
@@ -31,32 +37,69 @@ role = "endpoint"
 addresses = ["10.200.0.66"]
 identity = "flooder"
 
+[interfaces.up0]
+role = "uplink"
+
 [identities.flooder]
 id = 20003
 
 [policies.flooders]
 subject = "server"
-ingress = [{ from = ["flooder"], ports = ["7000/tcp", "1000-9999/udp"] }]
+ingress = [{ from = ["flooder", "world"], ports = ["7000/tcp", "1000-9999/udp"] }]
 
 [conntrack]
 size = 16384
 "#;
 
-/// The name of each flood, and hping3's arguments.
-const FLOODS: [(&str, &str); 7] = [
-    ("nothing", ""),
+#[derive(Clone, Copy, PartialEq)]
+enum From {
+    Workload,
+    Network,
+}
+
+/// Who floods, the name of the flood, and hping3's arguments.
+const FLOODS: [(From, &str, &str); 9] = [
+    (From::Workload, "nothing", ""),
     (
+        From::Workload,
         "SYNs to the service, each from another port",
         "-S -p 7000 10.32.0.10",
     ),
     (
+        From::Workload,
         "SYNs from spoofed addresses",
         "-S -p 7000 --rand-source 10.32.0.10",
     ),
-    ("UDP to consecutive ports", "--udp -p ++1000 10.200.0.44"),
-    ("UDP in fragments", "--udp -p 7001 -d 64 -f 10.200.0.44"),
-    ("SYNs that no rule allows", "-S -p 9 10.200.0.44"),
-    ("SYNs to no port of a service", "-S -p 9 10.32.0.10"),
+    (
+        From::Workload,
+        "UDP to consecutive ports",
+        "--udp -p ++1000 10.200.0.44",
+    ),
+    (
+        From::Workload,
+        "UDP in fragments",
+        "--udp -p 7001 -d 64 -f 10.200.0.44",
+    ),
+    (
+        From::Workload,
+        "SYNs that no rule allows",
+        "-S -p 9 10.200.0.44",
+    ),
+    (
+        From::Workload,
+        "SYNs to no port of a service",
+        "-S -p 9 10.32.0.10",
+    ),
+    (
+        From::Network,
+        "the network: SYNs from forged sources",
+        "-S -p 7000 --rand-source 10.200.0.44",
+    ),
+    (
+        From::Network,
+        "the network: UDP that is answered, forged too",
+        "--udp -p 7000 -d 8 --rand-source 10.200.0.44",
+    ),
 ];
 
 fn main() {
@@ -66,16 +109,63 @@ fn main() {
     lab::warn_if_busy();
     let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);
+    let network = lay_network(&lab);
     let _servers = lab
         .server
         .run(|| Servers::start(lab::server(port::ECHO), 0));
+    let _idle = lab.client.run(|| idle(&lab));
     println!(
-        "{:46} {:>10} {:>10} {:>8}  what dpd counted (dpd's share of a core)",
-        "flood, by one workload", "packets/s", "turns/s", "99 of 100"
+        "{:46} {:>10} {:>10} {:>8} {:>5}  what dpd counted (dpd's share of a core)",
+        "flood, by one workload", "packets/s", "turns/s", "99 of 100", "idle"
     );
-    for (what, words) in FLOODS {
-        measure(&lab, &flooder, what, words);
+    for (from, what, words) in FLOODS {
+        let by = match from {
+            From::Workload => &flooder,
+            From::Network => &network,
+        };
+        measure(&lab, by, what, words);
     }
+}
+
+/// Connections of the client through the service that have worked, and say no more.
+fn idle(lab: &BenchLab) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = TcpStream::connect(lab.service(port::ECHO)).expect("connect");
+        let mut answer = [load::STREAM; load::SIZE];
+        stream.write_all(&answer).expect("ask");
+        stream.read_exact(&mut answer).expect("be answered");
+        stream
+    };
+    (0..IDLE).map(open).collect()
+}
+
+/// How many of them the tables still know as established.
+fn idle_left(lab: &BenchLab) -> usize {
+    let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
+    let connections = reader.connections().expect("read the connections");
+    let client: IpAddr = lab::CLIENT.parse().expect("an address");
+    let left = connections.iter().filter(|connection| {
+        connection.protocol == 6
+            && connection.src.ip() == client
+            && connection.state == ConntrackState::Established
+    });
+    left.count()
+}
+
+/// The network behind an uplink of the node.
+fn lay_network(lab: &BenchLab) -> Namespace {
+    let network = Namespace::new();
+    lab.node.ip(&format!(
+        "link add up0 type veth peer name eth0 netns {}",
+        network.pid()
+    ));
+    lab.node.ip("link set up0 up");
+    lab.node.ip("address add 192.0.2.1/24 dev up0");
+    lab.node.ip("route add default via 192.0.2.2");
+    network.ip("link set eth0 up");
+    network.ip("address add 192.0.2.2/24 dev eth0");
+    network.ip("route add 10.200.0.0/16 via 192.0.2.1");
+    network
 }
 
 /// One more workload on the node.
@@ -121,22 +211,24 @@ fn counts(lab: &BenchLab) -> Counts {
             *drops.entry(reason.to_string()).or_default() += metric.packets;
         }
     }
-    let catalog = reader.catalog().expect("read the catalog");
-    let flooder = catalog.endpoints["lxc-flooder"].ifindex;
-    // What it sent was forwarded, or dropped by a reason.
-    let sent = reader.metrics().expect("read the counters").into_iter();
-    let sent = sent
-        .filter(|metric| Some(metric.ifindex) == flooder)
-        .filter(|metric| metric.reason != 0 || metric.direction == "egress")
-        .map(|metric| metric.packets)
-        .sum();
     Counts {
-        sent,
+        sent: received(lab, "lxc-flooder") + received(lab, "up0"),
         drops,
         events_limited: loss.rate_limited + loss.ring_full,
         suppressed: loss.suppressed,
         ticks: lab::ticks(lab.daemon().pid()),
     }
+}
+
+/// The packets that have come in by an interface of the node.
+fn received(lab: &BenchLab, interface: &str) -> u64 {
+    let path = format!("/proc/{}/net/dev", lab.node.pid());
+    let table = std::fs::read_to_string(path).expect("read the statistics");
+    let row = table
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+    let packets = row.and_then(|row| row.split_whitespace().nth(1));
+    packets.and_then(|text| text.parse().ok()).expect("a count")
 }
 
 /// hping3; it is ended when dropped.
@@ -193,9 +285,10 @@ fn measure(lab: &BenchLab, flooder: &Namespace, what: &str, words: &str) {
         ));
     }
     println!(
-        "{what:46} {rate:10.0} {:10.0} {:8.0?}  {} ({:.1} %)",
+        "{what:46} {rate:10.0} {:10.0} {:8.0?} {:5}  {} ({:.1} %)",
         turns.rate,
         turns.p99,
+        idle_left(lab),
         seen.join(", "),
         (after.ticks - before.ticks) as f64 / seconds
     );

@@ -17,9 +17,6 @@
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
 enum abi { DPD_ABI_VERSION = 4 };
 
-/* Policy has been applied and the packet delivered by a hook of ours: dpd_to_container clears the mark and passes it. */
-enum mark { DPD_MARK = 0x0d9d0001 };
-
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
 	__u64 word[2];
@@ -115,7 +112,7 @@ enum reason {
 	REASON_POLICY_DENY = 181, /* a rule denies it */
 	REASON_VLAN = 182,
 	REASON_TTL_EXCEEDED = 196,
-	REASON_RATE_LIMITED = 198, /* a response that was not sent */
+	REASON_RATE_LIMITED = 198, /* too much of what a workload's link needs */
 	REASON_NO_SERVICE = 220,
 	REASON_PREFILTER = 221,
 	REASON_TCP_WITHOUT_SYN = 222, /* strict conntrack */
@@ -140,12 +137,19 @@ enum step {
 	STEP_COUNT = 9,
 };
 
-/* The conntrack tables of the previous load during a takeover: their indices in dpd_prev_ct. */
-enum prev_ct {
-	PREV_CT_TCP = 0,
-	PREV_CT_OTHER = 1,
-	PREV_CT_UNREPLIED = 2,
-	PREV_CT_COUNT = 3,
+/* The conntrack tables: indices of struct settings, of struct conn_usage, and of dpd_prev_ct. */
+enum ct_table {
+	CT_TABLE_TCP = 0,
+	CT_TABLE_OTHER = 1,
+	CT_TABLE_UNREPLIED = 2,
+	CT_TABLE_COUNT = 3,
+};
+
+/* An index into dpd_live. */
+enum live {
+	LIVE_EPOCH = 0,
+	LIVE_MARK = 1, /* of packets that a hook of ours has judged and delivered; random, 0: there is none */
+	LIVE_COUNT = 2,
 };
 
 /* -- Tables of a generation: the daemon writes them, programs only read ------------------------------------------- */
@@ -171,12 +175,15 @@ struct settings {
 	__u64 lifetime_ns[LIFETIME_COUNT];
 	__u64 report_interval_ns;
 	__u32 event_rate; /* a second, on each CPU */
-	__u32 connections_per_endpoint; /* 0: no bound */
+	__u32 connections_per_endpoint; /* in all tables; 0: no bound */
+	__u32 endpoint_share
+		[CT_TABLE_COUNT]; /* the connections that one endpoint may have in each; 0: no bound */
 	__u8 aggregation;
 	__u8 strict;
 	__u8 audit;
 	__u8 allow_host;
 	__u32 jiffy_ns; /* the length of the kernel's jiffy */
+	__u32 pad;
 	struct address node_ipv4; /* source of the errors that the node itself sends */
 	struct address node_ipv6;
 };
@@ -385,9 +392,15 @@ struct packet_count {
 	__u64 bytes;
 };
 
-/* What a workload sent and received, on each CPU: a row for each endpoint, by its counters_index. */
+/*
+ * What a workload sent and received, on each CPU: a row for each endpoint, by its counters_index. All that it sends is in
+ * direction[DIRECTION_EGRESS] or in dropped[DIRECTION_EGRESS], and so is what the host's stack sends to it with INGRESS.
+ */
 struct endpoint_counters {
-	struct packet_count direction[2]; /* enum direction */
+	struct packet_count direction[2]; /* enum direction: what passed */
+	__u64 dropped[2]; /* the same: packets that its own hook dropped */
+	__u64 to_stack; /* packets of direction[DIRECTION_EGRESS] that went up the host's stack */
+	__u64 answered; /* and those that dpd answered itself */
 };
 
 enum endpoint_counters_size { ENDPOINT_COUNTERS_SIZE = 16384 }; /* row 0 is unused */
@@ -411,14 +424,41 @@ enum counter {
 	COUNTER_EVENTS_SUPPRESSED = 6, /* drops that a later report stands for */
 	COUNTER_EVENTS_THROTTLE_FULL = 7, /* drops not reported: dpd_drop_throttle had no room */
 	COUNTER_EVENTS_NO_SETTINGS = 8, /* drops not reported: there was no settings table */
-	COUNTER_COUNT = 9,
+	COUNTER_RESPONSES_LIMITED = 9, /* errors and resets that were not sent: too many a second */
+	COUNTER_COUNT = 10,
 };
 
-/* Connections of an endpoint that are open: opened − closed. */
+/* Who opened the connections that are counted for an endpoint. */
+enum conn_opener {
+	OPENER_WORKLOAD = 0, /* itself */
+	OPENER_OTHERS = 1, /* the network, or the host: connections to it */
+};
+
+struct conn_usage_key {
+	__u32 ifindex; /* the endpoint's */
+	__u32 opener; /* enum conn_opener */
+};
+
+/* Connections that are open in each table: opened − closed. */
 struct conn_usage {
-	__u64 opened;
-	__u64 closed;
+	__u64 opened[CT_TABLE_COUNT];
+	__u64 closed[CT_TABLE_COUNT];
 	__u64 verified_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
+};
+
+/* What the link of an endpoint has used of its limits. */
+struct link_usage {
+	__u64 second_ns; /* when the current second began */
+	__u64 messages; /* of the second */
+	__u64 minute_ns;
+	__u64 sources; /* of the minute: that the host may have made neighbour entries for */
+};
+
+/* A source that the host may have made a neighbour entry for. */
+struct link_source {
+	struct address address;
+	__u32 ifindex;
+	__u32 pad;
 };
 
 /* A limit per second: how much of it the current window has used. */

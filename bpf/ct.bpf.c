@@ -81,8 +81,12 @@ static __noinline __must_check int ct_new(struct packet *packet, const struct se
 	if (settings->strict && packet->headers.tuple.protocol == IPPROTO_TCP &&
 	    (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return -REASON_TCP_WITHOUT_SYN;
-	if (settings->connections_per_endpoint && packet->hook.sender == PARTY_ENDPOINT &&
-	    conn_usage_is_exhausted(packet->ifindex, settings->connections_per_endpoint, packet->now_ns))
+
+	struct conn_usage_key opener = { .ifindex = packet->ifindex, .opener = OPENER_WORKLOAD };
+
+	if (packet->hook.sender == PARTY_ENDPOINT &&
+	    conn_usage_is_exhausted(&opener, ct_replied_index(packet->headers.tuple.protocol), settings,
+				    packet->now_ns))
 		return -REASON_CONNECTION_LIMIT;
 
 	result = ct_choose_translation(packet);

@@ -5,6 +5,7 @@
  */
 #include "lib/feature/ct_commit.h"
 #include "lib/feature/delivery.h"
+#include "lib/feature/link.h"
 #include "lib/feature/nat.h"
 #include "lib/feature/policy_verdict.h"
 #include "lib/mechanism/chain.h"
@@ -94,7 +95,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->headers.length);
 	if (packet->ct.unreplied && (update & CT_UPDATE_ASSURED || entry->flags & CT_ASSURED))
-		ct_promote(packet, entry);
+		ct_promote(packet, entry, settings);
 	return is_due;
 }
 
@@ -108,6 +109,9 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 
 	if (!result)
 		result = delivery_select(skb, packet, route, delivery);
+	if (!result && !packet->ct.found && packet->hook.sender == PARTY_ENDPOINT &&
+	    entry->target == PARTY_HOST)
+		result = link_admit_source(packet);
 	if (!result && !packet->ct.found)
 		result = insert(packet, settings);
 	if (result)
@@ -143,7 +147,8 @@ int tail_deliver(struct __sk_buff *skb)
 	else if (settings)
 		result = deliver(skb, packet, settings, &route, &delivery);
 	if (!result) {
-		delivery_count(&packet->ct.entry, packet->sender_counters, packet->headers.length);
+		delivery_count(&packet->ct.entry, packet_sender_counters(packet), packet->headers.length,
+			       delivery);
 		result = delivery_execute(skb, &packet->ct.entry, &route, delivery);
 	}
 	return step_finish(skb, packet, result, STEP_COUNT);

@@ -21,7 +21,10 @@ struct abi_records {
 	struct drop_count_key drop_count_key;
 	struct packet_count packet_count;
 	struct endpoint_counters endpoint_counters;
+	struct conn_usage_key conn_usage_key;
 	struct conn_usage conn_usage;
+	struct link_usage link_usage;
+	struct link_source link_source;
 	struct rate_window rate_window;
 	struct event event;
 	struct hook_row hook_row;
@@ -37,7 +40,7 @@ struct abi_numbers {
 	enum direction direction;
 	enum reason reason;
 	enum step step;
-	enum prev_ct prev_ct;
+	enum ct_table ct_table;
 	enum aggregation aggregation;
 	enum lifetime lifetime;
 	enum backend_state backend_state;
@@ -49,7 +52,8 @@ struct abi_numbers {
 	enum ct_flags ct_flags;
 	enum counter counter;
 	enum abi abi;
-	enum mark mark;
+	enum live live;
+	enum conn_opener conn_opener;
 	enum prefix_key_bits prefix_key_bits;
 	enum policy_key_bits policy_key_bits;
 	enum event_state event_state;

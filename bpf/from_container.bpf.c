@@ -57,7 +57,7 @@ int dpd_from_container(struct __sk_buff *skb)
 
 	if (endpoint) {
 		packet->sender_identity = endpoint->identity;
-		packet->sender_counters = endpoint->counters_index;
+		packet->endpoint_counters = endpoint->counters_index;
 	} else if (is_unmanaged(packet->ifindex, epoch)) {
 		return HOOK_NEXT;
 	}

@@ -127,7 +127,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 		return result;
 	if (packet->report_due)
 		packet_report_delivery(delivery, route.ifindex);
-	delivery_count(entry, packet->sender_counters, packet->headers.length);
+	delivery_count(entry, packet_sender_counters(packet), packet->headers.length, delivery);
 	return delivery_execute(skb, entry, &route, delivery);
 }
 

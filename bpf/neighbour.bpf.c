@@ -163,9 +163,17 @@ int tail_neighbour(struct __sk_buff *skb)
 	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
 	int result = -REASON_INVALID_SOURCE;
 
-	if (endpoint && packet->headers.family == 6)
+	if (endpoint)
+		result = link_admit_message(packet);
+	if (endpoint && !result && packet->headers.family == 6)
 		result = handle_solicitation(skb, packet, endpoint);
-	else if (endpoint)
+	else if (endpoint && !result)
 		result = handle_arp(skb, packet, endpoint);
+	if (result == ACTION_PASS)
+		packet_count_exempt(packet);
+	else if (result == ACTION_REDIRECT)
+		endpoint_count_answered(packet->endpoint_counters, packet->headers.length);
+	else if (result == ACTION_DROP)
+		result = -REASON_INVALID_PACKET; /* an answer that could not be built */
 	return step_finish(skb, packet, result, STEP_COUNT);
 }

@@ -184,9 +184,19 @@ static __always_inline __must_check int respond_echo(struct __sk_buff *skb, stru
 		    bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, saddr), addresses, 32, 0))
 			return ACTION_DROP;
 	}
-	endpoint_counters_add(packet->sender_counters, DIRECTION_EGRESS, packet->headers.length);
-	event_report_single(packet, POINT_TO_HOST);
 	return response_send(skb, packet);
+}
+
+/* An echo request has been answered, or could not be, which is a drop without a response. */
+static __always_inline int finish_echo(struct packet *packet, int result)
+{
+	if (result == ACTION_REDIRECT) {
+		endpoint_count_answered(packet->endpoint_counters, packet->headers.length);
+		event_report_single(packet, POINT_TO_HOST);
+		return result;
+	}
+	packet->response.kind = RESPONSE_NONE;
+	return -REASON_INVALID_PACKET;
 }
 
 SEC("tc")
@@ -201,7 +211,7 @@ int tail_respond(struct __sk_buff *skb)
 	int result = ACTION_DROP;
 
 	if (packet->response.kind == RESPONSE_ECHO)
-		result = respond_echo(skb, packet);
+		result = finish_echo(packet, respond_echo(skb, packet));
 	else if (packet->response.kind == RESPONSE_RESET)
 		result = respond_reset(skb, packet);
 	else if (settings)

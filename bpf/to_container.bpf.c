@@ -14,17 +14,39 @@
 #include "lib/feature/unmanaged.h"
 #include "lib/mechanism/chain.h"
 
+/*
+ * Whether a hook of ours has judged the packet and sent it here: our mark, on what arrived at an interface of this host. What
+ * the host's own sockets send has arrived nowhere, whatever mark they give it.
+ */
+static __always_inline int is_judged(const struct __sk_buff *skb)
+{
+	return skb->mark && skb->ingress_ifindex && skb->mark == generation_mark();
+}
+
+/* ARP, and whatever else the host sends that is no IP. */
+static __noinline void count_other(const struct __sk_buff *skb, __u64 epoch)
+{
+	const struct endpoint *endpoint = endpoint_find(generation_slot(epoch), skb->ifindex);
+
+	if (endpoint)
+		endpoint_counters_add(endpoint->counters_index, DIRECTION_INGRESS, skb->len - ETH_HLEN);
+}
+
 SEC("tc")
 int dpd_to_container(struct __sk_buff *skb)
 {
-	if (skb->mark == DPD_MARK) {
+	if (is_judged(skb)) {
 		skb->mark = 0;
 		return HOOK_NEXT;
 	}
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
-		return HOOK_NEXT;
 
 	__u64 epoch = generation_live_epoch();
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) {
+		count_other(skb, epoch);
+		return HOOK_NEXT;
+	}
+
 	int result = fastpath(skb, HOOK_TO_CONTAINER, epoch);
 
 	if (likely(result == ACTION_PASS))
@@ -36,7 +58,12 @@ int dpd_to_container(struct __sk_buff *skb)
 
 	if (!packet)
 		return TC_ACT_SHOT; /* a per-CPU array always has its row 0 */
-	if (!endpoint_find(packet->generation_slot, packet->ifindex) && is_unmanaged(packet->ifindex, epoch))
+
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
+
+	if (endpoint)
+		packet->endpoint_counters = endpoint->counters_index;
+	else if (is_unmanaged(packet->ifindex, epoch))
 		return HOOK_NEXT;
 	return step_finish(skb, packet, result,
 			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);

@@ -201,7 +201,11 @@ type Tables = (Generations, Option<State>);
 
 /// The live state is its own, or that of the datapath that it takes over.
 fn open_tables(programs: &LoadedPrograms) -> Result<Tables> {
-    let generations = Generations::open_after(programs.pins(), programs.previous_epoch()?)?;
+    let generations = Generations::open_after(
+        programs.pins(),
+        programs.previous_epoch()?,
+        programs.previous_mark()?,
+    )?;
     let live = match programs.previous() {
         Some(previous) if !generations.is_live() => {
             let version = programs.pins().number();

@@ -80,7 +80,7 @@ fn the_defaults() {
         },
         conntrack: Conntrack {
             size: 131_072,
-            per_endpoint: 0,
+            per_endpoint: None,
             strict: false,
             tcp: seconds(8000),
             tcp_syn: seconds(60),
@@ -147,7 +147,7 @@ journal = "off"
     assert!(config.policy.audit && !config.policy.allow_host);
     let conntrack = Conntrack {
         size: 4096,
-        per_endpoint: 4096,
+        per_endpoint: Some(4096),
         strict: true,
         tcp: seconds(3600),
         tcp_syn: seconds(2),

@@ -501,7 +501,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
         },
         conntrack: Conntrack {
             size: 1024,
-            per_endpoint: 0,
+            per_endpoint: None,
             strict: false,
             tcp: minute,
             tcp_syn: minute,

@@ -21,7 +21,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Bytes of a request, and of a reply.
 pub const SIZE: usize = 64;
 /// The first byte of a request for a stream of replies instead of one.
-const STREAM: u8 = 0xff;
+pub const STREAM: u8 = 0xff;
 /// The timeout after which the load fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 

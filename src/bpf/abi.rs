@@ -55,6 +55,7 @@ plain!(
     drop_count_key,
     packet_count,
     endpoint_counters,
+    conn_usage_key,
     conn_usage,
     event,
     hook_row,

@@ -27,7 +27,7 @@ use crate::model::conntrack::{Connection, OpenConnections, Tally};
 use crate::model::drop_reason;
 use crate::model::state::{Settings, State};
 use crate::model::status::{
-    Attachment, ConntrackCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+    Attachment, ConntrackCounts, EndpointCounts, EventLoss, MapStatus, Metric, ProgramStatus,
 };
 
 /// The datapath below one root of pins.
@@ -147,6 +147,11 @@ impl Reader {
         self.hits("dpd_prefilter_hits")
     }
 
+    /// Errors and resets that were not sent: more than 100 a second for one interface.
+    pub fn responses_limited(&self) -> Result<u64> {
+        self.counter(abi::counter::COUNTER_RESPONSES_LIMITED)
+    }
+
     /// Malformed frames, which XDP passed to tc.
     pub fn xdp_malformed(&self) -> Result<u64> {
         self.counter(abi::counter::COUNTER_XDP_MALFORMED)
@@ -166,13 +171,28 @@ impl Reader {
         Ok(metrics)
     }
 
-    /// `dpd_endpoint_counters` of each endpoint of the configuration, in both directions.
-    fn traffic(&self) -> Result<Vec<Metric>> {
+    /// `dpd_endpoint_counters` of each endpoint of the configuration, by its interface, on each CPU.
+    fn endpoint_counters(&self) -> Result<Vec<(u32, Vec<abi::endpoint_counters>)>> {
         let map = self.open_map("dpd_endpoint_counters")?;
+        let endpoints = self.of_generation(contents::read_endpoints)?.into_iter();
+        endpoints
+            .map(|(ifindex, endpoint)| {
+                Ok((ifindex, map::lookup_percpu(&map, &endpoint.counters_index)?))
+            })
+            .collect()
+    }
+
+    /// What became of each endpoint's packets, by its interface.
+    pub fn endpoint_counts(&self) -> Result<BTreeMap<u32, EndpointCounts>> {
+        let counters = self.endpoint_counters()?.into_iter();
+        Ok(counters
+            .map(|(ifindex, values)| (ifindex, endpoint_counts(&values)))
+            .collect())
+    }
+
+    fn traffic(&self) -> Result<Vec<Metric>> {
         let mut metrics = Vec::new();
-        for (ifindex, endpoint) in self.of_generation(contents::read_endpoints)? {
-            let values: Vec<abi::endpoint_counters> =
-                map::lookup_percpu(&map, &endpoint.counters_index)?;
+        for (ifindex, values) in self.endpoint_counters()? {
             for direction in [
                 abi::direction::DIRECTION_EGRESS.0,
                 abi::direction::DIRECTION_INGRESS.0,
@@ -339,6 +359,24 @@ fn of_another_version(root: &Path, other: &Pins) -> String {
 }
 
 /// The sum over all CPUs.
+fn endpoint_counts(values: &[abi::endpoint_counters]) -> EndpointCounts {
+    let [ingress, egress] = [
+        abi::direction::DIRECTION_INGRESS.0 as usize,
+        abi::direction::DIRECTION_EGRESS.0 as usize,
+    ];
+    let sum = |of: &dyn Fn(&abi::endpoint_counters) -> u64| values.iter().map(of).sum();
+    EndpointCounts {
+        packets_in: sum(&|value| value.direction[ingress].packets),
+        bytes_in: sum(&|value| value.direction[ingress].bytes),
+        packets_out: sum(&|value| value.direction[egress].packets),
+        bytes_out: sum(&|value| value.direction[egress].bytes),
+        to_stack: sum(&|value| value.to_stack),
+        answered: sum(&|value| value.answered),
+        drops_in: sum(&|value| value.dropped[ingress]),
+        drops_out: sum(&|value| value.dropped[egress]),
+    }
+}
+
 fn metric(key: abi::drop_count_key, counts: impl IntoIterator<Item = abi::packet_count>) -> Metric {
     let sum =
         |sum: (u64, u64), count: abi::packet_count| (sum.0 + count.packets, sum.1 + count.bytes);

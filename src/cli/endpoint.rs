@@ -1,5 +1,7 @@
 //! `dpd endpoint`: the endpoints of local workloads.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
@@ -8,7 +10,7 @@ use super::identity::{name_of, prefix_text};
 use super::node::Node;
 use super::output::{self, Listing, Row};
 use crate::model::state::{Enforcement, State};
-use crate::model::status::{Attachment, Metric};
+use crate::model::status::{Attachment, EndpointCounts};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -19,7 +21,11 @@ pub enum Command {
 pub fn run(node: &Node, command: &Command) -> Result<()> {
     let Command::List(listing) = command;
     let reader = node.reader()?;
-    let rows = rows(&reader.state()?, &reader.metrics()?, &reader.attachments()?);
+    let rows = rows(
+        &reader.state()?,
+        &reader.endpoint_counts()?,
+        &reader.attachments()?,
+    );
     output::print(&output::render(listing.output, &rows)?)
 }
 
@@ -35,12 +41,8 @@ pub struct EndpointRow {
     /// `off`, `deny-only` or `on`; `None` while it is pending.
     ingress_enforcement: Option<&'static str>,
     egress_enforcement: Option<&'static str>,
-    /// To the workload.
-    packets_in: u64,
-    bytes_in: u64,
-    /// From the workload.
-    packets_out: u64,
-    bytes_out: u64,
+    #[serde(flatten)]
+    counts: EndpointCounts,
     /// Packets in both directions.
     drops: u64,
 }
@@ -58,6 +60,7 @@ impl Row for EndpointRow {
         "BYTES-IN",
         "PACKETS-OUT",
         "BYTES-OUT",
+        "TO-STACK",
         "DROPS",
     ];
 
@@ -72,36 +75,28 @@ impl Row for EndpointRow {
             format!("{} ({})", self.identity, self.identity_name),
             self.ingress_enforcement.unwrap_or_default().to_owned(),
             self.egress_enforcement.unwrap_or_default().to_owned(),
-            self.packets_in.to_string(),
-            self.bytes_in.to_string(),
-            self.packets_out.to_string(),
-            self.bytes_out.to_string(),
+            self.counts.packets_in.to_string(),
+            self.counts.bytes_in.to_string(),
+            self.counts.packets_out.to_string(),
+            self.counts.bytes_out.to_string(),
+            self.counts.to_stack.to_string(),
             self.drops.to_string(),
         ]]
     }
 }
 
 /// All endpoints, by interface.
-pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Vec<EndpointRow> {
+pub fn rows(
+    state: &State,
+    counts: &BTreeMap<u32, EndpointCounts>,
+    attachments: &[Attachment],
+) -> Vec<EndpointRow> {
     let endpoints = state.catalog.endpoints.iter();
     endpoints
         .map(|(interface, info)| {
             let entry = info.ifindex.and_then(|index| state.endpoints.get(&index));
-            let of_it = || {
-                metrics
-                    .iter()
-                    .filter(|metric| Some(metric.ifindex) == info.ifindex)
-            };
-            let passed = |direction: &str| {
-                of_it()
-                    .filter(|metric| metric.reason == 0 && metric.direction == direction)
-                    .fold((0, 0), |sum, metric| {
-                        (sum.0 + metric.packets, sum.1 + metric.bytes)
-                    })
-            };
-            let (packets_in, bytes_in) = passed("ingress");
-            let (packets_out, bytes_out) = passed("egress");
-            let dropped = of_it().filter(|metric| metric.reason != 0);
+            let counts = info.ifindex.and_then(|index| counts.get(&index));
+            let counts = counts.copied().unwrap_or_default();
             let has_programs = || attachments.iter().any(|a| Some(a.ifindex) == info.ifindex);
             EndpointRow {
                 interface: interface.clone(),
@@ -116,11 +111,8 @@ pub fn rows(state: &State, metrics: &[Metric], attachments: &[Attachment]) -> Ve
                 identity_name: name_of(&state.catalog, info.identity),
                 ingress_enforcement: entry.map(|entry| enforcement(entry.ingress)),
                 egress_enforcement: entry.map(|entry| enforcement(entry.egress)),
-                packets_in,
-                bytes_in,
-                packets_out,
-                bytes_out,
-                drops: dropped.map(|metric| metric.packets).sum(),
+                drops: counts.drops_in + counts.drops_out,
+                counts,
             }
         })
         .collect()

@@ -18,7 +18,7 @@ use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{
     Backend, Delivery, Endpoint, Enforcement, PolicyEntry, PolicyKey, ServiceEntry, State,
 };
-use crate::model::status::{Attachment, Metric};
+use crate::model::status::{Attachment, EndpointCounts};
 use output::{Format, Row, render};
 
 #[test]
@@ -263,30 +263,25 @@ fn state() -> State {
     }
 }
 
-fn metric(ifindex: u32, direction: &str, reason: u8, packets: u64) -> Metric {
-    Metric {
-        ifindex,
-        direction: direction.to_owned(),
-        reason,
-        reason_text: if reason == 0 {
-            "forwarded"
-        } else {
-            "policy denied: no rule"
-        }
-        .to_owned(),
-        packets,
-        bytes: packets * 100,
-    }
-}
-
-fn metrics() -> Vec<Metric> {
-    vec![
-        metric(11, "egress", 0, 5),
-        metric(11, "ingress", 0, 4),
-        metric(12, "ingress", 0, 5),
-        metric(12, "ingress", 133, 2),
-        metric(12, "egress", 133, 1),
-    ]
+fn endpoint_counts() -> BTreeMap<u32, EndpointCounts> {
+    let client = EndpointCounts {
+        packets_in: 4,
+        bytes_in: 400,
+        packets_out: 5,
+        bytes_out: 500,
+        to_stack: 2,
+        answered: 1,
+        drops_in: 0,
+        drops_out: 0,
+    };
+    let coredns = EndpointCounts {
+        packets_in: 5,
+        bytes_in: 500,
+        drops_in: 2,
+        drops_out: 1,
+        ..EndpointCounts::default()
+    };
+    BTreeMap::from([(11, client), (12, coredns)])
 }
 
 fn attachments() -> Vec<Attachment> {
@@ -413,14 +408,14 @@ ID     NAME      LABELS                                                     ADDR
 
 #[test]
 fn endpoints() {
-    let rows = endpoint::rows(&state(), &metrics(), &attachments());
+    let rows = endpoint::rows(&state(), &endpoint_counts(), &attachments());
     assert_eq!(
         as_table(&rows),
         "\
-INTERFACE    IFINDEX  STATE     ADDRESSES                   IDENTITY          INGRESS  EGRESS  PACKETS-IN  BYTES-IN  PACKETS-OUT  BYTES-OUT  DROPS
-lxc-client   11       attached  10.200.0.64, 10.201.0.0/24  20001 (client)    off      off     4           400       5            500        0
-lxc-coredns  12       detached  10.200.0.44                 18203 (kube-dns)  on       off     5           500       0            0          3
-lxc-late     -        pending   10.200.0.99                 777 (777)         -        -       0           0         0            0          0
+INTERFACE    IFINDEX  STATE     ADDRESSES                   IDENTITY          INGRESS  EGRESS  PACKETS-IN  BYTES-IN  PACKETS-OUT  BYTES-OUT  TO-STACK  DROPS
+lxc-client   11       attached  10.200.0.64, 10.201.0.0/24  20001 (client)    off      off     4           400       5            500        2         0
+lxc-coredns  12       detached  10.200.0.44                 18203 (kube-dns)  on       off     5           500       0            0          0         3
+lxc-late     -        pending   10.200.0.99                 777 (777)         -        -       0           0         0            0          0         0
 "
     );
     assert_eq!(
@@ -429,7 +424,8 @@ lxc-late     -        pending   10.200.0.99                 777 (777)         - 
             "interface": "lxc-coredns", "ifindex": 12, "state": "detached", "addresses": ["10.200.0.44"],
             "identity": 18203, "identity_name": "kube-dns",
             "ingress_enforcement": "on", "egress_enforcement": "off",
-            "packets_in": 5, "bytes_in": 500, "packets_out": 0, "bytes_out": 0, "drops": 3,
+            "packets_in": 5, "bytes_in": 500, "packets_out": 0, "bytes_out": 0, "to_stack": 0, "answered": 0,
+            "drops_in": 2, "drops_out": 1, "drops": 3,
         })
     );
 }
@@ -505,7 +501,7 @@ fn every_key_is_documented() {
     let state = state();
     let first = |rows: Value| rows[0].clone();
     documented::check("service list", &first(as_json(&service::rows(&state))));
-    let endpoints = endpoint::rows(&state, &metrics(), &attachments());
+    let endpoints = endpoint::rows(&state, &endpoint_counts(), &attachments());
     documented::check("endpoint list", &first(as_json(&endpoints)));
     let identities = identity::rows(&state.catalog);
     documented::check("identity list", &first(as_json(&identities)));

@@ -151,8 +151,8 @@ pub struct PolicySettings {
 pub struct Conntrack {
     /// Connections.
     pub size: u32,
-    /// 0: no limit.
-    pub per_endpoint: u32,
+    /// 0: no limit; `None`: half of each conntrack table.
+    pub per_endpoint: Option<u32>,
     pub strict: bool,
     pub tcp: Duration,
     pub tcp_syn: Duration,

@@ -118,6 +118,7 @@ impl Scraper {
             rule_hits: readable("rule hits", reader.rule_hits()),
             prefilter_hits: readable("prefilter hits", reader.prefilter_hits()),
             malformed: readable("malformed frames", reader.xdp_malformed()),
+            responses_limited: readable("responses", reader.responses_limited()),
             event_loss: readable("event loss", reader.event_loss()),
             maps: readable("maps", self.maps(&reader, revision, known)),
             programs: readable("programs", reader.programs()),

@@ -55,6 +55,12 @@ const MALFORMED: Family = counter(
     "Frames that XDP could not parse, and passed on to tc.",
 );
 
+const RESPONSES_LIMITED: Family = counter(
+    "dpd_responses_limited_total",
+    &[],
+    "ICMP errors and resets that were not sent: more than 100 a second for one interface.",
+);
+
 pub(super) const FAMILIES: &[Family] = &[
     FORWARDED_PACKETS,
     FORWARDED_BYTES,
@@ -65,6 +71,7 @@ pub(super) const FAMILIES: &[Family] = &[
     PREFIXES,
     PREFIX_DROPS,
     MALFORMED,
+    RESPONSES_LIMITED,
 ];
 
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
@@ -79,6 +86,9 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     )?;
     if let Some(malformed) = page.take("xdp", &facts.malformed) {
         page.write_one(&MALFORMED, *malformed as f64)?;
+    }
+    if let Some(limited) = page.take("responses", &facts.responses_limited) {
+        page.write_one(&RESPONSES_LIMITED, *limited as f64)?;
     }
     write_prefilter(page, facts)
 }

@@ -28,6 +28,8 @@ pub struct Facts {
     pub prefilter_hits: Option<BTreeMap<u32, u64>>,
     /// Frames that XDP could not parse.
     pub malformed: Option<u64>,
+    /// Errors and resets that were not sent.
+    pub responses_limited: Option<u64>,
     pub event_loss: Option<EventLoss>,
     pub maps: Option<Vec<MapStatus>>,
     pub programs: Option<Vec<ProgramStatus>>,

@@ -147,6 +147,7 @@ fn facts(backends: u32) -> Facts {
         rule_hits: Some([(7, 70), (8, 80)].into()),
         prefilter_hits: Some([(3, 30), (4, 40)].into()),
         malformed: Some(17),
+        responses_limited: Some(18),
         event_loss: Some(EventLoss {
             ring_full: 1,
             rate_limited: 2,
@@ -227,6 +228,7 @@ fn facts_are_written_as_series() {
         (r#"dpd_xdp_attached{interface="ens5",mode="native"}"#, "1"),
         (r#"dpd_prefilter_prefixes{table="abusers"}"#, "1"),
         ("dpd_xdp_malformed_frames_total", "17"),
+        ("dpd_responses_limited_total", "18"),
         (
             r#"dpd_prefilter_dropped_packets_total{table="abusers",prefix="198.51.100.66/32"}"#,
             "30",

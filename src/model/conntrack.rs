@@ -67,6 +67,43 @@ pub struct Connection {
     pub age_ns: u64,
 }
 
+/// Numbers of connections, one for each conntrack table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableRooms {
+    pub tcp: u32,
+    /// Of other protocols.
+    pub other: u32,
+    /// Of all protocols, that nobody has replied to.
+    pub unreplied: u32,
+}
+
+impl TableRooms {
+    /// The rooms of tables for so many connections: TCP may fill the whole, other protocols half of it, unreplied flows a
+    /// quarter.
+    pub fn of(size: u32) -> TableRooms {
+        TableRooms {
+            tcp: size,
+            other: size / 2,
+            unreplied: size / 4,
+        }
+    }
+
+    /// Half of each.
+    pub fn halved(self) -> TableRooms {
+        TableRooms {
+            tcp: self.tcp / 2,
+            other: self.other / 2,
+            unreplied: self.unreplied / 2,
+        }
+    }
+
+    /// In the order of the tables' numbers; 0 beyond the last.
+    pub fn at(self, table: usize) -> u32 {
+        let rooms = [self.tcp, self.other, self.unreplied];
+        rooms.get(table).copied().unwrap_or_default()
+    }
+}
+
 /// Connections that differ only in the client's port, so that a change has the same effect on all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowGroup {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::catalog::Catalog;
+use super::conntrack::TableRooms;
 use super::host::Mac;
 use super::policy::{Action, Direction};
 use super::service::{BackendState, Frontend};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub icmp_ns: u64,
     /// The most open connections of one endpoint; 0: no limit.
     pub per_endpoint: u32,
+    /// The most that one endpoint may have in each conntrack table; 0: no limit.
+    pub endpoint_share: TableRooms,
     /// A TCP connection starts with a SYN.
     pub strict: bool,
     pub aggregation: Aggregation,

@@ -150,6 +150,25 @@ pub struct Metric {
     pub bytes: u64,
 }
 
+/// What became of the packets of one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EndpointCounts {
+    /// Delivered to the workload.
+    pub packets_in: u64,
+    pub bytes_in: u64,
+    /// From the workload, and not dropped.
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// Packets of `packets_out` that went up the host's stack.
+    pub to_stack: u64,
+    /// Packets of `packets_out` that dpd answered itself.
+    pub answered: u64,
+    /// Packets from the host's stack to the workload that were dropped.
+    pub drops_in: u64,
+    /// Packets from the workload that were dropped.
+    pub drops_out: u64,
+}
+
 /// Events that were not reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventLoss {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::{Config, Interface};
+use crate::model::conntrack::TableRooms;
 use crate::model::host::HostState;
 use crate::model::state::Settings;
 
@@ -17,7 +18,8 @@ pub fn compile(config: &Config, host: &HostState) -> Settings {
         udp_ns: nanoseconds(conntrack.udp),
         udp_once_ns: nanoseconds(conntrack.udp_once),
         icmp_ns: nanoseconds(conntrack.icmp),
-        per_endpoint: conntrack.per_endpoint,
+        per_endpoint: conntrack.per_endpoint.unwrap_or_default(),
+        endpoint_share: endpoint_share(config),
         strict: conntrack.strict,
         aggregation: config.events.aggregation,
         interval_ns: nanoseconds(config.events.interval),
@@ -27,6 +29,17 @@ pub fn compile(config: &Config, host: &HostState) -> Settings {
         node_ipv4,
         node_ipv6,
     }
+}
+
+/// Without a bound of the file, no workload, and nobody who connects to it, takes more than half of a table; one that is alone
+/// harms nobody.
+fn endpoint_share(config: &Config) -> TableRooms {
+    let is_endpoint = |role: &&Interface| matches!(role, Interface::Endpoint { .. });
+    let endpoints = config.interfaces.values().filter(is_endpoint).count();
+    if config.conntrack.per_endpoint.is_some() || endpoints < 2 {
+        return TableRooms::default();
+    }
+    TableRooms::of(config.conntrack.size).halved()
 }
 
 /// The source address of each family for what the node itself sends: the first of the file, else of the uplinks, else of the
@@ -86,6 +99,30 @@ mod tests {
             (Some(ip("10.0.0.1")), ipv6),
             "the host's first"
         );
+    }
+
+    #[test]
+    fn without_a_bound_nobody_takes_more_than_half() {
+        let one = || TestConfig::new().endpoint("a", "web", "10.1.1.1");
+        let two = || one().endpoint("b", "web", "10.1.1.2");
+        let half = TableRooms {
+            tcp: 500,
+            other: 250,
+            unreplied: 125,
+        };
+        let rows = [
+            ("one alone", one(), None, (0, TableRooms::default())),
+            ("two", two(), None, (0, half)),
+            ("a bound", two(), Some(7), (7, TableRooms::default())),
+            ("no bound", two(), Some(0), (0, TableRooms::default())),
+        ];
+        for (what, mut test, bound, expected) in rows {
+            test.config.conntrack.size = 1000;
+            test.config.conntrack.per_endpoint = bound;
+            let settings = compile(&test.config, &test.host);
+            let found = (settings.per_endpoint, settings.endpoint_share);
+            assert_eq!(found, expected, "{what}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl Reconciler {
     /// Whether something else changed what is ours; the next `apply` repairs it. Reads no rows.
     pub fn has_drifted(&mut self) -> bool {
         self.generations.has_other_epoch()
+            || self.generations.has_other_mark()
             || !self.generations.lost_slots().is_empty()
             || self.programs.is_chain_broken()
             || !self.pin_guard.lost().is_empty()
@@ -40,6 +41,10 @@ impl Reconciler {
         if let Some(other) = self.generations.restore_epoch() {
             let ours = self.generations.epoch();
             let what = format!("packets were processed under revision {other} instead of {ours}");
+            self.report_drift(DriftKind::Epoch, what);
+        }
+        if self.generations.restore_mark() {
+            let what = "packets were marked with another mark".to_owned();
             self.report_drift(DriftKind::Epoch, what);
         }
         let slots = self.generations.restore_slots();

@@ -24,10 +24,11 @@ use dpd::bpf::state::events::{Event, Events};
 use dpd::bpf::state::suppressed::SuppressedDrops;
 use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
+use dpd::bpf::tables::live_epoch;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
-use dpd::model::status::{EventLoss, ProgramStatus};
+use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
 use dpd::observe::translate::{self, Clock};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 use rustix::mount::MountFlags;
@@ -103,6 +104,27 @@ impl Datapath for Programs {
         })
     }
 
+    fn to_container_from(
+        &self,
+        arrived_at: &str,
+        interface: &str,
+        frame: &[u8],
+        mark: u32,
+    ) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        let arrived_at = arrived_at.to_owned();
+        self.ask(move |machine| {
+            let mut context = context(machine.ifindex(&interface), Merged::default());
+            let ingress_ifindex = match arrived_at.as_str() {
+                "" => 0,
+                name => machine.ifindex(name),
+            };
+            context[std::mem::offset_of!(abi::__sk_buff, ingress_ifindex) / 4] = ingress_ifindex;
+            context[std::mem::offset_of!(abi::__sk_buff, mark) / 4] = mark;
+            machine.run_in(Hook::ToContainer, context, &frame)
+        })
+    }
+
     fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
         self.ask(move |machine| machine.run(Hook::FromNetdev, &interface, &frame, merged))
@@ -152,6 +174,36 @@ impl Datapath for Programs {
             let reader = Reader::open(machine.pins.root()).expect("read the datapath");
             reader.xdp_malformed().expect("read the counter")
         })
+    }
+
+    fn conntrack_rows(&self, table: &str) -> usize {
+        let table = table.to_owned();
+        self.ask(move |machine| {
+            let map = MapHandle::from_pinned_path(machine.pins.map(&table));
+            map.expect("open a conntrack table").keys().count()
+        })
+    }
+
+    fn responses_limited(&self) -> u64 {
+        self.ask(|machine| {
+            let limited = machine.reader().responses_limited();
+            limited.expect("read the counter")
+        })
+    }
+
+    fn endpoint_counts(&self, interface: &str) -> EndpointCounts {
+        let interface = interface.to_owned();
+        self.ask(move |machine| {
+            let counts = machine
+                .reader()
+                .endpoint_counts()
+                .expect("read the counters");
+            counts[&machine.ifindex(&interface)]
+        })
+    }
+
+    fn mark(&self) -> u32 {
+        self.ask(|machine| live_epoch::mark_of(&machine.pins).expect("read the mark"))
     }
 
     fn break_chain(&self, place: u32) {
@@ -309,7 +361,10 @@ impl Machine {
     }
 
     fn run(&mut self, hook: Hook, interface: &str, frame: &[u8], merged: Merged) -> Answer {
-        let context = context(self.ifindex(interface), merged);
+        self.run_in(hook, context(self.ifindex(interface), merged), frame)
+    }
+
+    fn run_in(&mut self, hook: Hook, context: Vec<u32>, frame: &[u8]) -> Answer {
         let program = self.load.program(hook).expect("the program is loaded");
         let program = program.try_clone().expect("keep the program");
         self.observe(|| {

@@ -15,7 +15,7 @@ use dpd::bpf::attach::hook::Hook;
 use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
-use dpd::model::status::{EventLoss, ProgramStatus};
+use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -60,6 +60,14 @@ pub trait Datapath {
     fn from_container(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer;
     /// Runs a frame through `dpd_to_container` as if the host's stack had sent it to the workload.
     fn to_container(&self, interface: &str, frame: &[u8]) -> Answer;
+    /// The same of a packet with a mark that arrived at another interface; "": it is the host's own.
+    fn to_container_from(
+        &self,
+        arrived_at: &str,
+        interface: &str,
+        frame: &[u8],
+        mark: u32,
+    ) -> Answer;
     /// Runs a frame through `dpd_from_netdev` as if it had come from the network.
     fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer;
     /// Runs a frame through `dpd_to_netdev` as if it left for the network.
@@ -83,6 +91,14 @@ pub trait Datapath {
     fn neglect(&self);
     /// Frames that XDP counted as malformed.
     fn xdp_malformed(&self) -> u64;
+    /// How many entries one of the conntrack tables has.
+    fn conntrack_rows(&self, table: &str) -> usize;
+    /// Errors and resets that were not sent: too many a second.
+    fn responses_limited(&self) -> u64;
+    /// What became of an endpoint's packets.
+    fn endpoint_counts(&self, interface: &str) -> EndpointCounts;
+    /// The mark of packets that a hook has judged.
+    fn mark(&self) -> u32;
     /// Takes the step at this place out of the chain.
     fn break_chain(&self, place: u32);
     /// Takes the live table of settings away.
@@ -140,6 +156,33 @@ impl Node {
 
     pub fn to_container(&self, interface: &str, frame: &[u8]) -> Answer {
         self.datapath.to_container(interface, frame)
+    }
+
+    pub fn to_container_from(
+        &self,
+        arrived_at: &str,
+        interface: &str,
+        frame: &[u8],
+        mark: u32,
+    ) -> Answer {
+        self.datapath
+            .to_container_from(arrived_at, interface, frame, mark)
+    }
+
+    pub fn conntrack_rows(&self, table: &str) -> usize {
+        self.datapath.conntrack_rows(table)
+    }
+
+    pub fn responses_limited(&self) -> u64 {
+        self.datapath.responses_limited()
+    }
+
+    pub fn endpoint_counts(&self, interface: &str) -> EndpointCounts {
+        self.datapath.endpoint_counts(interface)
+    }
+
+    pub fn mark(&self) -> u32 {
+        self.datapath.mark()
     }
 
     pub fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {

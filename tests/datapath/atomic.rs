@@ -35,7 +35,10 @@ fn configuration(number: usize) -> String {
         (FIRST_BACKENDS, [FIRST_BACKENDS, SECOND_BACKENDS]),
         (
             "\n[conntrack]",
-            ["\n[conntrack]\nstrict = false", SECOND_REST],
+            [
+                "\n[conntrack]\nper_endpoint = 0\nstrict = false",
+                SECOND_REST,
+            ],
         ),
     ];
     let mut config = CONFIG.to_owned();
@@ -93,6 +96,7 @@ frontends = ["10.32.0.50:1/udp"]
 backends = ["10.200.0.44:1", "10.200.0.44:2"]
 
 [conntrack]
+per_endpoint = 0
 strict = true"#;
 
 /// What is to become of a packet under each of the two configurations.

@@ -3,6 +3,7 @@
 use dpd::model::conntrack::ConntrackState;
 
 use crate::common::packet::{self, Packet, protocol};
+use crate::common::runner::{host_mac, workload_mac};
 use crate::lab::*;
 use crate::service::with_state;
 use crate::walk::{Expect, Expect::*, Walk, source_port};
@@ -228,6 +229,52 @@ fn a_workload_may_have_so_many_connections_and_no_more() {
             WEB,
             &reply,
             Delivered(CLIENT, reply.clone()),
+        );
+        walk.end();
+    }
+}
+
+/// The default: half of each table, of 4096 connections 2048 of TCP, 1024 of others, 512 unreplied.
+#[test]
+fn a_workload_fills_half_of_a_table_and_no_more() {
+    for family in families() {
+        let walk = Walk::new(family.name, CONFIG);
+        let ask = |port| {
+            let packet = packet::udp(at(family.client, port), at(family.web, 9));
+            let frame = packet.macs(workload_mac(CLIENT), host_mac(CLIENT)).build();
+            walk.node().from_container(CLIENT, &frame).drops
+        };
+        let dropped: Vec<u16> = (1..=600).filter(|port| ask(*port) == [225]).collect();
+        assert_eq!(dropped, (513..=600).collect::<Vec<_>>(), "{}", family.name);
+    }
+}
+
+/// What others open to one workload evicts nothing of other workloads that works: over the bound it is served, and stays where
+/// unreplied flows are.
+#[test]
+fn what_is_opened_to_a_workload_is_bounded_too() {
+    let bounded = changed(CONFIG, "[conntrack]\n", "[conntrack]\nper_endpoint = 2\n");
+    for family in families() {
+        let mut walk = Walk::new(family.name, &bounded);
+        let ask = |port| packet::udp(at(family.host, port), at(family.web, 9));
+        let answer = |port| packet::udp(at(family.web, 9), at(family.host, port));
+        for port in 1..=4 {
+            for says in ["a question", "another"] {
+                walk.to(says, WEB, &ask(port), Passed);
+                walk.from("its answer", WEB, &answer(port), Passed);
+            }
+        }
+        let replied = walk.node().conntrack_rows("dpd_ct_other");
+        walk.check(
+            "two moved to the table of what works",
+            replied == 4,
+            replied,
+        );
+        let unreplied = walk.node().conntrack_rows("dpd_ct_unreplied");
+        walk.check(
+            "the others were served where they are",
+            unreplied == 4,
+            unreplied,
         );
         walk.end();
     }

@@ -19,6 +19,7 @@ mod from_network;
 mod hairpin;
 mod icmp;
 mod impact;
+mod link;
 mod neighbour;
 mod oracle;
 mod parse;

@@ -19,13 +19,14 @@ const MECHANISM: [&str; 13] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 17] = [
+const FEATURE: [&str; 18] = [
     "unmanaged.h",
     "prefilter.h",
     "service.h",
     "policy.h",
     "endpoint.h",
     "fragment.h",
+    "link.h",
     "conntrack.h",
     "route.h",
     "nat.h",

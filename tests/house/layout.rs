@@ -13,7 +13,7 @@ use libbpf_rs::btf::types::{MemberAttr, Struct};
 use super::parity::{constants, object_types};
 
 /// Enums whose numbers never leave one load of the programs.
-const OF_A_LOAD: [&str; 4] = ["step", "prev_ct", "hook", "hook_flags"];
+const OF_A_LOAD: [&str; 3] = ["step", "hook", "hook_flags"];
 
 const HEADER: &str = include_str!("../../bpf/abi.h");
 const PINNED: &str = include_str!("layout.txt");

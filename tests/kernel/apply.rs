@@ -152,7 +152,9 @@ fn hits_and_counters_of_what_was_removed_are_deleted() {
             let metrics = host.reader().metrics().unwrap();
             let path = host.pins().map("dpd_endpoint_conns");
             let usage = MapHandle::from_pinned_path(path).unwrap();
-            let is_in_usage = usage.keys().any(|key| key == client.to_ne_bytes());
+            let is_in_usage = usage
+                .keys()
+                .any(|key| key.starts_with(&client.to_ne_bytes()));
             let is_in_metrics = metrics.iter().any(|metric| metric.ifindex == client);
             (is_in_metrics, is_in_usage)
         };

@@ -138,6 +138,9 @@ fn connections_counters_and_ids_are_kept() {
         let epoch = first.epoch();
         let links = link_ids(&old);
         let (programs, maps) = pinned(&old);
+        // Five questions, and what the workload's own kernel sends meanwhile.
+        let forwarded = host.forwarded("lxc-client", "egress");
+        assert!(forwarded >= 5, "{forwarded}");
         drop(first);
 
         let mut second = host.take_over_as(&config, current());
@@ -156,10 +159,10 @@ fn connections_counters_and_ids_are_kept() {
         let now = host.reader().state().unwrap().catalog;
         assert_eq!(now, catalog, "every id means what it meant");
 
-        assert_eq!(
-            host.forwarded("lxc-client", "egress"),
-            5,
-            "counters are kept"
+        let kept = host.forwarded("lxc-client", "egress");
+        assert!(
+            kept >= forwarded,
+            "counters are kept: {kept} of {forwarded}"
         );
         let hits: u64 = host.reader().rule_hits().unwrap().values().sum();
         assert!(host.asks(), "the service answers");

@@ -10,6 +10,7 @@
 #include "../mechanism/parse.h"
 #include "endpoint.h"
 #include "fragment.h"
+#include "link.h"
 
 /* RFC 2131, 4.1; RFC 8415, 7.2 */
 enum {
@@ -116,6 +117,15 @@ static __always_inline int host_needs(const struct packet *packet)
 	       address_is_link_local(&headers->tuple.source) || (owner && owner->scope == SCOPE_HOST);
 }
 
+/* Counts a packet that passes without a connection. */
+static __always_inline void packet_count_exempt(const struct packet *packet)
+{
+	if (packet->hook.sender == PARTY_ENDPOINT)
+		endpoint_count_sent(packet->endpoint_counters, packet->headers.length, 1);
+	else
+		endpoint_counters_add(packet->endpoint_counters, DIRECTION_INGRESS, packet->headers.length);
+}
+
 /* What the link between host and workload needs passes without a connection. */
 static __noinline __must_check int admit_needed(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -132,6 +142,14 @@ static __noinline __must_check int admit_needed(struct __sk_buff *skb, const str
 		is_needed = workload_needs_ipv6(skb, packet) && packet_stays_on_link(packet);
 	if (!is_needed)
 		return 0;
+
+	int result = is_from_host ? 0 : link_admit_message(packet);
+
+	if (!result && !is_from_host)
+		result = link_admit_source(packet);
+	if (result)
+		return result;
+	packet_count_exempt(packet);
 	event_report_single(packet, is_from_host ? POINT_TO_ENDPOINT : POINT_TO_STACK);
 	return ACTION_PASS;
 }

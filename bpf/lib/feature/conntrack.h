@@ -43,12 +43,12 @@ struct {
 	__type(value, struct ct_entry);
 } dpd_ct_unreplied __weak SEC(".maps");
 
-/* Open connections of each workload, by its ifindex; the daemon corrects it at each sweep. */
+/* Open connections of each workload; the daemon corrects it at each sweep. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
-	__type(key, __u32);
+	__type(key, struct conn_usage_key);
 	__type(value, struct conn_usage);
 } dpd_endpoint_conns __weak SEC(".maps");
 
@@ -82,13 +82,30 @@ static __noinline struct ct_entry *ct_find(const struct flow_tuple *tuple)
 	return entry ? entry : bpf_map_lookup_elem(&dpd_ct_unreplied, tuple);
 }
 
-/* The number of entries that there were. */
+/* The index of the same table. */
+static __always_inline __u32 ct_replied_index(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP ? CT_TABLE_TCP : CT_TABLE_OTHER;
+}
+
+/* Which tables an entry was deleted from; bits. */
+enum ct_deleted {
+	CT_DELETED_REPLIED = 1, /* its protocol's table */
+	CT_DELETED_UNREPLIED = 2,
+};
+
 static __noinline int ct_delete(const struct flow_tuple *tuple)
 {
-	int deleted = !bpf_map_delete_elem(ct_replied_table(tuple->protocol), tuple);
+	int deleted = 0;
 
-	deleted += !bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
-	counter_add(COUNTER_CT_DELETED, deleted);
+	if (!bpf_map_delete_elem(ct_replied_table(tuple->protocol), tuple)) {
+		deleted |= CT_DELETED_REPLIED;
+		counter_add(COUNTER_CT_DELETED, 1);
+	}
+	if (!bpf_map_delete_elem(&dpd_ct_unreplied, tuple)) {
+		deleted |= CT_DELETED_UNREPLIED;
+		counter_add(COUNTER_CT_DELETED, 1);
+	}
 	return deleted;
 }
 
@@ -100,35 +117,90 @@ static __noinline int ct_delete(const struct flow_tuple *tuple)
  */
 #define CONN_USAGE_TRUSTED_NS (60ULL * NSEC_PER_SEC)
 
-static __always_inline void conn_usage_open(__u32 ifindex, __u64 now_ns)
+/* For whom a connection counts: the workload that opened it, else the one that it was opened to. */
+static __always_inline struct conn_usage_key ct_counts_for(const struct ct_entry *entry)
 {
-	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+	int reply = entry->flags & CT_REPLY;
+	__u32 opener = reply ? entry->target_ifindex : entry->origin_ifindex;
+	__u32 other = reply ? entry->origin_ifindex : entry->target_ifindex;
 
+	if (opener)
+		return (struct conn_usage_key){ .ifindex = opener, .opener = OPENER_WORKLOAD };
+	return (struct conn_usage_key){ .ifindex = other, .opener = OPENER_OTHERS };
+}
+
+static __noinline void conn_usage_open(const struct conn_usage_key *key, __u32 table, __u64 now_ns)
+{
+	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
+
+	if (table >= CT_TABLE_COUNT)
+		return;
 	if (usage) {
-		__sync_fetch_and_add(&usage->opened, 1);
+		__sync_fetch_and_add(&usage->opened[table], 1);
 		return;
 	}
 
-	struct conn_usage first = { .opened = 1, .verified_ns = now_ns };
+	struct conn_usage first = { .verified_ns = now_ns };
 
-	bpf_map_update_elem(&dpd_endpoint_conns, &ifindex, &first, BPF_NOEXIST);
+	first.opened[table] = 1;
+	bpf_map_update_elem(&dpd_endpoint_conns, key, &first, BPF_NOEXIST);
 }
 
-static __always_inline void conn_usage_close(__u32 ifindex)
+static __noinline void conn_usage_close(const struct conn_usage_key *key, __u32 table)
 {
-	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
 
-	if (usage)
-		__sync_fetch_and_add(&usage->closed, 1);
+	if (usage && table < CT_TABLE_COUNT)
+		__sync_fetch_and_add(&usage->closed[table], 1);
 }
 
-/* Whether the workload has as many open connections as it may have. */
-static __always_inline int conn_usage_is_exhausted(__u32 ifindex, __u32 limit, __u64 now_ns)
+/* Below zero for moments, when another CPU closes what this one is about to count. */
+static __always_inline __s64 conn_usage_open_in(const struct conn_usage *usage, __u32 table)
 {
-	const struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &ifindex);
+	return usage->opened[table] - usage->closed[table];
+}
 
-	return usage && (__s64)(usage->opened - usage->closed) >= limit &&
-	       (__s64)(now_ns - usage->verified_ns) < (__s64)CONN_USAGE_TRUSTED_NS;
+static __always_inline int conn_usage_is_trusted(const struct conn_usage *usage, __u64 now_ns)
+{
+	return (__s64)(now_ns - usage->verified_ns) < (__s64)CONN_USAGE_TRUSTED_NS;
+}
+
+/* Whether a workload has as many open connections as it may have; `replied` is the table that a new one will move to. */
+static __noinline int conn_usage_is_exhausted(const struct conn_usage_key *key, __u32 replied,
+					      const struct settings *settings, __u64 now_ns)
+{
+	const struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
+	__s64 most = settings->connections_per_endpoint;
+
+	if (!usage || replied >= CT_TABLE_UNREPLIED || !conn_usage_is_trusted(usage, now_ns))
+		return 0;
+
+	__s64 unreplied = conn_usage_open_in(usage, CT_TABLE_UNREPLIED);
+	__s64 working = conn_usage_open_in(usage, CT_TABLE_TCP) + conn_usage_open_in(usage, CT_TABLE_OTHER);
+	__u32 share = settings->endpoint_share[CT_TABLE_UNREPLIED];
+
+	if ((most && unreplied + working >= most) || (share && unreplied >= share))
+		return 1;
+	share = settings->endpoint_share[replied];
+	return share && conn_usage_open_in(usage, replied) >= share;
+}
+
+/* Whether one that works has no room in its protocol's table: then it stays among the unreplied, the first to be evicted. */
+static __noinline int conn_usage_is_full(const struct conn_usage_key *key, __u32 replied,
+					 const struct settings *settings, __u64 now_ns)
+{
+	const struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
+	__s64 most = settings->connections_per_endpoint;
+
+	if (!usage || replied >= CT_TABLE_UNREPLIED || !conn_usage_is_trusted(usage, now_ns))
+		return 0;
+
+	__u32 share = settings->endpoint_share[replied];
+
+	if (share && conn_usage_open_in(usage, replied) >= share)
+		return 1;
+	return most &&
+	       conn_usage_open_in(usage, CT_TABLE_TCP) + conn_usage_open_in(usage, CT_TABLE_OTHER) >= most;
 }
 
 /* -- Pairs ---------------------------------------------------------------------------------------------------------- */
@@ -151,13 +223,14 @@ static __always_inline int ct_is_reverse(const struct ct_entry *reverse, const s
 static __noinline void ct_delete_pair(const struct flow_tuple *tuple, const struct ct_entry *entry)
 {
 	struct flow_tuple key = ct_reverse_key(entry);
-	__u32 opener = entry->flags & CT_REPLY ? entry->target_ifindex : entry->origin_ifindex;
+	struct conn_usage_key counted = ct_counts_for(entry);
 	const struct ct_entry *reverse = ct_find(&key);
 	int deleted = reverse && ct_is_reverse(reverse, tuple) ? ct_delete(&key) : 0;
 
-	deleted += ct_delete(tuple);
-	if (opener && deleted)
-		conn_usage_close(opener);
+	deleted |= ct_delete(tuple);
+	if (deleted)
+		conn_usage_close(&counted, deleted & CT_DELETED_REPLIED ? ct_replied_index(tuple->protocol)
+									: CT_TABLE_UNREPLIED);
 }
 
 /*

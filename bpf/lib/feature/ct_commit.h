@@ -122,8 +122,10 @@ static __noinline __must_check int ct_insert_pair(struct packet *packet)
 		return -REASON_CT_INSERTION_FAILED;
 	}
 	counter_add(COUNTER_CT_INSERTED, 1);
-	if (packet->hook.sender == PARTY_ENDPOINT)
-		conn_usage_open(packet->ifindex, packet->now_ns);
+
+	struct conn_usage_key counted = ct_counts_for(&packet->ct.entry);
+
+	conn_usage_open(&counted, CT_TABLE_UNREPLIED, packet->now_ns);
 	return 0;
 }
 
@@ -143,9 +145,15 @@ static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry
 	to->flags = (from->flags | CT_ASSURED) & ~CT_SLOW;
 }
 
-/* The connection works: the pair moves to its protocol's table, the packet's entry first. `entry` is in the old table. */
-static __noinline void ct_promote(struct packet *packet, const struct ct_entry *entry)
+/*
+ * The connection works: the pair moves to its protocol's table, the packet's entry first, unless its workload has as many there
+ * as it may have. `entry` is in the old table.
+ */
+static __noinline void ct_promote(struct packet *packet, const struct ct_entry *entry,
+				  const struct settings *settings)
 {
+	struct conn_usage_key counted = ct_counts_for(entry);
+	__u32 replied = ct_replied_index(packet->headers.tuple.protocol);
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 	struct flow_tuple key = ct_reverse_key(entry);
 	const struct ct_entry *reverse = bpf_map_lookup_elem(&dpd_ct_unreplied, &key);
@@ -153,6 +161,8 @@ static __noinline void ct_promote(struct packet *packet, const struct ct_entry *
 
 	if (!reverse)
 		return; /* evicted; its renewal has inserted it again, or will */
+	if (conn_usage_is_full(&counted, replied, settings, packet->now_ns))
+		return;
 
 	__u64 questions = entry->flags & CT_REPLY ? reverse->packets : entry->packets;
 	__u8 state = ct_assured_state(entry, tuple->protocol, questions);
@@ -168,12 +178,13 @@ static __noinline void ct_promote(struct packet *packet, const struct ct_entry *
 	/* Two in, two out: the counters of entries stay as they are. */
 	bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
 	bpf_map_delete_elem(&dpd_ct_unreplied, &key);
+	conn_usage_close(&counted, CT_TABLE_UNREPLIED);
+	conn_usage_open(&counted, replied, packet->now_ns);
 }
 
 /* Puts a refused entry where it evicts nothing that works. */
 static __always_inline void ct_insert_refused(const struct flow_tuple *tuple, const struct ct_entry *entry)
 {
-	ct_delete(tuple);
 	if (!bpf_map_update_elem(&dpd_ct_unreplied, tuple, entry, BPF_ANY))
 		counter_add(COUNTER_CT_INSERTED, 1);
 }
@@ -188,6 +199,7 @@ static __noinline void ct_refuse(struct packet *packet, __u8 reason)
 	struct ct_entry *entry = &packet->ct.entry;
 	struct ct_entry *reverse = &packet->ct.reverse;
 	struct flow_tuple key = ct_reverse_key(entry);
+	struct conn_usage_key counted = ct_counts_for(entry);
 	const struct ct_entry *found = ct_find(&key);
 
 	entry->state = CT_REFUSED;
@@ -200,15 +212,19 @@ static __noinline void ct_refuse(struct packet *packet, __u8 reason)
 	ct_make_reverse(reverse, entry, tuple);
 	reverse->epoch = packet->epoch;
 	reverse->flags |= CT_SLOW;
-	if (found && !ct_is_reverse(found, tuple))
-		return ct_insert_refused(tuple, entry);
-	if (found) {
+
+	int is_taken = found && !ct_is_reverse(found, tuple);
+
+	if (found && !is_taken) {
 		reverse->packets = found->packets;
 		reverse->bytes = found->bytes;
 		reverse->tcp_flags = found->tcp_flags;
 	}
-	ct_insert_refused(&key, reverse);
+	ct_delete_pair(tuple, entry);
+	if (!is_taken)
+		ct_insert_refused(&key, reverse);
 	ct_insert_refused(tuple, entry);
+	conn_usage_open(&counted, CT_TABLE_UNREPLIED, packet->now_ns);
 }
 
 /* A refused connection that policy allows again. */

@@ -45,11 +45,18 @@ static __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 
 /* -- Counting and reporting ----------------------------------------------------------------------------------------- */
 
+/* The counters of the workload that has sent the packet; 0: none has. */
+static __always_inline __u32 packet_sender_counters(const struct packet *packet)
+{
+	return packet->hook.sender == PARTY_ENDPOINT ? packet->endpoint_counters : 0;
+}
+
 /* Counts a delivered packet: at the endpoint that sent it, if one did, and at the one that receives it. */
-static __always_inline void delivery_count(const struct ct_entry *entry, __u32 sender_counters, __u32 length)
+static __always_inline void delivery_count(const struct ct_entry *entry, __u32 sender_counters, __u32 length,
+					   int delivery)
 {
 	if (sender_counters)
-		endpoint_counters_add(sender_counters, DIRECTION_EGRESS, length);
+		endpoint_count_sent(sender_counters, length, delivery == DELIVERY_PASS);
 	if (entry->target == PARTY_ENDPOINT)
 		endpoint_counters_add(entry->target_counters, DIRECTION_INGRESS, length);
 }
@@ -143,7 +150,7 @@ static __always_inline int delivery_execute(struct __sk_buff *skb, const struct 
 		bpf_redirect_peer(entry->target_ifindex, 0);
 		return ACTION_REDIRECT;
 	case DELIVERY_DIRECT:
-		skb->mark = DPD_MARK;
+		skb->mark = generation_mark();
 		bpf_redirect(entry->target_ifindex, 0);
 		return ACTION_REDIRECT;
 	case DELIVERY_NEIGHBOUR: {
@@ -157,7 +164,7 @@ static __always_inline int delivery_execute(struct __sk_buff *skb, const struct 
 			next.nh_family = AF_INET6;
 			__builtin_memcpy(next.ipv6_nh, to, sizeof(next.ipv6_nh));
 		}
-		skb->mark = DPD_MARK;
+		skb->mark = generation_mark();
 		bpf_redirect_neigh(entry->target_ifindex, &next, sizeof(next), 0);
 		return ACTION_REDIRECT;
 	}

@@ -158,7 +158,7 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 		ct_note_tcp_numbers(entry, &headers->tcp);
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, headers->length);
-	delivery_count(entry, entry->origin_counters, headers->length);
+	delivery_count(entry, entry->origin_counters, headers->length, delivery);
 	return delivery_execute(skb, entry, &route, delivery);
 }
 

@@ -22,7 +22,7 @@ static __always_inline int response_send(struct __sk_buff *skb, const struct pac
 	if (endpoint && endpoint->delivery == DELIVERY_PEER) {
 		bpf_redirect_peer(packet->ifindex, 0);
 	} else {
-		skb->mark = DPD_MARK;
+		skb->mark = generation_mark();
 		bpf_redirect(packet->ifindex, 0);
 	}
 	return ACTION_REDIRECT;

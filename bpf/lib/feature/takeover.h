@@ -34,7 +34,7 @@ struct prev_ct_layout {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, PREV_CT_COUNT);
+	__uint(max_entries, CT_TABLE_COUNT);
 	__type(key, __u32);
 	__array(values, struct prev_ct_layout);
 } dpd_prev_ct __weak SEC(".maps");
@@ -56,9 +56,9 @@ static __always_inline int takeover_has(__u32 index, const struct flow_tuple *tu
 /* A flow that has migrated stays ours, though its entry is deleted from the previous tables only later. */
 static __noinline int takeover_knows(const struct flow_tuple *tuple)
 {
-	__u32 index = tuple->protocol == IPPROTO_TCP ? PREV_CT_TCP : PREV_CT_OTHER;
+	__u32 index = ct_replied_index(tuple->protocol);
 
-	if (!takeover_has(index, tuple) && !takeover_has(PREV_CT_UNREPLIED, tuple))
+	if (!takeover_has(index, tuple) && !takeover_has(CT_TABLE_UNREPLIED, tuple))
 		return 0;
 	return !ct_find(tuple);
 }

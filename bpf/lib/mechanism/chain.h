@@ -51,16 +51,24 @@ static __always_inline int packet_may_get_response(const struct packet *packet)
 	return !packet_is_icmp_error(packet);
 }
 
+/* Counts a drop. */
+static __always_inline void count_drop(const struct packet *packet, __u8 reason)
+{
+	drop_count_add(packet->ifindex, reason, packet->direction, packet->headers.length);
+	if (packet->endpoint_counters)
+		endpoint_count_dropped(packet->endpoint_counters, packet->hook.direction);
+}
+
 /* Counts and reports a drop. Not zero if the sender gets a response. */
 static __noinline int step_finish_drop(struct packet *packet, __u8 reason)
 {
-	drop_count_add(packet->ifindex, reason, packet->direction, packet->headers.length);
+	count_drop(packet, reason);
 	event_report_drop(packet, reason);
 	if (!packet->response.kind || !packet_may_get_response(packet))
 		return 0;
 	if (!response_is_limited(packet->ifindex, packet->now_ns))
 		return 1;
-	drop_count_add(packet->ifindex, REASON_RATE_LIMITED, packet->direction, packet->headers.length);
+	counter_add(COUNTER_RESPONSES_LIMITED, 1);
 	return 0;
 }
 
@@ -106,9 +114,8 @@ static __always_inline int step_finish(struct __sk_buff *skb, struct packet *pac
 	if (result == ACTION_REDIRECT)
 		return TC_ACT_REDIRECT;
 	if (result != ACTION_DROP && step_finish_drop(packet, -result)) {
+		/* Returns if the step is missing: then there is no response, and the drop has its reason already. */
 		chain_tail_call(skb, STEP_RESPOND);
-		drop_count_add(packet->ifindex, REASON_MISSED_TAIL_CALL, packet->direction,
-			       packet->headers.length);
 	}
 	return TC_ACT_SHOT;
 }

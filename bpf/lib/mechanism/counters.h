@@ -38,6 +38,39 @@ static __always_inline void endpoint_counters_add(__u32 index, __u8 direction, _
 	}
 }
 
+/* What a workload has sent and its hook has not dropped; `to_stack`: the host's stack carries on with it. */
+static __always_inline void endpoint_count_sent(__u32 index, __u32 bytes, int to_stack)
+{
+	struct endpoint_counters *counters = bpf_map_lookup_elem(&dpd_endpoint_counters, &index);
+
+	if (counters) {
+		counters->direction[DIRECTION_EGRESS].packets++;
+		counters->direction[DIRECTION_EGRESS].bytes += bytes;
+		counters->to_stack += to_stack;
+	}
+}
+
+/* The same of what dpd answers itself. */
+static __always_inline void endpoint_count_answered(__u32 index, __u32 bytes)
+{
+	struct endpoint_counters *counters = bpf_map_lookup_elem(&dpd_endpoint_counters, &index);
+
+	if (counters) {
+		counters->direction[DIRECTION_EGRESS].packets++;
+		counters->direction[DIRECTION_EGRESS].bytes += bytes;
+		counters->answered++;
+	}
+}
+
+/* A drop at an endpoint's own hook; `direction` is the hook's. */
+static __always_inline void endpoint_count_dropped(__u32 index, __u8 direction)
+{
+	struct endpoint_counters *counters = bpf_map_lookup_elem(&dpd_endpoint_counters, &index);
+
+	if (counters)
+		counters->dropped[direction & 1]++;
+}
+
 static __always_inline void drop_count_add(__u32 ifindex, __u8 reason, __u8 direction, __u32 bytes)
 {
 	struct drop_count_key key = { .ifindex = ifindex, .reason = reason, .direction = direction };

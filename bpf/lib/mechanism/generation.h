@@ -9,23 +9,32 @@
 #include "../../abi.h"
 
 /*
- * Written by the daemon alone, with one store. The kernel refuses to map what is BPF_F_RDONLY_PROG for writing, so here
- * the verifier does not keep programs from it: nothing but generation_live_epoch() names it.
+ * Written by the daemon alone, the epoch with one store, the mark once. The kernel refuses to map what is BPF_F_RDONLY_PROG for writing, so here
+ * the verifier does not keep programs from it: nothing but the two functions below names it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1);
+	__uint(max_entries, LIVE_COUNT);
 	__type(key, __u32);
 	__type(value, __u64);
 } dpd_live __weak SEC(".maps");
 
 static __always_inline __u64 generation_live_epoch(void)
 {
-	__u32 zero = 0;
-	const volatile __u64 *epoch = bpf_map_lookup_elem(&dpd_live, &zero);
+	__u32 index = LIVE_EPOCH;
+	const volatile __u64 *epoch = bpf_map_lookup_elem(&dpd_live, &index);
 
 	return epoch ? *epoch : 0;
+}
+
+/* The mark of packets that a hook of ours has judged and delivered; 0: there is none. */
+static __always_inline __u32 generation_mark(void)
+{
+	__u32 index = LIVE_MARK;
+	const __u64 *mark = bpf_map_lookup_elem(&dpd_live, &index);
+
+	return mark ? *mark : 0;
 }
 
 /* The slot of an epoch's tables in every outer map. */

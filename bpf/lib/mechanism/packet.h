@@ -114,8 +114,8 @@ struct packet {
 	__u32 ifindex;
 	__u32 frame_length; /* without the Ethernet header */
 
-	/* The sender, if the hook has an endpoint: written at the hook; read by tail_deliver, tail_respond and events. */
-	__u32 sender_counters; /* index of dpd_endpoint_counters; 0: it came from elsewhere */
+	/* The hook's endpoint, if it has one: written at the hook; read by what counts, and by events. */
+	__u32 endpoint_counters; /* index of dpd_endpoint_counters; 0: the hook is no endpoint's */
 	__u32 sender_identity; /* 0: not known before policy */
 
 	__u8 is_from_host_stack; /* the host's own, not forwarded: written by packet_init, read by tail_ct */

@@ -93,7 +93,8 @@ fn most_entries(name: &str, state: &State) -> u64 {
     let entries = match name {
         "dpd_rule_hits" => state.catalog.rules.len(),
         "dpd_prefilter_hits" => state.prefilter.len(),
-        "dpd_endpoint_conns" => state.catalog.endpoints.len(),
+        // What it opens, and what is opened to it.
+        "dpd_endpoint_conns" => state.catalog.endpoints.len() * 2,
         "dpd_unmanaged" => interfaces,
         // Every reason, both ways.
         "dpd_drop_counts" => interfaces * REASONS.len() * 2,

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 30] = [
+pub const DATAPATH: [MapPolicy; 32] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -48,6 +48,8 @@ pub const DATAPATH: [MapPolicy; 30] = [
     shared("dpd_drop_throttle", OnTakeover::Migrate),
     shared("dpd_event_ratelimit", OnTakeover::Migrate),
     shared("dpd_response_ratelimit", OnTakeover::Migrate),
+    shared("dpd_link_ratelimit", OnTakeover::Migrate),
+    shared("dpd_link_sources", OnTakeover::Migrate),
     shared("dpd_drop_throttle_init", OnTakeover::Adopt),
     shared("dpd_reader", OnTakeover::Adopt),
     shared("dpd_events", OnTakeover::AdoptOfSameVersion),

@@ -89,7 +89,7 @@ fn publish_conntrack<'a>(
         let table = ct_table::find(&plan.name).context("it is a conntrack table")?;
         let object = table.name;
         call(Op::PublishPrevious { object }, || {
-            map::put(tables, table.prev_index.0, &plan.source)
+            map::put(tables, table.index.0, &plan.source)
         })?;
     }
     Ok(())

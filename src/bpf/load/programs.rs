@@ -74,6 +74,11 @@ impl LoadedPrograms {
         Ok(epoch?.unwrap_or_default())
     }
 
+    /// The mark of the packets that the datapath which is taken over has judged; 0: none.
+    pub fn previous_mark(&self) -> Result<u32> {
+        self.previous().map_or(Ok(0), live_epoch::mark_of)
+    }
+
     /// The sizes of its tables.
     pub fn sizes(&self) -> Sizes {
         self.sizes

@@ -26,7 +26,9 @@ pub fn forget(
     let is_interface = |ifindex: u32| ifindex == 0 || is_interface(ifindex);
     delete_unknown(pins, "dpd_rule_hits", is_rule)?;
     delete_unknown(pins, "dpd_prefilter_hits", is_prefix)?;
-    delete_unknown(pins, "dpd_endpoint_conns", is_interface)?;
+    delete_unknown(pins, "dpd_endpoint_conns", |key: abi::conn_usage_key| {
+        is_interface(key.ifindex)
+    })?;
     delete_unknown(pins, "dpd_drop_counts", |key: abi::drop_count_key| {
         is_interface(key.ifindex)
     })

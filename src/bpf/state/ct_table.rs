@@ -6,34 +6,29 @@ use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapHandle, OpenMapMut};
 
 use crate::bpf::abi;
+use crate::model::conntrack::TableRooms;
 
 /// A conntrack table.
 #[derive(Clone, Copy, Debug)]
 pub struct CtTable {
     pub name: &'static str,
-    /// Entries for each two connections of `conntrack.size`. A connection has two entries. TCP may fill the whole size, other
-    /// protocols half of it, unreplied flows a quarter.
-    entries_per_two: u32,
-    /// Where programs look for the previous table during a takeover.
-    pub prev_index: abi::prev_ct,
+    /// The number by which programs know it.
+    pub index: abi::ct_table,
 }
 
 /// In the order in which [`super::conntrack::Tables`] has the maps.
 pub const CT_TABLES: [CtTable; 3] = [
     CtTable {
         name: "dpd_ct_tcp",
-        entries_per_two: 4,
-        prev_index: abi::prev_ct::PREV_CT_TCP,
+        index: abi::ct_table::CT_TABLE_TCP,
     },
     CtTable {
         name: "dpd_ct_other",
-        entries_per_two: 2,
-        prev_index: abi::prev_ct::PREV_CT_OTHER,
+        index: abi::ct_table::CT_TABLE_OTHER,
     },
     CtTable {
         name: "dpd_ct_unreplied",
-        entries_per_two: 1,
-        prev_index: abi::prev_ct::PREV_CT_UNREPLIED,
+        index: abi::ct_table::CT_TABLE_UNREPLIED,
     },
 ];
 
@@ -51,8 +46,10 @@ pub struct Sizes {
 
 impl Sizes {
     fn entries(self, table: &CtTable) -> u32 {
-        let entries = u64::from(self.connections) * u64::from(table.entries_per_two) / 2;
-        u32::try_from(entries).unwrap_or(u32::MAX)
+        // A connection has two.
+        TableRooms::of(self.connections)
+            .at(table.index.0 as usize)
+            .saturating_mul(2)
     }
 
     /// How many of these connections, by the table's name, have no room. More are lost if a table evicts early, as the

@@ -2,15 +2,13 @@
 //!
 //! A walk holds one batch of rows at a time: a full table would be hundreds of megabytes.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags};
 
 use super::conntrack::{Tables, connection_state, expires_ns, is_reply, reverse};
 use super::counters;
 use super::ct_table::CT_TABLES;
-use super::endpoint_conns::count_open;
+use super::endpoint_conns::{Open, count_open};
 use crate::bpf::abi::{self, Plain};
 use crate::bpf::sys::map;
 use crate::model::conntrack::Tally;
@@ -89,21 +87,21 @@ impl Tables {
     pub fn sweep(&self, settings: &Settings, now: u64) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut due = Vec::new();
-        let mut open: HashMap<u32, u64> = HashMap::new();
+        let mut open = Open::new();
         swept.counts = self.counted(|| {
             self.walk(|table, key, entry| {
                 count(&mut swept.tally, table, &key, &entry, settings, now);
                 if is_over(settings, key.protocol, &entry, now) {
                     due.push(Due { table, key, entry });
                 } else {
-                    count_open(&mut open, &entry);
+                    count_open(&mut open, table, &entry);
                 }
             })?;
             Ok(swept.tally.entries.values().sum())
         })?;
         for due in due {
             if !self.is_reverse_over(&due, settings, now)? {
-                count_open(&mut open, &due.entry);
+                count_open(&mut open, due.table, &due.entry);
             } else if self.delete_if_still_over(&due, settings, now)? {
                 swept.deleted += 1;
             }

@@ -1,4 +1,4 @@
-//! A word that programs read and one store changes: the one value of an array that is mapped into memory.
+//! Words that programs read and one store changes: the first values of an array that is mapped into memory.
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -40,9 +40,16 @@ impl MappedWord {
         Ok(MappedWord { page, length })
     }
 
+    /// The array's first value.
     pub fn get(&self) -> &AtomicU64 {
         // SAFETY: the mapping lives as long as `self`, is aligned to a page, and holds the array's first value, 8 bytes.
         unsafe { self.page.as_ref() }
+    }
+
+    /// Its second value; 0 if it has one alone, for the rest of the page is zero.
+    pub fn second(&self) -> &AtomicU64 {
+        // SAFETY: as above; 16 bytes are within the page.
+        unsafe { self.page.add(1).as_ref() }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::contents;
@@ -36,21 +36,38 @@ pub struct Generations {
     pub(super) inner: Vec<MapHandle>,
     /// The epoch of the last commit. Another one in the kernel was stored by somebody else.
     epoch: u64,
+    /// The mark of packets that a hook has judged.
+    mark: u32,
     /// The highest epoch that somebody else stored: connections may bear it, so it is never used.
     poisoned_epoch: u64,
     /// Every program that read an epoch before the last commit has ended.
     readers_drained: AtomicBool,
 }
 
+/// Never 0, which is no mark.
+fn random_mark() -> Result<u32> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("get a random number")?;
+    Ok(u32::from_ne_bytes(bytes).max(1))
+}
+
 impl Generations {
     /// Opens the pinned outer maps and, if one is live, the generation's inner maps.
     pub fn open(pins: &Pins) -> Result<Generations> {
-        Generations::open_after(pins, 0)
+        Generations::open_after(pins, 0, 0)
     }
 
-    /// The same, continuing after an epoch of another datapath.
-    pub fn open_after(pins: &Pins, epoch_before: u64) -> Result<Generations> {
+    /// The same, continuing after an epoch of another datapath, whose mark is kept: packets under way bear it. Without one the
+    /// mark is random, so that nobody else can know it.
+    pub fn open_after(pins: &Pins, epoch_before: u64, mark_before: u32) -> Result<Generations> {
         let live = LiveEpoch::map(map::open(&pins.map(live_epoch::MAP))?)?;
+        if live.mark() == 0 {
+            live.store_mark(match mark_before {
+                0 => random_mark()?,
+                mark => mark,
+            });
+        }
         let outer = TABLES
             .iter()
             .map(|table| map::open(&pins.map(table.outer)))
@@ -68,6 +85,7 @@ impl Generations {
         Ok(Generations {
             pins: pins.clone(),
             epoch: live.load(),
+            mark: live.mark(),
             poisoned_epoch: 0,
             readers_drained: AtomicBool::new(false),
             live,
@@ -98,6 +116,20 @@ impl Generations {
     /// Whether somebody else stored another epoch.
     pub fn has_other_epoch(&self) -> bool {
         self.live.load() != self.epoch
+    }
+
+    /// Whether somebody else stored another mark.
+    pub fn has_other_mark(&self) -> bool {
+        self.live.mark() != self.mark
+    }
+
+    /// Stores our mark again, if somebody else has stored another; whether that was so.
+    pub fn restore_mark(&self) -> bool {
+        let is_other = self.has_other_mark();
+        if is_other {
+            self.live.store_mark(self.mark);
+        }
+        is_other
     }
 
     /// Stores our epoch again. Returns the one that somebody else had stored, if any. If later generations would reach it, it

@@ -1,4 +1,4 @@
-//! `dpd_live`: the epoch under which programs work. One store of it makes a generation live.
+//! `dpd_live`: the epoch under which programs work, and their mark. One store of the epoch makes a generation live.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,19 @@ pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
     Ok((epoch != 0).then_some(epoch))
 }
 
-/// The mapped epoch.
+/// The mark of the programs below a directory of pins; 0: there is none.
+///
+/// # Errors
+/// If it can't be read: then packets under way would lose their verdict.
+pub fn mark_of(pins: &Pins) -> Result<u32> {
+    let path = pins.map(MAP);
+    if !path.exists() {
+        return Ok(0);
+    }
+    Ok(LiveEpoch::map(map::open(&path)?)?.mark())
+}
+
+/// The mapped epoch and mark.
 #[derive(Debug)]
 pub struct LiveEpoch(MappedWord);
 
@@ -42,5 +54,14 @@ impl LiveEpoch {
     /// The commit: from the next packet on, programs use this epoch's tables.
     pub fn store(&self, epoch: u64) {
         self.0.get().store(epoch, Ordering::Release);
+    }
+
+    /// What packets bear that a hook has judged and delivered.
+    pub fn mark(&self) -> u32 {
+        self.0.second().load(Ordering::Acquire) as u32
+    }
+
+    pub fn store_mark(&self, mark: u32) {
+        self.0.second().store(mark.into(), Ordering::Release);
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Status {
     pub drops: Vec<Drops>,
     /// The time that the recent drops cover, a minute at most; `None` without a daemon.
     pub drops_recent_seconds: Option<u64>,
+    /// Errors and resets that were not sent to their receiver: too many a second.
+    pub responses_limited: u64,
     pub event_loss: Loss,
     /// `None` without a daemon.
     pub drift: Option<DriftCounts>,
@@ -86,6 +88,7 @@ impl Status {
             prefilter: Prefilter::default(),
             drops: Vec::new(),
             drops_recent_seconds: None,
+            responses_limited: 0,
             event_loss: Loss::default(),
             drift: None,
             warnings: Vec::new(),
@@ -137,6 +140,8 @@ impl Status {
         let metrics = self.read("counters", reader.metrics()).unwrap_or_default();
         let recent = daemon.and_then(|daemon| daemon.recent_drops.as_ref());
         self.drops = drops::by_reason(&metrics, recent);
+        let limited = self.read("count of responses", reader.responses_limited());
+        self.responses_limited = limited.unwrap_or_default();
         let loss = self.read("event loss", reader.event_loss());
         self.event_loss.kernel = loss.unwrap_or_default();
     }

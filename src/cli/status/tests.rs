@@ -338,6 +338,7 @@ fn json_has_every_key_always() {
             "maps",
             "prefilter",
             "programs",
+            "responses_limited",
             "warnings",
         ];
         assert_eq!(keys, expected);

@@ -42,21 +42,24 @@ impl<'a> Fields<'a> {
     }
 
     pub fn number(&mut self, key: &str, range: RangeInclusive<u32>, default: u32) -> u32 {
-        let Some(number) = self.table.number(key) else {
-            return default;
-        };
+        self.optional_number(key, range).unwrap_or(default)
+    }
+
+    /// `None` if the key is missing, or wrong and reported.
+    pub fn optional_number(&mut self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = self.table.number(key)?;
         let fitting = u32::try_from(number.value)
             .ok()
             .filter(|n| range.contains(n));
-        fitting.unwrap_or_else(|| {
+        if fitting.is_none() {
             let (least, most) = range.into_inner();
             let message = format!(
                 "`{}.{key}` must be {} to {most}, not {}",
                 self.path, least, number.value
             );
             self.report.error(number.span, message);
-            default
-        })
+        }
+        fitting
     }
 
     pub fn duration(

@@ -94,7 +94,7 @@ pub(super) fn conntrack(root: &Table, report: &mut Report) -> Conntrack {
         udp: lifetime("udp", 30),
         udp_once: lifetime("udp_once", 5),
         icmp: lifetime("icmp", 30),
-        per_endpoint: fields.number("per_endpoint", 0..=size, 0),
+        per_endpoint: fields.optional_number("per_endpoint", 0..=size),
         strict: fields.switch("strict", false),
     }
 }

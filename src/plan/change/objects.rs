@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::object::Object;
 use super::rules::RuleLists;
 use crate::model::catalog::Catalog;
+use crate::model::conntrack::TableRooms;
 use crate::model::host::Mac;
 use crate::model::policy::reserved;
 use crate::model::prefix;
@@ -182,7 +183,7 @@ fn name_settings(settings: &Settings, objects: &mut Objects) {
         ("conntrack.udp", lifetime(settings.udp_ns)),
         ("conntrack.udp_once", lifetime(settings.udp_once_ns)),
         ("conntrack.icmp", lifetime(settings.icmp_ns)),
-        ("conntrack.per_endpoint", settings.per_endpoint.to_string()),
+        ("conntrack.per_endpoint", per_endpoint(settings)),
         ("conntrack.strict", settings.strict.to_string()),
         ("events.aggregation", aggregation.to_owned()),
         ("events.interval", lifetime(settings.interval_ns)),
@@ -193,6 +194,13 @@ fn name_settings(settings: &Settings, objects: &mut Objects) {
     for (key, value) in values {
         objects.insert(Object::setting(key), vec![("", value)]);
     }
+}
+
+fn per_endpoint(settings: &Settings) -> String {
+    if settings.endpoint_share == TableRooms::default() {
+        return settings.per_endpoint.to_string();
+    }
+    "half of each table".to_owned()
 }
 
 fn ifindex(ifindex: Option<u32>) -> String {

@@ -54,7 +54,7 @@ impl TestConfig {
             },
             conntrack: Conntrack {
                 size: 131_072,
-                per_endpoint: 0,
+                per_endpoint: None,
                 strict: false,
                 tcp: Duration::from_secs(8000),
                 tcp_syn: Duration::from_secs(60),

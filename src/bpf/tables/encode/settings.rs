@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::address::{address, ip};
 use crate::bpf::abi;
+use crate::model::conntrack::TableRooms;
 use crate::model::state::{Aggregation, Settings};
 
 /// Sources of ICMP errors of a node without an address of the family (RFC 7600).
@@ -24,6 +25,7 @@ pub fn settings(settings: &Settings) -> abi::settings {
         report_interval_ns: settings.interval_ns,
         event_rate: settings.rate,
         connections_per_endpoint: settings.per_endpoint,
+        endpoint_share: std::array::from_fn(|table| settings.endpoint_share.at(table)),
         aggregation: match settings.aggregation {
             Aggregation::None => abi::aggregation::AGGREGATION_NONE.0,
             Aggregation::Low => abi::aggregation::AGGREGATION_LOW.0,
@@ -33,6 +35,7 @@ pub fn settings(settings: &Settings) -> abi::settings {
         audit: settings.audit.into(),
         allow_host: settings.allow_host.into(),
         jiffy_ns: jiffy_ns(),
+        pad: 0,
         node_ipv4: address(settings.node_ipv4.map_or(UNNUMBERED_IPV4, IpAddr::V4)),
         node_ipv6: address(settings.node_ipv6.map_or(UNNUMBERED_IPV6, IpAddr::V6)),
     }
@@ -56,6 +59,7 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         udp_once_ns,
         icmp_ns,
     ] = settings.lifetime_ns;
+    let [tcp, other, unreplied] = settings.endpoint_share;
     let named = |address: &abi::address, unnumbered: IpAddr| {
         let known = ip(address);
         (known != unnumbered).then_some(known)
@@ -68,6 +72,11 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         udp_once_ns,
         icmp_ns,
         per_endpoint: settings.connections_per_endpoint,
+        endpoint_share: TableRooms {
+            tcp,
+            other,
+            unreplied,
+        },
         strict: settings.strict != 0,
         aggregation: match abi::aggregation(settings.aggregation.into()) {
             abi::aggregation::AGGREGATION_NONE => Aggregation::None,
@@ -106,6 +115,11 @@ mod tests {
             udp_once_ns: n.next(),
             icmp_ns: n.next(),
             per_endpoint: n.u32(),
+            endpoint_share: TableRooms {
+                tcp: n.u32(),
+                other: n.u32(),
+                unreplied: n.u32(),
+            },
             strict: n.of(&[false, true]),
             aggregation: n.of(&[Aggregation::None, Aggregation::Low, Aggregation::Medium]),
             interval_ns: n.next(),

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a workload may ask of its link: ARP, neighbour discovery, DHCP, multicast membership. These pass without a connection
+ * and without policy, so they are bounded: by a rate for each interface, and by the neighbour entries that the host makes of
+ * their sources, for one table holds the neighbours of all.
+ */
+#ifndef DPD_LINK_H
+#define DPD_LINK_H
+
+#include "../mechanism/packet.h"
+
+enum {
+	LINK_MESSAGES_PER_SECOND = 256,
+	/* The kernel forgets idle neighbours after a minute (gc_stale_time), and refuses new ones beyond 1024 (gc_thresh3). */
+	LINK_SOURCES_PER_MINUTE = 256,
+};
+
+#define LINK_MINUTE_NS (60ULL * NSEC_PER_SEC)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct link_usage);
+} dpd_link_ratelimit __weak SEC(".maps");
+
+/* Sources that went up to the host, and when they were last counted: each takes one of its interface's minute. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct link_source);
+	__type(value, __u64);
+} dpd_link_sources __weak SEC(".maps");
+
+static __always_inline struct link_usage *link_usage_of(__u32 ifindex)
+{
+	struct link_usage *usage = bpf_map_lookup_elem(&dpd_link_ratelimit, &ifindex);
+	struct link_usage first = {};
+
+	if (usage)
+		return usage;
+	bpf_map_update_elem(&dpd_link_ratelimit, &ifindex, &first, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&dpd_link_ratelimit, &ifindex);
+}
+
+/* One more message of the workload's link; minus a reason if there were too many this second. */
+static __noinline __must_check int link_admit_message(const struct packet *packet)
+{
+	struct link_usage *usage = link_usage_of(packet->ifindex);
+
+	if (!usage)
+		return -REASON_RATE_LIMITED;
+	if (packet->now_ns - usage->second_ns >= NSEC_PER_SEC) {
+		usage->second_ns = packet->now_ns;
+		usage->messages = 0;
+	}
+	if (usage->messages >= LINK_MESSAGES_PER_SECOND)
+		return -REASON_RATE_LIMITED;
+	__sync_fetch_and_add(&usage->messages, 1);
+	return 0;
+}
+
+/*
+ * A packet for the host itself, which makes a neighbour entry for a source that it has not heard of. Minus a reason if the
+ * workload has shown it too many this minute.
+ */
+static __noinline __must_check int link_admit_source(const struct packet *packet)
+{
+	struct link_source key = { .address = packet->headers.tuple.source, .ifindex = packet->ifindex };
+	struct link_usage *usage;
+
+	if (address_is_unspecified(&key.address))
+		return 0;
+
+	const __u64 *counted_ns = bpf_map_lookup_elem(&dpd_link_sources, &key);
+
+	if (counted_ns && packet->now_ns - *counted_ns < LINK_MINUTE_NS)
+		return 0;
+	usage = link_usage_of(packet->ifindex);
+	if (!usage)
+		return -REASON_RATE_LIMITED;
+	if (packet->now_ns - usage->minute_ns >= LINK_MINUTE_NS) {
+		usage->minute_ns = packet->now_ns;
+		usage->sources = 0;
+	}
+	if (usage->sources >= LINK_SOURCES_PER_MINUTE)
+		return -REASON_RATE_LIMITED;
+	__sync_fetch_and_add(&usage->sources, 1);
+	bpf_map_update_elem(&dpd_link_sources, &key, &packet->now_ns, BPF_ANY);
+	return 0;
+}
+
+#endif
