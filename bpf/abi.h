@@ -331,6 +331,8 @@ enum ct_flags {
 	CT_TCP_NUMBERS = 128, /* tcp_start, tcp_end and tcp_ack are known */
 	CT_REFUSED_EGRESS =
 		256, /* refused by the egress policy of its sender; else by the receiver's ingress */
+	CT_VIA_STACK = 512, /* it came to the workload by the host's stack, and its replies go back there */
+	CT_FORWARDED = 1024, /* and the host has not begun it: the host's address is no proof of the host */
 };
 
 /*

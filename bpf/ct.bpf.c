@@ -34,14 +34,15 @@ static __always_inline void set_original(struct packet *packet)
 /*
  * Sources that no new connection has. Replies to a frontend's address would be taken for the service's: so it is no source,
  * except for what the host itself sends from an address of its own, by a port that is no frontend's. Who sends to itself
- * through no service has forged a source.
+ * through no service has forged a source, unless it came by a port that the host publishes.
  */
 static __always_inline __must_check int check_source(const struct packet *packet)
 {
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 	struct flow_tuple replies = flow_tuple_reverse(tuple);
 
-	if (address_equals(&tuple->source, &tuple->destination) && !packet->lb.service.id)
+	if (packet->hook.sender != PARTY_HOST && !packet->lb.service.id &&
+	    address_equals(&tuple->source, &tuple->destination))
 		return -REASON_INVALID_SOURCE;
 	if (packet->hook.sender == PARTY_ENDPOINT)
 		return 0; /* admission has seen that the address is its own */
@@ -52,7 +53,7 @@ static __always_inline __must_check int check_source(const struct packet *packet
 		return 0;
 
 	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &tuple->source);
-	int is_hosts_own = packet->is_from_host_stack && owner && owner->scope == SCOPE_HOST;
+	int is_hosts_own = packet_is_hosts_own(packet) && owner && owner->scope == SCOPE_HOST;
 
 	return is_hosts_own && !service->id ? 0 : -REASON_INVALID_SOURCE;
 }
@@ -89,6 +90,9 @@ static __noinline __must_check int ct_new(struct packet *packet, const struct se
 				    packet->now_ns))
 		return -REASON_CONNECTION_LIMIT;
 
+	if (packet->hook.sender == PARTY_HOST)
+		packet->ct.entry.flags |=
+			packet_is_hosts_own(packet) ? CT_VIA_STACK : CT_VIA_STACK | CT_FORWARDED;
 	result = ct_choose_translation(packet);
 	set_original(packet);
 	return result;

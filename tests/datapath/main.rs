@@ -29,3 +29,4 @@ mod service;
 mod unmanaged;
 mod uplink;
 mod verifier;
+mod via_stack;

@@ -6,12 +6,21 @@
 #include "conntrack.h"
 #include "endpoint.h"
 
+/* One side of a connection, as its packets come and go: who opened it by the host's stack is behind that, whoever he is. */
+static __always_inline __u8 ct_party(const struct ct_entry *entry, const struct peer *peer, int is_opener)
+{
+	__u8 party = peer_party(peer);
+
+	return is_opener && party == PARTY_ENDPOINT && entry->flags & CT_VIA_STACK ? PARTY_UPLINK : party;
+}
+
 /* Who sends the packets of this direction. */
 static __always_inline void ct_set_origin(struct ct_entry *entry, const struct peer *from)
 {
-	int is_endpoint = from->address.scope == SCOPE_ENDPOINT;
+	entry->origin = ct_party(entry, from, !(entry->flags & CT_REPLY));
 
-	entry->origin = peer_party(from);
+	int is_endpoint = entry->origin == PARTY_ENDPOINT;
+
 	entry->origin_ifindex = is_endpoint ? from->address.ifindex : 0;
 	entry->origin_counters = is_endpoint ? from->endpoint.counters_index : 0;
 }
@@ -19,10 +28,12 @@ static __always_inline void ct_set_origin(struct ct_entry *entry, const struct p
 /* Who receives them, and how they are delivered. */
 static __always_inline void ct_set_egress(struct ct_entry *entry, const struct peer *to)
 {
-	entry->target = peer_party(to);
+	int is_routed = !(entry->flags & CT_VIA_STACK);
+
+	entry->target = ct_party(entry, to, entry->flags & CT_REPLY);
 	entry->target_ifindex = 0;
 	entry->target_counters = 0;
-	entry->delivery = entry->target == PARTY_UPLINK ? DELIVERY_ROUTE : DELIVERY_PASS;
+	entry->delivery = entry->target == PARTY_UPLINK && is_routed ? DELIVERY_ROUTE : DELIVERY_PASS;
 	if (entry->target != PARTY_ENDPOINT)
 		return;
 	entry->target_ifindex = to->address.ifindex;

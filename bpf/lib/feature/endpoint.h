@@ -42,6 +42,16 @@ static __always_inline int packet_is_own(const struct packet *packet, const stru
 	return endpoint_has_address(packet->generation_slot, packet->ifindex, address);
 }
 
+/*
+ * Whether the host itself began what its stack sends. Not known of an IPv6 fragment: the host puts forwarded ones together and
+ * cuts them again, as its own.
+ */
+static __always_inline int packet_is_hosts_own(const struct packet *packet)
+{
+	return packet->hook.sender == PARTY_HOST && !packet->forwarded_from &&
+	       !(packet->headers.family == 6 && packet->headers.fragment != FRAGMENT_NONE);
+}
+
 /* Whether packets from this address may cross a router: a single sender's, beyond its host and its link. */
 static __always_inline int address_may_be_forwarded(const struct address *source)
 {
@@ -50,8 +60,9 @@ static __always_inline int address_may_be_forwarded(const struct address *source
 }
 
 /*
- * Spoofing. A workload sends from its own addresses only. Nothing from the network or the host's stack has a workload's source:
- * what workloads send does not come that way. From the network nothing has the host's source either.
+ * Spoofing. A workload sends from its own addresses only. Nothing from the network has a workload's source, and of what the
+ * host's stack sends only what it has forwarded from that workload's own interface: to a port that the host publishes. From the
+ * network nothing has the host's source either.
  */
 static __noinline __must_check int endpoint_check_source(const struct packet *packet)
 {
@@ -65,6 +76,8 @@ static __noinline __must_check int endpoint_check_source(const struct packet *pa
 
 		return is_own ? 0 : -REASON_INVALID_SOURCE;
 	}
+	if (owner->scope == SCOPE_ENDPOINT && packet->forwarded_from == owner->ifindex)
+		return 0;
 	if (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING)
 		return -REASON_INVALID_SOURCE;
 	if (packet->hook.sender == PARTY_UPLINK &&
@@ -90,6 +103,18 @@ static __noinline __must_check int peer_resolve(const struct packet *packet, str
 	if (!endpoint)
 		return -REASON_NO_ROUTE;
 	peer->endpoint = *endpoint;
+	return 0;
+}
+
+/* Who began what the host has forwarded from an address of its own: somebody of the world, whom the host translates. */
+static __noinline __must_check int peer_resolve_world(const struct packet *packet, struct peer *peer)
+{
+	struct address any = packet->headers.family == 4 ? address_from_ipv4(0) : (struct address){};
+	const struct ipcache_entry *world = ipcache_find(packet->generation_slot, &any);
+
+	if (!world)
+		return -REASON_NO_CONFIGURATION;
+	peer->address = *world;
 	return 0;
 }
 

@@ -101,6 +101,8 @@ static __noinline __must_check int policy_verdict(struct packet *packet, const s
 	struct ct_entry *entry = &packet->ct.entry;
 	int result = peer_resolve(packet, &policy->source, &packet->ct.original.source);
 
+	if (!result && entry->flags & CT_FORWARDED && policy->source.address.scope == SCOPE_HOST)
+		result = peer_resolve_world(packet, &policy->source);
 	if (!result)
 		result = peer_resolve(packet, &policy->destination, &packet->ct.original.destination);
 	entry->source_identity = policy->source.address.id;

@@ -118,7 +118,8 @@ struct packet {
 	__u32 endpoint_counters; /* index of dpd_endpoint_counters; 0: the hook is no endpoint's */
 	__u32 sender_identity; /* 0: not known before policy */
 
-	__u8 is_from_host_stack; /* the host's own, not forwarded: written by packet_init, read by tail_ct */
+	/* Where the host's stack got what it sends to a workload; 0: it is the host's own. Written by packet_init. */
+	__u32 forwarded_from;
 
 	/* Whose policy refused the packet: the hook's, until tail_policy looks at both sides. Read by counters and events. */
 	__u8 direction;
@@ -162,7 +163,8 @@ static __always_inline struct packet *packet_init(struct __sk_buff *skb, __u8 ho
 	packet->epoch = epoch;
 	packet->generation_slot = generation_slot(epoch);
 	packet->ifindex = skb->ifindex;
-	packet->is_from_host_stack = HOOKS[hook].sender == PARTY_HOST && !skb->ingress_ifindex;
+	if (HOOKS[hook].sender == PARTY_HOST)
+		packet->forwarded_from = skb->ingress_ifindex;
 	packet->frame_length = skb->len - ETH_HLEN;
 	packet->headers.length = packet->frame_length;
 	packet->direction = HOOKS[hook].direction;
