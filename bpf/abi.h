@@ -250,6 +250,18 @@ struct endpoint {
 	__u32 counters_index; /* of dpd_endpoint_counters */
 };
 
+/* Which way packets of new connections leave by an uplink. */
+enum forwarding {
+	FORWARDING_DIRECT = 0, /* past the host's stack, by the kernel's routes */
+	FORWARDING_STACK = 1, /* by the host's stack, through its netfilter and XFRM */
+};
+
+/* A host's NIC, by its ifindex. */
+struct uplink {
+	__u8 forwarding; /* enum forwarding */
+	__u8 pad[7];
+};
+
 /* The family is part of every prefix: ::/0 must not match IPv4. prefix_length counts it and its padding. */
 struct address_prefix_key {
 	__u32 prefix_length;
@@ -331,8 +343,8 @@ enum ct_flags {
 	CT_TCP_NUMBERS = 128, /* tcp_start, tcp_end and tcp_ack are known */
 	CT_REFUSED_EGRESS =
 		256, /* refused by the egress policy of its sender; else by the receiver's ingress */
-	CT_VIA_STACK = 512, /* it came to the workload by the host's stack, and its replies go back there */
-	CT_FORWARDED = 1024, /* and the host has not begun it: the host's address is no proof of the host */
+	CT_VIA_STACK = 512, /* it began by way of the host's stack, and its packets go on that way, both ways */
+	CT_FORWARDED = 1024, /* and came to its workload from there, not begun by the host: a host's address is no proof */
 };
 
 /*
@@ -362,6 +374,8 @@ struct ct_entry {
 	__u32 tcp_ack; /* its last acknowledgement number */
 	__u32 address_csum_delta; /* one's complement difference that translation makes in addresses */
 	__u32 port_csum_delta; /* and in ports */
+	__u32 uplink_ifindex; /* the uplink by which its packets leave directly, if they do */
+	__u32 pad;
 	struct flow_tuple translated; /* what NAT makes of the tuple */
 	__u32 source_identity;
 	__u32 destination_identity;

@@ -8,6 +8,7 @@
  */
 #include "lib/feature/ct_create.h"
 #include "lib/feature/policy_verdict.h"
+#include "lib/feature/uplink.h"
 #include "lib/mechanism/chain.h"
 
 /* What policy looks at: client and backend, whichever of them sent this packet. */
@@ -65,6 +66,17 @@ static __always_inline int is_icmp_unrelated(const struct packet *packet)
 	       !icmp_is_echo(packet->headers.family, packet->headers.icmp_type);
 }
 
+/* What the network begins goes up the host's stack first, where that is the uplink's way; dpd_to_container sees it then. */
+static __always_inline int is_for_stack(const struct packet *packet)
+{
+	if (packet->hook.sender != PARTY_UPLINK)
+		return 0;
+
+	const struct uplink *uplink = uplink_find(packet->generation_slot, packet->ifindex);
+
+	return uplink && uplink->forwarding == FORWARDING_STACK;
+}
+
 /* A new connection; nothing is inserted before policy has allowed it. */
 static __noinline __must_check int ct_new(struct packet *packet, const struct settings *settings)
 {
@@ -72,6 +84,8 @@ static __noinline __must_check int ct_new(struct packet *packet, const struct se
 
 	if (result)
 		return result;
+	if (is_for_stack(packet))
+		return ACTION_PASS;
 	if (packet->lb.error) {
 		packet->response.kind = RESPONSE_PORT_UNREACHABLE;
 		packet->ct.entry.service = packet->lb.service.id;
@@ -186,6 +200,8 @@ static __always_inline __must_check int ct_lookup(struct packet *packet, const s
 	}
 	if (!entry)
 		return ct_new(packet, settings);
+	if (packet->hook.sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
+		return ACTION_PASS; /* the same of what has begun that way */
 	packet->ct.found = 1;
 	packet->ct.entry = *entry;
 	packet->ct.counted_egress_rule = entry->egress_rule;

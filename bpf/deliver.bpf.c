@@ -92,6 +92,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 
 	ct_schedule_update(entry, settings, packet->now_ns, packet->now_jiffies);
 	packet->ct.entry.state = entry->state;
+	entry->uplink_ifindex = packet->ct.entry.uplink_ifindex;
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->headers.length);
 	if (packet->ct.unreplied && (update & CT_UPDATE_ASSURED || entry->flags & CT_ASSURED))

@@ -12,6 +12,7 @@ struct abi_records {
 	struct backend_lut_entry backend_lut_entry;
 	struct backend backend;
 	struct endpoint endpoint;
+	struct uplink uplink;
 	struct address_prefix_key address_prefix_key;
 	struct ipcache_entry ipcache_entry;
 	struct policy_key policy_key;
@@ -46,6 +47,7 @@ struct abi_numbers {
 	enum backend_state backend_state;
 	enum delivery delivery;
 	enum enforcement enforcement;
+	enum forwarding forwarding;
 	enum address_scope address_scope;
 	enum policy_class policy_class;
 	enum ct_state ct_state;

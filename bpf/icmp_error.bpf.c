@@ -148,6 +148,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		takeover_flow(skb, packet, &key);
 	if (!of || !is_credible(packet, of, &key) || ct_pair_is_expired(of, &key, packet->now_ns, settings))
 		return -REASON_ICMP_UNRELATED;
+	if (packet->hook.sender == PARTY_UPLINK && of->flags & CT_VIA_STACK)
+		return ACTION_PASS; /* as the connection's own packets do */
 	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
 	struct flow_tuple sent = ct_reverse_key(of);

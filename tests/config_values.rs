@@ -481,7 +481,9 @@ deny = []
         XdpMode::Off,
         XdpMode::Auto,
     ];
-    assert_eq!(uplinks, modes.map(|xdp| Interface::Uplink { xdp }));
+    let forwarding = dpd::config::ForwardingMode::Auto;
+    let expected = modes.map(|xdp| Interface::Uplink { xdp, forwarding });
+    assert_eq!(uplinks, expected);
     assert_eq!(
         config.identities["resolver"].cidrs,
         nets(&["10.200.1.44/32", "10.200.0.0/16", "fd00:200::/48"])

@@ -694,7 +694,10 @@ fn each_lack_has_the_command_that_fixes_it() {
 fn config_between_hosts(uplinks: &[&str]) -> Config {
     let mut config = config(&[("lxc-a", &["10.200.0.64/32", "fd00:200::64/128"])]);
     for name in uplinks {
-        let uplink = Interface::Uplink { xdp: XdpMode::Auto };
+        let uplink = Interface::Uplink {
+            xdp: XdpMode::Auto,
+            forwarding: dpd::config::ForwardingMode::Auto,
+        };
         config.interfaces.insert((*name).to_owned(), uplink);
     }
     let node = |addresses: &[&str], cidrs: &[&str]| RemoteNode {

@@ -44,6 +44,7 @@ plain!(
     backend_lut_entry,
     backend,
     endpoint,
+    uplink,
     address_prefix_key,
     ipcache_entry,
     policy_key,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::model::forwarding::ForwardingMode;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::Aggregation;
@@ -70,7 +71,10 @@ pub enum Interface {
         identity: String,
     },
     /// The host's link to the network.
-    Uplink { xdp: XdpMode },
+    Uplink {
+        xdp: XdpMode,
+        forwarding: ForwardingMode,
+    },
 }
 
 /// Another node.

@@ -25,6 +25,7 @@ mod tree;
 mod value;
 mod wrong;
 
+pub use crate::model::forwarding::ForwardingMode;
 pub use crate::model::xdp::XdpMode;
 pub use checked::{
     Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,

@@ -85,6 +85,7 @@ const INTERFACE: &[Key] = &[
     optional("addresses", TEXTS),
     optional("identity", Text),
     optional("xdp", Text),
+    optional("forwarding", Text),
 ];
 
 const IDENTITY: &[Key] = &[

@@ -58,7 +58,7 @@ impl SkippedInterfaces {
             .filter(|refused| refused.kind == HookKind::Xdp)
         {
             let interfaces = &mut Arc::make_mut(&mut left).interfaces;
-            if let Some(Interface::Uplink { xdp }) = interfaces.get_mut(&refused.interface) {
+            if let Some(Interface::Uplink { xdp, .. }) = interfaces.get_mut(&refused.interface) {
                 *xdp = XdpMode::Off;
             }
         }
@@ -124,7 +124,10 @@ mod tests {
         let interfaces = &skipped.config(&config).interfaces;
         assert_eq!(
             interfaces["up0"],
-            Interface::Uplink { xdp: XdpMode::Off },
+            Interface::Uplink {
+                xdp: XdpMode::Off,
+                forwarding: crate::config::ForwardingMode::Auto,
+            },
             "its tc programs stay"
         );
         let error = skipped.error().unwrap();

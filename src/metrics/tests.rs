@@ -12,6 +12,7 @@ use crate::model::catalog::{
 };
 use crate::model::conntrack::{ConntrackState, Tally};
 use crate::model::drop_reason;
+use crate::model::forwarding::Forwarding;
 use crate::model::policy::{Action, Direction};
 use crate::model::process::Usage;
 use crate::model::service::BackendState;
@@ -30,6 +31,7 @@ fn catalog(backends: u32) -> Catalog {
     let uplink = |ifindex| UplinkInfo {
         ifindex,
         xdp: XdpMode::Auto,
+        forwarding: Forwarding::Direct,
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),

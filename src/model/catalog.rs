@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::forwarding::Forwarding;
 use super::policy::{Action, Direction};
 use super::service::Frontend;
 use super::xdp::XdpMode;
@@ -102,6 +103,9 @@ pub struct UplinkInfo {
     pub ifindex: Option<u32>,
     /// The wanted mode of XDP.
     pub xdp: XdpMode,
+    /// The way that new connections take.
+    #[serde(default)]
+    pub forwarding: Forwarding,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +272,7 @@ mod tests {
         let uplink = |ifindex| UplinkInfo {
             ifindex,
             xdp: XdpMode::Auto,
+            forwarding: Forwarding::Direct,
         };
         let catalog = Catalog {
             endpoints: [

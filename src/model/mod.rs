@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod conntrack;
 pub mod drop_reason;
 pub mod flow;
+pub mod forwarding;
 pub mod host;
 pub mod policy;
 pub mod prefix;

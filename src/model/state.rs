@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::catalog::Catalog;
 use super::conntrack::TableRooms;
+use super::forwarding::Forwarding;
 use super::host::Mac;
 use super::policy::{Action, Direction};
 use super::service::{BackendState, Frontend};
@@ -24,6 +25,8 @@ pub struct State {
     pub backends: BTreeMap<u32, Backend>,
     /// The local workloads by the ifindex of the host's side.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// The uplinks by ifindex.
+    pub uplinks: BTreeMap<u32, Uplink>,
     /// Prefixes to identities (the ipcache).
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
@@ -117,6 +120,12 @@ pub struct Endpoint {
     pub egress: Enforcement,
     /// Its row of `dpd_endpoint_counters`; the catalog's.
     pub counters_index: u32,
+}
+
+/// The host's link to the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    pub forwarding: Forwarding,
 }
 
 /// How a packet reaches a local workload.

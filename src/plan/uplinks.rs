@@ -4,21 +4,30 @@ use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
-use crate::model::state::State;
+use crate::model::forwarding::{Forwarding, ForwardingMode};
+use crate::model::state::{State, Uplink};
 
 use super::inputs::Inputs;
 
 /// Names the uplinks and the other nodes in the catalog.
 pub fn compile(inputs: Inputs<'_>, state: &mut State) {
     for (name, interface) in &inputs.config.interfaces {
-        let Interface::Uplink { xdp } = interface else {
+        let Interface::Uplink { xdp, forwarding } = interface else {
             continue;
         };
         let link = inputs.host.links.get(name);
+        let forwarding = match forwarding {
+            ForwardingMode::Stack => Forwarding::Stack,
+            ForwardingMode::Direct | ForwardingMode::Auto => Forwarding::Direct,
+        };
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
             xdp: *xdp,
+            forwarding,
         };
+        if let Some(ifindex) = info.ifindex {
+            state.uplinks.insert(ifindex, Uplink { forwarding });
+        }
         state.catalog_mut().uplinks.insert(name.clone(), info);
     }
     for (name, node) in &inputs.config.nodes {

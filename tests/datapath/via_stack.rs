@@ -82,3 +82,39 @@ fn the_host_is_who_began_it_and_not_an_address() {
         "the host re-cuts what it forwards, as its own"
     );
 }
+
+/// An uplink whose way is the stack's: netfilter sees both directions of what workloads begin, and of what the network begins.
+#[test]
+fn by_an_uplink_whose_way_is_the_stacks_everything_goes_up() {
+    let stack = config().replace(
+        "role = \"uplink\"",
+        "role = \"uplink\"\nforwarding = \"stack\"",
+    );
+    for family in families() {
+        let mut walk = Walk::new(family.name, &stack);
+        let out = packet::tcp(at(family.client, 4000), at(family.world, 80));
+        let back = packet::tcp(at(family.world, 80), at(family.client, 4000));
+        walk.from("a question goes up", CLIENT, &out.clone().syn(), Passed);
+        walk.net("its answer too", UPLINK, &back.clone().syn().ack(), Passed);
+        let dropped = send(&walk, UPLINK, CLIENT, &back.clone().syn().ack());
+        walk.check("and comes from there", dropped.is_empty(), dropped);
+        let known = walk.node().connections().len();
+        walk.check("as the same connection", known == 1, known);
+        let ask = packet::udp(at(family.world, 1), at(family.web, 9));
+        walk.net("what the network begins goes up", UPLINK, &ask, Passed);
+        let dropped = send(&walk, UPLINK, WEB, &ask);
+        walk.check("and comes from there too", dropped.is_empty(), dropped);
+        walk.reload(&config());
+        let more = out.clone().ack().seq(1).ack_number(1);
+        walk.from("what has begun keeps its way", CLIENT, &more, Passed);
+        walk.net("both ways", UPLINK, &back.clone().ack(), Passed);
+        let other = packet::udp(at(family.client, 7), at(family.world, 9));
+        walk.from(
+            "what begins now is direct",
+            CLIENT,
+            &other,
+            Routed(other.clone()),
+        );
+        walk.end();
+    }
+}

@@ -19,8 +19,9 @@ const MECHANISM: [&str; 13] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 18] = [
+const FEATURE: [&str; 19] = [
     "unmanaged.h",
+    "uplink.h",
     "prefilter.h",
     "service.h",
     "policy.h",

@@ -110,7 +110,8 @@ fn every_struct_is_without_holes_in_the_daemons_eyes_too() {
         backend_lut_entry,
         settings,
         flow_tuple,
-        conn_usage
+        conn_usage,
+        uplink
     );
     let types = object_types();
     for (name, size) in sizes {

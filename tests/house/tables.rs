@@ -9,12 +9,13 @@ use dpd::bpf::load::load;
 use dpd::bpf::state::ct_table::Sizes;
 use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
+use dpd::model::forwarding::Forwarding;
 use dpd::model::policy::{Action, Direction};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
 use dpd::model::state::{
     AddressScope, Backend, Delivery, Endpoint, Enforcement, IpcacheEntry, LutEntry, PolicyEntry,
-    PolicyKey, PrefilterEntry, ServiceEntry, Settings, State,
+    PolicyKey, PrefilterEntry, ServiceEntry, Settings, State, Uplink,
 };
 use ipnet::IpNet;
 
@@ -107,6 +108,15 @@ fn state(rows: u32) -> State {
                 )
             })
             .collect(),
+        uplinks: numbers()
+            .map(|n| {
+                let forwarding = match n % 2 {
+                    0 => Forwarding::Direct,
+                    _ => Forwarding::Stack,
+                };
+                (n, Uplink { forwarding })
+            })
+            .collect(),
         ipcache: defaults()
             .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
             .map(address_row)
@@ -194,6 +204,7 @@ fn counts(state: &State) -> BTreeMap<&'static str, usize> {
         ("backend_lut", state.backend_lut.len()),
         ("backends", state.backends.len()),
         ("endpoints", state.endpoints.len()),
+        ("uplinks", state.uplinks.len()),
         ("addresses", state.ipcache.len()),
         ("policy", state.policy.len()),
         ("prefilter", state.prefilter.len()),

@@ -11,7 +11,7 @@ static __always_inline __u8 ct_party(const struct ct_entry *entry, const struct 
 {
 	__u8 party = peer_party(peer);
 
-	return is_opener && party == PARTY_ENDPOINT && entry->flags & CT_VIA_STACK ? PARTY_UPLINK : party;
+	return is_opener && party == PARTY_ENDPOINT && entry->flags & CT_FORWARDED ? PARTY_UPLINK : party;
 }
 
 /* Who sends the packets of this direction. */

@@ -5,6 +5,7 @@
 
 #include "../mechanism/event.h"
 #include "route.h"
+#include "uplink.h"
 
 /* -- Choosing ------------------------------------------------------------------------------------------------------- */
 
@@ -15,6 +16,26 @@ static __always_inline __must_check int delivery_check_hop_limit(struct packet *
 		return 0;
 	packet->response.kind = RESPONSE_TIME_EXCEEDED;
 	return -REASON_TTL_EXCEEDED;
+}
+
+/*
+ * Whether the packet leaves by this interface past the host's stack: it is an uplink of the file, and a new connection's way by
+ * it is direct. A connection that has begun keeps its way, whatever the way of new ones is now. Global: it is verified once.
+ */
+__weak __noinline int delivery_is_direct(__u32 ifindex)
+{
+	struct packet *packet = packet_record();
+	const struct uplink *uplink = packet ? uplink_find(packet->generation_slot, ifindex) : 0;
+
+	if (!packet || !uplink)
+		return 0;
+	if (!packet->ct.found && uplink->forwarding == FORWARDING_STACK) {
+		packet->ct.entry.flags |= CT_VIA_STACK;
+		packet->ct.entry.delivery = DELIVERY_PASS;
+		return 0;
+	}
+	packet->ct.entry.uplink_ifindex = ifindex;
+	return 1;
 }
 
 /* How this packet leaves: as its entry says, except for what the kernel's routes decide packet by packet. */
@@ -29,7 +50,9 @@ static __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	switch (route_find(skb, &entry->translated,
 			   route_length(skb, packet->headers.length, packet->headers.to_payload), route)) {
 	case ROUTE_FORWARD:
-		return delivery_check_hop_limit(packet, *delivery);
+		if (delivery_is_direct(route->ifindex))
+			return delivery_check_hop_limit(packet, *delivery);
+		break;
 	case ROUTE_TOO_BIG:
 		if (packet->headers.may_fragment)
 			break; /* the kernel's stack fragments it */

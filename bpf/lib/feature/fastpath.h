@@ -141,8 +141,9 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	int result = 0;
 
 	if (delivery == DELIVERY_ROUTE &&
-	    route_find(skb, &entry->translated, route_length(skb, headers->length, headers->to_payload),
-		       &route))
+	    (route_find(skb, &entry->translated, route_length(skb, headers->length, headers->to_payload),
+			&route) ||
+	     route.ifindex != entry->uplink_ifindex))
 		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
 	if (unlikely(headers->tcp.flags & TCP_NOTED || ct_is_transient(entry) ||
 		     bpf_jiffies64() >= entry->next_update_jiffies) &&
@@ -178,6 +179,8 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 	    !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) || entry->flags & CT_SLOW ||
 	    headers.tcp.flags & TCP_SYN)
 		return ACTION_CONTINUE;
+	if (HOOKS[hook].sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
+		return ACTION_PASS; /* dpd_to_container sees it, once the stack has */
 	return fastpath_send(skb, &headers, entry, hook);
 }
 

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 32] = [
+pub const DATAPATH: [MapPolicy; 33] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -31,6 +31,7 @@ pub const DATAPATH: [MapPolicy; 32] = [
     shared("dpd_backend_lut", OnTakeover::Create),
     shared("dpd_backends", OnTakeover::Create),
     shared("dpd_endpoints", OnTakeover::Create),
+    shared("dpd_uplinks", OnTakeover::Create),
     shared("dpd_ipcache", OnTakeover::Create),
     shared("dpd_policy", OnTakeover::Create),
     shared("dpd_prefilter", OnTakeover::Create),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
+use libbpf_rs::MapHandle;
 
 use super::{catalog, encode};
 use crate::bpf::abi;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
-use crate::model::state::{Endpoint, PrefilterEntry, Settings, State};
+use crate::model::state::{Endpoint, LutEntry, PrefilterEntry, Settings, State};
 
 /// The settings of a generation.
 pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
@@ -26,13 +27,13 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
-    let backend_lut = open("backend_lut")?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
+    let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
     let ipcache: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(&open("ipcache")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
     let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
-    let mut state = State {
+    Ok(State {
         settings: settings(pins, epoch)?,
         services: services
             .iter()
@@ -40,10 +41,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
                 Some((encode::decode_frontend(key)?, encode::decode_service(row)))
             })
             .collect(),
-        backend_lut: map::read::<u32, abi::backend_lut_entry>(&backend_lut)?
-            .iter()
-            .map(|(_, entry)| encode::decode_lut_entry(entry))
-            .collect(),
+        backend_lut: read_backend_lut(&open("backend_lut")?)?,
         backends: backends
             .iter()
             .map(|(id, row)| (*id, encode::decode_backend(row)))
@@ -51,6 +49,10 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
         endpoints: endpoints
             .iter()
             .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
+            .collect(),
+        uplinks: uplinks
+            .iter()
+            .map(|(ifindex, row)| (*ifindex, encode::decode_uplink(row)))
             .collect(),
         ipcache: ipcache
             .iter()
@@ -73,10 +75,14 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
                 Some((encode::decode_prefix(key)?, PrefilterEntry { number }))
             })
             .collect(),
-    };
-    // An array map has one row at least, of zeroes; no backend has the number 0.
-    state.backend_lut.retain(|entry| entry.backend != 0);
-    Ok(state)
+    })
+}
+
+/// An array map has one row at least, of zeroes; no backend has the number 0.
+fn read_backend_lut(map: &MapHandle) -> Result<Vec<LutEntry>> {
+    let rows: Vec<(u32, abi::backend_lut_entry)> = map::read(map)?;
+    let entries = rows.iter().map(|(_, row)| encode::decode_lut_entry(row));
+    Ok(entries.filter(|entry| entry.backend != 0).collect())
 }
 
 /// The live state of the datapath that is taken over. Of another version only the catalog is read: its tables have another

@@ -34,7 +34,7 @@ const fn kind(
     }
 }
 
-pub const TABLES: [Table; 8] = [
+pub const TABLES: [Table; 9] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -98,6 +98,18 @@ pub const TABLES: [Table; 8] = [
             rows
         },
         same: |a, b| a.endpoints == b.endpoints,
+    },
+    Table {
+        kind: kind("uplinks", MapType::Hash, 4, size_of::<abi::uplink>(), 0),
+        outer: "dpd_uplinks",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (ifindex, uplink) in &state.uplinks {
+                rows.push(ifindex, &encode::uplink(uplink));
+            }
+            rows
+        },
+        same: |a, b| a.uplinks == b.uplinks,
     },
     Table {
         kind: kind(

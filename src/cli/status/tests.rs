@@ -10,6 +10,7 @@ use super::*;
 use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::forwarding::Forwarding;
 use crate::model::status::{
     Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
     ProgramStatus, RecentDrops,
@@ -39,6 +40,7 @@ fn catalog() -> Catalog {
     let uplink = |ifindex| UplinkInfo {
         ifindex,
         xdp: XdpMode::Auto,
+        forwarding: Forwarding::Direct,
     };
     let denied = |table: &str, prefix: &str| PrefilterInfo {
         table: table.to_owned(),

@@ -10,6 +10,7 @@ use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{name, value};
 use crate::model::catalog::MAX_ENDPOINTS;
+use crate::model::forwarding::ForwardingMode;
 use crate::model::prefix;
 use crate::model::xdp::XdpMode;
 
@@ -33,7 +34,13 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
         let Some(role) = role else { continue };
         let checked = match role.value {
             Role::Endpoint => {
-                refuse_keys(path, &interface, "an endpoint", &["xdp"], report);
+                refuse_keys(
+                    path,
+                    &interface,
+                    "an endpoint",
+                    &["xdp", "forwarding"],
+                    report,
+                );
                 endpoint(root, path, &interface, report)
             }
             Role::Uplink => {
@@ -101,10 +108,12 @@ fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], re
 }
 
 fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface {
-    let words = XdpMode::ALL.map(|mode| (mode.name(), mode));
+    let xdp = XdpMode::ALL.map(|mode| (mode.name(), mode));
+    let forwarding = ForwardingMode::ALL.map(|mode| (mode.name(), mode));
     let mut fields = Fields::new(path, interface.table, report);
     Interface::Uplink {
-        xdp: fields.word("xdp", &words, XdpMode::default()),
+        xdp: fields.word("xdp", &xdp, XdpMode::default()),
+        forwarding: fields.word("forwarding", &forwarding, ForwardingMode::default()),
     }
 }
 

@@ -77,7 +77,7 @@ fn or_none(value: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Interface, XdpMode};
+    use crate::config::{ForwardingMode, Interface, XdpMode};
     use crate::plan::testing::{TestConfig, ip};
 
     fn base() -> TestConfig {
@@ -237,7 +237,8 @@ mod tests {
                 "an uplink's XDP",
                 |mut test| {
                     let xdp = XdpMode::Generic;
-                    let uplink = Interface::Uplink { xdp };
+                    let forwarding = ForwardingMode::Auto;
+                    let uplink = Interface::Uplink { xdp, forwarding };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
                 },
@@ -252,7 +253,8 @@ mod tests {
                 "an endpoint's interface that is an uplink now",
                 |mut test| {
                     let xdp = XdpMode::Auto;
-                    let uplink = Interface::Uplink { xdp };
+                    let forwarding = ForwardingMode::Auto;
+                    let uplink = Interface::Uplink { xdp, forwarding };
                     test.config
                         .interfaces
                         .insert("lxc-client".to_owned(), uplink);

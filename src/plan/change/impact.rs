@@ -228,7 +228,7 @@ impl<'a> ImpactAnalysis<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Interface, XdpMode};
+    use crate::config::{ForwardingMode, Interface, XdpMode};
     use crate::plan::diff;
     use crate::plan::testing::{TestConfig, frontend, ip};
 
@@ -457,7 +457,8 @@ mod tests {
                 "the prefilter of a host whose uplink has no XDP",
                 |mut test| {
                     let xdp = XdpMode::Off;
-                    let uplink = Interface::Uplink { xdp };
+                    let forwarding = ForwardingMode::Auto;
+                    let uplink = Interface::Uplink { xdp, forwarding };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test.prefilter("abusers", "203.0.113.0/28")
                 },

@@ -138,7 +138,10 @@ impl TestConfig {
             ..self.next_link()
         };
         self.host.links.insert(name.to_owned(), link);
-        let uplink = Interface::Uplink { xdp };
+        let uplink = Interface::Uplink {
+            xdp,
+            forwarding: ForwardingMode::Auto,
+        };
         self.config.interfaces.insert(name.to_owned(), uplink);
         self
     }

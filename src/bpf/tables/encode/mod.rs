@@ -8,6 +8,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod uplink;
 
 pub use address::{address, decode_prefix, ip, prefix, socket};
 pub use endpoint::{decode_endpoint, endpoint};
@@ -18,3 +19,4 @@ pub use service::{
     lut_entry, service, service_address,
 };
 pub use settings::{decode_settings, settings};
+pub use uplink::{decode_uplink, uplink};
