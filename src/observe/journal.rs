@@ -146,7 +146,7 @@ fn level(verdict: Verdict) -> log::Level {
 }
 
 /// The record's fields: the message, then those of the JSON as `DPD_…`.
-fn entry(flow: &Flow) -> Vec<(String, String)> {
+pub fn entry(flow: &Flow) -> Vec<(String, String)> {
     let record = Record::from(flow);
     let priority = match flow.verdict {
         Verdict::Dropped => Priority::Warning,

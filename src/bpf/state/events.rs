@@ -51,6 +51,18 @@ pub struct Event {
 }
 
 impl Event {
+    /// The event in a record of the ring.
+    ///
+    /// # Errors
+    /// If the record is not as long as an event of this version.
+    pub fn decode(record: &[u8]) -> Result<Event> {
+        let event = abi::event::from_bytes(record).with_context(|| {
+            let (length, expected) = (record.len(), size_of::<abi::event>());
+            format!("decode a record of {length} bytes: an event has {expected}")
+        })?;
+        Ok(Event::from_abi(&event))
+    }
+
     pub(super) fn from_abi(event: &abi::event) -> Event {
         let socket = |address, port| encode::socket(address, port);
         Event {
@@ -139,8 +151,9 @@ impl Events {
         let mut builder = RingBufferBuilder::new();
         builder
             .add(map, move |bytes| {
-                if let Some(event) = abi::event::from_bytes(bytes) {
-                    take(Event::from_abi(&event));
+                // A record of another length is no program's of this version: whatever it says is not ours to show.
+                if let Ok(event) = Event::decode(bytes) {
+                    take(event);
                 }
                 0
             })
