@@ -13,6 +13,7 @@
 #include "lib/feature/takeover.h"
 #include "lib/feature/unmanaged.h"
 #include "lib/mechanism/chain.h"
+#include "lib/mechanism/vlan.h"
 
 /*
  * Whether a hook of ours has judged the packet and sent it here: our mark, on what arrived at an interface of this host. What
@@ -39,6 +40,9 @@ int dpd_to_container(struct __sk_buff *skb)
 		skb->mark = 0;
 		return HOOK_NEXT;
 	}
+	/* A bridge or a packet socket may send one: the workload takes such a frame for an untagged one. */
+	if (unlikely(vlan_is_tagged(skb)))
+		vlan_untag_priority(skb);
 
 	__u64 epoch = generation_live_epoch();
 

@@ -52,6 +52,23 @@ fn only_ip_and_arp_come_from_a_workload() {
     walk.end();
 }
 
+/// A bridge neighbour, or a packet socket of the host, may tag what the workload takes for untagged.
+#[test]
+fn a_priority_tag_hides_nothing_from_the_policy_of_a_receiver() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let question = packet::udp(at(family.world, 5), at(family.dns, 53));
+        walk.to("denied", DNS, &question.vlan(0), Dropped(133));
+        let forged = packet::udp(at(family.client, 5), at(family.dns, 53));
+        walk.to("forged", DNS, &forged.vlan(0), Dropped(132));
+        let allowed = packet::udp(at(family.world, 5), at(family.web, 6));
+        let untagged = PassedAs(allowed.clone());
+        walk.to("allowed", WEB, &allowed.clone().vlan(0), untagged);
+        walk.to("of a VLAN", WEB, &allowed.vlan(100), Passed);
+        walk.end();
+    }
+}
+
 #[test]
 fn headers_that_contradict_themselves_are_refused() {
     for family in families() {
