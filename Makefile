@@ -2,7 +2,7 @@
 # make demo      see it work: a DNS query through a service, in a lab of network namespaces
 # make test      every check and test
 # make bench     print what packets, events and changes cost, compared with plain routing and nftables
-# make fuzz      feed generated configurations to the parser for FUZZ_SECONDS (60)
+# make fuzz      feed generated configurations, packets and ring records to dpd, each for FUZZ_SECONDS (60)
 # make install   put dpd, its unit and an example configuration on this host
 
 PREFIX ?= /usr/local
@@ -42,13 +42,21 @@ bench: bench-packages cargo
 		echo "== $$bench" && cargo bench --quiet --locked --bench $$bench || exit 1; \
 	done
 
-# Findings are in fuzz/artifacts: fix the cause, and put the input into fuzz/corpus/config, which 'make test' replays. Inputs
-# that only add coverage go to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is needed.
+# One target after the other, each for FUZZ_SECONDS. Packets run through the real programs, which needs root; without it that
+# target is left out. Findings are in fuzz/artifacts: fix the cause, and put the input into the target's folder of fuzz/corpus,
+# which 'make test' replays. Inputs that only add coverage go to the build's folder. RUSTC_BOOTSTRAP: no nightly compiler is
+# needed.
 fuzz: packages cargo
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@mkdir -p $(TARGET)/fuzz-corpus
-	RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz nice cargo fuzz run --sanitizer none config \
-		$(abspath $(TARGET))/fuzz-corpus fuzz/corpus/config -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10
+	@for target in config record packet; do \
+		if [ $$target = packet ] && [ "$$(id -u)" != 0 ]; then \
+			echo "make: packet is left out: run 'make fuzz' as root" >&2; continue; \
+		fi; \
+		mkdir -p $(TARGET)/fuzz-corpus/$$target && \
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(abspath $(TARGET))/fuzz nice cargo fuzz run --sanitizer none $$target \
+			$(abspath $(TARGET))/fuzz-corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 || exit 1; \
+	done
 
 lab-up: build
 	netns-lab/lab up

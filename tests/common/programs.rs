@@ -262,6 +262,25 @@ impl Datapath for Programs {
     fn bench(&self) -> Bench {
         self.ask(|machine| machine.bench())
     }
+
+    fn map(&self, name: &str) -> MapHandle {
+        let name = name.to_owned();
+        self.ask(move |machine| {
+            MapHandle::from_pinned_path(machine.pins.map(&name))
+                .unwrap_or_else(|error| panic!("open {name}: {error}"))
+        })
+    }
+}
+
+/// What a packet has beyond its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Metadata {
+    pub merged: Merged,
+    pub mark: u32,
+    /// Where the host's stack has it from; 0: from itself.
+    pub ingress_ifindex: u32,
+    /// How many bytes are in the linear part; 0: all.
+    pub linear: u32,
 }
 
 /// The programs, run with nothing around them: for many packets, on any thread inside the node's namespace.
@@ -288,6 +307,39 @@ impl Bench {
 
     pub fn run_xdp(&self, frame: &[u8]) -> Verdict {
         xdp_verdict(test_run(&self.xdp, &[], frame).returned)
+    }
+
+    /// Any frame with any metadata; `None` if the kernel makes no packet of it.
+    pub fn try_run(
+        &self,
+        hook: Hook,
+        interface: &str,
+        frame: &[u8],
+        metadata: Metadata,
+    ) -> Option<(Verdict, Vec<u8>)> {
+        let mut context = context(self.interfaces[interface], metadata.merged);
+        let mut set = |offset: usize, value| context[offset / 4] = value;
+        set(std::mem::offset_of!(abi::__sk_buff, mark), metadata.mark);
+        set(
+            std::mem::offset_of!(abi::__sk_buff, ingress_ifindex),
+            metadata.ingress_ifindex,
+        );
+        set(
+            std::mem::offset_of!(abi::__sk_buff, data_end),
+            metadata.linear,
+        );
+        let run = try_run(&self.programs[&hook], &context, frame, 1)?;
+        Some((verdict(run.returned), run.packet))
+    }
+
+    /// The same in `dpd_xdp_entry`; more than a page is in several buffers.
+    pub fn try_run_xdp(&self, frame: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+        let run = try_run(&self.xdp, &[], frame, 1)?;
+        Some((xdp_verdict(run.returned), run.packet))
+    }
+
+    pub fn ifindex(&self, interface: &str) -> u32 {
+        self.interfaces[interface]
     }
 }
 
@@ -668,6 +720,12 @@ fn test_run(program: &OwnedFd, context: &[u32], frame: &[u8]) -> Run {
 }
 
 fn run(program: &OwnedFd, context: &[u32], frame: &[u8], times: u32) -> Run {
+    try_run(program, context, frame, times)
+        .unwrap_or_else(|| panic!("the kernel refuses the test run of {} bytes", frame.len()))
+}
+
+/// `None` if the kernel refuses the test run.
+fn try_run(program: &OwnedFd, context: &[u32], frame: &[u8], times: u32) -> Option<Run> {
     let mut out = vec![0; frame.len() + 2048];
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
@@ -686,16 +744,13 @@ fn run(program: &OwnedFd, context: &[u32], frame: &[u8], times: u32) -> Run {
     };
     // SAFETY: all pointers point to buffers of the lengths given with them, which live for the whole call.
     let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
-    assert_eq!(
-        done,
-        0,
-        "the kernel refuses the test run of {} bytes",
-        frame.len()
-    );
+    if done != 0 {
+        return None;
+    }
     out.truncate(options.data_size_out as usize);
-    Run {
+    Some(Run {
         returned: options.retval,
         packet: out,
         time: Duration::from_nanos(options.duration.into()),
-    }
+    })
 }

@@ -16,6 +16,7 @@ use dpd::model::conntrack::Connection;
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
 use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
+use libbpf_rs::MapHandle;
 use tempfile::TempDir;
 
 use super::namespace::Namespace;
@@ -118,6 +119,8 @@ pub trait Datapath {
     fn event_loss(&self) -> EventLoss;
     /// The programs for threads of the test's own, in addition to what the datapath is asked for here.
     fn bench(&self) -> Bench;
+    /// A map of the datapath, for what is asked nowhere else.
+    fn map(&self, name: &str) -> MapHandle;
 }
 
 /// A node with one veth pair for each interface of its configuration; an uplink leads everywhere.
@@ -273,6 +276,10 @@ impl Node {
 
     pub fn bench(&self) -> Bench {
         self.datapath.bench()
+    }
+
+    pub fn map(&self, name: &str) -> MapHandle {
+        self.datapath.map(name)
     }
 
     pub fn namespace(&self) -> &Namespace {
