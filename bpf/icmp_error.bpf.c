@@ -150,9 +150,13 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		return -REASON_ICMP_UNRELATED;
 	if (packet->hook.sender == PARTY_UPLINK && of->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* as the connection's own packets do */
-	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
 	struct flow_tuple sent = ct_reverse_key(of);
+
+	if (!is_in_window(of, &inner, &sent))
+		return -REASON_ICMP_UNRELATED;
+	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
+
 	int result = connection_verdict(packet, of, &key, settings);
 
 	if (result)

@@ -4,6 +4,18 @@
 #include "lib/feature/policy_verdict.h"
 #include "lib/mechanism/chain.h"
 
+/* The packet's entry has changed its orientation, and so does the other: a pair of two replies would be nobody's connection. */
+static __noinline void orient_reverse(const struct packet *packet)
+{
+	const struct ct_entry *entry = &packet->ct.entry;
+	struct flow_tuple key = ct_reverse_key(entry);
+	struct ct_entry *reverse = ct_find(&key);
+
+	if (!reverse || !ct_is_reverse(reverse, &packet->headers.tuple))
+		return;
+	reverse->flags = (reverse->flags & ~CT_REPLY) | (entry->flags & CT_REPLY ? 0 : CT_REPLY);
+}
+
 /*
  * Of a connection that was taken up in the middle nobody knows who opened it: it may go on if policy allows it in either
  * orientation.
@@ -21,9 +33,11 @@ static __always_inline __must_check int verdict_reversed(struct packet *packet,
 	original->destination = source;
 	original->destination_port = entry->flags & CT_REPLY ? tuple->destination_port : tuple->source_port;
 	result = policy_verdict(packet, settings);
-	if (!result)
-		entry->flags ^= CT_REPLY;
-	return result;
+	if (result)
+		return result;
+	entry->flags ^= CT_REPLY;
+	orient_reverse(packet);
+	return 0;
 }
 
 static __always_inline __must_check int verdict(struct packet *packet, const struct settings *settings)

@@ -70,6 +70,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     let uplink = UplinkInfo {
         ifindex: Some(9),
         xdp: XdpMode::Auto,
+        forwarding: dpd::model::forwarding::Forwarding::Direct,
     };
     Catalog {
         identities: names().map(|(id, name)| (id, identity(name))).collect(),

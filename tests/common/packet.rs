@@ -43,6 +43,7 @@ pub mod ethertype {
     pub const ARP: u16 = 0x0806;
     pub const VLAN: u16 = 0x8100;
     pub const IPV6: u16 = 0x86dd;
+    pub const SERVICE_VLAN: u16 = 0x88a8;
     pub const LLDP: u16 = 0x88cc;
 }
 

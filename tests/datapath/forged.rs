@@ -2,7 +2,8 @@
 
 use dpd::model::conntrack::ConntrackState;
 
-use crate::common::packet::{self, Packet};
+use crate::common::packet::{self, Extension, Packet};
+use crate::common::runner::Merged;
 use crate::lab::*;
 use crate::uplink::{UPLINK, config};
 use crate::walk::{Expect::*, Walk};
@@ -250,6 +251,275 @@ fn established_means_that_the_opener_acknowledged() {
     }
 }
 
+/// What one side sends, what becomes of it, and the connection's state behind it.
+type Step = (&'static str, bool, Packet, ConntrackState);
+
+/// Goes through a script for each family, from a connection that is open or from none.
+fn play(is_open: bool, says: &str, script: impl Fn(&Stream) -> Vec<Step>) {
+    for (mut walk, stream) in streams() {
+        if is_open {
+            stream.open(&mut walk);
+        }
+        for (step, is_out, packet, state) in script(&stream) {
+            let step = format!("{says}: {step}");
+            match is_out {
+                true => stream.send(&mut walk, &step, packet),
+                false => stream.hear(&mut walk, &step, packet),
+            }
+            stream.is(&mut walk, &step, state);
+        }
+        walk.end();
+    }
+}
+
+/// An open connection is at 1101 and 5101.
+#[test]
+fn resets_that_stacks_send_are_believed() {
+    use ConntrackState::{Closing, Established};
+    play(true, "the socket is gone", |stream| {
+        let data = stream.out().ack().seq(1101).ack_number(5101);
+        vec![
+            ("data", true, data.payload(&[1; 10]), Established),
+            ("RST", false, stream.back().rst().seq(5101), Closing),
+        ]
+    });
+    let probe = |stream: &Stream| stream.out().ack().seq(1100).ack_number(5101);
+    play(true, "keepalives", |stream| {
+        let ack = stream.back().ack().seq(5101).ack_number(1101);
+        vec![
+            ("a probe", true, probe(stream), Established),
+            ("its answer", false, ack, Established),
+            (
+                "with a byte",
+                true,
+                probe(stream).payload(&[0]),
+                Established,
+            ),
+            (
+                "RST of a peer that is new",
+                false,
+                stream.back().rst().seq(5101),
+                Closing,
+            ),
+        ]
+    });
+    play(true, "keepalives without an answer", |stream| {
+        vec![
+            ("a probe", true, probe(stream), Established),
+            ("another", true, probe(stream), Established),
+            (
+                "RST before it",
+                true,
+                stream.out().rst().seq(1100),
+                Established,
+            ),
+            (
+                "RST, ACK",
+                true,
+                stream.out().rst().ack().seq(1101),
+                Closing,
+            ),
+        ]
+    });
+    play(true, "sent again, out of order", |stream| {
+        let data = |seq| {
+            stream
+                .out()
+                .ack()
+                .seq(seq)
+                .ack_number(5101)
+                .payload(&[1; 100])
+        };
+        vec![
+            ("the second", true, data(1201), Established),
+            ("the first", true, data(1101), Established),
+            (
+                "RST behind both",
+                true,
+                stream.out().rst().seq(1301),
+                Closing,
+            ),
+        ]
+    });
+}
+
+/// More than 65,535 bytes are under way: a reset is anywhere in them, and nowhere else.
+#[test]
+fn a_scaled_window_is_no_limit() {
+    const SEGMENTS: u32 = 40;
+    const LENGTH: u32 = 3000;
+    let end = 1101 + SEGMENTS * LENGTH;
+    let rows = [
+        ("at its start", 1101, true),
+        ("in the middle", 1101 + 70_000, true),
+        ("at its end", end, true),
+        ("before it", 1100, false),
+        ("behind it", end + 1, false),
+    ];
+    for (says, seq, closes) in rows {
+        for (mut walk, stream) in streams() {
+            stream.open(&mut walk);
+            for nth in 0..SEGMENTS {
+                let data = stream.out().ack().seq(1101 + nth * LENGTH).ack_number(5101);
+                stream.send(&mut walk, "data", data.payload(&[1; LENGTH as usize]));
+            }
+            stream.send(&mut walk, says, stream.out().rst().seq(seq));
+            stream.is(&mut walk, says, after_reset(closes));
+            walk.end();
+        }
+    }
+}
+
+fn after_reset(closes: bool) -> ConntrackState {
+    match closes {
+        true => ConntrackState::Closing,
+        false => ConntrackState::Established,
+    }
+}
+
+/// A packet that stands for many segments ends where the last of them does.
+#[test]
+fn merged_segments_count_whole() {
+    for (says, seq, closes) in [
+        ("at the last's end", 1101 + 3000, true),
+        ("one behind it", 1101 + 3001, false),
+    ] {
+        for (mut walk, stream) in streams() {
+            stream.open(&mut walk);
+            let data = stream.out().ack().seq(1101).ack_number(5101);
+            let data = data.payload(&[1; 3000]);
+            let three = Merged {
+                count: 3,
+                size: 1000,
+            };
+            let expect = Delivered(WEB, data.clone());
+            walk.net_merged("three segments", UPLINK, &data, three, expect);
+            stream.send(&mut walk, says, stream.out().rst().seq(seq));
+            stream.is(&mut walk, says, after_reset(closes));
+            walk.end();
+        }
+    }
+}
+
+#[test]
+fn a_window_across_zero_is_a_window() {
+    let rows = [
+        ("at its start", u32::MAX - 9, true),
+        ("across zero", 5, true),
+        ("at its end", 90, true),
+        ("before it", u32::MAX - 10, false),
+        ("behind it", 91, false),
+        ("on the other side", 0x8000_0000, false),
+    ];
+    for (says, seq, closes) in rows {
+        for (mut walk, stream) in streams() {
+            let isn = u32::MAX - 10;
+            stream.send(&mut walk, "SYN", stream.out().syn().seq(isn));
+            let reply = stream.back().syn().ack().seq(5000);
+            stream.hear(&mut walk, "SYN-ACK", reply.ack_number(u32::MAX - 9));
+            let data = stream.out().ack().seq(u32::MAX - 9).ack_number(5001);
+            stream.send(&mut walk, "data across zero", data.payload(&[1; 100]));
+            stream.is(&mut walk, "open", ConntrackState::Established);
+            stream.send(&mut walk, says, stream.out().rst().seq(seq));
+            stream.is(&mut walk, says, after_reset(closes));
+            walk.end();
+        }
+    }
+}
+
+/// Who has closed may open the same again at once (RFC 9293, 3.10.7.4; RFC 6191).
+#[test]
+fn a_connection_in_time_wait_is_opened_anew() {
+    use ConntrackState::*;
+    let close = |stream: &Stream| -> Vec<Step> {
+        let fin = stream.out().fin().ack().seq(1101).ack_number(5101);
+        let fin_back = stream.back().fin().ack().seq(5101).ack_number(1102);
+        let last = stream.out().ack().seq(1102).ack_number(5102);
+        vec![
+            ("FIN", true, fin, Established),
+            ("FIN back", false, fin_back.clone(), Closing),
+            ("the last ACK", true, last.clone(), Closing),
+            ("FIN back again", false, fin_back, Closing),
+            ("the last ACK again", true, last, Closing),
+        ]
+    };
+    play(true, "by the opener", |stream| {
+        let syn_ack = stream.back().syn().ack().seq(9000).ack_number(7001);
+        let ack = stream.out().ack().seq(7001).ack_number(9001);
+        let mut steps = close(stream);
+        steps.extend([
+            ("SYN", true, stream.out().syn().seq(7000), Unreplied),
+            ("SYN-ACK", false, syn_ack, Replied),
+            ("ACK", true, ack, Established),
+        ]);
+        steps
+    });
+    play(true, "a reset ends what is closed", |stream| {
+        let mut steps = close(stream);
+        steps.push(("RST", true, stream.out().rst().seq(1102), Closing));
+        steps.push(("SYN", true, stream.out().syn().seq(7000), Unreplied));
+        steps
+    });
+}
+
+/// A reset ends a connection that is not established, and establishes none.
+#[test]
+fn a_reset_establishes_nothing() {
+    use ConntrackState::*;
+    let syn = |stream: &Stream| ("SYN", true, stream.out().syn().seq(1000), Unreplied);
+    let syn_ack = |stream: &Stream| {
+        let reply = stream.back().syn().ack().seq(5000);
+        ("SYN-ACK", false, reply.ack_number(1001), Replied)
+    };
+    play(false, "the opener's", |stream| {
+        let reset = stream.out().rst().ack().seq(1001).ack_number(5001);
+        vec![syn(stream), syn_ack(stream), ("RST", true, reset, Closing)]
+    });
+    play(false, "a forged one", |stream| {
+        let forged = stream.out().rst().ack().seq(77).ack_number(99);
+        vec![syn(stream), syn_ack(stream), ("RST", true, forged, Replied)]
+    });
+    play(false, "a fast open that is not taken up", |stream| {
+        let data = stream
+            .out()
+            .ack()
+            .seq(1001)
+            .ack_number(5001)
+            .payload(&[1; 10]);
+        let (says, is_out, packet, state) = syn(stream);
+        vec![
+            (says, is_out, packet.payload(&[1; 10]), state),
+            syn_ack(stream),
+            ("the data again", true, data, Established),
+        ]
+    });
+    let taken_up = |stream: &Stream| -> Vec<Step> {
+        let data = stream.out().ack().seq(70).ack_number(90);
+        let reply = stream.back().ack().seq(90).ack_number(80);
+        vec![
+            ("data", true, data.payload(&[1; 10]), Unreplied),
+            ("back", false, reply.payload(&[2; 20]), Replied),
+        ]
+    };
+    play(false, "taken up in the middle", |stream| {
+        let reset = stream.out().rst().ack().seq(80).ack_number(110);
+        let mut steps = taken_up(stream);
+        steps.push(("RST", true, reset, Closing));
+        steps
+    });
+    play(false, "taken up, with another's numbers", |stream| {
+        let ack = |number| stream.out().ack().seq(80).ack_number(number);
+        let mut steps = taken_up(stream);
+        steps.extend([
+            ("an ACK of nothing sent", true, ack(111), Replied),
+            ("an ACK from before", true, ack(89), Replied),
+            ("a guess", true, ack(0x8000_0000), Replied),
+            ("an ACK of the second", true, ack(110), Established),
+        ]);
+        steps
+    });
+}
+
 /// Replies to a packet from a frontend's address would be taken for the service's.
 #[test]
 fn a_frontends_address_is_no_source() {
@@ -311,6 +581,42 @@ fn source_routes_of_workloads_drop() {
     ];
     for (says, options, is_refused) in rows {
         let question = family.question(1).ip_options(options);
+        let expect = match is_refused {
+            true => Dropped(SOURCE_ROUTE),
+            false => Delivered(DNS, question.clone().dst(family.dns)),
+        };
+        walk.from(says, CLIENT, &question, expect);
+    }
+    walk.end();
+}
+
+#[test]
+fn ipv6_source_routes_of_workloads_drop() {
+    const SOURCE_ROUTE: u8 = 229;
+    let [_, family] = families();
+    let mut walk = Walk::new(family.name, CONFIG);
+    let rows: [(&str, &[Extension], bool); 5] = [
+        ("type 0", &[Extension::SourceRoute(0)], true),
+        ("segment routing", &[Extension::SourceRoute(4)], true),
+        (
+            "behind others",
+            &[
+                Extension::HopByHop,
+                Extension::Destination(2),
+                Extension::SourceRoute(3),
+            ],
+            true,
+        ),
+        ("type 0 with none left", &[Extension::Routing(0)], false),
+        (
+            "segment routing with none left",
+            &[Extension::Routing(4)],
+            false,
+        ),
+    ];
+    for (says, extensions, is_refused) in rows {
+        let extended = extensions.iter().cloned();
+        let question = extended.fold(family.question(1), Packet::extension);
         let expect = match is_refused {
             true => Dropped(SOURCE_ROUTE),
             false => Delivered(DNS, question.clone().dst(family.dns)),

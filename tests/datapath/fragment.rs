@@ -1,6 +1,6 @@
 //! Fragments: the first leaves its ports for those that follow.
 
-use crate::common::packet::{self, Packet};
+use crate::common::packet::{self, Packet, protocol};
 use crate::lab::*;
 use crate::walk::{Expect::*, Walk};
 
@@ -136,4 +136,80 @@ fn pings_may_be_fragmented() {
         }
         walk.end();
     }
+}
+
+/// A fragment header's next header is the first fragment's to say: receivers put together what has the same addresses and id
+/// (RFC 8200, 4.5). Tracked by more, a later fragment could name what policy allows and be put behind another's first.
+#[test]
+fn ipv6_fragments_go_by_addresses_and_id() {
+    let [_, family] = families();
+    let backend = at(family.web, 8080);
+    let named = [
+        ("TCP", protocol::TCP),
+        ("ICMPv6", protocol::ICMPV6),
+        ("nothing", protocol::NO_NEXT),
+        ("destination options", protocol::DESTINATION),
+        ("another fragment header", protocol::FRAGMENT),
+        ("an unknown one", 253),
+    ];
+    let mut walk = Walk::new("IPv6", CONFIG);
+    for (id, (says, next)) in (1..).zip(named) {
+        let asked = long_question(&family, 4000, id);
+        let replied = packet::udp(backend, at(family.client, 4000))
+            .id(id)
+            .payload(&[0xa5; 200]);
+        let service = at(family.web_service, 80);
+        let rows = [
+            (CLIENT, WEB, asked.clone(), asked.dst(backend)),
+            (WEB, CLIENT, replied.clone(), replied.src(service)),
+        ];
+        for (from, to, sent, heard) in rows {
+            let part = |packet: &Packet, first, end| packet.clone().fragment(first, end);
+            let expect = Delivered(to, part(&heard, 0, 64));
+            walk.from("the first", from, &part(&sent, 0, 64), expect);
+            let later = part(&sent, 64, 208).protocol(next);
+            let expect = Delivered(to, part(&heard, 64, 208).protocol(next));
+            walk.from(&format!("a later one of {says}"), from, &later, expect);
+        }
+        let connections = walk.node().connections();
+        walk.check("one connection", connections.len() == 1, &connections);
+    }
+    let other = long_question(&family, 4000, 99).fragment(64, 208);
+    let other = other.protocol(protocol::TCP);
+    walk.from("of another id", CLIENT, &other, Dropped(175));
+    walk.end();
+}
+
+/// With IPv4 the protocol is part of a datagram's name (RFC 791, 3.2).
+#[test]
+fn ipv4_fragments_go_by_protocol_too() {
+    let [family, _] = families();
+    let mut walk = Walk::new("IPv4", CONFIG);
+    let whole = long_question(&family, 4000, 1);
+    let first = whole.clone().fragment(0, 64);
+    let at_backend = first.clone().dst(at(family.web, 8080));
+    walk.from("the first", CLIENT, &first, Delivered(WEB, at_backend));
+    let later = whole.fragment(64, 208).protocol(protocol::TCP);
+    walk.from("a later one of TCP", CLIENT, &later, Dropped(175));
+    walk.end();
+}
+
+/// What policy refuses is refused to the end, whatever a later fragment calls itself.
+#[test]
+fn a_later_fragment_is_judged_as_its_first() {
+    let [_, family] = families();
+    let only_icmp = r#"
+[policies.web]
+subject = "web"
+ingress = [{ from = ["client"], ports = ["icmpv6"] }]
+"#;
+    let mut walk = Walk::new("IPv6", &format!("{CONFIG}{only_icmp}"));
+    let whole = packet::udp(at(family.client, 1), at(family.web, 2))
+        .id(9)
+        .payload(&[0; 100]);
+    let first = whole.clone().fragment(0, 64);
+    walk.from("the first", CLIENT, &first, Dropped(133));
+    let later = whole.fragment(64, 108).protocol(protocol::ICMPV6);
+    walk.from("a later one of ICMPv6", CLIENT, &later, Dropped(133));
+    walk.end();
 }

@@ -5,6 +5,7 @@ use crate::common::packet::{
     unreachable,
 };
 use crate::lab::*;
+use crate::uplink;
 use crate::walk::{Expect::*, Walk};
 
 /// An ICMP message that no connection stands behind.
@@ -253,6 +254,118 @@ fn an_error_about_anothers_flow_is_dropped() {
             &error,
             Dropped(UNRELATED),
         );
+        for (says, error) in errors(&family, family.intruder, family.client, &at_backend) {
+            let says = format!("{says}, an intruder about the question");
+            walk.from(&says, INTRUDER, &error, Dropped(UNRELATED));
+        }
+        walk.end();
+    }
+}
+
+/// A TCP connection of the client to the far service, of which two segments are not acknowledged: 1101 to 1301.
+struct FarStream {
+    family: Family,
+    router: std::net::IpAddr,
+    sent: Packet,
+    at_backend: Packet,
+    replied: Packet,
+    heard: Packet,
+}
+
+impl FarStream {
+    fn open(walk: &mut Walk, family: Family) -> FarStream {
+        let far = uplink::far(&family);
+        let (client, service, backend) = (
+            at(family.client, 5007),
+            at(far.service, 80),
+            at(far.backend, 8080),
+        );
+        let stream = FarStream {
+            family,
+            router: far.router,
+            sent: packet::tcp(client, service),
+            at_backend: packet::tcp(client, backend),
+            replied: packet::tcp(backend, client),
+            heard: packet::tcp(service, client),
+        };
+        stream.send(walk, "SYN", |tcp| tcp.syn().seq(1000));
+        stream.hear(walk, "SYN-ACK", |tcp| {
+            tcp.syn().ack().seq(5000).ack_number(1001)
+        });
+        let data = |seq| move |tcp: Packet| tcp.ack().seq(seq).ack_number(5001).payload(&[1; 100]);
+        stream.send(walk, "data", data(1001));
+        let back = |tcp: Packet| tcp.ack().seq(5001).ack_number(1101);
+        stream.hear(walk, "data back", |tcp| back(tcp).payload(&[2; 50]));
+        stream.send(walk, "more", data(1101));
+        stream.send(walk, "and more", data(1201));
+        stream
+    }
+
+    fn send(&self, walk: &mut Walk, says: &str, segment: impl Fn(Packet) -> Packet) {
+        let expect = Routed(segment(self.at_backend.clone()));
+        walk.from(says, CLIENT, &segment(self.sent.clone()), expect);
+    }
+
+    fn hear(&self, walk: &mut Walk, says: &str, segment: impl Fn(Packet) -> Packet) {
+        let expect = Delivered(CLIENT, segment(self.heard.clone()));
+        walk.net(says, uplink::UPLINK, &segment(self.replied.clone()), expect);
+    }
+
+    /// Errors of a router about a segment of the client, and whether they reach it.
+    fn errors_about(&self, walk: &mut Walk, says: &str, seq: u32, is_believed: bool) {
+        let quoted = |packet: &Packet| packet.clone().ack().seq(seq).ack_number(5001).ttl(63);
+        let client = self.family.client;
+        let sent = errors(&self.family, self.router, client, &quoted(&self.at_backend));
+        let heard = errors(&self.family, self.router, client, &quoted(&self.sent));
+        for ((kind, sent), (_, heard)) in sent.into_iter().zip(heard) {
+            let expect = match is_believed {
+                true => Delivered(CLIENT, heard),
+                false => Dropped(UNRELATED),
+            };
+            walk.net(&format!("{kind}, {says}"), uplink::UPLINK, &sent, expect);
+        }
+    }
+}
+
+/// Who can't see the segments of a connection can't name one that its sender still waits for (RFC 5927, 4.1).
+#[test]
+fn an_error_about_a_segment_names_one_under_way() {
+    let rows = [
+        ("the first that is not acknowledged", 1101, true),
+        ("the next", 1201, true),
+        ("at the end, as an acknowledgement alone", 1301, true),
+        ("acknowledged", 1100, false),
+        ("long acknowledged", 1001, false),
+        ("not sent yet", 1302, false),
+        ("a guess", 0x8000_0000, false),
+        ("zero", 0, false),
+    ];
+    for family in families() {
+        for (says, seq, is_believed) in rows {
+            let mut walk = Walk::new(family.name, &uplink::config());
+            let stream = FarStream::open(&mut walk, family);
+            stream.errors_about(&mut walk, says, seq, is_believed);
+            walk.end();
+        }
+    }
+}
+
+#[test]
+fn an_error_about_a_syn_names_its_number() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let (service, backend) = (at(family.web_service, 80), at(family.web, 8080));
+        let syn = family.syn(5008, service);
+        let expect = Delivered(WEB, syn.clone().dst(backend));
+        walk.from("SYN", CLIENT, &syn, expect);
+        let about = |seq, dst: std::net::SocketAddr| {
+            let about = syn.clone().seq(seq).dst(dst).ttl(63);
+            unreachable(dst.ip(), family.client, family.port_unreachable, &about)
+        };
+        let guess = about(77, backend);
+        walk.from("a guess", WEB, &guess, Dropped(UNRELATED));
+        let expect = Delivered(CLIENT, about(1000, service));
+        walk.from("the SYN", WEB, &about(1000, backend), expect);
         walk.end();
     }
 }
@@ -274,6 +387,52 @@ fn an_error_about_workloads_does_not_come_from_outside() {
         for (says, error) in errors(&family, family.world, family.dns, &reply) {
             walk.to(says, DNS, &error, Dropped(UNRELATED));
         }
+        walk.end();
+    }
+}
+
+/// Everything but an echo is somebody's error, or nobody's business: it opens no flow, though a rule names ICMP.
+#[test]
+fn nothing_but_an_echo_opens_a_flow() {
+    for family in families() {
+        let rule = format!(
+            "\n[policies.web]\nsubject = \"web\"\ningress = [{{ from = [\"client\"], ports = [\"{}\"] }}]\n",
+            family.icmp
+        );
+        let mut walk = Walk::new(family.name, &format!("{CONFIG}{rule}"));
+        let kinds: &[(&str, u8)] = match family.is_v4() {
+            true => &[
+                ("source quench", 4),
+                ("redirect", 5),
+                ("router advertisement", 9),
+                ("timestamp", 13),
+                ("timestamp reply", 14),
+                ("information", 15),
+                ("mask", 17),
+                ("an unknown one", 200),
+            ],
+            false => &[
+                ("router renumbering", 138),
+                ("node information", 139),
+                ("its reply", 140),
+                ("home agent", 144),
+                ("an unknown error", 100),
+                ("an unknown one", 200),
+            ],
+        };
+        for (says, kind) in kinds {
+            for (from, src, dst) in [
+                (CLIENT, family.client, family.web),
+                (WEB, family.web, family.client),
+            ] {
+                let message = packet::icmp(src, dst, *kind, 0, [0, 7, 0, 1]).payload(&[0; 12]);
+                walk.from(says, from, &message, Dropped(UNRELATED));
+            }
+        }
+        let connections = walk.node().connections();
+        walk.check("no flow", connections.is_empty(), &connections);
+        let ping = echo_request(family.client, family.web, 7, 1);
+        walk.from("an echo", CLIENT, &ping, Delivered(WEB, ping.clone()));
         walk.end();
     }
 }

@@ -149,6 +149,41 @@ fn what_is_no_ip_passes() {
     walk.end();
 }
 
+/// A tag with the id 0 is none for the kernel: who puts one before his packet is denied all the same.
+#[test]
+fn priority_tags_hide_nobody() {
+    let mut walk = Walk::new("both", &config());
+    for (source, host) in [
+        ("198.51.100.66", "192.0.2.1"),
+        ("2001:db8:bad::1", "2001:db8::1"),
+    ] {
+        let packet = || from_to(source, host);
+        let rows = [
+            ("a priority tag", packet().vlan(0x6000), Dropped(DENIED)),
+            ("of 802.1ad", packet().service_vlan(0), Dropped(DENIED)),
+            ("two", packet().vlan(0).vlan(0x2000), Dropped(DENIED)),
+            (
+                "one of each",
+                packet().service_vlan(0x6000).vlan(0),
+                Dropped(DENIED),
+            ),
+            ("a VLAN behind one", packet().vlan(0).vlan(7), Passed),
+            ("a VLAN before one", packet().vlan(7).vlan(0), Passed),
+            ("a VLAN with a priority", packet().vlan(0x6007), Passed),
+        ];
+        for (says, packet, expect) in rows {
+            walk.wire(says, &packet.build(), expect);
+        }
+        let cut = packet().vlan(0).vlan(0).truncate(14 + 3);
+        malformed(&mut walk, "cut within a tag", &cut.build());
+        let cut = packet().vlan(0).vlan(0).truncate(14 + 8 + 19);
+        malformed(&mut walk, "cut behind the tags", &cut.build());
+        let long = packet().vlan(0).vlan(0).ip_length(60).pad(3);
+        malformed(&mut walk, "longer than what the tags leave", &long.build());
+    }
+    walk.end();
+}
+
 #[test]
 fn the_prefilter_follows_the_file() {
     let mut walk = Walk::new("IPv4", &config());

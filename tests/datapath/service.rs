@@ -436,6 +436,86 @@ fn a_backend_that_vanishes_takes_its_connections_along() {
     }
 }
 
+/// The web service's backend is `lxc-web-2` now.
+fn moved() -> String {
+    changed(
+        CONFIG,
+        r#"backends = ["10.200.0.45:8080", "[fd00:200::45]:8080"]
+
+[services.diameter]"#,
+        r#"backends = ["10.200.0.46:8080", "[fd00:200::46]:8080"]
+
+[services.diameter]"#,
+    )
+}
+
+/// A client that went without a word comes back by the same port, before any segment of its old connection was reset.
+#[test]
+fn a_syn_whose_backend_is_gone_gets_another() {
+    for family in families() {
+        for is_open in [false, true] {
+            let place = format!("{}, replied {is_open}", family.name);
+            let mut walk = Walk::new(place, CONFIG);
+            let (client, service) = (at(family.client, 6002), at(family.web_service, 80));
+            let (old, new) = (at(family.web, 8080), at(family.web_2, 8080));
+            let syn = family.syn(6002, service);
+            let expect = Delivered(WEB, syn.clone().dst(old));
+            walk.from("SYN", CLIENT, &syn, expect);
+            if is_open {
+                let reply = packet::tcp(old, client).syn().ack();
+                let expect = Delivered(CLIENT, reply.clone().src(service));
+                walk.from("SYN-ACK", WEB, &reply, expect);
+                let ack = packet::tcp(client, service).ack();
+                let expect = Delivered(WEB, ack.clone().dst(old));
+                walk.from("ACK", CLIENT, &ack, expect);
+            }
+            walk.reload(&moved());
+            let syn = syn.seq(7000);
+            let expect = Delivered(WEB_2, syn.clone().dst(new));
+            walk.from("a SYN of the same port", CLIENT, &syn, expect);
+            let reply = packet::tcp(new, client).syn().ack();
+            let expect = Delivered(CLIENT, reply.clone().src(service));
+            walk.from("is answered", WEB_2, &reply, expect);
+            let connections = walk.node().connections();
+            walk.check("one connection", connections.len() == 1, &connections);
+            walk.end();
+        }
+    }
+}
+
+/// The backend works on a question while it leaves the file: what it answers is not lost, unless policy says so.
+#[test]
+fn an_answer_under_way_outlives_its_backend() {
+    let denied = "\n[policies.web]\nsubject = \"web\"\ningress = []\n";
+    for family in families() {
+        for is_allowed in [true, false] {
+            let place = format!("{}, allowed {is_allowed}", family.name);
+            let mut walk = Walk::new(place, CONFIG);
+            let (client, service) = (at(family.client, 6003), at(family.web_service, 80));
+            let (old, new) = (at(family.web, 8080), at(family.web_2, 8080));
+            let asked = packet::udp(client, service).payload(b"a long one");
+            let expect = Delivered(WEB, asked.clone().dst(old));
+            walk.from("the question", CLIENT, &asked, expect);
+            let answer = packet::udp(old, client).payload(b"at last");
+            let heard = Delivered(CLIENT, answer.clone().src(service));
+            if !is_allowed {
+                walk.reload(&format!("{}{denied}", moved()));
+                walk.from("a denied answer", WEB, &answer, Dropped(133));
+                walk.end();
+                continue;
+            }
+            walk.reload(&moved());
+            walk.from("the answer", WEB, &answer, heard.clone());
+            walk.from("more of it", WEB, &answer, heard);
+            let expect = Delivered(WEB_2, asked.clone().dst(new));
+            walk.from("the next question", CLIENT, &asked, expect);
+            let late = Delivered(CLIENT, answer.clone());
+            walk.from("later the old one is nobody's answer", WEB, &answer, late);
+            walk.end();
+        }
+    }
+}
+
 /// A backend's state, of the two that the web service has: `lxc-web` changes, `lxc-web-2` is active.
 pub fn with_state(state: &str) -> String {
     let both = format!(

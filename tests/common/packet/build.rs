@@ -29,7 +29,8 @@ pub enum Body {
 pub struct Packet {
     src_mac: Mac,
     dst_mac: Mac,
-    vlan: Option<u16>,
+    /// Ethernet type and control information of each VLAN tag.
+    tags: Vec<(u16, u16)>,
     ethertype: Option<u16>,
     ip: Option<Ip>,
     body: Body,
@@ -46,7 +47,7 @@ impl Packet {
         Packet {
             src_mac: [2, 0, 0, 0, 0, 1],
             dst_mac: [2, 0, 0, 0, 0, 2],
-            vlan: None,
+            tags: Vec::new(),
             ethertype: None,
             ip,
             body,
@@ -64,9 +65,15 @@ impl Packet {
         self
     }
 
-    /// Puts an 802.1Q tag before the Ethernet type.
+    /// Adds an 802.1Q tag behind those that are there. The upper four bits are its priority.
     pub fn vlan(mut self, id: u16) -> Packet {
-        self.vlan = Some(id);
+        self.tags.push((ethertype::VLAN, id));
+        self
+    }
+
+    /// The same of 802.1ad, as providers' networks have them.
+    pub fn service_vlan(mut self, id: u16) -> Packet {
+        self.tags.push((ethertype::SERVICE_VLAN, id));
         self
     }
 
@@ -338,8 +345,8 @@ impl Packet {
             (None, _) => ethertype::ARP,
         };
         let mut bytes = [self.dst_mac, self.src_mac].concat();
-        if let Some(id) = self.vlan {
-            bytes.extend(ethertype::VLAN.to_be_bytes());
+        for (ethertype, id) in &self.tags {
+            bytes.extend(ethertype.to_be_bytes());
             bytes.extend(id.to_be_bytes());
         }
         bytes.extend(self.ethertype.unwrap_or(inner).to_be_bytes());

@@ -13,6 +13,8 @@ pub enum Extension {
     Destination(u8),
     /// A routing header of this type with no segment left.
     Routing(u8),
+    /// A routing header of this type that still names a segment.
+    SourceRoute(u8),
     /// Offset in bytes, more fragments, identification.
     Fragment { offset: u16, more: bool, id: u32 },
 }
@@ -23,7 +25,7 @@ impl Extension {
         match self {
             Extension::HopByHop | Extension::RouterAlert => protocol::HOP_BY_HOP,
             Extension::Destination(_) => protocol::DESTINATION,
-            Extension::Routing(_) => protocol::ROUTING,
+            Extension::Routing(_) | Extension::SourceRoute(_) => protocol::ROUTING,
             Extension::Fragment { .. } => protocol::FRAGMENT,
         }
     }
@@ -50,6 +52,12 @@ impl Extension {
                 bytes
             }
             Extension::Routing(kind) => vec![next, 0, *kind, 0, 0, 0, 0, 0],
+            // With one address.
+            Extension::SourceRoute(kind) => {
+                let mut bytes = vec![next, 2, *kind, 1, 0, 0, 0, 0, 0xfd, 0];
+                bytes.resize(24, 0x02);
+                bytes
+            }
             Extension::Fragment { offset, more, id } => {
                 let mut bytes = vec![next, 0];
                 bytes.extend(((offset & !7) | u16::from(*more)).to_be_bytes());
