@@ -1,13 +1,8 @@
 //! Do the counters add up? The one place for the rule: in = forwarded + dropped + passed to the stack, for each endpoint.
 
-use super::frame;
 use super::input::At;
-use super::outcome::{Drops, Outcome};
-use crate::common::packet::ethertype;
+use super::outcome::{Counted, Outcome};
 use crate::common::runner::Verdict;
-
-/// A response that was not sent, which is counted with the drop behind it and is no drop of its own.
-const RATE_LIMITED: u8 = 198;
 
 /// Says what is wrong with the counts, if anything is.
 pub fn check(outcome: &Outcome) -> Result<(), String> {
@@ -17,69 +12,98 @@ pub fn check(outcome: &Outcome) -> Result<(), String> {
         Verdict::Pass if dropped > 0 => return Err("a drop was counted, and it passes".to_owned()),
         _ => {}
     }
-    let sent: u64 = outcome.sent.iter().sum();
-    let received: u64 = outcome.received.iter().sum();
-    if sent > 1 || received > 1 {
+    let received: u64 = outcome.counted.iter().map(|row| row.received).sum();
+    if received > 1 {
         return Err("one packet is counted as several".to_owned());
     }
-    if dropped > 0 && sent + received > 0 {
-        return Err("it is counted both as dropped and as forwarded".to_owned());
+    if dropped + received > 1 {
+        return Err("it is counted both as dropped and as received".to_owned());
     }
     match outcome.step.at {
-        At::FromContainer => check_sender(outcome, dropped),
-        _ if sent > 0 => Err("what no workload sent is counted as sent".to_owned()),
-        _ => Ok(()),
+        At::FromContainer => check_sent(outcome, dropped),
+        At::ToContainer => check_received(outcome, dropped),
+        At::FromNetdev | At::ToNetdev | At::Xdp => check_uplink(outcome),
     }
 }
 
-/// A workload's packet is exactly one of forwarded, dropped, and passed to the stack.
-fn check_sender(outcome: &Outcome, dropped: u64) -> Result<(), String> {
-    let forwarded = outcome.sent[outcome.step.endpoint];
-    if forwarded != outcome.sent.iter().sum::<u64>() {
-        return Err("it is counted as another endpoint's".to_owned());
+/// What a workload sends is forwarded, dropped, passed to the stack or answered: one of them.
+fn check_sent(outcome: &Outcome, dropped: u64) -> Result<(), String> {
+    let own = outcome.own();
+    if own.sent + own.sent_dropped != 1 {
+        return Err("what a workload sent is not counted once".to_owned());
     }
-    let is_passed = outcome.verdict == Verdict::Pass && forwarded == 0;
-    let is_answered = outcome.verdict == Verdict::Redirect && dropped + forwarded == 0;
-    if is_answered {
-        let is_exempt = is_of_the_link(&outcome.frame);
-        return match is_exempt {
-            true => Ok(()),
-            false => Err("it is redirected, and counted nowhere".to_owned()),
+    if own.sent_dropped != dropped {
+        return Err("its drop is not counted by reason, or only there".to_owned());
+    }
+    if own.to_stack != u64::from(outcome.verdict == Verdict::Pass) {
+        return Err("what passes to the stack is not what is counted so".to_owned());
+    }
+    let received: u64 = outcome.counted.iter().map(|row| row.received).sum();
+    if own.to_stack + own.answered + own.sent_dropped + received > 1 {
+        return Err("it is counted as gone to two places".to_owned());
+    }
+    let elsewhere = outcome.counted.iter().enumerate().any(|(endpoint, row)| {
+        let is_receiver = Counted {
+            received: row.received,
+            ..Counted::default()
         };
-    }
-    match forwarded + dropped + u64::from(is_passed) {
-        1 => Ok(()),
-        parts => Err(format!(
-            "it is counted in {parts} of forwarded, dropped and passed"
-        )),
+        endpoint != outcome.step.endpoint && *row != is_receiver
+    });
+    match elsewhere {
+        true => Err("it is counted as another endpoint's".to_owned()),
+        false => Ok(()),
     }
 }
 
-/// ARP and neighbour discovery: their answers are counted nowhere.
-fn is_of_the_link(frame: &[u8]) -> bool {
-    let is_arp = frame::ethernet(frame).is_some_and(|(kind, _)| kind == ethertype::ARP);
-    is_arp || frame::network(frame).is_some_and(|network| network.is_solicitation(frame))
+/// What the host's stack sends to a workload is received or dropped, unless the hook that sent it there has counted it.
+fn check_received(outcome: &Outcome, dropped: u64) -> Result<(), String> {
+    let expected = match (outcome.step.is_judged(), dropped) {
+        (true, _) => Counted::default(),
+        (false, 0) => Counted {
+            received: 1,
+            ..Counted::default()
+        },
+        (false, _) => Counted {
+            received_dropped: 1,
+            ..Counted::default()
+        },
+    };
+    let rows = outcome.counted.iter().enumerate();
+    for (endpoint, row) in rows {
+        let expected = match endpoint == outcome.step.endpoint {
+            true => expected,
+            false => Counted::default(),
+        };
+        if *row != expected {
+            return Err(format!("counted {row:?}, expected {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// No workload has sent it, and a drop at an uplink is none of an endpoint's hook.
+fn check_uplink(outcome: &Outcome) -> Result<(), String> {
+    let is_receiver = |row: &Counted| {
+        *row == Counted {
+            received: row.received,
+            ..Counted::default()
+        }
+    };
+    match outcome.counted.iter().all(is_receiver) {
+        true => Ok(()),
+        false => Err("what no workload sent is counted as sent".to_owned()),
+    }
 }
 
 /// Packets that were dropped: none or one, at the hook's own interface.
 fn dropped(outcome: &Outcome) -> Result<u64, String> {
-    let elsewhere = outcome
-        .drops
-        .iter()
-        .any(|row| row.ifindex != outcome.ifindex);
-    if elsewhere {
+    let mut rows = outcome.drops.iter();
+    if rows.any(|row| row.ifindex != outcome.ifindex) {
         return Err("a drop is counted at another interface".to_owned());
     }
-    let (unsent, drops): (Vec<&Drops>, Vec<&Drops>) = outcome
-        .drops
-        .iter()
-        .partition(|row| row.reason == RATE_LIMITED);
-    let dropped = drops.iter().map(|row| row.packets).sum();
-    if dropped > 1 {
-        return Err(format!("{dropped} drops for one packet"));
+    let dropped = outcome.drops.iter().map(|row| row.packets).sum();
+    match dropped {
+        0 | 1 => Ok(dropped),
+        _ => Err(format!("{dropped} drops for one packet")),
     }
-    if !unsent.is_empty() && dropped == 0 {
-        return Err("a response that was not sent, and no drop behind it".to_owned());
-    }
-    Ok(dropped)
 }

@@ -10,18 +10,18 @@ use dpd::bpf::abi;
 use dpd::bpf::attach::hook::Hook;
 use dpd::bpf::state::events::Event;
 use dpd::bpf::sys::map;
-use libbpf_rs::{MapCore, MapHandle, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, RingBuffer, RingBufferBuilder};
 
 use super::frame;
 use super::input::{self, At, Step};
 use super::oracle;
-use super::outcome::{Drops, Outcome};
-use super::world::{CONFIG, ENDPOINTS, UPLINK};
+use super::outcome::{Counted, Drops, Outcome};
+use super::world::{CONFIG, ENDPOINTS};
 use crate::common::programs::{Bench, Metadata};
 use crate::common::runner::{Merged, Node, Verdict, host_mac, workload_mac};
 
 /// What packets leave behind: emptied before each input, so that an input does the same whatever ran before it.
-const STATE: [&str; 8] = [
+const STATE: [&str; 10] = [
     "dpd_ct_tcp",
     "dpd_ct_other",
     "dpd_ct_unreplied",
@@ -29,19 +29,24 @@ const STATE: [&str; 8] = [
     "dpd_endpoint_conns",
     "dpd_drop_throttle",
     "dpd_response_ratelimit",
+    "dpd_link_ratelimit",
+    "dpd_link_sources",
     "dpd_drop_counts",
 ];
 const DROP_COUNTS: usize = STATE.len() - 1;
 /// Ethernet and the longest fixed IP header.
 const LINEAR: u32 = 14 + 40;
-const MARK: u32 = 0x0d9d_0001;
 
-type Traffic = [[u64; 2]; ENDPOINTS.len()];
+type Rows = [Counted; ENDPOINTS.len()];
 
 pub struct Fuzzed {
     bench: Bench,
     state: [MapHandle; STATE.len()],
-    traffic: MapHandle,
+    counters: MapHandle,
+    event_ratelimit: MapHandle,
+    global_counters: MapHandle,
+    /// Of what a hook has judged.
+    mark: u32,
     /// The row of each endpoint in `dpd_endpoint_counters`.
     rows: [u32; ENDPOINTS.len()],
     events: RingBuffer<'static>,
@@ -64,7 +69,10 @@ impl Fuzzed {
         Fuzzed {
             bench: node.bench(),
             state: STATE.map(|name| node.map(name)),
-            traffic: node.map("dpd_endpoint_counters"),
+            counters: node.map("dpd_endpoint_counters"),
+            event_ratelimit: node.map("dpd_event_ratelimit"),
+            global_counters: node.map("dpd_counters"),
+            mark: node.mark(),
             rows: ENDPOINTS.map(|endpoint| endpoints[endpoint.interface].row),
             events: ring(&node, seen.clone()),
             seen,
@@ -102,6 +110,11 @@ impl Fuzzed {
                 let _ = map.delete(&key);
             }
         }
+        let size = self.event_ratelimit.value_size() as usize;
+        let unused = vec![vec![0; size]; libbpf_rs::num_possible_cpus().expect("count the CPUs")];
+        self.event_ratelimit
+            .update_percpu(&0u32.to_ne_bytes(), &unused, MapFlags::ANY)
+            .expect("clear dpd_event_ratelimit");
         self.take_events();
     }
 
@@ -112,9 +125,9 @@ impl Fuzzed {
 
     /// `None` if the kernel makes no packet of it.
     fn run<'a>(&mut self, step: &'a Step, frame: Vec<u8>) -> Option<Outcome<'a>> {
-        let (traffic, drops) = (self.traffic(), self.drops());
+        let (counted, drops, inserted) = (self.counted(), self.drops(), self.inserted());
         let (verdict, left) = self.run_hook(step, &frame)?;
-        let (now, mut dropped) = (self.traffic(), self.drops());
+        let (now, mut dropped) = (self.counted(), self.drops());
         for row in &mut dropped {
             let is_same = |old: &&Drops| {
                 (old.ifindex, old.reason, old.direction) == (row.ifindex, row.reason, row.direction)
@@ -122,19 +135,15 @@ impl Fuzzed {
             row.packets -= drops.iter().find(is_same).map_or(0, |old| old.packets);
         }
         dropped.retain(|row| row.packets > 0);
-        let difference = |direction: abi::direction| {
-            let at = direction.0 as usize;
-            std::array::from_fn(|endpoint| now[endpoint][at] - traffic[endpoint][at])
-        };
         Some(Outcome {
             step,
             ifindex: self.bench.ifindex(step.interface()),
-            sent: difference(abi::direction::DIRECTION_EGRESS),
-            received: difference(abi::direction::DIRECTION_INGRESS),
+            counted: std::array::from_fn(|endpoint| now[endpoint].since(&counted[endpoint])),
             frame,
             left,
             verdict,
             drops: dropped,
+            opens: self.inserted() > inserted,
             events: self.take_events(),
         })
     }
@@ -151,10 +160,10 @@ impl Fuzzed {
         let is_of_host = matches!(step.at, At::ToContainer | At::ToNetdev);
         let metadata = Metadata {
             merged: Merged { count, size },
-            mark: if step.is_marked { MARK } else { 0 },
-            ingress_ifindex: match step.is_forwarded && is_of_host {
-                true => self.bench.ifindex(UPLINK),
-                false => 0,
+            mark: if step.is_marked { self.mark } else { 0 },
+            ingress_ifindex: match step.via.interface() {
+                Some(interface) if is_of_host => self.bench.ifindex(interface),
+                _ => 0,
             },
             linear: if step.is_scattered { LINEAR } else { 0 },
         };
@@ -168,13 +177,33 @@ impl Fuzzed {
         })
     }
 
-    /// Packets sent and received so far.
-    fn traffic(&self) -> Traffic {
+    /// Packets counted so far.
+    fn counted(&self) -> Rows {
+        let egress = abi::direction::DIRECTION_EGRESS.0 as usize;
+        let ingress = abi::direction::DIRECTION_INGRESS.0 as usize;
         self.rows.map(|row| {
             let values: Vec<abi::endpoint_counters> =
-                map::lookup_percpu(&self.traffic, &row).expect("read dpd_endpoint_counters");
-            [0, 1].map(|at| values.iter().map(|value| value.direction[at].packets).sum())
+                map::lookup_percpu(&self.counters, &row).expect("read dpd_endpoint_counters");
+            let sum = |of: fn(&abi::endpoint_counters, usize) -> u64, at| {
+                values.iter().map(|value| of(value, at)).sum()
+            };
+            Counted {
+                sent: sum(|value, at| value.direction[at].packets, egress),
+                received: sum(|value, at| value.direction[at].packets, ingress),
+                sent_dropped: sum(|value, at| value.dropped[at], egress),
+                received_dropped: sum(|value, at| value.dropped[at], ingress),
+                to_stack: sum(|value, _| value.to_stack, 0),
+                answered: sum(|value, _| value.answered, 0),
+            }
         })
+    }
+
+    /// Conntrack entries that were inserted so far.
+    fn inserted(&self) -> u64 {
+        let row = abi::counter::COUNTER_CT_INSERTED.0;
+        let values: Vec<u64> =
+            map::lookup_percpu(&self.global_counters, &row).expect("read dpd_counters");
+        values.iter().sum()
     }
 
     fn drops(&self) -> Vec<Drops> {
@@ -269,13 +298,13 @@ fn changed(mut frame: Vec<u8>, changes: &[u8]) -> Vec<u8> {
 /// Numbers of what was seen; the result stands for this packet in those of the next one.
 fn features(outcome: &Outcome, before: u32, note: &impl Fn(u32)) -> u32 {
     let reason = outcome.drops.iter().map(|row| u32::from(row.reason)).max();
-    let sent: u64 = outcome.sent.iter().sum();
-    let received: u64 = outcome.received.iter().sum();
+    let received: u64 = outcome.counted.iter().map(|row| row.received).sum();
+    let own = outcome.own();
     let parts = [
         outcome.step.at as u32,
         outcome.verdict as u32,
         reason.unwrap_or(0),
-        (sent + 2 * received) as u32,
+        (own.to_stack + 2 * own.answered + 4 * received) as u32,
     ];
     let this = hash(&parts);
     note(this);

@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
+use dpd::bpf::state::events::Event;
+use dpd::model::flow::Verdict::Dropped;
+
 use super::counts;
 use super::frame::{self, Network};
-use super::input::{At, Step};
+use super::input::{At, Step, Via};
 use super::outcome::Outcome;
 use super::world::{
     self, CLIENT, DNS, DNS_PORT, ENDPOINTS, FRONTENDS, HOST, NOTIFY_PORT, is_one_of, owner,
@@ -53,7 +56,7 @@ fn check_prefilter(outcome: &Outcome) -> Result<(), String> {
 
 /// The workload that the packet reaches, if one does: by its counters, by its addresses, or by the hook that it passes.
 fn delivered_to(outcome: &Outcome) -> Option<usize> {
-    if let Some(receiver) = outcome.received.iter().position(|packets| *packets > 0) {
+    if let Some(receiver) = outcome.counted.iter().position(|row| row.received > 0) {
         return Some(receiver);
     }
     let arrived_at =
@@ -80,8 +83,7 @@ fn check_source(outcome: &Outcome) -> Result<(), String> {
     let is_redirected = outcome.verdict == Verdict::Redirect;
     let is_own = match outcome.step.at {
         At::FromContainer => {
-            let is_forwarded = is_redirected || outcome.sent[outcome.step.endpoint] > 0;
-            !is_forwarded
+            !(is_redirected || has_connection(outcome))
                 || owner(network.src) == Some(outcome.step.endpoint)
                 || (network.is_solicitation(&outcome.frame) && is_link_local(network.src))
         }
@@ -89,7 +91,7 @@ fn check_source(outcome: &Outcome) -> Result<(), String> {
         At::ToContainer => {
             delivered_to(outcome).is_none()
                 || is_exempt_from_host(outcome, &network)
-                || owner(network.src).is_none()
+                || owner(network.src).is_none_or(|sender| outcome.step.via == Via::Endpoint(sender))
         }
         At::ToNetdev | At::Xdp => true,
     };
@@ -126,7 +128,7 @@ fn may_come_from_network(source: IpAddr) -> bool {
 fn is_exempt_from_host(outcome: &Outcome, network: &Network) -> bool {
     let is_host =
         is_one_of(network.src, &HOST) || is_link_local(network.src) || network.src.is_unspecified();
-    outcome.step.is_marked
+    outcome.step.is_judged()
         || network.is_discovery(&outcome.frame)
         || (is_to_many(network.dst) && is_host)
 }
@@ -141,7 +143,11 @@ fn check_policy(outcome: &Outcome) -> Result<(), String> {
             CLIENT => is_allowed_client(outcome),
             sender => sender == DNS, // to itself, through its service
         },
-        At::ToContainer => is_allowed_host(outcome),
+        At::ToContainer => match outcome.step.via {
+            Via::Endpoint(DNS) => true,
+            Via::Endpoint(CLIENT) if is_allowed_client(outcome) => true,
+            _ => is_allowed_host(outcome),
+        },
         At::FromNetdev | At::ToNetdev | At::Xdp => false,
     };
     match is_allowed {
@@ -176,18 +182,28 @@ fn is_allowed_host(outcome: &Outcome) -> bool {
     let Some(network) = frame::network(&outcome.frame) else {
         return !is_ip;
     };
-    let is_hosts_own = is_one_of(network.src, &HOST) || network.src.is_loopback();
+    let has_hosts_address = is_one_of(network.src, &HOST) || network.src.is_loopback();
+    // What the host itself has opened goes on whoever the packets are from; it alone opens anything.
+    let is_hosts_own = has_hosts_address && (outcome.step.via == Via::Itself || !outcome.opens);
     !is_ip
         || is_exempt_from_host(outcome, &network)
         || is_hosts_own
         || network.is_icmp_error(&outcome.frame)
 }
 
+/// Whether it goes on as part of a connection: every such packet is reported.
+fn has_connection(outcome: &Outcome) -> bool {
+    // The reports of protocol 0 name no state.
+    let has_state = |event: &Event| event.ct_state.is_some() || event.protocol == 0;
+    let mut events = outcome.events.iter();
+    events.any(|event| event.verdict != Dropped && has_state(event))
+}
+
 /// What a workload sends past policy, to the host's stack, ends there or on the link.
 fn check_passed(outcome: &Outcome) -> Result<(), String> {
     let is_passed = outcome.step.at == At::FromContainer
         && outcome.verdict == Verdict::Pass
-        && outcome.sent[outcome.step.endpoint] == 0;
+        && !has_connection(outcome);
     if !is_passed {
         return Ok(());
     }
@@ -202,7 +218,7 @@ fn check_passed(outcome: &Outcome) -> Result<(), String> {
     });
     match is_arp || is_needed {
         true => Ok(()),
-        false => Err("it passes to the host's stack, uncounted".to_owned()),
+        false => Err("it passes to the host's stack without a connection".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::common::packet::{
     parameter_problem, router_advertisement, router_solicitation, time_exceeded, unreachable,
 };
 use crate::common::runner::workload_mac;
-use crate::packet::input::{At, Step};
+use crate::packet::input::{At, Step, Via};
 use crate::packet::world::{CLIENT, DENIED, DNS, ENDPOINTS, FRONTENDS, HOST, INTRUDER, WEB};
 
 type Seed = (String, Vec<Step>);
@@ -74,7 +74,7 @@ fn back(at: At, endpoint: usize, changes: &[u8]) -> Step {
 
 fn forwarded(step: Step) -> Step {
     Step {
-        is_forwarded: true,
+        via: Via::Uplink,
         ..step
     }
 }
@@ -504,9 +504,9 @@ fn shapes(family: &Family) -> Vec<(&'static str, Vec<Step>)> {
 fn places(family: &Family) -> Vec<(&'static str, Vec<Step>)> {
     let (web, dns, world) = (family.of(WEB, 8080), family.of(DNS, 53), family.world(4000));
     let of_host = packet::udp(family.host(4000), dns).payload(b"host");
-    let marked = |packet: &Packet| Step {
+    let marked = |step| Step {
         is_marked: true,
-        ..to(DNS, packet)
+        ..step
     };
     let away = packet::udp(web, world).payload(b"out");
     vec![
@@ -519,7 +519,8 @@ fn places(family: &Family) -> Vec<(&'static str, Vec<Step>)> {
             vec![
                 forwarded(to(WEB, &packet::udp(world, web).payload(b"in"))),
                 from(WEB, &away),
-                marked(&of_host),
+                marked(to(DNS, &of_host)),
+                marked(forwarded(to(DNS, &of_host))),
                 Step::new(At::ToNetdev, 0, away.build()),
             ],
         ),
