@@ -35,13 +35,16 @@ static __always_inline void set_original(struct packet *packet)
 /*
  * Sources that no new connection has. Replies to a frontend's address would be taken for the service's: so it is no source,
  * except for what the host itself sends from an address of its own, by a port that is no frontend's. Who sends to itself
- * through no service has forged a source, unless it came by a port that the host publishes.
+ * through no service has forged a source, unless it came by a port that the host publishes; never from and to one port, for then
+ * one key would stand for both directions.
  */
 static __always_inline __must_check int check_source(const struct packet *packet)
 {
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 	struct flow_tuple replies = flow_tuple_reverse(tuple);
 
+	if (flow_tuple_equals(tuple, &replies))
+		return -REASON_INVALID_SOURCE;
 	if (packet->hook.sender != PARTY_HOST && !packet->lb.service.id &&
 	    address_equals(&tuple->source, &tuple->destination))
 		return -REASON_INVALID_SOURCE;

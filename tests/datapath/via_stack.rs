@@ -58,6 +58,18 @@ fn a_workloads_address_is_forwarded_from_its_own_interface_alone() {
     }
 }
 
+/// One key would stand for both directions.
+#[test]
+fn a_workload_does_not_reach_its_own_port_from_that_port() {
+    for family in families() {
+        let walk = Walk::new(family.name, &config());
+        for (says, from, expected) in [("the same", 8080, vec![132]), ("another", 80, vec![])] {
+            let packet = packet::tcp(at(family.web, from), at(family.web, 8080)).syn();
+            assert_eq!(send(&walk, WEB, WEB, &packet), expected, "from {says}");
+        }
+    }
+}
+
 /// `allow_host` is for what the host itself says, not for what it translates for others.
 #[test]
 fn the_host_is_who_began_it_and_not_an_address() {
