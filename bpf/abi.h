@@ -343,8 +343,10 @@ enum ct_flags {
 	CT_TCP_NUMBERS = 128, /* tcp_start, tcp_end and tcp_ack are known */
 	CT_REFUSED_EGRESS =
 		256, /* refused by the egress policy of its sender; else by the receiver's ingress */
-	CT_VIA_STACK = 512, /* it began by way of the host's stack, and its packets go on that way, both ways */
-	CT_FORWARDED = 1024, /* and came to its workload from there, not begun by the host: a host's address is no proof */
+	CT_VIA_STACK =
+		512, /* it began by way of the host's stack, and its packets go on that way, both ways */
+	CT_FORWARDED =
+		1024, /* and came to its workload from there, not begun by the host: a host's address is no proof */
 };
 
 /*
