@@ -167,7 +167,7 @@ fn what_somebody_unpinned_is_staged_again() {
             .expect("unpin");
             let applied = host.apply(&mut reconciler, &config);
             assert_eq!(applied.changes.len(), 1, "{:?}", applied.changes);
-            assert_eq!(host.table_ids().len(), 9, "all tables are pinned");
+            assert_eq!(host.table_ids().len(), 10, "all tables are pinned");
             assert!(host.asks_anew());
         }
     });

@@ -104,7 +104,7 @@ fn the_rows_of_a_table_are_read_only() {
             .iter()
             .map(|name| generation.join(name))
             .collect();
-        assert_eq!(paths.len(), 9, "the tables and the catalog");
+        assert_eq!(paths.len(), 10, "the tables and the catalog");
         for path in paths {
             let map = MapHandle::from_pinned_path(&path).expect("open a table");
             let key = map
@@ -169,7 +169,7 @@ fn deleted_pins_are_restored_without_effect_on_packets() {
                 let epoch = host.reader().epoch().unwrap();
                 fs::remove_dir_all(host.pins().generation(epoch)).unwrap();
             },
-            9,
+            10,
         ),
         (
             "the folder of the links",
