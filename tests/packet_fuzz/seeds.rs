@@ -508,6 +508,10 @@ fn places(family: &Family) -> Vec<(&'static str, Vec<Step>)> {
         is_marked: true,
         ..step
     };
+    let by_host = |from, packet: &Packet| Step {
+        via: Via::Endpoint(from),
+        ..to(WEB, packet)
+    };
     let away = packet::udp(web, world).payload(b"out");
     vec![
         (
@@ -522,6 +526,15 @@ fn places(family: &Family) -> Vec<(&'static str, Vec<Step>)> {
                 marked(to(DNS, &of_host)),
                 marked(forwarded(to(DNS, &of_host))),
                 Step::new(At::ToNetdev, 0, away.build()),
+            ],
+        ),
+        (
+            "by-a-published-port",
+            vec![
+                by_host(WEB, &packet::tcp(family.of(WEB, 80), web).syn()),
+                back(At::FromContainer, WEB, &[]),
+                by_host(WEB, &packet::tcp(web, web).syn()),
+                by_host(CLIENT, &packet::tcp(family.of(CLIENT, 80), web).syn()),
             ],
         ),
         (
