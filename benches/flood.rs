@@ -116,7 +116,7 @@ fn main() {
     let _idle = lab.client.run(|| idle(&lab));
     println!(
         "{:46} {:>10} {:>10} {:>8} {:>5}  what dpd counted (dpd's share of a core)",
-        "flood, by one workload", "packets/s", "turns/s", "99 of 100", "idle"
+        "flood, by one workload unless said", "packets/s", "turns/s", "99 of 100", "idle"
     );
     for (from, what, words) in FLOODS {
         let by = match from {

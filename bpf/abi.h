@@ -464,14 +464,6 @@ struct conn_usage {
 	__u64 verified_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
 };
 
-/* What the link of an endpoint has used of its limits. */
-struct link_usage {
-	__u64 second_ns; /* when the current second began */
-	__u64 messages; /* of the second */
-	__u64 minute_ns;
-	__u64 sources; /* of the minute: that the host may have made neighbour entries for */
-};
-
 /* A source that the host may have made a neighbour entry for. */
 struct link_source {
 	struct address address;
@@ -479,10 +471,16 @@ struct link_source {
 	__u32 pad;
 };
 
-/* A limit per second: how much of it the current window has used. */
+/* A limit per second, or another period: how much of it the current window has used. */
 struct rate_window {
 	__u64 started_ns;
 	__u64 used;
+};
+
+/* What the link of an endpoint has used of its limits. */
+struct link_usage {
+	struct rate_window messages; /* per second */
+	struct rate_window sources; /* per minute: that the host may have made neighbour entries for */
 };
 
 /* -- Events --------------------------------------------------------------------------------------------------------- */

@@ -183,7 +183,7 @@ fn is_allowed_host(outcome: &Outcome) -> bool {
         return !is_ip;
     };
     let has_hosts_address = is_one_of(network.src, &HOST) || network.src.is_loopback();
-    // What the host itself has opened goes on whoever the packets are from; it alone opens anything.
+    // Only the host itself opens connections to it; packets of such a connection pass, forwarded ones too.
     let is_hosts_own = has_hosts_address && (outcome.step.via == Via::Itself || !outcome.opens);
     !is_ip
         || is_exempt_from_host(outcome, &network)

@@ -1,4 +1,4 @@
-//! Connections that a tightened policy ends. The pair stays as refused: its packets drop either way, until a SYN begins anew
+//! Connections that a tightened policy ends. The pair stays as refused: its packets drop either way, until a SYN opens a new one
 //! or a newer configuration allows it again. Where nobody saw who opened a connection, either orientation will do.
 
 use dpd::model::conntrack::ConntrackState;

@@ -6,7 +6,7 @@
 #include "conntrack.h"
 #include "endpoint.h"
 
-/* One side of a connection, as its packets come and go: who opened it by the host's stack is behind that, whoever he is. */
+/* The party of one side of a connection. An opener whose packets the host forwards is behind the host's stack, a workload too. */
 static __always_inline __u8 ct_party(const struct ct_entry *entry, const struct peer *peer, int is_opener)
 {
 	__u8 party = peer_party(peer);

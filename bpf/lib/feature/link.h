@@ -7,6 +7,7 @@
 #ifndef DPD_LINK_H
 #define DPD_LINK_H
 
+#include "../mechanism/counters.h"
 #include "../mechanism/packet.h"
 
 enum {
@@ -48,15 +49,9 @@ static __noinline __must_check int link_admit_message(const struct packet *packe
 {
 	struct link_usage *usage = link_usage_of(packet->ifindex);
 
-	if (!usage)
+	if (!usage ||
+	    rate_limit_exceeded(&usage->messages, packet->now_ns, NSEC_PER_SEC, LINK_MESSAGES_PER_SECOND))
 		return -REASON_RATE_LIMITED;
-	if (packet->now_ns - usage->second_ns >= NSEC_PER_SEC) {
-		usage->second_ns = packet->now_ns;
-		usage->messages = 0;
-	}
-	if (usage->messages >= LINK_MESSAGES_PER_SECOND)
-		return -REASON_RATE_LIMITED;
-	__sync_fetch_and_add(&usage->messages, 1);
 	return 0;
 }
 
@@ -77,15 +72,9 @@ static __noinline __must_check int link_admit_source(const struct packet *packet
 	if (counted_ns && packet->now_ns - *counted_ns < LINK_MINUTE_NS)
 		return 0;
 	usage = link_usage_of(packet->ifindex);
-	if (!usage)
+	if (!usage ||
+	    rate_limit_exceeded(&usage->sources, packet->now_ns, LINK_MINUTE_NS, LINK_SOURCES_PER_MINUTE))
 		return -REASON_RATE_LIMITED;
-	if (packet->now_ns - usage->minute_ns >= LINK_MINUTE_NS) {
-		usage->minute_ns = packet->now_ns;
-		usage->sources = 0;
-	}
-	if (usage->sources >= LINK_SOURCES_PER_MINUTE)
-		return -REASON_RATE_LIMITED;
-	__sync_fetch_and_add(&usage->sources, 1);
 	bpf_map_update_elem(&dpd_link_sources, &key, &packet->now_ns, BPF_ANY);
 	return 0;
 }

@@ -33,7 +33,7 @@ static __noinline int response_is_limited(__u32 ifindex, __u64 now_ns)
 	struct rate_window *window = bpf_map_lookup_elem(&dpd_response_ratelimit, &ifindex);
 
 	if (window)
-		return rate_limit_exceeded(window, now_ns, RESPONSES_PER_SECOND);
+		return rate_limit_exceeded(window, now_ns, NSEC_PER_SEC, RESPONSES_PER_SECOND);
 
 	struct rate_window first = { .started_ns = now_ns, .used = 1 };
 

@@ -99,14 +99,15 @@ static __always_inline void counter_add(__u32 counter, __u64 amount)
 		*value += amount;
 }
 
-/* Uses one of a limit per second; not zero if the limit of this second is used up. */
-static __always_inline int rate_limit_exceeded(struct rate_window *window, __u64 now_ns, __u64 per_second)
+/* Uses one of a limit per period; not zero if the limit of this period is used up. */
+static __always_inline int rate_limit_exceeded(struct rate_window *window, __u64 now_ns, __u64 period_ns,
+					       __u64 limit)
 {
-	if (now_ns - window->started_ns >= NSEC_PER_SEC) {
+	if (now_ns - window->started_ns >= period_ns) {
 		window->started_ns = now_ns;
 		window->used = 0;
 	}
-	return window->used++ >= per_second;
+	return window->used++ >= limit;
 }
 
 #endif

@@ -78,7 +78,7 @@ static __always_inline int event_is_limited(const struct settings *settings, __u
 	__u32 zero = 0;
 	struct rate_window *window = bpf_map_lookup_elem(&dpd_event_ratelimit, &zero);
 
-	if (window && !rate_limit_exceeded(window, now_ns, settings->event_rate))
+	if (window && !rate_limit_exceeded(window, now_ns, NSEC_PER_SEC, settings->event_rate))
 		return 0;
 	counter_add(COUNTER_EVENTS_RATE_LIMITED, 1);
 	return 1;

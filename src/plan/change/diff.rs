@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 28] = [
+        let rows: [(&str, Step, &[&str]); 29] = [
             ("nothing", |test| test, &[]),
             (
                 "a frontend more",
@@ -245,9 +245,20 @@ mod tests {
                 &["~ uplink ens5 xdp auto → generic"],
             ),
             (
+                "an uplink's way",
+                |mut test| {
+                    let xdp = XdpMode::Auto;
+                    let forwarding = ForwardingMode::Stack;
+                    let uplink = Interface::Uplink { xdp, forwarding };
+                    test.config.interfaces.insert("ens5".to_owned(), uplink);
+                    test
+                },
+                &["~ uplink ens5 forwarding direct → stack"],
+            ),
+            (
                 "an uplink more",
                 |test| test.uplink("ens6", XdpMode::Off),
-                &["+ uplink ens6 xdp off, ifindex 12"],
+                &["+ uplink ens6 xdp off, forwarding direct, ifindex 12"],
             ),
             (
                 "an endpoint's interface that is an uplink now",
@@ -262,7 +273,7 @@ mod tests {
                 },
                 &[
                     "- endpoint lxc-client",
-                    "+ uplink lxc-client xdp auto, ifindex 10",
+                    "+ uplink lxc-client xdp auto, forwarding direct, ifindex 10",
                 ],
             ),
             (

@@ -107,6 +107,7 @@ fn name_uplinks(catalog: &Catalog, objects: &mut Objects) {
     for (interface, info) in &catalog.uplinks {
         let properties = vec![
             ("xdp", info.xdp.name().to_owned()),
+            ("forwarding", info.forwarding.name().to_owned()),
             ("ifindex", ifindex(info.ifindex)),
         ];
         objects.insert(Object::new("uplink", interface), properties);
