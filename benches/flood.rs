@@ -27,6 +27,8 @@ use load::Servers;
 
 const FLOODER: &str = "10.200.0.66";
 const TIME: Duration = Duration::from_secs(4);
+/// The port of a UDP server that answers the network's flood.
+const FLOODED: u16 = 7003;
 /// Connections of the client that are idle during all floods.
 const IDLE: usize = 200;
 
@@ -98,7 +100,7 @@ const FLOODS: [(From, &str, &str); 9] = [
     (
         From::Network,
         "the network: UDP that is answered, forged too",
-        "--udp -p 7000 -d 8 --rand-source 10.200.0.44",
+        "--udp -p 7003 -d 8 --rand-source 10.200.0.44",
     ),
 ];
 
@@ -110,6 +112,8 @@ fn main() {
     let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);
     let network = lay_network(&lab);
+    // A server of its own: the flood would fill the receive buffer of the one that the turns are measured with.
+    let _flooded = lab.server.run(|| Servers::start(lab::server(FLOODED), 1));
     let _servers = lab
         .server
         .run(|| Servers::start(lab::server(port::ECHO), 0));
