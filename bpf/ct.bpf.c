@@ -211,10 +211,15 @@ static __always_inline __must_check int ct_lookup(struct packet *packet, const s
 	packet->ct.counted_ingress_rule = entry->ingress_rule;
 	packet->ct.is_current = packet->ct.entry.epoch == packet->epoch &&
 				ct_arrives_as_expected(&packet->ct.entry, &packet->hook, packet->ifindex);
-	if (packet->ct.is_current)
-		return entry->state == CT_REFUSED ? drop_refused(packet, entry) : 0;
+	if (packet->ct.is_current && entry->state != CT_REFUSED)
+		return 0;
+	/* An answer may be refused whose backend is gone: the next question is for another backend, and judged with that. */
+	if (packet->ct.is_current && packet->ct.entry.flags & CT_REPLY)
+		return drop_refused(packet, entry);
 	if (!ct_backend_is_valid(packet))
 		return backend_gone(packet, settings);
+	if (packet->ct.is_current)
+		return drop_refused(packet, entry);
 	set_original(packet);
 	return 0;
 }

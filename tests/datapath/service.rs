@@ -449,6 +449,16 @@ fn moved() -> String {
     )
 }
 
+/// The same, and `lxc-web-2` has another identity than `lxc-web`.
+fn moved_to_intruder() -> String {
+    let interface = |identity: &str| {
+        format!(
+            "[interfaces.lxc-web-2]\nrole = \"endpoint\"\naddresses = [\"10.200.0.46\", \"fd00:200::46\"]\nidentity = \"{identity}\"\n"
+        )
+    };
+    changed(&moved(), &interface("web"), &interface("intruder"))
+}
+
 /// A client that went without a word comes back by the same port, before any segment of its old connection was reset.
 #[test]
 fn a_syn_whose_backend_is_gone_gets_another() {
@@ -499,8 +509,14 @@ fn an_answer_under_way_outlives_its_backend() {
             let answer = packet::udp(old, client).payload(b"at last");
             let heard = Delivered(CLIENT, answer.clone().src(service));
             if !is_allowed {
-                walk.reload(&format!("{}{denied}", moved()));
+                walk.reload(&format!("{}{denied}", moved_to_intruder()));
                 walk.from("a denied answer", WEB, &answer, Dropped(133));
+                walk.from("more of it", WEB, &answer, Dropped(133));
+                let expect = Delivered(WEB_2, asked.clone().dst(new));
+                walk.from("the next question", CLIENT, &asked, expect);
+                let answer = packet::udp(new, client).payload(b"at once");
+                let heard = Delivered(CLIENT, answer.clone().src(service));
+                walk.from("its answer", WEB_2, &answer, heard);
                 walk.end();
                 continue;
             }
