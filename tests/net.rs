@@ -2,6 +2,8 @@
 
 #[path = "common/netns.rs"]
 mod netns;
+#[path = "net/stack.rs"]
+mod stack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -198,6 +200,16 @@ fn a_listing_is_complete_while_interfaces_are_added_and_removed() {
     });
 }
 
+/// For the calling thread.
+fn drop_capabilities() {
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).unwrap();
+}
+
 #[test]
 fn without_privilege_the_host_is_listed_without_the_peers_macs() {
     let (node, workload) = (Netns::new(), Netns::new());
@@ -205,12 +217,7 @@ fn without_privilege_the_host_is_listed_without_the_peers_macs() {
     // A first snapshot with privilege makes the kernel assign an id to the other namespace.
     let privileged = look(&node);
     let world = node.enter(|| {
-        let none = CapabilitySets {
-            effective: CapabilitySet::empty(),
-            permitted: CapabilitySet::empty(),
-            inheritable: CapabilitySet::empty(),
-        };
-        rustix::thread::set_capabilities(None, none).unwrap();
+        drop_capabilities();
         let (wake, _news) = crossbeam_channel::bounded(1);
         Watcher::start(wake).unwrap();
         let world = snapshot().unwrap();

@@ -1,18 +1,22 @@
-//! The state of the host: interfaces and addresses, as netlink reports them.
+//! The state of the host: interfaces, addresses and what its stack does, as the kernel reports them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::forwarding::HostStack;
+
 /// A link-layer address.
 pub type Mac = [u8; 6];
 
-/// A snapshot of the host's interfaces and addresses.
+/// A snapshot of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostState {
     /// Interfaces by name.
     pub links: BTreeMap<String, Link>,
     /// Every address of the host, on any interface.
     pub addresses: BTreeSet<IpAddr>,
+    /// What the stack does with packets that it forwards.
+    pub stack: HostStack,
 }
 
 /// One interface of the host.

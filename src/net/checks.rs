@@ -20,8 +20,8 @@ use ipnet::IpNet;
 use self::endpoint::{Endpoint, interface_name};
 use self::sysctl::{is_known, is_on, is_strict, set};
 use self::uplink::Uplink;
+use super::netlink::Netlink;
 use super::route::{Route, look_up};
-use super::rtnetlink::Rtnetlink;
 use crate::config::{Config, Interface};
 use crate::model::host::HostState;
 
@@ -48,7 +48,7 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
     for family in &Family::ALL {
         lacks.extend(check_forwarding(family, &endpoints, &uplinks));
     }
-    let mut rtnetlink = match Rtnetlink::open() {
+    let mut rtnetlink = match Netlink::route() {
         Ok(rtnetlink) => rtnetlink,
         Err(error) => {
             lacks.push(format!("read the host's routes: {error}"));
@@ -180,7 +180,7 @@ fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
 
 /// Whether the host has a route to each address of each endpoint.
 fn check_routes(
-    rtnetlink: &mut Rtnetlink,
+    rtnetlink: &mut Netlink,
     host: &HostState,
     endpoints: &[Endpoint<'_>],
 ) -> Vec<String> {
@@ -197,7 +197,7 @@ fn check_routes(
 }
 
 fn check_route(
-    rtnetlink: &mut Rtnetlink,
+    rtnetlink: &mut Netlink,
     host: &HostState,
     endpoint: &Endpoint<'_>,
     prefix: &IpNet,

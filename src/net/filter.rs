@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcHandle, TcMessage};
 
-use super::rtnetlink::Rtnetlink;
+use super::netlink::Netlink;
 
 /// The two hooks of a clsact qdisc (`TC_H_CLSACT`, `TC_H_MIN_INGRESS`, `TC_H_MIN_EGRESS` of linux/pkt_sched.h).
 const HOOKS: [TcHandle; 2] = [
@@ -24,7 +24,7 @@ const HOOKS: [TcHandle; 2] = [
 /// # Errors
 /// If netlink fails.
 pub fn has_filters(ifindex: u32) -> Result<bool> {
-    let mut rtnetlink = Rtnetlink::open().context("open an rtnetlink socket")?;
+    let mut rtnetlink = Netlink::route().context("open an rtnetlink socket")?;
     for hook in HOOKS {
         let mut request = TcMessage::default();
         request.header.index = ifindex as i32;

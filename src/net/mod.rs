@@ -1,13 +1,15 @@
-//! The host by rtnetlink: interfaces, addresses, and what it lacks. Nothing here changes the host.
+//! The host by netlink: interfaces, addresses, what it lacks, and what its stack does with forwarded packets. Nothing here changes the host.
 
 mod checks;
 mod filter;
+mod netlink;
 mod route;
-mod rtnetlink;
 mod snapshot;
+mod stack;
 mod watcher;
 
 pub use checks::checks;
 pub use filter::has_filters;
 pub use snapshot::{is_there, snapshot};
+pub use stack::host_stack;
 pub use watcher::Watcher;

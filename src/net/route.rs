@@ -8,7 +8,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::rtnetlink::{self, Rtnetlink};
+use super::netlink::{self, Netlink};
 
 /// Bytes of `struct rtmsg`, and the attribute that names the interface (`linux/rtnetlink.h`).
 const ROUTE_HEADER: usize = 12;
@@ -33,7 +33,7 @@ pub enum Route {
 ///
 /// # Errors
 /// If netlink fails.
-pub fn look_up(rtnetlink: &mut Rtnetlink, address: IpAddr) -> io::Result<Route> {
+pub fn look_up(rtnetlink: &mut Netlink, address: IpAddr) -> io::Result<Route> {
     let mut request = RouteMessage::default();
     let (family, bits, destination) = match address {
         IpAddr::V4(v4) => (AddressFamily::Inet, 32, RouteAddress::Inet(v4)),
@@ -66,7 +66,7 @@ pub fn look_up(rtnetlink: &mut Rtnetlink, address: IpAddr) -> io::Result<Route> 
             .map(|(_, value)| value)
     };
     let ifindex = attribute(RTA_OIF).and_then(|value| value.try_into().ok());
-    let gateway = attribute(RTA_GATEWAY).and_then(rtnetlink::address);
+    let gateway = attribute(RTA_GATEWAY).and_then(netlink::address);
     Ok(match (header.kind, ifindex) {
         (RouteType::Unicast, Some(ifindex)) => Route::Through {
             ifindex: u32::from_ne_bytes(ifindex),

@@ -10,7 +10,8 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
 };
 
-use super::rtnetlink::{Reply, Rtnetlink, address, attributes};
+use super::netlink::{Netlink, Reply, address, attributes, text};
+use crate::model::forwarding::HostStack;
 use crate::model::host::{HostState, Link, LinkPeer, Mac};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
@@ -33,10 +34,12 @@ const ADDRESS_HEADER: usize = 8;
 /// The offset of the interface's index in `struct ifaddrmsg`.
 const ADDRESS_INDEX: std::ops::Range<usize> = 4..8;
 
-/// The interfaces and addresses of the calling thread's network namespace. Needs no privilege; the MAC of a veth
-/// peer in another namespace does, and is `None` without.
+/// The interfaces and addresses of the calling thread's network namespace, without its stack, which [`host_stack`] reads.
+/// Needs no privilege; the MAC of a veth peer in another namespace does, and is `None` without.
+///
+/// [`host_stack`]: super::host_stack
 pub fn snapshot() -> Result<HostState> {
-    let mut rtnetlink = Rtnetlink::open().context("open an rtnetlink socket")?;
+    let mut rtnetlink = Netlink::route().context("open an rtnetlink socket")?;
     let mut links = list_links(&mut rtnetlink).context("list the host's interfaces")?;
     let addresses = list_addresses(&mut rtnetlink).context("list the host's addresses")?;
     for link in links.values_mut() {
@@ -46,7 +49,11 @@ pub fn snapshot() -> Result<HostState> {
         link.addresses = own.map(|(_, address)| *address).collect();
     }
     let addresses = addresses.into_iter().map(|(_, address)| address).collect();
-    Ok(HostState { links, addresses })
+    Ok(HostState {
+        links,
+        addresses,
+        stack: HostStack::default(),
+    })
 }
 
 /// Whether the calling thread's network namespace has an interface with this index now.
@@ -77,7 +84,7 @@ struct LinkFacts {
     peer_namespace: Option<i32>,
 }
 
-fn list_links(rtnetlink: &mut Rtnetlink) -> Result<BTreeMap<String, Link>> {
+fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
     let replies = rtnetlink.dump(link_request(LinkMessage::default()))?;
     let facts: Vec<_> = replies.iter().filter_map(read_link).collect();
     let macs: BTreeMap<u32, Option<Mac>> = facts.iter().map(|f| (f.ifindex, f.mac)).collect();
@@ -97,7 +104,7 @@ fn list_links(rtnetlink: &mut Rtnetlink) -> Result<BTreeMap<String, Link>> {
 }
 
 fn find_peer(
-    rtnetlink: &mut Rtnetlink,
+    rtnetlink: &mut Netlink,
     facts: &LinkFacts,
     macs: &BTreeMap<u32, Option<Mac>>,
 ) -> Option<LinkPeer> {
@@ -114,7 +121,7 @@ fn find_peer(
 }
 
 /// The MAC of an interface in another namespace; `None` if it is gone, or the kernel refuses the request.
-fn peer_mac(rtnetlink: &mut Rtnetlink, namespace: i32, ifindex: u32) -> Option<Mac> {
+fn peer_mac(rtnetlink: &mut Netlink, namespace: i32, ifindex: u32) -> Option<Mac> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
     request.attributes = vec![LinkAttribute::IfNetnsId(namespace)];
@@ -162,7 +169,7 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
 }
 
 /// The host's addresses, with the index of the interface.
-fn list_addresses(rtnetlink: &mut Rtnetlink) -> Result<Vec<(u32, IpAddr)>> {
+fn list_addresses(rtnetlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let replies = rtnetlink.dump(request)?;
     Ok(replies.iter().filter_map(read_address).collect())
@@ -183,10 +190,4 @@ fn read_address(reply: &Reply) -> Option<(u32, IpAddr)> {
 
 fn number(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_ne_bytes)
-}
-
-/// A string of the kernel, up to its zero byte.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0);
-    String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
 }

@@ -25,5 +25,6 @@ pub fn assumed_host(config: &Config) -> HostState {
     HostState {
         links: links.collect(),
         addresses: config.node.addresses.iter().flatten().copied().collect(),
+        stack: Default::default(),
     }
 }

@@ -102,6 +102,10 @@ const PLACES: [Place; 10] = [
                 "src/process/memory.rs",
                 "the allocators have no safe interface",
             ),
+            (
+                "src/net/stack/sockopt.rs",
+                "a socket option that is a table has no safe interface",
+            ),
         ],
     },
     Place {

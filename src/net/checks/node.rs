@@ -10,8 +10,8 @@ use super::sysctl::is_strict;
 use super::uplink::Uplink;
 use crate::config::{Config, RemoteNode};
 use crate::model::host::HostState;
+use crate::net::netlink::Netlink;
 use crate::net::route::{Route, look_up};
-use crate::net::rtnetlink::Rtnetlink;
 
 /// Addresses of a prefix that are tried for one that is not local.
 const SAMPLES_MAX: usize = 1024;
@@ -25,7 +25,7 @@ pub struct Present<'a> {
 }
 
 /// The routes to nodes that are missing or wrong.
-pub fn check(config: &Config, present: &Present<'_>, rtnetlink: &mut Rtnetlink) -> Vec<String> {
+pub fn check(config: &Config, present: &Present<'_>, rtnetlink: &mut Netlink) -> Vec<String> {
     let mut lacks = Vec::new();
     for (name, node) in &config.nodes {
         let addresses = node.addresses.iter().copied().map(IpNet::from);
@@ -42,7 +42,7 @@ pub fn check(config: &Config, present: &Present<'_>, rtnetlink: &mut Rtnetlink) 
 impl Present<'_> {
     fn check_route(
         &self,
-        rtnetlink: &mut Rtnetlink,
+        rtnetlink: &mut Netlink,
         name: &str,
         node: &RemoteNode,
         prefix: IpNet,
@@ -106,7 +106,7 @@ impl Present<'_> {
     /// The next hop to the node itself, which is the next hop to its workloads too.
     fn next_hop(
         &self,
-        rtnetlink: &mut Rtnetlink,
+        rtnetlink: &mut Netlink,
         node: &RemoteNode,
         prefix: IpNet,
     ) -> io::Result<String> {

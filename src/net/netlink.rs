@@ -1,4 +1,4 @@
-//! Requests to the kernel's rtnetlink, one at a time.
+//! Requests to the kernel by netlink, one at a time: rtnetlink, and other protocols by their bytes.
 //!
 //! Replies are kept as bytes, and only the needed attributes are parsed: a name that is not UTF-8, which a workload may
 //! give its interface, or an attribute of a newer kernel is no error then.
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -21,7 +21,7 @@ const BUFFER: usize = 64 * 1024;
 const DUMP_TRIES: usize = 32;
 
 /// A socket for requests.
-pub struct Rtnetlink {
+pub struct Netlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
@@ -31,6 +31,27 @@ pub struct Rtnetlink {
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub body: Vec<u8>,
+}
+
+/// A request of another protocol than rtnetlink: its kind, and what follows the header.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub kind: u16,
+    pub body: Vec<u8>,
+}
+
+impl NetlinkSerializable for Request {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.body.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.body);
+    }
 }
 
 impl NetlinkDeserializable for Reply {
@@ -69,6 +90,12 @@ pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     v4.or(v6).ok()
 }
 
+/// A string of the kernel, up to its zero byte.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+}
+
 /// The result of one dump.
 enum Dump {
     Complete(Vec<Reply>),
@@ -76,14 +103,19 @@ enum Dump {
     Interrupted,
 }
 
-impl Rtnetlink {
-    /// Opens a socket in the network namespace of the calling thread.
-    pub fn open() -> io::Result<Rtnetlink> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+impl Netlink {
+    /// Opens a socket for rtnetlink in the network namespace of the calling thread.
+    pub fn route() -> io::Result<Netlink> {
+        Netlink::open(NETLINK_ROUTE)
+    }
+
+    /// The same for another protocol.
+    pub fn open(protocol: isize) -> io::Result<Netlink> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         // A connected socket receives from the kernel only, not from other processes.
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Rtnetlink {
+        Ok(Netlink {
             socket,
             sequence: 0,
             buffer: vec![0; BUFFER],
@@ -110,7 +142,7 @@ impl Rtnetlink {
     ///
     /// # Errors
     /// The kernel's error, or if they changed during every dump.
-    pub fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<Reply>> {
+    pub fn dump(&mut self, request: impl NetlinkSerializable + Clone) -> io::Result<Vec<Reply>> {
         for _ in 0..DUMP_TRIES {
             if let Dump::Complete(replies) = self.dump_once(request.clone())? {
                 return Ok(replies);
@@ -121,7 +153,7 @@ impl Rtnetlink {
         )))
     }
 
-    fn dump_once(&mut self, request: RouteNetlinkMessage) -> io::Result<Dump> {
+    fn dump_once(&mut self, request: impl NetlinkSerializable) -> io::Result<Dump> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut replies = Vec::new();
         let mut interrupted = false;
@@ -141,12 +173,12 @@ impl Rtnetlink {
         }
     }
 
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, request: impl NetlinkSerializable, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, request.into());
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
