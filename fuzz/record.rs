@@ -71,6 +71,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
         ifindex: Some(9),
         xdp: XdpMode::Auto,
         forwarding: dpd::model::forwarding::Forwarding::Direct,
+        forwarding_reason: String::new(),
     };
     Catalog {
         identities: names().map(|(id, name)| (id, identity(name))).collect(),

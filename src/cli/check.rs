@@ -12,6 +12,7 @@ use crate::bpf::state::ct_table::Sizes;
 use crate::config::{self, Config, Interface, Loaded};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
+use crate::model::host::HostState;
 use crate::net;
 use crate::plan::{self, Inputs};
 
@@ -40,12 +41,44 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn print_host(file: &Path, config: &Config) -> Result<()> {
-    let lacks = net::snapshot().map(|host| net::checks(config, &host));
-    let lacks = lacks.unwrap_or_else(|error| vec![format!("the host can't be checked: {error:#}")]);
-    for warning in lacks {
-        eprintln!("warning: {warning}");
+    match net::snapshot() {
+        Ok(host) => {
+            for warning in net::checks(config, &host) {
+                eprintln!("warning: {warning}");
+            }
+            print_forwarding(config, host);
+        }
+        Err(error) => eprintln!("warning: the host can't be checked: {error:#}"),
     }
     output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))
+}
+
+/// Which way packets leave by each uplink, and why; what they bypass is a warning.
+fn print_forwarding(config: &Config, host: HostState) {
+    let stack = match net::host_stack() {
+        Ok(stack) => stack,
+        Err(error) => {
+            eprintln!(
+                "note: which way packets leave by the uplinks is not checked, which needs root: {error:#}"
+            );
+            return;
+        }
+    };
+    let host = HostState { stack, ..host };
+    for (name, interface) in &config.interfaces {
+        let Interface::Uplink { forwarding, .. } = interface else {
+            continue;
+        };
+        let (way, reason) = plan::forwarding::decide(*forwarding, name, &host.stack);
+        let reason = match reason.as_str() {
+            "" => "no chain and no XFRM policy concerns forwarded packets",
+            reason => reason,
+        };
+        eprintln!("note: uplink {name}: forwarding {}: {reason}", way.name());
+    }
+    for warning in plan::forwarding::bypassed(config, &host) {
+        eprintln!("warning: {warning}");
+    }
 }
 
 fn print_budget(config: &Config, format: Format) -> Result<()> {

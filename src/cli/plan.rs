@@ -12,6 +12,7 @@ use super::output::{self, Format, Listing};
 use crate::bpf::reader::Reader;
 use crate::bpf::state::ct_table::Sizes;
 use crate::config::Config;
+use crate::model::host::HostState;
 use crate::model::state::State;
 use crate::net;
 use crate::plan::{self, Change, Inputs};
@@ -43,7 +44,10 @@ pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
 fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     let reader = Reader::find(&node.bpf_root)?;
     let live = reader.as_ref().map(Reader::find_state).transpose()?;
-    let host = net::snapshot()?;
+    let host = HostState {
+        stack: net::host_stack()?,
+        ..net::snapshot()?
+    };
     let compile = |previous| {
         plan::compile(Inputs {
             config,

@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::catalog_history::CatalogHistory;
+use super::held_stack::HeldStack;
 use super::on_change::OnChange;
 use super::skipped::SkippedInterfaces;
 use super::state::DaemonState;
 use crate::config::Config;
+use crate::model::forwarding::HostStack;
 use crate::model::host::HostState;
 use crate::model::state::State;
 use crate::model::status::Drift;
 use crate::net;
-use crate::plan::Change;
+use crate::plan::{self, Change};
 use crate::process::memory;
 use crate::reconcile::{AttachError, HookKind, Reconciler};
 
@@ -47,6 +49,8 @@ pub struct Datapath {
     /// A host on which not everything is done, and the earliest time of the next attempt on it.
     retry: Option<(HostState, Instant)>,
     host_error: OnChange,
+    stack: HeldStack,
+    stack_error: OnChange,
     /// Interfaces that were logged as missing.
     pending: Vec<String>,
     warnings: Vec<String>,
@@ -67,6 +71,8 @@ impl Datapath {
             skipped: SkippedInterfaces::default(),
             retry: None,
             host_error: OnChange::default(),
+            stack: HeldStack::new(HostStack::default(), Instant::now()),
+            stack_error: OnChange::default(),
             pending: Vec::new(),
             warnings: Vec::new(),
         }
@@ -100,6 +106,7 @@ impl Datapath {
 
     /// Writes the tables of a configuration that may be applied soon; they are not live.
     pub fn stage(&mut self, config: Arc<Config>, host: HostState) {
+        let host = self.with_stack(host);
         self.reconciler.stage_ahead(config, host);
     }
 
@@ -119,6 +126,10 @@ impl Datapath {
     /// # Errors
     /// If the kernel refuses it.
     pub fn start(&mut self, host: HostState) -> Result<()> {
+        if let Some(stack) = self.read_stack() {
+            self.stack = HeldStack::new(stack, Instant::now());
+        }
+        let host = self.with_stack(host);
         self.apply_skipping_refused(host, |_| true)?;
         self.state.follows(&self.config);
         self.report_skipped();
@@ -138,6 +149,7 @@ impl Datapath {
             let is_same = of(&before) == of(&wanted);
             is_same && (refused.kind == HookKind::Tc || !before.prefilter.is_empty())
         };
+        let host = self.with_stack(host);
         if let Err(error) = self.apply_skipping_refused(host, may_skip) {
             self.config = previous;
             return Err(error);
@@ -158,9 +170,50 @@ impl Datapath {
         }
     }
 
+    /// The host's stack may have changed.
+    pub fn stir_stack(&mut self) {
+        self.stack.stir();
+    }
+
+    /// When to call `follow_stack`; `None`: not before the stack is stirred.
+    pub fn next_look_at_stack(&self) -> Option<Instant> {
+        self.stack.next_look()
+    }
+
+    /// Looks at the host's stack, and applies what that means for the uplinks.
+    pub fn follow_stack(&mut self) {
+        let seen = self.read_stack();
+        let now = Instant::now();
+        match seen {
+            Some(seen) => {
+                if self.stack.look(seen, now) {
+                    self.follow_host();
+                }
+            }
+            None => self.stack.look_failed(now),
+        }
+    }
+
+    /// `None`: it can't be read, which is logged once.
+    fn read_stack(&mut self) -> Option<HostStack> {
+        let read = net::host_stack();
+        let error = read.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(error) = self.stack_error.update(error) {
+            log::warn!("{error}: uplinks with forwarding = \"auto\" keep their way");
+        }
+        read.ok()
+    }
+
+    fn with_stack(&self, host: HostState) -> HostState {
+        HostState {
+            stack: self.stack.held().clone(),
+            ..host
+        }
+    }
+
     /// An unchanged host costs no more than the look. `false`: it is too early to try again what was refused.
     fn sync_with_host(&mut self) -> Result<bool> {
-        let host = net::snapshot()?;
+        let host = self.with_stack(net::snapshot()?);
         let is_followed = self.followed.as_ref() == Some(&host) && self.is_complete();
         let is_too_early = self
             .retry
@@ -194,7 +247,7 @@ impl Datapath {
         let (mut host, mut skipped) = (host, SkippedInterfaces::default());
         let mut retries = HOST_RETRIES;
         while let Err(error) = self.reconcile_and_report(&host, &skipped) {
-            let now = net::snapshot().unwrap_or_else(|_| host.clone());
+            let now = net::snapshot().map_or_else(|_| host.clone(), |now| self.with_stack(now));
             if now != host && retries > 0 {
                 log::debug!("the host has changed meanwhile: {error:#}");
                 (host, retries) = (now, retries - 1);
@@ -267,6 +320,7 @@ impl Datapath {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, host);
+        warnings.extend(plan::forwarding::bypassed(&self.config, host));
         warnings.extend(self.reconciler.foreign());
         // A skipped interface is pending for the datapath, though it is there.
         let missing = pending

@@ -14,6 +14,7 @@ mod catalog_history;
 mod datapath;
 mod events;
 mod file;
+mod held_stack;
 mod history;
 mod on_change;
 mod scrape;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, bounded, select, tick};
+use crossbeam_channel::{Receiver, at, bounded, never, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -67,14 +68,17 @@ pub fn run(path: &Path) -> Result<()> {
     let (stirred, file_stirs) = bounded(1);
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
+    let (rewritten, stack_changes) = bounded(1);
     let wakeups = Wakeups {
         file_stirs,
         file_changes,
         host_changes,
+        stack_changes,
         signals: signals()?,
     };
     let files = FileWatcher::start(path, stirred, changed)?;
     let _net_watcher = net::Watcher::start(moved)?;
+    let _stack_watcher = net::Watcher::start_for_stack(&rewritten)?;
 
     let Some(startup) = Startup::prepare(path, &files, &wakeups.signals)? else {
         return Ok(());
@@ -131,6 +135,7 @@ struct Wakeups {
     file_stirs: Receiver<()>,
     file_changes: Receiver<()>,
     host_changes: Receiver<()>,
+    stack_changes: Receiver<()>,
     signals: Receiver<i32>,
 }
 
@@ -182,6 +187,7 @@ impl Daemon {
         let sweeps = tick(SWEEP_INTERVAL);
         let looks = tick(HOST_INTERVAL);
         loop {
+            let stack_look = self.datapath.next_look_at_stack().map_or_else(never, at);
             select! {
                 recv(wakeups.signals) -> signal => match signal {
                     Ok(SIGHUP) => self.reload(),
@@ -193,7 +199,12 @@ impl Daemon {
                     self.file_changed();
                 }
                 recv(wakeups.host_changes) -> _ => self.datapath.follow_host(),
-                recv(looks) -> _ => self.datapath.follow_host(),
+                recv(looks) -> _ => {
+                    self.datapath.stir_stack(); // iptables-legacy sends no messages
+                    self.datapath.follow_host();
+                }
+                recv(wakeups.stack_changes) -> _ => self.datapath.stir_stack(),
+                recv(stack_look) -> _ => self.datapath.follow_stack(),
                 recv(sweeps) -> _ => self.sweep(),
             }
         }

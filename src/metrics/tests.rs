@@ -32,6 +32,7 @@ fn catalog(backends: u32) -> Catalog {
         ifindex,
         xdp: XdpMode::Auto,
         forwarding: Forwarding::Direct,
+        forwarding_reason: String::new(),
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),

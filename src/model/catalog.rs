@@ -106,6 +106,9 @@ pub struct UplinkInfo {
     /// The way that new connections take.
     #[serde(default)]
     pub forwarding: Forwarding,
+    /// Why, in words; empty: nothing speaks against the direct way.
+    #[serde(default)]
+    pub forwarding_reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +276,7 @@ mod tests {
             ifindex,
             xdp: XdpMode::Auto,
             forwarding: Forwarding::Direct,
+            forwarding_reason: String::new(),
         };
         let catalog = Catalog {
             endpoints: [

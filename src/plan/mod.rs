@@ -6,6 +6,7 @@
 mod assumed_host;
 pub mod change;
 mod endpoints;
+pub mod forwarding;
 mod ids;
 mod inputs;
 pub mod ipcache;

@@ -4,9 +4,9 @@ use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
-use crate::model::forwarding::{Forwarding, ForwardingMode};
 use crate::model::state::{State, Uplink};
 
+use super::forwarding::decide;
 use super::inputs::Inputs;
 
 /// Names the uplinks and the other nodes in the catalog.
@@ -16,17 +16,15 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
             continue;
         };
         let link = inputs.host.links.get(name);
-        let forwarding = match forwarding {
-            ForwardingMode::Stack => Forwarding::Stack,
-            ForwardingMode::Direct | ForwardingMode::Auto => Forwarding::Direct,
-        };
+        let (way, reason) = decide(*forwarding, name, &inputs.host.stack);
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
             xdp: *xdp,
-            forwarding,
+            forwarding: way,
+            forwarding_reason: reason,
         };
         if let Some(ifindex) = info.ifindex {
-            state.uplinks.insert(ifindex, Uplink { forwarding });
+            state.uplinks.insert(ifindex, Uplink { forwarding: way });
         }
         state.catalog_mut().uplinks.insert(name.clone(), info);
     }

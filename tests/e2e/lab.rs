@@ -440,13 +440,22 @@ impl Drop for Laid {
 }
 
 /// Repeats until success; panics with the last error after the deadline.
-pub fn eventually<T, E: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+pub fn eventually<T, E: std::fmt::Debug>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    eventually_within(DEADLINE, what, look)
+}
+
+/// The same, for what takes dpd longer.
+pub fn eventually_within<T, E: std::fmt::Debug>(
+    deadline: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
     let start = Instant::now();
     loop {
         match look() {
             Ok(found) => return found,
-            Err(error) if start.elapsed() > DEADLINE => {
-                panic!("{what}: not within {DEADLINE:?}: {error:?}")
+            Err(error) if start.elapsed() > deadline => {
+                panic!("{what}: not within {deadline:?}: {error:?}")
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

@@ -15,6 +15,10 @@ pub(super) struct InterfaceStatus {
     pub role: Option<&'static str>,
     /// The `xdp` key of an uplink.
     pub xdp: Option<&'static str>,
+    /// The way by which packets leave by an uplink: `direct` or `stack`.
+    pub forwarding: Option<&'static str>,
+    /// Why; `None` if nothing is in the way of the direct one.
+    pub forwarding_reason: Option<String>,
     /// `attached`, `detached` or `pending`.
     pub state: &'static str,
     pub attachments: Vec<Attachment>,
@@ -27,6 +31,8 @@ impl InterfaceStatus {
             ifindex: None,
             role: None,
             xdp: None,
+            forwarding: None,
+            forwarding_reason: None,
             state,
             attachments: Vec::new(),
         }
@@ -60,6 +66,15 @@ impl InterfaceStatus {
         texts.join("; ")
     }
 
+    /// `ens5: forwarding stack: nftables inet filter/forward has rules`
+    pub fn forwarding_line(&self) -> Option<String> {
+        let line = format!("{}: forwarding {}", self.interface, self.forwarding?);
+        Some(match &self.forwarding_reason {
+            Some(reason) => format!("{line}: {reason}"),
+            None => line,
+        })
+    }
+
     /// The order on the screen: first those with a problem, then the uplinks.
     pub fn rank(&self) -> (bool, bool, &str) {
         let mut attachments = self.attachments.iter();
@@ -90,6 +105,10 @@ pub(super) fn all(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<Interf
             ifindex,
             role: Some(uplink.map_or("endpoint", |_| "uplink")),
             xdp: uplink.map(|uplink| uplink.xdp.name()),
+            forwarding: uplink.map(|uplink| uplink.forwarding.name()),
+            forwarding_reason: uplink
+                .map(|uplink| uplink.forwarding_reason.clone())
+                .filter(|reason| !reason.is_empty()),
             ..InterfaceStatus::named(name, state)
         };
         by_name.insert(name.to_owned(), status);

@@ -11,6 +11,7 @@ use crate::model::status::MapStatus;
 
 /// Lines of each listing.
 const INTERFACES: usize = 8;
+const UPLINKS: usize = 2;
 const MAPS: usize = 8;
 const PREFIXES: usize = 4;
 const REASONS: usize = 6;
@@ -131,6 +132,10 @@ fn write_interfaces(status: &Status, out: &mut String) {
     if !states.is_empty() {
         let (count, states) = (rest.len(), states.join(", "));
         let _ = writeln!(out, "and {count} more: {states} (`dpd endpoint list`)");
+    }
+    let ways = shown.iter().filter_map(|shown| shown.forwarding_line());
+    for line in ways.take(UPLINKS) {
+        let _ = writeln!(out, "{line}");
     }
 }
 

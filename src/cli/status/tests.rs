@@ -40,7 +40,8 @@ fn catalog() -> Catalog {
     let uplink = |ifindex| UplinkInfo {
         ifindex,
         xdp: XdpMode::Auto,
-        forwarding: Forwarding::Direct,
+        forwarding: Forwarding::Stack,
+        forwarding_reason: "nftables inet filter/forward has rules".to_owned(),
     };
     let denied = |table: &str, prefix: &str| PrefilterInfo {
         table: table.to_owned(),
@@ -261,6 +262,8 @@ INTERFACE   IFINDEX  ROLE      STATE     BY                       OTHER PROGRAMS
 ens6        -        uplink    pending   -                        -
 lxc-client  11       endpoint  attached  tcx ingress              ingress: probe
 ens5        2        uplink    attached  tcx ingress; native xdp  -
+ens6: forwarding stack: nftables inet filter/forward has rules
+ens5: forwarding stack: nftables inet filter/forward has rules
 
 PROGRAM             VERIFIED
 dpd_from_container  4321
@@ -352,6 +355,13 @@ fn json_has_every_key_always() {
     assert_eq!(status["event_loss"]["journal"], 5);
     assert_eq!(status["interfaces"][0]["role"], "uplink");
     assert_eq!(status["interfaces"][0]["xdp"], "auto");
+    assert_eq!(status["interfaces"][0]["forwarding"], "stack");
+    let reason = &status["interfaces"][0]["forwarding_reason"];
+    assert_eq!(reason, "nftables inet filter/forward has rules");
+    assert_eq!(
+        status["interfaces"][2]["forwarding_reason"],
+        serde_json::Value::Null
+    );
     assert_eq!(status["prefilter"]["packets"], 42);
     let first = &status["prefilter"]["hits"][0];
     assert_eq!(
@@ -374,6 +384,8 @@ fn crowded() -> Status {
         ifindex: Some(number),
         role: Some("endpoint"),
         xdp: None,
+        forwarding: None,
+        forwarding_reason: None,
         state: if number < 998 { "attached" } else { "pending" },
         attachments: Vec::new(),
     };
@@ -422,7 +434,7 @@ fn crowded() -> Status {
 fn a_large_host_is_one_screen_too() {
     let text = screen::screen(&crowded());
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() <= 62, "{} lines:\n{text}", lines.len());
+    assert!(lines.len() <= 64, "{} lines:\n{text}", lines.len());
     let rows = [
         (
             "interfaces that are not attached come first",

@@ -47,6 +47,7 @@ const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;
 const POSTROUTING: u32 = 4;
 const INET_INGRESS: u32 = 5;
+const NETDEV_INGRESS: u32 = 0;
 
 /// A base chain of a table that is in use.
 #[derive(Debug, Default)]
@@ -149,7 +150,8 @@ fn filters_of(chain: &Chain) -> Vec<StackFilter> {
         _ => return Vec::new(),
     };
     let (family, hooks) = match (chain.family, chain.hook.unwrap_or_default()) {
-        (NFPROTO_NETDEV, _) => ("netdev", on_devices(chain)),
+        // Its egress is not: what leaves past the stack meets that, too (net/core/dev.c, `__dev_queue_xmit`).
+        (NFPROTO_NETDEV, NETDEV_INGRESS) => ("netdev", on_devices(chain)),
         (NFPROTO_INET, INET_INGRESS) => ("inet", on_devices(chain)),
         (NFPROTO_INET, hook) => ("inet", ip_hook(hook)),
         (NFPROTO_IPV4, hook) => ("ip", ip_hook(hook)),
@@ -199,7 +201,7 @@ mod tests {
             drops,
             uses,
         };
-        let rows: [(&str, Chain, &[&str]); 14] = [
+        let rows: [(&str, Chain, &[&str]); 15] = [
             ("no base chain", chain(NFPROTO_INET, None, 3, false), &[]),
             (
                 "an empty one",
@@ -245,12 +247,17 @@ mod tests {
                 ],
             ),
             (
-                "the egress of two devices",
-                chain(NFPROTO_NETDEV, Some(1), 1, false),
+                "the same of another family",
+                chain(NFPROTO_NETDEV, Some(NETDEV_INGRESS), 1, false),
                 &[
                     "Interface(\"ens5\"): nftables netdev t/c has rules",
                     "Interface(\"ens6\"): nftables netdev t/c has rules",
                 ],
+            ),
+            (
+                "the egress of two devices",
+                chain(NFPROTO_NETDEV, Some(1), 1, false),
+                &[],
             ),
             ("ARP", chain(3, Some(FORWARD), 1, true), &[]),
             (

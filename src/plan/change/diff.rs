@@ -78,6 +78,7 @@ fn or_none(value: &str) -> &str {
 mod tests {
     use super::*;
     use crate::config::{ForwardingMode, Interface, XdpMode};
+    use crate::model::forwarding::{StackFilter, StackHook};
     use crate::plan::testing::{TestConfig, ip};
 
     fn base() -> TestConfig {
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 29] = [
+        let rows: [(&str, Step, &[&str]); 30] = [
             ("nothing", |test| test, &[]),
             (
                 "a frontend more",
@@ -253,7 +254,22 @@ mod tests {
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
                 },
-                &["~ uplink ens5 forwarding direct → stack"],
+                &["~ uplink ens5 forwarding direct → stack (forwarding = \"stack\")"],
+            ),
+            (
+                "a chain that forwarded packets meet",
+                |mut test| {
+                    let filter = StackFilter {
+                        hook: StackHook::Forward,
+                        name: "nftables inet filter/forward".to_owned(),
+                        why: "has rules",
+                    };
+                    test.host.stack.filters.insert(filter);
+                    test
+                },
+                &[
+                    "~ uplink ens5 forwarding direct → stack (nftables inet filter/forward has rules)",
+                ],
             ),
             (
                 "an uplink more",

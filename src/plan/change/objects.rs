@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::object::Object;
 use super::rules::RuleLists;
-use crate::model::catalog::Catalog;
+use crate::model::catalog::{Catalog, UplinkInfo};
 use crate::model::conntrack::TableRooms;
 use crate::model::host::Mac;
 use crate::model::policy::reserved;
@@ -107,10 +107,19 @@ fn name_uplinks(catalog: &Catalog, objects: &mut Objects) {
     for (interface, info) in &catalog.uplinks {
         let properties = vec![
             ("xdp", info.xdp.name().to_owned()),
-            ("forwarding", info.forwarding.name().to_owned()),
+            ("forwarding", forwarding(info)),
             ("ifindex", ifindex(info.ifindex)),
         ];
         objects.insert(Object::new("uplink", interface), properties);
+    }
+}
+
+/// `stack (nftables inet filter/forward has rules)`
+fn forwarding(info: &UplinkInfo) -> String {
+    let way = info.forwarding.name();
+    match info.forwarding_reason.as_str() {
+        "" => way.to_owned(),
+        reason => format!("{way} ({reason})"),
     }
 }
 

@@ -8,5 +8,6 @@ mod policy;
 mod prefilter;
 mod routes;
 mod service;
+mod stack;
 mod uplinks;
 mod world;

@@ -1,0 +1,192 @@
+//! Which way packets leave by an uplink, and why: from what the file wants and what the host's stack does.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Config, ForwardingMode, Interface};
+use crate::model::forwarding::{Forwarding, HostStack, StackFilter, StackHook};
+use crate::model::host::HostState;
+
+/// The filters that a sentence names; there may be hundreds.
+const NAMED: usize = 4;
+
+/// The way of new connections by an uplink, and why; no reason: nothing of the stack concerns them.
+pub fn decide(mode: ForwardingMode, uplink: &str, stack: &HostStack) -> (Forwarding, String) {
+    let by_the_file = || format!("forwarding = \"{}\"", mode.name());
+    match mode {
+        ForwardingMode::Direct => (Forwarding::Direct, by_the_file()),
+        ForwardingMode::Stack => (Forwarding::Stack, by_the_file()),
+        ForwardingMode::Auto => match filters_of(uplink, stack).next() {
+            Some(first) => (Forwarding::Stack, first.to_string()),
+            None => (Forwarding::Direct, String::new()),
+        },
+    }
+}
+
+fn filters_of<'a>(uplink: &'a str, stack: &'a HostStack) -> impl Iterator<Item = &'a StackFilter> {
+    let filters = stack.filters.iter();
+    filters.filter(move |filter| filter.hook.concerns(uplink))
+}
+
+/// The filters of the host's stack that packets bypass, though they would meet them without dpd: a sentence for each way.
+pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
+    let mut sentences = Vec::new();
+    let mut endpoints = 0;
+    for (name, interface) in &config.interfaces {
+        match interface {
+            Interface::Endpoint { .. } => endpoints += 1,
+            Interface::Uplink {
+                forwarding: ForwardingMode::Direct,
+                ..
+            } => {
+                let names = list(filters_of(name, &host.stack));
+                if !names.is_empty() {
+                    sentences.push(format!(
+                        "uplink {name}: forwarding = \"direct\" bypasses {names}: with \"auto\" packets go through"
+                    ));
+                }
+            }
+            Interface::Uplink { .. } => {}
+        }
+    }
+    let between = list(between_workloads(&host.stack));
+    if endpoints > 1 && !between.is_empty() {
+        sentences.push(format!(
+            "packets between workloads bypass {between}: dpd's own policies decide there"
+        ));
+    }
+    sentences
+}
+
+/// What packets between two workloads of a host would meet there, on its way through a router or a bridge.
+fn between_workloads(stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
+    stack.filters.iter().filter(|filter| match filter.hook {
+        StackHook::Forward | StackHook::Bridge => true,
+        StackHook::Routing => stack.filters_bridged,
+        StackHook::Interface(_) | StackHook::Xfrm => false,
+    })
+}
+
+/// `nftables inet filter/forward, nftables ip nat/POSTROUTING and 2 more`
+fn list<'a>(filters: impl Iterator<Item = &'a StackFilter>) -> String {
+    let names: BTreeSet<&str> = filters.map(|filter| filter.name.as_str()).collect();
+    let named: Vec<&str> = names.iter().take(NAMED).copied().collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::XdpMode;
+    use crate::plan::testing::TestConfig;
+
+    /// Where packets meet each, and its name.
+    type Filters<'a> = &'a [(StackHook, &'a str)];
+
+    fn stack(filters: Filters<'_>) -> HostStack {
+        let filters = filters.iter().map(|(hook, name)| StackFilter {
+            hook: hook.clone(),
+            name: (*name).to_owned(),
+            why: "has rules",
+        });
+        HostStack {
+            filters: filters.collect(),
+            filters_bridged: false,
+        }
+    }
+
+    #[test]
+    fn an_uplink_is_direct_while_nothing_of_the_stack_concerns_it() {
+        use ForwardingMode::{Auto, Direct, Stack};
+        let at = |name: &str| StackHook::Interface(name.to_owned());
+        let both = [(StackHook::Routing, "nat"), (StackHook::Forward, "filter")];
+        let rows: [(&str, ForwardingMode, Filters<'_>, &str); 11] = [
+            ("nothing", Auto, &[], "direct"),
+            (
+                "nothing, and the file",
+                Stack,
+                &[],
+                "stack: forwarding = \"stack\"",
+            ),
+            (
+                "a filter, and the file",
+                Direct,
+                &both,
+                "direct: forwarding = \"direct\"",
+            ),
+            ("two filters", Auto, &both, "stack: filter has rules"),
+            ("a NAT", Auto, &both[..1], "stack: nat has rules"),
+            (
+                "its ingress",
+                Auto,
+                &[(at("ens5"), "in")],
+                "stack: in has rules",
+            ),
+            ("another's ingress", Auto, &[(at("ens55"), "in")], "direct"),
+            (
+                "the ingress of many",
+                Auto,
+                &[(at("ens*"), "in")],
+                "stack: in has rules",
+            ),
+            ("of many others", Auto, &[(at("eth*"), "in")], "direct"),
+            (
+                "IPsec",
+                Auto,
+                &[(StackHook::Xfrm, "esp")],
+                "stack: esp has rules",
+            ),
+            ("a bridge", Auto, &[(StackHook::Bridge, "br")], "direct"),
+        ];
+        for (what, mode, filters, expected) in rows {
+            let (way, reason) = decide(mode, "ens5", &stack(filters));
+            let found = match reason.as_str() {
+                "" => way.name().to_owned(),
+                reason => format!("{}: {reason}", way.name()),
+            };
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_bypassed_is_named_once() {
+        let mut test = TestConfig::new()
+            .identity("web", 300, "")
+            .endpoint("a", "web", "10.1.1.1")
+            .uplink("ens5", XdpMode::Auto);
+        let filters = [
+            (StackHook::Forward, "filter/forward"),
+            (StackHook::Routing, "nat/post"),
+            (StackHook::Bridge, "bridge/forward"),
+        ];
+        test.host.stack = stack(&filters);
+        let found = |test: &TestConfig| bypassed(&test.config, &test.host);
+        assert_eq!(found(&test), [""; 0], "one workload, and the stack's way");
+        let mut test = test.endpoint("b", "web", "10.1.1.2");
+        let between = |names: &str| {
+            format!("packets between workloads bypass {names}: dpd's own policies decide there")
+        };
+        assert_eq!(found(&test), [between("bridge/forward, filter/forward")]);
+        test.host.stack.filters_bridged = true;
+        let all = between("bridge/forward, filter/forward, nat/post");
+        assert_eq!(found(&test), [all.as_str()], "bridged frames meet them all");
+        let direct = Interface::Uplink {
+            xdp: XdpMode::Auto,
+            forwarding: ForwardingMode::Direct,
+        };
+        test.config.interfaces.insert("ens5".to_owned(), direct);
+        let uplink = "uplink ens5: forwarding = \"direct\" bypasses filter/forward, nat/post: with \"auto\" packets go through";
+        assert_eq!(found(&test), [uplink, all.as_str()]);
+        test.host.stack = HostStack::default();
+        assert_eq!(found(&test), [""; 0], "nothing is there");
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        let stack = stack(&names.map(|name| (StackHook::Forward, name)));
+        assert_eq!(list(stack.filters.iter()), "a, b, c, d and 2 more");
+    }
+}
