@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 4 };
+enum abi { DPD_ABI_VERSION = 5 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -119,7 +119,9 @@ enum reason {
 	REASON_NO_SOURCE_PORT = 224,
 	REASON_CONNECTION_LIMIT = 225,
 	REASON_MULTICAST = 226,
+	REASON_MARTIAN = 228, /* a source that no host of the network has */
 	REASON_SOURCE_ROUTE = 229,
+	REASON_NEIGHBOUR_FAILED = 230, /* nobody there answered for the next hop's address */
 	REASON_ICMP_UNRELATED = 231, /* neither echo nor about a connection that its sender can have seen */
 };
 
@@ -150,6 +152,12 @@ enum live {
 	LIVE_EPOCH = 0,
 	LIVE_MARK = 1, /* of packets that a hook of ours has judged and delivered; random, 0: there is none */
 	LIVE_COUNT = 2,
+};
+
+/* A packet's mark: the part that is LIVE_MARK's, and its row of dpd_asked, if it waits for a neighbour; else 0. */
+enum mark {
+	MARK_ROW_BITS = 12,
+	ASKED_SIZE = 4096, /* rows; row 0 counts those that were taken */
 };
 
 /* -- Tables of a generation: the daemon writes them, programs only read ------------------------------------------- */
@@ -228,7 +236,7 @@ enum delivery {
 	DELIVERY_PASS = 0, /* the kernel carries on: up the stack, or on to the workload */
 	DELIVERY_PEER = 1, /* bpf_redirect_peer */
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
-	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect_neigh: the neighbour table knows the MAC */
+	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect, to the MAC that the host's neighbour table has */
 	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop of the kernel's route at that moment */
 };
 
@@ -248,6 +256,11 @@ struct endpoint {
 	__u8 egress;
 	__u8 pad;
 	__u32 counters_index; /* of dpd_endpoint_counters */
+	__u32 link_ifindex; /* where its neighbours are: the bridge that it is a port of, else the interface itself */
+	__u32 pad2;
+	struct address
+		host_ipv4; /* the host's on that link: source of the errors that the workload is sent */
+	struct address host_ipv6;
 };
 
 /* Which way packets of new connections leave by an uplink. */
@@ -256,10 +269,20 @@ enum forwarding {
 	FORWARDING_STACK = 1, /* by the host's stack, through its netfilter and XFRM */
 };
 
+/* What the kernel asks of the route back to an IPv4 source (ip-sysctl.rst, rp_filter). */
+enum reverse_path {
+	REVERSE_PATH_OFF = 0,
+	REVERSE_PATH_STRICT = 1, /* by the interface that the packet came by */
+	REVERSE_PATH_LOOSE = 2, /* by any */
+};
+
 /* A host's NIC, by its ifindex. */
 struct uplink {
 	__u8 forwarding; /* enum forwarding */
-	__u8 pad[7];
+	__u8 reverse_path; /* enum reverse_path */
+	__u8 pad[6];
+	struct address host_ipv4; /* the host's on it: source of the errors that are sent there */
+	struct address host_ipv6;
 };
 
 /* The family is part of every prefix: ::/0 must not match IPv4. prefix_length counts it and its padding. */
@@ -376,7 +399,7 @@ struct ct_entry {
 	__u32 tcp_ack; /* its last acknowledgement number */
 	__u32 address_csum_delta; /* one's complement difference that translation makes in addresses */
 	__u32 port_csum_delta; /* and in ports */
-	__u32 uplink_ifindex; /* the uplink by which its packets leave directly, if they do */
+	__u32 link_ifindex; /* of DELIVERY_NEIGHBOUR: where the receiver is a neighbour; of DELIVERY_ROUTE: the uplink */
 	__u32 pad;
 	struct flow_tuple translated; /* what NAT makes of the tuple */
 	__u32 source_identity;
@@ -388,6 +411,26 @@ struct ct_entry {
 	__u64 last_seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
 	__u64 report_ns; /* when the next packet is reported */
 	__u64 created_ns;
+};
+
+/*
+ * A packet that waits for the MAC of its next hop, in the kernel's queue: what is counted and reported of it when it leaves.
+ * Row 0: `length` is the number of rows taken.
+ */
+struct asked {
+	struct flow_tuple tuple; /* as it arrived: the key of its entry */
+	__u32 length;
+	__u32 ifindex; /* where it arrived */
+	__u32 link_ifindex; /* where it leaves: the receiver's interface, or the uplink */
+	__u32 sender_counters; /* indices of dpd_endpoint_counters; 0: none */
+	__u32 receiver_counters;
+	__u8 hook; /* enum hook */
+	__u8 tcp_flags;
+	__u8 delivery; /* enum delivery */
+	__u8 is_due; /* it is reported */
+	__u8 audit_reason; /* why policy would have dropped it; 0: it would not */
+	__u8 audit_direction;
+	__u8 pad[6];
 };
 
 struct fragment_key {

@@ -8,7 +8,7 @@
  */
 #include "lib/feature/ct_create.h"
 #include "lib/feature/policy_verdict.h"
-#include "lib/feature/uplink.h"
+#include "lib/feature/reverse_path.h"
 #include "lib/mechanism/chain.h"
 
 /* What policy looks at: client and backend, whichever of them sent this packet. */
@@ -69,25 +69,29 @@ static __always_inline int is_icmp_unrelated(const struct packet *packet)
 	       !icmp_is_echo(packet->headers.family, packet->headers.icmp_type);
 }
 
-/* What the network begins goes up the host's stack first, where that is the uplink's way; dpd_to_container sees it then. */
-static __always_inline int is_for_stack(const struct packet *packet)
+/*
+ * What the network begins goes up the host's stack first, where that is the uplink's way, and where the kernel has to check the route
+ * back; dpd_to_container sees it then.
+ */
+static __always_inline int is_for_stack(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (packet->hook.sender != PARTY_UPLINK)
 		return 0;
 
 	const struct uplink *uplink = uplink_find(packet->generation_slot, packet->ifindex);
 
-	return uplink && uplink->forwarding == FORWARDING_STACK;
+	return (uplink && uplink->forwarding == FORWARDING_STACK) || !reverse_path_is_confirmed(skb);
 }
 
 /* A new connection; nothing is inserted before policy has allowed it. */
-static __noinline __must_check int ct_new(struct packet *packet, const struct settings *settings)
+static __noinline __must_check int ct_new(struct __sk_buff *skb, struct packet *packet,
+					  const struct settings *settings)
 {
 	int result = check_source(packet);
 
 	if (result)
 		return result;
-	if (is_for_stack(packet))
+	if (is_for_stack(skb, packet))
 		return ACTION_PASS;
 	if (packet->lb.error) {
 		packet->response.kind = RESPONSE_PORT_UNREACHABLE;
@@ -157,7 +161,8 @@ static __always_inline int ct_is_over(const struct packet *packet, const struct 
  * The connection's backend is gone. A UDP client's next question and a SYN get another one, any other TCP segment gets a
  * reset at once; a UDP answer that was under way arrives if policy allows it.
  */
-static __noinline __must_check int backend_gone(struct packet *packet, const struct settings *settings)
+static __noinline __must_check int backend_gone(struct __sk_buff *skb, struct packet *packet,
+						const struct settings *settings)
 {
 	int is_tcp = packet->headers.tuple.protocol == IPPROTO_TCP;
 	int reply = packet->ct.entry.flags & CT_REPLY;
@@ -172,7 +177,7 @@ static __noinline __must_check int backend_gone(struct packet *packet, const str
 		return -REASON_NO_BACKEND;
 	}
 	__builtin_memset(&packet->ct, 0, sizeof(packet->ct));
-	return ct_new(packet, settings);
+	return ct_new(skb, packet, settings);
 }
 
 /* A packet of a refused connection: it keeps both entries for their lifetime. */
@@ -189,7 +194,8 @@ static __noinline __must_check int drop_refused(struct packet *packet, struct ct
 	return -(int)entry->refused_reason;
 }
 
-static __always_inline __must_check int ct_lookup(struct packet *packet, const struct settings *settings)
+static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct packet *packet,
+						  const struct settings *settings)
 {
 	struct ct_entry *entry = ct_find_replied(&packet->headers.tuple);
 
@@ -202,7 +208,7 @@ static __always_inline __must_check int ct_lookup(struct packet *packet, const s
 		entry = 0;
 	}
 	if (!entry)
-		return ct_new(packet, settings);
+		return ct_new(skb, packet, settings);
 	if (packet->hook.sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* the same of what has begun that way */
 	packet->ct.found = 1;
@@ -217,7 +223,7 @@ static __always_inline __must_check int ct_lookup(struct packet *packet, const s
 	if (packet->ct.is_current && packet->ct.entry.flags & CT_REPLY)
 		return drop_refused(packet, entry);
 	if (!ct_backend_is_valid(packet))
-		return backend_gone(packet, settings);
+		return backend_gone(skb, packet, settings);
 	if (packet->ct.is_current)
 		return drop_refused(packet, entry);
 	set_original(packet);
@@ -233,7 +239,7 @@ int tail_ct(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 
 	const struct settings *settings = settings_find(packet->epoch);
-	int result = settings ? ct_lookup(packet, settings) : -REASON_NO_CONFIGURATION;
+	int result = settings ? ct_lookup(skb, packet, settings) : -REASON_NO_CONFIGURATION;
 
 	return step_finish(skb, packet, result, packet->ct.is_current ? STEP_DELIVER : STEP_POLICY);
 }

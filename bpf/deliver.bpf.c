@@ -3,6 +3,7 @@
  * The last step: the connection is inserted or renewed, the packet translated, counted, reported, and sent: straight to a
  * local workload's interface, or on by the kernel's own routes.
  */
+#include "lib/feature/asked.h"
 #include "lib/feature/ct_commit.h"
 #include "lib/feature/delivery.h"
 #include "lib/feature/link.h"
@@ -92,7 +93,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 
 	ct_schedule_update(entry, settings, packet->now_ns, packet->now_jiffies);
 	packet->ct.entry.state = entry->state;
-	entry->uplink_ifindex = packet->ct.entry.uplink_ifindex;
+	entry->link_ifindex = packet->ct.entry.link_ifindex;
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->headers.length);
 	if (packet->ct.unreplied && (update & CT_UPDATE_ASSURED || entry->flags & CT_ASSURED))
@@ -109,7 +110,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 	int is_due = 1;
 
 	if (!result)
-		result = delivery_select(skb, packet, route, delivery);
+		result = delivery_select(skb, route, delivery);
 	if (!result && !packet->ct.found && packet->hook.sender == PARTY_ENDPOINT &&
 	    entry->target == PARTY_HOST)
 		result = link_admit_source(packet);
@@ -121,7 +122,9 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 		is_due = renew(packet, settings);
 	else
 		count_rules();
-	if (is_due)
+	if (delivery_waits(route, *delivery))
+		route->mark = asked_note(is_due); /* counted and reported where it leaves */
+	else if (is_due)
 		packet_report_delivery(*delivery, route->ifindex);
 	if (entry->flags & CT_TRANSLATE && packet->headers.fragment != FRAGMENT_LATER)
 		result = nat_transport(skb, entry, packet->headers.transport);
@@ -148,8 +151,9 @@ int tail_deliver(struct __sk_buff *skb)
 	else if (settings)
 		result = deliver(skb, packet, settings, &route, &delivery);
 	if (!result) {
-		delivery_count(&packet->ct.entry, packet_sender_counters(packet), packet->headers.length,
-			       delivery);
+		if (!delivery_waits(&route, delivery))
+			delivery_count(&packet->ct.entry, packet_sender_counters(packet),
+				       packet->headers.length, delivery);
 		result = delivery_execute(skb, &packet->ct.entry, &route, delivery);
 	}
 	return step_finish(skb, packet, result, STEP_COUNT);

@@ -48,6 +48,8 @@ struct abi_numbers {
 	enum delivery delivery;
 	enum enforcement enforcement;
 	enum forwarding forwarding;
+	enum mark mark;
+	enum reverse_path reverse_path;
 	enum address_scope address_scope;
 	enum policy_class policy_class;
 	enum ct_state ct_state;

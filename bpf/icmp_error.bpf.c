@@ -41,15 +41,86 @@ static __always_inline void set_outer(struct packet *packet, const struct ct_ent
 	entry->address_csum_delta = csum_address_delta(tuple, &entry->translated);
 }
 
+/* Whether the host itself says so, from an address of its own: it sees all that passes. Global: it is verified once. */
+__weak __noinline int is_from_host(void)
+{
+	const struct packet *packet = packet_record();
+
+	if (!packet || !packet_is_hosts_own(packet))
+		return 0;
+
+	const struct ipcache_entry *owner =
+		ipcache_find(packet->generation_slot, &packet->headers.tuple.source);
+
+	return owner && owner->scope == SCOPE_HOST;
+}
+
 /*
- * Whether the error's sender can have seen the quoted packet, and sends the error to that packet's sender: from the workload
+ * Whether the error's sender can have seen the quoted packet, and sends the error to that packet's sender: the host, the workload
  * itself, or from beyond the host, where nobody sees what passes between workloads.
  */
 static __always_inline int is_credible(const struct packet *packet, const struct ct_entry *of,
 				       const struct flow_tuple *key)
 {
-	return address_equals(&packet->headers.tuple.destination, &key->destination) &&
-	       ct_arrives_as_expected(of, &packet->hook, packet->ifindex);
+	if (!address_equals(&packet->headers.tuple.destination, &key->destination))
+		return 0;
+	return ct_arrives_as_expected(of, &packet->hook, packet->ifindex) || is_from_host();
+}
+
+/* Whether the host's stack says that nobody has answered for the next hop's address (RFC 792; RFC 4443, 3.1). */
+static __always_inline int says_neighbour_failed(const struct packet *packet)
+{
+	const struct packet_headers *headers = &packet->headers;
+
+	if (!is_from_host())
+		return 0;
+	if (headers->family == 4)
+		return headers->icmp_type == ICMP_DEST_UNREACH && headers->icmp_code == ICMP_HOST_UNREACH;
+	return headers->icmp_type == ICMPV6_DEST_UNREACH && headers->icmp_code == ICMPV6_ADDR_UNREACH;
+}
+
+/*
+ * If the quoted packet has waited for its next hop's MAC in vain, it drops now: it was neither counted nor reported before. Global: it
+ * is verified once; so the tuple is copied, for an argument of a global function is no map key before Linux 6.2.
+ */
+__weak __noinline int report_neighbour_failed(const struct flow_tuple *sent, __u32 length)
+{
+	const struct packet *packet = packet_record();
+
+	if (!packet || !sent || !says_neighbour_failed(packet))
+		return 0;
+
+	struct flow_tuple tuple = *sent;
+	const struct ct_entry *entry = ct_find(&tuple);
+
+	if (!entry || (entry->delivery != DELIVERY_ROUTE && entry->delivery != DELIVERY_NEIGHBOUR))
+		return 0;
+
+	struct event_subject subject = {
+		.now_ns = packet->now_ns,
+		.epoch = packet->epoch,
+		.tuple = &tuple,
+		.entry = entry,
+		.length = length,
+	};
+	struct drop_key key = {
+		.tuple = tuple,
+		.ifindex = packet->ifindex,
+		.reason = REASON_NEIGHBOUR_FAILED,
+	};
+	struct report report = {
+		.ifindex = packet->ifindex,
+		.verdict = VERDICT_DROPPED,
+		.point = POINT_FROM_ENDPOINT,
+		.reason = REASON_NEIGHBOUR_FAILED,
+		.direction = DIRECTION_EGRESS,
+	};
+
+	drop_count_add(packet->ifindex, REASON_NEIGHBOUR_FAILED, DIRECTION_EGRESS, length);
+	if (entry->origin_counters)
+		endpoint_count_dropped(entry->origin_counters, DIRECTION_EGRESS);
+	drop_report(&subject, &key, &report);
+	return 0;
 }
 
 /* Whether the quoted TCP segment is one that its sender still waits for, as the kernel will ask (tcp_v4_err). */
@@ -114,7 +185,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 	int result = set_target(packet);
 
 	if (!result)
-		result = delivery_select(skb, packet, &route, &delivery);
+		result = delivery_select(skb, &route, &delivery);
 	if (!result && !flow_tuple_equals(&inner->tuple, sent))
 		result = rewrite_inner(skb, packet, inner, sent);
 	if (!result && entry->flags & CT_TRANSLATE)
@@ -155,6 +226,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 
 	if (!is_in_window(of, &inner, &sent))
 		return -REASON_ICMP_UNRELATED;
+	report_neighbour_failed(&sent, inner.length);
 	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
 	int result = connection_verdict(packet, of, &key, settings);

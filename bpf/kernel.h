@@ -42,8 +42,10 @@ enum {
 	ICMP_ECHO = 8,
 	ICMP_TIME_EXCEEDED = 11,
 	ICMP_PARAMETERPROB = 12,
+	ICMP_HOST_UNREACH = 1, /* code */
 	ICMP_PORT_UNREACH = 3, /* code */
 	ICMP_FRAG_NEEDED = 4, /* code */
+	ICMP_PKT_FILTERED = 13, /* code */
 	ICMP_EXC_TTL = 0, /* code */
 	ARPHRD_ETHER = 1,
 	ARPOP_REQUEST = 1,

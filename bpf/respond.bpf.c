@@ -4,6 +4,7 @@
  * reset; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
  */
 #include "lib/feature/respond.h"
+#include "lib/feature/uplink.h"
 #include "lib/mechanism/chain.h"
 
 /* As much of the packet as an error may quote: 576 bytes in all (RFC 1812, 4.3.2.3), 1280 (RFC 4443, 2.4). */
@@ -18,31 +19,52 @@ static __always_inline struct icmphdr error_header(const struct packet *packet)
 {
 	struct icmphdr icmp = {};
 
-	if (packet->response.kind == RESPONSE_TOO_BIG) {
-		icmp.type = packet->headers.family == 4 ? ICMP_DEST_UNREACH : ICMPV6_PKT_TOOBIG;
-		icmp.code = packet->headers.family == 4 ? ICMP_FRAG_NEEDED : 0;
+	const int is_ipv4 = packet->headers.family == 4;
+
+	icmp.type = is_ipv4 ? ICMP_DEST_UNREACH : ICMPV6_DEST_UNREACH;
+	switch (packet->response.kind) {
+	case RESPONSE_TOO_BIG:
+		if (!is_ipv4)
+			icmp.type = ICMPV6_PKT_TOOBIG;
+		icmp.code = is_ipv4 ? ICMP_FRAG_NEEDED : 0;
 		icmp.rest = bpf_htonl(packet->response.mtu); /* RFC 1191, 4; RFC 4443, 3.2 */
-	} else if (packet->headers.family == 4) {
-		icmp.type = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMP_TIME_EXCEEDED
-									    : ICMP_DEST_UNREACH;
-		icmp.code =
-			packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMP_EXC_TTL : ICMP_PORT_UNREACH;
-	} else {
-		icmp.type = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMPV6_TIME_EXCEED
-									    : ICMPV6_DEST_UNREACH;
-		icmp.code = packet->response.kind == RESPONSE_TIME_EXCEEDED ? ICMPV6_EXC_HOPLIMIT
-									    : ICMPV6_PORT_UNREACH;
+		break;
+	case RESPONSE_TIME_EXCEEDED:
+		icmp.type = is_ipv4 ? ICMP_TIME_EXCEEDED : ICMPV6_TIME_EXCEED;
+		icmp.code = is_ipv4 ? ICMP_EXC_TTL : ICMPV6_EXC_HOPLIMIT;
+		break;
+	case RESPONSE_NO_ROUTE: /* the kernel's kinds of errors (ip_error(), ip6_pkt_drop()) */
+		icmp.code = is_ipv4 ? ICMP_HOST_UNREACH : ICMPV6_NOROUTE;
+		break;
+	case RESPONSE_PROHIBITED:
+		icmp.code = is_ipv4 ? ICMP_PKT_FILTERED : ICMPV6_ADM_PROHIBITED;
+		break;
+	default:
+		icmp.code = is_ipv4 ? ICMP_PORT_UNREACH : ICMPV6_PORT_UNREACH;
 	}
 	return icmp;
 }
 
-/* Port unreachable comes from the frontend itself, everything else from the node. */
+/*
+ * Port unreachable comes from the frontend itself, everything else from the host: by its address on the link that the sender
+ * reached, where it has one.
+ */
 static __always_inline struct address error_source(const struct packet *packet,
 						   const struct settings *settings)
 {
+	const int is_ipv4 = packet->headers.family == 4;
+
 	if (packet->response.kind == RESPONSE_PORT_UNREACHABLE)
 		return packet->headers.tuple.destination;
-	return packet->headers.family == 4 ? settings->node_ipv4 : settings->node_ipv6;
+
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
+	const struct uplink *uplink = uplink_find(packet->generation_slot, packet->ifindex);
+
+	if (endpoint)
+		return is_ipv4 ? endpoint->host_ipv4 : endpoint->host_ipv6;
+	if (uplink)
+		return is_ipv4 ? uplink->host_ipv4 : uplink->host_ipv6;
+	return is_ipv4 ? settings->node_ipv4 : settings->node_ipv6;
 }
 
 /* New Ethernet, IP and ICMP headers in front of the packet, cut to what may be quoted. */

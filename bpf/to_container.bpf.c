@@ -8,6 +8,7 @@
  *					  +- unmanaged interface: pass
  *					  +- tail_handle_ipv4, _ipv6
  */
+#include "lib/feature/asked.h"
 #include "lib/feature/endpoint.h"
 #include "lib/feature/fastpath.h"
 #include "lib/feature/takeover.h"
@@ -21,7 +22,7 @@
  */
 static __always_inline int is_judged(const struct __sk_buff *skb)
 {
-	return skb->mark && skb->ingress_ifindex && skb->mark == generation_mark();
+	return skb->mark && skb->ingress_ifindex && mark_is_ours(skb->mark);
 }
 
 /* ARP, and whatever else the host sends that is no IP. */
@@ -37,8 +38,12 @@ SEC("tc")
 int dpd_to_container(struct __sk_buff *skb)
 {
 	if (is_judged(skb)) {
+		__u32 row = mark_row(skb->mark);
+		int result = row ? asked_leave(row, skb->ifindex, bpf_ktime_get_ns()) : ASKED_LEAVES;
+
 		skb->mark = 0;
-		return HOOK_NEXT;
+		if (result != ASKED_UNKNOWN)
+			return result == ASKED_LEAVES ? HOOK_NEXT : TC_ACT_SHOT;
 	}
 	/* A bridge or a packet socket may send one: the workload takes such a frame for an untagged one. */
 	if (unlikely(vlan_is_tagged(skb)))

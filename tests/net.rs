@@ -59,6 +59,7 @@ fn the_peer_of_a_veth_in_another_namespace_is_known_with_its_mac() {
         ifindex: workload.ifindex("eth0"),
         mac: Some(workload.mac("eth0")),
         same_namespace: false,
+        is_bridge_port: false,
     };
     assert_eq!(link.peer, Some(peer));
     assert_eq!(link.ifindex, node.ifindex("lxc-a"));
@@ -93,6 +94,7 @@ fn the_peer_of_a_veth_in_the_same_namespace_is_known_as_such() {
         ifindex: node.ifindex("right"),
         mac: Some(node.mac("right")),
         same_namespace: true,
+        is_bridge_port: false,
     };
     assert_eq!(world.links["left"].peer, Some(peer));
     assert!(!world.links["left"].up);

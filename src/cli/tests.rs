@@ -231,6 +231,8 @@ fn state() -> State {
         ingress,
         egress: Enforcement::Off,
         counters_index: 1,
+        link_ifindex: 1,
+        host: Default::default(),
     };
     let policy = |port| PolicyKey {
         subject: 18203,

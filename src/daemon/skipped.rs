@@ -104,8 +104,7 @@ mod tests {
             mac: [2; 6],
             mtu: 1500,
             up: true,
-            addresses: std::collections::BTreeSet::new(),
-            peer: None,
+            ..Link::default()
         };
         let mut host = HostState::default();
         host.links.insert("up0".to_owned(), link(2));

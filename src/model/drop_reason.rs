@@ -31,7 +31,9 @@ pub const REASONS: &[(u8, &str)] = &[
     (224, "no free source port"),
     (225, "connection limit"),
     (226, "multicast or broadcast"),
+    (228, "reverse path or martian"),
     (229, "source route"),
+    (230, "neighbour failed"),
     (231, "unrelated ICMP"),
 ];
 

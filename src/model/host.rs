@@ -20,7 +20,7 @@ pub struct HostState {
 }
 
 /// One interface of the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub ifindex: u32,
     pub mac: Mac,
@@ -31,6 +31,10 @@ pub struct Link {
     pub addresses: BTreeSet<IpAddr>,
     /// The peer of a veth, if the kernel reveals it.
     pub peer: Option<LinkPeer>,
+    /// The index of the bridge that it is a port of.
+    pub bridge: Option<u32>,
+    /// What the kernel asks of the route back to IPv4 sources of what comes by it.
+    pub reverse_path: ReversePath,
 }
 
 /// The peer of a veth.
@@ -41,4 +45,27 @@ pub struct LinkPeer {
     pub mac: Option<Mac>,
     /// It is in this network namespace, where `bpf_redirect_peer` would drop the packet.
     pub same_namespace: bool,
+    /// It is a port of a bridge: receivers behind it have MACs of their own.
+    pub is_bridge_port: bool,
+}
+
+/// `rp_filter` of an interface: the greater number of its own and that of `all` (`ip-sysctl.rst`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReversePath {
+    #[default]
+    Off,
+    /// The route back leads out of the same interface.
+    Strict,
+    /// There is a route back.
+    Loose,
+}
+
+impl ReversePath {
+    pub fn name(self) -> &'static str {
+        match self {
+            ReversePath::Off => "off",
+            ReversePath::Strict => "strict",
+            ReversePath::Loose => "loose",
+        }
+    }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::catalog::Catalog;
 use super::conntrack::TableRooms;
 use super::forwarding::Forwarding;
-use super::host::Mac;
+use super::host::{Mac, ReversePath};
 use super::policy::{Action, Direction};
 use super::service::{BackendState, Frontend};
 
@@ -62,8 +62,7 @@ pub struct Settings {
     /// The host's own traffic reaches its endpoints unless a rule denies it.
     pub allow_host: bool,
     /// Source of the ICMP errors that the node itself sends.
-    pub node_ipv4: Option<Ipv4Addr>,
-    pub node_ipv6: Option<Ipv6Addr>,
+    pub node: HostAddresses,
 }
 
 /// Which events of forwarded packets are reported.
@@ -120,12 +119,26 @@ pub struct Endpoint {
     pub egress: Enforcement,
     /// Its row of `dpd_endpoint_counters`; the catalog's.
     pub counters_index: u32,
+    /// The interface on which the host finds its neighbours: the bridge that it is a port of, else its own.
+    pub link_ifindex: u32,
+    /// The host's addresses on that link, or of the node.
+    pub host: HostAddresses,
+}
+
+/// The sources of the errors that the host sends by a link; `None`: it has none of the family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostAddresses {
+    pub ipv4: Option<Ipv4Addr>,
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// The host's link to the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     pub forwarding: Forwarding,
+    pub reverse_path: ReversePath,
+    /// The host's addresses on it, or of the node.
+    pub host: HostAddresses,
 }
 
 /// How a packet reaches a local workload.
@@ -135,7 +148,7 @@ pub enum Delivery {
     Peer,
     /// `bpf_redirect` with known MACs: a veth whose peer is in this namespace.
     Direct,
-    /// `bpf_redirect_neigh`: the workload's MAC is the neighbour table's (a tap).
+    /// `bpf_redirect`: the receiver's MAC is the neighbour table's (a tap, a bridge inside of the workload).
     Neighbour,
 }
 

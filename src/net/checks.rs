@@ -9,7 +9,6 @@
 
 mod endpoint;
 mod node;
-mod sysctl;
 mod uplink;
 
 use std::io;
@@ -18,10 +17,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use self::endpoint::{Endpoint, interface_name};
-use self::sysctl::{is_known, is_on, is_strict, set};
 use self::uplink::Uplink;
 use super::netlink::Netlink;
 use super::route::{Route, look_up};
+use super::sysctl::{is_known, is_on, is_strict, set};
 use crate::config::{Config, Interface};
 use crate::model::host::HostState;
 

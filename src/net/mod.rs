@@ -6,6 +6,7 @@ mod netlink;
 mod route;
 mod snapshot;
 mod stack;
+mod sysctl;
 mod watcher;
 
 pub use checks::checks;

@@ -11,8 +11,9 @@ use netlink_packet_route::link::{
 };
 
 use super::netlink::{Netlink, Reply, address, attributes, text};
+use super::sysctl;
 use crate::model::forwarding::HostStack;
-use crate::model::host::{HostState, Link, LinkPeer, Mac};
+use crate::model::host::{HostState, Link, LinkPeer, Mac, ReversePath};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
 mod attribute {
@@ -20,10 +21,17 @@ mod attribute {
     pub const IFLA_IFNAME: u16 = 3;
     pub const IFLA_MTU: u16 = 4;
     pub const IFLA_LINK: u16 = 5;
+    pub const IFLA_MASTER: u16 = 10;
     pub const IFLA_LINKINFO: u16 = 18;
+    pub const IFLA_AF_SPEC: u16 = 26;
     pub const IFLA_LINK_NETNSID: u16 = 37;
     /// Inside of `IFLA_LINKINFO`.
     pub const IFLA_INFO_KIND: u16 = 1;
+    pub const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    /// Inside of `AF_INET` in `IFLA_AF_SPEC`: an array of numbers, of which one is the interface's `rp_filter`
+    /// (`linux/ip.h`, `IPV4_DEVCONF_RP_FILTER`, which counts from 1).
+    pub const IFLA_INET_CONF: u16 = 1;
+    pub const RP_FILTER: usize = 8 - 1;
     pub const IFA_ADDRESS: u16 = 1;
     pub const IFA_LOCAL: u16 = 2;
 }
@@ -80,6 +88,10 @@ struct LinkFacts {
     is_veth: bool,
     /// The index of a veth's peer.
     peer: Option<u32>,
+    master: Option<u32>,
+    /// Its master is a bridge.
+    is_bridge_port: bool,
+    rp_filter: u32,
     /// The id of the peer's namespace in this one; `None`: the same namespace.
     peer_namespace: Option<i32>,
 }
@@ -87,9 +99,13 @@ struct LinkFacts {
 fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
     let replies = rtnetlink.dump(link_request(LinkMessage::default()))?;
     let facts: Vec<_> = replies.iter().filter_map(read_link).collect();
-    let macs: BTreeMap<u32, Option<Mac>> = facts.iter().map(|f| (f.ifindex, f.mac)).collect();
+    let peers: BTreeMap<u32, PeerFacts> = facts
+        .iter()
+        .map(|facts| (facts.ifindex, peer_facts(facts)))
+        .collect();
+    let all_rp_filter = sysctl::read("ipv4/conf/all/rp_filter").unwrap_or_default();
     let link = |facts: LinkFacts| {
-        let peer = find_peer(rtnetlink, &facts, &macs);
+        let peer = find_peer(rtnetlink, &facts, &peers);
         let link = Link {
             ifindex: facts.ifindex,
             mac: facts.mac.unwrap_or_default(),
@@ -97,36 +113,47 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             up: facts.up,
             addresses: BTreeSet::new(),
             peer,
+            bridge: facts.master.filter(|_| facts.is_bridge_port),
+            reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
         };
         (facts.name, link)
     };
     Ok(facts.into_iter().map(link).collect())
 }
 
+/// What is used of a link that is another's peer: its MAC, and whether it is a port of a bridge.
+type PeerFacts = (Option<Mac>, bool);
+
+fn peer_facts(facts: &LinkFacts) -> PeerFacts {
+    (facts.mac, facts.is_bridge_port)
+}
+
 fn find_peer(
     rtnetlink: &mut Netlink,
     facts: &LinkFacts,
-    macs: &BTreeMap<u32, Option<Mac>>,
+    peers: &BTreeMap<u32, PeerFacts>,
 ) -> Option<LinkPeer> {
     let ifindex = facts.peer.filter(|_| facts.is_veth)?;
-    let mac = match facts.peer_namespace {
-        None => macs.get(&ifindex).copied().flatten(),
-        Some(namespace) => peer_mac(rtnetlink, namespace, ifindex),
+    let found = match facts.peer_namespace {
+        None => peers.get(&ifindex).copied(),
+        Some(namespace) => peer_in_namespace(rtnetlink, namespace, ifindex),
     };
+    let (mac, is_bridge_port) = found.unwrap_or_default();
     Some(LinkPeer {
         ifindex,
         mac,
         same_namespace: facts.peer_namespace.is_none(),
+        is_bridge_port,
     })
 }
 
-/// The MAC of an interface in another namespace; `None` if it is gone, or the kernel refuses the request.
-fn peer_mac(rtnetlink: &mut Netlink, namespace: i32, ifindex: u32) -> Option<Mac> {
+/// An interface in another namespace; `None` if it is gone, or the kernel refuses the request.
+fn peer_in_namespace(rtnetlink: &mut Netlink, namespace: i32, ifindex: u32) -> Option<PeerFacts> {
     let mut request = LinkMessage::default();
     request.header.index = ifindex;
     request.attributes = vec![LinkAttribute::IfNetnsId(namespace)];
     match rtnetlink.get(link_request(request)) {
-        Ok(reply) => read_link(&reply)?.mac,
+        Ok(reply) => read_link(&reply).as_ref().map(peer_facts),
         Err(error) => {
             log::debug!("get interface {ifindex} of namespace {namespace}: {error}");
             None
@@ -157,15 +184,43 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
             attribute::IFLA_LINK_NETNSID => {
                 facts.peer_namespace = value.try_into().ok().map(i32::from_ne_bytes);
             }
-            attribute::IFLA_LINKINFO => {
-                facts.is_veth = attributes(value).any(|(kind, value)| {
-                    kind == attribute::IFLA_INFO_KIND && text(value) == "veth"
-                });
-            }
+            attribute::IFLA_MASTER => facts.master = number(value),
+            attribute::IFLA_LINKINFO => read_kinds(value, &mut facts),
+            attribute::IFLA_AF_SPEC => facts.rp_filter = rp_filter(value).unwrap_or_default(),
             _ => {}
         }
     }
     Some(facts)
+}
+
+fn read_kinds(link_info: &[u8], facts: &mut LinkFacts) {
+    for (kind, value) in attributes(link_info) {
+        match kind {
+            attribute::IFLA_INFO_KIND => facts.is_veth = text(value) == "veth",
+            attribute::IFLA_INFO_SLAVE_KIND => facts.is_bridge_port = text(value) == "bridge",
+            _ => {}
+        }
+    }
+}
+
+fn rp_filter(per_family: &[u8]) -> Option<u32> {
+    let find = |bytes, wanted| {
+        attributes(bytes)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
+    let of_ipv4 = find(per_family, u16::try_from(libc::AF_INET).ok()?)?;
+    let numbers = find(of_ipv4, attribute::IFLA_INET_CONF)?;
+    let at = 4 * attribute::RP_FILTER;
+    number(numbers.get(at..at + 4)?)
+}
+
+fn reverse_path(rp_filter: u32) -> ReversePath {
+    match rp_filter {
+        0 => ReversePath::Off,
+        1 => ReversePath::Strict,
+        _ => ReversePath::Loose,
+    }
 }
 
 /// The host's addresses, with the index of the interface.

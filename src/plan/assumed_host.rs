@@ -11,14 +11,15 @@ pub fn assumed_host(config: &Config) -> HostState {
             ifindex: 2,
             mac: Some([2, 0, 0, 0, 0, 1]),
             same_namespace: false,
+            is_bridge_port: false,
         };
         let link = Link {
             ifindex,
             mac: [2, 0, 0, 0, 0, 0],
             mtu: 1500,
             up: true,
-            addresses: Default::default(),
             peer: matches!(interface, Interface::Endpoint { .. }).then_some(peer),
+            ..Link::default()
         };
         (name.clone(), link)
     });

@@ -1,6 +1,6 @@
 //! Endpoints: the local interfaces of workloads, and how a packet is delivered to each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -8,8 +8,9 @@ use crate::config::{Config, Interface};
 use crate::model::catalog::{Catalog, EndpointInfo};
 use crate::model::host::{HostState, Link, Mac};
 use crate::model::policy::Direction;
-use crate::model::state::{AddressScope, Delivery, Endpoint, State};
+use crate::model::state::{AddressScope, Delivery, Endpoint, HostAddresses, State};
 
+use super::host_addresses;
 use super::inputs::Inputs;
 use super::policy::Enforcements;
 
@@ -31,6 +32,9 @@ pub struct ReadyLink {
     delivery: Delivery,
     host_mac: Mac,
     workload_mac: Mac,
+    /// Where the host finds its neighbours.
+    link_ifindex: u32,
+    host: HostAddresses,
 }
 
 impl DeclaredEndpoint<'_> {
@@ -45,6 +49,9 @@ impl DeclaredEndpoint<'_> {
 
 /// The endpoints of the file in the order of their interfaces' names.
 pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoint<'a>> {
+    let node = host_addresses::of_node(config, host);
+    let links = host.links.values().map(|link| (link.ifindex, link));
+    let links: BTreeMap<u32, &Link> = links.collect();
     let mut endpoints = Vec::new();
     for (name, interface) in &config.interfaces {
         let Interface::Endpoint {
@@ -62,7 +69,10 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
             identity_name: identity,
             identity: info.id,
             addresses: addresses.iter().map(IpNet::trunc).collect(),
-            link: host.links.get(name).and_then(ready_link),
+            link: host.links.get(name).and_then(|link| {
+                let bridge = link.bridge.and_then(|index| links.get(&index).copied());
+                ready_link(link, bridge, node)
+            }),
         });
     }
     endpoints
@@ -70,9 +80,10 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
 
 /// `None`: no packet can be delivered to it yet, since the MAC of the veth's peer is unknown. The endpoint is then pending,
 /// as if its interface were missing.
-fn ready_link(link: &Link) -> Option<ReadyLink> {
+fn ready_link(link: &Link, bridge: Option<&Link>, node: HostAddresses) -> Option<ReadyLink> {
     let (delivery, mac) = match &link.peer {
         None => (Delivery::Neighbour, Mac::default()),
+        Some(peer) if peer.is_bridge_port => (Delivery::Neighbour, Mac::default()),
         Some(peer) if peer.same_namespace => (Delivery::Direct, peer.mac?),
         Some(peer) => (Delivery::Peer, peer.mac?),
     };
@@ -81,6 +92,8 @@ fn ready_link(link: &Link) -> Option<ReadyLink> {
         delivery,
         host_mac: link.mac,
         workload_mac: mac,
+        link_ifindex: bridge.unwrap_or(link).ifindex,
+        host: host_addresses::on_link(&bridge.unwrap_or(link).addresses, node),
     })
 }
 
@@ -139,6 +152,8 @@ pub fn compile(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>], state: &m
             ingress: enforcements.of(declared.identity_name, Direction::Ingress),
             egress: enforcements.of(declared.identity_name, Direction::Egress),
             counters_index: row,
+            link_ifindex: link.link_ifindex,
+            host: link.host,
         };
         state.endpoints.insert(link.ifindex, endpoint);
     }
@@ -161,6 +176,7 @@ mod tests {
                 ifindex: 2,
                 mac,
                 same_namespace,
+                is_bridge_port: false,
             })
         };
         let rows = [
@@ -198,10 +214,9 @@ mod tests {
             let link = Link {
                 ifindex: 7,
                 mac: HOST_MAC,
-                mtu: 1500,
                 up,
-                addresses: Default::default(),
                 peer,
+                ..Link::default()
             };
             test.host.links.insert("lxc-web".to_owned(), link);
             let state = test.compile();

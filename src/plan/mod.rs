@@ -7,6 +7,7 @@ mod assumed_host;
 pub mod change;
 mod endpoints;
 pub mod forwarding;
+mod host_addresses;
 mod ids;
 mod inputs;
 pub mod ipcache;

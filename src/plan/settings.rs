@@ -1,6 +1,5 @@
 //! Settings: switches and durations in the form that programs read.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::config::{Config, Interface};
@@ -8,9 +7,10 @@ use crate::model::conntrack::TableRooms;
 use crate::model::host::HostState;
 use crate::model::state::Settings;
 
+use super::host_addresses;
+
 pub fn compile(config: &Config, host: &HostState) -> Settings {
     let conntrack = &config.conntrack;
-    let (node_ipv4, node_ipv6) = node_addresses(config, host);
     Settings {
         tcp_ns: nanoseconds(conntrack.tcp),
         tcp_syn_ns: nanoseconds(conntrack.tcp_syn),
@@ -26,8 +26,7 @@ pub fn compile(config: &Config, host: &HostState) -> Settings {
         rate: config.events.rate,
         audit: config.policy.audit,
         allow_host: config.policy.allow_host,
-        node_ipv4,
-        node_ipv6,
+        node: host_addresses::of_node(config, host),
     }
 }
 
@@ -42,29 +41,6 @@ fn endpoint_share(config: &Config) -> TableRooms {
     TableRooms::of(config.conntrack.size).halved()
 }
 
-/// The source address of each family for what the node itself sends: the first of the file, else of the uplinks, else of the
-/// host, of those that are routable beyond a link.
-fn node_addresses(config: &Config, host: &HostState) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let named = config.node.addresses.iter().flatten();
-    let uplinks = config
-        .interfaces
-        .iter()
-        .filter(|(_, role)| matches!(role, Interface::Uplink { .. }))
-        .filter_map(|(name, _)| host.links.get(name))
-        .flat_map(|link| &link.addresses);
-    let candidates = named.chain(uplinks).chain(&host.addresses);
-    let candidates: Vec<IpAddr> = candidates.copied().collect();
-    let ipv4 = candidates.iter().find_map(|address| match address {
-        IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => Some(*v4),
-        _ => None,
-    });
-    let ipv6 = candidates.iter().find_map(|address| match address {
-        IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local() => Some(*v6),
-        _ => None,
-    });
-    (ipv4, ipv6)
-}
-
 /// Saturates at 584 years, the range of the kernel's clock: no connection outlives it.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -73,33 +49,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::XdpMode;
-    use crate::plan::testing::{TestConfig, ip};
-
-    #[test]
-    fn the_node_sends_from_the_address_that_the_network_knows() {
-        let mut test = TestConfig::new().uplink("ens5", XdpMode::Auto);
-        test.host.addresses = ["10.0.0.1", "127.0.0.1", "192.0.2.1", "::1", "2001:db8::1"]
-            .map(ip)
-            .into();
-        let ens5 = test.host.links.get_mut("ens5").unwrap();
-        ens5.addresses = [ip("192.0.2.1"), ip("fe80::5")].into();
-        let found = |test: &TestConfig| {
-            let settings = compile(&test.config, &test.host);
-            (settings.node_ipv4.map(IpAddr::from), settings.node_ipv6)
-        };
-        let ipv6 = "2001:db8::1".parse().ok();
-        assert_eq!(found(&test), (Some(ip("192.0.2.1")), ipv6), "the uplink's");
-        test.config.node.addresses = Some(vec![ip("198.51.100.1")]);
-        assert_eq!(found(&test), (Some(ip("198.51.100.1")), ipv6), "the file's");
-        test.config.node.addresses = None;
-        test.config.interfaces.clear();
-        assert_eq!(
-            found(&test),
-            (Some(ip("10.0.0.1")), ipv6),
-            "the host's first"
-        );
-    }
+    use crate::plan::testing::TestConfig;
 
     #[test]
     fn without_a_bound_nobody_takes_more_than_half() {

@@ -4,9 +4,11 @@ use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
+use crate::model::host::Link;
 use crate::model::state::{State, Uplink};
 
 use super::forwarding::decide;
+use super::host_addresses;
 use super::inputs::Inputs;
 
 /// Names the uplinks and the other nodes in the catalog.
@@ -23,8 +25,19 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
             forwarding: way,
             forwarding_reason: reason,
         };
-        if let Some(ifindex) = info.ifindex {
-            state.uplinks.insert(ifindex, Uplink { forwarding: way });
+        if let Some(Link {
+            ifindex,
+            reverse_path,
+            addresses,
+            ..
+        }) = link
+        {
+            let uplink = Uplink {
+                forwarding: way,
+                reverse_path: *reverse_path,
+                host: host_addresses::on_link(addresses, state.settings.node),
+            };
+            state.uplinks.insert(*ifindex, uplink);
         }
         state.catalog_mut().uplinks.insert(name.clone(), info);
     }

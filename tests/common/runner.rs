@@ -336,10 +336,22 @@ fn lay_interfaces(namespace: &Namespace, workloads: &Namespace, config_toml: &st
             namespace.ip(&format!("route add {address} dev {name}"));
         }
         if settings.get("role").and_then(toml::Value::as_str) == Some("uplink") {
-            for family in ["-4", "-6"] {
-                namespace.ip(&format!("{family} route add default dev {name}"));
-            }
+            lead_everywhere(namespace, name, number);
         }
+    }
+}
+
+/// By a router whose MAC is known: nothing waits for it. The first uplink's route is the one that counts.
+fn lead_everywhere(namespace: &Namespace, uplink: &str, number: usize) {
+    for (family, router) in [("-4", "198.18.0.1"), ("-6", "fe80::9")] {
+        let mac = text_of(workload_mac(uplink));
+        namespace.ip(&format!(
+            "{family} route add default via {router} dev {uplink} onlink metric {}",
+            100 + number
+        ));
+        namespace.ip(&format!(
+            "neigh add {router} lladdr {mac} dev {uplink} nud permanent"
+        ));
     }
 }
 

@@ -195,7 +195,7 @@ pub fn changed(config: &str, from: &str, to: &str) -> String {
 /// What dpd answers to a question for a port where nothing is: in the name of the address that was asked.
 pub fn port_unreachable(family: &Family, asked: &Packet) -> Packet {
     let (src, dst) = ends(asked);
-    error(packet::unreachable(
+    quote(packet::unreachable(
         dst,
         src,
         family.port_unreachable,
@@ -206,12 +206,12 @@ pub fn port_unreachable(family: &Family, asked: &Packet) -> Packet {
 /// What the node says of a packet that dies here.
 pub fn time_exceeded_here(family: &Family, dying: &Packet) -> Packet {
     let (src, _) = ends(dying);
-    error(packet::time_exceeded(family.host, src, dying))
+    quote(packet::time_exceeded(family.host, src, dying))
 }
 
 /// With as much of the packet as fits into 576 bytes, or into IPv6's smallest MTU (RFC 1812 4.3.2.3, RFC 4443 2.4), and
 /// marked as control traffic where IPv4 asks for it (RFC 1812 4.3.2.5).
-fn error(error: Packet) -> Packet {
+pub fn quote(error: Packet) -> Packet {
     if error.ip().is_some_and(packet::Ip::is_v4) {
         error.quote_at_most(576 - 28).tos(0xc0)
     } else {

@@ -11,6 +11,7 @@ use crate::walk::{Expect::*, Walk};
 
 pub const UPLINK: &str = "ens5";
 const INVALID_SOURCE: u8 = 132;
+const MARTIAN: u8 = 228;
 
 /// The lab with an uplink, another host with its workloads, and a web service whose backend is over there.
 pub fn config() -> String {
@@ -206,25 +207,23 @@ fn other_ethertypes_pass() {
 fn nobody_out_there_is_one_of_us() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
-        let mut rows = vec![
-            ("a workload", family.client),
-            ("the receiver itself", family.web),
-            ("the host", family.host),
-        ];
-        if family.is_v4() {
-            rows.push(("a loopback address", ip("127.0.0.2")));
-            rows.push(("nobody", ip("0.0.0.0")));
-            rows.push(("a group", ip("224.0.0.1")));
-            rows.push(("all", ip("255.255.255.255")));
-        } else {
-            rows.push(("the loopback address", ip("::1")));
-            rows.push(("nobody", ip("::")));
-            rows.push(("a group", ip("ff02::1")));
-            rows.push(("a neighbour on its link", ip("fe80::9")));
-        }
-        for (says, source) in rows {
+        let ours = [family.client, family.web, family.host];
+        // What the kernel calls a martian.
+        let of_nobody: &[&str] = match family.is_v4() {
+            true => &[
+                "127.0.0.2",
+                "0.0.0.0",
+                "0.1.2.3",
+                "224.0.0.1",
+                "255.255.255.255",
+            ],
+            false => &["::1", "::", "ff02::1", "fe80::9"],
+        };
+        let ours = ours.map(|source| (source, INVALID_SOURCE));
+        let of_nobody = of_nobody.iter().map(|source| (ip(source), MARTIAN));
+        for (source, reason) in ours.into_iter().chain(of_nobody) {
             let packet = packet::udp(at(source, 5), at(family.web, 6));
-            walk.net(says, UPLINK, &packet, Dropped(INVALID_SOURCE));
+            walk.net(&source.to_string(), UPLINK, &packet, Dropped(reason));
         }
         walk.end();
     }

@@ -4,6 +4,8 @@
 #[path = "../common/image.rs"]
 #[allow(dead_code, reason = "shared with other test programs")]
 mod image;
+#[path = "../common/netns.rs"]
+mod netns;
 
 mod atomic;
 mod bad_input;

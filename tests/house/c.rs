@@ -19,7 +19,7 @@ const MECHANISM: [&str; 13] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 19] = [
+const FEATURE: [&str; 21] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -30,8 +30,10 @@ const FEATURE: [&str; 19] = [
     "link.h",
     "conntrack.h",
     "route.h",
+    "reverse_path.h",
     "nat.h",
     "delivery.h",
+    "asked.h",
     "takeover.h",
     "policy_verdict.h",
     "ct_create.h",
@@ -204,9 +206,11 @@ fn the_daemons_tables_are_not_for_programs_to_write() {
 
 #[test]
 fn the_clock_is_read_at_the_hook() {
-    const MAY: [&str; 3] = [
+    const MAY: [&str; 5] = [
         "bpf/lib/mechanism/packet.h",
         "bpf/lib/feature/fastpath.h",
+        "bpf/to_container.bpf.c",
+        "bpf/to_netdev.bpf.c",
         "bpf/xdp_entry.bpf.c",
     ];
     let readers = below("bpf/", "")

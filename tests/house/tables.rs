@@ -104,6 +104,8 @@ fn state(rows: u32) -> State {
                         ingress,
                         egress,
                         counters_index: n,
+                        link_ifindex: n,
+                        host: Default::default(),
                     },
                 )
             })
@@ -114,7 +116,12 @@ fn state(rows: u32) -> State {
                     0 => Forwarding::Direct,
                     _ => Forwarding::Stack,
                 };
-                (n, Uplink { forwarding })
+                let uplink = Uplink {
+                    forwarding,
+                    reverse_path: Default::default(),
+                    host: Default::default(),
+                };
+                (n, uplink)
             })
             .collect(),
         ipcache: defaults()

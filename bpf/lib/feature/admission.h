@@ -66,6 +66,19 @@ static __always_inline int workload_needs_ipv4(const struct packet *packet)
 	return address_is_unspecified(source) || packet_is_own(packet, source);
 }
 
+/*
+ * Whether neighbour discovery may pass to this destination: a neighbour on the workload's bridge that dpd does not know. It does
+ * not get any further: its receivers refuse what a router has forwarded (RFC 4861, 7.1.1, 7.1.2).
+ */
+static __always_inline int packet_is_for_bridge(const struct packet *packet)
+{
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
+
+	return endpoint && endpoint->link_ifindex != packet->ifindex &&
+	       packet->headers.tuple.protocol == IPPROTO_ICMPV6 &&
+	       packet->headers.icmp_type == ND_NEIGHBOUR_ADVERTISEMENT;
+}
+
 /* A neighbour advertisement may name an address of the workload's own, or one that means nothing beyond the link. */
 static __always_inline int advertises_own(struct __sk_buff *skb, const struct packet *packet)
 {
@@ -139,7 +152,8 @@ static __noinline __must_check int admit_needed(struct __sk_buff *skb, const str
 	else if (packet->headers.family == 4)
 		is_needed = workload_needs_ipv4(packet) && packet_stays_on_link(packet);
 	else
-		is_needed = workload_needs_ipv6(skb, packet) && packet_stays_on_link(packet);
+		is_needed = workload_needs_ipv6(skb, packet) &&
+			    (packet_stays_on_link(packet) || packet_is_for_bridge(packet));
 	if (!is_needed)
 		return 0;
 

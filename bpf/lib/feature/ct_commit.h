@@ -39,6 +39,7 @@ static __always_inline void ct_set_egress(struct ct_entry *entry, const struct p
 	entry->target_ifindex = to->address.ifindex;
 	entry->target_counters = to->endpoint.counters_index;
 	entry->delivery = to->endpoint.delivery;
+	entry->link_ifindex = to->endpoint.link_ifindex;
 	__builtin_memcpy(entry->dst_mac, to->endpoint.dst_mac, sizeof(entry->dst_mac));
 	__builtin_memcpy(entry->src_mac, to->endpoint.src_mac, sizeof(entry->src_mac));
 }

@@ -34,36 +34,74 @@ __weak __noinline int delivery_is_direct(__u32 ifindex)
 		packet->ct.entry.delivery = DELIVERY_PASS;
 		return 0;
 	}
-	packet->ct.entry.uplink_ifindex = ifindex;
+	packet->ct.entry.link_ifindex = ifindex;
 	return 1;
 }
 
-/* How this packet leaves: as its entry says, except for what the kernel's routes decide packet by packet. */
-static __noinline __must_check int delivery_select(struct __sk_buff *skb, struct packet *packet,
-						   struct route *route, int *delivery)
+/* The host's routes lead elsewhere or nowhere: the receiver is on the link itself. */
+static __always_inline void route_set_on_link(struct route *route, const struct ct_entry *entry)
 {
-	const struct ct_entry *entry = &packet->ct.entry;
+	const struct address *to = &entry->translated.destination;
+
+	__builtin_memset(route, 0, sizeof(*route));
+	route->ifindex = entry->link_ifindex;
+	if (address_is_mapped(to)) {
+		route->next.nh_family = AF_INET;
+		route->next.ipv4_nh = address_to_ipv4(to);
+	} else {
+		route->next.nh_family = AF_INET6;
+		__builtin_memcpy(route->next.ipv6_nh, to, sizeof(route->next.ipv6_nh));
+	}
+}
+
+/* What the kernel's routes forbid, with the error that the kernel would send. */
+static __always_inline __must_check int delivery_refuse(struct packet *packet, int found)
+{
+	if (found == ROUTE_UNREACHABLE)
+		packet->response.kind = RESPONSE_NO_ROUTE;
+	else if (found == ROUTE_PROHIBITED)
+		packet->response.kind = RESPONSE_PROHIBITED;
+	return -REASON_NO_ROUTE;
+}
+
+/*
+ * How this packet leaves: as its entry says, except for what the kernel's routes and neighbours decide packet by packet. Not
+ * const: a receiver among several gets the MAC of its next hop here. Global: it is verified once.
+ */
+__weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct route *route, int *delivery)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet || !route || !delivery)
+		return -REASON_NO_CONFIGURATION; /* never: the verifier can't know */
+
+	struct ct_entry *entry = &packet->ct.entry;
+	int found;
 
 	*delivery = packet->hook.flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
-	if (*delivery != DELIVERY_ROUTE)
+	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet, *delivery);
-	switch (route_find(skb, &entry->translated,
-			   route_length(skb, packet->headers.length, packet->headers.to_payload), route)) {
-	case ROUTE_FORWARD:
-		if (delivery_is_direct(route->ifindex))
-			return delivery_check_hop_limit(packet, *delivery);
-		break;
-	case ROUTE_TOO_BIG:
-		if (packet->headers.may_fragment)
-			break; /* the kernel's stack fragments it */
+	found = route_find(skb, &entry->translated,
+			   route_length(skb, packet->headers.length, packet->headers.to_payload), route);
+	if (found == ROUTE_TOO_BIG && !packet->headers.may_fragment) {
 		packet->response.mtu = route->mtu;
 		packet->response.kind = RESPONSE_TOO_BIG;
 		return -REASON_TOO_BIG;
-	case ROUTE_NONE:
-		return -REASON_NO_ROUTE;
 	}
-	*delivery = DELIVERY_PASS;
-	return 0;
+	if (*delivery == DELIVERY_NEIGHBOUR) {
+		if (found != ROUTE_FORWARD || route->ifindex != entry->link_ifindex)
+			route_set_on_link(route, entry);
+		route->mark = generation_mark();
+		__builtin_memcpy(entry->dst_mac, route->mac, sizeof(entry->dst_mac));
+	} else if (found >= ROUTE_UNREACHABLE) {
+		return delivery_refuse(packet, found);
+	} else if (found != ROUTE_FORWARD || !delivery_is_direct(route->ifindex)) {
+		*delivery = DELIVERY_PASS; /* which fragments what is too long, too */
+		return 0;
+	}
+	if (!route->is_resolved)
+		route->asks_kernel = route_is_kernels(skb, &entry->translated, route);
+	return delivery_check_hop_limit(packet, *delivery);
 }
 
 /* -- Counting and reporting ----------------------------------------------------------------------------------------- */
@@ -161,36 +199,42 @@ __weak __noinline int packet_report_delivery(int delivery, __u32 route_ifindex)
 
 /* -- Sending -------------------------------------------------------------------------------------------------------- */
 
-/* Last act of a hook: the packet goes where the entry says; `route` is for DELIVERY_ROUTE. */
+/* Whether the kernel has to ask for the MAC of the packet's next hop first. */
+static __always_inline int delivery_waits(const struct route *route, int delivery)
+{
+	return (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) && !route->is_resolved;
+}
+
+/* The kernel asks, and keeps the packet meanwhile. */
+static __always_inline int delivery_ask(struct __sk_buff *skb, const struct route *route)
+{
+	if (route->mark)
+		skb->mark = route->mark;
+	if (route->asks_kernel)
+		bpf_redirect_neigh(route->ifindex, 0, 0, 0);
+	else
+		bpf_redirect_neigh(route->ifindex, (void *)&route->next, sizeof(route->next), 0);
+	return ACTION_REDIRECT;
+}
+
+/* Last act of a hook: the packet goes where the entry says; `route` is that of delivery_select(). */
 static __always_inline int delivery_execute(struct __sk_buff *skb, const struct ct_entry *entry,
 					    struct route *route, int delivery)
 {
 	/* A packet that was not sent to the host's MAC is marked PACKET_OTHERHOST, and would be dropped by its receiver. */
 	if (unlikely(skb->pkt_type) && delivery != DELIVERY_PASS)
 		bpf_skb_change_type(skb, PACKET_HOST);
+	if (delivery_waits(route, delivery))
+		return delivery_ask(skb, route);
 	switch (delivery) {
 	case DELIVERY_PEER:
 		bpf_redirect_peer(entry->target_ifindex, 0);
 		return ACTION_REDIRECT;
+	case DELIVERY_NEIGHBOUR: /* nat_network() has written the MAC */
 	case DELIVERY_DIRECT:
 		skb->mark = generation_mark();
 		bpf_redirect(entry->target_ifindex, 0);
 		return ACTION_REDIRECT;
-	case DELIVERY_NEIGHBOUR: {
-		const struct address *to = &entry->translated.destination;
-		struct bpf_redir_neigh next = {};
-
-		if (address_is_mapped(to)) {
-			next.nh_family = AF_INET;
-			next.ipv4_nh = address_to_ipv4(to);
-		} else {
-			next.nh_family = AF_INET6;
-			__builtin_memcpy(next.ipv6_nh, to, sizeof(next.ipv6_nh));
-		}
-		skb->mark = generation_mark();
-		bpf_redirect_neigh(entry->target_ifindex, &next, sizeof(next), 0);
-		return ACTION_REDIRECT;
-	}
 	case DELIVERY_ROUTE: /* unmarked: a route that leads to a workload does not bypass its policy */
 		bpf_redirect_neigh(route->ifindex, &route->next, sizeof(route->next), 0);
 		return ACTION_REDIRECT;

@@ -55,14 +55,23 @@ static __always_inline int packet_is_hosts_own(const struct packet *packet)
 /* Whether packets from this address may cross a router: a single sender's, beyond its host and its link. */
 static __always_inline int address_may_be_forwarded(const struct address *source)
 {
-	return !address_is_unspecified(source) && !address_is_multicast(source) &&
+	return !address_is_of_no_host(source) && !address_is_multicast(source) &&
 	       !address_is_loopback(source) && !address_is_link_local(source);
+}
+
+/* Whether the host has forwarded the packet from a workload's own interface, or from the bridge that this is a port of. */
+static __always_inline int is_forwarded_from(const struct packet *packet, __u32 ifindex)
+{
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, ifindex);
+
+	return packet->forwarded_from && (packet->forwarded_from == ifindex ||
+					  (endpoint && packet->forwarded_from == endpoint->link_ifindex));
 }
 
 /*
  * Spoofing. A workload sends from its own addresses only. Nothing from the network has a workload's source, and of what the
- * host's stack sends only what it has forwarded from that workload's own interface: to a port that the host publishes. From the
- * network nothing has the host's source either.
+ * host's stack sends only what it has forwarded from that workload: to a port that the host publishes. From the network nothing
+ * has the host's source either, nor one that the kernel would call a martian.
  */
 static __noinline __must_check int endpoint_check_source(const struct packet *packet)
 {
@@ -76,14 +85,15 @@ static __noinline __must_check int endpoint_check_source(const struct packet *pa
 
 		return is_own ? 0 : -REASON_INVALID_SOURCE;
 	}
-	if (owner->scope == SCOPE_ENDPOINT && packet->forwarded_from == owner->ifindex)
+	if (owner->scope == SCOPE_ENDPOINT && is_forwarded_from(packet, owner->ifindex))
 		return 0;
 	if (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING)
 		return -REASON_INVALID_SOURCE;
-	if (packet->hook.sender == PARTY_UPLINK &&
-	    (owner->scope == SCOPE_HOST || !address_may_be_forwarded(source)))
-		return -REASON_INVALID_SOURCE;
-	return 0;
+	if (packet->hook.sender != PARTY_UPLINK)
+		return 0;
+	if (!address_may_be_forwarded(source))
+		return -REASON_MARTIAN;
+	return owner->scope == SCOPE_HOST ? -REASON_INVALID_SOURCE : 0;
 }
 
 /* Who has an address, with the endpoint if it is a local workload; minus a reason if it can't be reached now. */

@@ -140,11 +140,14 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	int delivery = HOOKS[hook].flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
 	int result = 0;
 
-	if (delivery == DELIVERY_ROUTE &&
-	    (route_find(skb, &entry->translated, route_length(skb, headers->length, headers->to_payload),
-			&route) ||
-	     route.ifindex != entry->uplink_ifindex))
-		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
+	if (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) {
+		if (route_find(skb, &entry->translated,
+			       route_length(skb, headers->length, headers->to_payload), &route) ||
+		    !route.is_resolved || route.ifindex != entry->link_ifindex)
+			return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
+		if (delivery == DELIVERY_NEIGHBOUR)
+			__builtin_memcpy(entry->dst_mac, route.mac, sizeof(entry->dst_mac));
+	}
 	if (unlikely(headers->tcp.flags & TCP_NOTED || ct_is_transient(entry) ||
 		     bpf_jiffies64() >= entry->next_update_jiffies) &&
 	    !fastpath_update(headers, entry, &row, skb->ifindex, route.ifindex))

@@ -13,6 +13,7 @@ struct inner_packet {
 	__u32 network;
 	__u32 transport;
 	__u32 tcp_seq; /* host byte order */
+	__u32 length; /* from the network header on, by that header */
 };
 
 static __always_inline int inner_read_ipv4(struct __sk_buff *skb, struct inner_packet *inner)
@@ -24,6 +25,7 @@ static __always_inline int inner_read_ipv4(struct __sk_buff *skb, struct inner_p
 	inner->tuple.source = address_from_ipv4(ip.saddr);
 	inner->tuple.destination = address_from_ipv4(ip.daddr);
 	inner->tuple.protocol = ip.protocol;
+	inner->length = bpf_ntohs(ip.tot_len);
 	inner->transport = inner->network + ip.ihl * 4;
 	return !(ip.frag_off & bpf_htons(IP4_OFFSET)); /* a later fragment has no ports */
 }
@@ -41,6 +43,7 @@ static __always_inline int inner_read_ipv6(struct __sk_buff *skb, struct inner_p
 		return 0;
 	inner->tuple.source = address_from_ipv6(&ip.saddr);
 	inner->tuple.destination = address_from_ipv6(&ip.daddr);
+	inner->length = sizeof(ip) + bpf_ntohs(ip.payload_len);
 	inner->tuple.protocol = walk.protocol;
 	inner->transport = walk.offset;
 	return 1;

@@ -13,13 +13,19 @@ enum route_result {
 	ROUTE_FORWARD = 0, /* to route.ifindex and its next hop */
 	ROUTE_STACK = 1, /* for the host itself, or the kernel must do what we can't */
 	ROUTE_TOO_BIG = 2, /* for route.mtu */
-	ROUTE_NONE = 3,
+	ROUTE_UNREACHABLE = 3, /* an `unreachable` route */
+	ROUTE_PROHIBITED = 4, /* `prohibit` */
+	ROUTE_BLACKHOLE = 5,
 };
 
 struct route {
 	struct bpf_redir_neigh next;
 	__u32 ifindex;
 	__u32 mtu;
+	__u32 mark; /* of a packet that waits for the MAC */
+	__u8 mac[ETH_ALEN]; /* of the next hop, if is_resolved */
+	__u8 is_resolved; /* the neighbour table knows the next hop's MAC */
+	__u8 asks_kernel; /* if it does not: bpf_redirect_neigh() finds the same next hop by itself */
 };
 
 enum {
@@ -39,23 +45,19 @@ static __always_inline __u32 route_length(const struct __sk_buff *skb, __u32 len
 	return segment ? to_payload + segment : length;
 }
 
-/* Looks up the route from this interface; `length` as route_length() says. */
-static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple *tuple, __u32 length,
-				 struct route *route)
+/* The question for a packet of this tuple, from or, with BPF_FIB_LOOKUP_OUTPUT, by an interface. */
+static __always_inline struct bpf_fib_lookup route_question(const struct flow_tuple *tuple, __u32 ifindex,
+							    __u32 length)
 {
 	struct bpf_fib_lookup fib = {
-		.ifindex = skb->ifindex,
+		.ifindex = ifindex,
 		.l4_protocol = tuple->protocol,
 		.sport = tuple->source_port,
 		.dport = tuple->destination_port,
 		.tot_len = length,
 	};
-	int ipv4 = address_is_mapped(&tuple->destination);
-	long result;
 
-	if (address_is_link_local(&tuple->destination))
-		return ROUTE_STACK; /* of this link; the routes would name any */
-	if (ipv4) {
+	if (address_is_mapped(&tuple->destination)) {
 		fib.family = AF_INET;
 		fib.ipv4_src = address_to_ipv4(&tuple->source);
 		fib.ipv4_dst = address_to_ipv4(&tuple->destination);
@@ -64,28 +66,74 @@ static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple 
 		__builtin_memcpy(fib.ipv6_src, &tuple->source, 16);
 		__builtin_memcpy(fib.ipv6_dst, &tuple->destination, 16);
 	}
+	return fib;
+}
+
+/* An IPv4 packet's next hop may be an IPv6 address (RFC 9229): then the lookup has changed the family. */
+static __always_inline struct bpf_redir_neigh route_next_hop(const struct bpf_fib_lookup *fib)
+{
+	struct bpf_redir_neigh next = { .nh_family = fib->family };
+
+	if (fib->family == AF_INET)
+		next.ipv4_nh = fib->ipv4_dst;
+	else
+		__builtin_memcpy(next.ipv6_nh, fib->ipv6_dst, 16);
+	return next;
+}
+
+static __always_inline int next_hop_equals(const struct bpf_redir_neigh *a, const struct bpf_redir_neigh *b)
+{
+	return a->nh_family == b->nh_family && a->ipv6_nh[0] == b->ipv6_nh[0] &&
+	       a->ipv6_nh[1] == b->ipv6_nh[1] && a->ipv6_nh[2] == b->ipv6_nh[2] &&
+	       a->ipv6_nh[3] == b->ipv6_nh[3];
+}
+
+/*
+ * Whether the kernel comes to the same next hop when it is told the interface alone: then it has the route with the packet, and
+ * tells the sender if nobody answers. Rules that look at where a packet came from may lead elsewhere.
+ */
+static __noinline int route_is_kernels(struct __sk_buff *skb, const struct flow_tuple *tuple,
+				       const struct route *route)
+{
+	struct bpf_fib_lookup fib = route_question(tuple, route->ifindex, 0);
+	long result = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT);
+	struct bpf_redir_neigh next = route_next_hop(&fib);
+
+	return (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	       fib.ifindex == route->ifindex && next_hop_equals(&next, &route->next);
+}
+
+/* Looks up the route from this interface; `length` as route_length() says. */
+static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple *tuple, __u32 length,
+				 struct route *route)
+{
+	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, length);
+	long result;
+
+	if (address_is_link_local(&tuple->destination))
+		return ROUTE_STACK; /* of this link; the routes would name any */
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	switch (result) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
+		__builtin_memcpy(route->mac, fib.dmac, ETH_ALEN);
+		route->is_resolved = 1;
+		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* bpf_redirect_neigh resolves it */
 		break;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		route->mtu = fib.mtu_result;
 		return ROUTE_TOO_BIG;
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
+		return ROUTE_BLACKHOLE;
 	case BPF_FIB_LKUP_RET_UNREACHABLE:
+		return ROUTE_UNREACHABLE;
 	case BPF_FIB_LKUP_RET_PROHIBIT:
-		return ROUTE_NONE;
+		return ROUTE_PROHIBITED;
 	default:
 		return ROUTE_STACK; /* the host's own address, no forwarding, a tunnel */
 	}
 	route->ifindex = fib.ifindex;
-	/* An IPv4 packet's next hop may be an IPv6 address (RFC 9229): then the lookup has changed the family. */
-	route->next.nh_family = fib.family;
-	if (fib.family == AF_INET)
-		route->next.ipv4_nh = fib.ipv4_dst;
-	else
-		__builtin_memcpy(route->next.ipv6_nh, fib.ipv6_dst, 16);
+	route->next = route_next_hop(&fib);
 	return ROUTE_FORWARD;
 }
 

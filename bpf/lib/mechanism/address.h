@@ -42,6 +42,14 @@ static __always_inline int address_is_unspecified(const struct address *address)
 	return !address->word[0] && (!address->word[1] || address->word[1] == ADDRESS_MAPPED);
 }
 
+/* 0.0.0.0/8 (RFC 6890), :: */
+static __always_inline int address_is_of_no_host(const struct address *address)
+{
+	if (address_is_mapped(address))
+		return !(bpf_ntohl(address_to_ipv4(address)) >> 24);
+	return address_is_unspecified(address);
+}
+
 /* 224.0.0.0/4, 255.255.255.255, ff00::/8 */
 static __always_inline int address_is_multicast(const struct address *address)
 {

@@ -37,6 +37,18 @@ static __always_inline __u32 generation_mark(void)
 	return mark ? *mark : 0;
 }
 
+/* A packet with this mark was judged by a hook of ours, if it has arrived at an interface of this host. */
+static __always_inline int mark_is_ours(__u32 mark)
+{
+	return mark && mark >> MARK_ROW_BITS << MARK_ROW_BITS == generation_mark();
+}
+
+/* The row of dpd_asked of a packet with our mark; 0: it has not waited. */
+static __always_inline __u32 mark_row(__u32 mark)
+{
+	return mark & (ASKED_SIZE - 1);
+}
+
 /* The slot of an epoch's tables in every outer map. */
 static __always_inline __u32 generation_slot(__u64 epoch)
 {

@@ -32,6 +32,8 @@ enum response_kind {
 	RESPONSE_RESET = 3,
 	RESPONSE_ECHO = 4,
 	RESPONSE_TOO_BIG = 5,
+	RESPONSE_NO_ROUTE = 6,
+	RESPONSE_PROHIBITED = 7,
 };
 
 /* What conntrack needs of a TCP header; numbers in host byte order. */

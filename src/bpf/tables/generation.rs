@@ -15,6 +15,7 @@ use super::contents;
 use super::live_epoch::{self, LiveEpoch};
 use super::staged::Staged;
 use super::table::TABLES;
+use crate::bpf::abi;
 use crate::bpf::sys::call::call;
 use crate::bpf::sys::map;
 use crate::bpf::sys::op::Op;
@@ -44,12 +45,15 @@ pub struct Generations {
     readers_drained: AtomicBool,
 }
 
-/// Never 0, which is no mark.
+const MARK_ROW_BITS: u32 = abi::mark::MARK_ROW_BITS.0;
+const MARK_MASK: u32 = u32::MAX << MARK_ROW_BITS;
+
+/// Never 0, which is no mark; the lowest bits are for the row of a packet that waits.
 fn random_mark() -> Result<u32> {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("get a random number")?;
-    Ok(u32::from_ne_bytes(bytes).max(1))
+    Ok((u32::from_ne_bytes(bytes) & MARK_MASK).max(1 << MARK_ROW_BITS))
 }
 
 impl Generations {
@@ -63,7 +67,7 @@ impl Generations {
     pub fn open_after(pins: &Pins, epoch_before: u64, mark_before: u32) -> Result<Generations> {
         let live = LiveEpoch::map(map::open(&pins.map(live_epoch::MAP))?)?;
         if live.mark() == 0 {
-            live.store_mark(match mark_before {
+            live.store_mark(match mark_before & MARK_MASK {
                 0 => random_mark()?,
                 mark => mark,
             });

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, interface_name};
-use super::sysctl::is_strict;
 use super::uplink::Uplink;
 use crate::config::{Config, RemoteNode};
 use crate::model::host::HostState;
 use crate::net::netlink::Netlink;
 use crate::net::route::{Route, look_up};
+use crate::net::sysctl::is_strict;
 
 /// Addresses of a prefix that are tried for one that is not local.
 const SAMPLES_MAX: usize = 1024;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::sysctl::{read, set};
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link};
+use crate::net::sysctl::{read, set};
 
 /// An uplink of the file whose interface exists.
 pub struct Uplink<'a> {

@@ -274,7 +274,9 @@ mod tests {
             (
                 "an uplink more",
                 |test| test.uplink("ens6", XdpMode::Off),
-                &["+ uplink ens6 xdp off, forwarding direct, ifindex 12"],
+                &[
+                    "+ uplink ens6 xdp off, forwarding direct, ifindex 12, reverse path off, errors from 192.0.2.1 2001:db8::1",
+                ],
             ),
             (
                 "an endpoint's interface that is an uplink now",
@@ -289,7 +291,7 @@ mod tests {
                 },
                 &[
                     "- endpoint lxc-client",
-                    "+ uplink lxc-client xdp auto, forwarding direct, ifindex 10",
+                    "+ uplink lxc-client xdp auto, forwarding direct, ifindex 10, reverse path off, errors from 192.0.2.1 2001:db8::1",
                 ],
             ),
             (

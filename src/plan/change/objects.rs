@@ -12,7 +12,9 @@ use crate::model::conntrack::TableRooms;
 use crate::model::host::Mac;
 use crate::model::policy::reserved;
 use crate::model::prefix;
-use crate::model::state::{Aggregation, Backend, Delivery, Endpoint, Enforcement, Settings, State};
+use crate::model::state::{
+    Aggregation, Backend, Delivery, Endpoint, Enforcement, HostAddresses, Settings, State,
+};
 
 /// The objects of a state.
 pub type Objects = BTreeMap<Object, Properties>;
@@ -26,7 +28,7 @@ pub fn objects(state: &State, other: &State) -> Objects {
     let mut objects = Objects::new();
     name_services(state, other, &mut objects);
     name_endpoints(state, &mut objects);
-    name_uplinks(&state.catalog, &mut objects);
+    name_uplinks(state, &mut objects);
     name_nodes(&state.catalog, &mut objects);
     name_identities(&state.catalog, &other.catalog, &mut objects);
     name_rules(&state.catalog, &other.catalog, &mut objects);
@@ -93,25 +95,39 @@ fn name_endpoints(state: &State, objects: &mut Objects) {
 }
 
 /// Last among an endpoint's properties: a pending one has none of them.
-fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 5] {
+fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 7] {
     [
         ("delivery", delivery(endpoint.delivery).to_owned()),
         ("host MAC", mac(endpoint.src_mac)),
         ("MAC", mac(endpoint.dst_mac)),
+        ("neighbours at ifindex", endpoint.link_ifindex.to_string()),
+        ("errors from", host_addresses(endpoint.host)),
         ("ingress", enforcement(endpoint.ingress).to_owned()),
         ("egress", enforcement(endpoint.egress).to_owned()),
     ]
 }
 
-fn name_uplinks(catalog: &Catalog, objects: &mut Objects) {
-    for (interface, info) in &catalog.uplinks {
-        let properties = vec![
+fn name_uplinks(state: &State, objects: &mut Objects) {
+    for (interface, info) in &state.catalog.uplinks {
+        let mut properties = vec![
             ("xdp", info.xdp.name().to_owned()),
             ("forwarding", forwarding(info)),
             ("ifindex", ifindex(info.ifindex)),
         ];
+        let uplink = info.ifindex.and_then(|index| state.uplinks.get(&index));
+        if let Some(uplink) = uplink {
+            properties.push(("reverse path", uplink.reverse_path.name().to_owned()));
+            properties.push(("errors from", host_addresses(uplink.host)));
+        }
         objects.insert(Object::new("uplink", interface), properties);
     }
+}
+
+fn host_addresses(host: HostAddresses) -> String {
+    let ipv4 = host.ipv4.map(|v4| v4.to_string());
+    let ipv6 = host.ipv6.map(|v6| v6.to_string());
+    let all: Vec<String> = ipv4.into_iter().chain(ipv6).collect();
+    all.join(" ")
 }
 
 /// `stack (nftables inet filter/forward has rules)`

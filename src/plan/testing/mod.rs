@@ -157,12 +157,13 @@ impl TestConfig {
             mac: [2, 0, 0, 0, 0, ifindex as u8],
             mtu: 1500,
             up: true,
-            addresses: Default::default(),
             peer: Some(LinkPeer {
                 ifindex: 2,
                 mac: Some([2, 0, 0, 0, 1, ifindex as u8]),
                 same_namespace: false,
+                is_bridge_port: false,
             }),
+            ..Link::default()
         }
     }
 

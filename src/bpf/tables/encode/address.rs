@@ -1,10 +1,15 @@
 //! Addresses, sockets and prefixes.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use crate::bpf::abi;
+use crate::model::state::HostAddresses;
+
+/// Sources of ICMP errors of a node without an address of the family (RFC 7600).
+const UNNUMBERED_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const UNNUMBERED_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// 16 bytes in the order of a packet; IPv4 as `::ffff:a.b.c.d`.
 pub fn address(ip: IpAddr) -> abi::address {
@@ -24,6 +29,26 @@ pub fn ip(address: &abi::address) -> IpAddr {
     bytes[..8].copy_from_slice(&address.word[0].to_ne_bytes());
     bytes[8..].copy_from_slice(&address.word[1].to_ne_bytes());
     Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// The sources of errors of both families.
+pub fn host_addresses(host: &HostAddresses) -> (abi::address, abi::address) {
+    let ipv4 = host.ipv4.unwrap_or(UNNUMBERED_IPV4);
+    let ipv6 = host.ipv6.unwrap_or(UNNUMBERED_IPV6);
+    (address(ipv4.into()), address(ipv6.into()))
+}
+
+pub fn decode_host_addresses(ipv4: &abi::address, ipv6: &abi::address) -> HostAddresses {
+    HostAddresses {
+        ipv4: match ip(ipv4) {
+            IpAddr::V4(v4) if v4 != UNNUMBERED_IPV4 => Some(v4),
+            _ => None,
+        },
+        ipv6: match ip(ipv6) {
+            IpAddr::V6(v6) if v6 != UNNUMBERED_IPV6 => Some(v6),
+            _ => None,
+        },
+    }
 }
 
 pub fn socket(address: &abi::address, port: u16) -> SocketAddr {
@@ -69,6 +94,13 @@ fn ip_of_family(address: &abi::address, family: u8) -> IpAddr {
 mod tests {
     use super::*;
     use crate::bpf::abi::Plain;
+
+    #[test]
+    fn a_node_without_addresses_is_unnumbered() {
+        let (ipv4, ipv6) = host_addresses(&HostAddresses::default());
+        assert_eq!(ip(&ipv4), UNNUMBERED_IPV4);
+        assert_eq!(ip(&ipv6), UNNUMBERED_IPV6);
+    }
 
     #[test]
     fn addresses_have_the_byte_order_of_a_packet() {

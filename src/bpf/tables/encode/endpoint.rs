@@ -1,5 +1,6 @@
 //! Endpoints.
 
+use super::address::{decode_host_addresses, host_addresses};
 use crate::bpf::abi;
 use crate::model::state::{Delivery, Endpoint, Enforcement};
 
@@ -21,6 +22,7 @@ fn decode_enforcement(number: u8) -> Enforcement {
 }
 
 pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
+    let (host_ipv4, host_ipv6) = host_addresses(&endpoint.host);
     abi::endpoint {
         identity: endpoint.identity,
         dst_mac: endpoint.dst_mac,
@@ -34,6 +36,10 @@ pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
         egress: enforcement(endpoint.egress),
         pad: 0,
         counters_index: endpoint.counters_index,
+        link_ifindex: endpoint.link_ifindex,
+        pad2: 0,
+        host_ipv4,
+        host_ipv6,
     }
 }
 
@@ -50,6 +56,8 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
         ingress: decode_enforcement(endpoint.ingress),
         egress: decode_enforcement(endpoint.egress),
         counters_index: endpoint.counters_index,
+        link_ifindex: endpoint.link_ifindex,
+        host: decode_host_addresses(&endpoint.host_ipv4, &endpoint.host_ipv6),
     }
 }
 
@@ -70,6 +78,8 @@ mod tests {
             ingress: n.of(&ENFORCEMENTS),
             egress: n.of(&ENFORCEMENTS),
             counters_index: n.u32(),
+            link_ifindex: n.u32(),
+            host: n.host_addresses(),
         };
         assert_round_trip(make, endpoint, decode_endpoint);
     }

@@ -1,18 +1,12 @@
 //! The settings.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use super::address::{address, ip};
+use super::address::{decode_host_addresses, host_addresses};
 use crate::bpf::abi;
 use crate::model::conntrack::TableRooms;
 use crate::model::state::{Aggregation, Settings};
 
-/// Sources of ICMP errors of a node without an address of the family (RFC 7600).
-const UNNUMBERED_IPV4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 8));
-
-const UNNUMBERED_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
-
 pub fn settings(settings: &Settings) -> abi::settings {
+    let (node_ipv4, node_ipv6) = host_addresses(&settings.node);
     abi::settings {
         lifetime_ns: [
             settings.tcp_ns,
@@ -36,8 +30,8 @@ pub fn settings(settings: &Settings) -> abi::settings {
         allow_host: settings.allow_host.into(),
         jiffy_ns: jiffy_ns(),
         pad: 0,
-        node_ipv4: address(settings.node_ipv4.map_or(UNNUMBERED_IPV4, IpAddr::V4)),
-        node_ipv6: address(settings.node_ipv6.map_or(UNNUMBERED_IPV6, IpAddr::V6)),
+        node_ipv4,
+        node_ipv6,
     }
 }
 
@@ -60,10 +54,6 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         icmp_ns,
     ] = settings.lifetime_ns;
     let [tcp, other, unreplied] = settings.endpoint_share;
-    let named = |address: &abi::address, unnumbered: IpAddr| {
-        let known = ip(address);
-        (known != unnumbered).then_some(known)
-    };
     Settings {
         tcp_ns,
         tcp_syn_ns,
@@ -87,21 +77,12 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         rate: settings.event_rate,
         audit: settings.audit != 0,
         allow_host: settings.allow_host != 0,
-        node_ipv4: match named(&settings.node_ipv4, UNNUMBERED_IPV4) {
-            Some(IpAddr::V4(v4)) => Some(v4),
-            _ => None,
-        },
-        node_ipv6: match named(&settings.node_ipv6, UNNUMBERED_IPV6) {
-            Some(IpAddr::V6(v6)) => Some(v6),
-            _ => None,
-        },
+        node: decode_host_addresses(&settings.node_ipv4, &settings.node_ipv6),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::super::testing::{Rng, assert_round_trip};
     use super::*;
 
@@ -126,8 +107,7 @@ mod tests {
             rate: n.u32(),
             audit: n.of(&[false, true]),
             allow_host: n.of(&[false, true]),
-            node_ipv4: n.of(&[None, Some(Ipv4Addr::new(192, 0, 2, 1))]),
-            node_ipv6: n.of(&[None, Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))]),
+            node: n.host_addresses(),
         };
         assert_round_trip(make, settings, decode_settings);
     }
@@ -155,12 +135,5 @@ mod tests {
         for (place, lifetime) in rows {
             assert_eq!(encoded.lifetime_ns[place.0 as usize], lifetime, "{place:?}");
         }
-    }
-
-    #[test]
-    fn a_node_without_addresses_is_unnumbered() {
-        let encoded = settings(&Settings::default());
-        assert_eq!(ip(&encoded.node_ipv4), UNNUMBERED_IPV4);
-        assert_eq!(ip(&encoded.node_ipv6), UNNUMBERED_IPV6);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::bpf::abi::Plain;
+use crate::model::state::HostAddresses;
 
 /// Random numbers, the same in every run (xorshift, Marsaglia 2003).
 pub struct Rng(pub u64);
@@ -47,6 +48,13 @@ impl Rng {
             "a mapped address is an IPv4 one"
         );
         v6.into()
+    }
+
+    pub fn host_addresses(&mut self) -> HostAddresses {
+        HostAddresses {
+            ipv4: self.of(&[None, Some(Ipv4Addr::new(192, 0, 2, 1))]),
+            ipv6: self.of(&[None, Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))]),
+        }
     }
 
     pub fn socket(&mut self) -> SocketAddr {

@@ -86,8 +86,7 @@ fn state(audit: bool) -> State {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             up: true,
-            addresses: Default::default(),
-            peer: None,
+            ..Link::default()
         };
         (name.to_owned(), link)
     });
