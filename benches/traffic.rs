@@ -1,5 +1,5 @@
-//! The same traffic over plain routing, over nftables and over dpd, in turn, several rounds; and what a packet costs in
-//! dpd's hook program meanwhile.
+//! The same traffic over plain routing, over nftables and over dpd (to another workload, and by an uplink past the host's stack and
+//! through it), in turn, several rounds; and what a packet costs in dpd's hook program meanwhile.
 //!
 //! Absolute figures differ between machines and over time. The ratios of set-ups that are run in turn hold;
 //! a row whose rounds differ by more than a quarter is marked as noisy. Client and server share a core where one waits for

@@ -1,4 +1,4 @@
-//! The same small network three times, with different forwarding on the node:
+//! The same small network several times, with different forwarding on the node:
 //!
 //! ```text
 //!   client 10.200.0.64 ──eth0│lxc-client─┐
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
-//! policy. Everything lives in namespaces without names: nothing is left behind by a killed bench.
+//! policy; and dpd to a server beyond an uplink, past the host's stack and through it. Everything lives in namespaces without names: nothing is left behind by a killed bench.
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
 
@@ -48,21 +48,33 @@ pub enum Setup {
     Nftables,
     /// A service and a policy that allows the client.
     Dpd,
+    /// The same with the server beyond an uplink, past the host's stack.
+    Direct,
+    /// And through the host's stack.
+    Stack,
 }
 
 impl Setup {
-    pub const ALL: [Setup; 3] = [Setup::Plain, Setup::Nftables, Setup::Dpd];
+    pub const ALL: [Setup; 5] = [
+        Setup::Plain,
+        Setup::Nftables,
+        Setup::Dpd,
+        Setup::Direct,
+        Setup::Stack,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Setup::Plain => "plain",
             Setup::Nftables => "nftables",
             Setup::Dpd => "dpd",
+            Setup::Direct => "direct",
+            Setup::Stack => "stack",
         }
     }
 }
 
-/// One of the three networks.
+/// One of the networks.
 pub struct BenchLab {
     pub setup: Setup,
     pub client: Namespace,
@@ -88,9 +100,9 @@ impl BenchLab {
                 nftables(&lab.node);
                 lab
             }
-            Setup::Dpd => BenchLab {
+            Setup::Dpd | Setup::Direct | Setup::Stack => BenchLab {
                 daemon: Some(Daemon::start(&lab.node, |root, socket| {
-                    configuration(root, socket) + more
+                    configuration(setup, root, socket) + more
                 })),
                 ..lab
             },
@@ -127,7 +139,7 @@ impl BenchLab {
     pub fn service(&self, port: u16) -> SocketAddr {
         let address = match self.setup {
             Setup::Plain => SERVER,
-            Setup::Nftables | Setup::Dpd => FRONTEND,
+            _ => FRONTEND,
         };
         at(address, port)
     }
@@ -252,7 +264,21 @@ impl Drop for Daemon {
     }
 }
 
-fn configuration(root: &Path, socket: &Path) -> String {
+/// The interface that leads to the server: a workload's, or an uplink.
+fn server_interface(setup: Setup) -> String {
+    let role = match setup {
+        Setup::Direct => "role = \"uplink\"\nforwarding = \"direct\"",
+        Setup::Stack => "role = \"uplink\"\nforwarding = \"stack\"",
+        _ => {
+            return format!(
+                "role = \"endpoint\"\naddresses = [\"{SERVER}\"]\nidentity = \"server\""
+            );
+        }
+    };
+    role.to_owned()
+}
+
+fn configuration(setup: Setup, root: &Path, socket: &Path) -> String {
     let frontends = |protocol| PORTS.map(|port| format!("\"{FRONTEND}:{port}/{protocol}\""));
     let ports = |protocol| PORTS.map(|port| format!("\"{port}/{protocol}\""));
     let mut text = format!(
@@ -268,9 +294,7 @@ addresses = ["{CLIENT}"]
 identity = "client"
 
 [interfaces.lxc-server]
-role = "endpoint"
-addresses = ["{SERVER}"]
-identity = "server"
+{}
 
 [identities]
 client = {{ id = 20001 }}
@@ -282,6 +306,7 @@ ingress = [{{ from = ["client"], ports = [{}, {}] }}]
 "#,
         root.display(),
         socket.display(),
+        server_interface(setup),
         ports("udp").join(", "),
         ports("tcp").join(", "),
     );
