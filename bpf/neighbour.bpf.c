@@ -169,6 +169,13 @@ int tail_neighbour(struct __sk_buff *skb)
 		result = handle_solicitation(skb, packet, endpoint);
 	else if (endpoint && !result)
 		result = handle_arp(skb, packet, endpoint);
+	if (result == ACTION_PASS) {
+		/* The host may learn from announcements, too (arp_accept). */
+		int refused = link_admit_source(packet);
+
+		if (refused)
+			result = refused;
+	}
 	if (result == ACTION_PASS)
 		packet_count_exempt(packet);
 	else if (result == ACTION_REDIRECT)
