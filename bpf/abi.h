@@ -370,6 +370,8 @@ enum ct_flags {
 		512, /* it began by way of the host's stack, and its packets go on that way, both ways */
 	CT_FORWARDED =
 		1024, /* and came to its workload from there, not begun by the host: a host's address is no proof */
+	CT_SYN_ACK_FIRST =
+		2048, /* its first segment was a SYN-ACK: the other side has opened the connection */
 };
 
 /*

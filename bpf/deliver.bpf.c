@@ -40,7 +40,13 @@ static __always_inline __must_check int insert(struct packet *packet, const stru
 	entry->bytes = packet->headers.length;
 	entry->state = CT_UNREPLIED;
 	if (packet->headers.tuple.protocol == IPPROTO_TCP) {
-		entry->flags |= packet->headers.tcp.flags & TCP_SYN ? CT_SLOW : CT_SLOW | CT_MIDSTREAM;
+		__u8 tcp_flags = packet->headers.tcp.flags;
+
+		entry->flags |= CT_SLOW;
+		if (!(tcp_flags & TCP_SYN))
+			entry->flags |= CT_MIDSTREAM;
+		else if (tcp_flags & TCP_ACK)
+			entry->flags |= CT_SYN_ACK_FIRST;
 		(void)ct_update_tcp(entry, 0, &packet->headers.tcp);
 	}
 	return ct_insert_pair(packet);

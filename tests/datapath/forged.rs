@@ -207,6 +207,24 @@ fn established_means_that_the_opener_acknowledged() {
                 ),
             ],
             vec![
+                // The SYN's entry was evicted.
+                ("SYN-ACK", false, syn_ack(), unreplied),
+                ("the SYN again", true, syn(), unreplied),
+                ("SYN-ACK again", false, syn_ack(), replied),
+                (
+                    "an ACK of what is not expected",
+                    false,
+                    back().ack().seq(5001).ack_number(1001),
+                    replied,
+                ),
+                (
+                    "the ACK",
+                    true,
+                    out().ack().seq(1001).ack_number(5001),
+                    established,
+                ),
+            ],
+            vec![
                 // Taken up in the middle.
                 (
                     "data",

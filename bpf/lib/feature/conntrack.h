@@ -391,6 +391,15 @@ enum ct_update {
 };
 
 /*
+ * Whether this direction's side has opened the connection. A SYN-ACK without an entry replies to a SYN whose entry was evicted:
+ * what the other side sends next is no reply to it.
+ */
+static __always_inline int ct_tcp_is_opener(const struct ct_entry *entry)
+{
+	return !(entry->flags & CT_REPLY) == !(entry->flags & CT_SYN_ACK_FIRST);
+}
+
+/*
  * A segment's effect on both entries. TCP is established when the opener acknowledges what the other side has sent (also on a
  * SYN: simultaneous open), never by a RST, and never by what only one side has sent.
  */
@@ -406,7 +415,7 @@ static __always_inline int ct_update_tcp(struct ct_entry *entry, struct ct_entry
 	ct_take_tcp_numbers(entry, tcp);
 	if (entry->flags & CT_ASSURED || !reverse || entry->state == CT_CLOSING)
 		return update;
-	if (entry->flags & CT_REPLY) {
+	if (!ct_tcp_is_opener(entry)) {
 		entry->state = CT_REPLIED;
 		reverse->state = CT_REPLIED;
 	} else if (tcp->flags & TCP_ACK && ct_tcp_is_acked(reverse, tcp->ack)) {
