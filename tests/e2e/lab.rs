@@ -322,6 +322,14 @@ impl NetnsLab {
             .collect()
     }
 
+    /// How many packets were dropped for this reason so far.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        let status = self.json("status");
+        let drops = status["drops"].as_array().expect("drops");
+        let of_reason = drops.iter().filter(|row| row["reason_text"] == reason);
+        of_reason.filter_map(|row| row["packets"].as_u64()).sum()
+    }
+
     /// The attachments on the node's interfaces, as `interface hook program`.
     pub fn attached(&self) -> Vec<String> {
         let status = self.json("status");

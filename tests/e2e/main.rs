@@ -1,11 +1,8 @@
 //! dpd end to end in network namespaces, with usual programs: dig, curl, nginx, iperf3, ping, traceroute.
 //! Needs root.
 
-#[path = "../common/image.rs"]
-#[allow(dead_code, reason = "shared with other test programs")]
-mod image;
-#[path = "../common/netns.rs"]
-mod netns;
+#[path = "../common/mod.rs"]
+mod common;
 
 mod atomic;
 mod bad_input;

@@ -10,7 +10,7 @@ use dpd::reconcile::Reconciler;
 use libbpf_rs::Link;
 use serde_json::Value;
 
-use crate::image::other;
+use crate::common::image::other;
 use crate::lab::{NetnsLab, eventually};
 use crate::load::{ECHO, under_load};
 use crate::web;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::lab::{NetnsLab, eventually, text};
-use crate::netns::Netns;
+use crate::common::netns::Netns;
 
 const WORKLOADS: &str = r#"
 [interfaces.br-app]

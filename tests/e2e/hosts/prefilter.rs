@@ -12,13 +12,6 @@ fn hooks(lab: &NetnsLab) -> Vec<String> {
     rows
 }
 
-fn count(lab: &NetnsLab) -> u64 {
-    let status = lab.json("status");
-    let drops = status["drops"].as_array().expect("drops");
-    let of_prefilter = drops.iter().find(|row| row["reason_text"] == "prefilter");
-    of_prefilter.map_or(0, |row| row["packets"].as_u64().expect("packets"))
-}
-
 #[test]
 fn only_denied_prefixes_are_dropped() {
     let (a, _b) = NetnsLab::hosts(1500);
@@ -42,7 +35,11 @@ fn only_denied_prefixes_are_dropped() {
             !output.status.success(),
             "{to} is unreachable from a denied prefix"
         );
-        assert_eq!(count(&a), number as u64 + 1, "each packet is counted");
+        assert_eq!(
+            a.dropped("prefilter"),
+            number as u64 + 1,
+            "each packet is counted"
+        );
     }
     eventually("the drop is observed", || {
         let flows = a.flows();
