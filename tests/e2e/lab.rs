@@ -162,6 +162,11 @@ impl NetnsLab {
         self.node.replacen("node", "dpd", 1)
     }
 
+    /// The node of this view.
+    pub fn node(&self) -> &'static str {
+        self.node
+    }
+
     /// Starts dpd and waits until it is ready.
     pub fn start(&self) {
         self.must(&["start", self.node]);
@@ -328,6 +333,12 @@ impl NetnsLab {
         let drops = status["drops"].as_array().expect("drops");
         let of_reason = drops.iter().filter(|row| row["reason_text"] == reason);
         of_reason.filter_map(|row| row["packets"].as_u64()).sum()
+    }
+
+    /// The tracked connections.
+    pub fn connections(&self) -> Vec<Value> {
+        let list = self.json("ct list");
+        list.as_array().expect("connections").clone()
     }
 
     /// The attachments on the node's interfaces, as `interface hook program`.

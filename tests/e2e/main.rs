@@ -1,10 +1,11 @@
 //! dpd end to end in network namespaces, with usual programs: dig, curl, nginx, iperf3, ping, traceroute.
-//! Needs root.
+//! Attackers forge frames. Needs root.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod atomic;
+mod attacks;
 mod bad_input;
 mod bulk;
 mod dns;
