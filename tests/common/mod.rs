@@ -8,6 +8,7 @@
 pub mod frames;
 pub mod image;
 pub mod namespace;
+pub mod netns;
 pub mod packet;
 pub mod programs;
 pub mod runner;

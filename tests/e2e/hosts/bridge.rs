@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::lab::{NetnsLab, eventually, text};
 use crate::common::netns::Netns;
+use crate::lab::{NetnsLab, eventually, text};
 
 const WORKLOADS: &str = r#"
 [interfaces.br-app]
