@@ -3,7 +3,7 @@
  * All that a workload sends: tc ingress of the host's side of its veth.
  *
  *	workload -> veth -> dpd_from_container -+- fast path: NAT, straight to the other workload's veth
- *						+- unmanaged interface: pass
+ *						+- no endpoint: pass if unmanaged, else drop
  *						+- tail_neighbour		(ARP)
  *						+- tail_handle_ipv4, _ipv6	(everything else)
  */
@@ -60,6 +60,8 @@ int dpd_from_container(struct __sk_buff *skb)
 		packet->endpoint_counters = endpoint->counters_index;
 	} else if (is_unmanaged(packet->ifindex, epoch)) {
 		return HOOK_NEXT;
+	} else {
+		result = -REASON_NO_CONFIGURATION;
 	}
 	if (unlikely(vlan_is_tagged(skb))) {
 		vlan_untag_priority(skb);

@@ -3,9 +3,10 @@
  * What the host's own stack sends to a workload: tc egress of the host's side of its veth. What our other hooks have
  * delivered here carries our mark and passes.
  *
- *	host -> veth -> dpd_to_container -+- marked, or no IP: pass
+ *	host -> veth -> dpd_to_container -+- marked: pass
  *					  +- fast path: NAT, pass
- *					  +- unmanaged interface: pass
+ *					  +- no endpoint: pass if unmanaged, else drop
+ *					  +- no IP: pass
  *					  +- tail_handle_ipv4, _ipv6
  */
 #include "lib/feature/asked.h"
@@ -26,12 +27,14 @@ static __always_inline int is_judged(const struct __sk_buff *skb)
 }
 
 /* ARP, and whatever else the host sends that is no IP. */
-static __noinline void count_other(const struct __sk_buff *skb, __u64 epoch)
+static __noinline int pass_other(const struct __sk_buff *skb, __u64 epoch)
 {
 	const struct endpoint *endpoint = endpoint_find(generation_slot(epoch), skb->ifindex);
 
-	if (endpoint)
-		endpoint_counters_add(endpoint->counters_index, DIRECTION_INGRESS, skb->len - ETH_HLEN);
+	if (!endpoint)
+		return ACTION_CONTINUE;
+	endpoint_counters_add(endpoint->counters_index, DIRECTION_INGRESS, skb->len - ETH_HLEN);
+	return ACTION_PASS;
 }
 
 SEC("tc")
@@ -51,12 +54,8 @@ int dpd_to_container(struct __sk_buff *skb)
 
 	__u64 epoch = generation_live_epoch();
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6)) {
-		count_other(skb, epoch);
-		return HOOK_NEXT;
-	}
-
-	int result = fastpath(skb, HOOK_TO_CONTAINER, epoch);
+	int is_ip = skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+	int result = is_ip ? fastpath(skb, HOOK_TO_CONTAINER, epoch) : pass_other(skb, epoch);
 
 	if (likely(result == ACTION_PASS))
 		return HOOK_NEXT;
@@ -74,6 +73,8 @@ int dpd_to_container(struct __sk_buff *skb)
 		packet->endpoint_counters = endpoint->counters_index;
 	else if (is_unmanaged(packet->ifindex, epoch))
 		return HOOK_NEXT;
+	else
+		result = -REASON_NO_CONFIGURATION;
 	return step_finish(skb, packet, result,
 			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);
 }

@@ -12,6 +12,7 @@ mod foreign;
 mod hooks;
 mod planned;
 mod resize;
+mod unmanaged;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -40,6 +41,7 @@ use ahead::Ahead;
 pub use cleanup::cleanup;
 use hooks::roles;
 pub use hooks::{AttachError, HookKind};
+use unmanaged::Closed;
 
 /// The datapath of this host, as its one writer has it.
 pub struct Reconciler {
@@ -59,6 +61,7 @@ pub struct Reconciler {
     has_old_counters: bool,
     /// Interfaces may be marked as unmanaged.
     has_unmanaged: bool,
+    closed: Closed,
     /// Nothing else is left to clean up after the last commit.
     is_clean: bool,
     pin_guard: PinGuard,
@@ -117,6 +120,7 @@ impl Reconciler {
             has_logged_rcu: false,
             has_old_counters: true,
             has_unmanaged: true, // an earlier daemon may have left some
+            closed: Closed::default(),
             is_clean: true,
             pin_guard: PinGuard::default(),
             repaired: Vec::new(),

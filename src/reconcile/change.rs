@@ -145,8 +145,8 @@ impl Reconciler {
             return Err(error);
         }
         // Critical section: from here to the store nothing can fail. New interfaces have their programs, which pass packets
-        // untouched until the epoch is live; a change of an interface's role takes effect at different moments in its hook and
-        // in the tables. So nothing else is done in between.
+        // untouched until the epoch is live, or drop them (`reconcile/unmanaged.rs`); a change of an interface's role takes
+        // effect at different moments in its hook and in the tables. So nothing else is done in between.
         if let Some(tables) = pending {
             make_live(self, tables);
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::{Reconciler, interface_name};
 use crate::bpf::attach::hook::Role;
-use crate::bpf::attach::{self, Mechanism, unmanaged, xdp};
+use crate::bpf::attach::{self, Mechanism, xdp};
 use crate::bpf::sys::expedited_rcu::{ExpeditedRcu, MANY};
 use crate::bpf::sys::pins::Pins;
 use crate::model::state::State;
@@ -61,7 +61,7 @@ impl Reconciler {
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
         let _expedited = self.expedite_rcu(new.count());
         if self.epoch() < epoch {
-            self.mark_unmanaged(&due, &wanted, epoch)?;
+            self.mark_unmanaged(state, (&due, &wanted), epoch)?;
         }
         let mut tried = BTreeMap::new();
         // From-hooks of all workloads first: a to-hook takes what another workload sends for spoofed until that one's from-hook
@@ -75,6 +75,7 @@ impl Reconciler {
             let done = attach::attach(pins, self.mechanism, ifindex, hook, program);
             if let Err(error) = done {
                 self.roll_back_attach(&tried, &held);
+                self.closed.refuse(ifindex);
                 return Err(error.context(AttachError::of(state, ifindex, HookKind::Tc)));
             }
         }
@@ -83,6 +84,7 @@ impl Reconciler {
             self.roll_back_attach(&tried, &held);
             return Err(error);
         }
+        self.closed.accept(&tried);
         self.attached.extend(tried);
         Ok(())
     }
@@ -244,51 +246,11 @@ impl Reconciler {
     }
 
     /// Interfaces that have programs of ours and are not wanted.
-    fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
+    pub(super) fn stale(&self, wanted: &BTreeMap<u32, Role>) -> BTreeSet<u32> {
         let mut found = attach::held(self.programs.pins());
         found.extend(self.attached.keys());
         found.retain(|ifindex| !wanted.contains_key(ifindex));
         found
-    }
-
-    /// Marks interfaces that have the programs before they are endpoints, or after: their packets pass untouched.
-    fn mark_unmanaged(
-        &mut self,
-        due: &[(u32, Role)],
-        wanted: &BTreeMap<u32, Role>,
-        epoch: u64,
-    ) -> Result<()> {
-        let served = self.live.as_ref().map(|live| &live.endpoints);
-        let is_served = |ifindex: &u32| served.is_some_and(|served| served.contains_key(ifindex));
-        let coming = due.iter().map(|(ifindex, _)| *ifindex);
-        let coming = coming.filter(|ifindex| !is_served(ifindex));
-        let stale = self.stale(wanted).into_iter();
-        let unmanaged: BTreeMap<u32, u64> = coming
-            .map(|ifindex| (ifindex, epoch))
-            .chain(stale.map(|ifindex| (ifindex, unmanaged::FOREVER)))
-            .collect();
-        if unmanaged.is_empty() {
-            return Ok(());
-        }
-        self.has_unmanaged = true;
-        unmanaged::set(self.programs.pins(), &unmanaged)
-    }
-
-    /// After a commit or a rollback: only interfaces that still have programs without being endpoints stay unmanaged. Returns
-    /// whether there is none.
-    pub(super) fn forget_unmanaged(&mut self) -> bool {
-        if !self.has_unmanaged {
-            return true;
-        }
-        let wanted = self.live.as_ref().map(roles).unwrap_or_default();
-        let left = self.stale(&wanted).into_iter();
-        let left: BTreeMap<u32, u64> = left.map(|ifindex| (ifindex, unmanaged::FOREVER)).collect();
-        let done = unmanaged::set(self.programs.pins(), &left);
-        if let Err(error) = &done {
-            log::warn!("interfaces stay marked as unmanaged: {error:#}");
-        }
-        self.has_unmanaged = done.is_err() || !left.is_empty();
-        !self.has_unmanaged
     }
 
     /// Detaches programs from interfaces that the live state does not have; returns whether all are detached.

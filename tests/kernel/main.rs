@@ -14,6 +14,7 @@ mod slow_reader;
 mod ahead;
 mod apply;
 mod budget;
+mod closed;
 mod clsact;
 mod drift;
 mod expedited_rcu;

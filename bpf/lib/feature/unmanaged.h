@@ -2,7 +2,10 @@
 /*
  * Unmanaged interfaces: those that have the programs and are no endpoints: they become some with the next commit, or were
  * some before the last. Programs are attached and detached one after the other, with a grace period for each, so this takes
- * a while; meanwhile their packets pass untouched. Any other interface without an endpoint entry drops.
+ * a while; meanwhile their packets pass untouched.
+ *
+ * Any other interface without an endpoint entry is closed: all its packets drop. So is one that appears after it was declared,
+ * from its programs on until the commit.
  */
 #ifndef DPD_UNMANAGED_H
 #define DPD_UNMANAGED_H
