@@ -34,7 +34,7 @@ fn exit_statuses() {
     let idle = idle_node(folder.path());
     let missing = folder.path().join("missing.toml").display().to_string();
     // (sentence, arguments, exit status, a part of stderr or stdout)
-    let rows: [(&str, &[&str], i32, &str); 21] = [
+    let rows: [(&str, &[&str], i32, &str); 24] = [
         ("no arguments", &[], 2, "Usage: dpd"),
         (
             "an unknown command",
@@ -128,6 +128,32 @@ fn exit_statuses() {
             &["--config", &idle, "reload"],
             1,
             "no daemon is running: `systemctl start dpd`",
+        ),
+        (
+            "nothing that could serve an endpoint",
+            &[
+                "--config",
+                &idle,
+                "endpoint",
+                "wait",
+                "lxc-a",
+                "--timeout",
+                "60ms",
+            ],
+            1,
+            "endpoint lxc-a is not served after 60ms: no configuration is live: no daemon is running: `systemctl start dpd`",
+        ),
+        (
+            "a timeout without its unit",
+            &["endpoint", "wait", "lxc-a", "--timeout", "5"],
+            2,
+            "\"5\" is no duration: a duration is a whole number with its unit: 250ms, 5s, 10m or 3h",
+        ),
+        (
+            "help of a command that waits",
+            &["endpoint", "wait", "--help"],
+            0,
+            "Create the interface",
         ),
         (
             "no daemon to observe",

@@ -326,6 +326,12 @@ impl Reader {
         attachments
     }
 
+    /// Whether the interface has both programs of an endpoint.
+    pub fn has_endpoint_programs(&self, ifindex: u32) -> bool {
+        let hooks = Role::Endpoint.hooks();
+        attach::find(&self.pins, ifindex, Role::Endpoint).len() == hooks.len()
+    }
+
     /// The XDP program of an interface.
     pub fn xdp(&self, interface: &str, ifindex: u32) -> Option<Attachment> {
         xdp::find(&self.pins, ifindex).map(|attached| Attachment {

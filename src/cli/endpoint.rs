@@ -1,5 +1,7 @@
 //! `dpd endpoint`: the endpoints of local workloads.
 
+mod wait;
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -16,10 +18,21 @@ use crate::model::status::{Attachment, EndpointCounts};
 pub enum Command {
     /// List all endpoints of the file, pending ones included.
     List(#[command(flatten)] Listing),
+    /// Wait until an endpoint is served: the live configuration has it, and its interface has the programs.
+    ///
+    /// It also waits for what does not exist yet: its table in the file, its interface, the daemon. Create the interface
+    /// down, wait, then set it up: so no packet passes unjudged.
+    Wait(wait::Arguments),
 }
 
 pub fn run(node: &Node, command: &Command) -> Result<()> {
-    let Command::List(listing) = command;
+    match command {
+        Command::List(listing) => list(node, *listing),
+        Command::Wait(arguments) => wait::run(node, arguments),
+    }
+}
+
+fn list(node: &Node, listing: Listing) -> Result<()> {
     let reader = node.reader()?;
     let rows = rows(
         &reader.state()?,

@@ -63,7 +63,7 @@ enum Command {
     /// Show services: frontends and their backends.
     #[command(subcommand)]
     Service(service::Command),
-    /// Show the endpoints of local workloads.
+    /// Show the endpoints of local workloads, or wait for one.
     #[command(subcommand)]
     Endpoint(endpoint::Command),
     /// Show identities: numbers, names, labels, addresses.

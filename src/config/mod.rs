@@ -38,3 +38,4 @@ pub use parse::parse;
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;
+pub use value::parse_duration;

@@ -290,6 +290,17 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     Ok(Duration::from_millis(total))
 }
 
+/// A duration in the file's spelling, for the command line.
+///
+/// # Errors
+/// A sentence, if it is none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|wrong| match wrong.help {
+        Some(help) => format!("{}: {help}", wrong.message),
+        None => wrong.message,
+    })
+}
+
 /// A duration in the file's spelling, with the largest unit that gives a whole number.
 pub(super) fn duration_text(duration: Duration) -> String {
     let milliseconds = duration.as_millis();

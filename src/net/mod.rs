@@ -11,6 +11,6 @@ mod watcher;
 
 pub use checks::checks;
 pub use filter::has_filters;
-pub use snapshot::{is_there, snapshot};
+pub use snapshot::{ifindex, is_there, snapshot};
 pub use stack::host_stack;
 pub use watcher::Watcher;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -9,6 +10,7 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use super::netlink::{Netlink, Reply, address, attributes, text};
 use super::sysctl;
@@ -66,15 +68,20 @@ pub fn snapshot() -> Result<HostState> {
 
 /// Whether the calling thread's network namespace has an interface with this index now.
 pub fn is_there(ifindex: u32) -> bool {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
-    let name = socket.and_then(|socket| netdevice::index_to_name(socket, ifindex));
+    let name = any_socket().and_then(|socket| netdevice::index_to_name(socket, ifindex));
     name != Err(rustix::io::Errno::NODEV)
+}
+
+/// The index of the interface that has this name now in the calling thread's network namespace.
+pub fn ifindex(name: &str) -> Option<u32> {
+    let index = any_socket().and_then(|socket| netdevice::name_to_index(socket, name));
+    index.ok()
+}
+
+/// Requests about interfaces need a socket of whatever kind.
+fn any_socket() -> rustix::io::Result<OwnedFd> {
+    let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
+    socket_with(AddressFamily::INET, kind, flags, None)
 }
 
 /// The attributes of a link that are used.

@@ -4,6 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../kernel/foreign.rs"]
+#[allow(dead_code, reason = "shared with other test programs")]
+mod foreign;
+
 mod atomic;
 mod attacks;
 mod bad_input;
@@ -17,6 +21,7 @@ mod interfaces;
 mod lab;
 mod load;
 mod metrics;
+mod new_workloads;
 mod ping;
 mod plan;
 mod rejected;
