@@ -341,7 +341,7 @@ fn workloads_that_are_added_or_removed_are_not_cut_off() {
     for what in ["they are added", "they are removed", "they are added again"] {
         let pinging = ping();
         std::thread::sleep(Duration::from_millis(300));
-        if what == "they go" {
+        if what == "they are removed" {
             fs::remove_file(lab.config().with_extension("d").join("crowd.toml"))
                 .expect("remove the drop-in");
             lab.edit("lxc-client", "lxc-late");
@@ -356,7 +356,7 @@ fn workloads_that_are_added_or_removed_are_not_cut_off() {
             "{what}: {printed}\n{}",
             lab.log()
         );
-        let expected = if what == "they go" { 4 } else { 46 };
+        let expected = if what == "they are removed" { 4 } else { 46 };
         eventually("all have their programs", || {
             let attached = lab.attached().len();
             (attached == expected).then_some(()).ok_or(attached)
