@@ -14,16 +14,25 @@ node_add() {
 	inside "$1" sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 }
 
-# workload NODE NAME: its namespace, its veth pair, and the node's routes to it.
+# workload NODE NAME: its namespace, and its link.
 workload() {
+	netns_add "$2"
+	link_add "$1" "$2"
+}
+
+# link_add NODE NAME: the workload's veth pair, and the node's routes to it.
+link_add() {
 	local node name=$2 host=lxc-$2 own4=${address4[$1]} own6=${address6[$1]}
 	node=$(netns "$1")
-	netns_add "$name"
 	# Created inside the node with its peer in the workload: no end is ever in the machine's own namespace.
 	ip -n "$node" link add "$host" type veth peer name eth0 netns "$(netns "$name")"
 
 	ip -n "$node" address add "$gateway4/32" dev "$host"
 	ip -n "$node" address add "$gateway6/64" dev "$host" nodad
+	# Where dpd runs, it serves the link before that is up: no packet passes unjudged.
+	if is_running "$(daemon_of "$1")" "$1"; then
+		on_node "$1" "$dpd" endpoint wait "$host" --timeout 20s
+	fi
 	ip -n "$node" link set "$host" up
 	ip -n "$node" route add "${address4[$name]}/32" dev "$host" src "$own4"
 	ip -n "$node" route add "${address6[$name]}/128" dev "$host" src "$own6"

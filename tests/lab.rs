@@ -350,6 +350,34 @@ fn each_host_has_a_dpd_of_its_own() {
 }
 
 #[test]
+fn a_workload_gets_another_link() {
+    let lab = ScriptedLab::new();
+    lab.ok(&["up"]);
+    let ifindex = || {
+        let link = lab.ok(&["enter", "node", "ip", "-o", "link", "show", "lxc-client"]);
+        link.split(':').next().unwrap_or_default().to_owned()
+    };
+    let asks = || {
+        let name = "kubernetes.default.svc.cluster.local";
+        lab.ok(&["enter", "client", "dig", "+short", "@10.200.0.44", name])
+    };
+    let mut links = vec![ifindex()];
+    lab.ok(&["replace", "client"]);
+    assert_eq!(asks().trim(), "10.32.0.1", "without dpd");
+    links.push(ifindex());
+    lab.ok(&["start"]);
+    let printed = lab.ok(&["replace", "client"]);
+    assert!(
+        printed.contains("endpoint lxc-client is served"),
+        "{printed}"
+    );
+    assert_eq!(asks().trim(), "10.32.0.1", "with dpd");
+    links.push(ifindex());
+    links.dedup();
+    assert_eq!(links.len(), 3, "each is another one: {links:?}");
+}
+
+#[test]
 fn a_lab_keeps_its_topology() {
     let lab = ScriptedLab::of("two-hosts");
     let command_with = |topology: &str, args: &[&str]| {
@@ -504,6 +532,9 @@ fn invalid_arguments_are_an_error() {
         (&["enter"], 1, "enter where?"),
         (&["enter", "nobody"], 1, "only: node client"),
         (&["enter", "client"], 1, "is not up"),
+        (&["replace"], 1, "replace what?"),
+        (&["replace", "node"], 1, "only: client"),
+        (&["replace", "client"], 1, "is not up"),
         (&["start"], 1, "is not up"),
         (&["stop", "node-a"], 1, "only: node"),
     ] {
