@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dpd::bpf::sys::pins::Pins;
 
@@ -40,7 +40,6 @@ egress  = []
 #[derive(Default)]
 struct Flood {
     end: AtomicBool,
-    sent: AtomicU64,
     from_workload: AtomicU64,
     to_workload: AtomicU64,
 }
@@ -68,8 +67,7 @@ impl Flood {
     fn send_and_count(&self, socket: &UdpSocket, peer: &str, arrived: &AtomicU64) {
         while !self.end.load(Ordering::Relaxed) {
             // There is no link, or no route, most of the time.
-            let is_sent = socket.send_to(b"unjudged?", peer).is_ok();
-            self.sent.fetch_add(is_sent.into(), Ordering::Relaxed);
+            let _ = socket.send_to(b"unjudged?", peer);
             while socket.recv(&mut [0; 16]).is_ok() {
                 arrived.fetch_add(1, Ordering::Relaxed);
             }
@@ -81,14 +79,24 @@ impl Flood {
         [&self.from_workload, &self.to_workload].map(|count| count.load(Ordering::Relaxed))
     }
 
-    /// Waits until so many more packets were sent.
-    fn wait(&self, more: u64) {
-        let enough = self.sent.load(Ordering::Relaxed) + more;
-        eventually("both send", || {
-            let sent = self.sent.load(Ordering::Relaxed);
-            (sent >= enough).then_some(()).ok_or(sent)
+    /// Waits until packets of both directions are dropped at the endpoint.
+    fn meets_policy(&self, lab: &NetnsLab) {
+        let before = drops(lab);
+        eventually("both directions meet policy", || {
+            let now = drops(lab);
+            let is_both = (0..2).all(|direction| now[direction] > before[direction] + 10);
+            is_both.then_some(()).ok_or((before, now, self.arrived()))
         });
     }
+}
+
+/// Drops of the endpoint, in both directions. A new one of its name continues to count.
+fn drops(lab: &NetnsLab) -> [u64; 2] {
+    let rows = lab.json("endpoint list");
+    let rows = rows.as_array().expect("an array");
+    let row = rows.iter().find(|row| row["interface"] == "lxc-late");
+    let row = row.expect("the endpoint");
+    ["drops_in", "drops_out"].map(|key| row[key].as_u64().expect("a number"))
 }
 
 /// The link of the workload, whose own end is up, and sends; the node's end is down.
@@ -156,42 +164,62 @@ fn nothing_passes_before_the_first_verdict() {
     let lab = NetnsLab::started();
     Flood::during(&lab, |flood| {
         assert_flood_arrives(&lab, flood);
-        lab.apply("late", &format!("{LATE}{CUT_OFF}"));
+        lab.drop_in("late", &format!("{LATE}{CUT_OFF}"));
+        lab.dpd("reload");
         let before = flood.arrived();
         for turn in 0..CREATIONS {
             create(&lab);
             lab.dpd("endpoint wait lxc-late --timeout 20s");
             set_up(&lab);
-            flood.wait(50);
+            flood.meets_policy(&lab);
             assert_eq!(flood.arrived(), before, "creation {turn}");
             delete(&lab);
         }
     });
 }
 
-/// Not even of a link that is set up in the middle: from its programs on it is closed.
+/// Not even of a link that is set up in the middle: from its programs on it is closed. It waits for those of others, that
+/// appear with it.
 #[test]
-fn what_a_workload_sends_while_its_programs_are_attached_is_dropped() {
+fn what_is_set_up_between_its_programs_and_the_commit_is_closed() {
+    const OTHERS: usize = 8;
+    const TURNS: usize = 5;
     let lab = NetnsLab::started();
     let links = Pins::new(&lab.bpf_root()).links();
+    let others = |line: &dyn Fn(usize) -> String| (0..OTHERS).map(line).collect::<String>();
+    let declared = others(&|n| {
+        format!(
+            "[interfaces.other{n}]\nrole = \"endpoint\"\naddresses = [\"10.200.9.{n}\"]\nidentity = \"late\"\n"
+        )
+    });
+    let create_others = others(&|n| format!("ip link add other{n} type veth peer name p{n}\n"));
+    let delete_others = others(&|n| format!("ip link del other{n}\n"));
     Flood::during(&lab, |flood| {
         assert_flood_arrives(&lab, flood);
-        lab.apply("late", &format!("{LATE}{CUT_OFF}"));
-        let before = flood.arrived()[0];
-        for turn in 0..CREATIONS {
+        lab.drop_in("late", &format!("{LATE}{declared}{CUT_OFF}"));
+        lab.dpd("reload");
+        let before = flood.arrived();
+        let mut closed = 0;
+        for turn in 0..TURNS {
+            lab.signal("STOP");
             create(&lab);
-            let its = links.join(format!("{}-ingress", ifindex(&lab, "lxc-late")));
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while !its.exists() {
-                assert!(Instant::now() < deadline, "it has no program");
-                std::thread::yield_now();
-            }
-            lab.ok("node", "ip link set lxc-late up");
+            lab.ok("node", &create_others);
+            let its = links.join(format!("{}-egress", ifindex(&lab, "lxc-late")));
+            lab.signal("CONT");
+            eventually("it has both programs", || {
+                its.exists().then_some(()).ok_or(turn)
+            });
             set_up(&lab);
-            flood.wait(50);
-            assert_eq!(flood.arrived()[0], before, "creation {turn}");
+            lab.dpd("endpoint wait lxc-late --timeout 20s");
+            flood.meets_policy(&lab);
+            assert_eq!(flood.arrived(), before, "creation {turn}");
+            let drops = lab.drops();
+            let drops = drops.iter();
+            closed += drops.filter(|row| row.contains("no configuration")).count();
+            lab.ok("node", &delete_others);
             delete(&lab);
         }
+        assert!(closed > 0, "none was set up before its commit");
     });
 }
 
