@@ -20,7 +20,7 @@ use dpd::config::{
     Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
     PolicySettings, RemoteNode, XdpMode,
 };
-use dpd::model::host::{HostState, LinkPeer};
+use dpd::model::host::{HostState, LinkPeer, Master};
 use dpd::model::state::Aggregation;
 use dpd::net::{self, Watcher, snapshot};
 use netns::Netns;
@@ -113,6 +113,24 @@ fn interfaces_that_are_no_veth_have_no_peer() {
         assert_eq!(world.links[name].peer, None, "{name}");
     }
     assert_eq!(world.links["lo"].mac, [0; 6]);
+}
+
+#[test]
+fn a_port_of_a_bridge_is_known_with_it() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    node.ip("link add bridge0 type bridge");
+    assert_eq!(look(&node).links["left"].master, None);
+    node.ip("link set left master bridge0");
+    let world = look(&node);
+    let bridge = Master {
+        ifindex: node.ifindex("bridge0"),
+        is_bridge: true,
+    };
+    assert_eq!(world.links["left"].master, Some(bridge));
+    for name in ["right", "bridge0"] {
+        assert_eq!(world.links[name].master, None, "{name} is no port");
+    }
 }
 
 #[test]

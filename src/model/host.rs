@@ -31,10 +31,25 @@ pub struct Link {
     pub addresses: BTreeSet<IpAddr>,
     /// The peer of a veth, if the kernel reveals it.
     pub peer: Option<LinkPeer>,
-    /// The index of the bridge that it is a port of.
-    pub bridge: Option<u32>,
     /// What the kernel asks of the route back to IPv4 sources of what comes by it.
     pub reverse_path: ReversePath,
+    /// The interface that it is a port of.
+    pub master: Option<Master>,
+}
+
+impl Link {
+    /// The index of the bridge that it is a port of.
+    pub fn bridge(&self) -> Option<u32> {
+        let master = self.master.filter(|master| master.is_bridge);
+        master.map(|master| master.ifindex)
+    }
+}
+
+/// The interface that another one is a port of: a bridge, a bond, a VRF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Master {
+    pub ifindex: u32,
+    pub is_bridge: bool,
 }
 
 /// The peer of a veth.

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 use super::netlink::{Netlink, Reply, address, attributes, text};
 use super::sysctl;
 use crate::model::forwarding::HostStack;
-use crate::model::host::{HostState, Link, LinkPeer, Mac, ReversePath};
+use crate::model::host::{HostState, Link, LinkPeer, Mac, Master, ReversePath};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
 mod attribute {
@@ -95,8 +95,9 @@ struct LinkFacts {
     is_veth: bool,
     /// The index of a veth's peer.
     peer: Option<u32>,
+    /// The index of the interface that this one is a port of.
     master: Option<u32>,
-    /// Its master is a bridge.
+    /// That one is a bridge.
     is_bridge_port: bool,
     rp_filter: u32,
     /// The id of the peer's namespace in this one; `None`: the same namespace.
@@ -113,6 +114,10 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
     let all_rp_filter = sysctl::read("ipv4/conf/all/rp_filter").unwrap_or_default();
     let link = |facts: LinkFacts| {
         let peer = find_peer(rtnetlink, &facts, &peers);
+        let master = facts.master.map(|ifindex| Master {
+            ifindex,
+            is_bridge: facts.is_bridge_port,
+        });
         let link = Link {
             ifindex: facts.ifindex,
             mac: facts.mac.unwrap_or_default(),
@@ -120,7 +125,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             up: facts.up,
             addresses: BTreeSet::new(),
             peer,
-            bridge: facts.master.filter(|_| facts.is_bridge_port),
+            master,
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
         };
         (facts.name, link)
@@ -187,11 +192,11 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
             attribute::IFLA_IFNAME => facts.name = text(value),
             attribute::IFLA_ADDRESS => facts.mac = value.try_into().ok(),
             attribute::IFLA_MTU => facts.mtu = number(value).unwrap_or_default(),
+            attribute::IFLA_MASTER => facts.master = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK => facts.peer = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK_NETNSID => {
                 facts.peer_namespace = value.try_into().ok().map(i32::from_ne_bytes);
             }
-            attribute::IFLA_MASTER => facts.master = number(value),
             attribute::IFLA_LINKINFO => read_kinds(value, &mut facts),
             attribute::IFLA_AF_SPEC => facts.rp_filter = rp_filter(value).unwrap_or_default(),
             _ => {}

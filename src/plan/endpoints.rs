@@ -70,7 +70,7 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
             identity: info.id,
             addresses: addresses.iter().map(IpNet::trunc).collect(),
             link: host.links.get(name).and_then(|link| {
-                let bridge = link.bridge.and_then(|index| links.get(&index).copied());
+                let bridge = link.bridge().and_then(|index| links.get(&index).copied());
                 ready_link(link, bridge, node)
             }),
         });
