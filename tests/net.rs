@@ -174,6 +174,168 @@ fn the_hosts_addresses_are_local_ones_and_not_the_peers() {
     assert_eq!(own, expected);
 }
 
+/// The prefixes that the host receives, in words, without those of loopback and of links.
+fn received(netns: &Netns) -> Vec<String> {
+    let prefixes = look(netns).local_prefixes.into_iter();
+    let usual = ["127.", "fe80:", "::1/128"];
+    prefixes
+        .map(|prefix| prefix.to_string())
+        .filter(|prefix| !usual.iter().any(|usual| prefix.starts_with(usual)))
+        .collect()
+}
+
+#[test]
+fn what_the_host_receives_is_known_by_its_routes() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    // Without a carrier there is no anycast address yet.
+    wait_for_carrier(&node, "left");
+    node.run("sysctl", "-wq net.ipv6.conf.all.forwarding=1");
+    let loopback: BTreeSet<_> = look(&node).local_prefixes;
+    assert!(loopback.contains(&"127.0.0.0/8".parse().unwrap()));
+    assert!(loopback.contains(&"::1/128".parse().unwrap()));
+    let is_multicast = |prefix: &ipnet::IpNet| prefix.addr().is_multicast();
+    assert!(!loopback.iter().any(is_multicast), "multicast is nobody's");
+    /// (what, commands, the prefixes)
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+    let rows: &[Row<'_>] = &[
+        (
+            "an address and its subnet's broadcast address",
+            &["ip address add 192.0.2.1/24 dev left"],
+            &["192.0.2.1/32", "192.0.2.255/32"],
+        ),
+        (
+            "the subnet of an address of lo",
+            &["ip address add 10.9.0.1/24 dev lo"],
+            &["10.9.0.0/24", "10.9.0.1/32", "10.9.0.255/32"],
+        ),
+        (
+            "AnyIP",
+            &[
+                "ip route add local 203.0.113.0/24 dev lo",
+                "ip route add local 2001:db8:9::/64 dev lo",
+            ],
+            &["203.0.113.0/24", "2001:db8:9::/64"],
+        ),
+        (
+            "the anycast address of a subnet's routers",
+            &["ip address add 2001:db8:5::1/64 dev left nodad"],
+            &["2001:db8:5::/128", "2001:db8:5::1/128"],
+        ),
+        (
+            "a route in another table, without a rule that leads there",
+            &["ip route add local 198.51.100.0/24 dev lo table 1000"],
+            &[],
+        ),
+        (
+            "the same, with a rule of a transparent proxy",
+            &[
+                "ip route add local 198.51.100.0/24 dev lo table 1000",
+                "ip route add local 2001:db8:7::/64 dev lo table 1000",
+                "ip rule add fwmark 1 lookup 1000",
+                "ip -6 rule add fwmark 1 lookup 1000",
+            ],
+            &[],
+        ),
+        (
+            "the same, with a rule for the rest",
+            &[
+                "ip route add local 198.51.100.0/24 dev lo table 1000",
+                "ip route add local 2001:db8:7::/64 dev lo table 1000",
+                "ip rule add not fwmark 1 lookup 1000",
+                "ip -6 rule add lookup 1000",
+            ],
+            &["198.51.100.0/24", "2001:db8:7::/64"],
+        ),
+        (
+            "everything stays the world",
+            &[
+                "ip route add local default dev lo table 1000",
+                "ip rule add iif right lookup 1000",
+            ],
+            &[],
+        ),
+        (
+            "routes of other types",
+            &[
+                "ip route add blackhole 198.51.100.0/24",
+                "ip route add multicast 233.252.0.0/24 dev left table local",
+                "ip route add 203.0.113.0/24 dev left",
+                "ip route add anycast 2001:db8:8::/64 dev left",
+            ],
+            &["2001:db8:8::/64"],
+        ),
+    ];
+    for (what, commands, expected) in rows {
+        commands.iter().for_each(|line| give(&node, line));
+        assert_eq!(received(&node), *expected, "{what}");
+        give(
+            &node,
+            "ip -4 route flush type local dev lo root 10/7 table local; ip -4 address flush dev left; \
+             ip -6 address flush dev left scope global; ip address del 10.9.0.1/24 dev lo; \
+             for family in -4 -6; do ip $family route flush table 1000; ip $family route flush root 200::/3; \
+             ip $family rule delete lookup 1000; done; ip route flush table main; \
+             ip route flush table local root 128.0.0.0/1; ip -6 route flush table local root 2000::/3; true",
+        );
+        assert_eq!(received(&node), [""; 0], "{what}: it is gone");
+    }
+}
+
+#[test]
+fn the_watcher_wakes_for_routes_to_the_host_and_not_for_others() {
+    let node = Netns::new();
+    // New interfaces get link-local addresses later, which would be notified too.
+    node.run("sysctl", "-wq net.ipv6.conf.default.addr_gen_mode=1");
+    node.veth("left", &node, "right");
+    wait_for_carrier(&node, "left");
+    node.ip("address add 192.0.2.1/24 dev left");
+    let (wake, news) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| Watcher::start(wake).unwrap());
+    wait_for_quiet(&news);
+    let rows = [
+        ("route add local 203.0.113.0/24 dev lo", true),
+        ("route del local 203.0.113.0/24 dev lo", true),
+        ("-6 route add local 2001:db8:9::/64 dev lo", true),
+        ("-6 route del local 2001:db8:9::/64 dev lo", true),
+        ("route add 203.0.113.0/24 via 192.0.2.2", false),
+        ("route del 203.0.113.0/24", false),
+        ("-6 route add 2001:db8:9::/64 dev left", false),
+        ("-6 route del 2001:db8:9::/64 dev left", false),
+        ("route add blackhole 203.0.113.0/24", false),
+        ("rule add fwmark 1 lookup 1000", true),
+        ("-6 rule add fwmark 1 lookup 1000", true),
+    ];
+    for (words, expected) in rows {
+        wait_for_quiet(&news);
+        node.ip(words);
+        match expected {
+            true => assert!(news.recv_timeout(DEADLINE).is_ok(), "ip {words}"),
+            false => assert!(
+                news.recv_timeout(Duration::from_millis(150)).is_err(),
+                "a notification of ip {words}"
+            ),
+        }
+    }
+    let many = |verb: &str| -> String {
+        let route = |n| {
+            format!(
+                "route {verb} 10.{}.{}.0/24 via 192.0.2.2\n",
+                n / 256,
+                n % 256
+            )
+        };
+        (0..20_000).map(route).collect()
+    };
+    let begin = Instant::now();
+    batch(&node, &many("add"));
+    batch(&node, &many("del"));
+    let woken = news.try_iter().count() as u64;
+    assert!(
+        woken <= begin.elapsed().as_secs(),
+        "a router's table wakes once a second at most, where messages are lost"
+    );
+}
+
 #[test]
 fn a_host_with_hundreds_of_workloads_is_listed_completely() {
     let (node, workloads) = (Netns::new(), Netns::new());

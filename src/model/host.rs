@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::forwarding::HostStack;
 
 /// A link-layer address.
@@ -15,8 +17,21 @@ pub struct HostState {
     pub links: BTreeMap<String, Link>,
     /// Every address of the host, on any interface.
     pub addresses: BTreeSet<IpAddr>,
+    /// What its stack receives by its routes, broadcast and anycast included: these are the host's as well.
+    pub local_prefixes: BTreeSet<IpNet>,
     /// What the stack does with packets that it forwards.
     pub stack: HostStack,
+}
+
+impl HostState {
+    /// Whether the host's stack receives what is sent to `address`.
+    pub fn receives(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+            || self
+                .local_prefixes
+                .iter()
+                .any(|prefix| prefix.contains(&address))
+    }
 }
 
 /// One interface of the host.

@@ -1,7 +1,9 @@
-//! The host by netlink: interfaces, addresses, what it lacks, and what its stack does with forwarded packets. Nothing here changes the host.
+//! The host by netlink: interfaces, addresses, what it receives and what it lacks, and what its stack does with forwarded
+//! packets. Nothing here changes the host.
 
 mod checks;
 mod filter;
+mod local;
 mod netlink;
 mod route;
 mod snapshot;

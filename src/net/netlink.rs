@@ -109,6 +109,13 @@ impl Netlink {
         Netlink::open(NETLINK_ROUTE)
     }
 
+    /// The same, where a dump's request selects objects by its members, and a member that can't select is an error.
+    pub fn strict_route() -> io::Result<Netlink> {
+        let rtnetlink = Netlink::route()?;
+        rtnetlink.socket.set_netlink_get_strict_chk(true)?;
+        Ok(rtnetlink)
+    }
+
     /// The same for another protocol.
     pub fn open(protocol: isize) -> io::Result<Netlink> {
         let mut socket = Socket::new(protocol)?;

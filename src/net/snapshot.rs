@@ -12,6 +12,7 @@ use netlink_packet_route::link::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
+use super::local::list_local;
 use super::netlink::{Netlink, Reply, address, attributes, text};
 use super::sysctl;
 use crate::model::forwarding::HostStack;
@@ -59,9 +60,11 @@ pub fn snapshot() -> Result<HostState> {
         link.addresses = own.map(|(_, address)| *address).collect();
     }
     let addresses = addresses.into_iter().map(|(_, address)| address).collect();
+    let local_prefixes = list_local().context("list the routes to the host itself")?;
     Ok(HostState {
         links,
         addresses,
+        local_prefixes,
         stack: HostStack::default(),
     })
 }

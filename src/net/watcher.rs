@@ -1,5 +1,5 @@
-//! Wakes the daemon after a netlink message: interfaces or addresses have changed, filters were removed, or the stack's
-//! chains and policies have changed.
+//! Wakes the daemon after a netlink message: interfaces, addresses or routes to the host itself have changed, filters were
+//! removed, or the stack's chains and policies have changed.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, TrySendError};
+use netlink_packet_route::route::RouteType;
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
+use super::local::TYPES;
 use crate::worker::{Sleeper, Wake, Worker};
 
 /// Multicast groups of rtnetlink (`linux/rtnetlink.h`).
@@ -17,6 +20,17 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
+
+/// Messages about routes, and the offset of the route's type in what follows the header (`linux/rtnetlink.h`).
+const ROUTE_MESSAGES: [u16; 2] = [24, 25];
+const ROUTE_TYPE: usize = 7;
+
+/// The queue of messages about routes: a router that starts sends a million.
+const ROUTES_BUFFER: usize = 4 << 20;
 
 /// Messages of traffic control that remove no filter of dpd: new qdiscs, classes, filters and chains, and removed
 /// classes. Where traffic is shaped there are many of them.
@@ -29,18 +43,30 @@ const XFRMNLGRP_POLICY: u32 = 4;
 /// Messages of nftables that are about tables, chains and rules. Sets change with every packet on some hosts.
 const CHAIN_MESSAGES: [u16; 6] = [0x0a00, 0x0a02, 0x0a03, 0x0a05, 0x0a06, 0x0a08];
 
-/// Offsets in `struct nlmsghdr`.
+/// Bytes of `struct nlmsghdr`, and offsets in it.
+const HEADER: usize = 16;
 const LENGTH: std::ops::Range<usize> = 0..4;
 const TYPE: std::ops::Range<usize> = 4..6;
 
 /// Messages within this time after the first wake once: interfaces are created by the hundred.
 const COALESCE: Duration = Duration::from_millis(20);
 
+/// After lost messages about routes, most of which concern nobody here, this much later.
+const LOSS_PAUSE: Duration = Duration::from_secs(1);
+
 /// Messages that are read before waking, so that a flood can't delay it for ever.
 const BURST: usize = 4096;
 
-/// Whether messages of a kind are a reason to look.
-type Concerns = fn(u16) -> bool;
+/// Whether a message is a reason to look: by its kind, and by what follows its header.
+type Concerns = fn(u16, &[u8]) -> bool;
+
+/// Messages to follow.
+struct Source {
+    socket: Socket,
+    concerns: Concerns,
+    /// The time between a loss of messages and the wake.
+    loss_pause: Duration,
+}
 
 /// Follows a network namespace: its interfaces and addresses, or its stack. Ends when dropped.
 #[derive(Debug)]
@@ -49,8 +75,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Sends `()` after each change of an interface or address in the calling thread's network namespace, of a veth peer
-    /// in another namespace, and when a filter or a qdisc is removed. `wake` is a channel of one: a full one already
+    /// Sends `()` after each change of an interface, an address, or a route to the host itself in the calling thread's
+    /// network namespace, of a veth peer in another namespace, and when a filter or a qdisc is removed. `wake` is a channel of one: a full one already
     /// means "look again".
     ///
     /// To miss no change, start it before the first [`snapshot`](super::snapshot).
@@ -58,13 +84,24 @@ impl Watcher {
     /// # Errors
     /// If netlink refuses the subscription, or no thread can be started.
     pub fn start(wake: Sender<()>) -> Result<Watcher> {
-        let socket = subscribe().context("subscribe to rtnetlink's messages")?;
-        let worker = Worker::spawn("dpd-net", move |sleeper| {
-            follow(&sleeper, &socket, may_concern_interfaces, &wake);
-        })?;
-        Ok(Watcher {
-            _workers: vec![worker],
-        })
+        let interfaces = Source {
+            socket: subscribe().context("subscribe to rtnetlink's messages")?,
+            concerns: may_concern_interfaces,
+            loss_pause: COALESCE,
+        };
+        let routes = Source {
+            socket: subscribe_to_routes().context("subscribe to messages about routes")?,
+            concerns: may_concern_local,
+            loss_pause: LOSS_PAUSE,
+        };
+        let mut workers = Vec::new();
+        for (name, source) in [("dpd-net", interfaces), ("dpd-routes", routes)] {
+            let wake = wake.clone();
+            workers.push(Worker::spawn(name, move |sleeper| {
+                follow(&sleeper, &source, &wake);
+            })?);
+        }
+        Ok(Watcher { _workers: workers })
     }
 
     /// Sends `()` after each change of nftables' chains and rules, and of XFRM policies, in the calling thread's network
@@ -80,12 +117,16 @@ impl Watcher {
                 NFNLGRP_NFTABLES,
                 is_of_chains,
             ),
-            ("dpd-xfrm", NETLINK_XFRM, XFRMNLGRP_POLICY, |_| true),
+            ("dpd-xfrm", NETLINK_XFRM, XFRMNLGRP_POLICY, |_, _| true),
         ];
         let mut workers = Vec::new();
         for (name, protocol, group, concerns) in sources {
-            let socket = match subscribe_to(protocol, group) {
-                Ok(socket) => socket,
+            let source = match subscribe_to(protocol, &[group]) {
+                Ok(socket) => Source {
+                    socket,
+                    concerns,
+                    loss_pause: COALESCE,
+                },
                 Err(error) => {
                     log::debug!("{name}: subscribe to netlink's messages: {error}");
                     continue;
@@ -93,18 +134,34 @@ impl Watcher {
             };
             let wake = wake.clone();
             workers.push(Worker::spawn(name, move |sleeper| {
-                follow(&sleeper, &socket, concerns, &wake);
+                follow(&sleeper, &source, &wake);
             })?);
         }
         Ok(Watcher { _workers: workers })
     }
 }
 
-fn subscribe_to(protocol: isize, group: u32) -> io::Result<Socket> {
+fn subscribe_to(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
-    socket.add_membership(group)?;
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    Ok(socket)
+}
+
+fn subscribe_to_routes() -> io::Result<Socket> {
+    let groups = [
+        RTNLGRP_IPV4_ROUTE,
+        RTNLGRP_IPV6_ROUTE,
+        RTNLGRP_IPV4_RULE,
+        RTNLGRP_IPV6_RULE,
+    ];
+    let socket = subscribe_to(NETLINK_ROUTE, &groups)?;
+    if let Err(error) = set_socket_recv_buffer_size_force(&socket, ROUTES_BUFFER) {
+        log::debug!("enlarge the queue of messages about routes: {error}");
+    }
     Ok(socket)
 }
 
@@ -129,17 +186,25 @@ fn subscribe() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Wakes after messages of the kinds that `concerns` says.
-fn follow(sleeper: &Sleeper, socket: &Socket, concerns: Concerns, wake: &Sender<()>) {
+/// Wakes after the messages that concern somebody.
+fn follow(sleeper: &Sleeper, source: &Source, wake: &Sender<()>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        if sleeper.sleep(Some(socket.as_fd()), None) == Wake::Stopped
+        if sleeper.sleep(Some(source.socket.as_fd()), None) == Wake::Stopped
             || sleeper.sleep(None, Some(COALESCE)) == Wake::Stopped
         {
             return;
         }
-        if !drain(socket, &mut buffer, concerns) {
-            continue;
+        match drain(source, &mut buffer) {
+            Drained::Nothing => continue,
+            Drained::Reason => {}
+            Drained::Loss => {
+                if sleeper.sleep(None, Some(source.loss_pause)) == Wake::Stopped {
+                    return;
+                }
+                // The look that follows sees all of these.
+                drain(source, &mut buffer);
+            }
         }
         if let Err(TrySendError::Disconnected(())) = wake.try_send(()) {
             return;
@@ -147,20 +212,33 @@ fn follow(sleeper: &Sleeper, socket: &Socket, concerns: Concerns, wake: &Sender<
     }
 }
 
-/// Reads the queued messages; returns whether to look again. So does `ENOBUFS`: the kernel has dropped messages.
-fn drain(socket: &Socket, buffer: &mut [u8], concerns: Concerns) -> bool {
-    let mut is_reason = false;
+/// What was in a queue.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Drained {
+    /// Nothing that concerns anybody.
+    Nothing,
+    Reason,
+    /// The kernel has dropped messages (`ENOBUFS`), which is a reason too.
+    Loss,
+}
+
+/// Reads the queued messages.
+fn drain(source: &Source, buffer: &mut [u8]) -> Drained {
+    let mut drained = Drained::Nothing;
     for _ in 0..BURST {
-        match socket.recv(&mut &mut *buffer, 0) {
-            Ok(length) => is_reason |= may_concern(&buffer[..length], concerns),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_reason,
+        match source.socket.recv(&mut &mut *buffer, 0) {
+            Ok(length) if may_concern(&buffer[..length], source.concerns) => {
+                drained = drained.max(Drained::Reason);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return drained,
             Err(error) => {
                 log::debug!("read netlink's messages: {error}");
-                is_reason = true;
+                drained = Drained::Loss;
             }
         }
     }
-    is_reason
+    drained
 }
 
 /// rtnetlink sends each message in a datagram of its own, nftables those of a transaction together.
@@ -172,20 +250,29 @@ fn may_concern(datagram: &[u8], concerns: Concerns) -> bool {
         let (Some(length), Some(kind)) = (length, kind) else {
             return true;
         };
-        if concerns(u16::from_ne_bytes(kind)) {
+        if concerns(
+            u16::from_ne_bytes(kind),
+            rest.get(HEADER..).unwrap_or_default(),
+        ) {
             return true;
         }
         // Messages begin at multiples of four bytes.
         let length = (u32::from_ne_bytes(length) as usize).next_multiple_of(4);
-        rest = rest.get(length.max(TYPE.end)..).unwrap_or_default();
+        rest = rest.get(length.max(HEADER)..).unwrap_or_default();
     }
     false
 }
 
-fn may_concern_interfaces(kind: u16) -> bool {
+fn may_concern_interfaces(kind: u16, _: &[u8]) -> bool {
     !IGNORED.contains(&kind)
 }
 
-fn is_of_chains(kind: u16) -> bool {
+/// Rules change rarely, and routes to other hosts by the thousand.
+fn may_concern_local(kind: u16, body: &[u8]) -> bool {
+    let of_route = |kind: &u8| TYPES.contains(&RouteType::from(*kind));
+    !ROUTE_MESSAGES.contains(&kind) || body.get(ROUTE_TYPE).is_none_or(of_route)
+}
+
+fn is_of_chains(kind: u16, _: &[u8]) -> bool {
     CHAIN_MESSAGES.contains(&kind)
 }

@@ -26,6 +26,7 @@ pub fn assumed_host(config: &Config) -> HostState {
     HostState {
         links: links.collect(),
         addresses: config.node.addresses.iter().flatten().copied().collect(),
+        local_prefixes: Default::default(),
         stack: Default::default(),
     }
 }

@@ -20,6 +20,7 @@ mod hosts;
 mod interfaces;
 mod lab;
 mod load;
+mod local_routes;
 mod metrics;
 mod new_workloads;
 mod ping;

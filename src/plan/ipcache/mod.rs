@@ -78,7 +78,7 @@ pub fn compile(
 }
 
 /// The prefixes that have an owner. The same prefix goes to an endpoint first, then to the host, to another node, and to an
-/// identity's `cidrs`.
+/// identity's `cidrs`. The host has the prefixes that its stack receives, besides its addresses.
 fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<IpNet, Owner> {
     let config = inputs.config;
     let mut owners = BTreeMap::new();
@@ -100,6 +100,9 @@ fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<Ip
     let named = config.node.addresses.iter().flatten();
     for address in named.chain(&inputs.host.addresses) {
         owners.entry(IpNet::from(*address)).or_insert(host);
+    }
+    for prefix in &inputs.host.local_prefixes {
+        owners.entry(*prefix).or_insert(host);
     }
     let remote_node = Owner {
         identity: reserved::REMOTE_NODE,
@@ -195,17 +198,29 @@ mod tests {
             .endpoint("gone", "db", "10.3.0.1")
             .identity("far", 302, "")
             .identity("near", 303, "")
-            .cidrs("far", "10.0.0.0/9 203.0.113.0/24")
+            .cidrs("far", "10.0.0.0/9 203.0.113.0/24 10.7.7.0/24")
             .cidrs("near", "10.4.0.0/16 203.0.113.2 2001:db8:4::/48")
             .cidrs("db", "10.5.0.5")
             .node(
                 "node-b",
-                "203.0.113.1 10.4.0.1 2001:db8:4::1",
+                "203.0.113.1 10.4.0.1 2001:db8:4::1 10.7.0.1",
                 "10.6.0.0/16 10.200.0.0/16",
             )
             .policy("p", "web", Some(cidrs), None);
         test.host.links.remove("lxc-gone");
         test.host.addresses.extend([ip("10.1.1.1"), ip("10.2.0.1")]);
+        test.host.local_prefixes = [
+            "127.0.0.0/8",
+            "10.1.1.0/24",
+            "10.1.1.255",
+            "10.3.0.0/24",
+            "10.7.0.0/16",
+            "203.0.113.64/26",
+            "2001:db8:4::",
+            "2001:db8:4:1::/64",
+        ]
+        .map(net)
+        .into();
         test.config.node.addresses = Some(vec![ip("198.51.100.1")]);
         let state = test.compile();
         let rows = [
@@ -305,6 +320,39 @@ mod tests {
                 "198.51.100.1",
                 "host here own",
             ),
+            ("the host's loopback", "127.1.2.3", "host here own"),
+            (
+                "a prefix that the host receives",
+                "10.7.0.2",
+                "host here own 10.0.0.0/8",
+            ),
+            (
+                "an identity's prefix inside of it",
+                "10.7.7.7",
+                "host here own 10.0.0.0/8",
+            ),
+            (
+                "a node inside of it",
+                "10.7.0.1",
+                "remote-node away own 10.0.0.0/8",
+            ),
+            (
+                "an identity's prefix around it",
+                "203.0.113.65",
+                "host here own",
+            ),
+            (
+                "a prefix of the host's around an endpoint's",
+                "10.3.0.2",
+                "host here own 10.0.0.0/8",
+            ),
+            (
+                "a broadcast address inside of an endpoint's prefix",
+                "10.1.1.255",
+                "host here own 10.0.0.0/8 10.1.0.0/16",
+            ),
+            ("an anycast address", "2001:db8:4::", "host here own"),
+            ("a prefix, IPv6", "2001:db8:4:1::9", "host here own"),
             (
                 "the default of IPv4 does not cover IPv6",
                 "::1",
@@ -322,7 +370,7 @@ mod tests {
                 .map(net)
                 .into()
         );
-        let nodes = ["203.0.113.1", "10.4.0.1", "2001:db8:4::1"].map(net);
+        let nodes = ["203.0.113.1", "10.4.0.1", "2001:db8:4::1", "10.7.0.1"].map(net);
         assert_eq!(addresses(reserved::REMOTE_NODE), nodes.into());
         assert_eq!(addresses(reserved::WORLD), [].into());
         assert!(addresses(reserved::HOST).contains(&net("198.51.100.1")));

@@ -55,6 +55,11 @@ impl<'a> Oracle<'a> {
         if own.chain(&self.host.addresses).any(|host| *host == address) {
             best = (IpNet::from(address).prefix_len(), Who::Host);
         }
+        for prefix in &self.host.local_prefixes {
+            if prefix.contains(&address) && prefix.prefix_len() >= best.0 {
+                best = (prefix.prefix_len(), Who::Host);
+            }
+        }
         for (interface, endpoint) in &self.config.interfaces {
             let Interface::Endpoint {
                 addresses,

@@ -73,6 +73,7 @@ impl TestConfig {
         let host = HostState {
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
+            local_prefixes: Default::default(),
             stack: Default::default(),
         };
         TestConfig { config, host }

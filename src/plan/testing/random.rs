@@ -73,6 +73,8 @@ fn random_rules(rng: &mut Rng) -> String {
 pub fn random_config(rng: &mut Rng) -> TestConfig {
     let mut test = TestConfig::new();
     test.host.addresses = (0..2).map(|_| random_address(rng)).collect();
+    let local = (0..2).map(|_| random_prefix(rng));
+    test.host.local_prefixes = local.filter(|prefix| prefix.prefix_len() > 0).collect();
     for (number, name) in IDENTITIES.iter().enumerate() {
         test = test.identity(name, 300 + number as u32, &format!("tier={}", number % 2));
     }
