@@ -1,5 +1,7 @@
 //! The host by netlink: snapshots, the watcher and the checks, in namespaces of the tests' own.
 
+#[path = "net/advice.rs"]
+mod advice;
 #[path = "common/netns.rs"]
 mod netns;
 #[path = "net/stack.rs"]

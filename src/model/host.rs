@@ -50,6 +50,8 @@ pub struct Link {
     pub reverse_path: ReversePath,
     /// The interface that it is a port of.
     pub master: Option<Master>,
+    /// The interface of this namespace that it is on, if it is a VLAN, a macvlan or the like.
+    pub below: Option<u32>,
 }
 
 impl Link {

@@ -9,18 +9,17 @@
 
 mod endpoint;
 mod node;
+mod route;
 mod uplink;
 
-use std::io;
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-use self::endpoint::{Endpoint, interface_name};
+use self::endpoint::Endpoint;
 use self::uplink::Uplink;
 use super::netlink::Netlink;
-use super::route::{Route, look_up};
-use super::sysctl::{is_known, is_on, is_strict, set};
+use super::sysctl::{is_known, is_on, set};
 use crate::config::{Config, Interface};
 use crate::model::host::HostState;
 
@@ -32,15 +31,12 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
         .interfaces
         .iter()
         .filter_map(|(interface, role)| match role {
-            Interface::Endpoint { addresses, .. } => Some(Endpoint {
-                interface,
-                link: host.links.get(interface)?,
-                addresses,
-            }),
+            Interface::Endpoint { addresses, .. } => Endpoint::new(host, interface, addresses),
             Interface::Uplink { .. } => None,
         })
         .collect();
     let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
+    lacks.extend(check_bridges(&endpoints));
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
     let (uplinks, of_uplinks) = uplink::check(config, host);
     lacks.extend(of_uplinks);
@@ -54,7 +50,7 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
             return lacks;
         }
     };
-    lacks.extend(check_routes(&mut rtnetlink, host, &endpoints));
+    lacks.extend(route::check(&mut rtnetlink, host, &endpoints));
     // Without an uplink there are no routes through it.
     if !uplinks.is_empty() {
         let present = node::Present {
@@ -76,7 +72,24 @@ fn check_up(endpoint: &Endpoint<'_>) -> Option<String> {
     })
 }
 
+/// The bridges that endpoints are ports of, each once.
+fn check_bridges(endpoints: &[Endpoint<'_>]) -> Vec<String> {
+    let bridges = endpoints.iter().filter_map(|endpoint| endpoint.bridge);
+    let down: BTreeSet<&str> = bridges
+        .filter(|(_, link)| !link.up)
+        .map(|(name, _)| name)
+        .collect();
+    let sentence = |bridge| {
+        format!("bridge {bridge} is down, its workloads are cut off: ip link set dev {bridge} up")
+    };
+    down.into_iter().map(sentence).collect()
+}
+
+/// Of a port of a bridge the host needs no IPv6: the bridge has it, unless the host has no part in it.
 fn check_ipv6(endpoint: &Endpoint<'_>) -> Option<String> {
+    if endpoint.bridge.is_some() {
+        return None;
+    }
     let interface = endpoint.interface;
     let switch = format!("ipv6/conf/{interface}/disable_ipv6");
     let is_needed = endpoint.addresses.iter().any(Family::IPV6.has);
@@ -145,7 +158,10 @@ fn check_forwarding(
         Some(true) => {
             let endpoints = concerned
                 .iter()
-                .filter_map(|endpoint| check_forwarding_from(family, endpoint.interface));
+                .map(|endpoint| endpoint.stack_interface().0)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .filter_map(|interface| check_forwarding_from(family, interface));
             let uplinks = uplinks
                 .iter()
                 .filter_map(|uplink| check_forwarding_on(family, uplink));
@@ -175,109 +191,4 @@ fn check_forwarding_on(family: &Family, uplink: &Uplink<'_>) -> Option<String> {
             "{name} forwarding is off on uplink {interface}, nothing from there is forwarded: {keep}{fix}"
         )
     })
-}
-
-/// Whether the host has a route to each address of each endpoint.
-fn check_routes(
-    rtnetlink: &mut Netlink,
-    host: &HostState,
-    endpoints: &[Endpoint<'_>],
-) -> Vec<String> {
-    let mut lacks = Vec::new();
-    for endpoint in endpoints {
-        for prefix in endpoint.addresses {
-            match check_route(rtnetlink, host, endpoint, prefix) {
-                Ok(lack) => lacks.extend(lack),
-                Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),
-            }
-        }
-    }
-    lacks
-}
-
-fn check_route(
-    rtnetlink: &mut Netlink,
-    host: &HostState,
-    endpoint: &Endpoint<'_>,
-    prefix: &IpNet,
-) -> io::Result<Option<String>> {
-    let interface = endpoint.interface;
-    if is_whole(prefix) && host.addresses.contains(&prefix.addr()) {
-        let own = prefix.addr();
-        return Ok(Some(format!(
-            "{own} of endpoint {interface} is an address of the host too, which receives its packets: find it with \
-             'ip address show to {own}' and remove it with 'ip address delete'"
-        )));
-    }
-    let leads = match look_up(rtnetlink, sample(host, prefix))? {
-        Route::Through { ifindex, .. } if ifindex == endpoint.link.ifindex => return Ok(None),
-        Route::Through { ifindex, .. } => format!("leads to {}", interface_name(host, ifindex)),
-        Route::Other => "does not lead to an interface".to_owned(),
-        Route::None => "is missing".to_owned(),
-    };
-    let filter = if is_strict(interface, prefix) {
-        format!(", and the strict reverse path filter of {interface} drops what comes from there")
-    } else {
-        String::new()
-    };
-    let fix = route_command(endpoint, prefix);
-    Ok(Some(format!(
-        "the host's route to {prefix} of endpoint {interface} {leads}{filter}: {fix}"
-    )))
-}
-
-/// Whether the prefix is one address.
-fn is_whole(prefix: &IpNet) -> bool {
-    prefix.prefix_len() == prefix.max_prefix_len()
-}
-
-/// An address of the prefix to look up a route for: not the host's own, which may be the workloads' gateway, and not
-/// the first of a subnet, which is its broadcast address.
-fn sample(host: &HostState, prefix: &IpNet) -> IpAddr {
-    prefix
-        .hosts()
-        .find(|address| !host.addresses.contains(address))
-        .unwrap_or(prefix.addr())
-}
-
-/// The command that adds the route. A prefix behind a workload is routed via the workload's own address: the workload
-/// answers no ARP for addresses of the prefix.
-fn route_command(endpoint: &Endpoint<'_>, prefix: &IpNet) -> String {
-    let interface = endpoint.interface;
-    let gateway = endpoint
-        .addresses
-        .iter()
-        .find(|other| is_whole(other) && other.addr().is_ipv4() == prefix.addr().is_ipv4())
-        .filter(|_| !is_whole(prefix));
-    match gateway {
-        Some(gateway) => {
-            let gateway = gateway.addr();
-            format!("ip route replace {prefix} via {gateway} dev {interface} onlink")
-        }
-        None => format!("ip route replace {prefix} dev {interface}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_is_looked_up_for_an_address_that_only_the_endpoint_has() {
-        let rows = [
-            ("10.9.0.0/24", "10.9.0.1", "not a subnet's first address"),
-            ("10.200.0.64/32", "10.200.0.64", "a single address"),
-            ("10.0.0.2/31", "10.0.0.2", "a pair has no broadcast address"),
-            ("192.0.2.0/24", "192.0.2.2", "not the host's own address"),
-            ("fd00::/64", "fd00::", "IPv6 has no broadcast address"),
-        ];
-        let host = HostState {
-            addresses: ["192.0.2.1".parse().unwrap()].into(),
-            ..HostState::default()
-        };
-        for (prefix, expected, why) in rows {
-            let address = sample(&host, &prefix.parse().unwrap());
-            assert_eq!(address.to_string(), expected, "{why}");
-        }
-    }
 }

@@ -96,15 +96,15 @@ struct LinkFacts {
     mtu: u32,
     up: bool,
     is_veth: bool,
-    /// The index of a veth's peer.
-    peer: Option<u32>,
+    /// The index of a veth's peer, or of what another interface is on.
+    linked: Option<u32>,
+    /// The id of that one's namespace in this one; `None`: the same namespace.
+    linked_namespace: Option<i32>,
     /// The index of the interface that this one is a port of.
     master: Option<u32>,
     /// That one is a bridge.
     is_bridge_port: bool,
     rp_filter: u32,
-    /// The id of the peer's namespace in this one; `None`: the same namespace.
-    peer_namespace: Option<i32>,
 }
 
 fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
@@ -121,6 +121,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             ifindex,
             is_bridge: facts.is_bridge_port,
         });
+        let is_above = !facts.is_veth && facts.linked_namespace.is_none();
         let link = Link {
             ifindex: facts.ifindex,
             mac: facts.mac.unwrap_or_default(),
@@ -130,6 +131,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             peer,
             master,
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
+            below: facts.linked.filter(|_| is_above),
         };
         (facts.name, link)
     };
@@ -148,8 +150,8 @@ fn find_peer(
     facts: &LinkFacts,
     peers: &BTreeMap<u32, PeerFacts>,
 ) -> Option<LinkPeer> {
-    let ifindex = facts.peer.filter(|_| facts.is_veth)?;
-    let found = match facts.peer_namespace {
+    let ifindex = facts.linked.filter(|_| facts.is_veth)?;
+    let found = match facts.linked_namespace {
         None => peers.get(&ifindex).copied(),
         Some(namespace) => peer_in_namespace(rtnetlink, namespace, ifindex),
     };
@@ -157,7 +159,7 @@ fn find_peer(
     Some(LinkPeer {
         ifindex,
         mac,
-        same_namespace: facts.peer_namespace.is_none(),
+        same_namespace: facts.linked_namespace.is_none(),
         is_bridge_port,
     })
 }
@@ -196,9 +198,9 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
             attribute::IFLA_ADDRESS => facts.mac = value.try_into().ok(),
             attribute::IFLA_MTU => facts.mtu = number(value).unwrap_or_default(),
             attribute::IFLA_MASTER => facts.master = number(value).filter(|ifindex| *ifindex != 0),
-            attribute::IFLA_LINK => facts.peer = number(value).filter(|ifindex| *ifindex != 0),
+            attribute::IFLA_LINK => facts.linked = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK_NETNSID => {
-                facts.peer_namespace = value.try_into().ok().map(i32::from_ne_bytes);
+                facts.linked_namespace = value.try_into().ok().map(i32::from_ne_bytes);
             }
             attribute::IFLA_LINKINFO => read_kinds(value, &mut facts),
             attribute::IFLA_AF_SPEC => facts.rp_filter = rp_filter(value).unwrap_or_default(),

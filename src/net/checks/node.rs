@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::endpoint::{Endpoint, interface_name};
 use super::uplink::Uplink;
 use crate::config::{Config, RemoteNode};
-use crate::model::host::HostState;
+use crate::model::host::{HostState, Link};
 use crate::net::netlink::Netlink;
 use crate::net::route::{Route, look_up};
 use crate::net::sysctl::is_strict;
@@ -84,8 +84,11 @@ impl Present<'_> {
     }
 
     fn find_uplink(&self, ifindex: u32) -> Option<&Uplink<'_>> {
-        let mut uplinks = self.uplinks.iter();
-        uplinks.find(|uplink| uplink.link.ifindex == ifindex)
+        // Of an uplink that is a port, the master has the routes.
+        let is_by = |link: &Link| {
+            link.ifindex == ifindex || link.master.is_some_and(|master| master.ifindex == ifindex)
+        };
+        self.uplinks.iter().find(|uplink| is_by(uplink.link))
     }
 
     /// An address of the prefix that is not local.
@@ -95,7 +98,7 @@ impl Present<'_> {
                 .endpoints
                 .iter()
                 .flat_map(|endpoint| endpoint.addresses);
-            self.host.addresses.contains(address) || local.into_iter().any(|p| p.contains(address))
+            self.host.receives(*address) || local.into_iter().any(|p| p.contains(address))
         };
         let mut samples = prefix.hosts().take(SAMPLES_MAX);
         samples

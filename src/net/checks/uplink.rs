@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::endpoint::find_bridge;
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link};
 use crate::net::sysctl::{read, set};
@@ -30,7 +31,12 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
                 "uplink {interface} is down, other hosts are cut off: ip link set dev {interface} up"
             ));
         }
-        if link.addresses.iter().all(is_link_local) {
+        if let Some((bridge, _)) = find_bridge(host, link) {
+            lacks.push(format!(
+                "uplink {interface} is a port of bridge {bridge}, to which the host's addresses and routes belong: \
+                 write {bridge} in the file instead"
+            ));
+        } else if link.addresses.iter().all(is_link_local) {
             lacks.push(format!(
                 "uplink {interface} has no address, other hosts can't reach this one by it: \
                  ip address add ADDRESS/LENGTH dev {interface}"

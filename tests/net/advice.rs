@@ -1,0 +1,257 @@
+//! The checks on hosts of several kinds: silent where nothing is lacking, and right where something is.
+
+use dpd::config::{Config, ForwardingMode, Interface, XdpMode};
+use dpd::net::{self, snapshot};
+
+use super::{Endpoints, Netns, config, give};
+
+fn check(node: &Netns, config: &Config) -> Vec<String> {
+    node.enter(|| net::checks(config, &snapshot().unwrap()))
+}
+
+/// A host that forwards, without reverse path filter.
+fn router() -> Netns {
+    let node = Netns::new();
+    give(
+        &node,
+        "sysctl -wq net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.all.rp_filter=0",
+    );
+    node
+}
+
+/// A host with a bridge that has these addresses, and a workload at a port of it with an address of each family.
+fn bridged(addresses: &[&str]) -> (Netns, Netns) {
+    let (node, workload) = (router(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    give(
+        &node,
+        "ip link add br0 type bridge; ip link set br0 up; ip link set lxc-a master br0",
+    );
+    for address in addresses {
+        give(&node, &format!("ip address add {address} dev br0 nodad"));
+    }
+    give(
+        &workload,
+        "ip address add 198.51.100.10/24 dev eth0; ip address add 2001:db8:5::10/64 dev eth0 nodad; \
+         ip route add default via 198.51.100.1",
+    );
+    (node, workload)
+}
+
+const BRIDGED: Endpoints<'_> = &[("lxc-a", &["198.51.100.10/32", "2001:db8:5::10/128"])];
+
+#[test]
+fn the_host_has_the_workload_of_a_bridge_by_the_bridge() {
+    /// (the state, the commands that make it, the result of the checks)
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
+    let rows: &[Row<'_>] = &[
+        ("nothing is lacking", &[], &[]),
+        (
+            "the port has no IPv6 of its own, and does not forward",
+            &[
+                "sysctl -wq net.ipv6.conf.lxc-a.disable_ipv6=1 net.ipv4.conf.lxc-a.forwarding=0",
+                "sysctl -wq net.ipv4.conf.lxc-a.rp_filter=1",
+            ],
+            &[],
+        ),
+        (
+            "the bridge does not forward",
+            &["sysctl -wq net.ipv4.conf.br0.forwarding=0"],
+            &[
+                "IPv4 forwarding is off on br0, nothing from there gets to other hosts: \
+                 sysctl -w net.ipv4.conf.br0.forwarding=1",
+            ],
+        ),
+        (
+            "a route leads to the port, whose ARP gets no reply",
+            &["ip route replace 198.51.100.10/32 dev lxc-a"],
+            &[
+                "the host's route to 198.51.100.10/32 of endpoint lxc-a leads to lxc-a: \
+                 ip route replace 198.51.100.10/32 dev br0",
+            ],
+        ),
+        (
+            "a route leads elsewhere",
+            &["ip route replace 2001:db8:5::10/128 dev other"],
+            &[
+                "the host's route to 2001:db8:5::10/128 of endpoint lxc-a leads to other: \
+                 ip route replace 2001:db8:5::10/128 dev br0",
+            ],
+        ),
+        (
+            "the bridge is down",
+            &["ip link set br0 down"],
+            &[
+                "bridge br0 is down, its workloads are cut off: ip link set dev br0 up",
+                "the host's route to 198.51.100.10/32 of endpoint lxc-a is missing: \
+                 ip route replace 198.51.100.10/32 dev br0",
+                "the host's route to 2001:db8:5::10/128 of endpoint lxc-a is missing: \
+                 ip route replace 2001:db8:5::10/128 dev br0",
+            ],
+        ),
+        ("all of it is right again", &[], &[]),
+    ];
+    let (node, _workload) = bridged(&["198.51.100.1/24", "2001:db8:5::1/64"]);
+    node.veth("other", &node, "elsewhere");
+    let config = config(BRIDGED);
+    for (what, before, expected) in rows {
+        before.iter().for_each(|line| give(&node, line));
+        let lacks = check(&node, &config);
+        assert_eq!(lacks, *expected, "{what}");
+        for (_, fix) in lacks.iter().filter_map(|lack| lack.rsplit_once(": ")) {
+            give(&node, fix);
+        }
+        let left = check(&node, &config);
+        assert_eq!(left, [""; 0], "{what}: the commands have fixed it");
+        give(&node, "ping -c1 -W5 198.51.100.10");
+        give(
+            &node,
+            "ping -c1 -W5 2001:db8:5::10 || ping -c1 -W5 2001:db8:5::10",
+        );
+    }
+}
+
+#[test]
+fn a_host_without_a_part_in_the_bridge_lacks_nothing() {
+    let (node, _workload) = bridged(&[]);
+    node.veth("nic0", &node, "world");
+    let rows = [
+        (
+            "the host has it by a router, and no IPv6",
+            "ip address add 192.0.2.1/24 dev nic0; ip route add default via 192.0.2.254; \
+             sysctl -wq net.ipv6.conf.br0.disable_ipv6=1",
+        ),
+        (
+            "the host has it by an interface on the bridge",
+            "ip route delete default; ip address add 10.7.0.1/24 dev br0; \
+             ip link add link br0 name br0.10 type macvlan; ip link set br0.10 up; \
+             ip address add 198.51.100.1/24 dev br0.10",
+        ),
+    ];
+    for (what, command) in rows {
+        give(&node, command);
+        assert_eq!(check(&node, &config(BRIDGED)), [""; 0], "{what}");
+    }
+    give(
+        &node,
+        "ip address flush dev br0.10; ip address flush dev br0",
+    );
+    assert_eq!(
+        check(&node, &config(BRIDGED)),
+        [
+            "the host's route to 198.51.100.10/32 of endpoint lxc-a is missing: \
+             ip route replace 198.51.100.10/32 dev br0"
+        ]
+    );
+}
+
+#[test]
+fn a_healthy_host_lacks_nothing() {
+    let (node, workload) = (router(), Netns::new());
+    node.veth("ve-a", &workload, "eth0");
+    node.veth("up0", &workload, "eth1");
+    node.veth("up1", &workload, "eth2");
+    node.ip("tuntap add dev tap0 mode tap");
+    for line in [
+        // The container's own network, of which the host has the first address.
+        "ip address add 198.51.100.65/28 dev ve-a",
+        "ip address add 2001:db8:7::1/64 dev ve-a nodad",
+        "ip link set tap0 up",
+        "ip route add 198.51.100.20/32 dev tap0",
+        "ip route add 203.0.113.64/28 via 198.51.100.20 dev tap0 onlink",
+        "ip address add 192.0.2.1/24 dev up0",
+        "ip address add 2001:db8::1/64 dev up0 nodad",
+        "ip address add 192.0.2.129/25 dev up1",
+        "ip route add default via 192.0.2.254",
+        // The host is in the subnet of the other node's workloads, with its anycast address.
+        "ip address add 2001:db8:99::1/64 dev up1 nodad",
+        "ip address add 203.0.113.200/32 dev lo",
+        "ip route add 10.200.1.0/24 via 192.0.2.2",
+    ] {
+        give(&node, line);
+    }
+    let endpoints: Endpoints<'_> = &[
+        ("ve-a", &["198.51.100.64/28", "2001:db8:7::/64"]),
+        ("tap0", &["198.51.100.20/32", "203.0.113.64/28"]),
+    ];
+    let mut config = config(endpoints);
+    for name in ["up0", "up1"] {
+        config.interfaces.insert(name.to_owned(), uplink());
+    }
+    let remote = dpd::config::RemoteNode {
+        addresses: ["192.0.2.2".parse().unwrap()].into(),
+        cidrs: ["10.200.1.0/24", "2001:db8:99::/64"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    };
+    config.nodes.insert("node-b".to_owned(), remote);
+    assert_eq!(check(&node, &config), [""; 0]);
+}
+
+fn uplink() -> Interface {
+    Interface::Uplink {
+        xdp: XdpMode::Auto,
+        forwarding: ForwardingMode::Auto,
+    }
+}
+
+#[test]
+fn a_route_to_the_host_itself_is_no_lack_of_a_route_to_the_workload() {
+    let (node, workload) = (router(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    give(
+        &workload,
+        "ip address add 10.9.0.5/32 dev eth0; ip route add default dev eth0",
+    );
+    give(&node, "ip route add 10.9.0.5/32 dev lxc-a");
+    give(&node, "ip address add 192.0.2.1/32 dev lo");
+    let config = config(&[("lxc-a", &["10.9.0.5/32"])]);
+    assert_eq!(check(&node, &config), [""; 0]);
+    give(&node, "ip route add local 10.9.0.0/24 dev lo");
+    let lacks = check(&node, &config);
+    assert_eq!(
+        lacks,
+        [
+            "the host itself receives packets to 10.9.0.5/32 of endpoint lxc-a: find the route with \
+             'ip route show table local match 10.9.0.5' and remove it, or the address that it comes from"
+        ]
+    );
+    let find = lacks[0].split('\'').nth(1).unwrap();
+    let output = node.command("sh").args(["-c", find]).output().unwrap();
+    let route = String::from_utf8(output.stdout).unwrap();
+    assert!(route.starts_with("local 10.9.0.0/24 dev lo"), "{route}");
+    give(
+        &node,
+        &format!("ip route delete {} table local", route.trim()),
+    );
+    assert_eq!(check(&node, &config), [""; 0]);
+    give(&node, "ping -c1 -W5 10.9.0.5");
+}
+
+#[test]
+fn an_uplink_that_is_a_port_of_a_bridge_is_named() {
+    let node = router();
+    node.veth("nic0", &node, "world");
+    give(
+        &node,
+        "ip link add br0 type bridge; ip link set br0 up; ip link set nic0 master br0; \
+         ip address add 192.0.2.1/24 dev br0",
+    );
+    let mut config = config(&[]);
+    let remote = dpd::config::RemoteNode {
+        addresses: ["192.0.2.2".parse().unwrap()].into(),
+        cidrs: vec![],
+    };
+    config.nodes.insert("node-b".to_owned(), remote);
+    config.interfaces.insert("nic0".to_owned(), uplink());
+    assert_eq!(
+        check(&node, &config),
+        [
+            "uplink nic0 is a port of bridge br0, to which the host's addresses and routes belong: \
+             write br0 in the file instead"
+        ]
+    );
+    config.interfaces.remove("nic0");
+    config.interfaces.insert("br0".to_owned(), uplink());
+    assert_eq!(check(&node, &config), [""; 0]);
+}
