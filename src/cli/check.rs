@@ -46,6 +46,9 @@ fn print_host(file: &Path, config: &Config) -> Result<()> {
             for warning in net::checks(config, &host) {
                 eprintln!("warning: {warning}");
             }
+            for note in net::absent(config, &host) {
+                eprintln!("note: {note}");
+            }
             print_forwarding(config, host);
         }
         Err(error) => eprintln!("warning: the host can't be checked: {error:#}"),

@@ -52,6 +52,8 @@ pub struct Link {
     pub master: Option<Master>,
     /// The interface of this namespace that it is on, if it is a VLAN, a macvlan or the like.
     pub below: Option<u32>,
+    /// Other names that `ip link` knows it by.
+    pub alternative_names: BTreeSet<String>,
 }
 
 impl Link {

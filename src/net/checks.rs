@@ -8,6 +8,7 @@
 //! fails where the interface does not forward.
 
 mod endpoint;
+mod name;
 mod node;
 mod route;
 mod uplink;
@@ -15,6 +16,8 @@ mod uplink;
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+
+pub use self::name::absent;
 
 use self::endpoint::Endpoint;
 use self::uplink::Uplink;
@@ -35,7 +38,8 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
             Interface::Uplink { .. } => None,
         })
         .collect();
-    let mut lacks: Vec<_> = endpoints.iter().filter_map(check_up).collect();
+    let mut lacks = name::check(config, host);
+    lacks.extend(endpoints.iter().filter_map(check_up));
     lacks.extend(check_bridges(&endpoints));
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
     let (uplinks, of_uplinks) = uplink::check(config, host);

@@ -11,7 +11,7 @@ mod stack;
 mod sysctl;
 mod watcher;
 
-pub use checks::checks;
+pub use checks::{absent, checks};
 pub use filter::has_filters;
 pub use snapshot::{ifindex, is_there, snapshot};
 pub use stack::host_stack;

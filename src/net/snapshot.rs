@@ -28,6 +28,7 @@ mod attribute {
     pub const IFLA_LINKINFO: u16 = 18;
     pub const IFLA_AF_SPEC: u16 = 26;
     pub const IFLA_LINK_NETNSID: u16 = 37;
+    pub const IFLA_PROP_LIST: u16 = 52;
     /// Inside of `IFLA_LINKINFO`.
     pub const IFLA_INFO_KIND: u16 = 1;
     pub const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -35,6 +36,8 @@ mod attribute {
     /// (`linux/ip.h`, `IPV4_DEVCONF_RP_FILTER`, which counts from 1).
     pub const IFLA_INET_CONF: u16 = 1;
     pub const RP_FILTER: usize = 8 - 1;
+    /// Inside of `IFLA_PROP_LIST`.
+    pub const IFLA_ALT_IFNAME: u16 = 53;
     pub const IFA_ADDRESS: u16 = 1;
     pub const IFA_LOCAL: u16 = 2;
 }
@@ -105,6 +108,7 @@ struct LinkFacts {
     /// That one is a bridge.
     is_bridge_port: bool,
     rp_filter: u32,
+    alternative_names: BTreeSet<String>,
 }
 
 fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
@@ -132,6 +136,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             master,
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
             below: facts.linked.filter(|_| is_above),
+            alternative_names: facts.alternative_names,
         };
         (facts.name, link)
     };
@@ -201,6 +206,11 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
             attribute::IFLA_LINK => facts.linked = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK_NETNSID => {
                 facts.linked_namespace = value.try_into().ok().map(i32::from_ne_bytes);
+            }
+            attribute::IFLA_PROP_LIST => {
+                let names =
+                    attributes(value).filter(|(kind, _)| *kind == attribute::IFLA_ALT_IFNAME);
+                facts.alternative_names = names.map(|(_, value)| text(value)).collect();
             }
             attribute::IFLA_LINKINFO => read_kinds(value, &mut facts),
             attribute::IFLA_AF_SPEC => facts.rp_filter = rp_filter(value).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use dpd::config::{Config, ForwardingMode, Interface, XdpMode};
 use dpd::net::{self, snapshot};
 
-use super::{Endpoints, Netns, config, give};
+use super::{Endpoints, Netns, config, give, look};
 
 fn check(node: &Netns, config: &Config) -> Vec<String> {
     node.enter(|| net::checks(config, &snapshot().unwrap()))
@@ -226,6 +226,34 @@ fn a_route_to_the_host_itself_is_no_lack_of_a_route_to_the_workload() {
     );
     assert_eq!(check(&node, &config), [""; 0]);
     give(&node, "ping -c1 -W5 10.9.0.5");
+}
+
+#[test]
+fn a_name_of_the_file_that_no_interface_has_is_named() {
+    let node = router();
+    node.veth("vb", &node, "other");
+    node.ip("link property add dev vb altname ve-long-name altname ve-other");
+    node.ip("route add 10.0.0.1/32 dev vb");
+    let mut config = config(&[
+        ("ve-long-name", &["10.0.0.1/32"]),
+        ("lxc-z", &["10.0.0.2/32"]),
+    ]);
+    config.interfaces.insert("ve-other".to_owned(), uplink());
+    let alternative =
+        |name| format!("{name} is an alternative name of interface vb: write vb in the file");
+    assert_eq!(
+        check(&node, &config),
+        [alternative("ve-long-name"), alternative("ve-other")]
+    );
+    assert_eq!(
+        net::absent(&config, &look(&node)),
+        ["endpoint lxc-z does not exist yet and is pending"]
+    );
+    // As the sentence says.
+    let endpoint = config.interfaces.remove("ve-long-name").unwrap();
+    config.interfaces.insert("vb".to_owned(), endpoint);
+    config.interfaces.remove("ve-other");
+    assert_eq!(check(&node, &config), [""; 0]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::endpoint::find_bridge;
+use super::name::find_alternative;
 use crate::config::{Config, Interface};
 use crate::model::host::{HostState, Link};
 use crate::net::sysctl::{read, set};
@@ -21,9 +22,12 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
             continue;
         };
         let Some(link) = host.links.get(interface) else {
-            lacks.push(format!(
-                "uplink {interface} does not exist yet and is pending: find the NIC's name with 'ip -brief link'"
-            ));
+            // A name that is an alternative one has its own sentence.
+            if find_alternative(host, interface).is_none() {
+                lacks.push(format!(
+                    "uplink {interface} does not exist yet and is pending: find the NIC's name with 'ip -brief link'"
+                ));
+            }
             continue;
         };
         if !link.up {
