@@ -8,6 +8,7 @@
 //! fails where the interface does not forward.
 
 mod endpoint;
+mod frontend;
 mod name;
 mod node;
 mod route;
@@ -64,6 +65,7 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
         };
         lacks.extend(node::check(config, &present, &mut rtnetlink));
     }
+    lacks.extend(frontend::check(config, host));
     lacks
 }
 

@@ -7,6 +7,7 @@ mod local;
 mod netlink;
 mod route;
 mod snapshot;
+mod sockets;
 mod stack;
 mod sysctl;
 mod watcher;

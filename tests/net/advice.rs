@@ -1,6 +1,10 @@
 //! The checks on hosts of several kinds: silent where nothing is lacking, and right where something is.
 
-use dpd::config::{Config, ForwardingMode, Interface, XdpMode};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use dpd::config::{Backend, Config, ForwardingMode, Interface, Service, XdpMode};
+use dpd::model::protocol::Protocol;
+use dpd::model::service::{BackendState, Frontend};
 use dpd::net::{self, snapshot};
 
 use super::{Endpoints, Netns, config, give, look};
@@ -226,6 +230,116 @@ fn a_route_to_the_host_itself_is_no_lack_of_a_route_to_the_workload() {
     );
     assert_eq!(check(&node, &config), [""; 0]);
     give(&node, "ping -c1 -W5 10.9.0.5");
+}
+
+fn service(frontends: &[(&str, Protocol)], backends: &[&str]) -> Service {
+    let frontend = |(address, protocol): &(&str, Protocol)| {
+        let address: SocketAddr = address.parse().unwrap();
+        Frontend {
+            address: address.ip(),
+            port: address.port(),
+            protocol: *protocol,
+        }
+    };
+    let backend = |address: &&str| Backend {
+        address: address.parse().unwrap(),
+        weight: 1,
+        state: BackendState::Active,
+    };
+    Service {
+        frontends: frontends.iter().map(frontend).collect(),
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
+#[test]
+fn a_frontend_that_hides_something_of_the_host_is_named() {
+    use Protocol::{Tcp, Udp};
+    let node = router();
+    node.veth("up0", &node, "other");
+    give(&node, "ip address add 192.0.2.1/24 dev up0");
+    give(&node, "ip address add 2001:db8::1/64 dev up0 nodad");
+    give(&node, "ip route add local 203.0.113.0/24 dev lo");
+    let _sockets = node.enter(|| {
+        (
+            TcpListener::bind("[::]:80").unwrap(),
+            TcpListener::bind("192.0.2.1:443").unwrap(),
+            UdpSocket::bind("127.0.0.1:53").unwrap(),
+            UdpSocket::bind("0.0.0.0:123").unwrap(),
+            TcpListener::bind("0.0.0.0:8080").unwrap(),
+        )
+    });
+    let own = |address: &str| {
+        format!(
+            "service s has {address}, which is the host's own, as a frontend: workloads reach no other port of the \
+             host at this address; give the service an address that nobody has"
+        )
+    };
+    let hidden = |frontend: &str, socket: &str| {
+        format!(
+            "service s has {frontend} as a frontend, at which a socket of the host listens ({socket}): workloads reach \
+             the service's backends there, and not the socket; give the service another address or port"
+        )
+    };
+    let rows = [
+        (
+            "an address that nobody has, though a wildcard listens on the port",
+            service(&[("198.51.100.1:80", Tcp)], &["10.0.0.1:80"]),
+            vec![],
+        ),
+        (
+            "the host's address, and no socket",
+            service(
+                &[("192.0.2.1:81", Tcp), ("192.0.2.1:80", Udp)],
+                &["10.0.0.1:80"],
+            ),
+            vec![own("192.0.2.1")],
+        ),
+        (
+            "a wildcard of IPv6, for IPv4 too",
+            service(&[("192.0.2.1:80", Tcp)], &["10.0.0.1:80"]),
+            vec![own("192.0.2.1"), hidden("192.0.2.1:80/tcp", "[::]:80")],
+        ),
+        (
+            "the same for IPv6",
+            service(&[("[2001:db8::1]:80", Tcp)], &["[fd00::1]:80"]),
+            vec![
+                own("2001:db8::1"),
+                hidden("[2001:db8::1]:80/tcp", "[::]:80"),
+            ],
+        ),
+        (
+            "a socket at the address",
+            service(&[("192.0.2.1:443", Tcp)], &["10.0.0.1:80"]),
+            vec![
+                own("192.0.2.1"),
+                hidden("192.0.2.1:443/tcp", "192.0.2.1:443"),
+            ],
+        ),
+        (
+            "a socket at another address",
+            service(&[("192.0.2.1:53", Udp)], &["10.0.0.1:53"]),
+            vec![own("192.0.2.1")],
+        ),
+        (
+            "UDP, at an address that the host receives by a route",
+            service(&[("203.0.113.7:123", Udp)], &["10.0.0.1:123"]),
+            vec![
+                own("203.0.113.7"),
+                hidden("203.0.113.7:123/udp", "0.0.0.0:123"),
+            ],
+        ),
+        (
+            "the socket is the backend",
+            service(&[("192.0.2.1:8080", Tcp)], &["192.0.2.1:8080"]),
+            vec![own("192.0.2.1")],
+        ),
+    ];
+    for (what, service, expected) in rows {
+        let mut config = config(&[]);
+        config.services.insert("s".to_owned(), service);
+        assert_eq!(check(&node, &config), expected, "{what}");
+    }
 }
 
 #[test]
