@@ -192,6 +192,21 @@ fn a_healthy_host_lacks_nothing() {
     assert_eq!(check(&node, &config), [""; 0]);
 }
 
+#[test]
+fn an_uplink_needs_no_address_where_lo_has_the_hosts() {
+    let (node, router) = (router(), Netns::new());
+    node.veth("up0", &router, "to-node");
+    let mut config = config(&[]);
+    config.interfaces.insert("up0".to_owned(), uplink());
+    let lacks = check(&node, &config);
+    assert!(
+        lacks[0].starts_with("uplink up0 has no address"),
+        "{lacks:?}"
+    );
+    node.ip("address add 203.0.113.1/32 dev lo");
+    assert_eq!(check(&node, &config), [""; 0]);
+}
+
 fn uplink() -> Interface {
     Interface::Uplink {
         xdp: XdpMode::Auto,
@@ -228,6 +243,26 @@ fn a_route_to_the_host_itself_is_no_lack_of_a_route_to_the_workload() {
         &node,
         &format!("ip route delete {} table local", route.trim()),
     );
+    assert_eq!(check(&node, &config), [""; 0]);
+    give(&node, "ping -c1 -W5 10.9.0.5");
+}
+
+#[test]
+fn a_prefix_behind_a_workload_is_reached_by_the_command() {
+    let (node, workload) = (router(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    give(
+        &workload,
+        "ip address add 10.200.0.64/32 dev eth0; ip address add 10.9.0.5/32 dev lo; ip route add default dev eth0",
+    );
+    give(
+        &node,
+        "ip address add 192.0.2.1/32 dev lo; ip route add 10.200.0.64/32 dev lxc-a",
+    );
+    let config = config(&[("lxc-a", &["10.200.0.64/32", "10.9.0.0/24"])]);
+    let lacks = check(&node, &config);
+    let (_, fix) = lacks[0].rsplit_once(": ").unwrap();
+    give(&node, &format!("! ping -c1 -W1 10.9.0.5 && {fix}"));
     assert_eq!(check(&node, &config), [""; 0]);
     give(&node, "ping -c1 -W5 10.9.0.5");
 }

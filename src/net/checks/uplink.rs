@@ -17,6 +17,13 @@ pub struct Uplink<'a> {
 /// The file's uplinks that exist, and sentences about those that do not or can't be used.
 pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, Vec<String>) {
     let (mut uplinks, mut lacks) = (Vec::new(), Vec::new());
+    // Addresses of lo are announced by a routing protocol, and reached by each uplink.
+    let mut of_lo = host
+        .links
+        .get("lo")
+        .into_iter()
+        .flat_map(|lo| &lo.addresses);
+    let is_unnumbered = of_lo.any(|address| !address.is_loopback() && !is_link_local(address));
     for (interface, role) in &config.interfaces {
         let Interface::Uplink { .. } = role else {
             continue;
@@ -40,7 +47,7 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
                 "uplink {interface} is a port of bridge {bridge}, to which the host's addresses and routes belong: \
                  write {bridge} in the file instead"
             ));
-        } else if link.addresses.iter().all(is_link_local) {
+        } else if link.addresses.iter().all(is_link_local) && !is_unnumbered {
             lacks.push(format!(
                 "uplink {interface} has no address, other hosts can't reach this one by it: \
                  ip address add ADDRESS/LENGTH dev {interface}"
