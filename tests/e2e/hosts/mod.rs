@@ -1,5 +1,6 @@
 //! Two hosts with dpd, a router between them, and a host of the world behind the router.
 
+mod advice;
 mod bridge;
 mod checksum;
 mod host_traffic;
