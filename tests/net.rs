@@ -1102,3 +1102,52 @@ fn each_lack_between_hosts_has_the_command_that_fixes_it() {
         }
     }
 }
+
+#[test]
+fn the_reverse_path_filter_is_the_greater_of_two_numbers_and_followed() {
+    use dpd::model::host::ReversePath::{self, Loose, Off, Strict};
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let _watcher = node.enter(|| Watcher::start(wake).expect("follow the namespace"));
+    let rows: [(&str, u8, u8, ReversePath); 5] = [
+        ("off", 0, 0, Off),
+        ("its own", 0, 1, Strict),
+        ("that of all", 1, 0, Strict),
+        ("loose is greater", 2, 1, Loose),
+        ("and the same of its own", 1, 2, Loose),
+    ];
+    for (says, all, own, expected) in rows {
+        while woken.try_recv().is_ok() {}
+        node.run(
+            "sysctl",
+            &format!("-qw net.ipv4.conf.all.rp_filter={all} net.ipv4.conf.left.rp_filter={own}"),
+        );
+        if says != "off" {
+            woken
+                .recv_timeout(std::time::Duration::from_secs(10))
+                .expect("a change wakes");
+        }
+        assert_eq!(look(&node).links["left"].reverse_path, expected, "{says}");
+    }
+}
+
+#[test]
+fn a_port_of_a_bridge_is_known_here_and_beyond_a_veth() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    node.ip("link add br0 type bridge");
+    node.ip("link set lxc-a master br0");
+    let bridge = node.ifindex("br0");
+    assert_eq!(look(&node).links["lxc-a"].bridge(), Some(bridge));
+    let inside = |node: &Netns| {
+        look(node).links["lxc-a"]
+            .peer
+            .as_ref()
+            .map(|peer| peer.is_bridge_port)
+    };
+    assert_eq!(inside(&node), Some(false));
+    workload.ip("link add inside type bridge");
+    workload.ip("link set eth0 master inside");
+    assert_eq!(inside(&node), Some(true));
+}

@@ -20,6 +20,8 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_TC: u32 = 4;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+/// Changes of `rp_filter`.
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
@@ -76,8 +78,8 @@ pub struct Watcher {
 
 impl Watcher {
     /// Sends `()` after each change of an interface, an address, or a route to the host itself in the calling thread's
-    /// network namespace, of a veth peer in another namespace, and when a filter or a qdisc is removed. `wake` is a channel of one: a full one already
-    /// means "look again".
+    /// network namespace, of its reverse path filter, of a veth peer in another namespace, and when a filter or a qdisc is removed.
+    /// `wake` is a channel of one: a full one already means "look again".
     ///
     /// To miss no change, start it before the first [`snapshot`](super::snapshot).
     ///
@@ -180,6 +182,7 @@ fn subscribe() -> io::Result<Socket> {
         RTNLGRP_TC,
         RTNLGRP_IPV4_IFADDR,
         RTNLGRP_IPV6_IFADDR,
+        RTNLGRP_IPV4_NETCONF,
     ] {
         socket.add_membership(group)?;
     }

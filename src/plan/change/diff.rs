@@ -327,6 +327,8 @@ mod tests {
                 &[
                     "+ address 192.0.2.7 of host",
                     "- address 2001:db8::1 of host",
+                    "~ endpoint lxc-client errors from 192.0.2.1 2001:db8::1 → 192.0.2.1",
+                    "~ uplink ens5 errors from 192.0.2.1 2001:db8::1 → 192.0.2.1",
                 ],
             ),
             (
