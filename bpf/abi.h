@@ -238,6 +238,7 @@ enum delivery {
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
 	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect, to the MAC that the host's neighbour table has */
 	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop of the kernel's route at that moment */
+	DELIVERY_STACK = 5, /* of one packet, in no entry: the host's stack carries on, and fragments it */
 };
 
 enum enforcement {
@@ -257,9 +258,8 @@ struct endpoint {
 	__u8 pad;
 	__u32 counters_index; /* of dpd_endpoint_counters */
 	__u32 link_ifindex; /* where its neighbours are: the bridge that it is a port of, else the interface itself */
-	__u32 pad2;
-	struct address
-		host_ipv4; /* the host's on that link: source of the errors that the workload is sent */
+	__u32 mtu; /* the longest packet that both ends of its link take; 0: not known */
+	struct address host_ipv4; /* the host's on that link: source of the workload's errors */
 	struct address host_ipv6;
 };
 
@@ -402,7 +402,7 @@ struct ct_entry {
 	__u32 address_csum_delta; /* one's complement difference that translation makes in addresses */
 	__u32 port_csum_delta; /* and in ports */
 	__u32 link_ifindex; /* of DELIVERY_NEIGHBOUR: where the receiver is a neighbour; of DELIVERY_ROUTE: the uplink */
-	__u32 pad;
+	__u32 mtu; /* of the receiver's link, if it is a workload; 0: not known */
 	struct flow_tuple translated; /* what NAT makes of the tuple */
 	__u32 source_identity;
 	__u32 destination_identity;

@@ -55,12 +55,14 @@ fn the_peer_of_a_veth_in_another_namespace_is_known_with_its_mac() {
     let (node, workload) = (Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");
     node.ip("link set lxc-a mtu 1400");
+    workload.ip("link set eth0 mtu 1300");
     let world = look(&node);
     let link = &world.links["lxc-a"];
     let peer = LinkPeer {
         ifindex: workload.ifindex("eth0"),
         mac: Some(workload.mac("eth0")),
         same_namespace: false,
+        mtu: 1300,
         is_bridge_port: false,
     };
     assert_eq!(link.peer, Some(peer));
@@ -96,6 +98,7 @@ fn the_peer_of_a_veth_in_the_same_namespace_is_known_as_such() {
         ifindex: node.ifindex("right"),
         mac: Some(node.mac("right")),
         same_namespace: true,
+        mtu: 1500,
         is_bridge_port: false,
     };
     assert_eq!(world.links["left"].peer, Some(peer));
@@ -419,7 +422,9 @@ fn without_privilege_the_host_is_listed_without_the_peers_macs() {
         .links
         .get_mut("lxc-a")
         .and_then(|link| link.peer.as_mut());
-    assert!(peer.unwrap().mac.take().is_some());
+    let peer = peer.unwrap();
+    assert!(peer.mac.take().is_some());
+    assert_eq!(std::mem::take(&mut peer.mtu), 1500);
     assert_eq!(world.links, expected.links);
 }
 

@@ -239,6 +239,7 @@ fn state() -> State {
         egress: Enforcement::Off,
         counters_index: 1,
         link_ifindex: 1,
+        mtu: 1500,
         host: Default::default(),
     };
     let policy = |port| PolicyKey {

@@ -77,6 +77,8 @@ pub struct LinkPeer {
     pub ifindex: u32,
     /// Its link-layer address; `None` while the kernel does not reveal it.
     pub mac: Option<Mac>,
+    /// 0 while the kernel does not reveal it.
+    pub mtu: u32,
     /// It is in this network namespace, where `bpf_redirect_peer` would drop the packet.
     pub same_namespace: bool,
     /// It is a port of a bridge: receivers behind it have MACs of their own.

@@ -121,6 +121,8 @@ pub struct Endpoint {
     pub counters_index: u32,
     /// The interface on which the host finds its neighbours: the bridge that it is a port of, else its own.
     pub link_ifindex: u32,
+    /// The longest packet that both ends of its link take; 0: not known.
+    pub mtu: u32,
     /// The host's addresses on that link, or of the node.
     pub host: HostAddresses,
 }

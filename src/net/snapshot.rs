@@ -143,11 +143,11 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
     Ok(facts.into_iter().map(link).collect())
 }
 
-/// What is used of a link that is another's peer: its MAC, and whether it is a port of a bridge.
-type PeerFacts = (Option<Mac>, bool);
+/// What is used of a link that is another's peer: its MAC, its MTU, and whether it is a port of a bridge.
+type PeerFacts = (Option<Mac>, u32, bool);
 
 fn peer_facts(facts: &LinkFacts) -> PeerFacts {
-    (facts.mac, facts.is_bridge_port)
+    (facts.mac, facts.mtu, facts.is_bridge_port)
 }
 
 fn find_peer(
@@ -160,10 +160,11 @@ fn find_peer(
         None => peers.get(&ifindex).copied(),
         Some(namespace) => peer_in_namespace(rtnetlink, namespace, ifindex),
     };
-    let (mac, is_bridge_port) = found.unwrap_or_default();
+    let (mac, mtu, is_bridge_port) = found.unwrap_or_default();
     Some(LinkPeer {
         ifindex,
         mac,
+        mtu,
         same_namespace: facts.linked_namespace.is_none(),
         is_bridge_port,
     })

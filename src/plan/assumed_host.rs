@@ -11,6 +11,7 @@ pub fn assumed_host(config: &Config) -> HostState {
             ifindex: 2,
             mac: Some([2, 0, 0, 0, 0, 1]),
             same_namespace: false,
+            mtu: 1500,
             is_bridge_port: false,
         };
         let link = Link {

@@ -34,6 +34,7 @@ pub struct ReadyLink {
     workload_mac: Mac,
     /// Where the host finds its neighbours.
     link_ifindex: u32,
+    mtu: u32,
     host: HostAddresses,
 }
 
@@ -93,8 +94,16 @@ fn ready_link(link: &Link, bridge: Option<&Link>, node: HostAddresses) -> Option
         host_mac: link.mac,
         workload_mac: mac,
         link_ifindex: bridge.unwrap_or(link).ifindex,
+        mtu: mtu(link),
         host: host_addresses::on_link(&bridge.unwrap_or(link).addresses, node),
     })
+}
+
+/// The longest packet that both ends take.
+fn mtu(link: &Link) -> u32 {
+    let peer = link.peer.as_ref().map(|peer| peer.mtu);
+    peer.filter(|mtu| *mtu != 0)
+        .map_or(link.mtu, |mtu| mtu.min(link.mtu))
 }
 
 /// Allocates rows of `dpd_endpoint_counters`. A known endpoint keeps its row; a new one gets the lowest that no endpoint of the
@@ -153,6 +162,7 @@ pub fn compile(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>], state: &m
             egress: enforcements.of(declared.identity_name, Direction::Egress),
             counters_index: row,
             link_ifindex: link.link_ifindex,
+            mtu: link.mtu,
             host: link.host,
         };
         state.endpoints.insert(link.ifindex, endpoint);
@@ -176,6 +186,7 @@ mod tests {
                 ifindex: 2,
                 mac,
                 same_namespace,
+                mtu: 1500,
                 is_bridge_port: false,
             })
         };

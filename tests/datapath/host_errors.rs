@@ -1,6 +1,6 @@
 //! The errors that the host makes itself: by the kinds of the kernel, from an address of the link that the sender reached.
 
-use crate::common::packet;
+use crate::common::packet::{self, fragmentation_needed};
 use crate::lab::*;
 use crate::uplink::{UPLINK, config};
 use crate::walk::{Expect::*, Walk};
@@ -92,4 +92,78 @@ fn an_error_has_an_address_of_the_link_that_its_receiver_reached() {
         );
         walk.end();
     }
+}
+
+/// As a router would: a workload whose link takes less than its sender's.
+#[test]
+fn a_packet_too_long_for_its_receivers_link_is_answered() {
+    const TOO_BIG: u8 = 136;
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config());
+        walk.node().namespace().ip("link set lxc-web mtu 1400");
+        walk.reload(&config());
+        let to = at(family.web, 9);
+        let header = if family.is_v4() { 20 } else { 40 };
+        let of_length = |length: usize| {
+            let payload = vec![7; length - header - 8];
+            packet::udp(at(family.client, 1), to)
+                .payload(&payload)
+                .dont_fragment()
+        };
+        let fits = of_length(1400);
+        let long = of_length(1401);
+        let error = fragmentation_needed(family.host, family.client, 1400, &long);
+        walk.from(
+            "the first that fits",
+            CLIENT,
+            &fits,
+            Delivered(WEB, fits.clone()),
+        );
+        walk.from(
+            "one byte more",
+            CLIENT,
+            &long,
+            Refused(TOO_BIG, quote(error)),
+        );
+        let answer = packet::udp(to, at(family.client, 1));
+        walk.from("an answer", WEB, &answer, Delivered(CLIENT, answer.clone()));
+        walk.from("established", CLIENT, &fits, Delivered(WEB, fits.clone()));
+        let error = fragmentation_needed(family.host, family.client, 1400, &long);
+        walk.from(
+            "and too long",
+            CLIENT,
+            &long,
+            Refused(TOO_BIG, quote(error)),
+        );
+        let outside = |packet: packet::Packet| packet.src(at(family.world, 1));
+        let error = fragmentation_needed(family.host, family.world, 1400, &outside(long.clone()));
+        walk.net(
+            "from the network",
+            UPLINK,
+            &outside(long),
+            Refused(TOO_BIG, quote(error)),
+        );
+        walk.end();
+    }
+    let [family, _] = families();
+    let mut walk = Walk::new("IPv4 that may be cut", &config());
+    walk.node().namespace().ip("link set lxc-web mtu 1400");
+    walk.reload(&config());
+    let may_cut = packet::udp(at(family.client, 1), at(family.web, 9)).payload(&[7; 1400]);
+    let answer = walk.from("the host's stack cuts it", CLIENT, &may_cut, Passed);
+    walk.reported("it", &answer, &["to-stack forwarded client -> web"]);
+    let counts = walk.node().endpoint_counts(CLIENT);
+    walk.check("it is counted so", counts.to_stack == 1, counts);
+    let received = walk.node().endpoint_counts(WEB);
+    walk.check("and not received yet", received.packets_in == 0, received);
+    let translated =
+        packet::udp(at(family.client, 1), at(family.web_service, 80)).payload(&[7; 1400]);
+    let error = fragmentation_needed(family.host, family.client, 1400, &translated);
+    walk.from(
+        "what is translated is not",
+        CLIENT,
+        &translated,
+        Refused(TOO_BIG, quote(error)),
+    );
+    walk.end();
 }

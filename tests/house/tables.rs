@@ -105,6 +105,7 @@ fn state(rows: u32) -> State {
                         egress,
                         counters_index: n,
                         link_ifindex: n,
+                        mtu: 1500,
                         host: Default::default(),
                     },
                 )

@@ -33,6 +33,7 @@ static __always_inline void ct_set_egress(struct ct_entry *entry, const struct p
 	entry->target = ct_party(entry, to, entry->flags & CT_REPLY);
 	entry->target_ifindex = 0;
 	entry->target_counters = 0;
+	entry->mtu = 0;
 	entry->delivery = entry->target == PARTY_UPLINK && is_routed ? DELIVERY_ROUTE : DELIVERY_PASS;
 	if (entry->target != PARTY_ENDPOINT)
 		return;
@@ -40,6 +41,7 @@ static __always_inline void ct_set_egress(struct ct_entry *entry, const struct p
 	entry->target_counters = to->endpoint.counters_index;
 	entry->delivery = to->endpoint.delivery;
 	entry->link_ifindex = to->endpoint.link_ifindex;
+	entry->mtu = to->endpoint.mtu;
 	__builtin_memcpy(entry->dst_mac, to->endpoint.dst_mac, sizeof(entry->dst_mac));
 	__builtin_memcpy(entry->src_mac, to->endpoint.src_mac, sizeof(entry->src_mac));
 }

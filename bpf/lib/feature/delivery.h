@@ -54,6 +54,24 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 	}
 }
 
+/*
+ * A packet that is longer than this: its sender hears of it, unless it may be fragmented, which the host's stack does. What is
+ * translated has no way through the stack: there its answer would be another connection's.
+ */
+static __always_inline __must_check int delivery_too_long(struct packet *packet, __u32 mtu, int *delivery)
+{
+	const struct ct_entry *entry = &packet->ct.entry;
+
+	if (packet->headers.may_fragment &&
+	    !(entry->target == PARTY_ENDPOINT && entry->flags & CT_TRANSLATE)) {
+		*delivery = DELIVERY_STACK;
+		return 0;
+	}
+	packet->response.mtu = mtu;
+	packet->response.kind = RESPONSE_TOO_BIG;
+	return -REASON_TOO_BIG;
+}
+
 /* What the kernel's routes forbid, with the error that the kernel would send. */
 static __always_inline __must_check int delivery_refuse(struct packet *packet, int found)
 {
@@ -76,18 +94,19 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 		return -REASON_NO_CONFIGURATION; /* never: the verifier can't know */
 
 	struct ct_entry *entry = &packet->ct.entry;
+	__u32 length = route_length(skb, packet->headers.length, packet->headers.to_payload);
 	int found;
 
 	*delivery = packet->hook.flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
+	if (*delivery == DELIVERY_PASS)
+		return 0;
+	if (entry->mtu && length > entry->mtu)
+		return delivery_too_long(packet, entry->mtu, delivery);
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet, *delivery);
-	found = route_find(skb, &entry->translated,
-			   route_length(skb, packet->headers.length, packet->headers.to_payload), route);
-	if (found == ROUTE_TOO_BIG && !packet->headers.may_fragment) {
-		packet->response.mtu = route->mtu;
-		packet->response.kind = RESPONSE_TOO_BIG;
-		return -REASON_TOO_BIG;
-	}
+	found = route_find(skb, &entry->translated, length, route);
+	if (found == ROUTE_TOO_BIG)
+		return delivery_too_long(packet, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {
 		if (found != ROUTE_FORWARD || route->ifindex != entry->link_ifindex)
 			route_set_on_link(route, entry);
@@ -96,7 +115,7 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	} else if (found >= ROUTE_UNREACHABLE) {
 		return delivery_refuse(packet, found);
 	} else if (found != ROUTE_FORWARD || !delivery_is_direct(route->ifindex)) {
-		*delivery = DELIVERY_PASS; /* which fragments what is too long, too */
+		*delivery = DELIVERY_PASS;
 		return 0;
 	}
 	if (!route->is_resolved)
@@ -116,14 +135,18 @@ static __always_inline __u32 packet_sender_counters(const struct packet *packet)
 static __always_inline void delivery_count(const struct ct_entry *entry, __u32 sender_counters, __u32 length,
 					   int delivery)
 {
+	int to_stack = delivery == DELIVERY_PASS || delivery == DELIVERY_STACK;
+
 	if (sender_counters)
-		endpoint_count_sent(sender_counters, length, delivery == DELIVERY_PASS);
-	if (entry->target == PARTY_ENDPOINT)
+		endpoint_count_sent(sender_counters, length, to_stack);
+	if (entry->target == PARTY_ENDPOINT && delivery != DELIVERY_STACK)
 		endpoint_counters_add(entry->target_counters, DIRECTION_INGRESS, length);
 }
 
 static __always_inline __u8 delivery_point(const struct ct_entry *entry, int delivery)
 {
+	if (delivery == DELIVERY_STACK)
+		return POINT_TO_STACK;
 	if (entry->target == PARTY_ENDPOINT)
 		return POINT_TO_ENDPOINT;
 	if (delivery == DELIVERY_ROUTE)

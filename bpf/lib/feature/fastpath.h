@@ -138,13 +138,15 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	struct route route = {};
 	struct hook_row row = HOOKS[hook]; /* on the stack: the table itself is no map of ours */
 	int delivery = HOOKS[hook].flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
+	__u32 length = route_length(skb, headers->length, headers->to_payload);
 	int result = 0;
 
+	if (unlikely(entry->mtu && length > entry->mtu))
+		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
 	if (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) {
-		if (route_find(skb, &entry->translated,
-			       route_length(skb, headers->length, headers->to_payload), &route) ||
-		    !route.is_resolved || route.ifindex != entry->link_ifindex)
-			return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
+		if (route_find(skb, &entry->translated, length, &route) || !route.is_resolved ||
+		    route.ifindex != entry->link_ifindex)
+			return ACTION_CONTINUE;
 		if (delivery == DELIVERY_NEIGHBOUR)
 			__builtin_memcpy(entry->dst_mac, route.mac, sizeof(entry->dst_mac));
 	}

@@ -95,11 +95,12 @@ fn name_endpoints(state: &State, objects: &mut Objects) {
 }
 
 /// Last among an endpoint's properties: a pending one has none of them.
-fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 7] {
+fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 8] {
     [
         ("delivery", delivery(endpoint.delivery).to_owned()),
         ("host MAC", mac(endpoint.src_mac)),
         ("MAC", mac(endpoint.dst_mac)),
+        ("MTU", endpoint.mtu.to_string()),
         ("neighbours at ifindex", endpoint.link_ifindex.to_string()),
         ("errors from", host_addresses(endpoint.host)),
         ("ingress", enforcement(endpoint.ingress).to_owned()),

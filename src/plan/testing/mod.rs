@@ -162,6 +162,7 @@ impl TestConfig {
                 ifindex: 2,
                 mac: Some([2, 0, 0, 0, 1, ifindex as u8]),
                 same_namespace: false,
+                mtu: 1500,
                 is_bridge_port: false,
             }),
             ..Link::default()

@@ -37,7 +37,7 @@ pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
         pad: 0,
         counters_index: endpoint.counters_index,
         link_ifindex: endpoint.link_ifindex,
-        pad2: 0,
+        mtu: endpoint.mtu,
         host_ipv4,
         host_ipv6,
     }
@@ -57,6 +57,7 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
         egress: decode_enforcement(endpoint.egress),
         counters_index: endpoint.counters_index,
         link_ifindex: endpoint.link_ifindex,
+        mtu: endpoint.mtu,
         host: decode_host_addresses(&endpoint.host_ipv4, &endpoint.host_ipv6),
     }
 }
@@ -79,6 +80,7 @@ mod tests {
             egress: n.of(&ENFORCEMENTS),
             counters_index: n.u32(),
             link_ifindex: n.u32(),
+            mtu: n.u32(),
             host: n.host_addresses(),
         };
         assert_round_trip(make, endpoint, decode_endpoint);
