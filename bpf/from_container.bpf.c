@@ -43,7 +43,8 @@ int dpd_from_container(struct __sk_buff *skb)
 
 	if (likely(result == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
-	if (result == ACTION_PASS)
+	/* The host's own multicast comes back here (dev_loopback_xmit), as if from the workload. */
+	if (result == ACTION_PASS || skb->pkt_type == PACKET_LOOPBACK)
 		return HOOK_NEXT;
 
 	takeover_all(skb, HOOK_FROM_CONTAINER, epoch);

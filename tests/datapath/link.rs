@@ -246,3 +246,82 @@ fn each_packet_to_a_workload_is_in_one_counter() {
         before = after;
     }
 }
+
+/// With any policy: the workload has asked for it, or has nothing to do with who may reach its services.
+#[test]
+fn leases_and_broadcast_reach_a_workload_that_policy_protects() {
+    const NO_ROUTE: u8 = 169;
+    let closed = format!("{CONFIG}\n[policy]\nallow_host = false\n");
+    let walk = Walk::new("leases", &closed);
+    let namespace = walk.node().namespace();
+    namespace.ip("address add 10.200.0.254/24 dev lxc-coredns");
+    walk.reload(&closed);
+    let udp = |from: &str, to: &str| packet::udp(from, to);
+    let rows = [
+        (
+            "a lease",
+            "",
+            udp("10.200.0.254:67", "10.200.0.44:68"),
+            vec![],
+        ),
+        (
+            "to all",
+            "",
+            udp("10.200.0.254:67", "255.255.255.255:68"),
+            vec![],
+        ),
+        (
+            "of a server behind a bridge",
+            CLIENT,
+            udp("198.51.100.7:67", "10.200.0.44:68"),
+            vec![],
+        ),
+        (
+            "from another port",
+            "",
+            udp("10.200.0.254:69", "10.200.0.44:68"),
+            vec![133],
+        ),
+        (
+            "to another's address",
+            "",
+            udp("10.200.0.254:67", "10.200.0.45:68"),
+            vec![NO_ROUTE],
+        ),
+        (
+            "a lease, IPv6",
+            "",
+            udp("[fe80::1]:547", "[fe80::44]:546"),
+            vec![],
+        ),
+        (
+            "from another port",
+            "",
+            udp("[fe80::1]:548", "[fe80::44]:546"),
+            vec![NO_ROUTE],
+        ),
+        (
+            "to a global address",
+            "",
+            udp("[2001:db8::1]:547", "[fd00:200::44]:546"),
+            vec![133],
+        ),
+        (
+            "broadcast",
+            "",
+            udp("10.200.0.254:9", "10.200.0.255:9"),
+            vec![],
+        ),
+        (
+            "broadcast of another",
+            CLIENT,
+            udp("198.51.100.7:9", "10.200.0.255:9"),
+            vec![NO_ROUTE],
+        ),
+    ];
+    for (says, arrived_at, packet, expected) in rows {
+        let frame = packet.macs(host_mac(DNS), workload_mac(DNS)).build();
+        let answer = walk.node().to_container_from(arrived_at, DNS, &frame, 0);
+        assert_eq!(answer.drops, expected, "{says}");
+    }
+}

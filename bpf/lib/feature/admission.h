@@ -113,7 +113,22 @@ static __always_inline int workload_needs_ipv6(struct __sk_buff *skb, const stru
 	return 0;
 }
 
-/* What the host itself sends on the link: neighbour discovery, and multicast from its own addresses. */
+/* An address lease, from a server on the host or behind the workload's bridge: to the workload's own address, or on the link. */
+static __always_inline int is_lease(const struct packet *packet)
+{
+	const struct address *destination = &packet->headers.tuple.destination;
+
+	if (packet->headers.family == 6)
+		return packet_has_udp_ports(packet, DHCPV6_SERVER_PORT, DHCPV6_CLIENT_PORT) &&
+		       address_is_link_local(destination);
+	return packet_has_udp_ports(packet, DHCP_SERVER_PORT, DHCP_CLIENT_PORT) &&
+	       (address_is_multicast(destination) || packet_is_own(packet, destination));
+}
+
+/*
+ * What a workload's link needs of the host: neighbour discovery, leases, and what the host itself sends to all on the link: multicast
+ * from its own addresses, and broadcast. What it sends out here to an address of its own is that.
+ */
 static __always_inline int host_needs(const struct packet *packet)
 {
 	const struct packet_headers *headers = &packet->headers;
@@ -121,7 +136,14 @@ static __always_inline int host_needs(const struct packet *packet)
 	if (headers->tuple.protocol == IPPROTO_ICMPV6 && headers->fragment == FRAGMENT_NONE &&
 	    headers->icmp_type >= ND_ROUTER_SOLICITATION && headers->icmp_type <= ND_REDIRECT)
 		return headers->hop_limit == ND_HOP_LIMIT;
-	if (!address_is_multicast(&headers->tuple.destination))
+	if (is_lease(packet))
+		return 1;
+
+	int is_multicast = address_is_multicast(&headers->tuple.destination);
+	const struct ipcache_entry *to = ipcache_find(packet->generation_slot, &headers->tuple.destination);
+	int is_broadcast = to && to->scope == SCOPE_HOST && packet_is_hosts_own(packet);
+
+	if (!is_multicast && !is_broadcast)
 		return 0;
 
 	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &headers->tuple.source);
