@@ -509,8 +509,8 @@ struct conn_usage {
 	__u64 verified_ns; /* when it was last known to be right; CLOCK_MONOTONIC */
 };
 
-/* A source that the host may have made a neighbour entry for. */
-struct link_source {
+/* An address, and the link that it is on. */
+struct link_address {
 	struct address address;
 	__u32 ifindex;
 	__u32 pad;

@@ -25,7 +25,7 @@ struct abi_records {
 	struct conn_usage_key conn_usage_key;
 	struct conn_usage conn_usage;
 	struct link_usage link_usage;
-	struct link_source link_source;
+	struct link_address link_address;
 	struct rate_window rate_window;
 	struct event event;
 	struct hook_row hook_row;

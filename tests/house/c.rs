@@ -19,7 +19,7 @@ const MECHANISM: [&str; 13] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 21] = [
+const FEATURE: [&str; 22] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -30,6 +30,7 @@ const FEATURE: [&str; 21] = [
     "link.h",
     "conntrack.h",
     "route.h",
+    "neighbour.h",
     "reverse_path.h",
     "nat.h",
     "delivery.h",

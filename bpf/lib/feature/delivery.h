@@ -4,7 +4,7 @@
 #define DPD_DELIVERY_H
 
 #include "../mechanism/event.h"
-#include "route.h"
+#include "neighbour.h"
 #include "uplink.h"
 
 /* -- Choosing ------------------------------------------------------------------------------------------------------- */
@@ -110,6 +110,10 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	if (*delivery == DELIVERY_NEIGHBOUR) {
 		if (found != ROUTE_FORWARD || route->ifindex != entry->link_ifindex)
 			route_set_on_link(route, entry);
+		else if (route->is_resolved && neighbour_is_due(route, packet->now_ns))
+			route->is_resolved = 0;
+		if (!route->is_resolved)
+			neighbour_use(route, packet->now_ns);
 		route->mark = generation_mark();
 		__builtin_memcpy(entry->dst_mac, route->mac, sizeof(entry->dst_mac));
 	} else if (found >= ROUTE_UNREACHABLE) {

@@ -141,14 +141,18 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	__u32 length = route_length(skb, headers->length, headers->to_payload);
 	int result = 0;
 
-	if (unlikely(entry->mtu && length > entry->mtu))
+	if (unlikely(delivery != DELIVERY_PASS && entry->mtu && length > entry->mtu))
 		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
 	if (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) {
 		if (route_find(skb, &entry->translated, length, &route) || !route.is_resolved ||
 		    route.ifindex != entry->link_ifindex)
 			return ACTION_CONTINUE;
-		if (delivery == DELIVERY_NEIGHBOUR)
+		if (delivery == DELIVERY_NEIGHBOUR) {
+			if (unlikely(bpf_jiffies64() >= entry->next_update_jiffies) &&
+			    neighbour_is_due(&route, bpf_ktime_get_coarse_ns()))
+				return ACTION_CONTINUE;
 			__builtin_memcpy(entry->dst_mac, route.mac, sizeof(entry->dst_mac));
+		}
 	}
 	if (unlikely(headers->tcp.flags & TCP_NOTED || ct_is_transient(entry) ||
 		     bpf_jiffies64() >= entry->next_update_jiffies) &&

@@ -29,7 +29,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
-	__type(key, struct link_source);
+	__type(key, struct link_address);
 	__type(value, __u64);
 } dpd_link_sources __weak SEC(".maps");
 
@@ -61,7 +61,7 @@ static __noinline __must_check int link_admit_message(const struct packet *packe
  */
 static __noinline __must_check int link_admit_source(const struct packet *packet)
 {
-	struct link_source key = { .address = packet->headers.tuple.source, .ifindex = packet->ifindex };
+	struct link_address key = { .address = packet->headers.tuple.source, .ifindex = packet->ifindex };
 	struct link_usage *usage;
 
 	if (address_is_unspecified(&key.address))

@@ -250,11 +250,6 @@ fn nobody_behind_an_interface_is_host_unreachable_and_a_drop() {
     let host = lay();
     let Bridged { app, a, .. } = &host;
     a.start();
-    // What dpd has forwarded itself: neighbour discovery is answered, or goes up the stack.
-    let forwarded = |row: &Value| {
-        let number = |key: &str| row[key].as_u64().expect("a number");
-        number("packets_out") - number("answered") - number("to_stack")
-    };
     for (to, says) in [
         ("192.168.77.18", "Destination Host Unreachable"),
         ("fd00:77::1:18", "Address unreachable"),
@@ -289,6 +284,47 @@ fn nobody_behind_an_interface_is_host_unreachable_and_a_drop() {
         assert_eq!(drops(&after) - drops(&before), 1, "{before} {after}");
         assert_eq!(forwarded(&after), forwarded(&before), "{before} {after}");
     }
+}
+
+/// The kernel asks a neighbour in use whether it is still there, and so do packets that reach it past the kernel.
+#[test]
+fn a_neighbour_with_another_mac_is_found() {
+    let host = lay();
+    let Bridged { app, inner, a, .. } = &host;
+    a.ok(
+        "node-a",
+        "cd /proc/sys/net
+        for family in ipv4 ipv6; do
+            echo 1000 > $family/neigh/br0/base_reachable_time_ms
+            echo 1 > $family/neigh/br0/delay_first_probe_time
+            echo 1 > $family/neigh/br0/ucast_solicit
+        done",
+    );
+    a.start();
+    for (number, to) in [(1, "192.168.77.17"), (2, "fd00:77::1:17")] {
+        let ping = || match pings(app, &[to]) {
+            true => Ok(()),
+            false => Err(a.dpd("observe --last 20")),
+        };
+        eventually("it is reached", ping);
+        let neighbour = format!("ip neighbour change {to} dev br0 nud stale");
+        a.ok("node-a", &neighbour); // as after a while
+        inner.ip(&format!("link set eth0 address 02:00:00:00:77:0{number}"));
+        eventually(&format!("{to} is found again"), ping);
+    }
+}
+
+/// Whether all are answered.
+fn pings(from: &Netns, arguments: &[&str]) -> bool {
+    let mut ping = from.command("ping");
+    let ping = ping.args(["-n", "-c", "1", "-W", "1"]).args(arguments);
+    ping.output().expect("run ping").status.success()
+}
+
+/// What dpd has forwarded itself of an endpoint's: neighbour discovery is answered, or goes up the stack.
+fn forwarded(endpoint: &Value) -> u64 {
+    let number = |key: &str| endpoint[key].as_u64().expect("a number");
+    number("packets_out") - number("answered") - number("to_stack")
 }
 
 fn endpoint(a: &NetnsLab, interface: &str) -> Value {
