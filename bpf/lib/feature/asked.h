@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Packets whose next hop's MAC is not known yet. The kernel asks for it and keeps them meanwhile; whether they ever leave is
- * decided then. So they are counted and reported where they leave, which our hook there finds by their mark; and as dropped if
+ * Packets whose next hop's MAC is not known yet or has to be confirmed: the kernel asks for it and keeps them meanwhile. And those that
+ * it cuts for their receiver. Whether they ever leave is decided then. So they are counted and reported where they leave, which our hook there finds by their mark; and as dropped if
  * the kernel tells the sender that nobody answered (tail_icmp_error).
  */
 #ifndef DPD_ASKED_H
@@ -98,10 +98,10 @@ enum asked_result {
 	ASKED_LEAVES = 2,
 };
 
-/* The packet of this row: it is counted and reported now. Global: it is verified once. */
+/* The packet of this row: it is counted and reported now, once if the kernel has cut it. Global: it is verified once. */
 __weak __noinline int asked_leave(__u32 number, __u32 ifindex, __u64 now_ns)
 {
-	const struct asked *row = bpf_map_lookup_elem(&dpd_asked, &number);
+	struct asked *row = bpf_map_lookup_elem(&dpd_asked, &number);
 
 	if (!row || !row->link_ifindex)
 		return ASKED_UNKNOWN;
@@ -113,6 +113,9 @@ __weak __noinline int asked_leave(__u32 number, __u32 ifindex, __u64 now_ns)
 		endpoint_counters_add(row->receiver_counters, DIRECTION_INGRESS, row->length);
 	if (row->is_due)
 		asked_report(row, now_ns);
+	row->sender_counters = 0;
+	row->receiver_counters = 0;
+	row->is_due = 0;
 	return ASKED_LEAVES;
 }
 

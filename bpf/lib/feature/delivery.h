@@ -108,6 +108,11 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	if (found == ROUTE_TOO_BIG)
 		return delivery_too_long(packet, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {
+		if (found == ROUTE_TOO_BIG) {
+			*delivery = DELIVERY_PASS; /* the stack cuts it, and keeps the mark */
+			route->mark = generation_mark();
+			return 0;
+		}
 		if (found != ROUTE_FORWARD || route->ifindex != entry->link_ifindex)
 			route_set_on_link(route, entry);
 		else if (route->is_resolved && neighbour_is_due(route, packet->now_ns))
@@ -226,17 +231,24 @@ __weak __noinline int packet_report_delivery(int delivery, __u32 route_ifindex)
 
 /* -- Sending -------------------------------------------------------------------------------------------------------- */
 
-/* Whether the kernel has to ask for the MAC of the packet's next hop first. */
+/*
+ * Whether the kernel sends the packet on later: it may have to ask for the MAC of the next hop first, or cuts what is too long
+ * for the receiver's link.
+ */
 static __always_inline int delivery_waits(const struct route *route, int delivery)
 {
+	if (delivery == DELIVERY_PASS)
+		return route->mark != 0;
 	return (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) && !route->is_resolved;
 }
 
 /* The kernel asks, and keeps the packet meanwhile. */
-static __always_inline int delivery_ask(struct __sk_buff *skb, const struct route *route)
+static __always_inline int delivery_ask(struct __sk_buff *skb, const struct route *route, int delivery)
 {
 	if (route->mark)
 		skb->mark = route->mark;
+	if (delivery == DELIVERY_PASS)
+		return ACTION_PASS;
 	if (route->asks_kernel)
 		bpf_redirect_neigh(route->ifindex, 0, 0, 0);
 	else
@@ -252,7 +264,7 @@ static __always_inline int delivery_execute(struct __sk_buff *skb, const struct 
 	if (unlikely(skb->pkt_type) && delivery != DELIVERY_PASS)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	if (delivery_waits(route, delivery))
-		return delivery_ask(skb, route);
+		return delivery_ask(skb, route, delivery);
 	switch (delivery) {
 	case DELIVERY_PEER:
 		bpf_redirect_peer(entry->target_ifindex, 0);

@@ -314,6 +314,40 @@ fn a_neighbour_with_another_mac_is_found() {
     }
 }
 
+/// The host's stack cuts what may be cut, and what it sends on is counted as one packet of the sender's.
+#[test]
+fn what_is_too_long_for_a_neighbours_link_is_cut() {
+    let host = lay();
+    let Bridged { app, a, .. } = &host;
+    a.start();
+    a.ok("node-a", "ip link set br0 mtu 1400");
+    eventually("a long packet arrives", || {
+        match pings(app, &["-s", "1472", "-M", "dont", "192.168.77.17"]) {
+            true => Ok(()),
+            false => Err(a.dpd("observe --last 20")),
+        }
+    });
+    let before = endpoint(a, "br-app");
+    let long = [
+        "-c",
+        "3",
+        "-i",
+        "0.2",
+        "-s",
+        "1472",
+        "-M",
+        "dont",
+        "192.168.77.17",
+    ];
+    assert!(pings(app, &long), "{}", a.dpd("observe --last 20"));
+    let after = endpoint(a, "br-app");
+    assert_eq!(
+        forwarded(&after),
+        forwarded(&before) + 3,
+        "{before} {after}"
+    );
+}
+
 /// Whether all are answered.
 fn pings(from: &Netns, arguments: &[&str]) -> bool {
     let mut ping = from.command("ping");
