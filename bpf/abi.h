@@ -238,7 +238,6 @@ enum delivery {
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
 	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect, to the MAC that the host's neighbour table has */
 	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop of the kernel's route at that moment */
-	DELIVERY_STACK = 5, /* of one packet, in no entry: the host's stack carries on, and fragments it */
 };
 
 enum enforcement {

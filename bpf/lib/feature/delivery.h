@@ -55,16 +55,15 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 }
 
 /*
- * A packet that is longer than this: its sender hears of it, unless it may be fragmented, which the host's stack does. What is
- * translated has no way through the stack: there its answer would be another connection's.
+ * A packet that is longer than this: its sender hears of it, unless it may be cut, which the host's stack does. Its pieces keep the
+ * mark on their way to a receiver of this host.
  */
-static __always_inline __must_check int delivery_too_long(struct packet *packet, __u32 mtu, int *delivery)
+static __always_inline __must_check int delivery_too_long(struct packet *packet, struct route *route,
+							  __u32 mtu, int *delivery)
 {
-	const struct ct_entry *entry = &packet->ct.entry;
-
-	if (packet->headers.may_fragment &&
-	    !(entry->target == PARTY_ENDPOINT && entry->flags & CT_TRANSLATE)) {
-		*delivery = DELIVERY_STACK;
+	if (packet->headers.may_fragment) {
+		route->mark = packet->ct.entry.target == PARTY_ENDPOINT ? generation_mark() : 0;
+		*delivery = DELIVERY_PASS;
 		return 0;
 	}
 	packet->response.mtu = mtu;
@@ -101,18 +100,13 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	if (*delivery == DELIVERY_PASS)
 		return 0;
 	if (entry->mtu && length > entry->mtu)
-		return delivery_too_long(packet, entry->mtu, delivery);
+		return delivery_too_long(packet, route, entry->mtu, delivery);
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet, *delivery);
 	found = route_find(skb, &entry->translated, length, route);
 	if (found == ROUTE_TOO_BIG)
-		return delivery_too_long(packet, route->mtu, delivery);
+		return delivery_too_long(packet, route, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {
-		if (found == ROUTE_TOO_BIG) {
-			*delivery = DELIVERY_PASS; /* the stack cuts it, and keeps the mark */
-			route->mark = generation_mark();
-			return 0;
-		}
 		if (found != ROUTE_FORWARD || route->ifindex != entry->link_ifindex)
 			route_set_on_link(route, entry);
 		else if (route->is_resolved && neighbour_is_due(route, packet->now_ns))
@@ -144,18 +138,14 @@ static __always_inline __u32 packet_sender_counters(const struct packet *packet)
 static __always_inline void delivery_count(const struct ct_entry *entry, __u32 sender_counters, __u32 length,
 					   int delivery)
 {
-	int to_stack = delivery == DELIVERY_PASS || delivery == DELIVERY_STACK;
-
 	if (sender_counters)
-		endpoint_count_sent(sender_counters, length, to_stack);
-	if (entry->target == PARTY_ENDPOINT && delivery != DELIVERY_STACK)
+		endpoint_count_sent(sender_counters, length, delivery == DELIVERY_PASS);
+	if (entry->target == PARTY_ENDPOINT)
 		endpoint_counters_add(entry->target_counters, DIRECTION_INGRESS, length);
 }
 
 static __always_inline __u8 delivery_point(const struct ct_entry *entry, int delivery)
 {
-	if (delivery == DELIVERY_STACK)
-		return POINT_TO_STACK;
 	if (entry->target == PARTY_ENDPOINT)
 		return POINT_TO_ENDPOINT;
 	if (delivery == DELIVERY_ROUTE)
