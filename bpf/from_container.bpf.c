@@ -3,7 +3,7 @@
  * All that a workload sends: tc ingress of the host's side of its veth.
  *
  *	workload -> veth -> dpd_from_container -+- fast path: NAT, straight to the other workload's veth
- *						+- no endpoint: pass if unmanaged, else drop
+ *						+- no endpoint: pass if unmanaged, else drop below
  *						+- tail_neighbour		(ARP)
  *						+- tail_handle_ipv4, _ipv6	(everything else)
  */
@@ -61,8 +61,6 @@ int dpd_from_container(struct __sk_buff *skb)
 		packet->endpoint_counters = endpoint->counters_index;
 	} else if (is_unmanaged(packet->ifindex, epoch)) {
 		return HOOK_NEXT;
-	} else {
-		result = -REASON_NO_CONFIGURATION;
 	}
 	if (unlikely(vlan_is_tagged(skb))) {
 		vlan_untag_priority(skb);
@@ -71,6 +69,8 @@ int dpd_from_container(struct __sk_buff *skb)
 	}
 	if (!result)
 		result = check_ethertype(skb);
+	if (result && !endpoint)
+		result = -REASON_NO_CONFIGURATION;
 	return step_finish(skb, packet, result, first_step(skb));
 }
 

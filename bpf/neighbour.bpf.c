@@ -161,7 +161,7 @@ int tail_neighbour(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 
 	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
-	int result = -REASON_INVALID_SOURCE;
+	int result = -REASON_NO_CONFIGURATION;
 
 	if (endpoint)
 		result = link_admit_message(packet);

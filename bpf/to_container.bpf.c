@@ -5,7 +5,7 @@
  *
  *	host -> veth -> dpd_to_container -+- marked: pass
  *					  +- fast path: NAT, pass
- *					  +- no endpoint: pass if unmanaged, else drop
+ *					  +- no endpoint: pass if unmanaged, else drop below
  *					  +- no IP: pass
  *					  +- tail_handle_ipv4, _ipv6
  */
@@ -73,7 +73,7 @@ int dpd_to_container(struct __sk_buff *skb)
 		packet->endpoint_counters = endpoint->counters_index;
 	else if (is_unmanaged(packet->ifindex, epoch))
 		return HOOK_NEXT;
-	else
+	else if (!is_ip)
 		result = -REASON_NO_CONFIGURATION;
 	return step_finish(skb, packet, result,
 			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);

@@ -63,6 +63,13 @@ fn all(walk: &mut Walk, says: &str, family: &Family, expected: Verdict) {
         reported.iter().all(|events| *events == each),
         &reported,
     );
+    let ip = answers
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| ![3, 6].contains(i)); // no ARP
+    let events = ip.flat_map(|(_, answer)| &answer.events);
+    let mut receivers = events.map(|flow| flow.dst.ip);
+    walk.check(says, !receivers.any(|to| to.is_unspecified()), "no address");
     for (answers, point) in [(&from, "from-endpoint"), (&to, "to-endpoint")] {
         let events = answers.iter().flat_map(|answer| &answer.events);
         let points: Vec<&str> = events.map(|flow: &Flow| flow.point).collect();

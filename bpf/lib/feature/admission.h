@@ -214,6 +214,10 @@ static __always_inline __u32 admit_next_step(const struct packet *packet)
 
 static __always_inline __must_check int admit_check(struct __sk_buff *skb, struct packet *packet)
 {
+	/* A closed interface (unmanaged.h); its packets have been read for the report. */
+	if (packet->hook.role == ROLE_ENDPOINT && !packet->endpoint_counters)
+		return -REASON_NO_CONFIGURATION;
+
 	int result = admit_needed(skb, packet);
 
 	if (!result)
