@@ -70,7 +70,7 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
             identity_name: identity,
             identity: info.id,
             addresses: addresses.iter().map(IpNet::trunc).collect(),
-            link: host.links.get(name).and_then(|link| {
+            link: host.links.get(name).map(|link| {
                 let bridge = link.bridge().and_then(|index| links.get(&index).copied());
                 ready_link(link, bridge, node)
             }),
@@ -79,16 +79,16 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
     endpoints
 }
 
-/// `None`: no packet can be delivered to it yet, since the MAC of the veth's peer is unknown. The endpoint is then pending,
-/// as if its interface were missing.
-fn ready_link(link: &Link, bridge: Option<&Link>, node: HostAddresses) -> Option<ReadyLink> {
-    let (delivery, mac) = match &link.peer {
+/// Where the MAC of the veth's peer is unknown, as while it moves to another namespace, the kernel asks for that of the receiver:
+/// the interface stays an endpoint, since what it sends would pass unjudged otherwise.
+fn ready_link(link: &Link, bridge: Option<&Link>, node: HostAddresses) -> ReadyLink {
+    let peer = link.peer.as_ref().filter(|peer| !peer.is_bridge_port);
+    let (delivery, mac) = match peer.and_then(|peer| Some((peer.same_namespace, peer.mac?))) {
         None => (Delivery::Neighbour, Mac::default()),
-        Some(peer) if peer.is_bridge_port => (Delivery::Neighbour, Mac::default()),
-        Some(peer) if peer.same_namespace => (Delivery::Direct, peer.mac?),
-        Some(peer) => (Delivery::Peer, peer.mac?),
+        Some((true, mac)) => (Delivery::Direct, mac),
+        Some((false, mac)) => (Delivery::Peer, mac),
     };
-    Some(ReadyLink {
+    ReadyLink {
         ifindex: link.ifindex,
         delivery,
         host_mac: link.mac,
@@ -96,7 +96,7 @@ fn ready_link(link: &Link, bridge: Option<&Link>, node: HostAddresses) -> Option
         link_ifindex: bridge.unwrap_or(link).ifindex,
         mtu: mtu(link),
         host: host_addresses::on_link(&bridge.unwrap_or(link).addresses, node),
-    })
+    }
 }
 
 /// The longest packet that both ends take.
@@ -195,28 +195,33 @@ mod tests {
                 "a veth into a namespace",
                 true,
                 peer(Some(MAC), false),
-                Some((Delivery::Peer, MAC)),
+                (Delivery::Peer, MAC),
             ),
             (
                 "both ends here",
                 true,
                 peer(Some(MAC), true),
-                Some((Delivery::Direct, MAC)),
+                (Delivery::Direct, MAC),
             ),
-            ("a tap", true, None, Some((Delivery::Neighbour, [0; 6]))),
+            ("a tap", true, None, (Delivery::Neighbour, [0; 6])),
             (
                 "a link that is down is ready",
                 false,
                 peer(Some(MAC), false),
-                Some((Delivery::Peer, MAC)),
+                (Delivery::Peer, MAC),
             ),
             (
                 "the other end's MAC is not known yet",
                 true,
                 peer(None, false),
-                None,
+                (Delivery::Neighbour, [0; 6]),
             ),
-            ("the same with both ends here", true, peer(None, true), None),
+            (
+                "the same with both ends here",
+                true,
+                peer(None, true),
+                (Delivery::Neighbour, [0; 6]),
+            ),
         ];
         for (what, up, peer, expected) in rows {
             let mut test = TestConfig::new()
@@ -231,25 +236,14 @@ mod tests {
             };
             test.host.links.insert("lxc-web".to_owned(), link);
             let state = test.compile();
-            let found = state.endpoints.get(&7);
-            assert_eq!(found.map(|e| (e.delivery, e.dst_mac)), expected, "{what}");
+            let endpoint = &state.endpoints[&7];
+            let found = (endpoint.delivery, endpoint.dst_mac);
+            assert_eq!(found, expected, "{what}");
+            assert_eq!(endpoint.src_mac, HOST_MAC, "{what}");
             let scope = state.ipcache[&net("10.1.1.1")].scope;
-            let info = &state.catalog.endpoints["lxc-web"];
-            match found {
-                Some(endpoint) => {
-                    assert_eq!(endpoint.src_mac, HOST_MAC, "{what}");
-                    assert_eq!(
-                        (scope, info.ifindex),
-                        (AddressScope::Endpoint { ifindex: 7 }, Some(7)),
-                        "{what}"
-                    );
-                }
-                None => assert_eq!(
-                    (scope, info.ifindex),
-                    (AddressScope::Pending, None),
-                    "{what}"
-                ),
-            }
+            let ifindex = state.catalog.endpoints["lxc-web"].ifindex;
+            let here = (AddressScope::Endpoint { ifindex: 7 }, Some(7));
+            assert_eq!((scope, ifindex), here, "{what}");
         }
     }
 
