@@ -92,9 +92,9 @@ fn nftables_chains_that_forwarded_packets_meet_are_found() {
             ],
         ),
         (
-            "an interface's egress, which packets of both ways meet",
+            "the egress of an interface",
             "table netdev t { chain out { type filter hook egress device up1 priority 0; counter; } }",
-            &[],
+            &["Interface(\"up1\"): nftables netdev t/out has rules"],
         ),
         (
             "a bridge's forwarding, and its input",

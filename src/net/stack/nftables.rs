@@ -48,6 +48,7 @@ const FORWARD: u32 = 2;
 const POSTROUTING: u32 = 4;
 const INET_INGRESS: u32 = 5;
 const NETDEV_INGRESS: u32 = 0;
+const NETDEV_EGRESS: u32 = 1;
 
 /// A base chain of a table that is in use.
 #[derive(Debug, Default)]
@@ -150,8 +151,8 @@ fn filters_of(chain: &Chain) -> Vec<StackFilter> {
         _ => return Vec::new(),
     };
     let (family, hooks) = match (chain.family, chain.hook.unwrap_or_default()) {
-        // Its egress is not: what leaves past the stack meets that, too (net/core/dev.c, `__dev_queue_xmit`).
-        (NFPROTO_NETDEV, NETDEV_INGRESS) => ("netdev", on_devices(chain)),
+        // What a program at ingress redirects skips the egress, too (include/linux/netfilter_netdev.h, `nf_skip_egress`).
+        (NFPROTO_NETDEV, NETDEV_INGRESS | NETDEV_EGRESS) => ("netdev", on_devices(chain)),
         (NFPROTO_INET, INET_INGRESS) => ("inet", on_devices(chain)),
         (NFPROTO_INET, hook) => ("inet", ip_hook(hook)),
         (NFPROTO_IPV4, hook) => ("ip", ip_hook(hook)),
@@ -256,8 +257,11 @@ mod tests {
             ),
             (
                 "the egress of two devices",
-                chain(NFPROTO_NETDEV, Some(1), 1, false),
-                &[],
+                chain(NFPROTO_NETDEV, Some(NETDEV_EGRESS), 1, false),
+                &[
+                    "Interface(\"ens5\"): nftables netdev t/c has rules",
+                    "Interface(\"ens6\"): nftables netdev t/c has rules",
+                ],
             ),
             ("ARP", chain(3, Some(FORWARD), 1, true), &[]),
             (
