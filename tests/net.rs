@@ -51,6 +51,19 @@ fn batch(netns: &Netns, lines: &str) {
 }
 
 #[test]
+fn the_root_qdisc_of_an_interface_is_known() {
+    let (node, workload) = (Netns::new(), Netns::new());
+    node.veth("lxc-a", &workload, "eth0");
+    let qdisc = || look(&node).links["lxc-a"].qdisc.clone();
+    assert_eq!(qdisc(), "noqueue");
+    node.run("tc", "qdisc add dev lxc-a clsact");
+    assert_eq!(qdisc(), "noqueue", "clsact is no root");
+    let shaper = "qdisc add dev lxc-a root tbf rate 1mbit burst 3000 limit 9000";
+    node.run("tc", shaper);
+    assert_eq!(qdisc(), "tbf");
+}
+
+#[test]
 fn the_peer_of_a_veth_in_another_namespace_is_known_with_its_mac() {
     let (node, workload) = (Netns::new(), Netns::new());
     node.veth("lxc-a", &workload, "eth0");

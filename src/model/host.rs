@@ -54,6 +54,8 @@ pub struct Link {
     pub below: Option<u32>,
     /// Other names that `ip link` knows it by.
     pub alternative_names: BTreeSet<String>,
+    /// The kind of its root qdisc, as `tc qdisc show` names it.
+    pub qdisc: String,
 }
 
 impl Link {

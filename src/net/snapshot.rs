@@ -24,6 +24,7 @@ mod attribute {
     pub const IFLA_IFNAME: u16 = 3;
     pub const IFLA_MTU: u16 = 4;
     pub const IFLA_LINK: u16 = 5;
+    pub const IFLA_QDISC: u16 = 6;
     pub const IFLA_MASTER: u16 = 10;
     pub const IFLA_LINKINFO: u16 = 18;
     pub const IFLA_AF_SPEC: u16 = 26;
@@ -109,6 +110,7 @@ struct LinkFacts {
     is_bridge_port: bool,
     rp_filter: u32,
     alternative_names: BTreeSet<String>,
+    qdisc: String,
 }
 
 fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
@@ -137,6 +139,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
             below: facts.linked.filter(|_| is_above),
             alternative_names: facts.alternative_names,
+            qdisc: facts.qdisc,
         };
         (facts.name, link)
     };
@@ -202,6 +205,7 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
         match kind {
             attribute::IFLA_IFNAME => facts.name = text(value),
             attribute::IFLA_ADDRESS => facts.mac = value.try_into().ok(),
+            attribute::IFLA_QDISC => facts.qdisc = text(value),
             attribute::IFLA_MTU => facts.mtu = number(value).unwrap_or_default(),
             attribute::IFLA_MASTER => facts.master = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK => facts.linked = number(value).filter(|ifindex| *ifindex != 0),

@@ -27,7 +27,20 @@ fn filters_of<'a>(uplink: &'a str, stack: &'a HostStack) -> impl Iterator<Item =
     filters.filter(move |filter| filter.hook.concerns(uplink))
 }
 
-/// The filters of the host's stack that packets bypass, though they would meet them without dpd: a sentence for each way.
+/// Root qdiscs that do not limit a rate: the kernel's own choices.
+const UNSHAPED: [&str; 9] = [
+    "",
+    "noop",
+    "noqueue",
+    "pfifo_fast",
+    "pfifo",
+    "fq_codel",
+    "fq",
+    "mq",
+    "mqprio",
+];
+
+/// What packets bypass, though they would meet it without dpd: a sentence for each kind.
 pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
     let mut sentences = Vec::new();
     let mut endpoints = 0;
@@ -54,7 +67,66 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
             "packets between workloads bypass {between}: dpd's own policies decide there"
         ));
     }
+    if delivers(config, host) {
+        sentences.extend(at_endpoints(config, host));
+        sentences.extend(qdiscs(config, host));
+    }
     sentences
+}
+
+/// Whether packets go straight into a workload: from another one, or from an uplink past the stack.
+fn delivers(config: &Config, host: &HostState) -> bool {
+    let mut senders = 0;
+    for (name, interface) in &config.interfaces {
+        senders += match interface {
+            Interface::Endpoint { .. } => 1,
+            Interface::Uplink { forwarding, .. } => {
+                let (way, _) = decide(*forwarding, name, &host.stack);
+                usize::from(way == Forwarding::Direct)
+            }
+        };
+    }
+    endpoints(config).next().is_some() && senders > 1
+}
+
+fn endpoints(config: &Config) -> impl Iterator<Item = &String> {
+    let interfaces = config.interfaces.iter();
+    interfaces.filter_map(|(name, interface)| match interface {
+        Interface::Endpoint { .. } => Some(name),
+        Interface::Uplink { .. } => None,
+    })
+}
+
+/// The chains at the interfaces of endpoints. What a program at ingress redirects meets neither ingress nor egress.
+fn at_endpoints(config: &Config, host: &HostState) -> Option<String> {
+    let is_at_endpoint = |filter: &&StackFilter| {
+        matches!(filter.hook, StackHook::Interface(_))
+            && endpoints(config).any(|name| filter.hook.concerns(name))
+    };
+    let chains = list(host.stack.filters.iter().filter(is_at_endpoint));
+    (!chains.is_empty()).then(|| {
+        format!(
+            "packets that dpd delivers bypass {chains} at interfaces of endpoints: dpd's own policies decide there"
+        )
+    })
+}
+
+/// What is redirected to a peer is received by it, and never queued at the host's side (net/core/filter.c, `skb_do_redirect`).
+fn qdiscs(config: &Config, host: &HostState) -> Option<String> {
+    let shaped = endpoints(config).filter_map(|name| {
+        let link = host.links.get(name)?;
+        let peer = link.peer.as_ref()?;
+        let is_redirected_to = !peer.same_namespace && !peer.is_bridge_port;
+        let shapes = is_redirected_to && !UNSHAPED.contains(&link.qdisc.as_str());
+        shapes.then(|| format!("{name} ({})", link.qdisc))
+    });
+    let shaped = list_names(&shaped.collect());
+    (!shaped.is_empty()).then(|| {
+        format!(
+            "packets that dpd delivers bypass the qdisc of {shaped}: shape what a workload receives inside its own \
+             namespace, or where it is sent"
+        )
+    })
 }
 
 /// What packets between two workloads of a host would meet there, on its way through a router or a bridge.
@@ -68,8 +140,12 @@ fn between_workloads(stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
 
 /// `nftables inet filter/forward, nftables ip nat/POSTROUTING and 2 more`
 fn list<'a>(filters: impl Iterator<Item = &'a StackFilter>) -> String {
-    let names: BTreeSet<&str> = filters.map(|filter| filter.name.as_str()).collect();
-    let named: Vec<&str> = names.iter().take(NAMED).copied().collect();
+    list_names(&filters.map(|filter| filter.name.clone()).collect())
+}
+
+/// The first names, and how many more there are.
+pub fn list_names(names: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
     match names.len().saturating_sub(NAMED) {
         0 => named.join(", "),
         more => format!("{} and {more} more", named.join(", ")),
@@ -181,6 +257,57 @@ mod tests {
         assert_eq!(found(&test), [uplink, all.as_str()]);
         test.host.stack = HostStack::default();
         assert_eq!(found(&test), [""; 0], "nothing is there");
+    }
+
+    #[test]
+    fn what_is_at_an_endpoint_is_bypassed_where_packets_are_redirected() {
+        let mut test = TestConfig::new()
+            .identity("web", 300, "")
+            .endpoint("a", "web", "10.1.1.1");
+        let at = |name: &str| StackHook::Interface(name.to_owned());
+        test.host.stack = stack(&[(at("lxc-*"), "in"), (at("ens5"), "out")]);
+        let set = |test: &mut TestConfig, name: &str, qdisc: &str| {
+            let link = test.host.links.get_mut(name).unwrap();
+            link.qdisc = qdisc.to_owned();
+        };
+        set(&mut test, "lxc-a", "tbf");
+        let found = |test: &TestConfig| bypassed(&test.config, &test.host);
+        assert_eq!(found(&test), [""; 0], "nobody sends to it directly");
+        let mut test = test
+            .uplink("ens5", XdpMode::Auto)
+            .endpoint("b", "web", "10.1.1.2");
+        let chain = "packets that dpd delivers bypass in at interfaces of endpoints: dpd's own policies decide there";
+        let qdiscs = |names: &str| {
+            format!(
+                "packets that dpd delivers bypass the qdisc of {names}: shape what a workload receives inside its own \
+                 namespace, or where it is sent"
+            )
+        };
+        assert_eq!(found(&test), [chain, &qdiscs("lxc-a (tbf)")]);
+        set(&mut test, "lxc-b", "htb");
+        assert_eq!(found(&test), [chain, &qdiscs("lxc-a (tbf), lxc-b (htb)")]);
+        for unshaped in UNSHAPED {
+            set(&mut test, "lxc-b", unshaped);
+            assert_eq!(found(&test)[1], qdiscs("lxc-a (tbf)"), "{unshaped}");
+        }
+        // What goes to a bridge behind the veth, or to a tap, is queued at the host's side.
+        let a = test.host.links.get_mut("lxc-a").unwrap();
+        a.peer.as_mut().unwrap().is_bridge_port = true;
+        assert_eq!(found(&test), [chain], "a bridge behind the veth");
+        test.host.links.get_mut("lxc-a").unwrap().peer = None;
+        assert_eq!(found(&test), [chain], "a tap");
+    }
+
+    #[test]
+    fn a_direct_uplink_delivers_too() {
+        let mut test = TestConfig::new()
+            .identity("web", 300, "")
+            .endpoint("a", "web", "10.1.1.1")
+            .uplink("ens5", XdpMode::Auto);
+        test.host.links.get_mut("lxc-a").unwrap().qdisc = "tbf".to_owned();
+        assert_eq!(bypassed(&test.config, &test.host).len(), 1);
+        test.host.stack = stack(&[(StackHook::Forward, "filter/forward")]);
+        assert_eq!(bypassed(&test.config, &test.host), [""; 0], "by the stack");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use super::hooks::xdp_modes;
 use super::{Reconciler, interface_name};
-use crate::bpf::attach::hook::Role;
+use crate::bpf::attach::hook::{Hook, Role};
 use crate::bpf::attach::{self, xdp};
-use crate::model::state::State;
+use crate::model::state::{Delivery, State};
 use crate::model::xdp::XdpMode;
+use crate::plan::forwarding::list_names;
 
 impl Reconciler {
     /// A sentence for each program of another tool that sees packets before ours, or is in the place of ours.
@@ -14,6 +15,7 @@ impl Reconciler {
             return Vec::new();
         };
         let mut sentences = self.foreign_ahead(live);
+        sentences.extend(self.foreign_bypassed(live));
         for (ifindex, mode) in xdp_modes(live) {
             if mode != XdpMode::Auto {
                 continue; // in other modes it is an error
@@ -28,6 +30,25 @@ impl Reconciler {
             }
         }
         sentences
+    }
+
+    /// Programs at the egress of endpoints, which a packet that is redirected to the veth's peer does not pass.
+    fn foreign_bypassed(&self, live: &State) -> Option<String> {
+        let own = (*self.programs.program_ids().get(&Hook::ToContainer)?)?;
+        let endpoints = live.endpoints.iter();
+        let endpoints = endpoints.filter(|(_, endpoint)| endpoint.delivery == Delivery::Peer);
+        let with = endpoints.filter_map(|(&ifindex, _)| {
+            let others = attach::other_programs(ifindex, Hook::ToContainer, own);
+            let interface = interface_name(&live.catalog, ifindex);
+            (!others.is_empty()).then(|| format!("{interface} ({})", others.join(", ")))
+        });
+        let with = list_names(&with.collect());
+        (!with.is_empty()).then(|| {
+            format!(
+                "packets that dpd delivers bypass other tools' programs at egress of {with}: attach them inside the \
+                 workload's namespace"
+            )
+        })
     }
 
     /// Programs that see packets before ours: they could bypass policy.

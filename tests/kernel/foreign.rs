@@ -16,6 +16,11 @@ pub enum Does {
 
 /// Loads `r0 = does; exit` under a name.
 pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
+    load(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, name, does as i32)
+}
+
+/// Loads `r0 = result; exit` as a program of a type (`BPF_PROG_TYPE_*`).
+pub fn load(kind: u32, name: &std::ffi::CStr, result: i32) -> OwnedFd {
     const MOVE_TO_R0: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
     const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
     let instruction = |code, imm| libbpf_sys::bpf_insn {
@@ -23,11 +28,11 @@ pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
         imm,
         ..Default::default()
     };
-    let instructions = [instruction(MOVE_TO_R0, does as i32), instruction(EXIT, 0)];
+    let instructions = [instruction(MOVE_TO_R0, result), instruction(EXIT, 0)];
     // SAFETY: the names end in a zero byte, and the number of instructions is right; all live for the whole call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
-            libbpf_sys::BPF_PROG_TYPE_SCHED_CLS,
+            kind,
             name.as_ptr(),
             c"GPL".as_ptr(),
             instructions.as_ptr(),

@@ -121,10 +121,12 @@ fn a_foreign_program_ahead_at_a_to_hook_is_reported() {
             .collect();
         assert_eq!(ahead, [&[][..], &["other_tool".to_owned()]]);
         let sentences = reconciler.foreign();
-        assert_eq!(sentences.len(), 1, "{sentences:?}");
+        assert_eq!(sentences.len(), 2, "{sentences:?}");
         for words in ["lxc-client", "other_tool", "dpd_to_container"] {
             assert!(sentences[0].contains(words), "{words}: {sentences:?}");
         }
+        let bypassed = "packets that dpd delivers bypass other tools' programs at egress of lxc-client (other_tool):";
+        assert!(sentences[1].starts_with(bypassed), "{sentences:?}");
     });
 }
 

@@ -11,3 +11,4 @@ pub mod xdp;
 
 pub use mechanism::{Found, Mechanism};
 pub use tc::{attach, detach, find, first_program, forget_qdisc, held, probe, program_on};
+pub use tcx::other_programs;

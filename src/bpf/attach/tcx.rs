@@ -115,6 +115,13 @@ pub fn first_program(ifindex: u32, hook: Hook) -> Option<u32> {
     Some(on_hook(ifindex, hook).ok()?.first()?.program)
 }
 
+/// The programs on a tcx hook but this one, in the order in which they see packets.
+pub fn other_programs(ifindex: u32, hook: Hook, own: u32) -> Vec<String> {
+    let on_hook = on_hook(ifindex, hook).unwrap_or_default().into_iter();
+    let others = on_hook.filter(|on| on.program != own);
+    others.map(|on| program::name(on.program)).collect()
+}
+
 /// A program on a hook, by the kernel's ids.
 #[derive(Clone, Copy, Debug)]
 struct OnHook {
