@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use dpd::config::{Source, keys, load, parse};
 
 const PAGE: &str = include_str!("../docs/config.md");
+const BESIDE: &str = include_str!("../docs/beside-other-tools.md");
 
-/// The texts of the page's fenced blocks of a language.
-fn blocks(language: &str) -> Vec<&'static str> {
+/// The texts of a page's fenced blocks of a language.
+fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
-    let parts = PAGE.split(opening.as_str()).skip(1);
+    let parts = page.split(opening.as_str()).skip(1);
     parts.filter_map(|part| part.split("```").next()).collect()
 }
 
@@ -32,16 +33,21 @@ fn every_key_has_one_row() {
 }
 
 #[test]
-fn every_example_of_the_page_is_valid() {
-    let examples = blocks("toml");
-    assert!(examples.len() > 5, "the page has examples");
-    for text in examples {
-        let source = Source {
-            path: PathBuf::from("docs/config.md"),
-            text: text.to_owned(),
-        };
-        if let Err(problems) = parse(vec![source]) {
-            panic!("{text}\n{problems}");
+fn every_example_of_a_page_is_valid() {
+    for (path, page) in [
+        ("docs/config.md", PAGE),
+        ("docs/beside-other-tools.md", BESIDE),
+    ] {
+        let examples = blocks(page, "toml");
+        assert!(examples.len() > 5, "the page has examples");
+        for text in examples {
+            let source = Source {
+                path: PathBuf::from(path),
+                text: text.to_owned(),
+            };
+            if let Err(problems) = parse(vec![source]) {
+                panic!("{text}\n{problems}");
+            }
         }
     }
 }
@@ -84,6 +90,6 @@ fn errors_look_as_the_page_shows_them() {
             .to_owned(),
     };
     let problems = parse(vec![main, drop_in]).expect_err("two mistakes");
-    let shown = blocks("text");
+    let shown = blocks(PAGE, "text");
     assert_eq!(shown, [format!("{problems}\n")]);
 }
