@@ -28,6 +28,7 @@ mod plan;
 mod rejected;
 mod stream;
 mod takeover;
+mod tools;
 mod two_labs;
 mod upgrade;
 mod web;
