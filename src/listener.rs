@@ -1,25 +1,32 @@
 //! Accepts clients of a listening socket, each on a thread of its own, up to a limit. Dropping it closes them all.
 //!
 //! ```text
-//!   acceptor (Worker): poll ─► accept ─┬─ below the limit ─► ClientSlot ─► thread: serve
-//!                                      └─ over the limit ──► refuse, close
+//!   acceptor (Worker): poll ─► accept ─┬─ below the limit ──────────────────────────────┬─► ClientSlot ─► thread: serve
+//!                                      └─ at the limit: close the one that is waited for ┘
+//!                                         longest; while none is, try again
 //! ```
 
-use std::collections::BTreeMap;
+mod clients;
+
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{SendFlags, SocketFlags};
+
+pub use clients::{Client, Clients};
 
 use crate::worker::{Sleeper, Wake, Worker};
 
 /// After a failed accept: most likely no file descriptor is free, and the error would repeat at once.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How often a client is tried again while the table is full of clients that are being served.
+const ADMIT_RETRY: Duration = Duration::from_millis(1);
 
 /// A connected socket.
 pub trait Stream: From<OwnedFd> + AsFd + Send + Sync + 'static {}
@@ -31,11 +38,9 @@ pub trait Service<S>: Send + Sync + 'static {
     /// In the log, and of the threads.
     const NAME: &'static str;
 
-    /// Serves one client, on the client's own thread.
-    fn serve(&self, stream: &S) -> io::Result<()>;
-
-    /// Sends a client over the limit the reason why it is closed. Runs on the acceptor's thread: it must not block for long.
-    fn refuse(&self, stream: &S);
+    /// Serves one client, on the client's own thread. It marks when it waits for the client ([`Client::wait`]): before that
+    /// the client can't be closed for a new one.
+    fn serve(&self, client: &Arc<Client<S>>) -> io::Result<()>;
 }
 
 /// A listening socket with its clients.
@@ -45,7 +50,7 @@ pub struct Listener<S: Stream> {
 }
 
 impl<S: Stream> Listener<S> {
-    /// Accepts up to `limit` clients at once from `socket`, which listens.
+    /// Accepts clients from `socket`, which listens. At `limit`, one that keeps the server waiting is closed for a new one.
     ///
     /// # Errors
     /// If the acceptor's thread can't be started.
@@ -53,10 +58,7 @@ impl<S: Stream> Listener<S> {
         // A client may be gone between poll and accept.
         rustix::io::ioctl_fionbio(&socket, true)
             .context("make the listening socket non-blocking")?;
-        let clients = Arc::new(Clients {
-            open: Mutex::default(),
-            limit,
-        });
+        let clients = Clients::new(limit);
         let (service, accepted) = (Arc::new(service), clients.clone());
         let acceptor = Worker::spawn(H::NAME, move |sleeper| {
             accept_all(&sleeper, &socket, &accepted, &service);
@@ -68,8 +70,8 @@ impl<S: Stream> Listener<S> {
     }
 
     #[cfg(test)]
-    pub fn open_clients(&self) -> Vec<Arc<S>> {
-        self.clients.open().streams.values().cloned().collect()
+    pub fn open_clients(&self) -> Vec<Arc<Client<S>>> {
+        self.clients.all()
     }
 }
 
@@ -77,63 +79,9 @@ impl<S: Stream> Drop for Listener<S> {
     fn drop(&mut self) {
         // First the acceptor, so that no client is added while they are closed.
         self.acceptor = None;
-        for stream in self.clients.open().streams.values() {
-            // It may be closed already.
-            let _ = rustix::net::shutdown(&**stream, Shutdown::Both);
+        for client in self.clients.all() {
+            client.close();
         }
-    }
-}
-
-/// The open connections, so that they can be counted and closed.
-struct Clients<S> {
-    open: Mutex<Open<S>>,
-    limit: usize,
-}
-
-struct Open<S> {
-    streams: BTreeMap<u64, Arc<S>>,
-    next: u64,
-}
-
-impl<S> Default for Open<S> {
-    fn default() -> Self {
-        Open {
-            streams: BTreeMap::new(),
-            next: 0,
-        }
-    }
-}
-
-impl<S> Clients<S> {
-    fn open(&self) -> MutexGuard<'_, Open<S>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `None` at the limit.
-    fn add(self: &Arc<Self>, stream: &Arc<S>) -> Option<ClientSlot<S>> {
-        let mut open = self.open();
-        if open.streams.len() >= self.limit {
-            return None;
-        }
-        let id = open.next;
-        open.next += 1;
-        open.streams.insert(id, stream.clone());
-        Some(ClientSlot {
-            id,
-            clients: self.clone(),
-        })
-    }
-}
-
-/// One of the connections below the limit; free again when dropped, also by a panic of the client's thread.
-struct ClientSlot<S> {
-    id: u64,
-    clients: Arc<Clients<S>>,
-}
-
-impl<S> Drop for ClientSlot<S> {
-    fn drop(&mut self) {
-        self.clients.open().streams.remove(&self.id);
     }
 }
 
@@ -145,7 +93,7 @@ fn accept_all<S: Stream, H: Service<S>>(
 ) {
     while sleeper.sleep(Some(socket.as_fd()), None) != Wake::Stopped {
         match rustix::net::accept_with(socket, SocketFlags::CLOEXEC) {
-            Ok(stream) => admit(Arc::new(S::from(stream)), clients, service),
+            Ok(stream) => admit(sleeper, Client::new(S::from(stream)), clients, service),
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
             Err(error) => {
                 log::warn!("{}: accept a client: {error}", H::NAME);
@@ -155,16 +103,27 @@ fn accept_all<S: Stream, H: Service<S>>(
     }
 }
 
-fn admit<S: Stream, H: Service<S>>(stream: Arc<S>, clients: &Arc<Clients<S>>, service: &Arc<H>) {
-    let Some(slot) = clients.add(&stream) else {
-        return service.refuse(&stream);
+fn admit<S: Stream, H: Service<S>>(
+    sleeper: &Sleeper,
+    client: Arc<Client<S>>,
+    clients: &Arc<Clients<S>>,
+    service: &Arc<H>,
+) {
+    let slot = loop {
+        if let Some(slot) = clients.add(&client) {
+            break slot;
+        }
+        // All are being served, which takes a moment: others queue in the kernel meanwhile.
+        if sleeper.sleep(None, Some(ADMIT_RETRY)) == Wake::Stopped {
+            return;
+        }
     };
     let service = service.clone();
     let thread = thread::Builder::new()
         .name(format!("{}-client", H::NAME))
         .spawn(move || {
             let _slot = slot;
-            if let Err(error) = service.serve(&stream) {
+            if let Err(error) = service.serve(&client) {
                 log::debug!("{}: a client is gone: {error}", H::NAME);
             }
         });
@@ -183,4 +142,23 @@ pub fn time_left(deadline: Instant) -> io::Result<Duration> {
         true => Err(ErrorKind::TimedOut.into()),
         false => Ok(left),
     }
+}
+
+/// Writes all of it, however slowly it is read, until the time is over.
+///
+/// # Errors
+/// If the client does not read it in time, or is gone.
+pub fn write_until<S: Stream>(stream: &S, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let left = time_left(deadline)?;
+        sockopt::set_socket_timeout(stream, Timeout::Send, Some(left))?;
+        match rustix::net::send(stream, rest, SendFlags::NOSIGNAL) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(length) => rest = &rest[length..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

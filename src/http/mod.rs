@@ -1,5 +1,5 @@
 //! A small HTTP server for read-only pages: one request for each connection, few connections, short timeouts. A slow
-//! or flooding client delays other HTTP clients, never the daemon.
+//! or silent client makes room for others when there are too many, and never delays the daemon.
 
 mod port;
 mod request;

@@ -15,7 +15,6 @@ pub enum Status {
     MethodNotAllowed,
     TooLarge,
     Failed,
-    Busy,
 }
 
 impl Status {
@@ -28,7 +27,6 @@ impl Status {
             Status::MethodNotAllowed => "405 Method Not Allowed",
             Status::TooLarge => "431 Request Header Fields Too Large",
             Status::Failed => "500 Internal Server Error",
-            Status::Busy => "503 Service Unavailable",
         }
     }
 }

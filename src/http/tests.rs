@@ -17,6 +17,7 @@ fn here() -> SocketAddr {
 fn respond(path: &str) -> Response {
     match path {
         "/page" => Response::text(Status::Ok, "a page"),
+        "/large" => Response::text(Status::Ok, &"x".repeat(16 << 20)),
         "/long" => Response::text(Status::Ok, &"x".repeat(64 << 20)),
         _ => Response::text(Status::NotFound, "nothing here"),
     }
@@ -102,32 +103,57 @@ fn clients_are_served_concurrently() {
     });
 }
 
+/// More than are served at once.
+const CROWD: usize = 200;
+
 #[test]
-fn a_client_over_the_limit_gets_503_and_the_others_are_served() {
+fn silent_slow_and_deaf_clients_keep_nobody_out() {
     let server = start(Limits {
-        connections: 1,
+        // Longer than the test: only making room ends them.
+        request_timeout: 10 * TIMEOUT,
+        response_timeout: 10 * TIMEOUT,
         ..Limits::default()
     });
-    let mut first = connect(&server);
-    first.write_all(b"GET /page").unwrap();
-    let deadline = Instant::now() + TIMEOUT;
-    // The first has its slot once the acceptor has come to it.
-    let refused = loop {
-        let response = request(&server, "GET /page HTTP/1.1\r\n\r\n");
-        if response.starts_with("HTTP/1.1 503") {
-            break response;
+    let rows = [
+        ("silent", "", ""),
+        ("a byte now and then", "GET /page HTTP/1.1\r\nX: ", "x"),
+        ("nothing is read", "GET /large HTTP/1.1\r\n\r\n", ""),
+    ];
+    for (sentence, first, next) in rows {
+        let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect(&server)).collect();
+        for bytes in [first, next, next] {
+            for stream in &mut crowd {
+                // Those that made room are closed.
+                let _ = stream.write_all(bytes.as_bytes());
+            }
+            let response = request(&server, "GET /page HTTP/1.1\r\n\r\n");
+            assert!(response.ends_with("a page\n"), "{sentence}: {response}");
         }
-        assert!(Instant::now() < deadline, "{response}");
-    };
-    assert!(refused.ends_with("try again later\n"), "{refused}");
-    first.write_all(b" HTTP/1.1\r\n\r\n").unwrap();
-    let mut response = String::new();
-    first.read_to_string(&mut response).unwrap();
-    assert!(response.ends_with("a page\n"), "{response}");
-    // And its slot is free again.
-    while !request(&server, "GET /page HTTP/1.1\r\n\r\n").ends_with("a page\n") {
-        assert!(Instant::now() < deadline);
     }
+}
+
+#[test]
+fn a_client_that_is_served_stays_while_others_come() {
+    let both = Arc::new(Barrier::new(2));
+    let inside = both.clone();
+    let port = Port::open(here()).unwrap();
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let server = Server::start(port, limits, move |_| {
+        inside.wait();
+        inside.wait();
+        Response::text(Status::Ok, "served")
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        let served = scope.spawn(|| request(&server, "GET / HTTP/1.1\r\n\r\n"));
+        both.wait(); // its response is being made
+        let _others: Vec<TcpStream> = (0..3).map(|_| connect(&server)).collect();
+        both.wait();
+        assert!(served.join().unwrap().ends_with("served\n"));
+    });
 }
 
 #[test]
@@ -162,6 +188,19 @@ fn a_client_that_does_not_send_or_read_in_time_is_closed() {
         response.len() < 64 << 20,
         "only what the socket buffers hold"
     );
+}
+
+#[test]
+fn a_client_that_keeps_sending_after_its_response_is_closed() {
+    let server = start(Limits::default());
+    let mut drip = connect(&server);
+    drip.write_all(b"GET /page HTTP/1.1\r\n\r\n").unwrap();
+    let began = Instant::now();
+    while drip.write_all(b"x").is_ok() {
+        // Less than the time that it may take to close, more than a sixteenth of what would be too much.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(began.elapsed() < Duration::from_secs(3), "it is still open");
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use super::hub::{Hub, Sizes, Watch};
 use super::protocol::{Observe, Reply, Request};
 use super::record::Record;
 use super::socket::Socket;
-use crate::listener::{Listener, Service, time_left};
+use crate::listener::{Client, Clients, Listener, Service, time_left, write_until};
 use crate::model::flow::Flow;
 use crate::model::status::DaemonStatus;
 
@@ -29,10 +28,14 @@ const SPARE: usize = 16;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Observers at once; one more gets an error and is closed.
+    /// Observers that follow at once. For one more, one that does not read is closed; if all read, it gets an error and is closed.
     pub observers: usize,
-    /// How long a client may take to send its request.
+    /// How long a client may take in all to send its request.
     pub request_timeout: Duration,
+    /// How long it may take in all to read its response, unless it follows.
+    pub response_timeout: Duration,
+    /// How long a client that follows may read nothing before it can be closed for a new one.
+    pub patience: Duration,
     pub sizes: Sizes,
 }
 
@@ -41,6 +44,8 @@ impl Default for Limits {
         Limits {
             observers: 64,
             request_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
             sizes: Sizes::default(),
         }
     }
@@ -67,7 +72,7 @@ impl Server {
         let hub = Arc::new(Hub::new(limits.sizes));
         let requests = Requests {
             hub: hub.clone(),
-            observers: AtomicUsize::new(0),
+            observers: Clients::new(limits.observers),
             limits,
             status,
         };
@@ -93,8 +98,7 @@ impl Server {
 /// Serves the requests of clients.
 struct Requests<F> {
     hub: Arc<Hub>,
-    /// Slots that are taken, of `limits.observers`.
-    observers: AtomicUsize,
+    observers: Arc<Clients<UnixStream>>,
     limits: Limits,
     status: F,
 }
@@ -102,62 +106,91 @@ struct Requests<F> {
 impl<F: Fn() -> DaemonStatus + Send + Sync + 'static> Service<UnixStream> for Requests<F> {
     const NAME: &'static str = "observe";
 
-    fn serve(&self, stream: &UnixStream) -> io::Result<()> {
-        let request = read_request(stream, self.limits.request_timeout)?;
+    fn serve(&self, client: &Arc<Client<UnixStream>>) -> io::Result<()> {
+        client.wait(Duration::ZERO);
+        let request = read_request(client.stream(), self.limits.request_timeout)?;
+        client.hold();
         match serde_json::from_slice(&request) {
             Ok(Request::Status) => {
                 let mut status = (self.status)();
                 status.observers_lost = self.hub.lost();
-                send(stream, &Reply::Status(status))
+                self.reply(client, &Reply::Status(status))
             }
-            Ok(Request::Observe(request)) => self.observe(stream, request),
+            Ok(Request::Observe(request)) => self.observe(client, request),
             Err(error) => {
                 let error = format!("invalid request: {error}");
-                send(stream, &Reply::Error(error.into()))
+                self.reply(client, &Reply::Error(error.into()))
             }
         }
-    }
-
-    fn refuse(&self, stream: &UnixStream) {
-        // A new connection's send buffer is empty, so this does not block.
-        let _ = send(stream, &Reply::Error("too many connections".into()));
     }
 }
 
 impl<F> Requests<F> {
-    fn observe(&self, stream: &UnixStream, request: Observe) -> io::Result<()> {
-        let count = self.limits.observers;
-        let Some(_slot) = ObserverSlot::take(&self.observers, count) else {
+    /// Sends the only reply to a request.
+    fn reply(&self, client: &Client<UnixStream>, reply: &Reply) -> io::Result<()> {
+        client.wait(Duration::ZERO);
+        let deadline = Instant::now() + self.limits.response_timeout;
+        write_until(client.stream(), &line(reply)?, deadline)
+    }
+
+    fn observe(&self, client: &Arc<Client<UnixStream>>, request: Observe) -> io::Result<()> {
+        let slot = request.follow.then(|| self.observers.add(client));
+        if matches!(slot, Some(None)) {
+            let count = self.limits.observers;
             let error = format!("{count} observers are connected already");
-            return send(stream, &Reply::Error(error.into()));
-        };
+            return self.reply(client, &Reply::Error(error.into()));
+        }
         let (last, watch) = self.hub.observe(request);
-        for batch in last.chunks(BATCH) {
-            send_flows(stream, batch)?;
-        }
         match watch {
-            Some(watch) => follow(stream, &watch),
-            None => Ok(()),
+            Some(watch) => self.follow(client, &last, &watch),
+            None => self.send_history(client, &last),
         }
     }
-}
 
-/// One of the slots for observers; free again when dropped.
-struct ObserverSlot<'a>(&'a AtomicUsize);
-
-impl<'a> ObserverSlot<'a> {
-    fn take(taken: &'a AtomicUsize, limit: usize) -> Option<ObserverSlot<'a>> {
-        let add = |count| (count < limit).then_some(count + 1);
-        taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
-            .ok()
-            .map(|_| ObserverSlot(taken))
+    fn send_history(&self, client: &Client<UnixStream>, last: &[Arc<Flow>]) -> io::Result<()> {
+        client.wait(Duration::ZERO);
+        let deadline = Instant::now() + self.limits.response_timeout;
+        for batch in last.chunks(BATCH) {
+            write_until(client.stream(), &flow_lines(batch)?, deadline)?;
+        }
+        Ok(())
     }
-}
 
-impl Drop for ObserverSlot<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Sends the history, and new flows for as long as the client is there.
+    fn follow(
+        &self,
+        client: &Client<UnixStream>,
+        last: &[Arc<Flow>],
+        watch: &Watch,
+    ) -> io::Result<()> {
+        for batch in last.chunks(BATCH) {
+            self.feed(client, &flow_lines(batch)?)?;
+        }
+        loop {
+            match watch.flows.recv_timeout(IDLE_TICK) {
+                Ok(flow) => {
+                    let mut batch = vec![flow];
+                    batch.extend(watch.flows.try_iter().take(BATCH - 1));
+                    self.feed(client, &flow_lines(&batch)?)?;
+                }
+                Err(RecvTimeoutError::Timeout) if is_gone(client.stream())? => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            let lost = watch.take_lost();
+            if lost > 0 {
+                self.feed(client, &line(&Reply::Lost(lost))?)?;
+            }
+        }
+    }
+
+    /// Writes to a client that follows, which may take as long as it likes while there is room for others.
+    fn feed(&self, client: &Client<UnixStream>, lines: &[u8]) -> io::Result<()> {
+        client.wait(self.limits.patience);
+        let mut stream = client.stream();
+        stream.write_all(lines)?;
+        client.hold();
+        Ok(())
     }
 }
 
@@ -181,25 +214,6 @@ fn read_request(mut stream: &UnixStream, timeout: Duration) -> io::Result<Vec<u8
     }
 }
 
-fn follow(stream: &UnixStream, watch: &Watch) -> io::Result<()> {
-    loop {
-        match watch.flows.recv_timeout(IDLE_TICK) {
-            Ok(flow) => {
-                let mut batch = vec![flow];
-                batch.extend(watch.flows.try_iter().take(BATCH - 1));
-                send_flows(stream, &batch)?;
-            }
-            Err(RecvTimeoutError::Timeout) if is_gone(stream)? => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        }
-        let lost = watch.take_lost();
-        if lost > 0 {
-            send(stream, &Reply::Lost(lost))?;
-        }
-    }
-}
-
 /// Whether the other end is closed. A client that has only shut down its sending side still reads.
 fn is_gone(stream: &UnixStream) -> io::Result<bool> {
     let mut fds = [PollFd::new(stream, PollFlags::empty())];
@@ -208,19 +222,19 @@ fn is_gone(stream: &UnixStream) -> io::Result<bool> {
     Ok(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
-fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
+fn line(reply: &Reply) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    Ok(line)
 }
 
-fn send_flows(mut stream: &UnixStream, flows: &[Arc<Flow>]) -> io::Result<()> {
+fn flow_lines(flows: &[Arc<Flow>]) -> io::Result<Vec<u8>> {
     let mut lines = Vec::new();
     for flow in flows {
         serde_json::to_writer(&mut lines, &Reply::Flow(Record::from(&**flow)))?;
         lines.push(b'\n');
     }
-    stream.write_all(&lines)
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The metrics, scraped by a real Prometheus, and their port.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::Value;
@@ -198,4 +199,24 @@ fn the_port_is_exclusive_and_follows_the_file() {
         }
     });
     assert!(!lab.log().contains("[daemon] has changed"), "{}", lab.log());
+}
+
+#[test]
+fn silent_clients_keep_neither_prometheus_nor_status_out() {
+    const CROWD: usize = 200;
+    let address = "127.0.0.1:9966";
+    let lab = NetnsLab::laid();
+    lab.drop_in("metrics", &metrics_at(address));
+    lab.start();
+    let _port: Vec<TcpStream> = lab.within("node", || {
+        let connect = |_| TcpStream::connect(address).expect("connect to the port");
+        (0..CROWD).map(connect).collect()
+    });
+    let status = lab.json("status");
+    let socket = lab.folder().join("dpd.sock");
+    let connect = |_| UnixStream::connect(&socket).expect("connect to the socket");
+    let _socket: Vec<UnixStream> = (0..CROWD).map(connect).collect();
+    let page = page(&lab, address).expect("the page is served");
+    assert!(page.contains("dpd_build_info"), "{page}");
+    assert_eq!(lab.json("status")["daemon"]["pid"], status["daemon"]["pid"]);
 }

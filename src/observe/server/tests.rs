@@ -239,7 +239,7 @@ fn an_observer_that_has_shut_down_its_sending_side_still_gets_flows() {
     stream.shutdown(Shutdown::Write).unwrap();
     let mut reader = BufReader::new(&stream);
     assert_eq!(number(&line(&mut reader)), Ok(1));
-    assert!(!is_gone(&server._listener.open_clients()[0]).unwrap());
+    assert!(!is_gone(server._listener.open_clients()[0].stream()).unwrap());
     server.publish(numbered(2));
     assert_eq!(number(&line(&mut reader)), Ok(2));
 }
@@ -270,6 +270,92 @@ fn an_observer_over_the_limit_gets_an_error() {
     wait_until("the first's slot is free", || {
         number(&line(&mut send_request(&server, FOLLOW))) == Ok(1)
     });
+}
+
+/// More than are served at once.
+const CROWD: usize = 200;
+
+#[test]
+fn silent_slow_and_deaf_clients_keep_nobody_out() {
+    let sizes = Sizes {
+        recent: 8192,
+        queue: 16,
+    };
+    let (_folder, server) = start(Limits {
+        // Longer than the test: only making room ends them.
+        request_timeout: 10 * TIMEOUT,
+        response_timeout: 10 * TIMEOUT,
+        sizes,
+        ..Limits::default()
+    });
+    for number in 0..8192 {
+        server.publish(numbered(number));
+    }
+    let mut healthy = send_request(&server, r#"{"request":"observe","last":1,"follow":true}"#);
+    assert_eq!(number(&line(&mut healthy)), Ok(8191));
+    // The whole history is more than socket buffers hold.
+    let rows = [
+        ("silent", ""),
+        ("a part of a request", r#"{"request":"#),
+        (
+            "what it asks for is not read",
+            "{\"request\":\"observe\",\"last\":8192}\n",
+        ),
+    ];
+    for (sentence, bytes) in rows {
+        let mut crowd: Vec<UnixStream> = (0..CROWD).map(|_| connect(&server)).collect();
+        for _ in 0..3 {
+            for stream in &mut crowd {
+                // Those that made room are closed.
+                let _ = stream.write_all(bytes.as_bytes());
+            }
+            let mut status = send_request(&server, r#"{"request":"status"}"#);
+            let reply = line(&mut status);
+            assert!(reply.starts_with(r#"{"status""#), "{sentence}: {reply}");
+            let mut last = send_request(&server, r#"{"request":"observe","last":1}"#);
+            assert_eq!(number(&line(&mut last)), Ok(8191), "{sentence}");
+        }
+    }
+    server.publish(numbered(9000));
+    assert_eq!(
+        number(&line(&mut healthy)),
+        Ok(9000),
+        "who follows and reads stays"
+    );
+}
+
+#[test]
+fn an_observer_that_does_not_read_makes_room_for_another() {
+    const FOLLOW: &str = r#"{"request":"observe","last":8192,"follow":true}"#;
+    let (_folder, server) = start(Limits {
+        observers: 2,
+        patience: Duration::ZERO,
+        ..Limits::default()
+    });
+    for number in 0..8192 {
+        server.publish(numbered(number));
+    }
+    let deaf = [FOLLOW; 2].map(|request| send_request(&server, request));
+    wait_until("both are waited for, and one makes room", || {
+        let mut third = send_request(&server, r#"{"request":"observe","last":1,"follow":true}"#);
+        number(&line(&mut third)) == Ok(8191)
+    });
+    drop(deaf);
+}
+
+#[test]
+fn a_response_that_is_not_read_in_time_ends() {
+    let (_folder, server) = start(Limits {
+        response_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    for number in 0..8192 {
+        server.publish(numbered(number));
+    }
+    let deaf = send_request(&server, r#"{"request":"observe","last":8192}"#);
+    wait_until("it is connected", || open(&server) == 1);
+    wait_until("its time is over", || open(&server) == 0);
+    drop(deaf);
 }
 
 #[test]
