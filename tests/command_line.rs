@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -441,5 +442,24 @@ mod observers {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(output.status.code(), Some(0), "{text}");
+    }
+}
+
+#[test]
+fn a_silent_daemon_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = idle_node(folder.path());
+    // It accepts nothing and sends nothing: the kernel completes the connections.
+    let _socket = UnixListener::bind(folder.path().join("dpd.sock")).unwrap();
+    let last = dpd(&["--config", &idle, "observe", "--last", "3"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = run(&["--config", &idle, "status"]);
+    let last = last.wait_with_output().unwrap();
+    assert_eq!(last.status.code(), Some(1));
+    for printed in [last.stderr, status.stdout] {
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        assert!(printed.contains("does not reply"), "{printed}");
     }
 }

@@ -131,12 +131,20 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
     if is_endless {
         end_with_reader();
     }
+    // The daemon gives a client little time to take the last flows, and a pager's user much to read them.
+    let mut last = String::new();
     client::observe(&node.socket, request, |reply| {
         match reply {
-            Reply::Flow(flow) => match format {
-                FlowFormat::Compact => output::print(&(line(&flow, &zone, colours) + "\n"))?,
-                FlowFormat::Json => output::print(&(serde_json::to_string(&flow)? + "\n"))?,
-            },
+            Reply::Flow(flow) => {
+                let text = match format {
+                    FlowFormat::Compact => line(&flow, &zone, colours),
+                    FlowFormat::Json => serde_json::to_string(&flow)?,
+                };
+                match is_endless {
+                    true => output::print(&(text + "\n"))?,
+                    false => last.extend([text.as_str(), "\n"]),
+                }
+            }
             Reply::Lost(count) => {
                 eprintln!("dpd: {count} flows are missing: this reader is too slow")
             }
@@ -145,6 +153,7 @@ pub fn run(node: &Node, arguments: Arguments) -> Result<()> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    output::print(&last)?;
     if is_endless {
         bail!(
             "the daemon at {} has closed the connection",

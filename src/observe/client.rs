@@ -13,8 +13,8 @@ use rustix::process::Pid;
 use super::protocol::{Observe, Reply, Request};
 use crate::model::status::DaemonStatus;
 
-/// A daemon that takes longer than this for its status is reported as unreachable.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// A daemon that is silent for longer than this, other than between the flows that it sends as they come, does not reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The daemon's status.
 ///
@@ -22,7 +22,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// If no daemon listens, see [`is_down`], or it does not reply.
 pub fn status(socket: &Path) -> Result<DaemonStatus> {
     let stream = connect(socket)?;
-    stream.set_read_timeout(Some(STATUS_TIMEOUT))?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
     let mut status = None;
     exchange(&stream, socket, &Request::Status, |reply| {
         if let Reply::Status(reply) = reply {
@@ -40,6 +40,9 @@ pub fn observe(
     take: impl FnMut(Reply) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let stream = connect(socket)?;
+    if !request.follow {
+        stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    }
     exchange(&stream, socket, &Request::Observe(request), take)
 }
 
