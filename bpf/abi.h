@@ -425,13 +425,14 @@ struct asked {
 	__u32 link_ifindex; /* where it leaves: the receiver's interface, or the uplink */
 	__u32 sender_counters; /* indices of dpd_endpoint_counters; 0: none */
 	__u32 receiver_counters;
+	__u32 hash; /* of the packet: another may have taken its row meanwhile */
 	__u8 hook; /* enum hook */
 	__u8 tcp_flags;
 	__u8 delivery; /* enum delivery */
 	__u8 is_due; /* it is reported */
 	__u8 audit_reason; /* why policy would have dropped it; 0: it would not */
 	__u8 audit_direction;
-	__u8 pad[6];
+	__u8 pad[2];
 };
 
 struct fragment_key {

@@ -129,7 +129,7 @@ static __always_inline __must_check int deliver(struct __sk_buff *skb, struct pa
 	else
 		count_rules();
 	if (delivery_waits(route, *delivery))
-		route->mark = asked_note(is_due); /* counted and reported where it leaves */
+		route->mark = asked_note(skb, is_due); /* counted and reported where it leaves */
 	else if (is_due)
 		packet_report_delivery(*delivery, route->ifindex);
 	if (entry->flags & CT_TRANSLATE && packet->headers.fragment != FRAGMENT_LATER)

@@ -37,14 +37,34 @@ static __noinline int pass_other(const struct __sk_buff *skb, __u64 epoch)
 	return ACTION_PASS;
 }
 
+/* A judged packet of which nothing is known any more but where it goes: it may be a copy for another interface. */
+static __noinline int leave_uncounted(struct __sk_buff *skb)
+{
+	__u32 slot = generation_slot(generation_live_epoch());
+	struct address to = {};
+	__be32 ipv4;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &ipv4, sizeof(ipv4)))
+			return ASKED_COPY;
+		to = address_from_ipv4(ipv4);
+	} else if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &to, sizeof(to))) {
+		return ASKED_COPY;
+	}
+	return endpoint_has_address(slot, skb->ifindex, &to) ? ASKED_LEAVES : ASKED_COPY;
+}
+
 SEC("tc")
 int dpd_to_container(struct __sk_buff *skb)
 {
 	if (is_judged(skb)) {
 		__u32 row = mark_row(skb->mark);
-		int result = row ? asked_leave(row, skb->ifindex, bpf_ktime_get_ns()) : ASKED_LEAVES;
+		int result =
+			row ? asked_leave(row, skb->ifindex, skb->hash, bpf_ktime_get_ns()) : ASKED_LEAVES;
 
 		skb->mark = 0;
+		if (result == ASKED_LOST)
+			result = leave_uncounted(skb);
 		if (result != ASKED_UNKNOWN)
 			return result == ASKED_LEAVES ? HOOK_NEXT : TC_ACT_SHOT;
 	}

@@ -14,7 +14,7 @@ int dpd_to_netdev(struct __sk_buff *skb)
 	__u32 row = mark_row(skb->mark);
 
 	/* What waited for a workload behind a bridge that is an uplink keeps its mark, for the workload's own hook. */
-	if (!row || asked_leave(row, skb->ifindex, bpf_ktime_get_ns()) == ASKED_LEAVES)
+	if (!row || asked_leave(row, skb->ifindex, skb->hash, bpf_ktime_get_ns()) == ASKED_LEAVES)
 		skb->mark = 0;
 	return HOOK_NEXT;
 }

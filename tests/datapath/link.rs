@@ -2,6 +2,8 @@
 
 use dpd::model::status::EndpointCounts;
 
+use libbpf_rs::{MapCore, MapFlags};
+
 use crate::common::packet::{
     self, Packet, arp_request, echo_request, neighbour_solicitation, router_solicitation,
 };
@@ -86,6 +88,28 @@ fn a_workload_shows_the_host_so_many_sources_and_no_more() {
     assert!(dropped.iter().all(|answer| answer.drops == [RATE_LIMITED]));
     let again = walk.node().from_container(CLIENT, &ask(0));
     assert_eq!(again.verdict, Verdict::Pass, "one that is known goes on");
+}
+
+/// Who floods a neighbour that does not answer takes the rows of others' packets that wait: they reach their receiver, and no other.
+#[test]
+fn a_packet_that_has_lost_its_row_reaches_its_receiver_alone() {
+    for family in families() {
+        let walk = Walk::new(family.name, CONFIG);
+        let node = walk.node();
+        let row = 7u32;
+        let asked = node.map("dpd_asked");
+        let others = vec![0xff; asked.value_size() as usize];
+        let taken = asked.update(&row.to_ne_bytes(), &others, MapFlags::ANY);
+        taken.expect("take the row");
+        for (interface, verdict) in [(DNS, Verdict::Pass), (WEB, Verdict::Drop)] {
+            let packet = packet::udp(at(family.client, 1), at(family.dns, 53));
+            let ends = (host_mac(interface), workload_mac(interface));
+            let frame = packet.macs(ends.0, ends.1).build();
+            let mark = node.mark() | row;
+            let answer = node.to_container_from(CLIENT, interface, &frame, mark);
+            assert_eq!(answer.verdict, verdict, "{interface}: {answer:?}");
+        }
+    }
 }
 
 /// What a hook has judged bears the mark, and passes. Others may set a mark, but what they send has arrived nowhere.

@@ -36,7 +36,7 @@ static __always_inline __u32 asked_take_row(void)
  * Notes the packet of the chain; the mark of what waits, or that of any other judged packet. `is_due`: it is reported. Global: it is
  * verified once.
  */
-__weak __noinline __u32 asked_note(int is_due)
+__weak __noinline __u32 asked_note(struct __sk_buff *skb, int is_due)
 {
 	const struct packet *packet = packet_record();
 	__u32 number = asked_take_row();
@@ -53,6 +53,7 @@ __weak __noinline __u32 asked_note(int is_due)
 	row->link_ifindex = entry->target == PARTY_ENDPOINT ? entry->target_ifindex : entry->link_ifindex;
 	row->sender_counters = packet_sender_counters(packet);
 	row->receiver_counters = entry->target_counters;
+	row->hash = bpf_get_hash_recalc(skb);
 	row->hook = packet->hook.hook;
 	row->tcp_flags = packet->headers.tcp.flags;
 	row->delivery = entry->delivery;
@@ -96,15 +97,18 @@ enum asked_result {
 	ASKED_COPY =
 		1, /* for another interface: a bridge sends a packet to all of its ports if it does not know which has the MAC */
 	ASKED_LEAVES = 2,
+	ASKED_LOST = 3, /* there were too many others: the row is not the packet's any more */
 };
 
 /* The packet of this row: it is counted and reported now, once if the kernel has cut it. Global: it is verified once. */
-__weak __noinline int asked_leave(__u32 number, __u32 ifindex, __u64 now_ns)
+__weak __noinline int asked_leave(__u32 number, __u32 ifindex, __u32 hash, __u64 now_ns)
 {
 	struct asked *row = bpf_map_lookup_elem(&dpd_asked, &number);
 
 	if (!row || !row->link_ifindex)
 		return ASKED_UNKNOWN;
+	if (row->hash != hash)
+		return ASKED_LOST;
 	if (row->link_ifindex != ifindex)
 		return ASKED_COPY;
 	if (row->sender_counters)
