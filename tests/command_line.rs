@@ -1,7 +1,7 @@
 //! The `dpd` program: exit statuses, and its output on stdout and stderr.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -461,5 +461,48 @@ fn a_silent_daemon_is_not_waited_for() {
     for printed in [last.stderr, status.stdout] {
         let printed = String::from_utf8_lossy(&printed).into_owned();
         assert!(printed.contains("does not reply"), "{printed}");
+    }
+}
+
+#[test]
+fn a_file_from_a_pipe() {
+    // (sentence, command, what is written, exit status, a part of what is printed)
+    let rows = [
+        (
+            "a valid file",
+            "check",
+            "[node]\nname = \"a\"\n",
+            0,
+            "/dev/stdin: ok",
+        ),
+        (
+            "a wrong one",
+            "check",
+            "[node]\nnme = \"a\"\n",
+            1,
+            "/dev/stdin:2",
+        ),
+        ("an empty one", "check", "", 1, "empty"),
+        ("of a plan", "plan", "[nodes\n", 1, "/dev/stdin:1"),
+    ];
+    for (sentence, command, text, status, printed) in rows {
+        let mut child = dpd(&[command, "/dev/stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // In two parts: it reads on until the writer closes.
+        let (first, rest) = text.split_at(text.len() / 2);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(first.as_bytes()).unwrap();
+        stdin.write_all(rest.as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let text = [&output.stdout[..], &output.stderr]
+            .map(String::from_utf8_lossy)
+            .concat();
+        assert_eq!(output.status.code(), Some(status), "{sentence}: {text}");
+        assert!(text.contains(printed), "{sentence}: {text}");
     }
 }

@@ -125,7 +125,7 @@ fn table(budget: &Budget) -> String {
 
 /// A valid configuration, with its warnings on stderr; `None` if it is invalid, with the problems on stderr.
 pub fn load(file: &Path) -> Option<Loaded> {
-    match config::load(file) {
+    match config::load_once(file) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("{warning}\n");

@@ -17,6 +17,9 @@ use super::source::Source;
 /// The largest size of one file: six times that of ten thousand services with ten backends each.
 pub const SIZE_MAX: u64 = 32 << 20;
 
+/// `PIPEFS_MAGIC`, include/uapi/linux/magic.h
+const PIPEFS_MAGIC: u64 = 0x5049_5045;
+
 /// A configuration with its sources.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -42,15 +45,27 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     load_again(path, None)
 }
 
+/// As `load`, of a file that may be a pipe given to this process, as `/dev/stdin`: its writer is waited for.
+///
+/// # Errors
+/// As `load`.
+pub fn load_once(path: &Path) -> Result<Loaded, Problems> {
+    check_all(read(path, open_or_wait)?)
+}
+
 /// The same after an earlier load: unchanged sources are not checked a second time.
 ///
 /// # Errors
 /// As `load`.
 pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problems> {
-    let sources = read(path)?;
+    let sources = read(path, open)?;
     if let Some(before) = before.filter(|before| before.sources == sources) {
         return Ok(before);
     }
+    check_all(sources)
+}
+
+fn check_all(sources: Vec<Source>) -> Result<Loaded, Problems> {
     let (config, warnings) = check_sources(&sources, &host_name())?;
     Ok(Loaded {
         config: Arc::new(config),
@@ -59,16 +74,19 @@ pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problem
     })
 }
 
-/// Reads the main file and its drop-ins.
-fn read(path: &Path) -> Result<Vec<Source>, Problems> {
+/// Opens a file; `None` if it is of a kind that can't be a configuration.
+type Open = fn(&Path) -> io::Result<Option<File>>;
+
+/// Reads the main file, which `open_main` opens, and its drop-ins.
+fn read(path: &Path, open_main: Open) -> Result<Vec<Source>, Problems> {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
     let drop_ins = drop_ins(path).unwrap_or_else(|problem| {
         problems.push(*problem);
         Vec::new()
     });
-    let main = read_file(path).map_err(|problem| with_hint_at_example(path, problem));
-    let rest = drop_ins.iter().map(|path| read_file(path));
+    let main = read_file(path, open_main).map_err(|problem| with_hint_at_example(path, problem));
+    let rest = drop_ins.iter().map(|path| read_file(path, open));
     for source in std::iter::once(main).chain(rest) {
         match source {
             Ok(source) => sources.push(source),
@@ -134,7 +152,7 @@ pub fn read_lossy(path: &Path) -> io::Result<Option<String>> {
     Ok(is_small.then(|| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn read_file(path: &Path) -> Reading<Source> {
+fn read_file(path: &Path, open: Open) -> Reading<Source> {
     let file = open(path).map_err(|error| unreadable(path, &error))?;
     let bytes = match file {
         Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
@@ -172,6 +190,15 @@ fn open(path: &Path) -> io::Result<Option<File>> {
         Ok((file, kind)) => Ok(kind.is_file().then_some(file)),
         Err(_) if fs::metadata(path).is_ok_and(|m| m.file_type().is_socket()) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// As `open`; of a pipe that this process was given it waits for the writer. A named one may never have a writer.
+fn open_or_wait(path: &Path) -> io::Result<Option<File>> {
+    let is_given_pipe = rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as u64 == PIPEFS_MAGIC);
+    match is_given_pipe {
+        true => File::open(path).map(Some),
+        false => open(path),
     }
 }
 

@@ -32,7 +32,7 @@ pub use checked::{
     LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, SourceLocation,
 };
 pub use load::{
-    Loaded, SIZE_MAX, drop_in_folder, drop_ins, is_drop_in, load, load_again, read_lossy,
+    Loaded, SIZE_MAX, drop_in_folder, drop_ins, is_drop_in, load, load_again, load_once, read_lossy,
 };
 pub use parse::parse;
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
