@@ -2,6 +2,7 @@
 
 mod daemon;
 mod drops;
+mod health;
 mod interfaces;
 mod prefilter;
 mod report;
@@ -20,7 +21,8 @@ pub fn run(node: &Node, format: Format) -> Result<ExitCode> {
     let daemon = client::status(&node.socket);
     let datapath = node.reader();
     let is_found = daemon.is_ok() || datapath.is_ok();
-    let status = Status::new(node, daemon, datapath);
+    let mut status = Status::new(node, daemon, datapath);
+    status.problems = health::problems(&status);
     output::print(&match format {
         Format::Table => screen::screen(&status),
         Format::Json => output::json(&status)?,

@@ -18,6 +18,8 @@ use crate::observe::record::protocol_name;
 /// What could not be read is empty, and the reason is among the warnings.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
+    /// What is wrong; empty: all is well.
+    pub problems: Vec<String>,
     pub daemon: Daemon,
     pub config: ConfigStatus,
     pub interfaces: Vec<InterfaceStatus>,
@@ -79,6 +81,7 @@ impl Conntrack {
 impl Status {
     pub fn new(node: &Node, daemon: Result<DaemonStatus>, datapath: Result<Reader>) -> Status {
         let mut status = Status {
+            problems: Vec::new(),
             daemon: Daemon::new(&daemon),
             config: ConfigStatus::of(node),
             interfaces: Vec::new(),

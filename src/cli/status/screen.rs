@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::daemon::ago;
+use super::health::{fill, is_nearly_full};
 use super::prefilter::Prefilter;
 use super::report::{Conntrack, Loss, Status};
 use crate::cli::output::{size, table};
@@ -18,8 +19,6 @@ const REASONS: usize = 6;
 const WARNINGS: usize = 4;
 /// Columns of programs.
 const PROGRAM_COLUMNS: usize = 3;
-/// In percent: a map that is at least this full is listed before larger ones.
-const NEARLY_FULL: u64 = 80;
 
 /// The whole screen.
 pub(super) fn screen(status: &Status) -> String {
@@ -36,6 +35,11 @@ pub(super) fn screen(status: &Status) -> String {
 }
 
 fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
+    let health = match status.problems.is_empty() {
+        true => "ok".to_owned(),
+        false => status.problems.join("; "),
+    };
+    writeln!(out, "health:     {health}")?;
     writeln!(out, "daemon:     {}", status.daemon.text(&status.config))?;
     writeln!(out, "config:     {}", status.config.text())?;
     if let Some(error) = &status.config.last_error {
@@ -162,17 +166,8 @@ fn write_programs(status: &Status, out: &mut String) {
     section(out, "programs", &header, lines.collect());
 }
 
-/// How full a map is, in percent, rounded up: a map with one entry is not 0 % full. Tables of the configuration have no
-/// spare entries, so only the datapath's own maps count.
-fn fill(map: &MapStatus) -> Option<u64> {
-    let is_own = map.name.starts_with("dpd_") && map.max_entries > 0;
-    let entries = map.entries.filter(|_| is_own)?;
-    Some((entries * 100).div_ceil(u64::from(map.max_entries)))
-}
-
 fn write_maps(status: &Status, out: &mut String) {
     let mut maps: Vec<&MapStatus> = status.maps.iter().collect();
-    let is_nearly_full = |map: &MapStatus| fill(map).is_some_and(|percent| percent >= NEARLY_FULL);
     maps.sort_by_key(|map| {
         let memory = Reverse(map.memory_bytes);
         (!is_nearly_full(map), memory, map.name.as_str())

@@ -240,7 +240,160 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
         no_settings: 5,
         suppressed: 4,
     };
+    status.problems = health::problems(&status);
     status
+}
+
+/// A daemon and a datapath without a problem.
+fn healthy() -> Status {
+    let mut status = with_datapath(Ok(DaemonStatus {
+        last_error: None,
+        warnings: Vec::new(),
+        drift: DriftCounts::default(),
+        journal_lost: 0,
+        ..daemon()
+    }));
+    status.config.is_unreadable = false;
+    status.event_loss.kernel = EventLoss {
+        suppressed: 4,
+        ..EventLoss::default()
+    };
+    for interface in &mut status.interfaces {
+        interface.state = "attached";
+        for attachment in &mut interface.attachments {
+            attachment.other_programs_first.clear();
+        }
+    }
+    status
+}
+
+#[test]
+fn what_counts_as_a_problem() {
+    type Change = fn(&mut Status);
+    let rows: [(&str, Change, &[&str]); 18] = [
+        (
+            "drops, suppressed drops and a slow observer are none",
+            |_| {},
+            &[],
+        ),
+        (
+            "a pending endpoint is none",
+            |status| status.interfaces[2].state = "pending",
+            &[],
+        ),
+        (
+            "the daemon is down",
+            |status| status.daemon.state = "down",
+            &["the daemon is down"],
+        ),
+        (
+            "the daemon hangs",
+            |status| status.daemon.state = "unreachable",
+            &["the daemon does not reply"],
+        ),
+        (
+            "no datapath",
+            |status| status.config.revision = None,
+            &["there is no datapath"],
+        ),
+        (
+            "a datapath that can't be read",
+            |status| {
+                status.config.revision = None;
+                status.config.is_unreadable = true;
+            },
+            &["the datapath can't be read"],
+        ),
+        (
+            "a refused file",
+            |status| status.config.last_error = Some("wrong".to_owned()),
+            &["the last configuration is not applied, or not all of it"],
+        ),
+        (
+            "an interface without programs",
+            |status| status.interfaces[2].state = "detached",
+            &["lxc-client is detached"],
+        ),
+        (
+            "an uplink that does not exist",
+            |status| status.interfaces[1].state = "pending",
+            &["uplink ens6 is pending"],
+        ),
+        (
+            "other programs",
+            |status| {
+                let probe = vec!["probe".to_owned()];
+                status.interfaces[0].attachments[0].other_programs_first = probe;
+            },
+            &["other programs come first at ens5"],
+        ),
+        (
+            "several interfaces are one entry",
+            |status| {
+                for interface in &mut status.interfaces {
+                    interface.state = "detached";
+                }
+            },
+            &["ens5 is detached, and 2 more interfaces"],
+        ),
+        (
+            "a map that is nearly full",
+            |status| status.maps[0].entries = Some(131_072 / 5 * 4),
+            &["dpd_ct_tcp is 80% full"],
+        ),
+        (
+            "a map with room",
+            |status| status.maps[0].entries = Some(131_072 / 4 * 3),
+            &[],
+        ),
+        (
+            "an event that is lost in the kernel",
+            |status| status.event_loss.kernel.ring_full = 1,
+            &["1 lost event"],
+        ),
+        (
+            "flows that are not in the journal",
+            |status| status.event_loss.journal = 7,
+            &["7 lost events"],
+        ),
+        (
+            "drift",
+            |status| {
+                status.drift = Some(DriftCounts {
+                    attachments: 1,
+                    epoch: 0,
+                    pins: 2,
+                    tables: 0,
+                });
+            },
+            &["3 repairs of drift"],
+        ),
+        (
+            "a warning",
+            |status| status.warnings.push("no route".to_owned()),
+            &["1 warning"],
+        ),
+        (
+            "the worst comes first",
+            |status| {
+                status.warnings = vec!["no route".to_owned(); 2];
+                status.daemon.state = "down";
+            },
+            &["the daemon is down", "2 warnings"],
+        ),
+    ];
+    for (sentence, change, problems) in rows {
+        let mut status = healthy();
+        change(&mut status);
+        status.problems = health::problems(&status);
+        assert_eq!(status.problems, problems, "{sentence}");
+        let line = match problems {
+            [] => "health:     ok".to_owned(),
+            problems => format!("health:     {}", problems.join("; ")),
+        };
+        let text = screen::screen(&status);
+        assert_eq!(text.lines().next(), Some(line.as_str()), "{sentence}");
+    }
 }
 
 #[test]
@@ -248,6 +401,7 @@ fn a_screen() {
     assert_eq!(
         screen::screen(&with_datapath(Ok(daemon()))),
         "\
+health:     the last configuration is not applied, or not all of it; uplink ens6 is pending, and 1 more interface; 16 lost events; 3 repairs of drift; 1 warning
 daemon:     up, pid 4711, version 0.1.0, for 1h01m
 config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
 last error: config.toml:3: unknown key
@@ -286,7 +440,7 @@ warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
 }
 
 #[test]
-fn first_lines_of_bad_states() {
+fn lines_on_the_daemon_in_bad_states() {
     let hung = || Err(anyhow!("the daemon at /run/dpd/dpd.sock does not reply"));
     let rows = [
         (
@@ -316,7 +470,7 @@ fn first_lines_of_bad_states() {
     ];
     for (sentence, status, line) in rows {
         assert_eq!(
-            screen::screen(&status).lines().next(),
+            screen::screen(&status).lines().nth(1),
             Some(line),
             "{sentence}"
         );
@@ -342,6 +496,7 @@ fn json_has_every_key_always() {
             "interfaces",
             "maps",
             "prefilter",
+            "problems",
             "programs",
             "responses_limited",
             "warnings",
