@@ -45,9 +45,9 @@ fn published_masqueraded_and_under_policy(
     let flows = || a.dpd("observe --last 20");
     let published = || curl(a, "world", "http://192.0.2.1:8088");
     assert_eq!(published(), "container\n", "{}", flows());
-    let seen = inside("wget -q -O - http://203.0.113.9:8080/hello");
+    let seen = inside("timeout 3 busybox wget -q -O - http://203.0.113.9:8080/hello");
     assert_eq!(seen, "hello 192.0.2.1\n", "masqueraded: {}", flows());
-    let seen = inside("wget -q -O - http://10.32.0.81/hello");
+    let seen = inside("timeout 3 busybox wget -q -O - http://10.32.0.81/hello");
     assert_eq!(seen, format!("hello {address}\n"), "a service: {}", flows());
     assert!(
         flows().contains(&format!("{address}:")),

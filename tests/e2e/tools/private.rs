@@ -27,6 +27,7 @@ until init=$(cat "/proc/$!/task/$!/children" 2>/dev/null) && [[ -n $init ]]; do
     sleep 0.01
 done
 echo "$init"
+trap : INT TERM # a test that is killed with its group leaves nothing behind either
 cat >/dev/null
 kill -KILL $! && wait $! 2>/dev/null
 until find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || [[ ! -e $cgroup ]]; do
@@ -47,7 +48,7 @@ const ROOT: &str = "
 mkdir /mnt/root && cd /mnt/root
 mkdir bin etc usr proc sys dev tmp run www
 cp /usr/bin/busybox bin/
-for name in sh httpd ip wget; do ln -s busybox bin/$name; done
+for name in sh httpd ip timeout; do ln -s busybox bin/$name; done
 echo ID=test >etc/os-release
 echo container >www/index.html";
 
