@@ -35,9 +35,13 @@ impl Reconciler {
     /// Programs at the egress of endpoints, which a packet that is redirected to the veth's peer does not pass.
     fn foreign_bypassed(&self, live: &State) -> Option<String> {
         let own = (*self.programs.program_ids().get(&Hook::ToContainer)?)?;
-        let endpoints = live.endpoints.iter();
-        let endpoints = endpoints.filter(|(_, endpoint)| endpoint.delivery == Delivery::Peer);
-        let with = endpoints.filter_map(|(&ifindex, _)| {
+        let is_peer = |ifindex: &u32| {
+            let endpoint = live.endpoints.get(ifindex);
+            endpoint.is_some_and(|endpoint| endpoint.delivery == Delivery::Peer)
+        };
+        // Elsewhere the programs are still those of the load before.
+        let ours = self.attached.keys().copied().filter(is_peer);
+        let with = ours.filter_map(|ifindex| {
             let others = attach::other_programs(ifindex, Hook::ToContainer, own);
             let interface = interface_name(&live.catalog, ifindex);
             (!others.is_empty()).then(|| format!("{interface} ({})", others.join(", ")))

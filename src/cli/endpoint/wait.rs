@@ -1,4 +1,4 @@
-//! `dpd endpoint wait`: until an endpoint is served, for whoever creates workloads.
+//! `dpd endpoint wait`: until an endpoint is served, for tools that create workloads.
 //!
 //! It reads the kernel, like the listings, so it needs the daemon only for the reason why something is missing.
 
