@@ -70,8 +70,8 @@ static __always_inline int is_icmp_unrelated(const struct packet *packet)
 }
 
 /*
- * What the network begins goes up the host's stack first, where that is the uplink's way, and where the kernel has to check the route
- * back; dpd_to_container sees it then.
+ * What the network opens goes up the host's stack first, where that is the uplink's way, and where the kernel has to check
+ * the route back; dpd_to_container sees it then.
  */
 static __always_inline int is_for_stack(struct __sk_buff *skb, const struct packet *packet)
 {

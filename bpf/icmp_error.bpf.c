@@ -80,8 +80,8 @@ static __always_inline int says_neighbour_failed(const struct packet *packet)
 }
 
 /*
- * If the quoted packet has waited for its next hop's MAC in vain, it drops now: it was neither counted nor reported before. Global: it
- * is verified once; so the tuple is copied, for an argument of a global function is no map key before Linux 6.2.
+ * If the quoted packet has waited for its next hop's MAC in vain, it drops now: it was neither counted nor reported before.
+ * Global: it is verified once; so the tuple is copied, for an argument of a global function is no map key before Linux 6.2.
  */
 __weak __noinline int report_neighbour_failed(const struct flow_tuple *sent, __u32 length)
 {

@@ -126,8 +126,8 @@ static __always_inline int is_lease(const struct packet *packet)
 }
 
 /*
- * What a workload's link needs of the host: neighbour discovery, leases, and what the host itself sends to all on the link: multicast
- * from its own addresses, and broadcast. What it sends out here to an address of its own is that.
+ * What a workload's link needs of the host: neighbour discovery, leases, and what the host itself sends to all on the link:
+ * multicast from its own addresses, and broadcast. What it sends out here to an address of its own is that.
  */
 static __always_inline int host_needs(const struct packet *packet)
 {

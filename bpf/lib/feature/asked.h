@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Packets whose next hop's MAC is not known yet or has to be confirmed: the kernel asks for it and keeps them meanwhile. And those that
- * it cuts for their receiver. Whether they ever leave is decided then. So they are counted and reported where they leave, which our hook there finds by their mark; and as dropped if
- * the kernel tells the sender that nobody answered (tail_icmp_error).
+ * Packets whose next hop's MAC is not known yet or has to be confirmed: the kernel asks for it and keeps them meanwhile. And
+ * those that it cuts for their receiver. Whether they ever leave is decided then. So they are counted and reported where they
+ * leave, which our hook there finds by their mark; and as dropped if the kernel tells the sender that nobody answered
+ * (tail_icmp_error).
  */
 #ifndef DPD_ASKED_H
 #define DPD_ASKED_H
@@ -33,8 +34,8 @@ static __always_inline __u32 asked_take_row(void)
 }
 
 /*
- * Notes the packet of the chain; the mark of what waits, or that of any other judged packet. `is_due`: it is reported. Global: it is
- * verified once.
+ * Notes the packet of the chain; the mark of what waits, or that of any other judged packet. `is_due`: it is reported.
+ * Global: it is verified once.
  */
 __weak __noinline __u32 asked_note(struct __sk_buff *skb, int is_due)
 {

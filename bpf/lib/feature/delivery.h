@@ -55,8 +55,8 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 }
 
 /*
- * A packet that is longer than this: its sender hears of it, unless it may be cut, which the host's stack does. Its pieces keep the
- * mark on their way to a receiver of this host.
+ * A packet that is longer than this: its sender hears of it, unless it may be cut, which the host's stack does. Its pieces
+ * keep the mark on their way to a receiver of this host.
  */
 static __always_inline __must_check int delivery_too_long(struct packet *packet, struct route *route,
 							  __u32 mtu, int *delivery)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's check of the route back (rp_filter), for what begins past its stack. Where one lookup can't confirm the way (several
- * routes of equal cost, several tables), the packet goes up the stack, and the kernel's own check decides.
+ * The kernel's check of the route back (rp_filter), for connections that open past its stack. Where one lookup can't confirm
+ * the way (several routes of equal cost, several tables), the packet goes up the stack, and the kernel's own check decides.
  */
 #ifndef DPD_REVERSE_PATH_H
 #define DPD_REVERSE_PATH_H

@@ -89,7 +89,7 @@ static __always_inline int next_hop_equals(const struct bpf_redir_neigh *a, cons
 }
 
 /*
- * Whether the kernel comes to the same next hop when it is told the interface alone: then it has the route with the packet, and
+ * Whether the kernel comes to the same next hop when it knows the interface alone: then it has the route with the packet, and
  * tells the sender if nobody answers. Rules that look at where a packet came from may lead elsewhere.
  */
 static __noinline int route_is_kernels(struct __sk_buff *skb, const struct flow_tuple *tuple,

@@ -368,3 +368,57 @@ fn endpoint(a: &NetnsLab, interface: &str) -> Value {
     row.unwrap_or_else(|| panic!("no {interface}: {list}"))
         .clone()
 }
+
+/// The host's NIC is a port of a bridge that has the host's addresses, and so is a workload of the file.
+#[test]
+fn a_bridge_is_an_uplink() {
+    let (a, b) = NetnsLab::hosts_laid(1500);
+    a.ok(
+        "node-a",
+        "ip link add lan type bridge && ip link set lan up
+        ip address flush dev uplink0 && ip link set uplink0 master lan
+        ip address add 192.0.2.1/24 dev lan && ip address add 2001:db8:1::1/64 dev lan nodad
+        ip route replace default via 192.0.2.254
+        ip route replace default via 2001:db8:1::254
+        ip route replace 10.200.1.0/24 via 192.0.2.254
+        ip route replace fd00:201::/64 via 2001:db8:1::254",
+    );
+    let app = Netns::new();
+    let name = app.name();
+    a.ok(
+        "node-a",
+        &format!(
+            "ip link add lan-app type veth peer name eth0 netns {name}
+            ip link set lan-app master lan up"
+        ),
+    );
+    app.ip("link set eth0 up");
+    app.ip("address add 192.0.2.50/24 dev eth0");
+    app.ip("address add 2001:db8:1::50/64 dev eth0 nodad");
+    app.ip("route add default via 192.0.2.254");
+    app.ip("route add default via 2001:db8:1::254");
+    a.edit("[interfaces.uplink0]", "[interfaces.lan]");
+    a.drop_in(
+        "lan",
+        "[interfaces.lan-app]\nrole = \"endpoint\"\nidentity = \"client\"\n\
+        addresses = [\"192.0.2.50\", \"2001:db8:1::50\"]\n",
+    );
+    a.start();
+    b.start();
+    for (frontend, app_address) in [
+        ("10.32.0.10", "192.0.2.50"),
+        ("fd00:32::10", "2001:db8:1::50"),
+    ] {
+        a.dig("client", frontend)
+            .unwrap_or_else(|printed| panic!("{frontend}: {printed}\n{}", a.log()));
+        a.ok("world", &format!("ping -n -c 1 -W 5 {app_address}"));
+        a.ok("client", &format!("ping -n -c 1 -W 5 {app_address}"));
+        a.ok("node-a", &format!("ping -n -c 1 -W 5 {app_address}"));
+    }
+    for world in ["203.0.113.9", "2001:db8:3::9"] {
+        let mut ping = app.command("ping");
+        let out = ping.args(["-n", "-c", "1", "-W", "5", world]).output();
+        let out = text(&out.expect("run ping"));
+        assert!(out.contains(" 0% packet loss"), "{world}: {out}");
+    }
+}
