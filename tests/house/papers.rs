@@ -1,5 +1,7 @@
 //! What is written about the tree: it leads somewhere, and only to what a reader has.
 
+use dpd::bpf::load::map_policy;
+
 use super::source::{all, keep};
 
 /// Folders of every Linux host, and of systemd's and Rust's own words.
@@ -122,6 +124,19 @@ fn the_readme_leads_to_every_document() {
     let breaches = pages.filter(|text| !links(readme).any(|target| target == text.path));
     let breaches = breaches.map(|text| text.path.clone()).collect();
     keep("README.md links to every document", breaches);
+}
+
+/// Pinned ones and those of a generation: who writes them, who reads them, and what an upgrade does to them.
+#[test]
+fn every_map_has_its_row() {
+    let page = all().iter().find(|text| text.path == "ARCHITECTURE.md");
+    let page = &page.expect("ARCHITECTURE.md").text;
+    let maps = map_policy::DATAPATH.iter().map(|policy| policy.name);
+    let missing = maps.filter(|map| !page.contains(&format!("\n| `{map}`")));
+    keep(
+        "ARCHITECTURE.md has a row for each map",
+        missing.map(str::to_owned).collect(),
+    );
 }
 
 #[test]

@@ -10,9 +10,9 @@
 /* -- Choosing ------------------------------------------------------------------------------------------------------- */
 
 /* A packet that would die on its next hop is not forwarded. */
-static __always_inline __must_check int delivery_check_hop_limit(struct packet *packet, int delivery)
+static __always_inline __must_check int delivery_check_hop_limit(struct packet *packet)
 {
-	if (delivery == DELIVERY_PASS || packet->headers.hop_limit > 1)
+	if (packet->headers.hop_limit > 1)
 		return 0;
 	packet->response.kind = RESPONSE_TIME_EXCEEDED;
 	return -REASON_TTL_EXCEEDED;
@@ -102,7 +102,7 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	if (entry->mtu && length > entry->mtu)
 		return delivery_too_long(packet, route, entry->mtu, delivery);
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
-		return delivery_check_hop_limit(packet, *delivery);
+		return delivery_check_hop_limit(packet);
 	found = route_find(skb, &entry->translated, length, route);
 	if (found == ROUTE_TOO_BIG)
 		return delivery_too_long(packet, route, route->mtu, delivery);
@@ -123,7 +123,7 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	}
 	if (!route->is_resolved)
 		route->asks_kernel = route_is_kernels(skb, &entry->translated, route);
-	return delivery_check_hop_limit(packet, *delivery);
+	return delivery_check_hop_limit(packet);
 }
 
 /* -- Counting and reporting ----------------------------------------------------------------------------------------- */

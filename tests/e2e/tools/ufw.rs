@@ -27,7 +27,7 @@ fn the_forward_rules_of_ufw_decide_about_the_way_to_the_world() {
         a.dpd("observe --last 9")
     );
 
-    // Between workloads dpd's policies decide, and the operator is told so.
+    // Between workloads dpd's policies decide, and a warning says so.
     let page = curl(&a, "client", "http://10.200.0.44:8080/hello");
     assert_eq!(page, "hello 10.200.0.64\n");
     let bypass = "packets between workloads bypass nftables ip filter/FORWARD";
