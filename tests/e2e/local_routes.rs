@@ -1,6 +1,6 @@
 //! What the host's stack receives is the host's, by whichever route of its tables.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use crate::lab::{NetnsLab, eventually};
@@ -155,4 +155,29 @@ fn world_reaches_no_socket_of_the_host_by_any_route_and_host_does() {
             Ok(())
         }
     });
+}
+
+/// Its stack sends a copy back to itself, by the interface that the packet left by.
+#[test]
+fn the_hosts_own_multicast_is_no_packet_of_a_workload() {
+    const PACKETS: u64 = 3;
+    let lab = NetnsLab::started();
+    let client = || {
+        let endpoints = lab.json("endpoint list");
+        let mut rows = endpoints.as_array().expect("a list").iter();
+        let client = rows.find(|row| row["interface"] == "lxc-client");
+        client.expect("the client").clone()
+    };
+    let number = |key: &str| client()[key].as_u64().expect("a number");
+    let (before, ifindex) = (number("packets_in"), number("ifindex"));
+    // Nobody answers a datagram to all on the link.
+    let all = SocketAddrV6::new("ff02::1".parse().expect("an address"), 9, 0, ifindex as u32);
+    lab.within("node", || {
+        let socket = UdpSocket::bind("[::]:0").expect("a socket");
+        for _ in 0..PACKETS {
+            socket.send_to(b"?", all).expect("send to all on the link");
+        }
+    });
+    assert!(number("packets_in") >= before + PACKETS, "{}", client());
+    assert_eq!(number("drops_out"), 0, "{:?}", lab.drops());
 }
