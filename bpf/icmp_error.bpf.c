@@ -35,6 +35,11 @@ static __always_inline void set_outer(struct packet *packet, const struct ct_ent
 	entry->translated.destination = of->translated.destination;
 	if (address_equals(&tuple->source, &key->source))
 		entry->translated.source = of->translated.source;
+	else if (entry->flags & CT_REPLY)
+		entry->destination_identity =
+			0; /* a router's or the host's: by its address, and no party of the connection */
+	else
+		entry->source_identity = 0;
 	if (flow_tuple_equals(tuple, &entry->translated))
 		return;
 	entry->flags |= CT_TRANSLATE;

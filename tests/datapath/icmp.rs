@@ -577,3 +577,22 @@ fn a_dying_error_is_dropped_in_silence() {
         walk.end();
     }
 }
+
+/// Who says it may be neither of the connection's parties.
+#[test]
+fn an_error_is_reported_as_its_senders() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, CONFIG);
+        let asked = packet::udp(at(family.client, 5), at(family.web, 9));
+        walk.from("a question", CLIENT, &asked, Delivered(WEB, asked.clone()));
+        let heard = unreachable(family.host, family.client, 0, &asked);
+        walk.reload(&CONFIG.replace("aggregation = \"medium\"", "aggregation = \"low\""));
+        let answer = walk.to("the host's error", CLIENT, &heard, Passed);
+        walk.reported(
+            "it",
+            &answer,
+            &["to-endpoint forwarded host -> client reply"],
+        );
+        walk.end();
+    }
+}
