@@ -17,7 +17,7 @@ pub struct HostState {
     pub links: BTreeMap<String, Link>,
     /// Every address of the host, on any interface.
     pub addresses: BTreeSet<IpAddr>,
-    /// What its stack receives by its routes, broadcast and anycast included: these are the host's as well.
+    /// What else its stack receives by its routes, broadcast and anycast included: these are the host's as well.
     pub local_prefixes: BTreeSet<IpNet>,
     /// What the stack does with packets that it forwards.
     pub stack: HostStack,

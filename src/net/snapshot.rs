@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
@@ -63,8 +64,12 @@ pub fn snapshot() -> Result<HostState> {
             .filter(|(ifindex, _)| *ifindex == link.ifindex);
         link.addresses = own.map(|(_, address)| *address).collect();
     }
-    let addresses = addresses.into_iter().map(|(_, address)| address).collect();
-    let local_prefixes = list_local().context("list the routes to the host itself")?;
+    let addresses: BTreeSet<IpAddr> = addresses.into_iter().map(|(_, own)| own).collect();
+    let mut local_prefixes = list_local().context("list the routes to the host itself")?;
+    // The route of an address appears once nobody else has claimed it (RFC 4862, 5.4): no change of what the host receives.
+    local_prefixes.retain(|prefix| {
+        *prefix != IpNet::from(prefix.addr()) || !addresses.contains(&prefix.addr())
+    });
     Ok(HostState {
         links,
         addresses,
