@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dpd::bpf::attach::Mechanism;
 use dpd::bpf::sys::call::{FaultGuard, inject_faults};
@@ -42,6 +42,31 @@ fn a_second_daemon_on_the_same_root() {
         host.apply(&mut first, &host.changed("20001", "20009"));
         drop(first);
         drop(host.start(Mechanism::Tcx));
+    });
+}
+
+/// The verifier gives up for a signal, and on a busy host libbpf's own attempts may not be enough.
+#[test]
+fn a_load_that_is_interrupted_is_tried_again() {
+    on_host(|host| {
+        let interrupted = Arc::new(AtomicU32::new(0));
+        let count = interrupted.clone();
+        let guard = inject_faults(Arc::new(move |op| match op {
+            Op::LoadPrograms if count.fetch_add(1, Ordering::Relaxed) < 3 => {
+                Err(rustix::io::Errno::AGAIN.into())
+            }
+            _ => Ok(()),
+        }));
+        drop(host.start(Mechanism::Tcx));
+        drop(guard);
+        assert_eq!(interrupted.load(Ordering::Relaxed), 4);
+        let guard = inject_faults(Arc::new(|op| match op {
+            Op::LoadPrograms => Err(rustix::io::Errno::AGAIN.into()),
+            _ => Ok(()),
+        }));
+        assert_says(&refusal(&host.config(CONFIG)), &["temporarily unavailable"]);
+        drop(guard);
+        assert!(host.asks(), "the service answers");
     });
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use rustix::io::Errno;
 
 use super::chain::Chain;
 use super::map_policy::{self, MapPolicy, MapScope};
@@ -13,7 +15,7 @@ use super::programs::LoadedPrograms;
 use crate::bpf::attach::hook::Hook;
 use crate::bpf::image::ProgramImage;
 use crate::bpf::state::ct_table::{CT_TABLES, Sizes};
-use crate::bpf::sys::call::call;
+use crate::bpf::sys::call::{call, errno};
 use crate::bpf::sys::op::Op;
 use crate::bpf::sys::pins::Pins;
 use crate::bpf::sys::{libbpf_log, map};
@@ -33,6 +35,10 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<LoadedPrograms> {
     load_at(&dir, &ProgramImage::own(), &map_policy::DATAPATH, sizes)
 }
 
+/// Attempts to load, where a signal has interrupted the verifier in each of libbpf's own: on a host without a free CPU.
+const ATTEMPTS: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Loads programs. `policies` decides which maps are shared with earlier loads. Shared maps of the same layout are adopted;
 /// those of another are created, and the rows migrated to them once the new programs are live.
 ///
@@ -40,6 +46,24 @@ pub fn load(pins: &Pins, sizes: &Sizes) -> Result<LoadedPrograms> {
 /// If the kernel refuses a map or a program, or a pinned map can't be migrated, with what would be lost; nothing that was there
 /// before is changed.
 pub fn load_at(
+    dir: &DatapathDir,
+    image: &ProgramImage<'_>,
+    policies: &[MapPolicy],
+    sizes: &Sizes,
+) -> Result<LoadedPrograms> {
+    let mut attempts = 1..ATTEMPTS;
+    loop {
+        match load_once(dir, image, policies, sizes) {
+            Err(error) if errno(&error) == Some(Errno::AGAIN) && attempts.next().is_some() => {
+                log::debug!("{error:#}: again");
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn load_once(
     dir: &DatapathDir,
     image: &ProgramImage<'_>,
     policies: &[MapPolicy],

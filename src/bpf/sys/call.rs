@@ -51,7 +51,7 @@ fn remedy(error: &Error) -> Option<&'static str> {
 }
 
 /// From the text of the innermost error: libbpf_rs does not expose the number.
-fn errno(error: &Error) -> Option<Errno> {
+pub(in crate::bpf) fn errno(error: &Error) -> Option<Errno> {
     let text = error.root_cause().to_string();
     let number = text.rsplit_once("(os error ")?.1.strip_suffix(')')?;
     Some(Errno::from_raw_os_error(number.parse().ok()?))
