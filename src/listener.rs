@@ -27,6 +27,8 @@ use crate::worker::{Sleeper, Wake, Worker};
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How often a client is tried again while the table is full of clients that are being served.
 const ADMIT_RETRY: Duration = Duration::from_millis(1);
+/// How long a client may read a response before it can be closed for a new one.
+const READ_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A connected socket.
 pub trait Stream: From<OwnedFd> + AsFd + Send + Sync + 'static {}
@@ -144,19 +146,29 @@ pub fn time_left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-/// Writes all of it, however slowly it is read, until the time is over.
+/// Writes all of it, however slowly it is read, until the time is over. The client is not closed for a new one while
+/// its socket takes the bytes at once, nor for [`READ_PATIENCE`] after that.
 ///
 /// # Errors
 /// If the client does not read it in time, or is gone.
-pub fn write_until<S: Stream>(stream: &S, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+pub fn write_until<S: Stream>(
+    client: &Client<S>,
+    bytes: &[u8],
+    deadline: Instant,
+) -> io::Result<()> {
+    let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let mut rest = bytes;
     while !rest.is_empty() {
         let left = time_left(deadline)?;
-        sockopt::set_socket_timeout(stream, Timeout::Send, Some(left))?;
-        match rustix::net::send(stream, rest, SendFlags::NOSIGNAL) {
+        sockopt::set_socket_timeout(client.stream(), Timeout::Send, Some(left))?;
+        match rustix::net::send(client.stream(), rest, flags) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(length) => rest = &rest[length..],
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if flags.contains(SendFlags::DONTWAIT) => {
+                client.wait(READ_PATIENCE);
+                flags = SendFlags::NOSIGNAL;
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -94,8 +94,8 @@ impl<R: Fn(&str) -> Response + Send + Sync + 'static> Service<TcpStream> for Pag
             Ok(request) => ((self.respond)(&request.path), request.is_head),
             Err(refusal) => (refusal, false),
         };
+        send(client, &response, is_head, self.limits.response_timeout)?;
         client.wait(Duration::ZERO);
-        send(stream, &response, is_head, self.limits.response_timeout)?;
         stream.shutdown(Shutdown::Write)?;
         drain_request(stream)
     }
@@ -116,7 +116,7 @@ fn drain_request(mut stream: &TcpStream) -> io::Result<()> {
 
 /// Writes the response, however slowly it is read, until the time is over.
 fn send(
-    stream: &TcpStream,
+    client: &Client<TcpStream>,
     response: &Response,
     is_head: bool,
     timeout: Duration,
@@ -126,5 +126,5 @@ fn send(
     if !is_head {
         bytes.extend_from_slice(&response.body);
     }
-    write_until(stream, &bytes, deadline)
+    write_until(client, &bytes, deadline)
 }

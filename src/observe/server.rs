@@ -128,9 +128,8 @@ impl<F: Fn() -> DaemonStatus + Send + Sync + 'static> Service<UnixStream> for Re
 impl<F> Requests<F> {
     /// Sends the only reply to a request.
     fn reply(&self, client: &Client<UnixStream>, reply: &Reply) -> io::Result<()> {
-        client.wait(Duration::ZERO);
         let deadline = Instant::now() + self.limits.response_timeout;
-        write_until(client.stream(), &line(reply)?, deadline)
+        write_until(client, &line(reply)?, deadline)
     }
 
     fn observe(&self, client: &Arc<Client<UnixStream>>, request: Observe) -> io::Result<()> {
@@ -148,10 +147,9 @@ impl<F> Requests<F> {
     }
 
     fn send_history(&self, client: &Client<UnixStream>, last: &[Arc<Flow>]) -> io::Result<()> {
-        client.wait(Duration::ZERO);
         let deadline = Instant::now() + self.limits.response_timeout;
         for batch in last.chunks(BATCH) {
-            write_until(client.stream(), &flow_lines(batch)?, deadline)?;
+            write_until(client, &flow_lines(batch)?, deadline)?;
         }
         Ok(())
     }
