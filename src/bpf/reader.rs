@@ -19,7 +19,7 @@ use crate::bpf::sys::libbpf_log;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::{self, Pins};
 use crate::bpf::sys::program;
-use crate::bpf::tables::live_epoch::{self, LiveEpoch};
+use crate::bpf::tables::live_epoch::{self, EpochView};
 use crate::bpf::tables::{catalog, contents};
 use crate::bpf::takeover::datapath_dir;
 use crate::model::catalog::Catalog;
@@ -34,7 +34,7 @@ use crate::model::status::{
 #[derive(Debug)]
 pub struct Reader {
     pins: Pins,
-    live: LiveEpoch,
+    live: EpochView,
 }
 
 impl Reader {
@@ -67,7 +67,7 @@ impl Reader {
                 None => Ok(None),
             };
         }
-        let live = LiveEpoch::map(map::open(&path)?)?;
+        let live = EpochView::map(map::open(&path)?)?;
         Ok(Some(Reader { pins, live }))
     }
 

@@ -19,6 +19,7 @@ mod clsact;
 mod drift;
 mod expedited_rcu;
 mod failure;
+mod privileges;
 mod refusal;
 mod rollback;
 mod sweep;

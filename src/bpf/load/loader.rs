@@ -21,6 +21,7 @@ use crate::bpf::sys::pins::Pins;
 use crate::bpf::sys::{libbpf_log, map};
 use crate::bpf::takeover::adopt::{self, Adoption};
 use crate::bpf::takeover::datapath_dir::DatapathDir;
+use crate::bpf::takeover::layouts::{self, SharedMaps};
 use crate::bpf::takeover::migration::Migration;
 
 /// Loads this build's programs with the maps that are pinned in a directory, and new ones for the rest.
@@ -86,6 +87,7 @@ fn load_once(
     let loader = Loader {
         programs: &mut programs,
         adoption: &adoption,
+        layouts: &adopt::layouts(&wanted),
         policies,
     };
     let loaded = loader.load(open);
@@ -147,6 +149,7 @@ fn wanted(
 struct Loader<'a> {
     programs: &'a mut LoadedPrograms,
     adoption: &'a Adoption,
+    layouts: &'a SharedMaps,
     policies: &'a [MapPolicy],
 }
 
@@ -154,8 +157,10 @@ impl Loader<'_> {
     fn load(mut self, mut open: OpenObject) -> Result<()> {
         self.reuse_maps(&mut open)?;
         let object = libbpf_log::quote(|| call(Op::LoadPrograms, || open.load()))?;
-        Pins::make_dir(&self.programs.pins.load(self.programs.number))?;
+        let dir = self.programs.pins.load(self.programs.number);
+        Pins::make_dir(&dir)?;
         self.pin_maps(&object)?;
+        layouts::pin(self.layouts, &dir)?;
         if let Some(previous) = &self.adoption.dir.previous {
             previous::publish(&object, previous, self.adoption.migrations())?;
         }
@@ -186,7 +191,7 @@ impl Loader<'_> {
                 Some(MapScope::Shared(_)) if !pins.map(&name).exists() => pins.map(&name),
                 _ => continue,
             };
-            map::pin(map.as_fd(), &path)?;
+            map::pin_map(map.as_fd(), &path)?;
         }
         // During an interrupted takeover the tables have the size of its target until it is finished.
         self.programs.sizes = Sizes::of(&map::open(&pins.map(CT_TABLES[0].name))?);

@@ -16,6 +16,7 @@ use crate::bpf::sys::pins::{self, Pins};
 use crate::bpf::sys::program;
 use crate::bpf::tables::live_epoch;
 use crate::bpf::takeover::datapath_dir;
+use crate::bpf::takeover::layouts;
 
 /// The programs, and the takeover that they are in.
 #[derive(Debug)]
@@ -193,12 +194,12 @@ pub fn pinned_programs(pins: &Pins) -> Vec<(String, PathBuf)> {
     };
     let dir = pins.load(number);
     let names = pins::names(&dir).into_iter();
-    let is_map = |name: &str| {
+    let is_program = |name: &str| {
         let scope = map_policy::scope(&map_policy::DATAPATH, name);
-        scope == Some(MapScope::Private)
+        scope != Some(MapScope::Private) && name != layouts::NAME
     };
     names
-        .filter(|name| !is_map(name))
+        .filter(|name| is_program(name))
         .map(|name| {
             let path = dir.join(&name);
             (name, path)

@@ -1,6 +1,7 @@
 //! The gate that every operation on the kernel's objects passes. Its error names the operation, and the remedy where the
 //! errno has one. A test may make any operation fail here, to see what a failure leaves behind.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Error, Result};
 use rustix::io::Errno;
 
+use super::capabilities;
 use super::op::Op;
 
 /// Sees each operation before it is done; an error of it becomes the operation's.
@@ -29,25 +31,32 @@ pub(in crate::bpf) fn call<T, E: Into<Error>>(
     allowed
         .map_err(Error::new)
         .and_then(|()| operation().map_err(Into::into))
-        .map_err(|error| match remedy(&error) {
+        .map_err(|error| match remedy(&op, &error) {
             Some(remedy) => error.context(format!("{op} ({remedy})")),
             None => error.context(op.to_string()),
         })
 }
 
 /// What to do about an errno whose text does not say it.
-fn remedy(error: &Error) -> Option<&'static str> {
-    match errno(error)? {
-        Errno::NOMEM => Some(
+fn remedy(op: &Op<'_>, error: &Error) -> Option<Cow<'static, str>> {
+    let remedy = match errno(error)? {
+        Errno::NOMEM => {
             "the kernel gives dpd no more memory: raise MemoryMax= of its unit, or ask for less, as with a smaller \
-             conntrack.size",
-        ),
-        Errno::TOOBIG => Some(
-            "that is more than the kernel can hold in one table: ask for less, as with a smaller conntrack.size",
-        ),
-        Errno::ROFS => Some("make the bpffs writable, as with `mount -o remount,rw /sys/fs/bpf`"),
-        _ => None,
-    }
+             conntrack.size"
+        }
+        Errno::TOOBIG => {
+            "that is more than the kernel can hold in one table: ask for less, as with a smaller conntrack.size"
+        }
+        Errno::ROFS => "make the bpffs writable, as with `mount -o remount,rw /sys/fs/bpf`",
+        // Of the file's mode.
+        Errno::ACCESS if matches!(op, Op::OpenMap { .. }) => {
+            "run it as root, or as a member of the group that owns the file"
+        }
+        // The verifier refuses with ACCES what needs a capability.
+        Errno::PERM | Errno::ACCESS => return Some(capabilities::remedy().into()),
+        _ => return None,
+    };
+    Some(remedy.into())
 }
 
 /// From the text of the innermost error: libbpf_rs does not expose the number.

@@ -4,13 +4,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use libbpf_rs::libbpf_sys;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use libbpf_rs::libbpf_sys::{self, BPF_F_RDONLY};
+use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle, MapType};
 
 use super::call::call;
 use super::op::Op;
-use super::parse;
+use super::{parse, pins};
 use crate::bpf::abi::Plain;
+
+/// The mode of a pinned map. The kernel makes each pin with 0600 (kernel/bpf/inode.c, `S_IFREG | S_IRUSR | S_IWUSR`), and
+/// opens programs and links only for those that may write them.
+const MAP_MODE: u32 = 0o640;
 
 /// Rows that one system call reads or writes.
 const BATCH: u32 = 4096;
@@ -236,6 +240,12 @@ fn percpu_size(map: &impl MapCore) -> Result<usize> {
     Ok(percpu_stride(map) * cpus)
 }
 
+/// Pins a map, which the group of the file may read.
+pub fn pin_map(map: impl AsFd, path: &Path) -> Result<()> {
+    pin(map, path)?;
+    pins::set_mode(path, MAP_MODE)
+}
+
 /// Pins an object that has a file descriptor.
 pub fn pin(object: impl AsFd, path: &Path) -> Result<()> {
     let text = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())
@@ -277,9 +287,16 @@ pub fn keys(map: &impl MapCore) -> Result<Vec<Vec<u8>>> {
     Ok(keys)
 }
 
-/// Opens a pinned map.
+/// Opens a pinned map: to read alone where this process may not write it.
 pub fn open(path: &Path) -> Result<MapHandle> {
-    call(Op::OpenMap { path }, || MapHandle::from_pinned_path(path))
+    call(Op::OpenMap { path }, || {
+        MapHandle::from_pinned_path(path).or_else(|refused| match refused.kind() {
+            ErrorKind::PermissionDenied => {
+                MapHandle::from_pinned_path_with_file_flags(path, BPF_F_RDONLY)
+            }
+            _ => Err(refused),
+        })
+    })
 }
 
 /// Deletes the rows whose key is due.

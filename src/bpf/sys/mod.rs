@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod call;
+pub mod capabilities;
 pub mod expedited_rcu;
 pub mod libbpf_log;
 pub mod lock;
@@ -12,6 +13,7 @@ pub mod pin_guard;
 pub mod pins;
 pub mod program;
 pub mod record_layout;
+pub mod text_map;
 
 use std::io;
 

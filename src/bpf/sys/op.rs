@@ -27,6 +27,9 @@ pub enum Op<'a> {
     Pin {
         path: &'a Path,
     },
+    SetMode {
+        path: &'a Path,
+    },
     /// An object, or a directory with all that is in it.
     Unpin {
         path: &'a Path,
@@ -113,13 +116,14 @@ impl fmt::Display for Op<'_> {
         match *self {
             Op::CreatePinDir { path } => {
                 let path = path.display();
-                write!(f, "create directory {path} for pinned objects (as root?)")
+                write!(f, "create directory {path} for pinned objects")
             }
             Op::CreateDir { path } => write!(f, "create directory {}", path.display()),
             Op::RemoveDir { path } => write!(f, "remove directory {}", path.display()),
             Op::MoveDir { from, to } => write!(f, "move {} to {}", from.display(), to.display()),
             Op::LockDir { path } => write!(f, "lock {}", path.display()),
             Op::Pin { path } => write!(f, "pin at {}", path.display()),
+            Op::SetMode { path } => write!(f, "set the mode of {}", path.display()),
             Op::Unpin { path } => write!(f, "unpin {}", path.display()),
             Op::OpenMap { path } => write!(f, "open map {}", path.display()),
             Op::CreateMap { map, entries } => write!(f, "create map {map} for {entries} entries"),

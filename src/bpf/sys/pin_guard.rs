@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +39,8 @@ struct Object {
     held: Option<OwnedFd>,
     /// Of the pin: another object at its path has another one.
     inode: u64,
+    /// Of the pin.
+    mode: u32,
 }
 
 /// Changes with every pin that is created, deleted or replaced.
@@ -168,13 +170,14 @@ impl Stamp {
 impl Object {
     fn open(path: &Path) -> Result<Object> {
         let what = || format!("hold {}", path.display());
-        let is_dir = fs::metadata(path).with_context(what)?.is_dir();
+        let metadata = fs::metadata(path).with_context(what)?;
         Ok(Object {
-            held: match is_dir {
+            held: match metadata.is_dir() {
                 true => None,
                 false => Some(open(path).with_context(what)?),
             },
             inode: inode(path).with_context(what)?,
+            mode: metadata.permissions().mode() & 0o7777,
         })
     }
 
@@ -187,6 +190,7 @@ impl Object {
             Some(object) => map::pin(object, path)?,
             None => fs::create_dir(path).context("create the directory")?,
         }
+        pins::set_mode(path, self.mode)?;
         self.inode = inode(path).context("it was deleted again")?;
         Ok(())
     }

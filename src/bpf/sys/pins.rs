@@ -3,7 +3,8 @@
 //! ```text
 //! <root>/abi-4/maps/dpd_ct_tcp       kept over restarts
 //!              gen/<epoch>/services  the inner maps of a generation, and its catalog
-//!              load/<n>/tail_ct      one load of the programs, with its private maps
+//!              load/<n>/tail_ct      one load of the programs, with its private maps, and the
+//!                                    layouts of the shared ones as text
 //!              links/7-ingress       attachments, by the interface's index
 //!        abi-4-next/...              while maps of another size take over from those of abi-4
 //!        dpd-expedited               while grace periods are expedited
@@ -14,7 +15,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -176,6 +177,13 @@ impl Pins {
     pub(in crate::bpf) fn unpin(path: &Path) -> Result<bool> {
         call(Op::Unpin { path }, || or_missing(fs::remove_file(path)))
     }
+}
+
+/// Sets who may open a pin.
+pub(in crate::bpf) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    call(Op::SetMode { path }, || {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    })
 }
 
 /// Whether there was anything to remove.

@@ -21,7 +21,7 @@ pub fn epoch_of(pins: &Pins) -> Result<Option<u64>> {
     if !path.exists() {
         return Ok(None);
     }
-    let epoch = LiveEpoch::map(map::open(&path)?)?.load();
+    let epoch = EpochView::map(map::open(&path)?)?.load();
     Ok((epoch != 0).then_some(epoch))
 }
 
@@ -34,16 +34,16 @@ pub fn mark_of(pins: &Pins) -> Result<u32> {
     if !path.exists() {
         return Ok(0);
     }
-    Ok(LiveEpoch::map(map::open(&path)?)?.mark())
+    Ok(EpochView::map(map::open(&path)?)?.mark())
 }
 
-/// The mapped epoch and mark.
+/// The mapped epoch and mark, to read.
 #[derive(Debug)]
-pub struct LiveEpoch(MappedWord);
+pub struct EpochView(MappedWord);
 
-impl LiveEpoch {
-    pub fn map(array: impl AsFd) -> Result<LiveEpoch> {
-        MappedWord::map(array, MAP).map(LiveEpoch)
+impl EpochView {
+    pub fn map(array: impl AsFd) -> Result<EpochView> {
+        MappedWord::map_to_read(array, MAP).map(EpochView)
     }
 
     /// The epoch under which programs work.
@@ -51,17 +51,36 @@ impl LiveEpoch {
         self.0.get().load(Ordering::Acquire)
     }
 
-    /// The commit: from the next packet on, programs use this epoch's tables.
-    pub fn store(&self, epoch: u64) {
-        self.0.get().store(epoch, Ordering::Release);
-    }
-
     /// What packets bear that a hook has judged and delivered.
     pub fn mark(&self) -> u32 {
         self.0.second().load(Ordering::Acquire) as u32
     }
+}
+
+/// The mapped epoch and mark, to change.
+#[derive(Debug)]
+pub struct LiveEpoch(EpochView);
+
+impl LiveEpoch {
+    pub fn map(array: impl AsFd) -> Result<LiveEpoch> {
+        let word = MappedWord::map(array, MAP)?;
+        Ok(LiveEpoch(EpochView(word)))
+    }
+
+    pub fn load(&self) -> u64 {
+        self.0.load()
+    }
+
+    pub fn mark(&self) -> u32 {
+        self.0.mark()
+    }
+
+    /// The commit: from the next packet on, programs use this epoch's tables.
+    pub fn store(&self, epoch: u64) {
+        self.0.0.get().store(epoch, Ordering::Release);
+    }
 
     pub fn store_mark(&self, mark: u32) {
-        self.0.second().store(mark.into(), Ordering::Release);
+        self.0.0.second().store(mark.into(), Ordering::Release);
     }
 }

@@ -99,7 +99,7 @@ impl Generations {
     ) -> Result<MapHandle> {
         let map = self.table(index, state, live)?;
         let path = self.pins.generation(epoch).join(TABLES[index].kind.name);
-        map::pin(&map, &path)?;
+        map::pin_map(&map, &path)?;
         let slot = (epoch & 1) as u32;
         self.fill_slot(index, slot, &map)?;
         if self.epoch_before != 0 && !self.is_live() {

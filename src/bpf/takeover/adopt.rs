@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use libbpf_rs::{AsRawLibbpf, Link, MapCore, MapHandle, MapType, OpenMapMut, libbpf_sys};
 
 use super::datapath_dir::{self, DatapathDir};
-use super::migration::{KernelTypes, MigrationPlan, Records};
+use super::layouts::{KnownLayouts, Records, SharedMaps};
+use super::migration::MigrationPlan;
 use super::policy::OnTakeover;
 use crate::bpf::image::ProgramImage;
 use crate::bpf::state::conntrack;
@@ -101,6 +102,15 @@ impl Types {
     }
 }
 
+/// The layouts of the maps that have types.
+pub fn layouts(wanted: &[Wanted]) -> SharedMaps {
+    let records = wanted.iter().filter_map(|map| {
+        let records = map.records.clone()?;
+        Some((map.name.clone(), records))
+    });
+    records.collect()
+}
+
 impl Wanted {
     /// Whether all but the size is the same.
     fn is_alike(&self, pinned: &MapHandle) -> Result<bool> {
@@ -118,22 +128,22 @@ impl Wanted {
         &self,
         pinned: &MapHandle,
         of: &Pins,
-        types: &mut KernelTypes,
+        layouts: &mut KnownLayouts,
     ) -> Result<Option<Records>> {
-        let found = types.records(&map::facts(pinned)?)?;
+        let found = layouts.records(&self.name, &map::facts(pinned)?, of)?;
         let same_version = self.records.clone().filter(|_| of.number() == self.version);
         Ok(found.or(same_version))
     }
 
     /// Whether a map that is pinned in a directory can be used as it is.
-    fn fits(&self, pinned: &MapHandle, of: &Pins, types: &mut KernelTypes) -> Result<bool> {
+    fn fits(&self, pinned: &MapHandle, of: &Pins, layouts: &mut KnownLayouts) -> Result<bool> {
         if !self.is_alike(pinned)? || self.max_entries != pinned.max_entries() {
             return Ok(false);
         }
         if self.records.is_none() {
             return Ok(true);
         }
-        Ok(self.records_of(pinned, of, types)? == self.records)
+        Ok(self.records_of(pinned, of, layouts)? == self.records)
     }
 
     /// How the rows of a previous map are migrated to this one.
@@ -141,10 +151,10 @@ impl Wanted {
         &self,
         source: MapHandle,
         of: &Pins,
-        types: &mut KernelTypes,
+        layouts: &mut KnownLayouts,
     ) -> Result<MigrationPlan> {
         let name = &self.name;
-        let old = self.records_of(&source, of, types)?;
+        let old = self.records_of(&source, of, layouts)?;
         let (Some(old), Some(new)) = (old, &self.records) else {
             return Err(
                 Incompatible(format!("the layout of {name} is unknown: it has no types")).into(),
@@ -196,8 +206,8 @@ impl std::fmt::Display for Incompatible {
 /// # Errors
 /// If a map can neither be adopted nor migrated, with the reason and the remedies.
 pub fn decide(dir: &DatapathDir, wanted: &[Wanted]) -> Result<Adoption> {
-    let mut types = KernelTypes::default();
-    let dir = choose_dir(dir, wanted, &mut types)?;
+    let mut layouts = KnownLayouts::default();
+    let dir = choose_dir(dir, wanted, &mut layouts)?;
     let is_live = live_epoch::epoch_of(&dir.pins)?.is_some();
     if !is_live {
         remove_maps(&dir)?;
@@ -205,7 +215,7 @@ pub fn decide(dir: &DatapathDir, wanted: &[Wanted]) -> Result<Adoption> {
     let is_new = !is_live && pins::names(&dir.pins.loads()).is_empty();
     let mut decisions = BTreeMap::new();
     for map in wanted {
-        let decision = decide_map(&dir, map, &mut types);
+        let decision = decide_map(&dir, map, &mut layouts);
         let decision = decision.map_err(|error| match error.is::<Incompatible>() {
             true => error.context(refusal(&dir)),
             false => error,
@@ -237,7 +247,7 @@ fn remove_maps(dir: &DatapathDir) -> Result<()> {
 fn choose_dir(
     dir: &DatapathDir,
     wanted: &[Wanted],
-    types: &mut KernelTypes,
+    layouts: &mut KnownLayouts,
 ) -> Result<DatapathDir> {
     let pins = &dir.pins;
     if dir.previous.is_some() || live_epoch::epoch_of(pins)?.is_none() {
@@ -245,7 +255,7 @@ fn choose_dir(
     }
     for map in wanted {
         if let Some(pinned) = map.find(pins)?
-            && !map.fits(&pinned, pins, types)?
+            && !map.fits(&pinned, pins, layouts)?
         {
             return Ok(DatapathDir {
                 pins: pins.next(),
@@ -256,10 +266,14 @@ fn choose_dir(
     Ok(dir.clone())
 }
 
-fn decide_map(dir: &DatapathDir, wanted: &Wanted, types: &mut KernelTypes) -> Result<MapDecision> {
+fn decide_map(
+    dir: &DatapathDir,
+    wanted: &Wanted,
+    layouts: &mut KnownLayouts,
+) -> Result<MapDecision> {
     let own = wanted.find(&dir.pins)?;
     if let Some(own) = &own {
-        check_own(dir, wanted, own, types)?;
+        check_own(dir, wanted, own, layouts)?;
     }
     let previous = match &dir.previous {
         Some(previous) if wanted.may_adopt(dir, previous) => {
@@ -273,7 +287,7 @@ fn decide_map(dir: &DatapathDir, wanted: &Wanted, types: &mut KernelTypes) -> Re
     let is_same = match &own {
         // Of an interrupted takeover: rows may still have to be migrated.
         Some(own) => map::facts(own)?.id == map::facts(&previous)?.id,
-        None => wanted.fits(&previous, of, types)?,
+        None => wanted.fits(&previous, of, layouts)?,
     };
     if is_same {
         return Ok(MapDecision::adopt(Some(previous)));
@@ -282,7 +296,7 @@ fn decide_map(dir: &DatapathDir, wanted: &Wanted, types: &mut KernelTypes) -> Re
         return Ok(MapDecision::adopt(own));
     }
     Ok(MapDecision {
-        migration: Some(wanted.plan_migration(previous, of, types)?),
+        migration: Some(wanted.plan_migration(previous, of, layouts)?),
         adopted: own,
     })
 }
@@ -293,12 +307,12 @@ fn check_own(
     dir: &DatapathDir,
     wanted: &Wanted,
     own: &MapHandle,
-    types: &mut KernelTypes,
+    layouts: &mut KnownLayouts,
 ) -> Result<()> {
     // The size may have been changed again while a takeover was interrupted.
     let may_be_resized = wanted.on_takeover == OnTakeover::MigrateConntrack;
     let is_resized = dir.previous.is_some() && may_be_resized && wanted.is_alike(own)?;
-    if !is_resized && !wanted.fits(own, &dir.pins, types)? {
+    if !is_resized && !wanted.fits(own, &dir.pins, layouts)? {
         let path = dir.pins.map(&wanted.name);
         return Err(Incompatible(format!("{} has another layout", path.display())).into());
     }

@@ -4,47 +4,17 @@
 //! find them there; they are deleted from the source. So a migration that was interrupted continues with the rows that are
 //! left. A row that the target has already is newer and stays; of per-CPU counters the sum is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
-use crate::bpf::sys::btf::Btf;
-use crate::bpf::sys::map::{self, Facts};
+use super::layouts::Records;
+use crate::bpf::sys::map;
 use crate::bpf::sys::record_layout::{Conversion, Layout};
 
 /// Walks over all tables: the previous programs continue meanwhile, and may move an entry to a table that was walked already.
 const ROUNDS: usize = 32;
-
-/// The layouts of a map's keys and values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Records {
-    pub key: Layout,
-    pub value: Layout,
-}
-
-/// BTF by its id: most maps share it.
-#[derive(Debug, Default)]
-pub struct KernelTypes(BTreeMap<u32, Btf>);
-
-impl KernelTypes {
-    /// The records of a map; `None` if it has no BTF.
-    pub fn records(&mut self, facts: &Facts) -> Result<Option<Records>> {
-        if facts.btf == 0 || facts.value_type == 0 {
-            return Ok(None);
-        }
-        let types = match self.0.entry(facts.btf) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => {
-                new.insert(Btf::of_kernel(facts.btf)?)
-            }
-        };
-        Ok(Some(Records {
-            key: types.layout(facts.key_type)?,
-            value: types.layout(facts.value_type)?,
-        }))
-    }
-}
 
 /// The map that is migrated, and how its rows are converted.
 #[derive(Debug)]

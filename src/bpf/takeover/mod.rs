@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod datapath_dir;
+pub mod layouts;
 pub mod migration;
 pub mod policy;
 mod recover;
