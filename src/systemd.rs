@@ -12,6 +12,9 @@ use rustix::time::ClockId;
 /// The daemon is up and the datapath matches the file; ends [`reloading`] too.
 pub const READY: &str = "READY=1";
 
+/// The daemon makes progress.
+pub const WATCHDOG: &str = "WATCHDOG=1";
+
 /// The daemon is about to end.
 pub const STOPPING: &str = "STOPPING=1";
 

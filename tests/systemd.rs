@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use dpd::bpf::sys::capabilities::{NEEDED, OPTIONAL};
 use dpd::bpf::sys::expedited_rcu::MANY;
 use serde_json::{Value, json};
 
@@ -465,30 +466,205 @@ fn drops_are_records_of_the_journal() {
     machine.ok("systemctl is-active dpd");
 }
 
+/// Each part of `systemd-analyze security` that is left has its reason in docs/security.md.
 #[test]
-fn the_units_group_may_observe() {
+fn the_unit_is_hardly_exposed() {
+    let machine = Machine::boot(FIRST);
+    let report = machine.ok("systemd-analyze security --no-pager dpd.service");
+    let overall = report.lines().find_map(|line| {
+        let rest = line
+            .split_once("Overall exposure level for dpd.service: ")?
+            .1;
+        rest.split_whitespace().next()?.parse::<f32>().ok()
+    });
+    assert!(overall.expect(&report) <= 2.0, "{report}");
+}
+
+#[test]
+fn the_daemon_is_no_root_and_has_no_more_than_it_needs() {
+    let machine = Machine::boot(FIRST);
+    machine.ok(WORKLOADS);
+    machine.ok("systemctl start dpd");
+    let status = machine.ok("cat /proc/$(systemctl show -P MainPID dpd)/status");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default()
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let id = machine.ok("id -u dpd");
+    assert_eq!(field("Uid:"), id.trim());
+    let needs = NEEDED.iter().chain(&OPTIONAL);
+    let wanted = needs.fold(0, |all, need| all | need.capability.bits());
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(field(set), format!("{wanted:016x}"), "{set} {status}");
+    }
+    assert_eq!(field("Seccomp:"), "2", "{status}");
+    let log = machine.log();
+    assert!(
+        !log.contains("not permitted") && !log.contains("ermission denied"),
+        "{log}"
+    );
+}
+
+/// What root has started by hand is taken over by the unit.
+#[test]
+fn a_datapath_of_root_becomes_the_units() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("dpd run >/run/by-hand 2>&1 & echo $! >/run/pid");
+    machine.eventually("it is ready", "grep -q ready /run/by-hand");
+    machine
+        .ok("kill $(cat /run/pid); while kill -0 $(cat /run/pid) 2>/dev/null; do sleep 0.1; done");
+    machine.ok("systemctl start dpd && dpd service list | grep -q 10.32.0.10");
+    let owners = machine.ok("find /sys/fs/bpf/dpd ! -user dpd");
+    assert_eq!(owners, "");
+}
+
+#[test]
+fn the_units_group_may_observe_and_list() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("systemctl start dpd");
+    let socket = machine.ok("stat -c '%a %U %G' /run/dpd/dpd.sock /sys/fs/bpf /sys/fs/bpf/dpd");
+    assert_eq!(socket, "660 dpd dpd\n710 root dpd\n750 dpd dpd\n");
+    let member =
+        "setpriv --reuid 65534 --regid 65534 --groups $(getent group dpd | cut -d: -f3) dpd";
+    let lists = [
+        "service list",
+        "endpoint list",
+        "identity list",
+        "policy list",
+        "ct list",
+        "status",
+        "observe --last 1",
+        "endpoint wait --timeout 1s lxc-client; test $? = 1; true",
+    ];
+    for list in lists {
+        machine.ok(&format!("{member} {list}"));
+    }
+    let status = machine.ok(&format!("{member} status"));
+    assert!(status.contains("daemon:     up"), "{status}");
+    let refused = |who: &str, command: &str, reason: &str| {
+        let refused = machine.run(&format!("{who} {command}"));
+        let text = text(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{command}: {text}");
+        assert!(text.contains(reason), "{command}: {text}");
+    };
+    refused(member, "reload", "this needs root or the daemon's user");
+    let other = "setpriv --reuid 65534 --regid 65534 --clear-groups dpd";
+    refused(other, "observe --last 1", "Permission denied");
+    refused(other, "service list", "Permission denied");
+    machine.ok("systemctl stop dpd");
+    refused(member, "cleanup", "ermission denied");
+    machine.ok(&format!("{member} service list | grep -q 10.32.0.10"));
+}
+
+#[test]
+fn the_units_line_says_what_is_live_and_what_is_not() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("systemctl start dpd");
+    let line = "systemctl show -P StatusText dpd";
+    machine.eventually(
+        "it has the revision",
+        &format!("{line} | grep 'revision 1; pending: lxc-client'"),
+    );
+    machine.configure(&FIRST.replace("10.32.0.10", "10.32.0.20"));
+    machine.ok("systemctl reload dpd");
+    machine.eventually("it has the next", &format!("{line} | grep 'revision 2;'"));
+    machine.configure(&FIRST.replace("identity = \"client\"", "identity = \"cleint\""));
+    let reload = machine.run("systemctl reload dpd");
+    assert!(!reload.status.success(), "{}", text(&reload));
+    machine.eventually(
+        "it has the error",
+        &format!("{line} | grep 'revision 2; not applied: .*config.toml.*cleint'"),
+    );
+}
+
+/// A thread of the daemon that a debugger holds, as if it were stuck.
+struct HeldThread(i32);
+
+impl HeldThread {
+    fn hold(machine: &Machine, name: &str) -> HeldThread {
+        let find = format!(
+            "pid=$(systemctl show -P MainPID dpd); for task in /proc/$pid/task/*; do
+             [ \"$(cat $task/comm)\" != {name} ] || sed -n 's/^NSpid:.*[[:space:]]//p' $task/status; done"
+        );
+        let inside = machine.ok(&find).trim().to_owned();
+        // The number by which this process knows it.
+        let tasks = fs::read_dir("/proc").expect("list /proc").flatten();
+        let tasks = tasks.flat_map(|process| {
+            fs::read_dir(process.path().join("task"))
+                .into_iter()
+                .flatten()
+                .flatten()
+        });
+        let outside = tasks.filter_map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
+            let numbers = status
+                .lines()
+                .find_map(|line| line.strip_prefix("NSpid:"))?;
+            let mut numbers = numbers.split_whitespace();
+            let outside: i32 = numbers.next()?.parse().ok()?;
+            let is_it = numbers.next_back() == Some(inside.as_str())
+                && status.starts_with(&format!("Name:\t{name}\n"))
+                && in_machine(machine, outside);
+            is_it.then_some(outside)
+        });
+        let thread = outside.collect::<Vec<_>>();
+        let [thread] = thread[..] else {
+            panic!("one thread {name}: {thread:?}");
+        };
+        for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
+            // SAFETY: no memory is passed; the requests only stop the thread.
+            let done = unsafe { libc::ptrace(request, thread, 0, 0) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        }
+        HeldThread(thread)
+    }
+
+    /// Until its process is killed: who traces a thread has to collect it.
+    fn wait(self) {
+        let start = Instant::now();
+        let mut status = 0;
+        loop {
+            // SAFETY: the status is ours for the whole call.
+            let done = unsafe { libc::waitpid(self.0, &mut status, libc::WNOHANG | libc::__WALL) };
+            if done == self.0 && (libc::WIFSIGNALED(status) || libc::WIFEXITED(status)) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "it lives on");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Whether a process is in the container.
+fn in_machine(machine: &Machine, pid: i32) -> bool {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    namespace(&pid.to_string()) == namespace(&machine.init)
+}
+
+#[test]
+fn a_stuck_loop_is_started_again() {
     let machine = Machine::boot(FIRST);
     machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
-        printf '[Service]\\nGroup=adm\\n' >/etc/systemd/system/dpd.service.d/group.conf
+        printf '[Service]\\nWatchdogSec=2\\nTimeoutAbortSec=1\\n' >/etc/systemd/system/dpd.service.d/quick.conf
         systemctl daemon-reload && systemctl start dpd");
-    let socket = machine.ok("stat -c '%a %U %G' /run/dpd/dpd.sock");
-    assert_eq!(socket.trim(), "660 root adm");
-    let observe = "--clear-groups dpd observe --last 1";
-    machine.ok(&format!("setpriv --reuid 65534 --regid adm {observe}"));
-    let reload = machine.run("setpriv --reuid 65534 --regid adm --clear-groups dpd reload");
-    assert_eq!(reload.status.code(), Some(1), "{}", text(&reload));
-    assert!(
-        text(&reload).contains("this needs root or the daemon's user"),
-        "observing needs the group, reloading needs root: {}",
-        text(&reload)
-    );
-    let other = machine.run(&format!("setpriv --reuid 65534 --regid 65534 {observe}"));
-    assert_eq!(other.status.code(), Some(1), "{}", text(&other));
-    assert!(
-        text(&other).contains("Permission denied"),
-        "{}",
-        text(&other)
-    );
+    for (restarts, name) in [(1, "events"), (2, "dpd")] {
+        HeldThread::hold(&machine, name).wait();
+        machine.eventually(
+            "systemd starts it again",
+            &format!(
+                "test $(systemctl show -P NRestarts dpd) = {restarts} && systemctl is-active dpd"
+            ),
+        );
+    }
+    let log = machine.log();
+    let words = "the reader of events makes no progress";
+    assert!(log.contains(words), "{log}");
+    let words = "the reconciler makes no progress";
+    assert!(log.contains(words), "{log}");
 }
 
 #[test]
@@ -527,7 +703,7 @@ s.sendto(b\"x\", (\"10.200.0.44\", 53))'";
     );
 }
 
-/// Within the unit's sandbox the daemon can expedite the kernel's grace periods, and resets the switch.
+/// With what docs/config.md adds to the unit the daemon can expedite the kernel's grace periods, and resets the switch.
 #[test]
 fn grace_periods_are_expedited_for_very_many_interfaces() {
     const SWITCH: &str = "/sys/kernel/rcu_expedited";
@@ -541,6 +717,13 @@ fn grace_periods_are_expedited_for_very_many_interfaces() {
     };
     let crowd: String = (0..MANY).map(endpoint).collect();
     let machine = Machine::boot(&format!("[daemon]\nexpedite_rcu = true\n{FIRST}{crowd}"));
+    machine.ok("mkdir -p /etc/systemd/system/dpd.service.d && cat >/etc/systemd/system/dpd.service.d/rcu.conf <<END
+[Service]
+ProtectKernelTunables=no
+AmbientCapabilities=CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_DAC_OVERRIDE
+END
+        systemctl daemon-reload");
     machine.ok(&format!(
         "for n in $(seq 0 {}); do echo link add crowd$n up type veth peer name peer$n; done | ip -batch -",
         MANY - 1

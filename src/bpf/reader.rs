@@ -67,13 +67,13 @@ impl Reader {
                 None => Ok(None),
             };
         }
-        let live = EpochView::map(map::open(&path)?)?;
+        let live = EpochView::of(map::open(&path)?);
         Ok(Some(Reader { pins, live }))
     }
 
     /// The live epoch, which is the configuration's revision.
     pub fn epoch(&self) -> Result<u64> {
-        Ok(self.live.load())
+        self.live.load()
     }
 
     /// The live generation.
@@ -83,7 +83,7 @@ impl Reader {
 
     /// The live generation; `None` before the first.
     pub fn find_state(&self) -> Result<Option<State>> {
-        match self.live.load() {
+        match self.live.load()? {
             0 => Ok(None),
             _ => self.state().map(Some),
         }
@@ -96,19 +96,21 @@ impl Reader {
 
     /// Reads from one generation, the live one.
     fn of_generation<T>(&self, read: impl Fn(&Pins, u64) -> Result<T>) -> Result<T> {
-        let mut epoch = self.live.load();
+        let mut epoch = self.live.load()?;
         loop {
             if epoch == 0 {
                 bail!("the datapath has no configuration yet");
             }
-            match read(&self.pins, epoch) {
+            let error = match read(&self.pins, epoch) {
                 Ok(found) => return Ok(found),
-                // It may have been replaced meanwhile: then the next one is live.
-                Err(_) if self.live.load() != epoch => epoch = self.live.load(),
-                Err(error) => {
-                    return Err(error).with_context(|| format!("read generation {epoch}"));
-                }
+                Err(error) => error,
+            };
+            // It may have been replaced meanwhile: then the next one is live.
+            let now = self.live.load()?;
+            if now == epoch {
+                return Err(error).with_context(|| format!("read generation {epoch}"));
             }
+            epoch = now;
         }
     }
 
@@ -269,7 +271,7 @@ impl Reader {
     /// The same; a map whose number of entries `known` returns is not walked.
     pub fn maps_with(&self, known: impl Fn(&str) -> Option<u64>) -> Result<Vec<MapStatus>> {
         let mut maps = Vec::new();
-        let generation = self.pins.generation(self.live.load());
+        let generation = self.pins.generation(self.live.load()?);
         for folder in [self.pins.maps(), generation] {
             for name in pins::names(&folder) {
                 let Ok(map) = map::open(&folder.join(&name)) else {

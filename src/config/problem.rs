@@ -102,6 +102,16 @@ impl Excerpt {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
+    /// The first error in one line: its place, what is wrong, and how many more there are.
+    pub fn headline(&self) -> String {
+        let mut errors = self.0.iter().filter(|p| p.severity == Severity::Error);
+        let first = errors.next().map(Problem::headline).unwrap_or_default();
+        match errors.count() {
+            0 => first,
+            more => format!("{first} (and {more} more)"),
+        }
+    }
+
     /// How many problems are errors.
     pub fn error_count(&self) -> usize {
         self.count(Severity::Error)
@@ -126,6 +136,17 @@ impl fmt::Display for Problems {
             0 => Ok(()),
             n => write!(f, ", {}", plural(n, "warning")),
         }
+    }
+}
+
+impl Problem {
+    /// `config.toml:6:12: there is no identity "cleint"`
+    fn headline(&self) -> String {
+        let place = match &self.excerpt {
+            Some(excerpt) => format!(":{}:{}", excerpt.line, excerpt.column),
+            None => String::new(),
+        };
+        format!("{}{place}: {}", path(&self.file), self.message)
     }
 }
 

@@ -114,11 +114,11 @@ impl Datapath {
         self.reconciler.discard_ahead();
     }
 
-    /// The file is not applied.
-    pub fn reject(&mut self, error: &str) {
+    /// The file is not applied; `headline` is the reason in one line.
+    pub fn reject(&mut self, error: &str, headline: &str) {
         log::error!("{error}");
         self.forget_staged();
-        self.state.file_failed(error);
+        self.state.file_failed(error, headline);
     }
 
     /// Makes the datapath match the configuration of the start.

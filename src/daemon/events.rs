@@ -10,6 +10,7 @@ use crossbeam_channel::bounded;
 
 use super::catalog_history::CatalogHistory;
 use super::state::DaemonState;
+use super::watchdog::Pulses;
 use crate::bpf::state::conntrack;
 use crate::bpf::state::events::{Event, Events};
 use crate::bpf::state::suppressed::SuppressedDrops;
@@ -37,6 +38,7 @@ pub struct FlowSinks {
     pub server: Arc<Server>,
     pub state: Arc<DaemonState>,
     pub log: Arc<FlowLog>,
+    pub pulses: Arc<Pulses>,
 }
 
 impl FlowSinks {
@@ -80,6 +82,7 @@ impl Reader {
 fn read(events: &Events, suppressed: &SuppressedDrops, sinks: &FlowSinks, sleeper: &Sleeper) {
     let (mut last_suppressed, mut last_loss) = (Instant::now(), Instant::now());
     while !sleeper.is_stopped() {
+        sinks.pulses.events.beat();
         if let Err(error) = events.poll(POLL_TIMEOUT) {
             log::error!("{error:#}");
             sleeper.sleep(None, Some(POLL_TIMEOUT)); // an error that persists must not flood the log

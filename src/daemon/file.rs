@@ -90,9 +90,10 @@ impl FileFollower {
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {
-                datapath.reject(&format!(
-                    "{path} is not applied, nothing is changed:\n{problems}"
-                ));
+                datapath.reject(
+                    &format!("{path} is not applied, nothing is changed:\n{problems}"),
+                    &problems.headline(),
+                );
                 return false;
             }
         };
@@ -108,7 +109,8 @@ impl FileFollower {
         let port = match metrics.open_port(config.daemon.metrics) {
             Ok(port) => port,
             Err(error) => {
-                datapath.reject(&format!("apply {path}: daemon.metrics: {error:#}"));
+                let error = format!("daemon.metrics: {error:#}");
+                datapath.reject(&format!("apply {path}: {error}"), &error);
                 return false;
             }
         };
@@ -121,7 +123,8 @@ impl FileFollower {
                 true
             }
             Err(error) => {
-                datapath.reject(&format!("apply {path}: {error:#}"));
+                let error = format!("{error:#}");
+                datapath.reject(&format!("apply {path}: {error}"), &error);
                 false
             }
         }

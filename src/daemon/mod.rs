@@ -6,6 +6,7 @@
 //!   watch  ──┼─► main: follow ─► file: stage, apply ─► datapath: reconcile
 //!   net    ──┤                                           │
 //!   ticks  ──┘    sweeper, events, http, observe ◄───────┴─ state: what they show
+//!                 watchdog: whether main and events come round
 //! ```
 //!
 //! Each thread has one job. They wake main through channels of one, which mean "look again" and carry no data.
@@ -22,6 +23,8 @@ mod skipped;
 mod startup;
 mod state;
 mod sweeper;
+mod unit_status;
+mod watchdog;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +50,8 @@ use scrape::MetricsServer;
 use startup::Startup;
 use state::DaemonState;
 use sweeper::Sweeper;
+use unit_status::UnitStatus;
+use watchdog::{Pulses, Watchdog};
 
 /// How often drift is looked for, drop counters are sampled, and connections are swept unless the sweeper rests.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -84,7 +89,9 @@ pub fn run(path: &Path) -> Result<()> {
         return Ok(());
     };
     let mut daemon = Daemon::start(path, files, startup)?;
+    let _watchdog = Watchdog::start(daemon.pulses.clone())?;
     systemd::notify(systemd::READY);
+    daemon.report_to_systemd();
     log::info!(
         "ready: the datapath matches {}, revision {}",
         path.display(),
@@ -146,6 +153,9 @@ struct Daemon {
     sweeper: Sweeper,
     sample_error: OnChange,
     metrics: MetricsServer,
+    pulses: Arc<Pulses>,
+    /// As systemd was notified of it last.
+    reported: UnitStatus,
     _outputs: Outputs,
 }
 
@@ -168,7 +178,8 @@ impl Daemon {
         let state = Arc::new(DaemonState::new(path, &config));
         let mut datapath = Datapath::new(config, reconciler, state.clone());
         datapath.start(net::snapshot()?)?;
-        let outputs = Outputs::start(&datapath, &state, socket, log)?;
+        let pulses = Arc::new(Pulses::default());
+        let outputs = Outputs::start(&datapath, &state, &pulses, socket, log)?;
         let root = &datapath.config().daemon.bpf_root;
         let mut metrics = MetricsServer::new(root, datapath.catalogs(), state.clone());
         metrics.serve(datapath.config().daemon.metrics, port);
@@ -179,6 +190,8 @@ impl Daemon {
             sweeper: Sweeper::default(),
             sample_error: OnChange::default(),
             metrics,
+            pulses,
+            reported: UnitStatus::default(),
             _outputs: outputs,
         })
     }
@@ -186,7 +199,10 @@ impl Daemon {
     fn follow(&mut self, wakeups: &Wakeups) {
         let sweeps = tick(SWEEP_INTERVAL);
         let looks = tick(HOST_INTERVAL);
+        let beats = watchdog::beat_interval().map_or_else(never, tick);
         loop {
+            self.pulses.main.beat();
+            self.report_to_systemd();
             let stack_look = self.datapath.next_look_at_stack().map_or_else(never, at);
             select! {
                 recv(wakeups.signals) -> signal => match signal {
@@ -206,7 +222,17 @@ impl Daemon {
                 recv(wakeups.stack_changes) -> _ => self.datapath.stir_stack(),
                 recv(stack_look) -> _ => self.datapath.follow_stack(),
                 recv(sweeps) -> _ => self.sweep(),
+                recv(beats) -> _ => {} // it has come round
             }
+        }
+    }
+
+    /// The unit's line, when it changes.
+    fn report_to_systemd(&mut self) {
+        let status = self.state.unit_status(self.datapath.revision());
+        if status != self.reported {
+            systemd::notify(&systemd::status(&status.line()));
+            self.reported = status;
         }
     }
 
@@ -220,6 +246,7 @@ impl Daemon {
         if self.file.apply(read, &mut self.datapath, metrics, sweeper) {
             log::info!("reload: done, revision {}", self.datapath.revision());
         }
+        self.report_to_systemd();
         systemd::notify(systemd::READY);
         self.state.reload_ends();
     }
@@ -253,6 +280,7 @@ impl Outputs {
     fn start(
         datapath: &Datapath,
         state: &Arc<DaemonState>,
+        pulses: &Arc<Pulses>,
         socket: Socket,
         log: FlowLog,
     ) -> Result<Outputs> {
@@ -267,6 +295,7 @@ impl Outputs {
             server: server.clone(),
             state: state.clone(),
             log,
+            pulses: pulses.clone(),
         };
         Ok(Outputs {
             _events: events::Reader::start(&datapath.config().daemon.bpf_root, sinks)?,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use super::history::History;
+use super::unit_status::UnitStatus;
 use crate::bpf::reader::Reader;
 use crate::bpf::state::sweep::Swept;
 use crate::config::{Config, JournalFlows};
@@ -31,7 +32,7 @@ struct Facts {
     applied: Instant,
     journal: JournalFlows,
     /// Why the file is not applied; kept until it is.
-    file_error: Option<String>,
+    file_error: Option<FileError>,
     /// Reloads completed.
     reloads: u64,
     is_reloading: bool,
@@ -44,6 +45,21 @@ struct Facts {
     server: Weak<Server>,
     log: Option<Arc<FlowLog>>,
     drift: DriftCounts,
+}
+
+#[derive(Clone)]
+struct FileError {
+    text: String,
+    /// In one line.
+    headline: String,
+}
+
+impl Facts {
+    /// The whole error of the file, or of the host.
+    fn last_error(&self) -> Option<String> {
+        let of_file = self.file_error.as_ref().map(|error| error.text.clone());
+        of_file.or_else(|| self.host_error.clone())
+    }
 }
 
 /// Seconds of Unix time.
@@ -125,9 +141,12 @@ impl DaemonState {
     }
 
     /// The file was not applied; nothing was changed.
-    pub fn file_failed(&self, error: &str) {
+    pub fn file_failed(&self, error: &str, headline: &str) {
         let mut facts = self.facts();
-        facts.file_error = Some(error.to_owned());
+        facts.file_error = Some(FileError {
+            text: error.to_owned(),
+            headline: headline.to_owned(),
+        });
         facts.work.reloads_failed += 1;
     }
 
@@ -140,7 +159,7 @@ impl DaemonState {
     pub fn reload_ends(&self) {
         let mut facts = self.facts();
         facts.is_reloading = false;
-        facts.reload_error = facts.file_error.clone();
+        facts.reload_error = facts.file_error.as_ref().map(|error| error.text.clone());
         facts.reloads += 1;
     }
 
@@ -222,6 +241,20 @@ impl DaemonState {
         self.history().recent(&drops, Instant::now())
     }
 
+    /// For the unit's line.
+    pub fn unit_status(&self, revision: u64) -> UnitStatus {
+        let facts = self.facts();
+        UnitStatus {
+            revision,
+            error: match &facts.file_error {
+                Some(error) => Some(error.headline.clone()),
+                None => facts.host_error.clone(),
+            },
+            pending: facts.pending.clone(),
+            warnings: facts.warnings.len(),
+        }
+    }
+
     pub fn status(&self) -> DaemonStatus {
         let recent_drops = self.recent_drops();
         let facts = self.facts();
@@ -230,7 +263,7 @@ impl DaemonState {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             config: self.config.clone(),
-            last_error: facts.file_error.clone().or(facts.host_error.clone()),
+            last_error: facts.last_error(),
             reloads: facts.reloads,
             is_reloading: facts.is_reloading,
             reload_error: facts.reload_error.clone(),

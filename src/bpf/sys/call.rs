@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Error, Result};
 use rustix::io::Errno;
@@ -15,6 +16,13 @@ use super::op::Op;
 /// Sees each operation before it is done; an error of it becomes the operation's.
 pub type FaultInjector = Arc<dyn Fn(&Op<'_>) -> io::Result<()> + Send + Sync>;
 
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// How many operations this process has begun: it makes progress while that increases.
+pub fn operations() -> u64 {
+    OPERATIONS.load(Ordering::Relaxed)
+}
+
 thread_local! {
     static INJECTOR: RefCell<Option<FaultInjector>> = const { RefCell::new(None) };
 }
@@ -24,6 +32,7 @@ pub(in crate::bpf) fn call<T, E: Into<Error>>(
     op: Op<'_>,
     operation: impl FnOnce() -> Result<T, E>,
 ) -> Result<T> {
+    OPERATIONS.fetch_add(1, Ordering::Relaxed);
     let allowed = match injector() {
         Some(injector) => injector(&op),
         None => Ok(()),

@@ -22,22 +22,13 @@ unsafe impl Sync for MappedWord {}
 impl MappedWord {
     /// Maps the array, which is `BPF_F_MMAPABLE`.
     pub fn map(array: impl AsFd, name: &str) -> Result<MappedWord> {
-        MappedWord::map_for(array, name, ProtFlags::READ | ProtFlags::WRITE)
-    }
-
-    /// Maps it for a process that may not write it: a store would end that process.
-    pub fn map_to_read(array: impl AsFd, name: &str) -> Result<MappedWord> {
-        MappedWord::map_for(array, name, ProtFlags::READ)
-    }
-
-    fn map_for(array: impl AsFd, name: &str, access: ProtFlags) -> Result<MappedWord> {
         let length = rustix::param::page_size();
         // SAFETY: a new mapping at an address of the kernel's choice overlaps no other.
         let page = unsafe {
             rustix::mm::mmap(
                 std::ptr::null_mut(),
                 length,
-                access,
+                ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 array.as_fd(),
                 0,

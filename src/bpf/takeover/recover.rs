@@ -17,7 +17,7 @@ pub fn recover(pins: &Pins) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    let Some((map, epoch)) = find(pins).with_context(|| {
+    let Some((view, epoch)) = find(pins).with_context(|| {
         format!(
             "{} was deleted, and only CAP_SYS_ADMIN may find it by the programs that read it: run `dpd run` once as root, which \
              pins it again, or remove the datapath with `dpd cleanup`, which ends its connections",
@@ -28,7 +28,7 @@ pub fn recover(pins: &Pins) -> Result<()> {
         return Ok(());
     };
     pins.make_dirs()?;
-    map::pin_map(&map, &path)?;
+    map::pin_map(&view, &path)?;
     log::warn!(
         "{} was not pinned any more, and is again: the datapath continues from revision {epoch}",
         path.display()
@@ -37,7 +37,7 @@ pub fn recover(pins: &Pins) -> Result<()> {
 }
 
 /// The map and its epoch, by the pinned programs.
-fn find(pins: &Pins) -> libbpf_rs::Result<Option<(MapHandle, u64)>> {
+fn find(pins: &Pins) -> libbpf_rs::Result<Option<(EpochView, u64)>> {
     let loads = Pins::numbers(&pins.loads()).into_iter();
     let dirs = loads.map(|number| pins.load(number));
     let paths = dirs.flat_map(|dir| {
@@ -55,10 +55,9 @@ fn find(pins: &Pins) -> libbpf_rs::Result<Option<(MapHandle, u64)>> {
         if map.name() != live_epoch::MAP {
             continue;
         }
-        if let Ok(epoch) = EpochView::map(&map).map(|view| view.load())
-            && epoch != 0
-        {
-            return Ok(Some((map, epoch)));
+        let view = EpochView::of(map);
+        if let Ok(epoch @ 1..) = view.load() {
+            return Ok(Some((view, epoch)));
         }
     }
     Ok(None)
