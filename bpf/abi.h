@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 5 };
+enum abi { DPD_ABI_VERSION = 6 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -136,7 +136,8 @@ enum step {
 	STEP_DELIVER = 6,
 	STEP_ICMP_ERROR = 7,
 	STEP_RESPOND = 8,
-	STEP_COUNT = 9,
+	STEP_MULTICAST = 9,
+	STEP_COUNT = 10,
 };
 
 /* The conntrack tables: indices of struct settings, of struct conn_usage, and of dpd_prev_ct. */
@@ -246,6 +247,27 @@ enum enforcement {
 	ENFORCEMENT_ON = 2, /* what no rule matches is dropped */
 };
 
+enum address_scope {
+	SCOPE_REMOTE = 0,
+	SCOPE_ENDPOINT = 1,
+	SCOPE_HOST = 2,
+	SCOPE_PENDING = 3, /* an endpoint whose interface does not exist yet */
+};
+
+struct ipcache_entry {
+	__u32 id; /* identity */
+	__u32 class; /* what policy is keyed by */
+	__u32 ifindex; /* of the endpoint; 0: none */
+	__u8 scope; /* enum address_scope */
+	__u8 is_world; /* no endpoint, host or node: rules for `world` apply */
+	__u8 pad[2];
+};
+
+enum endpoint_flags {
+	ENDPOINT_MULTICAST = 1, /* its multicast and broadcast pass, both ways, as policy says */
+	ENDPOINT_NAMES_LINK_LOCAL = 2, /* the file names its link-local addresses: none is learnt */
+};
+
 /* A workload's interface, by its ifindex. */
 struct endpoint {
 	__u32 identity;
@@ -254,12 +276,13 @@ struct endpoint {
 	__u8 delivery; /* enum delivery */
 	__u8 ingress; /* enum enforcement */
 	__u8 egress;
-	__u8 pad;
+	__u8 flags; /* enum endpoint_flags */
 	__u32 counters_index; /* of dpd_endpoint_counters */
 	__u32 link_ifindex; /* where its neighbours are: the bridge that it is a port of, else the interface itself */
 	__u32 mtu; /* the longest packet that both ends of its link take; 0: not known */
 	struct address host_ipv4; /* the host's on that link: source of the workload's errors */
 	struct address host_ipv6;
+	struct ipcache_entry link_local; /* of the link-local address that is learnt from it */
 };
 
 /* Which way packets of new connections leave by an uplink. */
@@ -293,22 +316,6 @@ struct address_prefix_key {
 };
 
 enum prefix_key_bits { PREFIX_KEY_FAMILY_BITS = 32 };
-
-enum address_scope {
-	SCOPE_REMOTE = 0,
-	SCOPE_ENDPOINT = 1,
-	SCOPE_HOST = 2,
-	SCOPE_PENDING = 3, /* an endpoint whose interface does not exist yet */
-};
-
-struct ipcache_entry {
-	__u32 id; /* identity */
-	__u32 class; /* what policy is keyed by */
-	__u32 ifindex; /* of the endpoint; 0: none */
-	__u8 scope; /* enum address_scope */
-	__u8 is_world; /* no endpoint, host or node: rules for `world` apply */
-	__u8 pad[2];
-};
 
 /* Classes that are looked up in addition to the peer's own; all others are numbered by the catalog. */
 enum policy_class {
@@ -514,6 +521,12 @@ struct link_address {
 	struct address address;
 	__u32 ifindex;
 	__u32 pad;
+};
+
+/* The link-local address that an interface's workload has announced. */
+struct link_local {
+	struct address address; /* with its link (address_scope) */
+	__u64 used_ns; /* when it was last a source; CLOCK_MONOTONIC; 0: announced and not used yet */
 };
 
 /* A limit per second, or another period: how much of it the current window has used. */

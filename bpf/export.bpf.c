@@ -26,6 +26,7 @@ struct abi_records {
 	struct conn_usage conn_usage;
 	struct link_usage link_usage;
 	struct link_address link_address;
+	struct link_local link_local;
 	struct rate_window rate_window;
 	struct event event;
 	struct hook_row hook_row;
@@ -47,6 +48,7 @@ struct abi_numbers {
 	enum backend_state backend_state;
 	enum delivery delivery;
 	enum enforcement enforcement;
+	enum endpoint_flags endpoint_flags;
 	enum forwarding forwarding;
 	enum mark mark;
 	enum reverse_path reverse_path;

@@ -58,7 +58,7 @@ int dpd_from_container(struct __sk_buff *skb)
 
 	if (endpoint) {
 		packet->sender_identity = endpoint->identity;
-		packet->endpoint_counters = endpoint->counters_index;
+		packet_set_endpoint(packet, endpoint);
 	} else if (is_unmanaged(packet->ifindex, epoch)) {
 		return HOOK_NEXT;
 	}

@@ -26,6 +26,12 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 	if (address_is_mapped(&packet->headers.tuple.source) ||
 	    address_is_mapped(&packet->headers.tuple.destination))
 		return -REASON_INVALID_PACKET; /* our tables would take it for IPv4 */
+	if (flow_tuple_is_scoped(&packet->headers.tuple))
+		return -REASON_INVALID_PACKET; /* and this for one of another link */
+	flow_tuple_scope(&packet->headers.tuple,
+			 packet->hook.sender == PARTY_ENDPOINT ? &packet->headers.tuple.source
+							       : &packet->headers.tuple.destination,
+			 packet->link_ifindex);
 
 	struct ipv6_walk walk = { .offset = ETH_HLEN + sizeof(ip), .protocol = ip.nexthdr };
 	int result = ipv6_walk(skb, &walk);

@@ -54,8 +54,7 @@ __weak __noinline int is_from_host(void)
 	if (!packet || !packet_is_hosts_own(packet))
 		return 0;
 
-	const struct ipcache_entry *owner =
-		ipcache_find(packet->generation_slot, &packet->headers.tuple.source);
+	const struct ipcache_entry *owner = packet_owner(packet, &packet->headers.tuple.source);
 
 	return owner && owner->scope == SCOPE_HOST;
 }
@@ -144,10 +143,18 @@ static __always_inline int is_in_window(const struct ct_entry *of, const struct 
 	return inner->tcp_seq - first <= sender->tcp_end - first;
 }
 
+/* The verdict on packet->ct.original. Global: it is verified once, not once for each way to it. */
+__weak __noinline int original_verdict(void)
+{
+	struct packet *packet = packet_record();
+	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
+
+	return settings ? policy_verdict(packet, settings) : -REASON_NO_CONFIGURATION;
+}
+
 /* The verdict on the connection, where its own is of an older configuration. */
 static __noinline __must_check int connection_verdict(struct packet *packet, const struct ct_entry *of,
-						      const struct flow_tuple *key,
-						      const struct settings *settings)
+						      const struct flow_tuple *key)
 {
 	int reply = of->flags & CT_REPLY;
 	struct flow_tuple *original = &packet->ct.original;
@@ -162,7 +169,7 @@ static __noinline __must_check int connection_verdict(struct packet *packet, con
 		original->destination_port = 0;
 	if (of->epoch == packet->epoch)
 		return 0;
-	return policy_verdict(packet, settings);
+	return original_verdict();
 }
 
 /* The error goes to the sender of the quoted packet. */
@@ -234,7 +241,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 	report_neighbour_failed(&sent, inner.length);
 	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
-	int result = connection_verdict(packet, of, &key, settings);
+	int result = connection_verdict(packet, of, &key);
 
 	if (result)
 		return result;

@@ -12,6 +12,8 @@ static __always_inline __must_check int find_service(struct packet *packet)
 
 	if (!service)
 		return ACTION_CONTINUE;
+	if (address_is_link_local(&packet->headers.tuple.source))
+		return -REASON_INVALID_SOURCE; /* a backend, or the reply, would be beyond its link */
 	if (!service->id) {
 		if (packet_is_echo_request(packet))
 			packet->response.kind = RESPONSE_ECHO;

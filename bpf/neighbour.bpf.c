@@ -102,6 +102,7 @@ static __always_inline __must_check int respond_solicitation(struct __sk_buff *s
 							     const struct address *target,
 							     const struct endpoint *endpoint)
 {
+	struct address asker = address_unscope(&packet->headers.tuple.source);
 	struct neighbour_advertisement advertisement = {
 		.icmp.icmp6_type = ND_NEIGHBOUR_ADVERTISEMENT,
 		.target = *target,
@@ -113,14 +114,13 @@ static __always_inline __must_check int respond_solicitation(struct __sk_buff *s
 	*(__u8 *)&advertisement.icmp.icmp6_dataun = ND_SOLICITED_OVERRIDE;
 	__builtin_memcpy(advertisement.mac, endpoint->src_mac, ETH_ALEN);
 
-	__u32 sum = csum_pseudo_header(target, &packet->headers.tuple.source, sizeof(advertisement),
-				       IPPROTO_ICMPV6);
+	__u32 sum = csum_pseudo_header(target, &asker, sizeof(advertisement), IPPROTO_ICMPV6);
 
 	advertisement.icmp.icmp6_cksum =
 		~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&advertisement, sizeof(advertisement), sum));
 
-	struct ipv6hdr ip = response_ipv6(target, &packet->headers.tuple.source, sizeof(advertisement),
-					  IPPROTO_ICMPV6, ND_HOP_LIMIT);
+	struct ipv6hdr ip =
+		response_ipv6(target, &asker, sizeof(advertisement), IPPROTO_ICMPV6, ND_HOP_LIMIT);
 
 	if (response_ethernet(skb, &eth))
 		return ACTION_DROP;
@@ -133,6 +133,17 @@ static __always_inline __must_check int respond_solicitation(struct __sk_buff *s
 	return response_send(skb, packet);
 }
 
+/* Whether the bridge that the workload is on finds the neighbour: a link-local one, that is not the host. */
+static __always_inline int is_on_bridge(const struct packet *packet, const struct address *target)
+{
+	if (packet->link_ifindex == packet->ifindex || !address_is_link_local(target))
+		return 0;
+
+	const struct ipcache_entry *owner = packet_owner(packet, target);
+
+	return owner && owner->scope != SCOPE_HOST;
+}
+
 static __always_inline __must_check int handle_solicitation(struct __sk_buff *skb, struct packet *packet,
 							    const struct endpoint *endpoint)
 {
@@ -141,14 +152,21 @@ static __always_inline __must_check int handle_solicitation(struct __sk_buff *sk
 
 	if (packet->headers.icmp_code ||
 	    bpf_skb_load_bytes(skb, packet->headers.transport + 8, &target, sizeof(target)) ||
-	    address_is_multicast(&target))
+	    address_is_multicast(&target) || address_is_scoped(&target))
 		return -REASON_INVALID_PACKET;
-	if (address_is_unspecified(source))
+	if (address_is_unspecified(source)) {
+		if (address_is_link_local(&target))
+			link_local_learn(packet, &target, 0);
 		return ACTION_PASS; /* a probe for duplicates: the host decides */
-	if (!address_is_link_local(source) && !packet_is_own(packet, source))
+	}
+	if (!packet_is_own(packet, source) && !packet_may_claim(packet, source))
 		return -REASON_INVALID_SOURCE;
+	if (address_is_link_local(source))
+		link_local_learn(packet, source, packet->now_ns);
 	if (packet_is_own(packet, &target))
 		return packet_stays_on_link(packet) ? ACTION_PASS : -REASON_INVALID_PACKET;
+	if (is_on_bridge(packet, &target) && packet_stays_on_link(packet))
+		return ACTION_PASS; /* its neighbour answers, or nobody */
 	return respond_solicitation(skb, packet, &target, endpoint);
 }
 

@@ -90,7 +90,7 @@ int dpd_to_container(struct __sk_buff *skb)
 	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, packet->ifindex);
 
 	if (endpoint)
-		packet->endpoint_counters = endpoint->counters_index;
+		packet_set_endpoint(packet, endpoint);
 	else if (is_unmanaged(packet->ifindex, epoch))
 		return HOOK_NEXT;
 	else if (!is_ip)

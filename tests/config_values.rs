@@ -167,6 +167,24 @@ journal = "off"
 }
 
 #[test]
+fn an_endpoint_has_multicast_where_the_file_says_so() {
+    for (line, expected) in [
+        ("", false),
+        ("multicast = false", false),
+        ("multicast = true", true),
+    ] {
+        let config = config_of(&format!(
+            "[identities.a]\nid = 300\n[interfaces.e0]\nrole = \"endpoint\"\nidentity = \"a\"\n\
+             addresses = [\"10.0.0.1\"]\n{line}\n"
+        ));
+        let Interface::Endpoint { multicast, .. } = &config.interfaces["e0"] else {
+            panic!("{config:?}");
+        };
+        assert_eq!(*multicast, expected, "{line}");
+    }
+}
+
+#[test]
 fn the_words_of_settings() {
     let log = |word: &str| config_of(&format!("daemon.log = \"{word}\"")).daemon.log;
     assert_eq!(log("auto"), LogTarget::Auto);
@@ -207,6 +225,7 @@ fn the_example_is_the_lab() {
             format!("{v6}/128").parse().unwrap(),
         ],
         identity: identity.to_owned(),
+        multicast: false,
     };
     let interfaces = [
         (
@@ -339,6 +358,8 @@ fn peers_of_every_spelling() {
         ("cidr:0.0.0.0/0", cidr("0.0.0.0/0")),
         ("cidr:::/0", cidr("::/0")),
         ("cidr:2001:db8::/32", cidr("2001:db8::/32")),
+        ("cidr:224.0.0.0/4", cidr("224.0.0.0/4")),
+        ("cidr:ff02::fb", cidr("ff02::fb/128")),
     ];
     for (text, peer) in rows {
         assert_eq!(

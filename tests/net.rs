@@ -679,6 +679,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
         let endpoint = Interface::Endpoint {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             identity: "client".to_owned(),
+            multicast: false,
         };
         ((*name).to_owned(), endpoint)
     };

@@ -21,7 +21,7 @@ use crate::common::programs::{Bench, Metadata};
 use crate::common::runner::{Merged, Node, Verdict, host_mac, workload_mac};
 
 /// What packets leave behind: emptied before each input, so that an input does the same whatever ran before it.
-const STATE: [&str; 11] = [
+const STATE: [&str; 13] = [
     "dpd_ct_tcp",
     "dpd_ct_other",
     "dpd_ct_unreplied",
@@ -31,6 +31,8 @@ const STATE: [&str; 11] = [
     "dpd_response_ratelimit",
     "dpd_link_ratelimit",
     "dpd_link_sources",
+    "dpd_link_local_owners",
+    "dpd_link_locals",
     "dpd_neighbour_uses",
     "dpd_drop_counts",
 ];

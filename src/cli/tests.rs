@@ -16,7 +16,8 @@ use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::{
-    Backend, Delivery, Endpoint, Enforcement, PolicyEntry, PolicyKey, ServiceEntry, State,
+    AddressScope, Backend, Delivery, Endpoint, Enforcement, IpcacheEntry, PolicyEntry, PolicyKey,
+    ServiceEntry, State,
 };
 use crate::model::status::{Attachment, EndpointCounts};
 use output::{Format, Row, render};
@@ -241,6 +242,14 @@ fn state() -> State {
         link_ifindex: 1,
         mtu: 1500,
         host: Default::default(),
+        multicast: false,
+        names_link_local: false,
+        link_local: IpcacheEntry {
+            identity,
+            class: 1,
+            is_world: false,
+            scope: AddressScope::Remote,
+        },
     };
     let policy = |port| PolicyKey {
         subject: 18203,

@@ -69,6 +69,8 @@ pub enum Interface {
         addresses: Vec<IpNet>,
         /// A name of `identities`.
         identity: String,
+        /// Its multicast and broadcast pass on to the host or its bridge, and theirs to it.
+        multicast: bool,
     },
     /// The host's link to the network.
     Uplink {

@@ -84,6 +84,7 @@ const INTERFACE: &[Key] = &[
     required("role", Text),
     optional("addresses", TEXTS),
     optional("identity", Text),
+    optional("multicast", Switch),
     optional("xdp", Text),
     optional("forwarding", Text),
 ];

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::name::{is_digits, label, plain};
 use super::suggest::{did_you_mean, suggest};
 use super::wrong::{Parsed, Wrong};
+use crate::model::link_local;
 use crate::model::policy::{Peer, Ports};
 use crate::model::prefix;
 use crate::model::protocol::Protocol;
@@ -57,6 +58,13 @@ pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
                 .help("name the prefixes that are routed behind it"),
         );
     }
+    if link_local::is_link_local(prefix.addr()) && !link_local::is_of_a_link(prefix) {
+        let shortest = link_local::PREFIX_MIN;
+        return Err(Wrong::new(format!(
+            "{text:?} is wider than the link-local addresses of a link"
+        ))
+        .help(format!("name single addresses, or fe80::/{shortest}")));
+    }
     Ok(prefix)
 }
 
@@ -68,6 +76,17 @@ pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
         usable(prefix.network())?;
     }
     Ok(prefix)
+}
+
+/// The prefix of a `cidr:` peer: of addresses that a host can have, or of multicast groups, to which a workload may send.
+fn peer_prefix(text: &str) -> Parsed<IpNet> {
+    let prefix = any_prefix(text)?;
+    let is_group = prefix.prefix_len() > 0 && prefix.network().is_multicast();
+    if is_group {
+        Ok(prefix)
+    } else {
+        self::prefix(text)
+    }
 }
 
 /// A prefix without host bits, of any addresses: a packet can have any source.
@@ -109,6 +128,13 @@ pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
         ));
     }
     let socket = socket_address(socket, form)?;
+    if link_local::is_link_local(socket.ip()) {
+        let message = format!(
+            "{} is a link-local address, which no service has",
+            socket.ip()
+        );
+        return Err(Wrong::new(message).help("it means nothing beyond its link"));
+    }
     Ok(Frontend {
         address: socket.ip(),
         port: socket.port(),
@@ -247,7 +273,7 @@ pub(super) fn peer(text: &str) -> Parsed<Peer> {
         ("host", _) => return Ok(Peer::Host),
         ("remote-node", _) => return Ok(Peer::RemoteNode),
         ("world", _) => return Ok(Peer::World),
-        (_, Some(("cidr", rest))) => return prefix(rest).map(Peer::Cidr),
+        (_, Some(("cidr", rest))) => return peer_prefix(rest).map(Peer::Cidr),
         (_, Some(("label", rest))) => {
             return label(rest).map(|(key, value)| Peer::Label { key, value });
         }

@@ -104,7 +104,8 @@ impl TableRooms {
     }
 }
 
-/// Connections that differ only in the client's port, so that a change has the same effect on all of them.
+/// Connections that differ only in the client's port, so that a change has the same effect on all of them. Link-local addresses
+/// have their link (`model::link_local`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowGroup {
     /// IP protocol number.

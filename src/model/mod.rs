@@ -7,6 +7,7 @@ pub mod drop_reason;
 pub mod flow;
 pub mod forwarding;
 pub mod host;
+pub mod link_local;
 pub mod policy;
 pub mod prefix;
 pub mod process;

@@ -125,6 +125,12 @@ pub struct Endpoint {
     pub mtu: u32,
     /// The host's addresses on that link, or of the node.
     pub host: HostAddresses,
+    /// Its multicast and broadcast pass, both ways, as policy says.
+    pub multicast: bool,
+    /// The file names its link-local addresses of IPv6: none is learnt.
+    pub names_link_local: bool,
+    /// What the ipcache would have for the link-local address that is learnt from it.
+    pub link_local: IpcacheEntry,
 }
 
 /// The sources of the errors that the host sends by a link; `None`: it has none of the family.

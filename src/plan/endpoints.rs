@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use crate::config::{Config, Interface};
 use crate::model::catalog::{Catalog, EndpointInfo};
 use crate::model::host::{HostState, Link, Mac};
+use crate::model::link_local::is_of_a_link;
 use crate::model::policy::Direction;
-use crate::model::state::{AddressScope, Delivery, Endpoint, HostAddresses, State};
+use crate::model::state::{AddressScope, Delivery, Endpoint, HostAddresses, IpcacheEntry, State};
 
 use super::host_addresses;
 use super::inputs::Inputs;
@@ -21,6 +22,7 @@ pub struct DeclaredEndpoint<'a> {
     pub identity: u32,
     /// In the file's order, without host bits.
     pub addresses: Vec<IpNet>,
+    pub multicast: bool,
     /// `None`: it is pending.
     pub link: Option<ReadyLink>,
 }
@@ -33,7 +35,7 @@ pub struct ReadyLink {
     host_mac: Mac,
     workload_mac: Mac,
     /// Where the host finds its neighbours.
-    link_ifindex: u32,
+    pub link_ifindex: u32,
     mtu: u32,
     host: HostAddresses,
 }
@@ -58,6 +60,7 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
         let Interface::Endpoint {
             addresses,
             identity,
+            multicast,
         } = interface
         else {
             continue;
@@ -70,6 +73,7 @@ pub fn declared<'a>(config: &'a Config, host: &HostState) -> Vec<DeclaredEndpoin
             identity_name: identity,
             identity: info.id,
             addresses: addresses.iter().map(IpNet::trunc).collect(),
+            multicast: *multicast,
             link: host.links.get(name).map(|link| {
                 let bridge = link.bridge().and_then(|index| links.get(&index).copied());
                 ready_link(link, bridge, node)
@@ -138,8 +142,14 @@ impl<'a> CounterRows<'a> {
     }
 }
 
-/// Fills the table of endpoints, and names all that the file declares in the catalog.
-pub fn compile(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>], state: &mut State) {
+/// Fills the table of endpoints, and names all that the file declares in the catalog. The classes of learnt link-local addresses
+/// are by identity.
+pub fn compile(
+    inputs: Inputs<'_>,
+    endpoints: &[DeclaredEndpoint<'_>],
+    link_local_classes: &BTreeMap<u32, u32>,
+    state: &mut State,
+) {
     let enforcements = Enforcements::new(inputs.config);
     let mut rows = CounterRows::new(inputs.previous);
     for declared in endpoints {
@@ -164,6 +174,17 @@ pub fn compile(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>], state: &m
             link_ifindex: link.link_ifindex,
             mtu: link.mtu,
             host: link.host,
+            multicast: declared.multicast,
+            names_link_local: declared.addresses.iter().copied().any(is_of_a_link),
+            link_local: IpcacheEntry {
+                identity: declared.identity,
+                class: link_local_classes
+                    .get(&declared.identity)
+                    .copied()
+                    .unwrap_or_default(),
+                is_world: false,
+                scope: declared.scope(),
+            },
         };
         state.endpoints.insert(link.ifindex, endpoint);
     }

@@ -62,8 +62,8 @@ fn compile_rest(inputs: Inputs<'_>) -> State {
 
     let endpoints = endpoints::declared(config, inputs.host);
     let cidr_classes = CidrClasses::new(config);
-    ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
-    endpoints::compile(inputs, &endpoints, &mut state);
+    let classes = ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
+    endpoints::compile(inputs, &endpoints, &classes, &mut state);
     uplinks::compile(inputs, &mut state);
     policy::compile(config, &cidr_classes, &mut state);
     prefilter::compile(inputs, &mut state);

@@ -211,6 +211,63 @@ addresses = ["ff02::/16"]
             &["7:14..25 ff02:: is a multicast address, which no host has as its own"],
         ),
         (
+            "more than the link-local addresses of a link",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["fe80::/10"]
+"#,
+            &[
+                r#"7:14..25 "fe80::/10" is wider than the link-local addresses of a link (name single addresses, or fe80::/64)"#,
+            ],
+        ),
+        (
+            "a link-local address of two endpoints is no conflict",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.1", "fe80::5"]
+[interfaces.e1]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.2", "fe80::5"]
+[services.s]
+frontends = ["[fe80::9]:53/udp"]
+backends = ["[fd00::9]:53"]
+"#,
+            &[
+                r#"13:14..32 fe80::9 is a link-local address, which no service has (it means nothing beyond its link)"#,
+            ],
+        ),
+        (
+            "multicast of an uplink, and as a word",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.1"]
+multicast = "yes"
+[interfaces.up]
+role = "uplink"
+multicast = true
+"#,
+            &[
+                r#"8:13..18 `interfaces.e0.multicast` is a string here, but takes true or false"#,
+                r#"11:1..10 `interfaces.up` is an uplink, and can't have the key `multicast` (remove it, or give the interface the other role)"#,
+            ],
+        ),
+        (
             "a loopback address",
             r#"
 [identities.a]

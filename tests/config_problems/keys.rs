@@ -215,6 +215,7 @@ fn every_key_is_read() {
     // Both values of a switch are valid; tests/config_values.rs asserts what they mean.
     let switches = [
         "daemon.expedite_rcu",
+        "interfaces.*.multicast",
         "policy.audit",
         "policy.allow_host",
         "conntrack.strict",

@@ -21,6 +21,8 @@ mod host_errors;
 mod icmp;
 mod impact;
 mod link;
+mod link_local;
+mod multicast;
 mod neighbour;
 mod oracle;
 mod parse;

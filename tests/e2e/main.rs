@@ -19,6 +19,7 @@ mod follow;
 mod hosts;
 mod interfaces;
 mod lab;
+mod link;
 mod load;
 mod local_routes;
 mod metrics;

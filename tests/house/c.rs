@@ -19,12 +19,13 @@ const MECHANISM: [&str; 13] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 22] = [
+const FEATURE: [&str; 23] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
     "service.h",
     "policy.h",
+    "link_local.h",
     "endpoint.h",
     "fragment.h",
     "link.h",

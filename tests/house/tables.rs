@@ -107,6 +107,14 @@ fn state(rows: u32) -> State {
                         link_ifindex: n,
                         mtu: 1500,
                         host: Default::default(),
+                        multicast: false,
+                        names_link_local: false,
+                        link_local: IpcacheEntry {
+                            identity: n,
+                            class: 1,
+                            is_world: false,
+                            scope: AddressScope::Remote,
+                        },
                     },
                 )
             })

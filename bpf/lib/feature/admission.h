@@ -40,22 +40,6 @@ static __always_inline int packet_has_udp_ports(const struct packet *packet, __u
 	       tuple->source_port == bpf_htons(source) && tuple->destination_port == bpf_htons(destination);
 }
 
-/*
- * Whether the packet ends at the host or on its link. What bypasses policy must: the host would route the rest on, and any
- * protocol is good enough to carry something out.
- */
-static __always_inline int packet_stays_on_link(const struct packet *packet)
-{
-	const struct address *destination = &packet->headers.tuple.destination;
-
-	if (address_is_multicast(destination) || address_is_link_local(destination))
-		return 1;
-
-	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, destination);
-
-	return owner && owner->scope == SCOPE_HOST;
-}
-
 static __always_inline int workload_needs_ipv4(const struct packet *packet)
 {
 	const struct address *source = &packet->headers.tuple.source;
@@ -79,14 +63,28 @@ static __always_inline int packet_is_for_bridge(const struct packet *packet)
 	       packet->headers.icmp_type == ND_NEIGHBOUR_ADVERTISEMENT;
 }
 
-/* A neighbour advertisement may name an address of the workload's own, or one that means nothing beyond the link. */
+/* A neighbour advertisement may name an address of the workload's own, or a link-local one that is nobody else's. */
 static __always_inline int advertises_own(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct address target;
 
-	if (bpf_skb_load_bytes(skb, packet->headers.transport + 8, &target, sizeof(target)))
+	if (bpf_skb_load_bytes(skb, packet->headers.transport + 8, &target, sizeof(target)) ||
+	    address_is_scoped(&target))
 		return 0;
-	return address_is_link_local(&target) || packet_is_own(packet, &target);
+	if (!address_is_link_local(&target))
+		return packet_is_own(packet, &target);
+	if (!packet_may_claim(packet, &target))
+		return 0;
+	link_local_learn(packet, &target, packet->now_ns);
+	return 1;
+}
+
+static __always_inline int is_mld(const struct packet_headers *headers)
+{
+	if (headers->tuple.protocol != IPPROTO_ICMPV6 || headers->fragment != FRAGMENT_NONE)
+		return 0;
+	return (headers->icmp_type >= MLD_QUERY && headers->icmp_type <= MLD_DONE) ||
+	       headers->icmp_type == MLD2_REPORT;
 }
 
 static __always_inline int workload_needs_ipv6(struct __sk_buff *skb, const struct packet *packet)
@@ -94,17 +92,16 @@ static __always_inline int workload_needs_ipv6(struct __sk_buff *skb, const stru
 	const struct packet_headers *headers = &packet->headers;
 	const struct address *source = &headers->tuple.source;
 
-	if (!address_is_unspecified(source) && !address_is_link_local(source) &&
-	    !packet_is_own(packet, source))
+	if (!address_is_unspecified(source) && !packet_is_own(packet, source) &&
+	    !packet_may_claim(packet, source))
 		return 0;
 	if (packet_has_udp_ports(packet, DHCPV6_CLIENT_PORT, DHCPV6_SERVER_PORT))
 		return address_is_link_local(source);
 	if (headers->tuple.protocol != IPPROTO_ICMPV6 || headers->fragment != FRAGMENT_NONE)
 		return 0;
-	switch (headers->icmp_type) {
-	case MLD_QUERY ... MLD_DONE:
-	case MLD2_REPORT:
+	if (is_mld(headers))
 		return headers->hop_limit == 1;
+	switch (headers->icmp_type) {
 	case ND_ROUTER_SOLICITATION:
 		return headers->hop_limit == ND_HOP_LIMIT;
 	case ND_NEIGHBOUR_ADVERTISEMENT:
@@ -140,14 +137,16 @@ static __always_inline int host_needs(const struct packet *packet)
 		return 1;
 
 	int is_multicast = address_is_multicast(&headers->tuple.destination);
-	const struct ipcache_entry *to = ipcache_find(packet->generation_slot, &headers->tuple.destination);
+	const struct ipcache_entry *to = packet_owner(packet, &headers->tuple.destination);
 	int is_broadcast = to && to->scope == SCOPE_HOST && packet_is_hosts_own(packet);
 
 	if (!is_multicast && !is_broadcast)
 		return 0;
 
-	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &headers->tuple.source);
+	const struct ipcache_entry *owner = packet_owner(packet, &headers->tuple.source);
 
+	if (address_is_link_local(&headers->tuple.source) && packet->forwarded_from)
+		return is_mld(headers); /* of a neighbour on the bridge */
 	return address_is_unspecified(&headers->tuple.source) ||
 	       address_is_link_local(&headers->tuple.source) || (owner && owner->scope == SCOPE_HOST);
 }
@@ -185,17 +184,42 @@ static __noinline __must_check int admit_needed(struct __sk_buff *skb, const str
 		result = link_admit_source(packet);
 	if (result)
 		return result;
+	/* A workload that ran before dpd has probed for duplicates already. */
+	if (!is_from_host && address_is_link_local(&packet->headers.tuple.source))
+		link_local_learn(packet, &packet->headers.tuple.source, 0);
 	packet_count_exempt(packet);
 	event_report_single(packet, is_from_host ? POINT_TO_ENDPOINT : POINT_TO_STACK);
 	return ACTION_PASS;
 }
 
-static __always_inline __must_check int admit_check_destination(const struct packet *packet)
+/*
+ * Whether the packet is for all on the link: multicast, and where the endpoint has multicast the broadcast of a subnet, too, whose
+ * address is the host's.
+ */
+static __always_inline int is_for_all(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct address *destination = &packet->headers.tuple.destination;
+	__u8 mac = 0;
+
+	if (address_is_multicast(destination))
+		return 1;
+	if (!(packet->endpoint_flags & ENDPOINT_MULTICAST) || packet->headers.family != 4)
+		return 0;
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, destination);
+
+	return owner && owner->scope == SCOPE_HOST && !bpf_skb_load_bytes(skb, 0, &mac, 1) && mac & 1;
+}
+
+static __always_inline __must_check int admit_check_destination(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 
-	if (address_is_multicast(&tuple->destination))
-		return -REASON_MULTICAST;
+	if (is_for_all(skb, packet)) {
+		if (!(packet->endpoint_flags & ENDPOINT_MULTICAST))
+			return -REASON_MULTICAST;
+		packet->is_multicast = 1;
+	}
 	if (address_is_unspecified(&tuple->destination))
 		return -REASON_INVALID_PACKET;
 	if (packet->hook.sender == PARTY_ENDPOINT && tuple->protocol == IPPROTO_UDP &&
@@ -207,6 +231,8 @@ static __always_inline __must_check int admit_check_destination(const struct pac
 /* The step after a packet of either family has been parsed. */
 static __always_inline __u32 admit_next_step(const struct packet *packet)
 {
+	if (packet->is_multicast)
+		return STEP_MULTICAST;
 	if (packet_is_icmp_error(packet) && icmp_quotes(packet->headers.family, packet->headers.icmp_type))
 		return STEP_ICMP_ERROR;
 	return packet->hook.first_step;
@@ -225,7 +251,7 @@ static __always_inline __must_check int admit_check(struct __sk_buff *skb, struc
 	if (!result)
 		result = fragment_track(packet);
 	if (!result)
-		result = admit_check_destination(packet);
+		result = admit_check_destination(skb, packet);
 	return result;
 }
 

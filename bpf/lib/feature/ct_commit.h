@@ -28,7 +28,9 @@ static __always_inline void ct_set_origin(struct ct_entry *entry, const struct p
 /* Who receives them, and how they are delivered. */
 static __always_inline void ct_set_egress(struct ct_entry *entry, const struct peer *to)
 {
-	int is_routed = !(entry->flags & CT_VIA_STACK);
+	/* The link delivers what is its own: it is not routed, and keeps its hop limit. */
+	int is_on_link = flow_tuple_is_scoped(&entry->translated);
+	int is_routed = !(entry->flags & CT_VIA_STACK) && !is_on_link;
 
 	entry->target = ct_party(entry, to, entry->flags & CT_REPLY);
 	entry->target_ifindex = 0;
@@ -39,7 +41,7 @@ static __always_inline void ct_set_egress(struct ct_entry *entry, const struct p
 		return;
 	entry->target_ifindex = to->address.ifindex;
 	entry->target_counters = to->endpoint.counters_index;
-	entry->delivery = to->endpoint.delivery;
+	entry->delivery = is_on_link ? DELIVERY_PASS : to->endpoint.delivery;
 	entry->link_ifindex = to->endpoint.link_ifindex;
 	entry->mtu = to->endpoint.mtu;
 	__builtin_memcpy(entry->dst_mac, to->endpoint.dst_mac, sizeof(entry->dst_mac));
@@ -156,7 +158,10 @@ static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry
 {
 	*to = *from;
 	to->state = state;
-	to->flags = (from->flags | CT_ASSURED) & ~CT_SLOW;
+	to->flags = from->flags | CT_ASSURED;
+	/* The fast path reads addresses without their link: none of a packet's is the key of such a flow. */
+	if (!flow_tuple_is_scoped(&from->translated))
+		to->flags &= ~CT_SLOW;
 }
 
 /*

@@ -15,10 +15,6 @@ enum {
 	FIRST_FREE_PORT = 1024,
 };
 
-/* Hairpin: a workload that reaches itself sees these as its peer; nothing else has them on a link (RFC 3927, RFC 4291). */
-#define HAIRPIN_IPV4 bpf_htonl(0xa9fe2a01) /* 169.254.42.1 */
-#define HAIRPIN_IPV6 ((struct address){ .word = { bpf_cpu_to_be64(0xfe80000000000000), bpf_cpu_to_be64(1) } })
-
 /*
  * Whether replies to the translated packet can't be another connection's. Deletes what only stands in the way: an expired
  * pair, or an entry of this very connection that has lost its reverse. Global: it is verified once, not once for each try;
@@ -60,7 +56,10 @@ static __always_inline int nat_to_backend(struct packet *packet, __u32 id)
 	translated->destination = backend->address;
 	translated->destination_port = backend->port;
 	translated->source = packet->headers.tuple.source;
-	if (packet_is_own(packet, &backend->address))
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &backend->address);
+
+	if (owner && owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex)
 		translated->source =
 			packet->headers.family == 4 ? address_from_ipv4(HAIRPIN_IPV4) : HAIRPIN_IPV6;
 	return 1;
@@ -127,7 +126,8 @@ static __always_inline __must_check int ct_choose_translation(struct packet *pac
 	} else {
 		is_free = reply_tuple_is_free();
 	}
-	if (!is_free && !nat_try_ports(packet))
+	/* A link's own flows are not translated: their addresses here are not those of the packet. */
+	if (!is_free && (flow_tuple_is_scoped(&packet->headers.tuple) || !nat_try_ports(packet)))
 		return -REASON_NO_SOURCE_PORT;
 	nat_csum_deltas(packet);
 	return 0;

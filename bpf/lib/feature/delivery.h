@@ -97,8 +97,12 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	int found;
 
 	*delivery = packet->hook.flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
-	if (*delivery == DELIVERY_PASS)
+	if (*delivery == DELIVERY_PASS) {
+		/* By the bridge of both: it is counted where it leaves, and judged no second time. */
+		if (packet->hook.sender == PARTY_ENDPOINT && entry->target == PARTY_ENDPOINT)
+			route->mark = generation_mark();
 		return 0;
+	}
 	if (entry->mtu && length > entry->mtu)
 		return delivery_too_long(packet, route, entry->mtu, delivery);
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)

@@ -5,6 +5,7 @@
 
 #include "../mechanism/ipcache.h"
 #include "../mechanism/packet.h"
+#include "link_local.h"
 
 struct endpoints_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -28,10 +29,42 @@ static __always_inline const struct endpoint *endpoint_find(__u32 slot, __u32 if
 	return table ? bpf_map_lookup_elem(table, &ifindex) : 0;
 }
 
+/*
+ * Whose address it is: by the ipcache, and a link-local one of this link that no other has, by what its workload has announced.
+ * Null only before the first configuration.
+ */
+static __noinline const struct ipcache_entry *owner_find(__u32 slot, __u32 link,
+							 const struct address *address)
+{
+	if (!link || !address_is_link_local(address))
+		return ipcache_find(slot, address);
+
+	struct address scoped = address_scope(address, link);
+	const struct ipcache_entry *owner = ipcache_find(slot, &scoped);
+
+	if (!owner || owner->scope != SCOPE_REMOTE)
+		return owner;
+
+	__u32 ifindex = link_local_owner(&scoped);
+	const struct endpoint *endpoint = ifindex ? endpoint_find(slot, ifindex) : 0;
+
+	if (!endpoint || endpoint->flags & ENDPOINT_NAMES_LINK_LOCAL || endpoint->link_ifindex != link)
+		return owner;
+	return &endpoint->link_local;
+}
+
+/* The same on the link that the packet's hook is at. */
+static __always_inline const struct ipcache_entry *packet_owner(const struct packet *packet,
+								const struct address *address)
+{
+	return owner_find(packet->generation_slot, packet->link_ifindex, address);
+}
+
 /* Whether the address belongs to the interface's endpoint. */
 static __always_inline int endpoint_has_address(__u32 slot, __u32 ifindex, const struct address *address)
 {
-	const struct ipcache_entry *owner = ipcache_find(slot, address);
+	const struct endpoint *endpoint = endpoint_find(slot, ifindex);
+	const struct ipcache_entry *owner = owner_find(slot, endpoint ? endpoint->link_ifindex : 0, address);
 
 	return owner && owner->scope == SCOPE_ENDPOINT && owner->ifindex == ifindex;
 }
@@ -39,7 +72,27 @@ static __always_inline int endpoint_has_address(__u32 slot, __u32 ifindex, const
 /* Whether the address belongs to the endpoint that the packet's hook is at. */
 static __always_inline int packet_is_own(const struct packet *packet, const struct address *address)
 {
-	return endpoint_has_address(packet->generation_slot, packet->ifindex, address);
+	const struct ipcache_entry *owner = packet_owner(packet, address);
+
+	return owner && owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex;
+}
+
+/* Whether the workload may claim a link-local address: its own, or one that nobody is known to have on the link. */
+static __always_inline int packet_may_claim(const struct packet *packet, const struct address *address)
+{
+	const struct ipcache_entry *owner = packet_owner(packet, address);
+
+	return owner && address_is_link_local(address) &&
+	       (owner->scope == SCOPE_REMOTE ||
+		(owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex));
+}
+
+/* What a hook's endpoint says of its packets. */
+static __always_inline void packet_set_endpoint(struct packet *packet, const struct endpoint *endpoint)
+{
+	packet->endpoint_counters = endpoint->counters_index;
+	packet->link_ifindex = endpoint->link_ifindex;
+	packet->endpoint_flags = endpoint->flags;
 }
 
 /*
@@ -69,21 +122,41 @@ static __always_inline int is_forwarded_from(const struct packet *packet, __u32 
 }
 
 /*
- * Spoofing. A workload sends from its own addresses only. Nothing from the network has a workload's source, and of what the
+ * Whether the packet ends at the host or on its link. What bypasses policy must: the host would route the rest on, and any
+ * protocol is good enough to carry something out.
+ */
+static __always_inline int packet_stays_on_link(const struct packet *packet)
+{
+	const struct address *destination = &packet->headers.tuple.destination;
+
+	if (address_is_multicast(destination) || address_is_link_local(destination))
+		return 1;
+
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, destination);
+
+	return owner && owner->scope == SCOPE_HOST;
+}
+
+/*
+ * Spoofing. A workload sends from its own addresses only, and from a link-local one only on its link. Nothing from the network has a workload's source, and of what the
  * host's stack sends only what it has forwarded from that workload: to a port that the host publishes. From the network nothing
  * has the host's source either, nor one that the kernel would call a martian.
  */
 static __noinline __must_check int endpoint_check_source(const struct packet *packet)
 {
 	const struct address *source = &packet->headers.tuple.source;
-	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
+	const struct ipcache_entry *owner = packet_owner(packet, source);
 
 	if (!owner)
 		return -REASON_NO_CONFIGURATION;
 	if (packet->hook.sender == PARTY_ENDPOINT) {
 		int is_own = owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex;
 
-		return is_own ? 0 : -REASON_INVALID_SOURCE;
+		if (!is_own || (address_is_link_local(source) && !packet_stays_on_link(packet)))
+			return -REASON_INVALID_SOURCE;
+		if (address_is_link_local(source))
+			link_local_note_use(packet->ifindex, packet->now_ns);
+		return 0;
 	}
 	if (owner->scope == SCOPE_ENDPOINT && is_forwarded_from(packet, owner->ifindex))
 		return 0;
@@ -100,7 +173,7 @@ static __noinline __must_check int endpoint_check_source(const struct packet *pa
 static __noinline __must_check int peer_resolve(const struct packet *packet, struct peer *peer,
 						const struct address *address)
 {
-	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, address);
+	const struct ipcache_entry *owner = packet_owner(packet, address);
 
 	if (!owner)
 		return -REASON_NO_CONFIGURATION;

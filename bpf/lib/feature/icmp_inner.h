@@ -6,6 +6,7 @@
 #include "../mechanism/csum.h"
 #include "../mechanism/ipv6.h"
 #include "../mechanism/parse.h"
+#include "link_local.h"
 
 /* The packet inside the error. */
 struct inner_packet {
@@ -30,7 +31,8 @@ static __always_inline int inner_read_ipv4(struct __sk_buff *skb, struct inner_p
 	return !(ip.frag_off & bpf_htons(IP4_OFFSET)); /* a later fragment has no ports */
 }
 
-static __always_inline int inner_read_ipv6(struct __sk_buff *skb, struct inner_packet *inner)
+static __always_inline int inner_read_ipv6(struct __sk_buff *skb, const struct packet *packet,
+					   struct inner_packet *inner)
 {
 	struct ipv6hdr ip;
 
@@ -43,6 +45,12 @@ static __always_inline int inner_read_ipv6(struct __sk_buff *skb, struct inner_p
 		return 0;
 	inner->tuple.source = address_from_ipv6(&ip.saddr);
 	inner->tuple.destination = address_from_ipv6(&ip.daddr);
+	if (flow_tuple_is_scoped(&inner->tuple))
+		return 0; /* on the wire it is nobody's */
+	flow_tuple_scope(&inner->tuple,
+			 packet->hook.sender == PARTY_ENDPOINT ? &inner->tuple.destination
+							       : &inner->tuple.source,
+			 packet->link_ifindex);
 	inner->length = sizeof(ip) + bpf_ntohs(ip.payload_len);
 	inner->tuple.protocol = walk.protocol;
 	inner->transport = walk.offset;
@@ -56,7 +64,7 @@ static __noinline int inner_read(struct __sk_buff *skb, const struct packet *pac
 	__u8 header[8] __attribute__((aligned(8)));
 
 	inner->network = packet->headers.transport + sizeof(struct icmphdr);
-	if (packet->headers.family == 4 ? !inner_read_ipv4(skb, inner) : !inner_read_ipv6(skb, inner))
+	if (packet->headers.family == 4 ? !inner_read_ipv4(skb, inner) : !inner_read_ipv6(skb, packet, inner))
 		return 0;
 	if (inner->tuple.protocol != IPPROTO_ICMP && inner->tuple.protocol != IPPROTO_ICMPV6 &&
 	    !protocol_has_ports(inner->tuple.protocol))

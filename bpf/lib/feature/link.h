@@ -9,6 +9,7 @@
 
 #include "../mechanism/counters.h"
 #include "../mechanism/packet.h"
+#include "endpoint.h"
 
 enum {
 	LINK_MESSAGES_PER_SECOND = 256,
@@ -77,6 +78,33 @@ static __noinline __must_check int link_admit_source(const struct packet *packet
 		return -REASON_RATE_LIMITED;
 	bpf_map_update_elem(&dpd_link_sources, &key, &packet->now_ns, BPF_ANY);
 	return 0;
+}
+
+/*
+ * The workload has announced a link-local address, or used it for its link's own messages. It is learnt if the file names none, the workload has no other that it uses, and
+ * nobody else is known to have it. `used_ns`: when it was used, 0 if it only may be (duplicate address detection).
+ */
+static __noinline void link_local_learn(const struct packet *packet, const struct address *address,
+					__u64 used_ns)
+{
+	const struct link_local *known;
+	struct link_local learnt = {
+		.address = address_scope(address, packet->link_ifindex),
+		.used_ns = used_ns,
+	};
+	__u32 ifindex = packet->ifindex;
+
+	if (packet->endpoint_flags & ENDPOINT_NAMES_LINK_LOCAL || !packet_may_claim(packet, address))
+		return;
+	known = bpf_map_lookup_elem(&dpd_link_locals, &ifindex);
+	if (known && address_equals(&known->address, &learnt.address)) {
+		if (known->used_ns > used_ns)
+			learnt.used_ns = known->used_ns;
+	} else if (known && known->used_ns && packet->now_ns - known->used_ns < LINK_LOCAL_IDLE_NS) {
+		return;
+	}
+	bpf_map_update_elem(&dpd_link_local_owners, &learnt.address, &ifindex, BPF_ANY);
+	bpf_map_update_elem(&dpd_link_locals, &ifindex, &learnt, BPF_ANY);
 }
 
 #endif

@@ -67,6 +67,34 @@ static __always_inline int address_is_link_local(const struct address *address)
 	return bpf_be64_to_cpu(address->word[0]) >> 54 == 0xfe80 >> 6;
 }
 
+/*
+ * A link-local address is unique on its link alone. In our tables, never in a packet, it has the ifindex of the link in bytes 4 to
+ * 7, which are zero on the wire (RFC 4291, 2.5.6), as the stacks of the KAME project have it.
+ */
+static __always_inline int address_is_scoped(const struct address *address)
+{
+	return address_is_link_local(address) && address->word[0] >> 32;
+}
+
+static __always_inline struct address address_scope(const struct address *address, __u32 link)
+{
+	struct address scoped = *address;
+
+	if (address_is_link_local(address))
+		scoped.word[0] |= (__u64)bpf_htonl(link) << 32;
+	return scoped;
+}
+
+/* As it is in a packet. */
+static __always_inline struct address address_unscope(const struct address *address)
+{
+	struct address wire = *address;
+
+	if (address_is_link_local(address))
+		wire.word[0] = (__u32)wire.word[0];
+	return wire;
+}
+
 /* 127.0.0.0/8, ::1 */
 static __always_inline int address_is_loopback(const struct address *address)
 {
@@ -91,6 +119,12 @@ static __always_inline int flow_tuple_equals(const struct flow_tuple *a, const s
 	return address_equals(&a->source, &b->source) && address_equals(&a->destination, &b->destination) &&
 	       a->source_port == b->source_port && a->destination_port == b->destination_port &&
 	       a->protocol == b->protocol;
+}
+
+/* Whether one of its addresses means nothing beyond its link. */
+static __always_inline int flow_tuple_is_scoped(const struct flow_tuple *tuple)
+{
+	return address_is_scoped(&tuple->source) || address_is_scoped(&tuple->destination);
 }
 
 #endif

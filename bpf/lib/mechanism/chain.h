@@ -95,6 +95,8 @@ static __always_inline void chain_tail_call(struct __sk_buff *skb, __u32 step)
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_DELIVER);
 	case STEP_ICMP_ERROR:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_ICMP_ERROR);
+	case STEP_MULTICAST:
+		return bpf_tail_call_static(skb, &dpd_calls, STEP_MULTICAST);
 	case STEP_RESPOND:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_RESPOND);
 	}

@@ -119,6 +119,7 @@ struct packet {
 	/* The hook's endpoint, if it has one: written at the hook; read by what counts, and by events. */
 	__u32 endpoint_counters; /* index of dpd_endpoint_counters; 0: the hook is no endpoint's */
 	__u32 sender_identity; /* 0: not known before policy */
+	__u32 link_ifindex; /* of its link, by which link-local addresses are known; 0: the same */
 
 	/* Where the host's stack got what it sends to a workload; 0: it is the host's own. Written by packet_init. */
 	__u32 forwarded_from;
@@ -128,6 +129,12 @@ struct packet {
 
 	/* Whether an ICMP error is reported: written and read by tail_icmp_error. */
 	__u8 report_due;
+
+	/* enum endpoint_flags of the hook's endpoint. */
+	__u8 endpoint_flags;
+
+	/* Whether it is multicast or broadcast that may pass: written by admission, read by what picks the next step. */
+	__u8 is_multicast;
 
 	struct packet_response response;
 	struct packet_headers headers;

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 35] = [
+pub const DATAPATH: [MapPolicy; 37] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -51,6 +51,8 @@ pub const DATAPATH: [MapPolicy; 35] = [
     shared("dpd_response_ratelimit", OnTakeover::Migrate),
     shared("dpd_link_ratelimit", OnTakeover::Migrate),
     shared("dpd_link_sources", OnTakeover::Migrate),
+    shared("dpd_link_local_owners", OnTakeover::Migrate),
+    shared("dpd_link_locals", OnTakeover::Migrate),
     shared("dpd_neighbour_uses", OnTakeover::Migrate),
     shared("dpd_asked", OnTakeover::Adopt),
     shared("dpd_drop_throttle_init", OnTakeover::Adopt),

@@ -179,13 +179,14 @@ impl Tables {
 /// The group of an entry of the original direction.
 fn flow_group(tuple: &abi::flow_tuple, entry: &abi::ct_entry) -> FlowGroup {
     let has_ports = Protocol::from_number(tuple.protocol).is_some_and(Protocol::has_ports);
-    let port = |port| if has_ports { port } else { 0 };
+    let port = |port| if has_ports { u16::from_be(port) } else { 0 };
+    let socket = |address, number| SocketAddr::new(encode::ip(address), port(number));
     let to = &entry.translated;
     FlowGroup {
         protocol: tuple.protocol,
-        src: encode::socket(&tuple.source, 0).ip(),
-        dst: encode::socket(&tuple.destination, port(tuple.destination_port)),
-        backend: encode::socket(&to.destination, port(to.destination_port)),
+        src: encode::ip(&tuple.source),
+        dst: socket(&tuple.destination, tuple.destination_port),
+        backend: socket(&to.destination, to.destination_port),
         service: entry.service,
         backend_id: entry.backend,
     }
@@ -205,9 +206,9 @@ fn connection(
     } else {
         (*tuple, entry.translated)
     };
-    let source = |tuple: &abi::flow_tuple| encode::socket(&tuple.source, tuple.source_port);
+    let source = |tuple: &abi::flow_tuple| encode::flow_socket(&tuple.source, tuple.source_port);
     let destination =
-        |tuple: &abi::flow_tuple| encode::socket(&tuple.destination, tuple.destination_port);
+        |tuple: &abi::flow_tuple| encode::flow_socket(&tuple.destination, tuple.destination_port);
     let changed = |before: SocketAddr, after: SocketAddr| (before != after).then_some(after);
     let (original, reply) = if alone {
         (None, Some(entry))

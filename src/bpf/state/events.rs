@@ -64,7 +64,7 @@ impl Event {
     }
 
     pub(super) fn from_abi(event: &abi::event) -> Event {
-        let socket = |address, port| encode::socket(address, port);
+        let socket = |address, port| encode::flow_socket(address, port);
         Event {
             time_ns: event.time_ns,
             epoch: event.epoch,

@@ -10,10 +10,13 @@ use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
 use crate::config::value;
+use crate::model::link_local;
 use crate::model::prefix;
 
 pub(super) fn check(root: &Table, report: &mut Report) {
     let mut endpoints = owned(root, "interfaces", "addresses", value::endpoint_prefix);
+    // Unique on their link alone: two workloads may have the same.
+    endpoints.retain(|owned| !link_local::is_of_a_link(owned.prefix));
     check_overlaps("endpoint", &mut endpoints, report);
     let frontends = owned(root, "services", "frontends", |text| {
         whole(value::frontend(text).map(|frontend| frontend.address))

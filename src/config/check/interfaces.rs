@@ -44,7 +44,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
                 endpoint(root, path, &interface, report)
             }
             Role::Uplink => {
-                let others = ["addresses", "identity"];
+                let others = ["addresses", "identity", "multicast"];
                 refuse_keys(path, &interface, "an uplink", &others, report);
                 uplink(path, &interface, report)
             }
@@ -136,6 +136,7 @@ fn endpoint(root: &Table, path: Path, interface: &NamedTable, report: &mut Repor
         "addresses",
         "name the addresses that the workload may send from",
     );
+    let multicast = fields.switch("multicast", false);
     refuse_repeats(&addresses, |prefix| prefix::text(*prefix), report);
     let identity = interface.table.text("identity");
     if let Some(name) = identity {
@@ -146,5 +147,6 @@ fn endpoint(root: &Table, path: Path, interface: &NamedTable, report: &mut Repor
         identity: identity
             .map(|name| name.value.to_owned())
             .unwrap_or_default(),
+        multicast,
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, find_link, interface_name};
 use crate::model::host::HostState;
+use crate::model::link_local::is_of_a_link;
 use crate::net::netlink::Netlink;
 use crate::net::route::{Route, look_up};
 use crate::net::sysctl::{is_on, is_strict};
@@ -18,7 +19,12 @@ const SAMPLES_MAX: usize = 1024;
 pub fn check(rtnetlink: &mut Netlink, host: &HostState, endpoints: &[Endpoint<'_>]) -> Vec<String> {
     let mut lacks = Vec::new();
     for endpoint in endpoints {
-        for prefix in endpoint.addresses {
+        // Link-local ones need none.
+        for prefix in endpoint
+            .addresses
+            .iter()
+            .filter(|prefix| !is_of_a_link(**prefix))
+        {
             match check_route(rtnetlink, host, endpoint, prefix) {
                 Ok(lack) => lacks.extend(lack),
                 Err(error) => lacks.push(format!("look up the route to {prefix}: {error}")),

@@ -166,6 +166,17 @@ mod tests {
                 &["~ endpoint lxc-client identity client → kube-dns, ingress off → on"],
             ),
             (
+                "an endpoint with multicast",
+                |mut test| {
+                    let client = test.config.interfaces.get_mut("lxc-client");
+                    if let Some(Interface::Endpoint { multicast, .. }) = client {
+                        *multicast = true;
+                    }
+                    test
+                },
+                &["~ endpoint lxc-client multicast false → true"],
+            ),
+            (
                 "an endpoint of another address",
                 |mut test| {
                     test.host.links.remove("lxc-client");

@@ -95,7 +95,7 @@ fn name_endpoints(state: &State, objects: &mut Objects) {
 }
 
 /// Last among an endpoint's properties: a pending one has none of them.
-fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 8] {
+fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 9] {
     [
         ("delivery", delivery(endpoint.delivery).to_owned()),
         ("host MAC", mac(endpoint.src_mac)),
@@ -103,6 +103,7 @@ fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 8] {
         ("MTU", endpoint.mtu.to_string()),
         ("neighbours at ifindex", endpoint.link_ifindex.to_string()),
         ("errors from", host_addresses(endpoint.host)),
+        ("multicast", endpoint.multicast.to_string()),
         ("ingress", enforcement(endpoint.ingress).to_owned()),
         ("egress", enforcement(endpoint.egress).to_owned()),
     ]

@@ -4,8 +4,11 @@
 //! distinguish overlapping prefixes of different rules; classes can: the peers of a rule are a set of whole classes.
 //! Prefixes that no rule distinguishes share one class (`policy::CidrClasses`).
 
+mod link_local;
 mod lookup;
+mod owner;
 
+pub use link_local::LearntClasses;
 pub use lookup::{covering, find, find_with_prefix};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::catalog::ClassInfo;
+use crate::model::link_local::{is_of_a_link, scope, unscope_prefix};
 use crate::model::policy::reserved;
 use crate::model::state::{AddressScope, IpcacheEntry, State};
 
@@ -20,21 +24,7 @@ use super::endpoints::DeclaredEndpoint;
 use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::policy::CidrClasses;
-
-/// What the addresses of a prefix belong to.
-#[derive(Clone, Copy, PartialEq)]
-struct Owner {
-    identity: u32,
-    /// It is neither an endpoint, nor this host, nor another node.
-    is_world: bool,
-    scope: AddressScope,
-}
-
-const WORLD: Owner = Owner {
-    identity: reserved::WORLD,
-    is_world: true,
-    scope: AddressScope::Remote,
-};
+use owner::{HOST, Owner, WORLD};
 
 /// Fills the ipcache and names the peer classes.
 pub fn compile(
@@ -42,16 +32,19 @@ pub fn compile(
     endpoints: &[DeclaredEndpoint<'_>],
     cidr_classes: &CidrClasses,
     state: &mut State,
-) {
-    let owners = owners(inputs, endpoints);
+) -> LearntClasses {
+    let links = link_local::links(endpoints);
+    let mut owners = owners(inputs, endpoints);
+    link_local::add_owners(inputs, endpoints, &links, &mut owners);
     let previous = inputs.previous;
     let numbered = previous.classes.iter();
     let mut classes = IdAllocator::new(
         numbered.map(|(number, class)| (class.clone(), *number)),
         previous.next.class,
     );
-    for (prefix, owner, cidrs) in covered(&owners, cidr_classes) {
+    for (prefix, owner, cidrs) in covered(&owners, cidr_classes, &links) {
         if owners.get(&prefix) == Some(&owner) {
+            let prefix = unscope_prefix(prefix);
             let info = state
                 .catalog_mut()
                 .identities
@@ -74,7 +67,9 @@ pub fn compile(
         };
         state.ipcache.insert(prefix, entry);
     }
+    let learnt = link_local::learnt_classes(endpoints, cidr_classes, &mut classes, state);
     state.catalog_mut().next.class = classes.next();
+    learnt
 }
 
 /// The prefixes that have an owner. The same prefix goes to an endpoint first, then to the host, to another node, and to an
@@ -88,21 +83,16 @@ fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<Ip
             is_world: false,
             scope: endpoint.scope(),
         };
-        for prefix in &endpoint.addresses {
+        for prefix in endpoint.addresses.iter().filter(|p| !is_of_a_link(**p)) {
             owners.entry(*prefix).or_insert(owner);
         }
     }
-    let host = Owner {
-        identity: reserved::HOST,
-        is_world: false,
-        scope: AddressScope::Host,
-    };
     let named = config.node.addresses.iter().flatten();
     for address in named.chain(&inputs.host.addresses) {
-        owners.entry(IpNet::from(*address)).or_insert(host);
+        owners.entry(IpNet::from(*address)).or_insert(HOST);
     }
     for prefix in &inputs.host.local_prefixes {
-        owners.entry(*prefix).or_insert(host);
+        owners.entry(*prefix).or_insert(HOST);
     }
     let remote_node = Owner {
         identity: reserved::REMOTE_NODE,
@@ -131,6 +121,7 @@ fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<Ip
 fn covered(
     owners: &BTreeMap<IpNet, Owner>,
     cidr_classes: &CidrClasses,
+    links: &BTreeSet<u32>,
 ) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
@@ -138,6 +129,9 @@ fn covered(
     ];
     let mut prefixes: BTreeSet<IpNet> = defaults.into();
     prefixes.extend(owners.keys().chain(cidr_classes.prefixes()));
+    for prefix in cidr_classes.prefixes().filter(|p| is_of_a_link(**p)) {
+        prefixes.extend(links.iter().map(|link| scope(*prefix, *link)));
+    }
 
     let mut entries: Vec<(IpNet, Owner, BTreeSet<IpNet>)> = Vec::with_capacity(prefixes.len());
     let mut covers: Vec<usize> = Vec::new();
@@ -150,7 +144,7 @@ fn covered(
             Some(cover) => (entries[*cover].1, entries[*cover].2.clone()),
             None => (WORLD, BTreeSet::new()),
         };
-        covering.extend(cidr_classes.representative(prefix));
+        covering.extend(cidr_classes.representative(unscope_prefix(prefix)));
         covers.push(entries.len());
         let own = owners.get(&prefix).copied();
         let owner = own
@@ -375,6 +369,65 @@ mod tests {
         assert_eq!(addresses(reserved::WORLD), [].into());
         assert!(addresses(reserved::HOST).contains(&net("198.51.100.1")));
         assert!(!addresses(reserved::HOST).contains(&net("10.2.0.1")));
+    }
+
+    #[test]
+    fn each_link_has_its_own_link_local_addresses() {
+        let mut test = TestConfig::new()
+            .identity("web", 300, "")
+            .identity("db", 301, "")
+            .identity("far", 302, "")
+            .endpoint("a", "web", "10.1.1.1 fe80::1:5")
+            .endpoint("b", "db", "10.1.1.2 fe80::1:5")
+            .cidrs("far", "fe80::2:0/112")
+            .policy(
+                "p",
+                "web",
+                Some("deny cidr:fe80::/10;deny cidr:fe80::7"),
+                None,
+            );
+        let own = |test: &mut TestConfig, link: &str, address: &str| {
+            let link = test.host.links.get_mut(link).unwrap();
+            link.addresses.insert(ip(address));
+            link.ifindex
+        };
+        let a = own(&mut test, "lxc-a", "fe80::aa");
+        let b = own(&mut test, "lxc-b", "fe80::bb");
+        assert_eq!((a, b), (10, 11));
+        let state = test.compile();
+        let rows = [
+            ("named", "fe80:0:0:a::1:5", "web on 10 own fe80::/10"),
+            (
+                "the same on another link",
+                "fe80:0:0:b::1:5",
+                "db on 11 own fe80::/10",
+            ),
+            ("the host's", "fe80:0:0:a::aa", "host here own fe80::/10"),
+            (
+                "not on this link",
+                "fe80:0:0:a::bb",
+                "world away world fe80::/10",
+            ),
+            (
+                "an identity's",
+                "fe80:0:0:b::2:1",
+                "far away world fe80::/10",
+            ),
+            (
+                "a rule's",
+                "fe80:0:0:b::7",
+                "world away world fe80::/10 fe80::7/128",
+            ),
+        ];
+        for (what, address, expected) in rows {
+            assert_eq!(entry(&state, address), expected, "{what}");
+        }
+        let addresses = &state.catalog.identities[&300].addresses;
+        assert_eq!(*addresses, ["10.1.1.1", "fe80::1:5"].map(net).into());
+        let learnt = &state.endpoints[&a].link_local;
+        let class = &state.catalog.classes[&learnt.class];
+        assert_eq!(class.cidrs, [net("fe80::/10")].into());
+        assert!(state.endpoints[&a].names_link_local);
     }
 
     #[test]

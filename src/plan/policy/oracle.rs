@@ -64,6 +64,7 @@ impl<'a> Oracle<'a> {
             let Interface::Endpoint {
                 addresses,
                 identity,
+                ..
             } = endpoint
             else {
                 continue;

@@ -176,6 +176,7 @@ impl TestConfig {
         let endpoint = Interface::Endpoint {
             addresses: nets(addresses),
             identity: identity.to_owned(),
+            multicast: false,
         };
         self.config
             .interfaces

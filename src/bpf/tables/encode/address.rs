@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::bpf::abi;
+use crate::model::link_local;
 use crate::model::state::HostAddresses;
 
 /// Sources of ICMP errors of a node without an address of the family (RFC 7600).
@@ -24,6 +25,7 @@ pub fn address(ip: IpAddr) -> abi::address {
     }
 }
 
+/// The address as tables have it: with the link of a link-local one, where they need it.
 pub fn ip(address: &abi::address) -> IpAddr {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&address.word[0].to_ne_bytes());
@@ -53,6 +55,11 @@ pub fn decode_host_addresses(ipv4: &abi::address, ipv6: &abi::address) -> HostAd
 
 pub fn socket(address: &abi::address, port: u16) -> SocketAddr {
     SocketAddr::new(ip(address), u16::from_be(port))
+}
+
+/// The side of a flow as its packets have it: a link-local address without its link.
+pub fn flow_socket(address: &abi::address, port: u16) -> SocketAddr {
+    SocketAddr::new(link_local::unscope(ip(address)), u16::from_be(port))
 }
 
 /// An IPv4 prefix is one of mapped addresses: 96 bits longer.

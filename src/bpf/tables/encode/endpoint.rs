@@ -1,6 +1,7 @@
 //! Endpoints.
 
 use super::address::{decode_host_addresses, host_addresses};
+use super::ipcache::{decode_ipcache_entry, ipcache_entry};
 use crate::bpf::abi;
 use crate::model::state::{Delivery, Endpoint, Enforcement};
 
@@ -21,6 +22,14 @@ fn decode_enforcement(number: u8) -> Enforcement {
     }
 }
 
+const MULTICAST: u8 = abi::endpoint_flags::ENDPOINT_MULTICAST.0 as u8;
+const NAMES_LINK_LOCAL: u8 = abi::endpoint_flags::ENDPOINT_NAMES_LINK_LOCAL.0 as u8;
+
+fn flags(endpoint: &Endpoint) -> u8 {
+    let of = |is_set, flag| if is_set { flag } else { 0 };
+    of(endpoint.multicast, MULTICAST) | of(endpoint.names_link_local, NAMES_LINK_LOCAL)
+}
+
 pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
     let (host_ipv4, host_ipv6) = host_addresses(&endpoint.host);
     abi::endpoint {
@@ -34,12 +43,13 @@ pub fn endpoint(endpoint: &Endpoint) -> abi::endpoint {
         } as u8,
         ingress: enforcement(endpoint.ingress),
         egress: enforcement(endpoint.egress),
-        pad: 0,
+        flags: flags(endpoint),
         counters_index: endpoint.counters_index,
         link_ifindex: endpoint.link_ifindex,
         mtu: endpoint.mtu,
         host_ipv4,
         host_ipv6,
+        link_local: ipcache_entry(&endpoint.link_local),
     }
 }
 
@@ -59,6 +69,9 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
         link_ifindex: endpoint.link_ifindex,
         mtu: endpoint.mtu,
         host: decode_host_addresses(&endpoint.host_ipv4, &endpoint.host_ipv6),
+        multicast: endpoint.flags & MULTICAST != 0,
+        names_link_local: endpoint.flags & NAMES_LINK_LOCAL != 0,
+        link_local: decode_ipcache_entry(&endpoint.link_local),
     }
 }
 
@@ -66,6 +79,7 @@ pub fn decode_endpoint(endpoint: &abi::endpoint) -> Endpoint {
 mod tests {
     use super::super::testing::{Rng, assert_round_trip};
     use super::*;
+    use crate::model::state::{AddressScope, IpcacheEntry};
 
     #[test]
     fn endpoints_are_decoded_to_what_they_were() {
@@ -82,6 +96,14 @@ mod tests {
             link_ifindex: n.u32(),
             mtu: n.u32(),
             host: n.host_addresses(),
+            multicast: n.of(&[false, true]),
+            names_link_local: n.of(&[false, true]),
+            link_local: IpcacheEntry {
+                identity: n.u32(),
+                class: n.u32(),
+                is_world: false,
+                scope: AddressScope::Endpoint { ifindex: n.u32() },
+            },
         };
         assert_round_trip(make, endpoint, decode_endpoint);
     }

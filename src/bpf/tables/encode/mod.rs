@@ -10,7 +10,7 @@ mod settings;
 mod testing;
 mod uplink;
 
-pub use address::{address, decode_prefix, ip, prefix, socket};
+pub use address::{address, decode_prefix, flow_socket, ip, prefix, socket};
 pub use endpoint::{decode_endpoint, endpoint};
 pub use ipcache::{decode_ipcache_entry, ipcache_entry};
 pub use policy::{decode_direction, decode_policy, decode_policy_key, policy, policy_key};
