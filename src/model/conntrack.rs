@@ -115,6 +115,8 @@ pub struct FlowGroup {
     pub dst: SocketAddr,
     /// The destination after DNAT; `dst` without DNAT.
     pub backend: SocketAddr,
+    /// The interfaces of `src` and `backend`, where their link-local addresses are a workload's; else 0.
+    pub link_local_of: [u32; 2],
     /// Service number; 0: none.
     pub service: u32,
     pub backend_id: u32,

@@ -420,6 +420,7 @@ fn group_of(connection: &Connection) -> FlowGroup {
         src: connection.src.ip(),
         dst: socket(connection.dst),
         backend: socket(connection.backend.unwrap_or(connection.dst)),
+        link_local_of: [0; 2],
         service: connection.service,
         backend_id: connection.backend_id,
     }

@@ -12,6 +12,7 @@ use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
 use crate::bpf::tables::encode;
 use crate::model::conntrack::{Connection, ConntrackState, FlowGroup, OpenConnections};
+use crate::model::link_local;
 use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 
@@ -181,12 +182,20 @@ fn flow_group(tuple: &abi::flow_tuple, entry: &abi::ct_entry) -> FlowGroup {
     let has_ports = Protocol::from_number(tuple.protocol).is_some_and(Protocol::has_ports);
     let port = |port| if has_ports { u16::from_be(port) } else { 0 };
     let socket = |address, number| SocketAddr::new(encode::ip(address), port(number));
+    let of_link = |address, ifindex| match link_local::is_link_local(encode::ip(address)) {
+        true => ifindex,
+        false => 0,
+    };
     let to = &entry.translated;
     FlowGroup {
         protocol: tuple.protocol,
         src: encode::ip(&tuple.source),
         dst: socket(&tuple.destination, tuple.destination_port),
         backend: socket(&to.destination, to.destination_port),
+        link_local_of: [
+            of_link(&tuple.source, entry.origin_ifindex),
+            of_link(&to.destination, entry.target_ifindex),
+        ],
         service: entry.service,
         backend_id: entry.backend,
     }

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 30] = [
+        let rows: [(&str, Step, &[&str]); 31] = [
             ("nothing", |test| test, &[]),
             (
                 "a frontend more",

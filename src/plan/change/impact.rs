@@ -270,6 +270,7 @@ mod tests {
             src: ip(words[1]),
             dst,
             backend,
+            link_local_of: [0; 2],
             service,
             backend_id: of_service.map_or(0, |(number, _)| *number),
         }
@@ -470,6 +471,24 @@ mod tests {
             let new = step(base()).compile_after(&old);
             assert_eq!(lines(&old, &new), *expected, "{what}");
         }
+    }
+
+    #[test]
+    fn a_learnt_link_local_address_is_its_workloads() {
+        let old = base().compile();
+        let new = base().policy("closed", "client", Some(""), None).compile();
+        let ifindex = old.catalog.endpoints["lxc-client"].ifindex.unwrap();
+        let group = FlowGroup {
+            link_local_of: [0, ifindex],
+            ..group(&old, "udp 198.51.100.7 [fe80:0:0:a::64]:9")
+        };
+        let impact = ImpactAnalysis::new(&old, &new).impact(&group);
+        assert_eq!(impact.map(|impact| impact.outcome), Some(Outcome::Ended));
+        let nobodys = FlowGroup {
+            link_local_of: [0; 2],
+            ..group
+        };
+        assert_eq!(ImpactAnalysis::new(&old, &new).impact(&nobodys), None);
     }
 
     #[test]

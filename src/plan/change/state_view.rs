@@ -52,7 +52,19 @@ impl<'a> StateView<'a> {
 
     /// The ipcache entries of the client and the backend.
     pub fn peers(&mut self, group: &FlowGroup) -> [Option<&'a IpcacheEntry>; 2] {
-        [group.src, group.backend.ip()].map(|address| self.entry(address))
+        let [src, backend] = group.link_local_of;
+        [(group.src, src), (group.backend.ip(), backend)]
+            .map(|(address, ifindex)| self.peer(address, ifindex))
+    }
+
+    /// A link-local address that is nobody's by the ipcache is the one that was learnt from its interface.
+    fn peer(&mut self, address: IpAddr, ifindex: u32) -> Option<&'a IpcacheEntry> {
+        let entry = self.entry(address)?;
+        let endpoint = self.state.endpoints.get(&ifindex);
+        match endpoint.filter(|endpoint| !endpoint.names_link_local) {
+            Some(endpoint) if entry.scope == AddressScope::Remote => Some(&endpoint.link_local),
+            _ => Some(entry),
+        }
     }
 
     /// The interface of the endpoint that an address belongs to.
