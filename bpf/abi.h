@@ -43,7 +43,8 @@ enum hook {
 	HOOK_FROM_NETDEV = 3,
 	HOOK_TO_NETDEV = 4,
 	HOOK_XDP_ENTRY = 5,
-	HOOK_COUNT = 6, /* with 0, which is no hook */
+	HOOK_FROM_L3DEV = 6,
+	HOOK_COUNT = 7, /* with 0, which is no hook */
 };
 
 /* Where in the kernel a hook's program is attached. */
@@ -302,7 +303,8 @@ enum reverse_path {
 struct uplink {
 	__u8 forwarding; /* enum forwarding */
 	__u8 reverse_path; /* enum reverse_path */
-	__u8 pad[6];
+	__u8 prefilters; /* its tc ingress has the prefilter, in the place of XDP */
+	__u8 pad[5];
 	struct address host_ipv4; /* the host's on it: source of the errors that are sent there */
 	struct address host_ipv6;
 };

@@ -7,8 +7,6 @@
  *			      +- else: on to tc
  */
 #include "lib/feature/prefilter.h"
-#include "lib/mechanism/event.h"
-#include "lib/mechanism/parse.h"
 #include "lib/mechanism/vlan.h"
 
 /* What a frame turns out to be. */
@@ -80,32 +78,6 @@ static __always_inline enum xdp_packet_kind xdp_packet_parse(struct xdp_md *xdp,
 	return XDP_PACKET_OTHER;
 }
 
-/* One report for each sender in an interval stands for the rest. */
-static __noinline void report(const struct linear_headers *packet, __u32 ifindex, __u64 epoch)
-{
-	struct event_subject subject = {
-		.now_ns = bpf_ktime_get_ns(),
-		.epoch = epoch,
-		.tuple = &packet->tuple,
-		.length = packet->length,
-		.tcp_flags = packet->tcp.flags,
-	};
-	struct drop_key key = {
-		.tuple.source = packet->tuple.source,
-		.ifindex = ifindex,
-		.reason = REASON_PREFILTER,
-	};
-	struct report report = {
-		.ifindex = ifindex,
-		.verdict = VERDICT_DROPPED,
-		.point = HOOKS[HOOK_XDP_ENTRY].point,
-		.reason = REASON_PREFILTER,
-		.direction = HOOKS[HOOK_XDP_ENTRY].direction,
-	};
-
-	drop_report(&subject, &key, &report);
-}
-
 /* Frames in several buffers are accepted: an uplink with an MTU of 9000 may have them. */
 SEC("xdp.frags")
 int dpd_xdp_entry(struct xdp_md *xdp)
@@ -124,8 +96,7 @@ int dpd_xdp_entry(struct xdp_md *xdp)
 
 	if (!denied)
 		return XDP_PASS;
-	prefilter_count(denied->number);
-	drop_count_add(ifindex, REASON_PREFILTER, DIRECTION_INGRESS, packet.length);
-	report(&packet, ifindex, epoch);
+	prefilter_drop(denied, &packet, ifindex);
+	prefilter_report(&packet, HOOK_XDP_ENTRY, ifindex, epoch, bpf_ktime_get_ns());
 	return XDP_DROP;
 }

@@ -69,6 +69,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     };
     let uplink = UplinkInfo {
         ifindex: Some(9),
+        is_ethernet: true,
         xdp: XdpMode::Auto,
         forwarding: dpd::model::forwarding::Forwarding::Direct,
         forwarding_reason: String::new(),

@@ -10,6 +10,7 @@ mod connection_snapshot;
 mod drift;
 mod foreign;
 mod hooks;
+mod links;
 mod planned;
 mod resize;
 mod unmanaged;

@@ -308,7 +308,7 @@ impl Reader {
         let uplinks = catalog
             .uplinks
             .iter()
-            .map(|(name, info)| (name, info.ifindex, Role::Uplink));
+            .map(|(name, info)| (name, info.ifindex, Role::of_uplink(info)));
         for (interface, ifindex, role) in uplinks.chain(endpoints) {
             let Some(ifindex) = ifindex else {
                 continue;

@@ -9,7 +9,7 @@ use clap::Args;
 use super::output::{self, Format};
 use crate::bpf::load::budget;
 use crate::bpf::state::ct_table::Sizes;
-use crate::config::{self, Config, Interface, Loaded};
+use crate::config::{self, Config, Interface, Loaded, Problem, Problems, Severity};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
 use crate::model::host::HostState;
@@ -33,16 +33,22 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let Some(loaded) = load(file) else {
         return Ok(ExitCode::FAILURE);
     };
-    match arguments.budget {
-        true => print_budget(&loaded.config, arguments.output)?,
-        false => print_host(file, &loaded.config)?,
+    if arguments.budget {
+        print_budget(&loaded.config, arguments.output)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    print_host(file, &loaded)
 }
 
-fn print_host(file: &Path, config: &Config) -> Result<()> {
+fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
+    let config = &loaded.config;
     match net::snapshot() {
         Ok(host) => {
+            let refused = refused_links(loaded, &host);
+            if !refused.0.is_empty() {
+                eprintln!("{refused}");
+                return Ok(ExitCode::FAILURE);
+            }
             for warning in net::checks(config, &host) {
                 eprintln!("warning: {warning}");
             }
@@ -53,7 +59,26 @@ fn print_host(file: &Path, config: &Config) -> Result<()> {
         }
         Err(error) => eprintln!("warning: the host can't be checked: {error:#}"),
     }
-    output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))
+    output::print(&format!("{}: ok ({})\n", file.display(), counts(config)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The interfaces of this host that can't have the role that the file gives them.
+fn refused_links(loaded: &Loaded, host: &HostState) -> Problems {
+    let refused = plan::links::unusable(&loaded.config, host);
+    let problems = refused.into_iter().map(|link| {
+        let path = ["interfaces", link.interface, link.key];
+        let (file, excerpt) = config::locate(&loaded.sources, &path).unzip();
+        Problem {
+            severity: Severity::Error,
+            message: format!("interface {} is refused: {}", link.interface, link.reason),
+            file: file.unwrap_or_else(|| loaded.config.path.clone()),
+            excerpt,
+            notes: Vec::new(),
+            help: Some(link.help.to_owned()),
+        }
+    });
+    Problems(problems.collect())
 }
 
 /// Which way packets leave by each uplink, and why; what they bypass is a warning.

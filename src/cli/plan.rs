@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::check;
@@ -48,6 +48,14 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
         stack: net::host_stack()?,
         ..net::snapshot()?
     };
+    if let Some(refused) = plan::links::unusable(config, &host).first() {
+        bail!(
+            "interface {} is refused: {}: {}",
+            refused.interface,
+            refused.reason,
+            refused.help
+        );
+    }
     let compile = |previous| {
         plan::compile(Inputs {
             config,

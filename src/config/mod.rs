@@ -8,6 +8,7 @@ mod check;
 mod checked;
 mod host_name;
 mod load;
+mod locate;
 mod name;
 mod parallel_toml;
 mod parse;
@@ -34,6 +35,7 @@ pub use checked::{
 pub use load::{
     Loaded, SIZE_MAX, drop_in_folder, drop_ins, is_drop_in, load, load_again, load_once, read_lossy,
 };
+pub use locate::locate;
 pub use parse::parse;
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;

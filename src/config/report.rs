@@ -1,7 +1,7 @@
 //! Collects the findings of all checks, so that every problem is reported at once.
 
 use super::printable::printable;
-use super::problem::{Excerpt, Note, Problem, Severity};
+use super::problem::{Note, Problem, Severity};
 use super::source::{Files, Span};
 use super::wrong::Wrong;
 
@@ -67,13 +67,13 @@ impl Report {
             let notes = finding.notes.into_iter().map(|(span, message)| Note {
                 message: printable(&message),
                 file: files.source(span).path.clone(),
-                excerpt: excerpt(files, span),
+                excerpt: files.excerpt(span),
             });
             Problem {
                 severity: finding.severity,
                 message: printable(&finding.message),
                 file: files.source(finding.span).path.clone(),
-                excerpt: Some(excerpt(files, finding.span)),
+                excerpt: Some(files.excerpt(finding.span)),
                 notes: notes.collect(),
                 help: finding.help.as_deref().map(printable),
             }
@@ -137,14 +137,4 @@ impl Finding {
         self.notes.push((span, message.into()));
         self
     }
-}
-
-fn excerpt(files: &Files, span: Span) -> Excerpt {
-    let line = files.line(span);
-    let in_line = |byte: usize| byte.clamp(line.start, line.end) - line.start;
-    Excerpt::new(
-        files.location(span).line,
-        &files.source(span).text[line.clone()],
-        in_line(span.bytes().start)..in_line(span.bytes().end),
-    )
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::checked::SourceLocation;
+use super::problem::Excerpt;
 
 /// The text of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,17 @@ impl<'s> Files<'s> {
         let start = starts[index];
         let end = starts.get(index + 1).copied().unwrap_or(text.len());
         start..start + text[start..end].trim_end_matches(['\n', '\r']).len()
+    }
+
+    /// The line that a span begins in, with the span marked.
+    pub fn excerpt(&self, span: Span) -> Excerpt {
+        let line = self.line(span);
+        let in_line = |byte: usize| byte.clamp(line.start, line.end) - line.start;
+        Excerpt::new(
+            self.location(span).line,
+            &self.source(span).text[line.clone()],
+            in_line(span.bytes().start)..in_line(span.bytes().end),
+        )
     }
 
     fn line_index(&self, span: Span) -> usize {

@@ -147,7 +147,7 @@ impl Datapath {
         let may_skip = |refused: &AttachError| {
             let of = |config: &Config| config.interfaces.get(&refused.interface).cloned();
             let is_same = of(&before) == of(&wanted);
-            is_same && (refused.kind == HookKind::Tc || !before.prefilter.is_empty())
+            is_same && (refused.kind != HookKind::Xdp || !before.prefilter.is_empty())
         };
         let host = self.with_stack(host);
         if let Err(error) = self.apply_skipping_refused(host, may_skip) {

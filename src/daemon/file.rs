@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use super::datapath::Datapath;
 use super::scrape::MetricsServer;
 use super::sweeper::Sweeper;
-use crate::config::{self, Config, Loaded, Problems};
+use crate::config::{self, Config, Loaded, Problems, Source};
 use crate::model::host::HostState;
 use crate::net;
 use crate::parallel::both;
+use crate::reconcile::AttachError;
 use crate::watch::FileWatcher;
 
 pub struct FileFollower {
@@ -123,12 +124,20 @@ impl FileFollower {
                 true
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                datapath.reject(&format!("apply {path}: {error}"), &error);
+                let location = location(&error, &loaded.sources).unwrap_or(path.to_string());
+                let error = format!("{location}: {error:#}");
+                datapath.reject(&format!("apply {error}"), &error);
                 false
             }
         }
     }
+}
+
+/// Where the file has the interface that is refused, as `config.toml:12`; `None`: it is about none.
+fn location(error: &Error, sources: &[Source]) -> Option<String> {
+    let interface = &error.downcast_ref::<AttachError>()?.interface;
+    let (file, excerpt) = config::locate(sources, &["interfaces", interface])?;
+    Some(format!("{}:{}", file.display(), excerpt.line))
 }
 
 /// The configuration with the `[daemon]` table of the running one: all but `metrics` needs a restart.

@@ -29,7 +29,7 @@ impl SkippedInterfaces {
         let whole = self.0.keys().filter(|refused| refused.kind == HookKind::Tc);
         let has_room = match refused.kind {
             HookKind::Tc => whole.count() < SKIPPED_MAX.min(present.saturating_sub(1)),
-            HookKind::Xdp => true,
+            HookKind::Xdp | HookKind::Link => true,
         };
         let is_new = has_room && !self.0.contains_key(refused);
         if is_new {
@@ -41,7 +41,11 @@ impl SkippedInterfaces {
     /// The host without the interfaces that are skipped as a whole.
     pub fn host<'a>(&self, host: &'a HostState) -> Cow<'a, HostState> {
         let mut left = Cow::Borrowed(host);
-        for refused in self.0.keys().filter(|refused| refused.kind == HookKind::Tc) {
+        for refused in self
+            .0
+            .keys()
+            .filter(|refused| refused.kind != HookKind::Xdp)
+        {
             if left.links.contains_key(&refused.interface) {
                 left.to_mut().links.remove(&refused.interface);
             }

@@ -30,6 +30,7 @@ fn catalog(backends: u32) -> Catalog {
     };
     let uplink = |ifindex| UplinkInfo {
         ifindex,
+        is_ethernet: true,
         xdp: XdpMode::Auto,
         forwarding: Forwarding::Direct,
         forwarding_reason: String::new(),

@@ -101,6 +101,9 @@ pub struct EndpointInfo {
 pub struct UplinkInfo {
     /// `None` while it is pending.
     pub ifindex: Option<u32>,
+    /// Its packets have an Ethernet header.
+    #[serde(default = "is_ethernet")]
+    pub is_ethernet: bool,
     /// The wanted mode of XDP.
     pub xdp: XdpMode,
     /// The way that new connections take.
@@ -109,6 +112,11 @@ pub struct UplinkInfo {
     /// Why, in words; empty: nothing speaks against the direct way.
     #[serde(default)]
     pub forwarding_reason: String,
+}
+
+/// Of a catalog from before there were others.
+fn is_ethernet() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -274,6 +282,7 @@ mod tests {
         };
         let uplink = |ifindex| UplinkInfo {
             ifindex,
+            is_ethernet: true,
             xdp: XdpMode::Auto,
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),

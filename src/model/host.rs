@@ -42,6 +42,7 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    pub header: LinkHeader,
     /// The host's addresses on it.
     pub addresses: BTreeSet<IpAddr>,
     /// The peer of a veth, if the kernel reveals it.
@@ -64,6 +65,17 @@ impl Link {
         let master = self.master.filter(|master| master.is_bridge);
         master.map(|master| master.ifindex)
     }
+}
+
+/// What a link's packets have before the network header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkHeader {
+    #[default]
+    Ethernet,
+    /// Nothing: tun, WireGuard, ipip, gre, PPP.
+    None,
+    /// Something else, by the kernel's number of the link type (`ARPHRD_*`, `linux/if_arp.h`).
+    Other(u16),
 }
 
 /// The interface that another one is a port of: a bridge, a bond, a VRF.

@@ -145,6 +145,8 @@ pub struct HostAddresses {
 pub struct Uplink {
     pub forwarding: Forwarding,
     pub reverse_path: ReversePath,
+    /// Its tc ingress has the prefilter, in the place of XDP.
+    pub prefilters: bool,
     /// The host's addresses on it, or of the node.
     pub host: HostAddresses,
 }

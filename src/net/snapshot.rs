@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader as MessageHeader, LinkMessage,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
@@ -17,7 +17,7 @@ use super::local::list_local;
 use super::netlink::{Netlink, Reply, address, attributes, text};
 use super::sysctl;
 use crate::model::forwarding::HostStack;
-use crate::model::host::{HostState, Link, LinkPeer, Mac, Master, ReversePath};
+use crate::model::host::{HostState, Link, LinkHeader, LinkPeer, Mac, Master, ReversePath};
 
 /// Attributes of links and addresses (`linux/if_link.h`, `linux/if_addr.h`).
 mod attribute {
@@ -43,6 +43,10 @@ mod attribute {
     pub const IFA_ADDRESS: u16 = 1;
     pub const IFA_LOCAL: u16 = 2;
 }
+
+/// Link types (`linux/if_arp.h`).
+const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_IP6GRE: u16 = 823;
 
 /// Bytes of `struct ifinfomsg` and `struct ifaddrmsg`.
 const LINK_HEADER: usize = 16;
@@ -104,6 +108,7 @@ struct LinkFacts {
     mac: Option<Mac>,
     mtu: u32,
     up: bool,
+    header: LinkHeader,
     is_veth: bool,
     /// The index of a veth's peer, or of what another interface is on.
     linked: Option<u32>,
@@ -138,6 +143,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             mac: facts.mac.unwrap_or_default(),
             mtu: facts.mtu,
             up: facts.up,
+            header: facts.header,
             addresses: BTreeSet::new(),
             peer,
             master,
@@ -200,10 +206,11 @@ fn link_request(mut request: LinkMessage) -> RouteNetlinkMessage {
 }
 
 fn read_link(reply: &Reply) -> Option<LinkFacts> {
-    let header = LinkHeader::parse(&reply.body).ok()?;
+    let header = MessageHeader::parse(&reply.body).ok()?;
     let mut facts = LinkFacts {
         ifindex: header.index,
         up: header.flags.contains(LinkFlags::Up),
+        header: link_header(header.link_layer_type.into()),
         ..LinkFacts::default()
     };
     for (kind, value) in reply.attributes(LINK_HEADER) {
@@ -228,6 +235,23 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
         }
     }
     Some(facts)
+}
+
+/// The link types without a header are those of the kernel's `dev_is_mac_header_xmit` (`linux/if_arp.h`): to other ones it
+/// sends packets with the header that they have.
+fn link_header(kind: u16) -> LinkHeader {
+    match kind {
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => LinkHeader::Ethernet,
+        libc::ARPHRD_TUNNEL
+        | libc::ARPHRD_TUNNEL6
+        | libc::ARPHRD_SIT
+        | libc::ARPHRD_IPGRE
+        | ARPHRD_IP6GRE
+        | ARPHRD_RAWIP
+        | libc::ARPHRD_PPP
+        | libc::ARPHRD_NONE => LinkHeader::None,
+        other => LinkHeader::Other(other),
+    }
 }
 
 fn read_kinds(link_info: &[u8], facts: &mut LinkFacts) {

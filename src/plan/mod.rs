@@ -11,6 +11,7 @@ mod host_addresses;
 mod ids;
 mod inputs;
 pub mod ipcache;
+pub mod links;
 pub mod policy;
 mod prefilter;
 mod services;

@@ -4,8 +4,9 @@ use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
-use crate::model::host::Link;
+use crate::model::host::LinkHeader;
 use crate::model::state::{State, Uplink};
+use crate::model::xdp::XdpMode;
 
 use super::forwarding::decide;
 use super::host_addresses;
@@ -21,23 +22,19 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
         let (way, reason) = decide(*forwarding, name, &inputs.host.stack);
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
+            is_ethernet: link.is_none_or(|link| link.header == LinkHeader::Ethernet),
             xdp: *xdp,
             forwarding: way,
             forwarding_reason: reason,
         };
-        if let Some(Link {
-            ifindex,
-            reverse_path,
-            addresses,
-            ..
-        }) = link
-        {
+        if let Some(link) = link {
             let uplink = Uplink {
                 forwarding: way,
-                reverse_path: *reverse_path,
-                host: host_addresses::on_link(addresses, state.settings.node),
+                reverse_path: link.reverse_path,
+                prefilters: !info.is_ethernet && *xdp != XdpMode::Off,
+                host: host_addresses::on_link(&link.addresses, state.settings.node),
             };
-            state.uplinks.insert(*ifindex, uplink);
+            state.uplinks.insert(link.ifindex, uplink);
         }
         state.catalog_mut().uplinks.insert(name.clone(), info);
     }

@@ -14,6 +14,7 @@ use anyhow::Result;
 
 use super::connection_snapshot::ConnectionSnapshot;
 use super::hooks::roles;
+use super::links;
 use super::planned::Planned;
 use super::{Applied, Reconciler};
 use crate::bpf::state::conntrack::Tables;
@@ -55,6 +56,7 @@ impl Reconciler {
         old_sizes: Option<Sizes>,
         announce: impl FnMut(u64, Arc<Catalog>),
     ) -> Result<Applied> {
+        links::check(config, host)?;
         let planned = match self.take_ahead(config, host) {
             Some(planned) => planned,
             None => self.plan(config, host),

@@ -63,7 +63,7 @@ impl Reconciler {
             let is_first =
                 |hook| own[&hook].is_some() && attach::first_program(ifindex, hook) == own[&hook];
             let [from, to] = role.hooks();
-            if is_first(from) && (role == Role::Uplink || is_first(to)) {
+            if is_first(from) && (role != Role::Endpoint || is_first(to)) {
                 continue; // the cheap check, for a thousand interfaces
             }
             for found in attach::find(self.programs.pins(), ifindex, role) {

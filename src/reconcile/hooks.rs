@@ -31,6 +31,8 @@ pub enum HookKind {
     /// At a tc hook.
     Tc,
     Xdp,
+    /// None: the interface itself can't be used.
+    Link,
 }
 
 impl fmt::Display for AttachError {
@@ -284,11 +286,11 @@ pub(super) fn roles(state: &State) -> BTreeMap<u32, Role> {
     let endpoints = state.catalog.endpoints.values();
     let endpoints = endpoints.filter_map(|endpoint| Some((endpoint.ifindex?, Role::Endpoint)));
     let uplinks = state.catalog.uplinks.values();
-    let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::Uplink)));
+    let uplinks = uplinks.filter_map(|uplink| Some((uplink.ifindex?, Role::of_uplink(uplink))));
     endpoints.chain(uplinks).collect()
 }
 
-/// The uplinks that have XDP, with its mode. It is attached only while the prefilter has prefixes: native XDP on a veth turns
+/// The uplinks that have XDP, with its mode; one without Ethernet headers has the prefilter at its tc ingress. It is attached only while the prefilter has prefixes: native XDP on a veth turns
 /// its peer's segmentation offload off.
 pub(super) fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
     if state.catalog.prefilter.is_empty() {
@@ -296,7 +298,7 @@ pub(super) fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
     }
     let uplinks = state.catalog.uplinks.values();
     uplinks
-        .filter(|uplink| uplink.xdp != XdpMode::Off)
+        .filter(|uplink| uplink.is_ethernet && uplink.xdp != XdpMode::Off)
         .filter_map(|uplink| Some((uplink.ifindex?, uplink.xdp)))
         .collect()
 }

@@ -4,7 +4,7 @@ use super::source::{Text, all, below, keep};
 
 /// The headers of a room, the lowest first: one includes those before it, and none after. All of mechanism lies below all of
 /// feature.
-const MECHANISM: [&str; 13] = [
+const MECHANISM: [&str; 14] = [
     "address.h",
     "csum.h",
     "hook.h",
@@ -14,12 +14,13 @@ const MECHANISM: [&str; 13] = [
     "ipcache.h",
     "packet.h",
     "parse.h",
+    "l3.h",
     "ipv6.h",
     "vlan.h",
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 23] = [
+const FEATURE: [&str; 24] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -43,6 +44,7 @@ const FEATURE: [&str; 23] = [
     "icmp_inner.h",
     "admission.h",
     "fastpath.h",
+    "from_network.h",
 ];
 /// Of feature too, and of no use to the others there.
 const RESPOND: &str = "respond.h";
@@ -208,9 +210,10 @@ fn the_daemons_tables_are_not_for_programs_to_write() {
 
 #[test]
 fn the_clock_is_read_at_the_hook() {
-    const MAY: [&str; 5] = [
+    const MAY: [&str; 6] = [
         "bpf/lib/mechanism/packet.h",
         "bpf/lib/feature/fastpath.h",
+        "bpf/from_l3dev.bpf.c",
         "bpf/to_container.bpf.c",
         "bpf/to_netdev.bpf.c",
         "bpf/xdp_entry.bpf.c",

@@ -128,6 +128,7 @@ fn state(rows: u32) -> State {
                 let uplink = Uplink {
                     forwarding,
                     reverse_path: Default::default(),
+                    prefilters: false,
                     host: Default::default(),
                 };
                 (n, uplink)

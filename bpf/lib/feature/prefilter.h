@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The prefilter: senders that are dropped before the kernel builds an skb for their packet. */
+/*
+ * The prefilter: senders whose packets are dropped first of all. By XDP, before the kernel builds an skb; on an uplink without
+ * Ethernet headers at its tc ingress.
+ */
 #ifndef DPD_PREFILTER_H
 #define DPD_PREFILTER_H
 
-#include "../mechanism/address.h"
-#include "../mechanism/generation.h"
+#include "../mechanism/event.h"
+#include "../mechanism/parse.h"
 
 struct prefilter_table {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -51,6 +54,41 @@ static __always_inline void prefilter_count(__u32 number)
 		*hits += 1;
 	else
 		bpf_map_update_elem(&dpd_prefilter_hits, &number, &first, BPF_ANY);
+}
+
+/* Counts a dropped packet, for its prefix and for its interface. */
+static __always_inline void prefilter_drop(const struct prefilter *denied,
+					   const struct linear_headers *headers, __u32 ifindex)
+{
+	prefilter_count(denied->number);
+	drop_count_add(ifindex, REASON_PREFILTER, DIRECTION_INGRESS, headers->length);
+}
+
+/* One report for each sender in an interval stands for the rest. `hook` is a constant. */
+static __noinline void prefilter_report(const struct linear_headers *headers, __u8 hook, __u32 ifindex,
+					__u64 epoch, __u64 now_ns)
+{
+	struct event_subject subject = {
+		.now_ns = now_ns,
+		.epoch = epoch,
+		.tuple = &headers->tuple,
+		.length = headers->length,
+		.tcp_flags = headers->tcp.flags,
+	};
+	struct drop_key key = {
+		.tuple.source = headers->tuple.source,
+		.ifindex = ifindex,
+		.reason = REASON_PREFILTER,
+	};
+	struct report report = {
+		.ifindex = ifindex,
+		.verdict = VERDICT_DROPPED,
+		.point = hook == HOOK_XDP_ENTRY ? POINT_XDP : POINT_FROM_NETWORK,
+		.reason = REASON_PREFILTER,
+		.direction = DIRECTION_INGRESS,
+	};
+
+	drop_report(&subject, &key, &report);
 }
 
 #endif

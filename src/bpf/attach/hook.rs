@@ -1,6 +1,7 @@
 //! The hooks, a row each: the table of `bpf/lib/mechanism/hook.h` with the programs' names. `tests/house` holds the two equal.
 
 use crate::bpf::abi;
+use crate::model::catalog::UplinkInfo;
 
 /// Properties of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub struct HookRow {
     /// The name of its function, as `bpftool prog` shows it.
     pub program: &'static str,
     pub attach_point: AttachPoint,
-    /// Of the interfaces that have it.
+    /// Of the interfaces that have it. `dpd_to_netdev` is that of both kinds of uplinks.
     pub role: Role,
     /// In events about packets that arrive.
     pub point: abi::point,
@@ -64,6 +65,8 @@ impl TcSide {
 pub enum Role {
     Endpoint,
     Uplink,
+    /// An uplink without Ethernet headers.
+    L3Uplink,
 }
 
 /// The hooks of tc; each has its row in [`HOOKS`].
@@ -73,6 +76,7 @@ pub enum Hook {
     ToContainer,
     FromNetdev,
     ToNetdev,
+    FromL3dev,
 }
 
 const FROM_CONTAINER: HookRow = HookRow {
@@ -127,6 +131,19 @@ const TO_NETDEV: HookRow = HookRow {
     fails_open: true,
 };
 
+const FROM_L3DEV: HookRow = HookRow {
+    number: abi::hook::HOOK_FROM_L3DEV,
+    program: "dpd_from_l3dev",
+    attach_point: AttachPoint::Tc(TcSide::Ingress),
+    role: Role::L3Uplink,
+    point: abi::point::POINT_FROM_NETWORK,
+    direction: abi::direction::DIRECTION_INGRESS,
+    sender: abi::party::PARTY_UPLINK,
+    first_step: abi::step::STEP_CT,
+    passes_on: false,
+    fails_open: false,
+};
+
 /// XDP of an uplink.
 pub const XDP_ENTRY: HookRow = HookRow {
     number: abi::hook::HOOK_XDP_ENTRY,
@@ -142,20 +159,22 @@ pub const XDP_ENTRY: HookRow = HookRow {
 };
 
 /// Every hook.
-pub const HOOKS: [HookRow; 5] = [
+pub const HOOKS: [HookRow; 6] = [
     FROM_CONTAINER,
     TO_CONTAINER,
     FROM_NETDEV,
     TO_NETDEV,
     XDP_ENTRY,
+    FROM_L3DEV,
 ];
 
 impl Hook {
-    pub const ALL: [Hook; 4] = [
+    pub const ALL: [Hook; 5] = [
         Hook::FromContainer,
         Hook::ToContainer,
         Hook::FromNetdev,
         Hook::ToNetdev,
+        Hook::FromL3dev,
     ];
 
     pub fn row(self) -> &'static HookRow {
@@ -164,6 +183,7 @@ impl Hook {
             Hook::ToContainer => &TO_CONTAINER,
             Hook::FromNetdev => &FROM_NETDEV,
             Hook::ToNetdev => &TO_NETDEV,
+            Hook::FromL3dev => &FROM_L3DEV,
         }
     }
 
@@ -181,11 +201,19 @@ impl Hook {
 }
 
 impl Role {
+    pub fn of_uplink(uplink: &UplinkInfo) -> Role {
+        match uplink.is_ethernet {
+            true => Role::Uplink,
+            false => Role::L3Uplink,
+        }
+    }
+
     /// One for each tc hook of an interface.
     pub fn hooks(self) -> [Hook; 2] {
         match self {
             Role::Endpoint => [Hook::FromContainer, Hook::ToContainer],
             Role::Uplink => [Hook::FromNetdev, Hook::ToNetdev],
+            Role::L3Uplink => [Hook::FromL3dev, Hook::ToNetdev],
         }
     }
 }

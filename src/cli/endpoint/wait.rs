@@ -183,6 +183,7 @@ mod tests {
         };
         let uplink = UplinkInfo {
             ifindex: Some(2),
+            is_ethernet: true,
             xdp: XdpMode::Auto,
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),

@@ -39,6 +39,7 @@ fn catalog() -> Catalog {
     };
     let uplink = |ifindex| UplinkInfo {
         ifindex,
+        is_ethernet: true,
         xdp: XdpMode::Auto,
         forwarding: Forwarding::Stack,
         forwarding_reason: "nftables inet filter/forward has rules".to_owned(),

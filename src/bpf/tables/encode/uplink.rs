@@ -20,7 +20,8 @@ pub fn uplink(uplink: &Uplink) -> abi::uplink {
     abi::uplink {
         forwarding: forwarding.0 as u8,
         reverse_path: reverse_path.0 as u8,
-        pad: [0; 6],
+        prefilters: uplink.prefilters.into(),
+        pad: [0; 5],
         host_ipv4,
         host_ipv6,
     }
@@ -37,6 +38,7 @@ pub fn decode_uplink(uplink: &abi::uplink) -> Uplink {
             abi::reverse_path::REVERSE_PATH_LOOSE => ReversePath::Loose,
             _ => ReversePath::Off,
         },
+        prefilters: uplink.prefilters != 0,
         host: decode_host_addresses(&uplink.host_ipv4, &uplink.host_ipv6),
     }
 }
@@ -52,6 +54,7 @@ mod tests {
         let make = |n: &mut Rng| Uplink {
             forwarding: n.of(&[Forwarding::Direct, Forwarding::Stack]),
             reverse_path: n.of(&PATHS),
+            prefilters: n.of(&[false, true]),
             host: n.host_addresses(),
         };
         assert_round_trip(make, uplink, decode_uplink);
