@@ -77,9 +77,14 @@ mod tests {
     #[test]
     fn each_role_has_the_links_that_it_can_use() {
         let rows: [(&str, XdpMode, LinkHeader, Option<&str>); 8] = [
-            ("lxc", XdpMode::Auto, LinkHeader::Ethernet, None),
-            ("lxc", XdpMode::Auto, LinkHeader::None, Some("role")),
-            ("lxc", XdpMode::Auto, LinkHeader::Other(32), Some("role")),
+            ("lxc-web", XdpMode::Auto, LinkHeader::Ethernet, None),
+            ("lxc-web", XdpMode::Auto, LinkHeader::None, Some("role")),
+            (
+                "lxc-web",
+                XdpMode::Auto,
+                LinkHeader::Other(32),
+                Some("role"),
+            ),
             ("up", XdpMode::Native, LinkHeader::Ethernet, None),
             ("up", XdpMode::Native, LinkHeader::None, Some("xdp")),
             ("up", XdpMode::Generic, LinkHeader::None, None),
@@ -90,7 +95,7 @@ mod tests {
             let mut test = TestConfig::new()
                 .uplink("up", xdp)
                 .identity("web", 300, "")
-                .endpoint("lxc", "web", "10.1.1.1")
+                .endpoint("web", "web", "10.1.1.1")
                 .prefilter("abusers", "203.0.113.0/24");
             let link = Link {
                 header,

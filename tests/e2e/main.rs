@@ -20,6 +20,7 @@ mod hosts;
 mod interfaces;
 mod lab;
 mod link;
+mod link_types;
 mod load;
 mod local_routes;
 mod metrics;

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::bpf::attach::hook::{Hook, XDP_ENTRY};
 use crate::model::catalog::Catalog;
 use crate::model::status::Attachment;
+use crate::model::xdp::XdpMode;
 
 #[derive(Debug, Serialize)]
 pub(super) struct InterfaceStatus {
@@ -15,6 +17,8 @@ pub(super) struct InterfaceStatus {
     pub role: Option<&'static str>,
     /// The `xdp` key of an uplink.
     pub xdp: Option<&'static str>,
+    /// Where an uplink has the prefilter: `xdp` or `tc`; `None`: nowhere, or it has no prefixes.
+    pub prefilter: Option<&'static str>,
     /// The way by which packets leave by an uplink: `direct` or `stack`.
     pub forwarding: Option<&'static str>,
     /// Why; `None` if nothing is in the way of the direct one.
@@ -31,6 +35,7 @@ impl InterfaceStatus {
             ifindex: None,
             role: None,
             xdp: None,
+            prefilter: None,
             forwarding: None,
             forwarding_reason: None,
             state,
@@ -72,6 +77,14 @@ impl InterfaceStatus {
         Some(match &self.forwarding_reason {
             Some(reason) => format!("{line}: {reason}"),
             None => line,
+        })
+    }
+
+    /// `wg0: prefilter at tc ingress, since it has no Ethernet headers`
+    pub fn prefilter_line(&self) -> Option<String> {
+        let interface = &self.interface;
+        (self.prefilter == Some("tc")).then(|| {
+            format!("{interface}: prefilter at tc ingress, since it has no Ethernet headers")
         })
     }
 
@@ -119,9 +132,25 @@ pub(super) fn all(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<Interf
             .or_insert_with(|| InterfaceStatus::named(&attachment.interface, "attached"));
         status.ifindex = Some(attachment.ifindex);
         status.state = "attached";
+        status.prefilter = status
+            .prefilter
+            .or_else(|| prefilter_by(catalog, &attachment));
         status.attachments.push(attachment);
     }
     by_name.into_values().collect()
+}
+
+/// Where this program has the prefilter, if it has it.
+fn prefilter_by(catalog: &Catalog, attachment: &Attachment) -> Option<&'static str> {
+    if catalog.prefilter.is_empty() {
+        return None;
+    }
+    if attachment.program == XDP_ENTRY.program {
+        return Some("xdp");
+    }
+    let uplink = catalog.uplinks.get(&attachment.interface)?;
+    let is_at_tc = attachment.program == Hook::FromL3dev.name() && uplink.xdp != XdpMode::Off;
+    is_at_tc.then_some("tc")
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ fn write_interfaces(status: &Status, out: &mut String) {
         let _ = writeln!(out, "and {count} more: {states} (`dpd endpoint list`)");
     }
     let ways = shown.iter().filter_map(|shown| shown.forwarding_line());
-    for line in ways.take(UPLINKS) {
+    let prefilters = shown.iter().filter_map(|shown| shown.prefilter_line());
+    for line in ways.take(UPLINKS).chain(prefilters.take(UPLINKS)) {
         let _ = writeln!(out, "{line}");
     }
 }

@@ -116,11 +116,11 @@ fn name_uplinks(state: &State, objects: &mut Objects) {
             ("forwarding", forwarding(info)),
             ("ifindex", ifindex(info.ifindex)),
         ];
+        if !info.is_ethernet {
+            properties.push(("link", "without Ethernet headers".to_owned()));
+        }
         let uplink = info.ifindex.and_then(|index| state.uplinks.get(&index));
         if let Some(uplink) = uplink {
-            if uplink.prefilters {
-                properties.push(("prefilter", "at tc ingress".to_owned()));
-            }
             properties.push(("reverse path", uplink.reverse_path.name().to_owned()));
             properties.push(("errors from", host_addresses(uplink.host)));
         }

@@ -5,6 +5,7 @@ mod bridge;
 mod checksum;
 mod host_traffic;
 mod jumbo;
+mod l3_uplink;
 mod mtu;
 mod policy;
 mod prefilter;
