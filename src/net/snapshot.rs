@@ -307,3 +307,26 @@ fn read_address(reply: &Reply) -> Option<(u32, IpAddr)> {
 fn number(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_told_apart_by_what_their_packets_have_in_front() {
+        // veth, lo; tun, ipip, sit, gre, ip6gre, PPP, a modem; IP over InfiniBand, a bare monitor of Wi-Fi.
+        for (kinds, expected) in [
+            (&[1, 772][..], Some(LinkHeader::Ethernet)),
+            (
+                &[0xfffe, 768, 769, 776, 778, 823, 512, 519],
+                Some(LinkHeader::None),
+            ),
+            (&[32, 803], None),
+        ] {
+            for &kind in kinds {
+                let expected = expected.unwrap_or(LinkHeader::Other(kind));
+                assert_eq!(link_header(kind), expected, "link type {kind}");
+            }
+        }
+    }
+}

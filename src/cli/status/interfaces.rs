@@ -156,7 +156,7 @@ fn prefilter_by(catalog: &Catalog, attachment: &Attachment) -> Option<&'static s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::catalog::EndpointInfo;
+    use crate::model::catalog::{EndpointInfo, PrefilterInfo, UplinkInfo};
 
     #[test]
     fn interfaces_of_the_catalog_and_others() {
@@ -191,5 +191,42 @@ mod tests {
             states,
             expected.map(|(name, state)| (name.to_owned(), state))
         );
+    }
+
+    #[test]
+    fn where_an_uplink_has_the_prefilter() {
+        let rows = [
+            ("dpd_xdp_entry", XdpMode::Auto, true, Some("xdp")),
+            ("dpd_from_netdev", XdpMode::Off, true, None),
+            ("dpd_from_l3dev", XdpMode::Auto, true, Some("tc")),
+            ("dpd_from_l3dev", XdpMode::Off, true, None),
+            ("dpd_from_l3dev", XdpMode::Auto, false, None),
+        ];
+        for (program, xdp, has_prefixes, expected) in rows {
+            let uplink = UplinkInfo {
+                ifindex: Some(2),
+                is_ethernet: program != "dpd_from_l3dev",
+                xdp,
+                forwarding: Default::default(),
+                forwarding_reason: String::new(),
+            };
+            let denied = PrefilterInfo {
+                table: "abusers".to_owned(),
+                prefix: "203.0.113.0/24".parse().unwrap(),
+            };
+            let catalog = Catalog {
+                uplinks: [("wg0".to_owned(), uplink)].into(),
+                prefilter: has_prefixes.then_some((1, denied)).into_iter().collect(),
+                ..Catalog::default()
+            };
+            let attachment = Attachment {
+                interface: "wg0".to_owned(),
+                program: program.to_owned(),
+                ..Attachment::default()
+            };
+            let all = all(&catalog, vec![attachment]);
+            assert_eq!(all[0].prefilter, expected, "{program}, {xdp:?}");
+            assert_eq!(all[0].prefilter_line().is_some(), expected == Some("tc"));
+        }
     }
 }

@@ -540,6 +540,7 @@ fn crowded() -> Status {
         ifindex: Some(number),
         role: Some("endpoint"),
         xdp: None,
+        prefilter: None,
         forwarding: None,
         forwarding_reason: None,
         state: if number < 998 { "attached" } else { "pending" },
