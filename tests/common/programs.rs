@@ -130,6 +130,11 @@ impl Datapath for Programs {
         self.ask(move |machine| machine.run(Hook::FromNetdev, &interface, &frame, merged))
     }
 
+    fn from_l3dev(&self, interface: &str, frame: &[u8]) -> Answer {
+        let (interface, frame) = (interface.to_owned(), frame.to_vec());
+        self.ask(move |machine| machine.run(Hook::FromL3dev, &interface, &frame, Merged::default()))
+    }
+
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         let (interface, frame) = (interface.to_owned(), frame.to_vec());
         self.ask(move |machine| machine.run(Hook::ToNetdev, &interface, &frame, Merged::default()))

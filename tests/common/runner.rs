@@ -71,6 +71,7 @@ pub trait Datapath {
     ) -> Answer;
     /// Runs a frame through `dpd_from_netdev` as if it had come from the network.
     fn from_netdev(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer;
+    fn from_l3dev(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_to_netdev` as if it left for the network.
     fn to_netdev(&self, interface: &str, frame: &[u8]) -> Answer;
     /// Runs a frame through `dpd_xdp_entry`. It comes in by `lo`, since the kernel wants an interface with XDP memory.
@@ -190,6 +191,11 @@ impl Node {
 
     pub fn from_netdev(&self, interface: &str, frame: &[u8]) -> Answer {
         self.from_netdev_merged(interface, frame, Merged::default())
+    }
+
+    /// From the network by an uplink without Ethernet headers. A test run starts at one, as packets of XFRM interfaces do.
+    pub fn from_l3dev(&self, interface: &str, frame: &[u8]) -> Answer {
+        self.datapath.from_l3dev(interface, frame)
     }
 
     pub fn from_netdev_merged(&self, interface: &str, frame: &[u8], merged: Merged) -> Answer {

@@ -42,6 +42,7 @@ enum Hook {
     FromContainer,
     ToContainer,
     FromNetdev,
+    FromL3dev,
     ToNetdev,
     Xdp,
 }
@@ -146,6 +147,15 @@ impl Walk {
         self.step(says, Hook::FromNetdev, interface, frame, &expect)
     }
 
+    /// A packet comes from the network by an uplink without Ethernet headers.
+    pub fn l3(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
+        let frame = packet
+            .clone()
+            .macs(workload_mac(interface), host_mac(interface))
+            .build();
+        self.step(says, Hook::FromL3dev, interface, &frame, &expect)
+    }
+
     /// A packet leaves for the network.
     pub fn out(&mut self, says: &str, interface: &str, packet: &Packet, expect: Expect) -> Answer {
         let frame = packet
@@ -204,6 +214,7 @@ impl Walk {
             Hook::FromContainer => self.node.from_container(interface, frame),
             Hook::ToContainer => self.node.to_container(interface, frame),
             Hook::FromNetdev => self.node.from_netdev(interface, frame),
+            Hook::FromL3dev => self.node.from_l3dev(interface, frame),
             Hook::ToNetdev => self.node.to_netdev(interface, frame),
             Hook::Xdp => self.node.xdp_entry(frame),
         };
@@ -231,6 +242,7 @@ impl Walk {
                 Hook::FromContainer => "from",
                 Hook::ToContainer => "to",
                 Hook::FromNetdev => "from the network at",
+                Hook::FromL3dev => "from the network, as without Ethernet headers, at",
                 Hook::ToNetdev => "for the network at",
                 Hook::Xdp => "XDP at",
             };
@@ -251,7 +263,7 @@ fn is_told(reason: u8, hook: Hook, interface: &str, answer: &Answer) -> Result<(
     let point = match hook {
         Hook::FromContainer => "from-endpoint",
         Hook::ToContainer => "to-endpoint",
-        Hook::FromNetdev => "from-network",
+        Hook::FromNetdev | Hook::FromL3dev => "from-network",
         Hook::ToNetdev => "to-network",
         Hook::Xdp => "xdp",
     };
@@ -301,7 +313,7 @@ fn compare(
         Expect::Passed => (Verdict::Pass, Some(frame.to_vec()), vec![]),
         Expect::PassedAs(packet) => {
             let packet = match hook {
-                Hook::FromContainer | Hook::FromNetdev | Hook::Xdp => {
+                Hook::FromContainer | Hook::FromNetdev | Hook::FromL3dev | Hook::Xdp => {
                     packet.clone().macs(its, mine)
                 }
                 Hook::ToContainer | Hook::ToNetdev => packet.clone().macs(mine, its),
