@@ -19,6 +19,7 @@ use crate::bpf::sys::libbpf_log;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::{self, Pins};
 use crate::bpf::sys::program;
+use crate::bpf::sys::write_access;
 use crate::bpf::tables::live_epoch::{self, EpochView};
 use crate::bpf::tables::{catalog, contents};
 use crate::bpf::takeover::datapath_dir;
@@ -53,9 +54,10 @@ impl Reader {
     /// `None`: there is no datapath.
     ///
     /// # Errors
-    /// If it is another version's, or there is no permission to read it.
+    /// If it is another version's, there is no permission to read it, or others than root could have put it there.
     pub fn find(root: &Path) -> Result<Option<Reader>> {
         libbpf_log::to_log();
+        write_access::check(root)?;
         let pins = datapath_dir::readable(root);
         let path = pins.map(live_epoch::MAP);
         let is_there = path

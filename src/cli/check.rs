@@ -9,6 +9,7 @@ use clap::Args;
 use super::output::{self, Format};
 use crate::bpf::load::budget;
 use crate::bpf::state::ct_table::Sizes;
+use crate::bpf::sys::write_access;
 use crate::config::{self, Config, Interface, Loaded, Problem, Problems, Severity};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
@@ -42,6 +43,7 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 
 fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
+    print_write_access(&config.daemon.bpf_root);
     match net::snapshot() {
         Ok(host) => {
             let refused = refused_links(loaded, &host);
@@ -79,6 +81,18 @@ fn refused_links(loaded: &Loaded, host: &HostState) -> Problems {
         }
     });
     Problems(problems.collect())
+}
+
+/// Who else could change what is pinned.
+fn print_write_access(root: &Path) {
+    match write_access::check(root) {
+        Ok(()) => {
+            if let Some(warning) = write_access::warning(root) {
+                eprintln!("warning: {warning}");
+            }
+        }
+        Err(error) => eprintln!("warning: dpd does not start: {error:#}"),
+    }
 }
 
 /// Which way packets leave by each uplink, and why; what they bypass is a warning.

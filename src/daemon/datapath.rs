@@ -18,6 +18,7 @@ use super::held_stack::HeldStack;
 use super::on_change::OnChange;
 use super::skipped::SkippedInterfaces;
 use super::state::DaemonState;
+use crate::bpf::sys::write_access;
 use crate::config::Config;
 use crate::model::forwarding::HostStack;
 use crate::model::host::HostState;
@@ -322,6 +323,7 @@ impl Datapath {
         let mut warnings = net::checks(&self.config, host);
         warnings.extend(plan::forwarding::bypassed(&self.config, host));
         warnings.extend(self.reconciler.foreign());
+        warnings.extend(write_access::warning(&self.config.daemon.bpf_root));
         // A skipped interface is pending for the datapath, though it is there.
         let missing = pending
             .iter()

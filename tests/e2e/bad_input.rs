@@ -91,7 +91,7 @@ fn each_bad_start_has_a_clear_message() {
         (
             "no bpffs",
             format!("{dpd} --config {no_bpffs} run"),
-            "mount -t bpf bpf /sys/fs/bpf",
+            "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
         ),
         (
             "a name that no bpffs takes",

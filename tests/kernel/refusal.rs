@@ -1,13 +1,16 @@
 //! Roots where no daemon may start or clean up: each error has the reason and the remedy.
 
 use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use dpd::bpf::attach::Mechanism;
+use dpd::bpf::reader::Reader;
 use dpd::bpf::sys::call::{FaultGuard, inject_faults};
 use dpd::bpf::sys::lock;
 use dpd::bpf::sys::op::Op;
+use dpd::bpf::sys::write_access;
 use dpd::config::Config;
 use dpd::reconcile::{Reconciler, cleanup};
 use rustix::mount::MountFlags;
@@ -131,6 +134,53 @@ fn a_second_daemon_on_another_root_starts() {
 }
 
 #[test]
+fn an_interface_of_another_root_is_refused_and_its_owner_named() {
+    for mechanism in [Mechanism::Tcx, Mechanism::Clsact] {
+        on_host(|host: &Host| {
+            let first = host.start(mechanism);
+            let mut config = host.config(CONFIG);
+            config.daemon.bpf_root = host.root().with_file_name("dpd-b");
+            let mut second = Reconciler::start_with(&config, mechanism).unwrap();
+            let links = host.link_ids();
+            let error = second.apply(&config, &host.world(), |_, _| {}).unwrap_err();
+            let owner = format!("another dpd, at {}", host.root().display());
+            assert_says(
+                &format!("{error:#}"),
+                &["interface ", &owner, "configured by", "`dpd cleanup"],
+            );
+            assert_eq!(host.link_ids(), links, "nothing of the first is touched");
+            assert!(host.asks(), "the first still serves");
+            drop(first);
+            let error = second.apply(&config, &host.world(), |_, _| {}).unwrap_err();
+            assert_says(&format!("{error:#}"), &[&owner]);
+            host.cleanup();
+            host.apply(&mut second, &config);
+            // Its own programs are no other's after a start.
+            drop(second);
+            let mut second = Reconciler::start_with(&config, mechanism).unwrap();
+            host.apply(&mut second, &config);
+        });
+    }
+}
+
+/// Nobody pins them, but this process holds their links.
+#[test]
+fn an_interface_of_another_root_that_was_deleted() {
+    on_host(|host: &Host| {
+        let first = host.start(Mechanism::Tcx);
+        shell(&format!("rm -rf {}", host.root().display()));
+        let mut config = host.config(CONFIG);
+        config.daemon.bpf_root = host.root().with_file_name("dpd-b");
+        let mut second = Reconciler::start(&config).unwrap();
+        let error = second.apply(&config, &host.world(), |_, _| {}).unwrap_err();
+        let owner = format!("process {}", std::process::id());
+        assert_says(&format!("{error:#}"), &["another dpd", &owner]);
+        drop(first);
+        host.apply(&mut second, &config);
+    });
+}
+
+#[test]
 fn a_folder_that_is_no_bpffs() {
     on_host(|host: &Host| {
         let folder = tempfile::tempdir().unwrap();
@@ -138,7 +188,10 @@ fn a_folder_that_is_no_bpffs() {
         fs::create_dir(&precious).unwrap();
         let mut config = host.config(CONFIG);
         config.daemon.bpf_root = folder.path().to_owned();
-        let words = ["not on a bpffs", "mount -t bpf bpf /sys/fs/bpf"];
+        let words = [
+            "not on a bpffs",
+            "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
+        ];
         assert_says(&refusal(&config), &words);
         let error = cleanup(folder.path(), false).unwrap_err();
         assert_says(&format!("{error:#}"), &["not on a bpffs"]);

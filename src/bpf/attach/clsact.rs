@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::hook::{Hook, Role, TcSide};
 use super::mechanism::{Found, Mechanism};
+use crate::bpf::sys::bpffs;
 use crate::bpf::sys::call::call;
 use crate::bpf::sys::op::Op;
 use crate::bpf::sys::pins::Pins;
@@ -36,9 +37,11 @@ fn qdisc_marker(pins: &Pins, ifindex: u32) -> PathBuf {
 }
 
 fn set_marker(path: &Path) -> Result<()> {
-    call(Op::CreateDir { path }, || match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done,
+    call(Op::CreateDir { path }, || {
+        match bpffs::dir_builder().create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
     })
 }
 

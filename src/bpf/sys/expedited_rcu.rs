@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::bpffs;
 use super::call::call;
 use super::op::Op;
 
@@ -107,7 +108,9 @@ fn recover_with(switches: &Switches, root: &Path) {
 
 /// The marker first: a switch that is on without one would be taken for the operator's.
 fn begin(switches: &Switches, marker: &Path) -> Result<()> {
-    call(Op::CreateDir { path: marker }, || fs::create_dir(marker))?;
+    call(Op::CreateDir { path: marker }, || {
+        bpffs::dir_builder().create(marker)
+    })?;
     switches.expedite().inspect_err(|_| remove(marker))
 }
 

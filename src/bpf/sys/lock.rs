@@ -6,18 +6,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use anyhow::{Result, bail};
+use rustix::fs::FlockOperation;
 
 use super::call::call;
 use super::op::Op;
 use super::pins::check_bpffs;
+use super::write_access;
 
 /// Makes this process the only one that writes below the root, for as long as the descriptor lives.
 ///
 /// # Errors
-/// If the root is not on a bpffs, with the command that mounts one; or if another daemon holds the lock, with its pid where
-/// the kernel reports it.
+/// If the root is not on a bpffs, with the command that mounts one; if others than root could change what is pinned there; or
+/// if another daemon holds the lock, with its pid where the kernel reports it.
 pub fn lock(root: &Path) -> Result<OwnedFd> {
     check_bpffs(root)?;
     loop {
@@ -30,13 +31,7 @@ pub fn lock(root: &Path) -> Result<OwnedFd> {
 }
 
 fn lock_existing(root: &Path) -> Result<OwnedFd> {
-    call(Op::CreatePinDir { path: root }, || fs::create_dir_all(root))?;
-    let dir = rustix::fs::open(
-        root,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .with_context(|| format!("open {}", root.display()))?;
+    let dir = write_access::create(root)?;
     let is_ours = call(Op::LockDir { path: root }, || {
         match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),

@@ -1,5 +1,6 @@
 //! System calls on eBPF objects: each passes one gate, and its error names the operation.
 
+pub mod bpffs;
 pub mod btf;
 pub mod call;
 pub mod capabilities;
@@ -14,6 +15,7 @@ pub mod pins;
 pub mod program;
 pub mod record_layout;
 pub mod text_map;
+pub mod write_access;
 
 use std::io;
 

@@ -15,7 +15,7 @@ use libbpf_rs::libbpf_sys;
 use rustix::process::{Resource, getrlimit};
 
 use super::pins::{self, Pins, inode};
-use super::{map, parse};
+use super::{bpffs, map, parse};
 
 /// What is pinned below one root, by directory.
 #[derive(Debug, Default)]
@@ -183,12 +183,17 @@ impl Object {
 
     fn restore(&mut self, path: &Path) -> Result<()> {
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+            bpffs::dir_builder()
+                .recursive(true)
+                .create(dir)
+                .with_context(|| format!("create {}", dir.display()))?;
         }
         remove(path).context("remove what replaced it")?;
         match &self.held {
             Some(object) => map::pin(object, path)?,
-            None => fs::create_dir(path).context("create the directory")?,
+            None => bpffs::dir_builder()
+                .create(path)
+                .context("create the directory")?,
         }
         pins::set_mode(path, self.mode)?;
         self.inode = inode(path).context("it was deleted again")?;

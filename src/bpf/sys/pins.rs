@@ -18,19 +18,18 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use super::bpffs;
 use super::call::call;
 use super::op::Op;
-use crate::bpf::abi;
 
-/// `BPF_FS_MAGIC`, include/uapi/linux/magic.h
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+use crate::bpf::abi;
 
 /// Version of the layout of all that is pinned.
 const VERSION: u32 = abi::abi::DPD_ABI_VERSION.0;
 
-const VERSION_PREFIX: &str = "abi-";
+pub(super) const VERSION_PREFIX: &str = "abi-";
 const NEXT_SUFFIX: &str = "-next";
 
 /// A directory of pinned objects below a root.
@@ -155,7 +154,7 @@ impl Pins {
         check_bpffs(&self.root)?;
         for path in [self.maps(), self.generations(), self.loads(), self.links()] {
             call(Op::CreatePinDir { path: &path }, || {
-                fs::create_dir_all(&path)
+                bpffs::dir_builder().recursive(true).create(&path)
             })?;
         }
         Ok(())
@@ -163,7 +162,7 @@ impl Pins {
 
     /// Creates one directory.
     pub(in crate::bpf) fn make_dir(path: &Path) -> Result<()> {
-        call(Op::CreateDir { path }, || fs::create_dir(path))
+        call(Op::CreateDir { path }, || bpffs::dir_builder().create(path))
     }
 
     /// Unpins a directory with all that is in it; a missing one is no error.
@@ -202,12 +201,10 @@ pub(super) fn check_bpffs(root: &Path) -> Result<()> {
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statfs(existing)
-        .with_context(|| format!("read the file system of {}", existing.display()))?;
-    if stat.f_type as u64 != BPF_FS_MAGIC {
+    if !bpffs::is_bpffs(existing) {
         bail!(
             "{} is not on a bpffs, where pinned maps outlive the daemon: mount one with \
-             `mount -t bpf bpf /sys/fs/bpf`, or set another path in daemon.bpf_root",
+             `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, or set another path in daemon.bpf_root",
             root.display()
         );
     }

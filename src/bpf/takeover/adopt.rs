@@ -2,7 +2,6 @@
 //! previous programs.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use super::migration::MigrationPlan;
 use super::policy::OnTakeover;
 use crate::bpf::image::ProgramImage;
 use crate::bpf::state::conntrack;
+use crate::bpf::sys::bpffs;
 use crate::bpf::sys::btf::Btf;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::{self, Pins};
@@ -378,7 +378,7 @@ pub fn mirror_links(dir: &DatapathDir) -> Result<()> {
                 continue;
             }
             if from.is_dir() {
-                match fs::create_dir(&to) {
+                match bpffs::dir_builder().create(&to) {
                     Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                         return Err(error).with_context(|| format!("create {}", to.display()));
                     }
