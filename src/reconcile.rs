@@ -11,6 +11,7 @@ mod drift;
 mod foreign;
 mod hooks;
 mod links;
+mod other_dpd;
 mod planned;
 mod resize;
 mod unmanaged;

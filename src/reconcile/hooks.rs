@@ -42,7 +42,7 @@ impl fmt::Display for AttachError {
 }
 
 impl AttachError {
-    fn of(state: &State, ifindex: u32, kind: HookKind) -> AttachError {
+    pub(super) fn of(state: &State, ifindex: u32, kind: HookKind) -> AttachError {
         AttachError {
             interface: interface_name(&state.catalog, ifindex).to_owned(),
             kind,
@@ -62,6 +62,7 @@ impl Reconciler {
         due.sort_by_key(|(ifindex, _)| self.attached.contains_key(ifindex));
         let new = due.iter().filter(|(ifindex, _)| !held.contains(ifindex));
         let _expedited = self.expedite_rcu(new.count());
+        self.check_other_dpd(state, &due)?;
         if self.epoch() < epoch {
             self.mark_unmanaged(state, (&due, &wanted), epoch)?;
         }

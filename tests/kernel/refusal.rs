@@ -202,6 +202,112 @@ fn a_folder_that_is_no_bpffs() {
     });
 }
 
+/// The bpffs of these tests has the kernel's default mode, 1777.
+#[test]
+fn a_root_that_others_could_have_made_or_may_write() {
+    const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    on_host(|host: &Host| {
+        let config = host.config(CONFIG);
+        let own = host.root().display().to_string();
+        // How it comes to be, and what is named.
+        let rows = [
+            (
+                format!("rm -rf {own} && {NOBODY} mkdir {own}"),
+                format!("{own} has owner uid 65534 and mode 0755"),
+            ),
+            (
+                format!("rm -rf {own} && {NOBODY} ln -s /sys/fs/bpf {own}"),
+                format!("{own} has owner uid 65534"),
+            ),
+            (
+                format!("chmod 0777 {own}"),
+                format!("{own} has owner uid 0 and mode 0777"),
+            ),
+            (
+                format!("chmod 1777 {own}"),
+                format!("{own} has owner uid 0 and mode 1777"),
+            ),
+            (
+                format!("chmod 0770 {own}"),
+                format!("{own} has owner uid 0 and mode 0770"),
+            ),
+            (
+                format!("chmod 1777 {own} && {NOBODY} mkdir {own}/abi-7 && chmod 0755 {own}"),
+                format!("{own}/abi-7 has owner uid 65534"),
+            ),
+            (
+                format!("chmod 0666 {own}/abi-*/maps/dpd_live"),
+                "dpd_live has owner uid 0 and mode 0666".to_owned(),
+            ),
+            (
+                "chmod 0777 /sys/fs/bpf".to_owned(),
+                "/sys/fs/bpf has owner uid 0 and mode 0777".to_owned(),
+            ),
+            (
+                "chown 65534 /sys/fs/bpf".to_owned(),
+                "/sys/fs/bpf has owner uid 65534".to_owned(),
+            ),
+        ];
+        shell(&format!("mkdir -p {own}"));
+        for (change, words) in rows {
+            shell(&change);
+            let error = refusal(&config);
+            assert_says(&error, &[&words, "others than root could replace"]);
+            let read = Reader::open(host.root()).map(drop).unwrap_err();
+            assert_says(&format!("{read:#}"), &[&words]);
+            let removal = cleanup(host.root(), false).unwrap_err();
+            assert_says(&format!("{removal:#}"), &[&words]);
+            shell(error.split('`').nth(1).expect("a command to run"));
+            host.apply(&mut Reconciler::start(&config).expect(&change), &config);
+        }
+    });
+}
+
+#[test]
+fn a_root_is_made_for_root_alone_whatever_the_umask() {
+    on_host(|host: &Host| {
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        drop(host.start(Mechanism::Clsact));
+        rustix::process::umask(umask);
+        shell(&format!(
+            "test -z \"$(find {} -type d ! -perm 0700)\"",
+            host.root().display()
+        ));
+    });
+}
+
+#[test]
+fn a_link_to_the_root() {
+    on_host(|host: &Host| {
+        let folder = tempfile::tempdir().unwrap(); // in a sticky directory
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/sys/fs/bpf", &link).unwrap();
+        let mut config = host.config(CONFIG);
+        config.daemon.bpf_root = link.join("dpd");
+        shell(&format!("chown -h 65534 {}", link.display()));
+        let words = ["has owner uid 65534", "set a path in daemon.bpf_root"];
+        assert_says(&refusal(&config), &words);
+        assert!(!host.root().exists(), "nothing was made");
+        shell(&format!("chown -h 0 {}", link.display()));
+        drop(Reconciler::start(&config).unwrap());
+    });
+}
+
+#[test]
+fn a_bpffs_that_others_may_write_is_a_warning() {
+    on_host(|host: &Host| {
+        let warning = write_access::warning(host.root()).expect("a warning");
+        assert_says(&warning, &["/sys/fs/bpf,", "chmod 0700 /sys/fs/bpf"]);
+        shell(warning.split('`').nth(1).expect("a command to run"));
+        assert_eq!(write_access::warning(host.root()), None);
+    });
+}
+
+fn shell(line: &str) {
+    let done = Command::new("sh").args(["-c", line]).status();
+    assert!(done.expect("start sh").success(), "{line}");
+}
+
 #[test]
 fn a_read_only_bpffs() {
     on_host(|host| {

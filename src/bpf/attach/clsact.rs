@@ -116,8 +116,7 @@ fn create_qdisc(pins: &Pins, ifindex: u32) -> Result<()> {
 /// Whether our filters were attached to the qdisc and none of them is in the one that is there.
 fn has_lost_filters(pins: &Pins, ifindex: u32) -> bool {
     let mut hooks = Role::Endpoint.hooks().into_iter(); // one for each side, whatever the role
-    filters_marker(pins, ifindex).exists()
-        && hooks.all(|hook| program_on(pins, ifindex, hook).is_none())
+    is_marked(pins, ifindex) && hooks.all(|hook| program_on(pins, ifindex, hook).is_none())
 }
 
 /// A qdisc that does not exist, as that of a deleted interface, is no error.
@@ -162,9 +161,19 @@ pub fn forget(pins: &Pins, ifindex: u32, qdisc_is_used: bool) -> Result<()> {
 }
 
 pub fn program_on(pins: &Pins, ifindex: u32, hook: Hook) -> Option<u32> {
-    if !filters_marker(pins, ifindex).exists() {
+    if !is_marked(pins, ifindex) {
         return None;
     }
+    any_program_on(ifindex, hook)
+}
+
+/// Whether these pins have filters on the interface.
+pub fn is_marked(pins: &Pins, ifindex: u32) -> bool {
+    filters_marker(pins, ifindex).exists()
+}
+
+/// The program of a filter with our handle, whoever attached it.
+pub fn any_program_on(ifindex: u32, hook: Hook) -> Option<u32> {
     filter(ifindex, hook, no_program()).query().ok()
 }
 

@@ -4,6 +4,7 @@ mod clsact;
 pub mod hook;
 mod link;
 mod mechanism;
+pub mod other_dpd;
 mod tc;
 mod tcx;
 pub mod unmanaged;

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod chain;
 mod loader;
 pub mod map_policy;
+pub mod other_root;
 mod previous;
 mod programs;
 
