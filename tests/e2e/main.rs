@@ -12,6 +12,7 @@ mod atomic;
 mod attacks;
 mod bad_input;
 mod bulk;
+mod clock;
 mod dns;
 mod drift;
 mod flows;

@@ -8,6 +8,7 @@ use libbpf_rs::MapHandle;
 
 use super::ct_table::{CT_TABLES, Sizes};
 use crate::bpf::abi::{self, Plain};
+pub use crate::bpf::sys::clock::now_ns;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
 use crate::bpf::tables::encode;
@@ -48,12 +49,6 @@ pub struct Tables {
 pub(super) struct Entry {
     pub(super) table: usize,
     pub(super) value: abi::ct_entry,
-}
-
-/// CLOCK_MONOTONIC, as programs read it, in nanoseconds.
-pub fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 pub(in crate::bpf) fn reverse(tuple: &abi::flow_tuple) -> abi::flow_tuple {

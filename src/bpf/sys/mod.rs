@@ -4,6 +4,7 @@ pub mod bpffs;
 pub mod btf;
 pub mod call;
 pub mod capabilities;
+pub mod clock;
 pub mod expedited_rcu;
 pub mod libbpf_log;
 pub mod lock;
