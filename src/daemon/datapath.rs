@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::catalog_history::CatalogHistory;
+use super::held_host::HeldHost;
 use super::held_stack::HeldStack;
 use super::on_change::OnChange;
 use super::skipped::SkippedInterfaces;
@@ -50,6 +51,7 @@ pub struct Datapath {
     /// A host on which not everything is done, and the earliest time of the next attempt on it.
     retry: Option<(HostState, Instant)>,
     host_error: OnChange,
+    host: HeldHost,
     stack: HeldStack,
     stack_error: OnChange,
     /// Interfaces that were logged as missing.
@@ -72,6 +74,7 @@ impl Datapath {
             skipped: SkippedInterfaces::default(),
             retry: None,
             host_error: OnChange::default(),
+            host: HeldHost::default(),
             stack: HeldStack::new(HostStack::default(), Instant::now()),
             stack_error: OnChange::default(),
             pending: Vec::new(),
@@ -107,7 +110,7 @@ impl Datapath {
 
     /// Writes the tables of a configuration that may be applied soon; they are not live.
     pub fn stage(&mut self, config: Arc<Config>, host: HostState) {
-        let host = self.with_stack(host);
+        let host = self.view(host);
         self.reconciler.stage_ahead(config, host);
     }
 
@@ -130,7 +133,7 @@ impl Datapath {
         if let Some(stack) = self.read_stack() {
             self.stack = HeldStack::new(stack, Instant::now());
         }
-        let host = self.with_stack(host);
+        let host = self.view(host);
         self.apply_skipping_refused(host, |_| true)?;
         self.state.follows(&self.config);
         self.report_skipped();
@@ -150,7 +153,7 @@ impl Datapath {
             let is_same = of(&before) == of(&wanted);
             is_same && (refused.kind != HookKind::Xdp || !before.prefilter.is_empty())
         };
-        let host = self.with_stack(host);
+        let host = self.view(host);
         if let Err(error) = self.apply_skipping_refused(host, may_skip) {
             self.config = previous;
             return Err(error);
@@ -169,6 +172,11 @@ impl Datapath {
                 self.report_host_error(Some(format!("follow the host's interfaces: {error:#}")));
             }
         }
+    }
+
+    /// When to call `follow_host` for a change that is held back; `None`: none is.
+    pub fn next_look_at_host(&self) -> Option<Instant> {
+        self.host.next_look()
     }
 
     /// The host's stack may have changed.
@@ -205,16 +213,18 @@ impl Datapath {
         read.ok()
     }
 
-    fn with_stack(&self, host: HostState) -> HostState {
+    /// The host as plans are made for it.
+    fn view(&mut self, seen: HostState) -> HostState {
         HostState {
             stack: self.stack.held().clone(),
-            ..host
+            ..self.host.look(seen, Instant::now())
         }
     }
 
     /// An unchanged host costs no more than the look. `false`: it is too early to try again what was refused.
     fn sync_with_host(&mut self) -> Result<bool> {
-        let host = self.with_stack(net::snapshot()?);
+        let seen = net::snapshot()?;
+        let host = self.view(seen);
         let is_followed = self.followed.as_ref() == Some(&host) && self.is_complete();
         let is_too_early = self
             .retry
@@ -248,7 +258,7 @@ impl Datapath {
         let (mut host, mut skipped) = (host, SkippedInterfaces::default());
         let mut retries = HOST_RETRIES;
         while let Err(error) = self.reconcile_and_report(&host, &skipped) {
-            let now = net::snapshot().map_or_else(|_| host.clone(), |now| self.with_stack(now));
+            let now = net::snapshot().map_or_else(|_| host.clone(), |now| self.view(now));
             if now != host && retries > 0 {
                 log::debug!("the host has changed meanwhile: {error:#}");
                 (host, retries) = (now, retries - 1);

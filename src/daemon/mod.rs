@@ -15,6 +15,7 @@ mod catalog_history;
 mod datapath;
 mod events;
 mod file;
+mod held_host;
 mod held_stack;
 mod history;
 mod on_change;
@@ -203,6 +204,7 @@ impl Daemon {
         loop {
             self.pulses.main.beat();
             self.report_to_systemd();
+            let host_look = self.datapath.next_look_at_host().map_or_else(never, at);
             let stack_look = self.datapath.next_look_at_stack().map_or_else(never, at);
             select! {
                 recv(wakeups.signals) -> signal => match signal {
@@ -215,6 +217,7 @@ impl Daemon {
                     self.file_changed();
                 }
                 recv(wakeups.host_changes) -> _ => self.datapath.follow_host(),
+                recv(host_look) -> _ => self.datapath.follow_host(),
                 recv(looks) -> _ => {
                     self.datapath.stir_stack(); // iptables-legacy sends no messages
                     self.datapath.follow_host();

@@ -15,6 +15,7 @@ mod bulk;
 mod clock;
 mod dns;
 mod drift;
+mod flap;
 mod flows;
 mod follow;
 mod hosts;
