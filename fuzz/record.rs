@@ -33,7 +33,7 @@ pub fn check(bytes: &[u8]) {
     }
     let event = decoded.expect("any bytes of the right length are an event");
     for catalog in [&Catalog::default(), &*CATALOG] {
-        let flow = translate::flow(&event, catalog, Clock::read());
+        let flow = translate::flow(&event, catalog, Clock::read(), |_| None);
         check_flow(bytes, &flow);
         let record = Record::from(&flow);
         check_record(bytes, &record);

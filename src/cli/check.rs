@@ -46,6 +46,7 @@ fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
     print_write_access(&config.daemon.bpf_root);
     match net::snapshot() {
         Ok(host) => {
+            let (host, _) = host.named_by(config.interfaces.keys());
             let refused = refused_links(loaded, &host);
             if !refused.0.is_empty() {
                 eprintln!("{refused}");
@@ -111,7 +112,8 @@ fn print_forwarding(config: &Config, host: HostState) {
         let Interface::Uplink { forwarding, .. } = interface else {
             continue;
         };
-        let (way, reason) = plan::forwarding::decide(*forwarding, name, &host.stack);
+        let (way, reason) =
+            plan::forwarding::decide(*forwarding, host.kernel_name(name), &host.stack);
         let reason = match reason.as_str() {
             "" => "no chain and no XFRM policy concerns forwarded packets",
             reason => reason,

@@ -44,9 +44,10 @@ pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
 fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     let reader = Reader::find(&node.bpf_root)?;
     let live = reader.as_ref().map(Reader::find_state).transpose()?;
+    let (host, _) = net::snapshot()?.named_by(config.interfaces.keys());
     let host = HostState {
         stack: net::host_stack()?,
-        ..net::snapshot()?
+        ..host
     };
     if let Some(refused) = plan::links::unusable(config, &host).first() {
         bail!(

@@ -11,11 +11,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::catalog_history::CatalogHistory;
 use super::held_host::HeldHost;
 use super::held_stack::HeldStack;
+use super::interface_names::InterfaceNames;
 use super::on_change::OnChange;
 use super::skipped::SkippedInterfaces;
 use super::state::DaemonState;
@@ -44,6 +45,7 @@ pub struct Datapath {
     config: Arc<Config>,
     catalogs: Arc<CatalogHistory>,
     state: Arc<DaemonState>,
+    names: Arc<InterfaceNames>,
     /// The host that the datapath was made to match last; `None` after a failure.
     followed: Option<HostState>,
     /// What the kernel refused on it.
@@ -70,6 +72,7 @@ impl Datapath {
             config,
             catalogs,
             state,
+            names: Arc::default(),
             followed: None,
             skipped: SkippedInterfaces::default(),
             retry: None,
@@ -88,6 +91,11 @@ impl Datapath {
 
     pub fn catalogs(&self) -> Arc<CatalogHistory> {
         self.catalogs.clone()
+    }
+
+    /// The names of all interfaces of the host.
+    pub fn interface_names(&self) -> Arc<InterfaceNames> {
+        self.names.clone()
     }
 
     pub fn revision(&self) -> u64 {
@@ -130,6 +138,7 @@ impl Datapath {
     /// # Errors
     /// If the kernel refuses it.
     pub fn start(&mut self, host: HostState) -> Result<()> {
+        check_names(&self.config, &host)?;
         if let Some(stack) = self.read_stack() {
             self.stack = HeldStack::new(stack, Instant::now());
         }
@@ -145,6 +154,7 @@ impl Datapath {
     /// # Errors
     /// If the kernel refuses it; then the configuration before stays.
     pub fn apply_config(&mut self, config: Arc<Config>, host: HostState) -> Result<()> {
+        check_names(&config, &host)?;
         let previous = std::mem::replace(&mut self.config, config);
         let (before, wanted) = (previous.clone(), self.config.clone());
         // A refused change is rejected as a whole: only interfaces that it does not concern may be skipped.
@@ -215,9 +225,11 @@ impl Datapath {
 
     /// The host as plans are made for it.
     fn view(&mut self, seen: HostState) -> HostState {
+        self.names.set(&seen);
+        let (named, _) = seen.named_by(self.config.interfaces.keys());
         HostState {
             stack: self.stack.held().clone(),
-            ..self.host.look(seen, Instant::now())
+            ..self.host.look(named, Instant::now())
         }
     }
 
@@ -350,6 +362,15 @@ impl Datapath {
         self.state.host(&pending, &warnings);
         self.pending = pending;
         self.warnings = warnings;
+    }
+}
+
+/// # Errors
+/// If two names of the file are one interface.
+fn check_names(config: &Config, host: &HostState) -> Result<()> {
+    match net::same_interfaces(config, host).first() {
+        Some(sentence) => bail!("{sentence}"),
+        None => Ok(()),
     }
 }
 

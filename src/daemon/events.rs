@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::bounded;
 
 use super::catalog_history::CatalogHistory;
+use super::interface_names::InterfaceNames;
 use super::state::DaemonState;
 use super::watchdog::Pulses;
 use crate::bpf::state::conntrack;
@@ -35,6 +36,7 @@ pub struct Reader {
 /// Where flows go.
 pub struct FlowSinks {
     pub catalogs: Arc<CatalogHistory>,
+    pub names: Arc<InterfaceNames>,
     pub server: Arc<Server>,
     pub state: Arc<DaemonState>,
     pub log: Arc<FlowLog>,
@@ -45,7 +47,9 @@ impl FlowSinks {
     fn publish(&self, event: &Event) {
         self.state.count_event();
         let catalog = self.catalogs.of(event.epoch);
-        let flow = Arc::new(translate::flow(event, &catalog, Clock::read()));
+        let flow = Arc::new(translate::flow(event, &catalog, Clock::read(), |ifindex| {
+            self.names.of(ifindex)
+        }));
         if journal::is_wanted(&flow, self.state.journal()) {
             self.log.write(&flow);
         }

@@ -18,6 +18,7 @@ mod file;
 mod held_host;
 mod held_stack;
 mod history;
+mod interface_names;
 mod on_change;
 mod scrape;
 mod skipped;
@@ -295,6 +296,7 @@ impl Outputs {
         state.count_losses_of(&server, &log);
         let sinks = events::FlowSinks {
             catalogs: datapath.catalogs(),
+            names: datapath.interface_names(),
             server: server.clone(),
             state: state.clone(),
             log,

@@ -23,7 +23,52 @@ pub struct HostState {
     pub stack: HostStack,
 }
 
+/// Two names of a file that are one interface.
+pub type SameInterface = (String, String);
+
 impl HostState {
+    /// The kernel's name of an interface of the file.
+    pub fn kernel_name<'a>(&'a self, name: &'a str) -> &'a str {
+        let link = self.links.get(name);
+        link.map_or(name, |link| link.kernel_name(name))
+    }
+
+    /// Interfaces by the names that a file has for them: the kernel's first, else an alternative one. Of two names for one
+    /// interface the second is returned with the first, and has none.
+    pub fn named_by<'a>(
+        mut self,
+        names: impl Iterator<Item = &'a String> + Clone,
+    ) -> (HostState, Vec<SameInterface>) {
+        let mut taken: BTreeMap<u32, String> = BTreeMap::new();
+        for name in names.clone() {
+            if let Some(link) = self.links.get(name) {
+                taken.insert(link.ifindex, name.clone());
+            }
+        }
+        let mut same = Vec::new();
+        for name in names {
+            if self.links.contains_key(name) {
+                continue;
+            }
+            let mut links = self.links.iter();
+            let Some((known, link)) = links.find(|(_, link)| link.alternative_names.contains(name))
+            else {
+                continue;
+            };
+            if let Some(first) = taken.get(&link.ifindex) {
+                same.push((first.clone(), name.clone()));
+                continue;
+            }
+            let known = known.clone();
+            taken.insert(link.ifindex, name.clone());
+            if let Some(mut link) = self.links.remove(&known) {
+                link.renamed_from = Some(known);
+                self.links.insert(name.clone(), link);
+            }
+        }
+        (self, same)
+    }
+
     /// Whether the host's stack receives what is sent to `address`.
     pub fn receives(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
@@ -55,11 +100,18 @@ pub struct Link {
     pub below: Option<u32>,
     /// Other names that `ip link` knows it by.
     pub alternative_names: BTreeSet<String>,
+    /// The kernel's name, where the file has it by another one.
+    pub renamed_from: Option<String>,
     /// The kind of its root qdisc, as `tc qdisc show` names it.
     pub qdisc: String,
 }
 
 impl Link {
+    /// Its name in sysctls and in other tools' rules; `name` is the file's.
+    pub fn kernel_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.renamed_from.as_deref().unwrap_or(name)
+    }
+
     /// The index of the bridge that it is a port of.
     pub fn bridge(&self) -> Option<u32> {
         let master = self.master.filter(|master| master.is_bridge);
@@ -116,6 +168,65 @@ impl ReversePath {
             ReversePath::Off => "off",
             ReversePath::Strict => "strict",
             ReversePath::Loose => "loose",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_an_interface_by_the_kernels_name_or_an_alternative_one() {
+        let link = |ifindex, names: &[&str]| Link {
+            ifindex,
+            alternative_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Link::default()
+        };
+        let links = [
+            ("eth0", link(2, &["enp0s31f6", "enx02"])),
+            ("eth1", link(3, &["lxc-a"])),
+            ("lxc-a", link(4, &[])),
+        ];
+        let host = HostState {
+            links: links.map(|(name, link)| (name.to_owned(), link)).into(),
+            ..HostState::default()
+        };
+        // (names of the file, those that are found with their interfaces, two for one)
+        type Row = (
+            &'static str,
+            &'static [(&'static str, u32)],
+            &'static [(&'static str, &'static str)],
+        );
+        let rows: [Row; 5] = [
+            ("eth0", &[("eth0", 2)], &[]),
+            ("enp0s31f6", &[("enp0s31f6", 2)], &[]),
+            ("eth0 enp0s31f6", &[("eth0", 2)], &[("eth0", "enp0s31f6")]),
+            (
+                "enp0s31f6 enx02",
+                &[("enp0s31f6", 2)],
+                &[("enp0s31f6", "enx02")],
+            ),
+            ("lxc-a eth7", &[("lxc-a", 4)], &[]),
+        ];
+        for (names, found, same) in rows {
+            let names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+            let (named, two) = host.clone().named_by(names.iter());
+            let links = names
+                .iter()
+                .filter_map(|name| Some((name.as_str(), named.links.get(name)?.ifindex)));
+            assert_eq!(links.collect::<Vec<_>>(), found, "{names:?}");
+            let two: Vec<_> = two.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+            assert_eq!(two, same, "{names:?}");
+            assert_eq!(named.links.len(), 3, "{names:?}");
+            assert_eq!(named.clone().named_by(names.iter()).0, named, "{names:?}");
+            for (name, link) in &named.links {
+                assert_eq!(
+                    host.links[link.kernel_name(name)].ifindex,
+                    link.ifindex,
+                    "{names:?}"
+                );
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
-pub use self::name::absent;
+pub use self::name::{absent, same_interfaces};
 
 use self::endpoint::Endpoint;
 use self::uplink::Uplink;
@@ -39,7 +39,7 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
             Interface::Uplink { .. } => None,
         })
         .collect();
-    let mut lacks = name::check(config, host);
+    let mut lacks = same_interfaces(config, host);
     lacks.extend(endpoints.iter().filter_map(check_up));
     lacks.extend(check_bridges(&endpoints));
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
@@ -97,7 +97,8 @@ fn check_ipv6(endpoint: &Endpoint<'_>) -> Option<String> {
         return None;
     }
     let interface = endpoint.interface;
-    let switch = format!("ipv6/conf/{interface}/disable_ipv6");
+    let name = endpoint.link.kernel_name(interface);
+    let switch = format!("ipv6/conf/{name}/disable_ipv6");
     let is_needed = endpoint.addresses.iter().any(Family::IPV6.has);
     (is_needed && is_on(&switch)?).then(|| {
         let fix = set(&switch, 0);

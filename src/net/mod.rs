@@ -12,7 +12,7 @@ mod stack;
 mod sysctl;
 mod watcher;
 
-pub use checks::{absent, checks};
+pub use checks::{absent, checks, same_interfaces};
 pub use filter::has_filters;
 pub use snapshot::{ifindex, is_there, snapshot};
 pub use stack::host_stack;

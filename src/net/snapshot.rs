@@ -150,6 +150,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
             below: facts.linked.filter(|_| is_above),
             alternative_names: facts.alternative_names,
+            renamed_from: None,
             qdisc: facts.qdisc,
         };
         (facts.name, link)

@@ -37,8 +37,14 @@ impl Clock {
     }
 }
 
-/// The flow of an event, with the names of its configuration.
-pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
+/// The flow of an event, with the names of its configuration. `host_name` names an interface that the configuration does not
+/// have; one without a name stands by its number.
+pub fn flow(
+    event: &Event,
+    catalog: &Catalog,
+    clock: Clock,
+    host_name: impl Fn(u32) -> Option<String>,
+) -> Flow {
     // The addresses at the two ends: a backend is shown by its own address in both directions.
     let (src, dst) = (event.src, event.new_dst);
     let is_translated = !event.reply && event.dst != dst;
@@ -81,7 +87,9 @@ pub fn flow(event: &Event, catalog: &Catalog, clock: Clock) -> Flow {
         revision: event.epoch,
         interface: catalog
             .interface_name(event.ifindex)
-            .map_or_else(|| event.ifindex.to_string(), str::to_owned),
+            .map(str::to_owned)
+            .or_else(|| host_name(event.ifindex))
+            .unwrap_or_else(|| event.ifindex.to_string()),
         bytes: event.length,
         repeats: event.repeats,
         src: src_peer,
@@ -116,5 +124,60 @@ fn peer(catalog: &Catalog, ip: IpAddr, port: u16, identity: u32) -> FlowPeer {
         port,
         identity,
         name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog::EndpointInfo;
+    use crate::model::flow::Verdict;
+
+    #[test]
+    fn an_interface_is_named_by_the_file_or_by_the_host_or_stands_by_its_number() {
+        let at = |ifindex| Event {
+            time_ns: 0,
+            epoch: 1,
+            protocol: 17,
+            src: ([10, 0, 0, 1], 1).into(),
+            dst: ([10, 0, 0, 2], 2).into(),
+            new_src: ([10, 0, 0, 1], 1).into(),
+            new_dst: ([10, 0, 0, 2], 2).into(),
+            ifindex,
+            length: 60,
+            src_identity: 0,
+            dst_identity: 0,
+            service: 0,
+            backend: 0,
+            egress_rule: 0,
+            ingress_rule: 0,
+            repeats: 0,
+            verdict: Verdict::Dropped,
+            point: "from-endpoint",
+            reason: 165,
+            direction: Direction::Egress,
+            reply: false,
+            tcp_flags: 0,
+            ct_state: None,
+        };
+        let mut catalog = Catalog::default();
+        let endpoint = EndpointInfo {
+            ifindex: Some(7),
+            identity: 20001,
+            addresses: [].into(),
+            row: 1,
+        };
+        catalog.endpoints.insert("lxc-a".to_owned(), endpoint);
+        let host = |ifindex: u32| {
+            [(7, "veth7"), (8, "br0")]
+                .into_iter()
+                .find(|(known, _)| *known == ifindex)
+        };
+        for (ifindex, name) in [(7, "lxc-a"), (8, "br0"), (9, "9")] {
+            let flow = flow(&at(ifindex), &catalog, Clock::read(), |ifindex| {
+                host(ifindex).map(|(_, name)| name.to_owned())
+            });
+            assert_eq!(flow.interface, name);
+        }
     }
 }

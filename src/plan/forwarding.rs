@@ -51,7 +51,7 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
                 forwarding: ForwardingMode::Direct,
                 ..
             } => {
-                let names = list(filters_of(name, &host.stack));
+                let names = list(filters_of(host.kernel_name(name), &host.stack));
                 if !names.is_empty() {
                     sentences.push(format!(
                         "uplink {name}: forwarding = \"direct\" bypasses {names}: with \"auto\" packets go through"

@@ -19,7 +19,11 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
             continue;
         };
         let link = inputs.host.links.get(name);
-        let (way, reason) = decide(*forwarding, name, &inputs.host.stack);
+        let (way, reason) = decide(
+            *forwarding,
+            inputs.host.kernel_name(name),
+            &inputs.host.stack,
+        );
         let info = UplinkInfo {
             ifindex: link.map(|link| link.ifindex),
             is_ethernet: link.is_none_or(|link| link.header == LinkHeader::Ethernet),

@@ -499,7 +499,7 @@ impl Machine {
     }
 
     fn flows(&self, events: &[Event]) -> Vec<Flow> {
-        let flow = |event| translate::flow(event, &self.state.catalog, Clock::read());
+        let flow = |event| translate::flow(event, &self.state.catalog, Clock::read(), |_| None);
         events.iter().map(flow).collect()
     }
 

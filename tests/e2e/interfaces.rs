@@ -522,3 +522,72 @@ fn interfaces_that_are_added_and_removed_leave_nothing_behind() {
     becomes(&lab, "lxc-late", "attached");
     ask_both(&lab, "after all turns");
 }
+
+/// An interface of the file, as `endpoint list` has it.
+fn state_of(lab: &NetnsLab, interface: &str) -> Option<String> {
+    let rows = lab.json("endpoint list");
+    let rows = rows.as_array().expect("an array");
+    let row = rows.iter().find(|row| row["interface"] == interface)?;
+    row["state"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn an_alternative_name_in_the_file_is_the_interfaces() {
+    let lab = NetnsLab::started();
+    let serves = |what: &str, name: &str| {
+        eventually(what, || match state_of(&lab, name) {
+            Some(state) if state != "pending" => lab.dig("client", "10.32.0.10"),
+            state => Err(format!("{name}: {state:?}")),
+        });
+    };
+    lab.ok(
+        "node",
+        "ip link property add dev lxc-client altname enp9s0 altname client-port",
+    );
+    lab.edit("[interfaces.lxc-client]", "[interfaces.client-port]");
+    lab.signal("HUP");
+    serves("the interface is served by its other name", "client-port");
+    assert_eq!(state_of(&lab, "lxc-client"), None);
+    let flows = lab.flows();
+    let is_named = |flow: &serde_json::Value| flow["interface"] == "client-port";
+    assert!(
+        flows.iter().any(is_named),
+        "events have the file's name: {flows:?}"
+    );
+
+    let text = fs::read_to_string(lab.config()).expect("read the file");
+    let second = "\n[interfaces.enp9s0]\nrole = \"endpoint\"\naddresses = [\"10.200.0.99\"]\nidentity = \"client\"\n";
+    lab.save(&format!("{text}{second}"));
+    lab.signal("HUP");
+    eventually("two names for one interface are refused", || {
+        let error = lab.json("status")["config"]["last_error"].to_string();
+        let words = "client-port and enp9s0 of the file are names of one interface";
+        error.contains(words).then_some(()).ok_or(error)
+    });
+    lab.save(&text);
+    lab.signal("HUP");
+    serves("the datapath stays", "client-port");
+
+    lab.ok("node", "ip link set lxc-client down && ip link set lxc-client name moved0 && ip link set moved0 up");
+    lab.ok(
+        "node",
+        "ip route replace 10.200.0.64/32 dev moved0 src 10.200.0.1",
+    );
+    serves("a rename leaves the other name", "client-port");
+    lab.ok(
+        "node",
+        "ip link property del dev moved0 altname client-port",
+    );
+    eventually("without the name it is pending", || {
+        match state_of(&lab, "client-port") {
+            Some(state) if state == "pending" => Ok(()),
+            state => Err(state),
+        }
+    });
+    lab.ok("node", "ip link set moved0 down && ip link set moved0 name client-port && ip link set client-port up");
+    lab.ok(
+        "node",
+        "ip route replace 10.200.0.64/32 dev client-port src 10.200.0.1",
+    );
+    serves("the kernel's name comes first", "client-port");
+}

@@ -1,22 +1,17 @@
 //! Interfaces of the file that do not exist, or that the file has by another of their names.
 
 use crate::config::{Config, Interface};
-use crate::model::host::HostState;
+use crate::model::host::{HostState, SameInterface};
 
-/// Names of the file that are alternative names of interfaces: dpd, as the kernel's messages, goes by the first name.
-pub fn check(config: &Config, host: &HostState) -> Vec<String> {
-    let missing = config
-        .interfaces
-        .keys()
-        .filter(|name| !host.links.contains_key(*name));
-    missing
-        .filter_map(|name| {
-            let real = find_alternative(host, name)?;
-            Some(format!(
-                "{name} is an alternative name of interface {real}: write {real} in the file"
-            ))
-        })
-        .collect()
+/// Names of the file that are other names of interfaces that it has already.
+pub fn same_interfaces(config: &Config, host: &HostState) -> Vec<String> {
+    let (_, same) = host.clone().named_by(config.interfaces.keys());
+    let sentence = |(first, second): &SameInterface| {
+        format!(
+            "{first} and {second} of the file are names of one interface: remove [interfaces.{second}] or [interfaces.{first}]"
+        )
+    };
+    same.iter().map(sentence).collect()
 }
 
 /// Endpoints of the file whose interfaces do not exist, each with a sentence: that is no error, they may come.

@@ -68,7 +68,7 @@ impl Present<'_> {
         let strict = self
             .uplinks
             .iter()
-            .find(|uplink| is_strict(uplink.interface, &prefix));
+            .find(|uplink| is_strict(uplink.link.kernel_name(uplink.interface), &prefix));
         let filter = strict.map(|uplink| {
             let interface = uplink.interface;
             format!(

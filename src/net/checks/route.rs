@@ -53,7 +53,7 @@ fn check_route(
         Route::None => "is missing".to_owned(),
     };
     let (receiver, _) = endpoint.stack_interface();
-    let filter = if is_strict(receiver, prefix) {
+    let filter = if is_strict(host.kernel_name(receiver), prefix) {
         format!(", and the strict reverse path filter of {receiver} drops what comes from there")
     } else {
         String::new()

@@ -69,7 +69,10 @@ fn is_link_local(address: &IpAddr) -> bool {
 /// on must not remove the routes that the host is administered by.
 pub fn keep_advertisements(uplinks: &[Uplink<'_>]) -> String {
     let switches = uplinks.iter().filter_map(|uplink| {
-        let switch = format!("ipv6/conf/{}/accept_ra", uplink.interface);
+        let switch = format!(
+            "ipv6/conf/{}/accept_ra",
+            uplink.link.kernel_name(uplink.interface)
+        );
         (read(&switch)? == 1).then(|| format!("{} && ", set(&switch, 2)))
     });
     switches.collect()
