@@ -15,9 +15,10 @@ use crate::model::host::{HostState, Link};
 /// The price of a change.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// An interface that is deleted and created again is followed at once, if it does not do so often.
-const RETURN_CREDIT: Duration = Duration::from_secs(1);
-/// A new interface changes a few times until its workload has it: moved, named, set up.
-const JOIN_CREDIT: Duration = Duration::from_secs(2);
+const RETURN_CREDIT: Duration = Duration::from_secs(2);
+/// A new interface changes a few times until its workload has it: moved, named, set up. These are free.
+const JOIN_CHANGES: u32 = 2;
+const JOIN_TIME: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct HeldHost {
@@ -33,8 +34,10 @@ pub struct HeldHost {
 struct HeldLink {
     /// What plans are made for; `None`: it is absent.
     link: Option<Link>,
+    /// Until when it has to wait for its next change.
     paid: Instant,
-    appeared: Instant,
+    /// Free changes, and until when.
+    join: (u32, Instant),
 }
 
 impl HeldHost {
@@ -57,7 +60,7 @@ impl HeldHost {
             let held = self.links.entry(name.clone()).or_insert(HeldLink {
                 link: None,
                 paid: now,
-                appeared: now,
+                join: (0, now),
             });
             let due = held.look(link, now);
             self.next_look = self.next_look.into_iter().chain(due).min();
@@ -97,15 +100,24 @@ impl HeldLink {
         }
     }
 
+    fn take_free_change(&mut self, now: Instant) -> bool {
+        let (left, until) = &mut self.join;
+        let is_free = *left > 0 && now < *until;
+        *left = left.saturating_sub(u32::from(is_free));
+        is_free
+    }
+
     /// Returns when the link is due, if it is held back.
     fn look(&mut self, seen: Link, now: Instant) -> Option<Instant> {
         let is_same = self.link.as_ref().map(|held| held.ifindex) == Some(seen.ifindex);
         if is_same && self.link.as_ref() == Some(&seen) {
             return None;
         }
-        let is_joining = now < self.appeared + JOIN_CREDIT;
+        if is_same && self.take_free_change(now) {
+            self.link = Some(seen);
+            return None;
+        }
         let credit = match is_same {
-            true if is_joining => JOIN_CREDIT,
             true => Duration::ZERO,
             false => RETURN_CREDIT,
         };
@@ -116,7 +128,8 @@ impl HeldLink {
             return Some(self.paid - credit);
         }
         if !is_same {
-            self.appeared = now;
+            let is_rare = self.paid <= now + RETURN_CREDIT - INTERVAL / 2;
+            self.join = (if is_rare { JOIN_CHANGES } else { 0 }, now + JOIN_TIME);
         }
         self.paid = self.paid.max(now) + INTERVAL;
         self.link = Some(seen);
@@ -161,7 +174,7 @@ mod tests {
     fn a_change_is_followed_at_once_and_the_next_after_a_second() {
         // (milliseconds, what the look finds, what plans are made for then)
         type Rows = &'static [(u64, &'static str, &'static str)];
-        let rows: [(&str, &str, Rows); 7] = [
+        let rows: [(&str, &str, Rows); 8] = [
             ("one change", "7a", &[(0, "7b", "7b"), (1000, "7a", "7a")]),
             (
                 "a flap",
@@ -196,11 +209,24 @@ mod tests {
                 &[
                     (0, "8a", "8a"),
                     (100, "9a", "9a"),
-                    (200, "10a", ""),
-                    (1900, "11a", ""),
-                    (2000, "11a", "11a"),
+                    (200, "10a", "10a"),
+                    (300, "11a", ""),
+                    (1900, "12a", ""),
+                    (2000, "12a", "12a"),
                     (2100, "", ""),
-                    (2200, "12a", ""),
+                    (2200, "13a", ""),
+                ],
+            ),
+            (
+                "a workload that lives for a second, and comes again",
+                "",
+                &[
+                    (0, "7a", "7a"),
+                    (20, "7b", "7b"),
+                    (40, "7c", "7c"),
+                    (900, "", ""),
+                    (950, "8a", "8a"),
+                    (960, "8b", "8b"),
                 ],
             ),
             (
@@ -245,7 +271,7 @@ mod tests {
     fn a_flap_makes_one_change_a_second_and_delays_nobody() {
         let start = Instant::now() + 2 * START;
         // (what it is at odd looks, changes in ten seconds at most)
-        for (other, most) in [("7b", 11), ("", 12), ("8a", 12)] {
+        for (other, most) in [("7b", 11), ("", 14), ("8a", 14)] {
             let mut held = settled("7a", start);
             let (mut changes, mut last) = (0, link("7a"));
             for tick in 0..200u32 {
@@ -263,13 +289,13 @@ mod tests {
                 last = now;
             }
             assert!((9..=most).contains(&changes), "{other}: {changes}");
-            assert!(held.links.len() < 60, "what is gone is forgotten");
+            assert!(held.links.len() < 90, "what is gone is forgotten");
             // Once it rests, what it is.
             let next = held.next_look();
             let rest = next.unwrap_or(start + START);
             let view = held.look(
                 host(&[("va", "7a")]),
-                rest.max(start + Duration::from_secs(13)),
+                rest.max(start + Duration::from_secs(15)),
             );
             assert_eq!(view.links.get("va").cloned(), link("7a"));
         }
