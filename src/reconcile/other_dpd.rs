@@ -42,11 +42,14 @@ impl Reconciler {
 /// Whose programs are on an interface, as an error; `None`: no other dpd's.
 fn find_owner(own: &[Pins], ifindex: u32) -> Option<anyhow::Error> {
     for _ in 0..RELEASE_LOOKS {
-        let other = other_dpd::find(own, ifindex)?;
-        if let Some(owner) = name_owner(&other) {
+        let found = other_dpd::find(own, ifindex);
+        if let Some(owner) = found.iter().find_map(name_owner) {
             return Some(refusal(&owner));
         }
-        other.link?; // filters whose root was deleted are replaced
+        // Filters whose root was deleted are replaced.
+        if !found.iter().any(|other| other.has_link && other.has_name) {
+            return None;
+        }
         thread::sleep(RELEASE_PAUSE);
     }
     Some(refusal("whose pins are not in sight of this process"))
@@ -59,7 +62,7 @@ fn name_owner(other: &OtherDpd) -> Option<String> {
         let file = catalog.map(|catalog| format!(", configured by {}", catalog.config));
         return Some(format!("at {}{}", root.display(), file.unwrap_or_default()));
     }
-    let pid = other_root::holder(other.program)?;
+    let pid = other_root::holder(other.program).filter(|_| other.has_name)?;
     Some(format!("that process {pid} holds"))
 }
 

@@ -14,6 +14,7 @@ use dpd::bpf::sys::write_access;
 use dpd::config::Config;
 use dpd::reconcile::{Reconciler, cleanup};
 use rustix::mount::MountFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use crate::host::{CONFIG, Host, on_host};
 
@@ -151,6 +152,13 @@ fn an_interface_of_another_root_is_refused_and_its_owner_named() {
             assert_eq!(host.link_ids(), links, "nothing of the first is touched");
             assert!(host.asks(), "the first still serves");
             drop(first);
+            // Without CAP_SYS_ADMIN, which alone may read the names of programs.
+            let all = capabilities(None).unwrap();
+            let effective = all.effective - CapabilitySet::SYS_ADMIN;
+            set_capabilities(None, CapabilitySets { effective, ..all }).unwrap();
+            let error = second.apply(&config, &host.world(), |_, _| {}).unwrap_err();
+            set_capabilities(None, all).unwrap();
+            assert_says(&format!("{error:#}"), &[&owner]);
             let error = second.apply(&config, &host.world(), |_, _| {}).unwrap_err();
             assert_says(&format!("{error:#}"), &[&owner]);
             host.cleanup();
@@ -264,13 +272,13 @@ fn a_root_that_others_could_have_made_or_may_write() {
 }
 
 #[test]
-fn a_root_is_made_for_root_alone_whatever_the_umask() {
+fn a_root_is_made_writable_by_root_alone_whatever_the_umask() {
     on_host(|host: &Host| {
         let umask = rustix::process::umask(rustix::fs::Mode::empty());
         drop(host.start(Mechanism::Clsact));
         rustix::process::umask(umask);
         shell(&format!(
-            "test -z \"$(find {} -type d ! -perm 0700)\"",
+            "test -z \"$(find {} -type d -perm /0022)\"",
             host.root().display()
         ));
     });

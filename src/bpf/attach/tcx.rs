@@ -122,11 +122,11 @@ pub fn other_programs(ifindex: u32, hook: Hook, own: u32) -> Vec<String> {
     others.map(|on| program::name(on.program)).collect()
 }
 
-/// The programs on a tcx hook that are attached by links, each with its link's id.
-pub fn links_on(ifindex: u32, hook: Hook) -> Vec<(u32, u32)> {
+/// The programs on a tcx hook that are attached by links.
+pub fn linked_programs(ifindex: u32, hook: Hook) -> Vec<u32> {
     let on_hook = on_hook(ifindex, hook).unwrap_or_default().into_iter();
     let links = on_hook.filter(|on| on.link != 0);
-    links.map(|on| (on.program, on.link)).collect()
+    links.map(|on| on.program).collect()
 }
 
 /// A program on a hook, by the kernel's ids.

@@ -59,10 +59,12 @@ fn query(program: impl AsFd) -> Result<(libbpf_sys::bpf_prog_info, Vec<u32>)> {
 
 /// The name of any program by its id, as `bpftool prog` shows it; the id if it has none.
 pub fn name(id: u32) -> String {
+    find_name(id).unwrap_or_else(|| format!("program {id}"))
+}
+
+/// `None`: it has none, or this process may not search by ids, which needs CAP_SYS_ADMIN.
+pub fn find_name(id: u32) -> Option<String> {
     ProgInfoIter::default()
         .find(|info| info.id == id && !info.name.is_empty())
-        .map_or_else(
-            || format!("program {id}"),
-            |info| info.name.to_string_lossy().into_owned(),
-        )
+        .map(|info| info.name.to_string_lossy().into_owned())
 }
