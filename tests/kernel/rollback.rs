@@ -391,6 +391,7 @@ const TCX: &[Row] = &[
     row!(Op::WriteRows { .. }, BEFORE),
     row!(Op::Pin { path } if path.ends_with("catalog"), BEFORE),
     row!(Op::Pin { .. }, BEFORE),
+    row!(Op::SetMode { .. }, BEFORE),
     row!(Op::FillSlot { .. }, BEFORE),
     row!(Op::CreateLink { hook: "ingress" }, BEFORE),
     row!(Op::CreateLink { .. }, BEFORE),
@@ -427,6 +428,7 @@ const STAGED_AHEAD: &[Row] = &[
     row!(Op::MarkUnmanaged { .. }, BEFORE),
     row!(Op::OpenMap { .. }, BOTH),
     row!(Op::Pin { .. }, BEFORE),
+    row!(Op::SetMode { .. }, BEFORE),
     row!(Op::DetachLink { .. }, AFTER),
     row!(Op::Unpin { .. }, BOTH),
     row!(Op::DeleteRow { .. }, AFTER),
@@ -461,6 +463,7 @@ const CLSACT: &[Row] = &[
     row!(Op::CreateMap { .. }, BEFORE),
     row!(Op::WriteRows { .. }, BEFORE),
     row!(Op::Pin { .. }, BEFORE),
+    row!(Op::SetMode { .. }, BEFORE),
     row!(Op::FillSlot { .. }, BEFORE),
     row!(Op::MarkUnmanaged { .. }, BEFORE),
     row!(Op::ClearCounters { .. }, BEFORE),
@@ -498,7 +501,7 @@ fn is_worth_a_load(op: &Op<'_>) -> bool {
         Op::FillSlot { table, .. } => table == "prefilter",
         Op::PublishPrevious { object } => ["dpd_from_container", "dpd_ct_tcp"].contains(&object),
         Op::ReuseMap { map } => map == "dpd_drop_counts",
-        Op::Unpin { path } | Op::Pin { path } | Op::OpenMap { path } => {
+        Op::Unpin { path } | Op::Pin { path } | Op::SetMode { path } | Op::OpenMap { path } => {
             let name = path.file_name().and_then(|name| name.to_str());
             let name = name.unwrap_or_default();
             let is_one = ["dpd_live", "dpd_ct_tcp", "dpd_drop_counts"].contains(&name);
@@ -525,6 +528,7 @@ const RESIZE: &[Row] = &[
     row!(Op::Pin { path } if path.ends_with("maps/dpd_ct_tcp"), BEFORE),
     row!(Op::Pin { path } if path.ends_with("load/1/dpd_xdp_entry"), BEFORE),
     row!(Op::Pin { .. }, BEFORE),
+    row!(Op::SetMode { .. }, BEFORE),
     row!(Op::CreatePinDir { .. }, BEFORE),
     row!(Op::CreateDir { .. }, BEFORE),
     // Published before the programs are attached, and once more when the migration begins.

@@ -1,5 +1,5 @@
-//! Who may change what is pinned: whoever may write a directory on the way to the pins can put other maps and programs in
-//! place of dpd's, and so write policy. Only root may.
+//! Who may change what is pinned: a user that may write a directory on the way to the pins can put other maps and programs in
+//! place of dpd's, and so write policy. Only root may, and below the root of pins the daemon's user.
 //!
 //! A directory is safe if it is root's, and group and others may not write it. In a *sticky* one of root, as the kernel's
 //! default for a bpffs (mode 1777), others can create entries, but neither rename nor remove those of root: it is safe above an
@@ -20,6 +20,8 @@ use super::call::call;
 use super::op::Op;
 use super::pins;
 
+/// As the unit runs the daemon (systemd/dpd.sysusers).
+const USER: &str = "dpd";
 /// Bits of a mode by which group and others may write.
 const WRITE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
@@ -160,8 +162,11 @@ impl Walk<'_> {
     }
 
     fn check_dir(&self, stat: &Stat) -> Result<()> {
-        let is_above = !self.rest.is_empty() && stat.st_mode & STICKY != 0;
-        match is_safe(stat) || (stat.st_uid == 0 && is_above) {
+        let is_safe = match self.rest.is_empty() {
+            true => is_safe_pin(stat),
+            false => is_safe(stat) || (stat.st_uid == 0 && stat.st_mode & STICKY != 0),
+        };
+        match is_safe {
             true => Ok(()),
             false => Err(refusal(self.root, &self.place, stat)),
         }
@@ -185,6 +190,23 @@ fn is_safe(stat: &Stat) -> bool {
     stat.st_uid == 0 && stat.st_mode & WRITE_BY_OTHERS == 0
 }
 
+/// The same for the root of pins and what is below, which may be the daemon's too.
+fn is_safe_pin(stat: &Stat) -> bool {
+    let is_trusted = stat.st_uid == 0
+        || stat.st_uid == rustix::process::geteuid().as_raw()
+        || Some(stat.st_uid) == uid_of(USER);
+    is_trusted && stat.st_mode & WRITE_BY_OTHERS == 0
+}
+
+/// A user of this host; those that a directory service has are not looked for.
+fn uid_of(user: &str) -> Option<u32> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(user)).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
 /// What others have created before their access was taken away is still theirs. Only dpd's own names are looked at.
 fn check_below(root: &Path) -> Result<()> {
     let own = pins::names(root).into_iter();
@@ -197,7 +219,7 @@ fn check_entry(root: &Path, path: &Path) -> Result<()> {
         Err(Errno::NOENT | Errno::ACCESS) => return Ok(()), // the daemon unpins what is old
         stat => stat.with_context(|| format!("read {}", path.display()))?,
     };
-    if !is_safe(&stat) {
+    if !is_safe_pin(&stat) {
         return Err(refusal(root, path, &stat));
     }
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
