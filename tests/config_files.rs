@@ -262,13 +262,15 @@ error: this is where drop-ins are looked for, but it is not a folder
 fn unchanged_sources_are_not_checked_again() {
     let folder = folder(&[("config.toml", b"[events]\nrate = 5\n")]);
     let path = folder.path().join("config.toml");
-    let before = dpd::config::load(&path).expect("a valid file");
-    let again = dpd::config::load_again(&path, Some(before.clone())).expect("a valid file");
+    let none = dpd::config::Runtime::default();
+    let before = dpd::config::load_again(&path, None, &none).expect("a valid file");
+    let again = dpd::config::load_again(&path, Some(before.clone()), &none).expect("a valid file");
     let is_same = std::sync::Arc::ptr_eq(&again.config, &before.config);
     assert!(is_same, "the same text gives the same configuration");
     std::fs::write(&path, "[events]\nrate = 6\n").expect("write the file");
-    let changed = dpd::config::load_again(&path, Some(before.clone())).expect("a valid file");
+    let changed =
+        dpd::config::load_again(&path, Some(before.clone()), &none).expect("a valid file");
     assert_eq!(changed.config.events.rate, 6, "another text");
     std::fs::write(&path, "[events]\nrate = \"six\"\n").expect("write the file");
-    dpd::config::load_again(&path, Some(before)).expect_err("an invalid file");
+    dpd::config::load_again(&path, Some(before), &none).expect_err("an invalid file");
 }

@@ -55,6 +55,7 @@ fn the_defaults() {
     let config = config_of("[node]\nname = \"node-a\"\n");
     let seconds = Duration::from_secs;
     let expected = Config {
+        drop_ins: Default::default(),
         path: PathBuf::from("dpd.toml"),
         node: Node {
             name: "node-a".to_owned(),
@@ -65,6 +66,7 @@ fn the_defaults() {
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
             metrics: None,
+            runtime_config: Some("/run/dpd/config.d".into()),
             expedite_rcu: false,
         },
         interfaces: BTreeMap::new(),

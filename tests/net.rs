@@ -693,6 +693,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
         daemon: Daemon {
             bpf_root: "/sys/fs/bpf/dpd".into(),
             socket: "/run/dpd/dpd.sock".into(),
+            runtime_config: None,
             log: LogTarget::Stderr,
             metrics: None,
             expedite_rcu: false,
@@ -725,6 +726,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
             rate: 1,
             journal: JournalFlows::Off,
         },
+        drop_ins: BTreeMap::new(),
     }
 }
 

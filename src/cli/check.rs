@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
+use super::node::Node;
 use super::output::{self, Format};
 use crate::bpf::load::budget;
 use crate::bpf::state::ct_table::Sizes;
 use crate::bpf::sys::write_access;
-use crate::config::{self, Config, Interface, Loaded, Problem, Problems, Severity};
+use crate::config::{self, Config, InEffect, Interface, Loaded, Problem, Problems, Severity};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
 use crate::model::host::HostState;
@@ -31,7 +32,8 @@ pub struct Arguments {
 
 pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let file = arguments.file.as_deref().unwrap_or(config);
-    let Some(loaded) = load(file) else {
+    let in_effect = Node::find_quietly(config).drop_ins_in_effect();
+    let Some(loaded) = load(file, &in_effect) else {
         return Ok(ExitCode::FAILURE);
     };
     if arguments.budget {
@@ -164,12 +166,18 @@ fn table(budget: &Budget) -> String {
     )
 }
 
-/// A valid configuration, with its warnings on stderr; `None` if it is invalid, with the problems on stderr.
-pub fn load(file: &Path) -> Option<Loaded> {
-    match config::load_once(file) {
+/// A valid configuration, with its warnings and the skipped runtime drop-ins on stderr; `None` if it is invalid, with the problems on stderr.
+pub fn load(file: &Path, in_effect: &InEffect) -> Option<Loaded> {
+    match config::load_once(file, in_effect) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("{warning}\n");
+            }
+            for drop_in in &loaded.drop_ins {
+                if let Some(reason) = drop_in.reason() {
+                    let path = drop_in.path.display();
+                    eprintln!("warning: the runtime drop-in {path} is skipped:\n{reason}\n");
+                }
             }
             Some(loaded)
         }

@@ -100,8 +100,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Run => {
             // The log target is needed before the file is validated, whose problems are logged.
-            logging::init(Node::find_quietly(config).log)?;
-            crate::daemon::run(config)?;
+            let node = Node::find_quietly(config);
+            logging::init(node.log)?;
+            crate::daemon::run(config, &node.bpf_root, node.runtime_config)?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Check(arguments) => return check::run(config, &arguments),

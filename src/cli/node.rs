@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{LogTarget, drop_ins, read_lossy};
+use crate::config::{DEFAULT_BPF_ROOT, InEffect, LogTarget, drop_ins, read_lossy, runtime_folder};
 
 /// The configuration file without `--config`.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -21,6 +21,8 @@ pub struct Node {
     pub config: PathBuf,
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
+    /// The folder of the runtime drop-ins; `None`: there are none.
+    pub runtime_config: Option<PathBuf>,
     pub log: LogTarget,
     pub expedite_rcu: bool,
     /// All of the file is TOML. If not, the keys may be in the parts that did not parse.
@@ -40,16 +42,18 @@ impl Node {
             Err(error) if is_missing(&error) && config == Path::new(DEFAULT_CONFIG) => Vec::new(),
             Err(error) => return Err(error),
         };
+        let mut given = None;
         let mut broken = Vec::new();
         for (path, text) in sources {
             let what = match text {
-                Some(text) if node.take(&text) => continue,
+                Some(text) if node.take(&text, &mut given) => continue,
                 Some(_) => "is not valid TOML (see `dpd check`)",
                 None => "can't be read (see `dpd check`)",
             };
             broken.push((path, what));
             node.is_certain = false;
         }
+        node.runtime_config = runtime_folder(&node.bpf_root, given);
         // After all files are read, since a later one may have set `bpf_root`.
         for (path, what) in broken {
             eprintln!(
@@ -79,9 +83,11 @@ impl Node {
     pub fn find_quietly(config: &Path) -> Node {
         let mut node = Node::default_of(config);
         let sources = sources(config).unwrap_or_default();
+        let mut given = None;
         for text in sources.into_iter().filter_map(|(_, text)| text) {
-            node.take(&text);
+            node.take(&text, &mut given);
         }
+        node.runtime_config = runtime_folder(&node.bpf_root, given);
         node
     }
 
@@ -90,10 +96,17 @@ impl Node {
         Reader::open(&self.bpf_root)
     }
 
+    /// The runtime drop-ins that the live datapath was compiled from; none if it can't be read.
+    pub fn drop_ins_in_effect(&self) -> InEffect {
+        let catalog = self.reader().and_then(|reader| reader.catalog());
+        catalog.map(|catalog| catalog.drop_ins).unwrap_or_default()
+    }
+
     fn default_of(config: &Path) -> Node {
         Node {
             config: config.to_owned(),
-            bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
+            bpf_root: PathBuf::from(DEFAULT_BPF_ROOT),
+            runtime_config: None,
             socket: PathBuf::from("/run/dpd/dpd.sock"),
             log: LogTarget::Auto,
             expedite_rcu: false,
@@ -101,14 +114,17 @@ impl Node {
         }
     }
 
-    /// Takes the keys of `[daemon]`; returns whether all of the text is TOML.
-    fn take(&mut self, text: &str) -> bool {
+    /// Takes the keys of `[daemon]`, and `runtime_config` of them into `given`; returns whether all of the text is TOML.
+    fn take(&mut self, text: &str, given: &mut Option<PathBuf>) -> bool {
         let (table, errors) = DeTable::parse_recoverable(text);
         let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
         if let Some(DeValue::Table(daemon)) = daemon {
             let find = |key: &str| daemon.get(key).and_then(|value| value.get_ref().as_str());
             if let Some(path) = find("bpf_root") {
                 self.bpf_root = path.into();
+            }
+            if let Some(path) = find("runtime_config") {
+                *given = Some(path.into());
             }
             if let Some(path) = find("socket") {
                 self.socket = path.into();
@@ -208,7 +224,7 @@ mod tests {
         ];
         for (sentence, text, bpf_root, socket, is_toml) in rows {
             let mut node = Node::default_of(Path::new("x.toml"));
-            assert_eq!(node.take(text), is_toml, "{sentence}");
+            assert_eq!(node.take(text, &mut None), is_toml, "{sentence}");
             assert_eq!(node.bpf_root, Path::new(bpf_root), "{sentence}");
             assert_eq!(node.socket, Path::new(socket), "{sentence}");
         }

@@ -22,10 +22,11 @@ const HAS_CHANGES: u8 = 3;
 
 /// `file` is to be applied, `config` names the node.
 pub fn run(config: &Path, file: &Path, listing: Listing) -> Result<ExitCode> {
-    let Some(loaded) = check::load(file) else {
+    let node = Node::find(config)?;
+    let Some(loaded) = check::load(file, &node.drop_ins_in_effect()) else {
         return Ok(ExitCode::FAILURE);
     };
-    let changes = changes(&Node::find(config)?, &loaded.config)?;
+    let changes = changes(&node, &loaded.config)?;
     let text = match listing.output {
         Format::Json => output::json(&changes.iter().map(row).collect::<Vec<_>>())?,
         Format::Table if changes.is_empty() => {

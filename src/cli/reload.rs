@@ -35,6 +35,14 @@ pub fn run(node: &Node) -> Result<()> {
     if let Some(error) = status.last_error {
         eprintln!("dpd: {error}");
     }
+    for drop_in in &status.drop_ins {
+        if let Some(reason) = &drop_in.reason {
+            eprintln!(
+                "dpd: the runtime drop-in {} is skipped:\n{reason}",
+                drop_in.path
+            );
+        }
+    }
     output::print(&format!("the datapath matches {}\n", status.config))
 }
 

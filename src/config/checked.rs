@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::model::catalog::InEffect;
 use crate::model::forwarding::ForwardingMode;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend};
@@ -32,6 +33,8 @@ pub struct Config {
     pub policy: PolicySettings,
     pub conntrack: Conntrack,
     pub events: Events,
+    /// The runtime drop-ins that are part of it.
+    pub drop_ins: InEffect,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +48,8 @@ pub struct Node {
 pub struct Daemon {
     pub bpf_root: PathBuf,
     pub socket: PathBuf,
+    /// The folder of the runtime drop-ins; `None`: there are none.
+    pub runtime_config: Option<PathBuf>,
     pub log: LogTarget,
     /// The address that Prometheus reads from; `None`: no metrics are served.
     pub metrics: Option<SocketAddr>,

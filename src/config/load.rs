@@ -9,10 +9,14 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::checked::Config;
+use super::drop_in::{DropIn, Found, Runtime, is_drop_in};
+use super::file_problem::{Reading, problem, source_of, unreadable};
 use super::host_name::host_name;
 use super::parse::check_sources;
-use super::problem::{Excerpt, Problem, Problems, Severity};
+use super::problem::{Problem, Problems};
+use super::runtime::{self, Operator, accept};
 use super::source::Source;
+use crate::model::catalog::InEffect;
 
 /// The largest size of one file: six times that of ten thousand services with ten backends each.
 pub const SIZE_MAX: u64 = 32 << 20;
@@ -27,10 +31,21 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The main file, then the drop-ins in name order.
     pub sources: Vec<Source>,
+    /// The runtime drop-ins, in name order.
+    pub drop_ins: Vec<DropIn>,
+    operator: Arc<Checked>,
+    runtime: RuntimeFiles,
 }
 
-/// The result of reading, or the problem that prevents it.
-pub type Reading<T> = Result<T, Box<Problem>>;
+/// The configuration of the operator's files, and its warnings.
+type Checked = (Config, Vec<Problem>);
+
+/// What was read besides the operator's files.
+#[derive(Clone, Debug, PartialEq)]
+struct RuntimeFiles {
+    found: Vec<Found>,
+    in_effect: InEffect,
+}
 
 /// The folder of a file's drop-ins: `config.d` for `config.toml`; a file with another ending has none.
 pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
@@ -42,36 +57,74 @@ pub fn drop_in_folder(path: &Path) -> Option<PathBuf> {
 ///
 /// The error has every problem: those of all unreadable files, or else those of all texts.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    load_again(path, None)
+    load_node(read(path, open)?, &InEffect::new())
 }
 
-/// As `load`, of a file that may be a pipe given to this process, as `/dev/stdin`: its writer is waited for.
+/// As `load`, of a file that may be a pipe given to this process, as `/dev/stdin`: its writer is waited for. `in_effect` are the
+/// runtime drop-ins of the node.
 ///
 /// # Errors
 /// As `load`.
-pub fn load_once(path: &Path) -> Result<Loaded, Problems> {
-    check_all(read(path, open_or_wait)?)
+pub fn load_once(path: &Path, in_effect: &InEffect) -> Result<Loaded, Problems> {
+    load_node(read(path, open_or_wait)?, in_effect)
 }
 
-/// The same after an earlier load: unchanged sources are not checked a second time.
+/// The same for a running daemon, which keeps its folder of runtime drop-ins, after an earlier load: what is unchanged is not
+/// checked a second time.
 ///
 /// # Errors
 /// As `load`.
-pub fn load_again(path: &Path, before: Option<Loaded>) -> Result<Loaded, Problems> {
+pub fn load_again(
+    path: &Path,
+    before: Option<Loaded>,
+    runtime: &Runtime,
+) -> Result<Loaded, Problems> {
     let sources = read(path, open)?;
-    if let Some(before) = before.filter(|before| before.sources == sources) {
-        return Ok(before);
+    let read = RuntimeFiles {
+        found: runtime::read(runtime),
+        in_effect: runtime.in_effect.clone(),
+    };
+    let before = before.filter(|before| before.sources == sources);
+    match before {
+        Some(before) if before.runtime == read => Ok(before),
+        Some(before) => Ok(add_drop_ins(sources, before.operator, read)),
+        None => {
+            let operator = check_sources(&sources, &host_name())?;
+            Ok(add_drop_ins(sources, Arc::new(operator), read))
+        }
     }
-    check_all(sources)
 }
 
-fn check_all(sources: Vec<Source>) -> Result<Loaded, Problems> {
-    let (config, warnings) = check_sources(&sources, &host_name())?;
-    Ok(Loaded {
+/// The operator's files with the runtime drop-ins of the node that they name.
+fn load_node(sources: Vec<Source>, in_effect: &InEffect) -> Result<Loaded, Problems> {
+    let operator = check_sources(&sources, &host_name())?;
+    let runtime = Runtime {
+        folder: operator.0.daemon.runtime_config.clone(),
+        in_effect: in_effect.clone(),
+        ..Runtime::default()
+    };
+    let read = RuntimeFiles {
+        found: runtime::read(&runtime),
+        in_effect: runtime.in_effect,
+    };
+    Ok(add_drop_ins(sources, Arc::new(operator), read))
+}
+
+fn add_drop_ins(sources: Vec<Source>, operator: Arc<Checked>, runtime: RuntimeFiles) -> Loaded {
+    let of_operator = Operator {
+        sources: &sources,
+        host_name: &host_name(),
+    };
+    let accepted = accept(of_operator, &runtime.found, &runtime.in_effect);
+    let (config, warnings) = accepted.config.unwrap_or_else(|| Checked::clone(&operator));
+    Loaded {
         config: Arc::new(config),
         warnings,
         sources,
-    })
+        drop_ins: accepted.drop_ins,
+        operator,
+        runtime,
+    }
 }
 
 /// Opens a file; `None` if it is of a kind that can't be a configuration.
@@ -131,13 +184,6 @@ pub fn drop_ins(path: &Path) -> Reading<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Whether a file of the folder is a drop-in, by its name. Hidden files belong to editors and package managers.
-pub fn is_drop_in(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    let is_hidden = name.as_encoded_bytes().starts_with(b".");
-    !is_hidden && path.extension().is_some_and(|ending| ending == "toml")
-}
-
 /// The text of one file, with invalid UTF-8 replaced; `None` if it is no regular file, or too large for a configuration.
 /// Never blocks, as opening a pipe would.
 ///
@@ -154,29 +200,24 @@ pub fn read_lossy(path: &Path) -> io::Result<Option<String>> {
 
 fn read_file(path: &Path, open: Open) -> Reading<Source> {
     let file = open(path).map_err(|error| unreadable(path, &error))?;
-    let bytes = match file {
-        Some(file) => read_bytes(file).map_err(|error| unreadable(path, &error))?,
-        None => return Err(problem(path, "this is not a regular file".into(), None)),
+    let Some(file) = file else {
+        return Err(problem(path, "this is not a regular file".into(), None));
     };
-    if bytes.len() as u64 > SIZE_MAX {
+    let too_large = || {
         let message = format!("the file is larger than {} MiB", SIZE_MAX >> 20);
         let help = "split it into drop-ins, if it is a configuration at all";
-        return Err(problem(path, message, Some(help.into())));
+        Err(problem(path, message, Some(help.into())))
+    };
+    if file
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() > SIZE_MAX)
+    {
+        return too_large();
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source {
-            path: path.to_owned(),
-            // Some editors write a byte order mark, which is no part of the first line.
-            text: match text.strip_prefix('\u{feff}') {
-                Some(rest) => rest.to_owned(),
-                None => text,
-            },
-        }),
-        Err(error) => Err(not_utf8(
-            path,
-            error.as_bytes(),
-            error.utf8_error().valid_up_to(),
-        )),
+    let bytes = read_bytes(file).map_err(|error| unreadable(path, &error))?;
+    match bytes.len() as u64 > SIZE_MAX {
+        true => too_large(),
+        false => source_of(path, bytes),
     }
 }
 
@@ -216,50 +257,4 @@ fn with_hint_at_example(path: &Path, mut problem: Box<Problem>) -> Box<Problem> 
         problem.help = Some("start with a copy of examples/config.toml, or name another file with --config or DPD_CONFIG".to_owned());
     }
     problem
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
-    let (message, help) = match error.kind() {
-        ErrorKind::NotFound => (
-            "the file is missing: it is a dangling link, or was just removed".to_owned(),
-            None,
-        ),
-        ErrorKind::PermissionDenied => (
-            "this user may not read the file".to_owned(),
-            Some("run as root, or give the user permission".to_owned()),
-        ),
-        _ => (format!("the file can't be read: {error}"), None),
-    };
-    problem(path, message, help)
-}
-
-fn not_utf8(path: &Path, bytes: &[u8], valid: usize) -> Box<Problem> {
-    let (before, after) = bytes.split_at(valid);
-    let start = before
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |at| at + 1);
-    let end = after
-        .iter()
-        .position(|b| *b == b'\n')
-        .map_or(bytes.len(), |at| valid + at);
-    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-    let text = String::from_utf8_lossy(&bytes[start..end]);
-    let column = valid - start;
-    let mark = column..column + char::REPLACEMENT_CHARACTER.len_utf8();
-    let message = "the file is not UTF-8 from here on".to_owned();
-    let mut problem = problem(path, message, Some("save it as UTF-8".to_owned()));
-    problem.excerpt = Some(Excerpt::new(line, &text, mark));
-    problem
-}
-
-fn problem(path: &Path, message: String, help: Option<String>) -> Box<Problem> {
-    Box::new(Problem {
-        severity: Severity::Error,
-        message,
-        file: path.to_owned(),
-        excerpt: None,
-        notes: Vec::new(),
-        help,
-    })
 }

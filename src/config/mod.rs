@@ -2,10 +2,12 @@
 //!
 //! The files pass through `load` (reading), `read` (TOML, several files joined), `shape` (the tree against the keys of
 //! `schema`) and `check` (what values mean, and whether they are consistent). `report` collects every problem on the way.
-//! The result is `checked`.
+//! The result is `checked`. The drop-ins of tools go through `runtime`, with the same checks.
 
 mod check;
 mod checked;
+mod drop_in;
+mod file_problem;
 mod host_name;
 mod load;
 mod locate;
@@ -17,6 +19,7 @@ mod printable;
 mod problem;
 mod read;
 mod report;
+mod runtime;
 mod schema;
 mod shape;
 mod source;
@@ -26,14 +29,16 @@ mod tree;
 mod value;
 mod wrong;
 
+pub use crate::model::catalog::InEffect;
 pub use crate::model::forwarding::ForwardingMode;
 pub use crate::model::xdp::XdpMode;
 pub use checked::{
     Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
     LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, SourceLocation,
 };
+pub use drop_in::{DEFAULT_BPF_ROOT, DropIn, Refusal, Runtime, is_drop_in, runtime_folder};
 pub use load::{
-    Loaded, SIZE_MAX, drop_in_folder, drop_ins, is_drop_in, load, load_again, load_once, read_lossy,
+    Loaded, SIZE_MAX, drop_in_folder, drop_ins, load, load_again, load_once, read_lossy,
 };
 pub use locate::locate;
 pub use parse::parse;

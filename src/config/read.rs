@@ -26,6 +26,36 @@ pub(super) fn read<'s>(sources: &'s [Source], report: &mut Report) -> Option<Tab
     whole
 }
 
+/// Parses one drop-in, which is not the first of the files. `None`: it is no valid TOML.
+pub(super) fn parse_drop_in<'s>(
+    file: usize,
+    source: &'s Source,
+    report: &mut Report,
+) -> Option<Table<'s>> {
+    let table = parse(file, source, report)?;
+    refuse_empty(file, source, &table, report);
+    Some(table)
+}
+
+/// Adds many later files' tables. Neighbours are joined first, since a join takes time for each entry of both tables.
+pub(super) fn join_all<'s>(whole: &mut Table<'s>, tables: Vec<Table<'s>>, report: &mut Report) {
+    let mut tables = tables;
+    while tables.len() > 1 {
+        let mut halved = Vec::with_capacity(tables.len().div_ceil(2));
+        let mut rest = tables.into_iter();
+        while let Some(mut one) = rest.next() {
+            if let Some(other) = rest.next() {
+                join(&mut one, other, "", report);
+            }
+            halved.push(one);
+        }
+        tables = halved;
+    }
+    if let Some(tables) = tables.pop() {
+        join(whole, tables, "", report);
+    }
+}
+
 fn parse<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
     parallel_toml::parse(file, &source.text).or_else(|| parse_whole(file, source, report))
 }

@@ -9,8 +9,9 @@ use super::wrong::Wrong;
 const FINDINGS_MAX: usize = 1000;
 
 /// The findings so far.
-#[derive(Default)]
 pub(super) struct Report {
+    /// The most errors, and the most warnings, that are kept.
+    max: usize,
     findings: Vec<Finding>,
     errors: usize,
     warnings: usize,
@@ -27,7 +28,29 @@ pub(super) struct Finding {
     help: Option<String>,
 }
 
+impl Default for Report {
+    fn default() -> Report {
+        Report::with_max(FINDINGS_MAX)
+    }
+}
+
 impl Report {
+    /// Keeps so many errors, and so many warnings.
+    pub fn with_max(max: usize) -> Report {
+        Report {
+            max,
+            findings: Vec::new(),
+            errors: 0,
+            warnings: 0,
+            excess: None,
+        }
+    }
+
+    /// An empty one with the same limit, whose findings are to be appended to this one.
+    pub fn part(&self) -> Report {
+        Report::with_max(self.max)
+    }
+
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Finding {
         self.add(Finding::new(Severity::Error, span, message.into()))
     }
@@ -48,7 +71,7 @@ impl Report {
 
     /// Whether another error would not be reported, so that costly details of it are not needed.
     pub fn is_full(&self) -> bool {
-        self.errors >= FINDINGS_MAX
+        self.errors >= self.max
     }
 
     /// Adds the findings of another report.
@@ -56,28 +79,13 @@ impl Report {
         for finding in other.findings {
             self.add(finding);
         }
-        self.errors += other.errors.saturating_sub(FINDINGS_MAX);
-        self.warnings += other.warnings.saturating_sub(FINDINGS_MAX);
+        self.errors += other.errors.saturating_sub(other.max);
+        self.warnings += other.warnings.saturating_sub(other.max);
     }
 
     /// The problems in the order of their locations.
     pub fn into_problems(mut self, files: &Files) -> Vec<Problem> {
         self.findings.sort_by_key(|f| f.span);
-        let resolve = |finding: Finding| {
-            let notes = finding.notes.into_iter().map(|(span, message)| Note {
-                message: printable(&message),
-                file: files.source(span).path.clone(),
-                excerpt: files.excerpt(span),
-            });
-            Problem {
-                severity: finding.severity,
-                message: printable(&finding.message),
-                file: files.source(finding.span).path.clone(),
-                excerpt: Some(files.excerpt(finding.span)),
-                notes: notes.collect(),
-                help: finding.help.as_deref().map(printable),
-            }
-        };
         let unreported = [
             (Severity::Error, "errors", self.errors),
             (Severity::Warning, "warnings", self.warnings),
@@ -85,7 +93,7 @@ impl Report {
         let unreported = unreported
             .into_iter()
             .filter_map(|(severity, what, found)| {
-                let more = found.checked_sub(FINDINGS_MAX).filter(|more| *more > 0)?;
+                let more = found.checked_sub(self.max).filter(|more| *more > 0)?;
                 Some(Problem {
                     severity,
                     message: format!("{more} more {what} are not shown"),
@@ -95,8 +103,17 @@ impl Report {
                     help: None,
                 })
             });
-        let reported = self.findings.into_iter().map(resolve);
+        let reported = self
+            .findings
+            .into_iter()
+            .map(|finding| finding.resolve(files));
         reported.chain(unreported).collect()
+    }
+
+    /// The errors that are kept.
+    pub fn into_errors(self) -> impl Iterator<Item = Finding> {
+        let findings = self.findings.into_iter();
+        findings.filter(|finding| finding.severity == Severity::Error)
     }
 
     fn add(&mut self, finding: Finding) -> &mut Finding {
@@ -105,7 +122,7 @@ impl Report {
             Severity::Warning => &mut self.warnings,
         };
         *found += 1;
-        let is_reported = *found <= FINDINGS_MAX;
+        let is_reported = *found <= self.max;
         if !is_reported {
             return self.excess.insert(finding);
         }
@@ -123,6 +140,29 @@ impl Finding {
             message,
             notes: Vec::new(),
             help: None,
+        }
+    }
+
+    /// All its locations.
+    pub fn spans(&self) -> impl Iterator<Item = Span> {
+        let notes = self.notes.iter().map(|(span, _)| *span);
+        std::iter::once(self.span).chain(notes)
+    }
+
+    /// With the lines of its locations.
+    pub fn resolve(self, files: &Files) -> Problem {
+        let notes = self.notes.into_iter().map(|(span, message)| Note {
+            message: printable(&message),
+            file: files.source(span).path.clone(),
+            excerpt: files.excerpt(span),
+        });
+        Problem {
+            severity: self.severity,
+            message: printable(&self.message),
+            file: files.source(self.span).path.clone(),
+            excerpt: Some(files.excerpt(self.span)),
+            notes: notes.collect(),
+            help: self.help.as_deref().map(printable),
         }
     }
 

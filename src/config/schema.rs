@@ -74,6 +74,7 @@ const NODE: &[Key] = &[optional("name", Text), optional("addresses", TEXTS)];
 const DAEMON: &[Key] = &[
     optional("bpf_root", Text),
     optional("socket", Text),
+    optional("runtime_config", Text),
     optional("log", Text),
     optional("metrics", Text),
     optional("expedite_rcu", Switch),

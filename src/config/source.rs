@@ -1,7 +1,7 @@
 //! The texts of a configuration, and locations in them.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::checked::SourceLocation;
 use super::problem::Excerpt;
@@ -69,6 +69,10 @@ impl<'s> Files<'s> {
     pub fn main_path(&self) -> PathBuf {
         let main = self.sources.first();
         main.map(|main| main.path.clone()).unwrap_or_default()
+    }
+
+    pub fn path(&self, file: usize) -> &'s Path {
+        &self.sources[file].path
     }
 
     pub fn source(&self, span: Span) -> &'s Source {

@@ -28,7 +28,7 @@ mod sweeper;
 mod unit_status;
 mod watchdog;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,11 +62,11 @@ const HOST_INTERVAL: Duration = Duration::from_secs(30);
 /// Signals that are queued: SIGTERM must not be lost behind others.
 const SIGNALS: usize = 16;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. `bpf_root` and `runtime_config` are the file's, as far as it can be read.
 ///
 /// # Errors
 /// If the file is invalid, or the datapath can't be made to match it at startup; the datapath is unchanged then.
-pub fn run(path: &Path) -> Result<()> {
+pub fn run(path: &Path, bpf_root: &Path, runtime_config: Option<PathBuf>) -> Result<()> {
     if let Err(error) = memory::use_small_pages() {
         log::debug!("{error:#}");
     }
@@ -83,14 +83,16 @@ pub fn run(path: &Path) -> Result<()> {
         stack_changes,
         signals: signals()?,
     };
-    let files = FileWatcher::start(path, stirred, changed)?;
+    let files = FileWatcher::start(path, runtime_config.as_deref(), stirred, changed)?;
     let _net_watcher = net::Watcher::start(moved)?;
     let _stack_watcher = net::Watcher::start_for_stack(&rewritten)?;
 
-    let Some(startup) = Startup::prepare(path, &files, &wakeups.signals)? else {
+    let runtime = startup::runtime(bpf_root, runtime_config);
+    let Some(startup) = Startup::prepare(path, &runtime, &files, &wakeups.signals)? else {
         return Ok(());
     };
-    let mut daemon = Daemon::start(path, files, startup)?;
+    let file = FileFollower::new(path, runtime.folder, files);
+    let mut daemon = Daemon::start(file, startup)?;
     let _watchdog = Watchdog::start(daemon.pulses.clone())?;
     systemd::notify(systemd::READY);
     daemon.report_to_systemd();
@@ -169,25 +171,26 @@ struct Outputs {
 
 impl Daemon {
     /// Makes the datapath match the file, and only then serves the socket.
-    fn start(path: &Path, files: FileWatcher, startup: Startup) -> Result<Daemon> {
+    fn start(file: FileFollower, startup: Startup) -> Result<Daemon> {
         let Startup {
-            config,
+            loaded,
             reconciler,
             port,
             socket,
             log,
         } = startup;
-        let state = Arc::new(DaemonState::new(path, &config));
-        let mut datapath = Datapath::new(config, reconciler, state.clone());
+        let state = Arc::new(DaemonState::new(file.path(), &loaded.config));
+        let mut datapath = Datapath::new(loaded.config, reconciler, state.clone());
         datapath.start(net::snapshot()?)?;
         let pulses = Arc::new(Pulses::default());
+        file::report_drop_ins(&state, &loaded.drop_ins);
         let outputs = Outputs::start(&datapath, &state, &pulses, socket, log)?;
         let root = &datapath.config().daemon.bpf_root;
         let mut metrics = MetricsServer::new(root, datapath.catalogs(), state.clone());
         metrics.serve(datapath.config().daemon.metrics, port);
         Ok(Daemon {
             datapath,
-            file: FileFollower::new(path, files),
+            file,
             state,
             sweeper: Sweeper::default(),
             sample_error: OnChange::default(),
@@ -245,9 +248,8 @@ impl Daemon {
         self.state.reload_begins();
         systemd::notify(&systemd::reloading());
         log::info!("reload: reading {}", self.file.path().display());
-        let read = self.file.read();
-        let (metrics, sweeper) = (&mut self.metrics, &mut self.sweeper);
-        if self.file.apply(read, &mut self.datapath, metrics, sweeper) {
+        let read = self.file.read_now(self.datapath.config());
+        if self.apply(read) {
             log::info!("reload: done, revision {}", self.datapath.revision());
         }
         self.report_to_systemd();
@@ -256,10 +258,19 @@ impl Daemon {
     }
 
     fn file_changed(&mut self) {
-        if let Some(read) = self.file.read_settled() {
-            let (metrics, sweeper) = (&mut self.metrics, &mut self.sweeper);
-            self.file.apply(read, &mut self.datapath, metrics, sweeper);
+        if let Some(read) = self.file.read_settled(self.datapath.config()) {
+            self.apply(read);
         }
+    }
+
+    /// Returns whether the datapath matches the file.
+    fn apply(&mut self, read: file::Read) -> bool {
+        let (metrics, sweeper) = (&mut self.metrics, &mut self.sweeper);
+        let drop_ins = self.file.apply(read, &mut self.datapath, metrics, sweeper);
+        if let Some(drop_ins) = &drop_ins {
+            file::report_drop_ins(&self.state, drop_ins);
+        }
+        drop_ins.is_some()
     }
 
     fn sweep(&mut self) {

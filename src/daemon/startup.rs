@@ -1,14 +1,14 @@
 //! Acquires everything that the daemon needs before it changes anything: if a part fails, the datapath is unchanged.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use signal_hook::consts::SIGHUP;
 
-use crate::config::{self, Config};
+use crate::bpf::reader::Reader;
+use crate::config::{self, Loaded, Runtime};
 use crate::http::Port;
 use crate::observe::journal::FlowLog;
 use crate::observe::socket::Socket;
@@ -19,11 +19,21 @@ use crate::watch::FileWatcher;
 const SETTLE_TICK: Duration = Duration::from_millis(20);
 
 pub struct Startup {
-    pub config: Arc<Config>,
+    pub loaded: Loaded,
     pub reconciler: Reconciler,
     pub port: Option<Port>,
     pub socket: Socket,
     pub log: FlowLog,
+}
+
+/// The runtime drop-ins of a node. Those of the live datapath stay in effect: a restart changes nothing.
+pub fn runtime(bpf_root: &Path, folder: Option<PathBuf>) -> Runtime {
+    let live = Reader::open(bpf_root).and_then(|reader| reader.catalog());
+    Runtime {
+        folder,
+        in_effect: live.map(|catalog| catalog.drop_ins).unwrap_or_default(),
+        ..Runtime::default()
+    }
 }
 
 impl Startup {
@@ -33,12 +43,13 @@ impl Startup {
     /// If the file is invalid, another process holds the lock, port or socket, or the kernel refuses the programs.
     pub fn prepare(
         path: &Path,
+        runtime: &Runtime,
         files: &FileWatcher,
         signals: &Receiver<i32>,
     ) -> Result<Option<Startup>> {
         loop {
             let seen = files.look();
-            let prepared = Startup::acquire(path); // meanwhile the file settles
+            let prepared = Startup::acquire(path, runtime); // meanwhile the file settles
             let settled = loop {
                 if let Some(settled) = files.settled() {
                     break settled;
@@ -54,12 +65,12 @@ impl Startup {
         }
     }
 
-    fn acquire(path: &Path) -> Result<Startup> {
-        let loaded = config::load(path).map_err(anyhow::Error::new)?;
+    fn acquire(path: &Path, runtime: &Runtime) -> Result<Startup> {
+        let loaded = config::load_again(path, None, runtime).map_err(anyhow::Error::new)?;
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
-        let config = loaded.config;
+        let config = loaded.config.clone();
         // The lock first: its error names the other daemon.
         let reconciler = Reconciler::start(&config)?;
         let port = config.daemon.metrics.map(Port::open).transpose();
@@ -67,7 +78,7 @@ impl Startup {
         let socket = Socket::open(&config.daemon.socket)?;
         let log = FlowLog::open(config.daemon.log)?;
         Ok(Startup {
-            config,
+            loaded,
             reconciler,
             port,
             socket,

@@ -14,7 +14,7 @@ use crate::bpf::state::sweep::Swept;
 use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
 use crate::model::state::State;
-use crate::model::status::{DaemonStatus, Drift, DriftCounts, Metric, RecentDrops};
+use crate::model::status::{DaemonStatus, Drift, DriftCounts, DropInStatus, Metric, RecentDrops};
 use crate::observe::journal::FlowLog;
 use crate::observe::server::Server;
 
@@ -45,6 +45,7 @@ struct Facts {
     server: Weak<Server>,
     log: Option<Arc<FlowLog>>,
     drift: DriftCounts,
+    drop_ins: Vec<DropInStatus>,
 }
 
 #[derive(Clone)]
@@ -90,6 +91,7 @@ impl DaemonState {
                 server: Weak::new(),
                 log: None,
                 drift: DriftCounts::default(),
+                drop_ins: Vec::new(),
             }),
             history: Mutex::default(),
         }
@@ -118,6 +120,11 @@ impl DaemonState {
         facts.host_error = None;
         facts.work.reloads_done += 1;
         facts.work.file_applied_seconds = unix_seconds();
+    }
+
+    /// The runtime drop-ins of the configuration that was applied; returns those of the one before.
+    pub fn set_drop_ins(&self, drop_ins: Vec<DropInStatus>) -> Vec<DropInStatus> {
+        std::mem::replace(&mut self.facts().drop_ins, drop_ins)
     }
 
     /// The live configuration has changed.
@@ -224,6 +231,12 @@ impl DaemonState {
             file_failed: facts.file_error.is_some(),
             host_failed: facts.host_error.is_some(),
             warnings: facts.warnings.len(),
+            drop_ins: facts.drop_ins.len(),
+            drop_ins_skipped: facts
+                .drop_ins
+                .iter()
+                .filter(|drop_in| drop_in.reason.is_some())
+                .count(),
             drift: facts.drift,
             events: self.events.load(Ordering::Relaxed),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
@@ -274,6 +287,7 @@ impl DaemonState {
             recent_drops,
             journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
             drift: facts.drift,
+            drop_ins: facts.drop_ins.clone(),
         }
     }
 }

@@ -49,6 +49,9 @@ pub struct Work {
     pub reloads_failed: u64,
     /// The last change of the host could not be followed.
     pub host_failed: bool,
+    /// The runtime drop-ins, and how many of them are skipped.
+    pub drop_ins: usize,
+    pub drop_ins_skipped: usize,
     /// What the host lacks for the file.
     pub warnings: usize,
     /// Comparing the datapath with the configuration, and changing it.

@@ -40,6 +40,11 @@ const WARNINGS: Family = gauge(
     &[],
     "What the host lacks for the file; see dpd status.",
 );
+const DROP_INS: Family = gauge(
+    "dpd_config_runtime_drop_ins",
+    &["state"],
+    "Runtime drop-ins: in effect, or skipped; see dpd status.",
+);
 const DRIFT: Family = counter(
     "dpd_drift_repaired_total",
     &["kind"],
@@ -57,7 +62,8 @@ const LOST: Family = counter(
 );
 
 pub(super) const FAMILIES: &[Family] = &[
-    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, DRIFT, EVENTS, LOST,
+    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, DROP_INS, DRIFT,
+    EVENTS, LOST,
 ];
 
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
@@ -74,6 +80,12 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     page.write_times(&APPLIES, work.applies)?;
     page.write_one(&HOST, f64::from(!work.host_failed))?;
     page.write_one(&WARNINGS, work.warnings as f64)?;
+    let drop_ins = [
+        ("in_effect", work.drop_ins - work.drop_ins_skipped),
+        ("skipped", work.drop_ins_skipped),
+    ];
+    let drop_ins = drop_ins.map(|(state, count)| (vec![state.to_owned()], count as f64));
+    page.write(&DROP_INS, drop_ins)?;
     let drift = [
         ("attachments", work.drift.attachments),
         ("tables", work.drift.tables),

@@ -17,11 +17,17 @@ use super::xdp::XdpMode;
 /// The most endpoints of a host: each has its own row in `dpd_endpoint_counters`.
 pub const MAX_ENDPOINTS: u32 = 16383;
 
+/// The runtime drop-ins in effect: a digest of the text by file name.
+pub type InEffect = BTreeMap<String, u64>;
+
 /// Names and numbers of one generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     /// The file that the generation was compiled from.
     pub config: String,
+    /// The runtime drop-ins that it was compiled from: a digest of the text by file name.
+    #[serde(default)]
+    pub drop_ins: InEffect,
     pub node: String,
     /// Identities by number, the reserved ones among them.
     pub identities: BTreeMap<u32, IdentityInfo>,

@@ -33,6 +33,17 @@ pub struct DaemonStatus {
     /// Flows that were not written to the journal.
     pub journal_lost: u64,
     pub drift: DriftCounts,
+    /// The runtime drop-ins, in name order.
+    #[serde(default)]
+    pub drop_ins: Vec<DropInStatus>,
+}
+
+/// A runtime drop-in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropInStatus {
+    pub path: String,
+    /// Why it is skipped; `None`: it is in effect.
+    pub reason: Option<String>,
 }
 
 /// Drops of the last minute, or since a later start.

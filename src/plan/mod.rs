@@ -59,6 +59,7 @@ fn compile_rest(inputs: Inputs<'_>) -> State {
     };
     state.catalog_mut().config = config.path.display().to_string();
     state.catalog_mut().node = config.node.name.clone();
+    state.catalog_mut().drop_ins = config.drop_ins.clone();
     name_identities(config, state.catalog_mut());
 
     let endpoints = endpoints::declared(config, inputs.host);

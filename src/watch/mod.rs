@@ -43,7 +43,7 @@ const COALESCE: Duration = Duration::from_millis(5);
 /// A file that has not settled after this time is logged.
 const WARN_AFTER: Duration = Duration::from_secs(10);
 
-/// Watches a configuration file, its drop-ins and the symlinks on the way to them. Ends when dropped.
+/// Watches a configuration file, its drop-ins, the runtime drop-ins and the symlinks on the way to them. Ends when dropped.
 #[derive(Debug)]
 pub struct FileWatcher {
     watched: Arc<Watched>,
@@ -81,22 +81,25 @@ impl FileWatcher {
     ///
     /// # Errors
     /// If the path can't be made absolute, or no thread can be started.
-    pub fn start(config: &Path, stirred: Sender<()>, changed: Sender<()>) -> Result<FileWatcher> {
+    pub fn start(
+        config: &Path,
+        runtime: Option<&Path>,
+        stirred: Sender<()>,
+        changed: Sender<()>,
+    ) -> Result<FileWatcher> {
         let notifier = Some(Notifier::default());
-        FileWatcher::start_with(notifier, POLL_INTERVAL, config, stirred, changed)
+        let files = files(config, runtime)?;
+        FileWatcher::start_with(notifier, POLL_INTERVAL, files, stirred, changed)
     }
 
     /// Without a notifier it only polls.
     fn start_with(
         notifier: Option<Notifier>,
         interval: Duration,
-        config: &Path,
+        files: Files,
         stirred: Sender<()>,
         changed: Sender<()>,
     ) -> Result<FileWatcher> {
-        let main = std::path::absolute(config)
-            .with_context(|| format!("make the path {} absolute", config.display()))?;
-        let files = Files::of(main);
         let now = Stamps::take(&files);
         let known = Known {
             // A file that has just changed may be half-written.
@@ -133,6 +136,12 @@ impl FileWatcher {
         is_settled.then_some(now)
     }
 
+    /// The owner has read the files as they were in `seen` without a notification. A later change, even one back to what was
+    /// notified before, is notified.
+    pub fn note_read(&self, seen: Stamps) {
+        self.watched.known().notified = Some(seen);
+    }
+
     /// The last notification was not used: notifies once more when the files have settled.
     pub fn notify_again(&self) {
         *self.watched.known() = Known {
@@ -140,6 +149,12 @@ impl FileWatcher {
             notified: None,
         };
     }
+}
+
+fn files(config: &Path, runtime: Option<&Path>) -> Result<Files> {
+    let main = std::path::absolute(config)
+        .with_context(|| format!("make the path {} absolute", config.display()))?;
+    Ok(Files::of(main, runtime.map(Path::to_owned)))
 }
 
 /// The thread's side.

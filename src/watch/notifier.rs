@@ -120,7 +120,7 @@ fn changes() -> WatchFlags {
 /// itself; without those that are missing or busy.
 fn folders(files: &Files) -> BTreeSet<Folder> {
     let mut paths = links(&files.main);
-    if let Some(folder) = &files.drop_ins {
+    for folder in files.folders() {
         paths.extend(links(folder));
         // Any name in the folder stands for the folder.
         paths.push(folder.join("-"));
@@ -240,7 +240,7 @@ mod tests {
             ("plain/../links/broken.toml", &["links"], "a path with .."),
         ];
         for (main, expected, what) in rows {
-            let found = folders(&Files::of(top.join(main)));
+            let found = folders(&Files::of(top.join(main), None));
             let found = found.iter().map(|folder| &folder.path);
             let expected = expected.iter().map(|path| top.join(path));
             assert!(found.eq(&expected.collect::<Vec<_>>()), "{what}");
@@ -267,7 +267,7 @@ mod tests {
         let path = top.path().join("config.toml");
         fs::write(&path, "one").unwrap();
         let mut notifier = Notifier::default();
-        notifier.follow(&Files::of(path.clone()));
+        notifier.follow(&Files::of(path.clone(), None));
         let wakes = |what: fn(&Path)| {
             notifier.clear();
             what(&path);

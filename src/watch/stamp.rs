@@ -41,16 +41,36 @@ impl From<Metadata> for Stamp {
     }
 }
 
+impl Stamp {
+    /// Of what decides whether a folder is used: its times change with each file in it, used or not.
+    fn of_owner(metadata: &Metadata) -> Stamp {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: u64::from(metadata.mode()),
+            modified: (i64::from(metadata.uid()), 0),
+            changed: (0, 0),
+        }
+    }
+}
+
 impl Stamps {
-    /// Of the main file and each drop-in.
+    /// Of the main file and each drop-in, and of the owner of the runtime drop-ins' folder.
     pub(super) fn take(files: &Files) -> Stamps {
-        let drop_ins = files.drop_ins.iter().flat_map(|folder| drop_ins(folder));
+        let drop_ins = files.folders().flat_map(drop_ins);
         let paths = drop_ins.map(|entry| entry.path());
         let stamp = |path: PathBuf| {
             let stamp = fs::metadata(&path).ok().map(Stamp::from);
             (path, stamp)
         };
-        Stamps(paths.chain([files.main.clone()]).map(stamp).collect())
+        let mut stamps: BTreeMap<_, _> = paths.chain([files.main.clone()]).map(stamp).collect();
+        if let Some(folder) = &files.runtime {
+            let owner = fs::metadata(folder)
+                .ok()
+                .map(|metadata| Stamp::of_owner(&metadata));
+            stamps.insert(folder.clone(), owner);
+        }
+        Stamps(stamps)
     }
 
     /// Whether one of them has changed within this time, by its ctime. A ctime in the future is ignored.

@@ -27,7 +27,13 @@ fn start(by: By, config: &Path) -> (FileWatcher, Receiver<()>) {
         By::Inotify => (Some(Notifier::default()), Duration::from_secs(3600)),
         By::Polling => (None, Duration::from_millis(20)),
     };
-    let watcher = FileWatcher::start_with(notifier, interval, config, bounded(1).0, changed);
+    let watcher = FileWatcher::start_with(
+        notifier,
+        interval,
+        files(config, None).unwrap(),
+        bounded(1).0,
+        changed,
+    );
     (watcher.unwrap(), changes)
 }
 
@@ -41,10 +47,49 @@ fn a_change_is_notified_as_stirred_before_it_has_settled() {
     let config = folder.path().join("config.toml");
     write(&config, "one");
     let ((stirred, stirs), (changed, changes)) = (bounded(1), bounded(1));
-    let _watcher = FileWatcher::start(&config, stirred, changed).unwrap();
+    let _watcher = FileWatcher::start(&config, None, stirred, changed).unwrap();
     write(&config, "other");
     changes.recv_timeout(Duration::from_secs(20)).unwrap();
     stirs.try_recv().unwrap();
+}
+
+#[test]
+fn a_change_that_was_read_at_once_and_undone_is_notified() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    write(&config, "one");
+    let drop_in = folder.path().join("config.d/a.toml");
+    fs::create_dir(drop_in.parent().unwrap()).unwrap();
+    let (changed, changes) = bounded(1);
+    let watcher = FileWatcher::start(&config, None, bounded(1).0, changed).unwrap();
+    write(&drop_in, "two");
+    watcher.note_read(watcher.look());
+    fs::remove_file(&drop_in).unwrap();
+    changes.recv_timeout(DEADLINE).unwrap();
+}
+
+#[test]
+fn the_folder_of_runtime_drop_ins_is_watched() {
+    let top = tempfile::tempdir().unwrap();
+    let config = top.path().join("config.toml");
+    write(&config, "one");
+    let folder = top.path().join("run/config.d");
+    let (changed, changes) = bounded(1);
+    let _watcher = FileWatcher::start(&config, Some(&folder), bounded(1).0, changed).unwrap();
+    let notified = |what: &str| {
+        changes
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("{what}"));
+    };
+    fs::create_dir_all(&folder).unwrap();
+    notified("it appears");
+    write(&folder.join("a.toml"), "two");
+    notified("a drop-in");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(&folder, mode).unwrap();
+    notified("its permissions");
+    fs::remove_dir_all(&folder).unwrap();
+    notified("it is removed");
 }
 
 /// Writes a temporary file and renames it, as editors do.
@@ -366,7 +411,7 @@ fn a_change_is_noticed_by_the_polling_of_a_whole_watcher() {
     assert!(refused.is_err(), "inotify must be refused here");
     let config = top.path().join("plain/config.toml");
     let (changed, changes) = bounded(1);
-    let _watcher = FileWatcher::start(&config, bounded(1).0, changed).unwrap();
+    let _watcher = FileWatcher::start(&config, None, bounded(1).0, changed).unwrap();
     for text in ["two", "three"] {
         replace(&config, text);
         changes.recv_timeout(DEADLINE).unwrap();
@@ -426,7 +471,7 @@ fn wait_until_settled(watcher: &FileWatcher) {
 fn a_file_is_watched_by_a_relative_path_and_without_drop_ins() {
     // The current folder is the crate's, which has no such file.
     let (changed, _changes) = bounded(1);
-    let watcher = FileWatcher::start(Path::new("no-such-file"), bounded(1).0, changed);
+    let watcher = FileWatcher::start(Path::new("no-such-file"), None, bounded(1).0, changed);
     assert!(watcher.is_ok());
 }
 
@@ -449,7 +494,7 @@ fn the_watcher_ends_when_it_is_dropped_while_a_change_settles() {
 #[test]
 fn two_reads_differ_where_the_stamps_do_not() {
     let top = tempfile::tempdir().unwrap();
-    let files = Files::of(top.path().join("config.toml"));
+    let files = Files::of(top.path().join("config.toml"), None);
     write(&files.main, "one");
     let stamps = Stamps::take(&files);
     let first = stamps.digest();

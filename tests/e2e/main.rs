@@ -30,6 +30,7 @@ mod new_workloads;
 mod ping;
 mod plan;
 mod rejected;
+mod runtime_drop_ins;
 mod stream;
 mod takeover;
 mod tools;

@@ -155,6 +155,10 @@ const PLACES: [Place; 10] = [
         words: IMPURE,
         but: &[
             ("src/config/load.rs", "it reads the files"),
+            (
+                "src/config/runtime/folder.rs",
+                "it reads the runtime drop-ins",
+            ),
             ("src/config/host_name.rs", "it reads the host's name"),
         ],
     },

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::bpf::takeover::datapath_dir;
 use crate::cli::node::Node;
 use crate::cli::output::span;
-use crate::model::status::DaemonStatus;
+use crate::model::status::{DaemonStatus, DropInStatus};
 use crate::observe::client;
 
 #[derive(Debug, Serialize)]
@@ -36,6 +36,33 @@ pub(super) struct ConfigStatus {
     /// The live datapath is another version's, which this one can't read: its directory.
     #[serde(skip)]
     pub other_version: Option<String>,
+}
+
+/// A runtime drop-in.
+#[derive(Debug, Serialize)]
+pub(super) struct DropIn {
+    pub path: String,
+    /// `in_effect` or `skipped`.
+    pub state: &'static str,
+    /// Why it is skipped.
+    pub reason: Option<String>,
+}
+
+impl DropIn {
+    pub fn new(status: &DropInStatus) -> DropIn {
+        DropIn {
+            path: status.path.clone(),
+            state: match status.reason {
+                None => "in_effect",
+                Some(_) => "skipped",
+            },
+            reason: status.reason.clone(),
+        }
+    }
+
+    pub fn is_skipped(&self) -> bool {
+        self.reason.is_some()
+    }
 }
 
 impl Daemon {

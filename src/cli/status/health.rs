@@ -24,6 +24,16 @@ pub(super) fn problems(status: &Status) -> Vec<String> {
     if status.config.last_error.is_some() {
         problems.push("the last configuration is not applied, or not all of it".to_owned());
     }
+    let skipped = status
+        .drop_ins
+        .iter()
+        .filter(|drop_in| drop_in.is_skipped());
+    let skipped = skipped.count() as u64;
+    problems.extend(counted(
+        skipped,
+        "drop-in is skipped",
+        "drop-ins are skipped",
+    ));
     problems.extend(interfaces(status));
     let full = status.maps.iter().filter(|map| is_nearly_full(map));
     problems.extend(full.map(|map| format!("{} is {}% full", map.name, fill(map).unwrap_or(0))));

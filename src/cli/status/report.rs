@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::daemon::{ConfigStatus, Daemon};
+use super::daemon::{ConfigStatus, Daemon, DropIn};
 use super::drops::{self, Drops};
 use super::interfaces::{self, InterfaceStatus};
 use super::prefilter::Prefilter;
@@ -22,6 +22,8 @@ pub(super) struct Status {
     pub problems: Vec<String>,
     pub daemon: Daemon,
     pub config: ConfigStatus,
+    /// The runtime drop-ins, by the daemon's status.
+    pub drop_ins: Vec<DropIn>,
     pub interfaces: Vec<InterfaceStatus>,
     pub programs: Vec<ProgramStatus>,
     pub maps: Vec<MapStatus>,
@@ -84,6 +86,7 @@ impl Status {
             problems: Vec::new(),
             daemon: Daemon::new(&daemon),
             config: ConfigStatus::of(node),
+            drop_ins: Vec::new(),
             interfaces: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),
@@ -112,6 +115,7 @@ impl Status {
 
     fn take_daemon(&mut self, daemon: &DaemonStatus) {
         self.config.take(daemon);
+        self.drop_ins = daemon.drop_ins.iter().map(DropIn::new).collect();
         self.event_loss.observers = daemon.observers_lost;
         self.event_loss.journal = daemon.journal_lost;
         self.drift = Some(daemon.drift);

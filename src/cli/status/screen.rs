@@ -13,6 +13,7 @@ use crate::model::status::MapStatus;
 /// Lines of each listing.
 const INTERFACES: usize = 8;
 const UPLINKS: usize = 2;
+const DROP_INS: usize = 2;
 const MAPS: usize = 8;
 const PREFIXES: usize = 4;
 const REASONS: usize = 6;
@@ -45,6 +46,7 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
     if let Some(error) = &status.config.last_error {
         writeln!(out, "last error: {}", indent(error))?;
     }
+    write_drop_ins(status, out)?;
     if let Some(conntrack) = &status.conntrack {
         writeln!(out, "conntrack:  {}", conntrack_text(conntrack))?;
     }
@@ -69,6 +71,34 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
             out,
             "drift:      repaired: {} attachments, {} tables, {} pins, {} times the revision",
             drift.attachments, drift.tables, drift.pins, drift.epoch
+        )?;
+    }
+    Ok(())
+}
+
+/// The number of runtime drop-ins, and why the first of the skipped ones are.
+fn write_drop_ins(status: &Status, out: &mut String) -> std::fmt::Result {
+    if status.drop_ins.is_empty() {
+        return Ok(());
+    }
+    let skipped = || {
+        status
+            .drop_ins
+            .iter()
+            .filter(|drop_in| drop_in.is_skipped())
+    };
+    let count = skipped().count();
+    let in_effect = status.drop_ins.len() - count;
+    writeln!(out, "drop-ins:   {in_effect} in effect, {count} skipped")?;
+    for drop_in in skipped().take(DROP_INS) {
+        let reason = drop_in.reason.as_deref().unwrap_or_default();
+        let reason: Vec<&str> = reason.lines().take(2).map(str::trim).collect();
+        writeln!(out, "            {}: {}", drop_in.path, reason.join(" "))?;
+    }
+    if let Some(more) = count.checked_sub(DROP_INS).filter(|more| *more > 0) {
+        writeln!(
+            out,
+            "            and {more} more skipped (`dpd status -o json`)"
         )?;
     }
     Ok(())

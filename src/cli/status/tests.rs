@@ -12,12 +12,13 @@ use crate::model::catalog::Catalog;
 use crate::model::conntrack::{ConntrackState, Tally};
 use crate::model::forwarding::Forwarding;
 use crate::model::status::{
-    Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, Metric,
-    ProgramStatus, RecentDrops,
+    Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, DropInStatus, EventLoss,
+    MapStatus, Metric, ProgramStatus, RecentDrops,
 };
 
 fn node() -> Node {
     Node {
+        runtime_config: None,
         config: "/etc/dpd/config.toml".into(),
         bpf_root: "/sys/fs/bpf/dpd".into(),
         socket: "/run/dpd/dpd.sock".into(),
@@ -124,6 +125,16 @@ fn no_datapath() -> Result<Reader> {
 
 pub(in crate::cli) fn daemon() -> DaemonStatus {
     DaemonStatus {
+        drop_ins: vec![
+            DropInStatus {
+                path: "/run/dpd/config.d/a.toml".to_owned(),
+                reason: None,
+            },
+            DropInStatus {
+                path: "/run/dpd/config.d/b.toml".to_owned(),
+                reason: Some("error: there is no identity \"b\"\n --> b.toml:3:1".to_owned()),
+            },
+        ],
         pid: 4711,
         version: "0.1.0".to_owned(),
         uptime_seconds: 3700,
@@ -252,6 +263,7 @@ fn healthy() -> Status {
         warnings: Vec::new(),
         drift: DriftCounts::default(),
         journal_lost: 0,
+        drop_ins: Vec::new(),
         ..daemon()
     }));
     status.config.is_unreadable = false;
@@ -271,7 +283,7 @@ fn healthy() -> Status {
 #[test]
 fn what_counts_as_a_problem() {
     type Change = fn(&mut Status);
-    let rows: [(&str, Change, &[&str]); 18] = [
+    let rows: [(&str, Change, &[&str]); 19] = [
         (
             "drops, suppressed drops and a slow observer are none",
             |_| {},
@@ -370,6 +382,18 @@ fn what_counts_as_a_problem() {
             &["3 repairs of drift"],
         ),
         (
+            "skipped drop-ins",
+            |status| {
+                let drop_in = |path: &str| DropInStatus {
+                    path: path.to_owned(),
+                    reason: Some("wrong".to_owned()),
+                };
+                let drop_ins = ["a", "b"].map(drop_in);
+                status.drop_ins = drop_ins.iter().map(super::daemon::DropIn::new).collect();
+            },
+            &["2 drop-ins are skipped"],
+        ),
+        (
             "a warning",
             |status| status.warnings.push("no route".to_owned()),
             &["1 warning"],
@@ -402,12 +426,14 @@ fn a_screen() {
     assert_eq!(
         screen::screen(&with_datapath(Ok(daemon()))),
         "\
-health:     the last configuration is not applied, or not all of it; uplink ens6 is pending, and 1 more interface; 16 lost events; 3 repairs of drift; 1 warning
+health:     the last configuration is not applied, or not all of it; 1 drop-in is skipped; uplink ens6 is pending, and 1 more interface; 16 lost events; 3 repairs of drift; 1 warning
 daemon:     up, pid 4711, version 0.1.0, for 1h01m
 config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
 last error: config.toml:3: unknown key
               colour = 1
               ^^^^^^
+drop-ins:   1 in effect, 1 skipped
+            /run/dpd/config.d/b.toml: error: there is no identity \"b\" --> b.toml:3:1
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
 event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
@@ -491,6 +517,7 @@ fn json_has_every_key_always() {
             "conntrack",
             "daemon",
             "drift",
+            "drop_ins",
             "drops",
             "drops_recent_seconds",
             "event_loss",
@@ -591,7 +618,7 @@ fn crowded() -> Status {
 fn a_large_host_is_one_screen_too() {
     let text = screen::screen(&crowded());
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() <= 64, "{} lines:\n{text}", lines.len());
+    assert!(lines.len() <= 68, "{} lines:\n{text}", lines.len());
     let rows = [
         (
             "interfaces that are not attached come first",

@@ -17,13 +17,15 @@ use super::checked::Config;
 use super::report::Report;
 use super::source::Files;
 use super::tree::Table;
+use crate::model::catalog::InEffect;
 use crate::parallel::both;
 
 /// The configuration of a tree. It is valid only if no error was reported.
 pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut Report) -> Config {
     // The parts that take long for a large file run in parallel.
+    let part = report.part();
     let rest = || {
-        let mut report = Report::default();
+        let mut report = part;
         let policies = policies::read(root, files, &mut report);
         addresses::check(root, &mut report);
         (policies, report)
@@ -41,6 +43,7 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         prefilter: prefilter::read(root, report),
         conntrack: settings::conntrack(root, report),
         events: settings::events(root, report),
+        drop_ins: InEffect::new(),
     });
     report.append(of_rest);
     interfaces::check_count(root, report);

@@ -8,6 +8,7 @@ use super::fields::{Fields, refuse_repeats, values};
 use crate::config::checked::{
     Conntrack, Daemon, EnforcementMode, Events, JournalFlows, LogTarget, Node, PolicySettings,
 };
+use crate::config::drop_in::{DEFAULT_BPF_ROOT, runtime_folder};
 use crate::config::report::Report;
 use crate::config::tree::Table;
 use crate::config::{name, value};
@@ -57,8 +58,11 @@ pub(super) fn daemon(root: &Table, report: &mut Report) -> Daemon {
         ("journald", LogTarget::Journald),
         ("stderr", LogTarget::Stderr),
     ];
+    let bpf_root = bpf_root.map_or_else(|| PathBuf::from(DEFAULT_BPF_ROOT), |path| path.value);
+    let runtime_config = fields.parsed("runtime_config", value::path);
     Daemon {
-        bpf_root: bpf_root.map_or_else(|| PathBuf::from("/sys/fs/bpf/dpd"), |path| path.value),
+        runtime_config: runtime_folder(&bpf_root, runtime_config.map(|path| path.value)),
+        bpf_root,
         socket: socket.map_or_else(|| PathBuf::from("/run/dpd/dpd.sock"), |path| path.value),
         log: fields.word("log", &words, LogTarget::Auto),
         metrics: fields

@@ -37,6 +37,7 @@ impl TestConfig {
             daemon: Daemon {
                 bpf_root: PathBuf::from("/sys/fs/bpf/dpd"),
                 socket: PathBuf::from("/run/dpd/dpd.sock"),
+                runtime_config: None,
                 log: LogTarget::Auto,
                 metrics: None,
                 expedite_rcu: false,
@@ -69,6 +70,7 @@ impl TestConfig {
                 rate: 10_000,
                 journal: JournalFlows::Drops,
             },
+            drop_ins: Default::default(),
         };
         let host = HostState {
             links: Default::default(),
