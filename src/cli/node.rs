@@ -10,7 +10,12 @@ use anyhow::{Context, Result, bail};
 use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
-use crate::config::{DEFAULT_BPF_ROOT, InEffect, LogTarget, drop_ins, read_lossy, runtime_folder};
+use crate::config::{
+    DEFAULT_BPF_ROOT, InEffect, LogTarget, drop_ins, is_toml, read_lossy, runtime_folder,
+};
+
+/// Texts up to this size are parsed as a whole.
+const SMALL: usize = 256 << 10;
 
 /// The configuration file without `--config`.
 pub const DEFAULT_CONFIG: &str = "/etc/dpd/config.toml";
@@ -116,7 +121,8 @@ impl Node {
 
     /// Takes the keys of `[daemon]`, and `runtime_config` of them into `given`; returns whether all of the text is TOML.
     fn take(&mut self, text: &str, given: &mut Option<PathBuf>) -> bool {
-        let (table, errors) = DeTable::parse_recoverable(text);
+        let (section, is_toml) = daemon_section(text);
+        let (table, errors) = DeTable::parse_recoverable(section);
         let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
         if let Some(DeValue::Table(daemon)) = daemon {
             let find = |key: &str| daemon.get(key).and_then(|value| value.get_ref().as_str());
@@ -140,8 +146,24 @@ impl Node {
                 _ => {}
             }
         }
-        errors.is_empty()
+        is_toml && errors.is_empty()
     }
+}
+
+/// The part of a text with the table `[daemon]`, and whether the rest is TOML. All of a text that is not large.
+fn daemon_section(text: &str) -> (&str, bool) {
+    if text.len() <= SMALL {
+        return (text, true);
+    }
+    let section = match text.strip_prefix("[daemon]") {
+        Some(_) => Some(text),
+        None => text.find("\n[daemon]").map(|at| &text[at + 1..]),
+    };
+    let section = section.unwrap_or_default();
+    let end = section.find("\n[").map_or(section.len(), |end| end + 1);
+    let section = &section[..end];
+    // One that goes on for long is none.
+    (section.get(..SMALL).map_or(section, |_| ""), is_toml(text))
 }
 
 /// The file and its drop-ins, in the order in which they are merged; `None` for one that can't be read.

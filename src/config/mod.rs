@@ -15,6 +15,7 @@ mod name;
 mod parallel_toml;
 mod parse;
 mod path;
+mod pieces;
 mod printable;
 mod problem;
 mod read;
@@ -41,7 +42,7 @@ pub use load::{
     Loaded, SIZE_MAX, drop_in_folder, drop_ins, load, load_again, load_once, read_lossy,
 };
 pub use locate::locate;
-pub use parse::parse;
+pub use parse::{is_toml, parse};
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;

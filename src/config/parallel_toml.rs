@@ -18,11 +18,15 @@ use crate::parallel::each;
 
 /// Parses a large text in parts, in parallel.
 ///
-/// `None`: the text is small, has errors, or is not known to mean the same in parts. Then it has to be parsed as a whole, which
+/// `None`: the text is small, has a part larger than `part_max`, has errors, or is not known to mean the same in parts. Then it has to be parsed as a whole, which
 /// also finds the errors.
-pub(super) fn parse(file: usize, text: &str) -> Option<Table<'_>> {
+pub(super) fn parse(file: usize, text: &str, part_max: usize) -> Option<Table<'_>> {
     let cuts = cuts(PART, text);
-    (!cuts.is_empty()).then(|| parse_cut(file, text, &cuts))?
+    let ends = cuts.iter().copied().chain([text.len()]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    let mut sizes = starts.zip(ends).map(|(start, end)| end - start);
+    let is_fine = !cuts.is_empty() && sizes.all(|size| size <= part_max);
+    is_fine.then(|| parse_cut(file, text, &cuts))?
 }
 
 /// Parses a text that is cut before lines which look like headers.
@@ -97,10 +101,8 @@ fn parse_part(file: usize, text: &str, part: Range<usize>) -> Option<Table<'_>> 
         file,
         start: part.start,
     };
-    let (table, errors) = DeTable::parse_recoverable(&text[part]);
-    errors
-        .is_empty()
-        .then(|| converter.table(table.into_inner()))
+    let table = DeTable::parse(&text[part]).ok()?; // the first error is enough
+    Some(converter.table(table.into_inner()))
 }
 
 /// The approximate size of a part in bytes: its tree fits into a CPU cache. A text that is not much larger gains nothing from
@@ -261,10 +263,10 @@ mod tests {
     #[test]
     fn a_large_text_is_parsed_in_parts() {
         let text = "[a.x]\ny = 1\n".to_owned();
-        assert!(parse(3, &text).is_none(), "a small one is not");
+        assert!(parse(3, &text, usize::MAX).is_none(), "a small one is not");
         let names = (0..10_000).map(|name| format!("[section.name{name}]\nkey = {name}\n"));
         let text = text + &names.collect::<String>();
-        let parts = parse(3, &text).map(|table| format!("{table:?}"));
+        let parts = parse(3, &text, usize::MAX).map(|table| format!("{table:?}"));
         assert!(parts.is_some() && parts == whole(&text));
     }
 }

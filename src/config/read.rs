@@ -5,10 +5,14 @@ use std::ops::Range;
 use toml::de::DeTable;
 
 use super::parallel_toml;
+use super::pieces;
 use super::report::Report;
 use super::source::{Source, Span};
 use super::toml_tree::Converter;
 use super::tree::{Data, Entry, Table};
+
+/// The largest part that is parsed without a check of its syntax before, which takes less memory.
+const PART_MAX: usize = 1 << 20;
 
 /// Parses the sources and joins their tables. `None`: a text is no valid TOML, so its values can't be checked.
 pub(super) fn read<'s>(sources: &'s [Source], report: &mut Report) -> Option<Table<'s>> {
@@ -57,7 +61,20 @@ pub(super) fn join_all<'s>(whole: &mut Table<'s>, tables: Vec<Table<'s>>, report
 }
 
 fn parse<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
-    parallel_toml::parse(file, &source.text).or_else(|| parse_whole(file, source, report))
+    let text = &source.text;
+    if let Some(table) = parallel_toml::parse(file, text, PART_MAX) {
+        return Some(table);
+    }
+    if text.len() <= pieces::SMALL {
+        return parse_whole(file, source, report);
+    }
+    if !pieces::check(file, text, report) {
+        return None;
+    }
+    parallel_toml::parse(file, text, usize::MAX).or_else(|| {
+        let is_fine = pieces::check_size(file, text, report);
+        is_fine.then(|| parse_whole(file, source, report))?
+    })
 }
 
 fn parse_whole<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {

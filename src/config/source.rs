@@ -24,8 +24,7 @@ pub(super) struct Span {
 
 impl Span {
     pub fn new(file: usize, bytes: Range<usize>) -> Self {
-        // Files are smaller than 4 GiB, and there are very many spans.
-        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        // There are very many spans.
         Span {
             file: short(file),
             start: short(bytes.start),
@@ -53,7 +52,8 @@ pub(super) struct Located<T> {
 /// The sources of one configuration, the main file first, and the starts of their lines.
 pub(super) struct Files<'s> {
     sources: &'s [Source],
-    line_starts: Vec<Vec<usize>>,
+    /// Of 32 bits: there may be as many lines as bytes.
+    line_starts: Vec<Vec<u32>>,
 }
 
 impl<'s> Files<'s> {
@@ -92,8 +92,10 @@ impl<'s> Files<'s> {
         let starts = &self.line_starts[span.file()];
         let text = &self.source(span).text;
         let index = self.line_index(span);
-        let start = starts[index];
-        let end = starts.get(index + 1).copied().unwrap_or(text.len());
+        let start = starts[index] as usize;
+        let end = starts
+            .get(index + 1)
+            .map_or(text.len(), |end| *end as usize);
         start..start + text[start..end].trim_end_matches(['\n', '\r']).len()
     }
 
@@ -110,11 +112,19 @@ impl<'s> Files<'s> {
 
     fn line_index(&self, span: Span) -> usize {
         // The first line starts at 0, so at least one line starts at or before any byte.
-        self.line_starts[span.file()].partition_point(|start| *start <= span.start as usize) - 1
+        self.line_starts[span.file()].partition_point(|start| *start <= span.start) - 1
     }
 }
 
-fn line_starts(text: &str) -> Vec<usize> {
-    let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
-    std::iter::once(0).chain(after_newlines).collect()
+fn line_starts(text: &str) -> Vec<u32> {
+    let newlines = || text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+    let mut starts = Vec::with_capacity(newlines().count() + 1);
+    starts.push(0);
+    starts.extend(newlines().map(|(at, _)| short(at + 1)));
+    starts
+}
+
+/// Files are smaller than 4 GiB.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -111,3 +111,16 @@ pub mod reserved {
         }
     }
 }
+/// The fewest (port, leading bits) whose ports are `first` to `last`, both included.
+pub fn port_prefixes(first: u16, last: u16) -> Vec<(u16, u8)> {
+    let (mut next, end) = (u32::from(first), u32::from(last) + 1);
+    let mut prefixes = Vec::new();
+    while next < end {
+        // As many ports as `next` is aligned to, but none beyond the end.
+        let aligned = next.trailing_zeros().min(16);
+        let free_bits = aligned.min((end - next).ilog2());
+        prefixes.push((next as u16, 16 - free_bits as u8));
+        next += 1 << free_bits;
+    }
+    prefixes
+}

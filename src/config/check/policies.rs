@@ -1,6 +1,6 @@
 //! `[policies.*]`: subjects and rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::fields::{Fields, for_each_repeat, values};
 use super::identities;
@@ -11,7 +11,7 @@ use crate::config::source::{Files, Located, Span};
 use crate::config::suggest::did_you_mean;
 use crate::config::tree::{Data, NamedTable, Table, Value};
 use crate::config::{name, value};
-use crate::model::policy::{Action, Direction, Peer};
+use crate::model::policy::{Action, Direction, Peer, Ports, port_prefixes};
 
 pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap<String, Policy> {
     let labels = labels(root);
@@ -21,8 +21,10 @@ pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap
         labels,
     };
     let mut policies = BTreeMap::new();
+    let mut rows = Rows::default();
     for policy in root.named("policies") {
         let checked = context.policy(&policy, report);
+        context.count_rows(&policy, &checked, &mut rows, report);
         policies.insert(policy.name.to_owned(), checked);
     }
     policies
@@ -32,11 +34,21 @@ pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap
 struct Context<'a> {
     root: &'a Table<'a>,
     files: &'a Files<'a>,
-    /// Every label of an identity.
-    labels: BTreeSet<&'a str>,
+    /// Every label of an identity, with the number of identities that carry it.
+    labels: BTreeMap<&'a str, usize>,
 }
 
-fn labels<'t>(root: &'t Table) -> BTreeSet<&'t str> {
+/// The most rows of the policy table: 100 bytes of memory each, three times during a change.
+const ROWS_MAX: usize = 1 << 20;
+
+/// The rows that rules make of the policy table.
+#[derive(Default)]
+struct Rows {
+    count: usize,
+    is_reported: bool,
+}
+
+fn labels<'t>(root: &'t Table) -> BTreeMap<&'t str, usize> {
     let identities = root.named("identities");
     let lists = identities.filter_map(|identity| identity.table.list("labels"));
     let labels = lists
@@ -45,7 +57,9 @@ fn labels<'t>(root: &'t Table) -> BTreeSet<&'t str> {
             Data::Text(text) => Some(&**text),
             _ => None,
         });
-    labels.collect()
+    let mut carriers = BTreeMap::new();
+    labels.for_each(|label| *carriers.entry(label).or_default() += 1);
+    carriers
 }
 
 impl Context<'_> {
@@ -146,6 +160,48 @@ impl Context<'_> {
         })
     }
 
+    /// Reports the first rule with which there are too many rows: a label stands for each identity that carries it, and a range
+    /// of ports for up to 30 rows.
+    fn count_rows(
+        &self,
+        policy: &NamedTable,
+        checked: &Policy,
+        rows: &mut Rows,
+        report: &mut Report,
+    ) {
+        for (key, rules) in [("ingress", &checked.ingress), ("egress", &checked.egress)] {
+            let items = policy.table.list(key).map_or(&[][..], |list| list.value);
+            // A rule that is wrong is missing, and reported.
+            for (rule, item) in rules.iter().flatten().zip(items) {
+                let (peers, ports) = (self.peer_rows(rule), port_rows(rule));
+                rows.count = rows.count.saturating_add(peers.saturating_mul(ports));
+                if rows.count > ROWS_MAX && !std::mem::replace(&mut rows.is_reported, true) {
+                    let message = format!(
+                        "this rule makes {} rows of the policy table ({peers} peers, {ports} ranges of ports), and with those before it there are {}: more than {ROWS_MAX}",
+                        peers.saturating_mul(ports),
+                        rows.count
+                    );
+                    let help = "a label stands for every identity that carries it: give the identities one identity, or name their prefixes as `cidr:`";
+                    report.error(item.span, message).help(help);
+                }
+            }
+        }
+    }
+
+    fn peer_rows(&self, rule: &Rule) -> usize {
+        let rows = |peer: &Peer| match peer {
+            Peer::Label { key, value } => {
+                let carriers = self.labels.get(format!("{key}={value}").as_str());
+                carriers.copied().unwrap_or_default()
+            }
+            Peer::Cidr(_) => 0,
+            _ => 1,
+        };
+        // Prefixes that the same rules name share their rows.
+        let has_cidr = rule.peers.iter().any(|peer| matches!(peer, Peer::Cidr(_)));
+        rule.peers.iter().map(rows).sum::<usize>() + usize::from(has_cidr)
+    }
+
     /// A peer that matches nothing is a mistake: a `deny` of it would have no effect.
     fn check_peer(&self, peer: &Located<Peer>, report: &mut Report) {
         match &peer.value {
@@ -158,9 +214,9 @@ impl Context<'_> {
             }
             Peer::Label { key, value } => {
                 let label = format!("{key}={value}");
-                if !self.labels.contains(label.as_str()) {
+                if !self.labels.contains_key(label.as_str()) {
                     let help =
-                        did_you_mean(&label, self.labels.iter().copied()).unwrap_or_else(|| {
+                        did_you_mean(&label, self.labels.keys().copied()).unwrap_or_else(|| {
                             format!(
                                 "add {label:?} to the `labels` of the identities that are meant"
                             )
@@ -176,6 +232,14 @@ impl Context<'_> {
             Peer::Any | Peer::Host | Peer::RemoteNode | Peer::World | Peer::Cidr(_) => {}
         }
     }
+}
+
+fn port_rows(rule: &Rule) -> usize {
+    let rows = |ports: &Ports| {
+        let (first, last) = ports.range.unwrap_or((0, u16::MAX));
+        port_prefixes(first, last).len()
+    };
+    rule.ports.iter().map(rows).sum::<usize>().max(1)
 }
 
 fn warn_twice(what: &impl std::fmt::Display, again: Span, first: Span, report: &mut Report) {

@@ -174,12 +174,18 @@ fn check_families(
     report: &mut Report,
 ) {
     let family = |is_v6| if is_v6 { "IPv6" } else { "IPv4" };
+    // Whether there is one of IPv4, and of IPv6.
+    let of_backends = [false, true].map(|is_v6| {
+        let mut backends = backends.iter();
+        backends.any(|backend| backend.value.address.is_ipv6() == is_v6)
+    });
+    let of_frontends = [false, true].map(|is_v6| {
+        let mut frontends = frontends.iter();
+        frontends.any(|frontend| frontend.value.address.is_ipv6() == is_v6)
+    });
     for frontend in frontends {
         let is_v6 = frontend.value.address.is_ipv6();
-        let has_some = backends
-            .iter()
-            .any(|backend| backend.value.address.is_ipv6() == is_v6);
-        if !has_some && !backends.is_empty() {
+        if !of_backends[usize::from(is_v6)] && !backends.is_empty() {
             let family = family(is_v6);
             report
                 .error(
@@ -191,10 +197,7 @@ fn check_families(
     }
     for backend in backends {
         let is_v6 = backend.value.address.is_ipv6();
-        let has_some = frontends
-            .iter()
-            .any(|frontend| frontend.value.address.is_ipv6() == is_v6);
-        if !has_some && !frontends.is_empty() {
+        if !of_frontends[usize::from(is_v6)] && !frontends.is_empty() {
             let family = family(is_v6);
             report.warning(
                 backend.span,
@@ -214,6 +217,9 @@ fn check_sctp_ports(
         .iter()
         .filter(|f| f.value.protocol == Protocol::Sctp)
     {
+        if report.is_full() {
+            return; // there are as many errors as frontends times backends
+        }
         let is_same_family =
             |b: &&Located<Backend>| b.value.address.is_ipv6() == frontend.value.address.is_ipv6();
         for backend in backends.iter().filter(is_same_family) {

@@ -1,6 +1,6 @@
 //! Port lists of rules as prefixes, the only form that the policy trie can hold.
 
-use crate::model::policy::Ports;
+use crate::model::policy::{Ports, port_prefixes};
 
 /// (protocol, port, leading bits of the port), as the policy trie's keys have them.
 type PortRow = (Option<u8>, u16, u8);
@@ -14,25 +14,11 @@ pub fn rows(ports: &[Ports]) -> Vec<PortRow> {
     for ports in ports {
         let protocol = Some(ports.protocol.number());
         let (first, last) = ports.range.unwrap_or((0, u16::MAX));
-        for (port, bits) in prefixes(first, last) {
+        for (port, bits) in port_prefixes(first, last) {
             rows.push((protocol, port, bits));
         }
     }
     rows
-}
-
-/// The fewest (port, leading bits) whose ports are `first` to `last`, both included.
-fn prefixes(first: u16, last: u16) -> Vec<(u16, u8)> {
-    let (mut next, end) = (u32::from(first), u32::from(last) + 1);
-    let mut prefixes = Vec::new();
-    while next < end {
-        // As many ports as `next` is aligned to, but none beyond the end.
-        let aligned = next.trailing_zeros().min(16);
-        let free_bits = aligned.min((end - next).ilog2());
-        prefixes.push((next as u16, 16 - free_bits as u8));
-        next += 1 << free_bits;
-    }
-    prefixes
 }
 
 #[cfg(test)]
@@ -65,10 +51,10 @@ mod tests {
             (9, 8, &[]),
         ];
         for (first, last, expected) in rows {
-            assert_eq!(prefixes(first, last), expected, "{first}-{last}");
+            assert_eq!(port_prefixes(first, last), expected, "{first}-{last}");
         }
         assert_eq!(
-            prefixes(1, 65534).len(),
+            port_prefixes(1, 65534).len(),
             30,
             "the longest list that a range can be"
         );
@@ -79,7 +65,7 @@ mod tests {
             (32767, 32768),
             (7, 65535),
         ] {
-            let prefixes = prefixes(first, last);
+            let prefixes = port_prefixes(first, last);
             let is_in = |port: u16| {
                 let in_prefix = |(start, bits): &(u16, u8)| {
                     u32::from(port ^ start) >> (16 - u32::from(*bits)) == 0
