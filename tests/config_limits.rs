@@ -15,7 +15,7 @@ const OWN_MEMORY: u64 = 128 << 20;
 fn check(path: &Path) -> (Option<i32>, String) {
     let size = fs::metadata(path).unwrap().len();
     // Address space, of which the threads' stacks and arenas take more than they use.
-    let limit = MEMORY_FACTOR * size + OWN_MEMORY + (128 << 20);
+    let limit = MEMORY_FACTOR * size + OWN_MEMORY + (256 << 20);
     let mut command = Command::new(env!("CARGO_BIN_EXE_dpd"));
     command.arg("check").arg(path).env("MALLOC_ARENA_MAX", "2");
     let rlimit = rustix::process::Rlimit {
