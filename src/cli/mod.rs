@@ -15,10 +15,12 @@ mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::bpf::image::ProgramImage;
 use crate::config::LogTarget;
 use crate::logging;
 use node::Node;
@@ -26,7 +28,7 @@ use output::Listing;
 
 /// A Cilium-style eBPF datapath for bare-metal hosts, from one file.
 #[derive(Debug, Parser)]
-#[command(name = "dpd", version, arg_required_else_help = true)]
+#[command(name = "dpd", version = version(), arg_required_else_help = true)]
 pub struct Cli {
     /// The configuration file; its drop-ins are in the folder of the same name with `.d` instead of `.toml`.
     #[arg(
@@ -79,6 +81,15 @@ enum Command {
     Observe(Box<observe::Arguments>),
     /// Detach and unpin everything of dpd on this host.
     Cleanup,
+}
+
+/// The version, and the layout of the datapath that it pins: what decides whether another version can take over.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let layout = ProgramImage::own().version;
+        format!("{} (datapath abi-{layout})", env!("CARGO_PKG_VERSION"))
+    });
+    &VERSION
 }
 
 /// Runs the command line of this process. Invalid arguments exit with 2.

@@ -8,6 +8,7 @@ use super::drops::{self, Drops};
 use super::interfaces::{self, InterfaceStatus};
 use super::prefilter::Prefilter;
 use crate::bpf::reader::Reader;
+use crate::bpf::takeover::datapath_dir;
 use crate::cli::node::Node;
 use crate::model::conntrack::Tally;
 use crate::model::status::{
@@ -24,6 +25,8 @@ pub(super) struct Status {
     pub config: ConfigStatus,
     /// The runtime drop-ins, by the daemon's status.
     pub drop_ins: Vec<DropIn>,
+    /// The directory of the live datapath, of whatever version.
+    pub datapath: Option<String>,
     pub interfaces: Vec<InterfaceStatus>,
     pub programs: Vec<ProgramStatus>,
     pub maps: Vec<MapStatus>,
@@ -87,6 +90,8 @@ impl Status {
             daemon: Daemon::new(&daemon),
             config: ConfigStatus::of(node),
             drop_ins: Vec::new(),
+            datapath: datapath_dir::find_live(&node.bpf_root)
+                .map(|pins| pins.version().display().to_string()),
             interfaces: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),

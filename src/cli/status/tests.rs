@@ -516,6 +516,7 @@ fn json_has_every_key_always() {
             "config",
             "conntrack",
             "daemon",
+            "datapath",
             "drift",
             "drop_ins",
             "drops",
