@@ -4,6 +4,7 @@ mod check;
 mod conntrack;
 mod endpoint;
 mod identity;
+mod manual;
 mod node;
 mod observe;
 mod output;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::bpf::image::ProgramImage;
 use crate::config::LogTarget;
@@ -81,6 +82,9 @@ enum Command {
     Observe(Box<observe::Arguments>),
     /// Detach and unpin everything of dpd on this host.
     Cleanup,
+    /// Write the manual pages and the shells' completions into a folder.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 /// The version, and the layout of the datapath that it pins: what decides whether another version can take over.
@@ -121,11 +125,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
             logging::init(LogTarget::Stderr)?;
             return plan::run(config, file.as_deref().unwrap_or(config), listing);
         }
+        Command::Manual(arguments) => {
+            manual::run(&arguments, Cli::command())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => logging::init(LogTarget::Stderr)?,
     }
     let node = Node::find(config)?;
     match cli.command {
-        Command::Run | Command::Check(_) | Command::Plan { .. } => {}
+        Command::Run | Command::Check(_) | Command::Plan { .. } | Command::Manual(_) => {}
         Command::Reload => reload::run(&node)?,
         Command::Status(listing) => return status::run(&node, listing.output),
         Command::Service(command) => service::run(&node, &command)?,
