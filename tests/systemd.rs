@@ -1,16 +1,16 @@
 //! The unit under a real systemd: ready, reload, log, stop. Needs root.
 
+#[path = "common/machine.rs"]
+mod machine;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use dpd::bpf::sys::capabilities::{NEEDED, OPTIONAL};
 use dpd::bpf::sys::expedited_rcu::MANY;
+use machine::{DEADLINE, Machine, text};
 use serde_json::{Value, json};
-
-const DEADLINE: Duration = Duration::from_secs(30);
 
 const FIRST: &str = r#"
 [identities.client]
@@ -27,104 +27,16 @@ frontends = ["10.32.0.10:53/udp"]
 backends = ["10.200.0.64:53"]
 "#;
 
-/// A container with systemd and dpd; removed when dropped.
-struct Machine {
-    supervisor: Child,
-    init: String,
-}
-
 impl Machine {
+    /// The host's own systemd with dpd's unit.
     fn boot(config: &str) -> Machine {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder = tempfile::tempdir().expect("make a folder for the configuration");
         let file = folder.path().join("config.toml");
         fs::write(&file, config).expect("write the configuration");
-
-        // It stops the container at the end of its stdin, so also when this test is killed.
-        let mut supervisor = Command::new(root.join("tests/systemd/boot"))
-            .arg(env!("CARGO_BIN_EXE_dpd"))
-            .arg(root.join("systemd/dpd.service"))
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("run tests/systemd/boot");
-        let mut init = String::new();
-        let stdout = supervisor.stdout.take().expect("its output is a pipe");
-        BufReader::new(stdout)
-            .read_line(&mut init)
-            .expect("read the number of systemd's process");
-        let machine = Machine {
-            supervisor,
-            init: init.trim().to_owned(),
-        };
-        assert!(
-            !machine.init.is_empty(),
-            "the container does not boot; its output is above (it needs root)"
-        );
-        machine.eventually("systemd is up", "systemctl is-system-running");
-        machine
+        let unit = root.join("systemd/dpd.service");
+        Machine::start([Path::new(env!("CARGO_BIN_EXE_dpd")), &unit, &file])
     }
-
-    /// Runs a shell command in the machine.
-    fn run(&self, command: &str) -> Output {
-        Command::new("nsenter")
-            .args(["--all", "--target", &self.init, "--", "sh", "-c", command])
-            .output()
-            .expect("run nsenter")
-    }
-
-    /// The command's output; it must succeed.
-    fn ok(&self, command: &str) -> String {
-        let output = self.run(command);
-        assert!(
-            output.status.success(),
-            "{command}: {}\n{}",
-            text(&output),
-            self.log()
-        );
-        text(&output)
-    }
-
-    /// Runs the command until it succeeds.
-    fn eventually(&self, what: &str, command: &str) {
-        let start = Instant::now();
-        loop {
-            let output = self.run(command);
-            if output.status.success() {
-                return;
-            }
-            assert!(
-                start.elapsed() < DEADLINE,
-                "{what}: not within {DEADLINE:?}: {command}: {}\n{}",
-                text(&output),
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Replaces the configuration atomically.
-    fn configure(&self, config: &str) {
-        self.ok(&format!(
-            "cat >/etc/dpd/new <<'END' && mv /etc/dpd/new /etc/dpd/config.toml\n{config}\nEND"
-        ));
-    }
-
-    fn log(&self) -> String {
-        text(&self.run("journalctl --no-pager -q -u dpd"))
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        drop(self.supervisor.stdin.take());
-        let _ = self.supervisor.wait();
-    }
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]
