@@ -79,7 +79,10 @@ fn verbatim<'a>(block: impl Iterator<Item = &'a str>) -> String {
 /// fits any width of terminal.
 fn table(header: &str, lines: &mut Peekable<Lines<'_>>) -> String {
     let titles = cells(header);
-    let mut out = String::new();
+    let mut out = match titles[..] {
+        ["key", "meaning"] => ".PP\nKeys in JSON:\n".to_owned(),
+        _ => String::new(),
+    };
     while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
         let row = cells(row);
         let (Some(term), Some(text)) = (row.first(), row.last()) else {

@@ -43,6 +43,11 @@ fn each_construct_of_the_documents() {
             ".TP\n\\fBa.b\\fR (default: \\fB1\\fR)\nso\n.TP\n\\fBc\\fR\nthus\n",
         ),
         (
+            "a table whose terms have no other sign of what they are",
+            "So.\n\n| key | meaning |\n|---|---|\n| `a` | b |",
+            "So.\n.PP\nKeys in JSON:\n.TP\n\\fBa\\fR\nb\n",
+        ),
+        (
             "a block, with lines that look like macros",
             "```toml\n.a = '\\n'\n'b' ~ `c`\n```\nEnd",
             ".RS 4\n.nf\n\\&.a = \\(aq\\(rsn\\(aq\n\\(aqb\\(aq \\(ti \\(gac\\(ga\n.fi\n.RE\n.PP\nEnd\n",
