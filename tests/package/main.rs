@@ -43,6 +43,15 @@ while test ! -e /run/stop; do
 done
 test $rounds -gt 1";
 
+/// Stops the pings, also when the test fails.
+struct StopPings<'a>(&'a Machine);
+
+impl Drop for StopPings<'_> {
+    fn drop(&mut self) {
+        self.0.run("touch /run/stop");
+    }
+}
+
 /// A host with the package's folder at /srv.
 struct Host {
     machine: Machine,
@@ -201,6 +210,7 @@ fn versions_change_without_losing_a_packet() {
         let first = host.pid();
         std::thread::scope(|scope| {
             let pings = scope.spawn(|| machine.ok(PINGS));
+            let stop = StopPings(machine);
             machine.eventually("pings are sent", "test -s /run/ping");
 
             host.install("next");
@@ -225,7 +235,7 @@ fn versions_change_without_losing_a_packet() {
             );
             assert_eq!(host.pid(), third, "the daemon is not touched: {refused}");
             machine.ok("dpkg -s dpd | grep -qx 'Version: 0.1.0-1' && dpd status");
-            machine.ok("touch /run/stop");
+            drop(stop);
             pings.join().expect("no packet is lost");
         });
 
