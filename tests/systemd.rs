@@ -650,3 +650,37 @@ END
     let after = fs::read_to_string(SWITCH).expect("read the kernel's switch");
     assert_eq!(after.trim(), "0", "{log}");
 }
+
+/// The example of docs/service.md: a workload that systemd starts after dpd, and whose link is set up once it is served.
+#[test]
+fn a_workload_of_systemd_waits_for_the_datapath() {
+    const PAGE: &str = include_str!("../docs/service.md");
+    let example = PAGE
+        .split("```ini\n")
+        .find(|text| text.contains("workload@.service"));
+    let example = example.and_then(|text| text.split("```").next());
+    let unit = example.expect("the page has the unit");
+    let machine = Machine::boot(FIRST);
+    machine.ok(&format!(
+        "cat >/etc/systemd/system/workload@.service <<'END'\n{unit}END\nsystemctl daemon-reload"
+    ));
+    machine.ok("systemctl start workload@client");
+    machine.ok("systemctl is-active dpd");
+    let served = "dpd endpoint list -o json | grep -q '\"interface\": \"lxc-client\"'";
+    machine.ok(&format!(
+        "{served} && ip link show lxc-client | grep -q 'state UP'"
+    ));
+    machine.ok("systemctl stop workload@client");
+    assert!(!machine.run("ip link show lxc-client").status.success());
+
+    machine.ok("systemctl stop dpd");
+    machine.ok("systemctl start --job-mode=ignore-dependencies --no-block workload@client");
+    machine.eventually(
+        "it waits",
+        "ip link show lxc-client && pgrep -f 'endpoint wait'",
+    );
+    let link = machine.ok("ip link show lxc-client");
+    assert!(link.contains("state DOWN"), "{link}");
+    machine.ok("systemctl start dpd");
+    machine.eventually("it is served", "ip link show lxc-client | grep 'state UP'");
+}
