@@ -579,7 +579,8 @@ fn a_change_costs_no_packet() {
     let lab = NetnsLab::started();
     lab.serve("coredns", "iperf3 -s -p 5201", 5201);
     let mut client = lab.command("client", "timeout");
-    client.args("60 iperf3 -J -c 10.32.0.52 -p 52 -u -b 8M -t 5".split_whitespace());
+    // So slow and short that the server's buffer holds what arrives while it waits for a CPU.
+    client.args("60 iperf3 -J -c 10.32.0.52 -p 52 -u -b 500K -l 200 -t 5".split_whitespace());
     let client = client.stdout(Stdio::piped()).spawn().expect("run nsenter");
     eventually("the datagrams flow", || {
         let connections = lab.dpd("ct list");
