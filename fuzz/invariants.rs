@@ -123,14 +123,16 @@ fn check_config(config: &Config) {
                 previous,
             })
         };
-        let state = compile(&nothing.catalog);
+        let Ok(state) = compile(&nothing.catalog) else {
+            return; // too many rows of the policy table
+        };
         assert!(
             plan::diff(&state, &state).is_empty(),
             "a state differs from itself"
         );
         let again = compile(&state.catalog);
         assert!(
-            again == state,
+            again.as_ref() == Ok(&state),
             "the same file applied twice gives another state"
         );
         check_lines(&nothing, &state, '+');

@@ -15,6 +15,7 @@ use crate::config::{self, Config, InEffect, Interface, Loaded, Problem, Problems
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
 use crate::model::host::HostState;
+use crate::model::state::State;
 use crate::net;
 use crate::plan::{self, Inputs};
 
@@ -36,8 +37,9 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let Some(loaded) = load(file, &in_effect) else {
         return Ok(ExitCode::FAILURE);
     };
+    let state = compile(&loaded.config)?;
     if arguments.budget {
-        print_budget(&loaded.config, arguments.output)?;
+        print_budget(&state, &loaded.config, arguments.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     print_host(file, &loaded)
@@ -127,14 +129,19 @@ fn print_forwarding(config: &Config, host: HostState) {
     }
 }
 
-fn print_budget(config: &Config, format: Format) -> Result<()> {
+/// What the file would make, on a host that has all its interfaces.
+fn compile(config: &Config) -> Result<State> {
     let state = plan::compile(Inputs {
         config,
         host: &plan::assumed_host(config),
         previous: &Catalog::default(),
     });
+    Ok(state?)
+}
+
+fn print_budget(state: &State, config: &Config, format: Format) -> Result<()> {
     let connections = config.conntrack.size;
-    let budget = budget::budget(Sizes { connections }, &state)?;
+    let budget = budget::budget(Sizes { connections }, state)?;
     output::print(&match format {
         Format::Json => output::json(&budget)?,
         Format::Table => table(&budget),

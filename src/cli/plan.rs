@@ -67,10 +67,10 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     };
     let (Some(reader), Some(live)) = (reader, live.flatten()) else {
         let nothing = State::default();
-        let wanted = compile(&nothing.catalog);
+        let wanted = compile(&nothing.catalog)?;
         return Ok(plan::diff(&nothing, &wanted));
     };
-    let wanted = compile(&live.catalog);
+    let wanted = compile(&live.catalog)?;
     let mut changes = plan::diff(&live, &wanted);
     let size = reader.conntrack_sizes()?.connections;
     let sizes = Sizes {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Protocol;
 
+/// The most rows of the policy table: 100 bytes of memory each, three times during a change.
+pub const ROWS_MAX: usize = 1 << 20;
+
 /// The direction of a rule, seen from its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

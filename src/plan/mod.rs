@@ -32,10 +32,13 @@ pub use assumed_host::assumed_host;
 pub use change::{Change, Effect, Object, diff, resized};
 pub use inputs::Inputs;
 
-use policy::CidrClasses;
+use policy::{CidrClasses, TooManyRows};
 
 /// Computes the whole wanted state.
-pub fn compile(inputs: Inputs<'_>) -> State {
+///
+/// # Errors
+/// If the rules of the configuration make more rows than the policy table may have.
+pub fn compile(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
     let Inputs {
         config, previous, ..
     } = inputs;
@@ -44,14 +47,15 @@ pub fn compile(inputs: Inputs<'_>) -> State {
         let services = services::compile(config, previous);
         (services, policy::RuleNumbers::assign(config, previous))
     };
-    let ((services, rules), mut state) = both(independent, || compile_rest(inputs));
+    let ((services, rules), state) = both(independent, || compile_rest(inputs));
+    let mut state = state?;
     services.put(&mut state);
     rules.put(&mut state);
-    state
+    Ok(state)
 }
 
 /// All but services and the numbers of rules.
-fn compile_rest(inputs: Inputs<'_>) -> State {
+fn compile_rest(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
     let config = inputs.config;
     let mut state = State {
         settings: settings::compile(config, inputs.host),
@@ -67,9 +71,9 @@ fn compile_rest(inputs: Inputs<'_>) -> State {
     let classes = ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
     endpoints::compile(inputs, &endpoints, &classes, &mut state);
     uplinks::compile(inputs, &mut state);
-    policy::compile(config, &cidr_classes, &mut state);
+    policy::compile(config, &cidr_classes, &mut state)?;
     prefilter::compile(inputs, &mut state);
-    state
+    Ok(state)
 }
 
 fn name_identities(config: &Config, catalog: &mut Catalog) {

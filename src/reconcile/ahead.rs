@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
+
 use super::planned::Planned;
 use super::{Reconciler, sizes};
 use crate::bpf::tables::staged::Staged;
@@ -39,9 +41,16 @@ impl Reconciler {
     /// nothing of it. What fails is tried again by `apply`, which reports it.
     pub fn stage_ahead(&mut self, config: Arc<Config>, host: HostState) {
         let planned = match self.take_ahead(&config, &host) {
-            Some(planned) => planned,
+            Some(planned) => Ok(planned),
             None if self.can_stage_ahead(&config) => self.plan_and_stage(&config, &host),
             None => self.plan(&config, &host),
+        };
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                log::debug!("not planned ahead: {error:#}");
+                return;
+            }
         };
         self.ahead = Ahead(Some(Inputs {
             config,
@@ -71,7 +80,7 @@ impl Reconciler {
         is_same_load && self.generations.is_live() && !self.generations.has_other_epoch()
     }
 
-    fn plan_and_stage(&self, config: &Config, host: &HostState) -> Planned {
+    fn plan_and_stage(&self, config: &Config, host: &HostState) -> Result<Planned> {
         // Staging waits too, and reports the error.
         let wait = || self.generations.wait_for_readers();
         self.plan_while(config, host, wait, |state| self.try_stage(state))

@@ -59,7 +59,7 @@ impl Reconciler {
         links::check(config, host)?;
         let planned = match self.take_ahead(config, host) {
             Some(planned) => planned,
-            None => self.plan(config, host),
+            None => self.plan(config, host)?,
         };
         if self.is_in_effect(&planned.state) {
             self.clean_up();

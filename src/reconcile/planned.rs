@@ -1,5 +1,7 @@
 //! The first phase of a change: what the live tables are to become.
 
+use anyhow::Result;
+
 use super::Reconciler;
 use crate::bpf::tables::staged::Staged;
 use crate::config::Config;
@@ -18,7 +20,7 @@ pub(super) struct Planned {
 }
 
 impl Reconciler {
-    pub(super) fn plan(&self, config: &Config, host: &HostState) -> Planned {
+    pub(super) fn plan(&self, config: &Config, host: &HostState) -> Result<Planned> {
         self.plan_while(config, host, || (), |_| None)
     }
 
@@ -29,7 +31,7 @@ impl Reconciler {
         host: &HostState,
         wait: impl FnOnce() -> W,
         stage: impl FnOnce(&State) -> Option<Staged>,
-    ) -> Planned {
+    ) -> Result<Planned> {
         let empty = State::default();
         let live = self.live.as_ref().unwrap_or(&empty);
         let inputs = Inputs {
@@ -38,15 +40,16 @@ impl Reconciler {
             previous: &live.catalog,
         };
         let (state, _) = both(|| plan::compile(inputs), wait);
+        let state = state?;
         let (changes, staged) = match live == &state {
             true => (Vec::new(), None),
             false => both(|| plan::diff(live, &state), || stage(&state)),
         };
-        Planned {
+        Ok(Planned {
             after: self.epoch(),
             state,
             changes,
             staged,
-        }
+        })
     }
 }

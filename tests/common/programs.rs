@@ -398,6 +398,7 @@ impl Machine {
             host: &host,
             previous: &self.state.catalog,
         });
+        let state = state.expect("compile the configuration");
         let prepared = self.generations.stage(&state, Some(&self.state));
         self.generations
             .commit(prepared.expect("write the tables of the configuration"));

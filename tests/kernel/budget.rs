@@ -78,6 +78,7 @@ fn the_budget_is_what_the_kernel_counts() {
             host: &plan::assumed_host(&config),
             previous: &Default::default(),
         });
+        let file = file.expect("compile the file");
         assert_eq!(file.endpoints.len(), SIZE.endpoints);
         for table in ["services", "backend_lut", "backends", "policy"] {
             let of_file = dpd::bpf::load::budget::budget(Sizes { connections }, &file);

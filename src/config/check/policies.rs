@@ -11,7 +11,7 @@ use crate::config::source::{Files, Located, Span};
 use crate::config::suggest::did_you_mean;
 use crate::config::tree::{Data, NamedTable, Table, Value};
 use crate::config::{name, value};
-use crate::model::policy::{Action, Direction, Peer, Ports, port_prefixes};
+use crate::model::policy::{Action, Direction, Peer, Ports, ROWS_MAX, port_prefixes};
 
 pub(super) fn read(root: &Table, files: &Files, report: &mut Report) -> BTreeMap<String, Policy> {
     let labels = labels(root);
@@ -37,9 +37,6 @@ struct Context<'a> {
     /// Every label of an identity, with the number of identities that carry it.
     labels: BTreeMap<&'a str, usize>,
 }
-
-/// The most rows of the policy table: 100 bytes of memory each, three times during a change.
-const ROWS_MAX: usize = 1 << 20;
 
 /// The rows that rules make of the policy table.
 #[derive(Default)]

@@ -14,5 +14,6 @@ mod verdict;
 pub(super) use cidr_classes::CidrClasses;
 pub(super) use enforcement::Enforcements;
 pub(super) use rules::RuleNumbers;
+pub use table::TooManyRows;
 pub(super) use table::compile;
 pub use verdict::{Decision, Verdict, verdict, verdict_of_entries};

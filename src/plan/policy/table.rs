@@ -5,9 +5,10 @@
 //! each class that they include would make millions of rows from a few thousand rules.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use crate::config::Config;
-use crate::model::policy::{Action, Direction};
+use crate::config::{Config, SourceLocation};
+use crate::model::policy::{Action, Direction, ROWS_MAX};
 use crate::model::state::{PolicyEntry, PolicyKey, State};
 
 use super::cidr_classes::CidrClasses;
@@ -19,8 +20,17 @@ use super::trie::covering;
 
 /// Fills the policy table. The catalog must have the peer classes. Until `RuleNumbers::put`, a row names its rule by
 /// position.
-pub fn compile(config: &Config, cidr_classes: &CidrClasses, state: &mut State) {
+///
+/// # Errors
+/// If the rules make too many rows. The configuration's check has counted identities and labels, but not the peer classes into
+/// which overlapping prefixes divide them.
+pub fn compile(
+    config: &Config,
+    cidr_classes: &CidrClasses,
+    state: &mut State,
+) -> Result<(), TooManyRows> {
     let peers = PeerClasses::new(config, cidr_classes, &state.catalog);
+    check_size(config, &peers)?;
     let denies = Denies::of(
         listed(config)
             .filter(|rule| rule.rule.action == Action::Deny)
@@ -42,15 +52,68 @@ pub fn compile(config: &Config, cidr_classes: &CidrClasses, state: &mut State) {
     table.dedup_by_key(|(key, _)| *key);
     state.policy = table.into_iter().collect();
     name_enforcers(config, state.catalog_mut());
+    Ok(())
+}
+
+/// The rule with which the rows become more than the policy table may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooManyRows {
+    pub location: SourceLocation,
+    /// Of the peers of this rule.
+    pub classes: usize,
+    /// Prefixes of ports that its ranges are.
+    pub ports: usize,
+    /// With those of the rules before it.
+    pub rows: usize,
+}
+
+impl std::error::Error for TooManyRows {}
+
+impl fmt::Display for TooManyRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, line) = (self.location.file.display(), self.location.line);
+        write!(
+            f,
+            "{file}:{line}: with the rows of this rule ({} peer classes, {} ranges of ports) the policy table has {}: more than \
+             {ROWS_MAX}. Prefixes of identities and of `cidr:` peers that overlap divide its peers into that many classes: name \
+             fewer of them, or fewer ports",
+            self.classes, self.ports, self.rows
+        )
+    }
+}
+
+/// Counts the rows before any is made.
+fn check_size(config: &Config, peers: &PeerClasses<'_>) -> Result<(), TooManyRows> {
+    let mut rows = 0usize;
+    for listed in listed(config) {
+        let classes = classes(&listed, peers).len();
+        let ports = ports::rows(&listed.rule.ports).len();
+        rows = rows.saturating_add(classes.saturating_mul(ports));
+        if rows > ROWS_MAX {
+            return Err(TooManyRows {
+                location: listed.rule.location.clone(),
+                classes,
+                ports,
+                rows,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The classes of a rule's peers, each once.
+fn classes(listed: &ListedRule<'_>, peers: &PeerClasses<'_>) -> Vec<u32> {
+    let classes = listed.rule.peers.iter().flat_map(|peer| peers.of(peer));
+    let mut classes: Vec<u32> = classes.collect();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
 }
 
 /// The rows of one rule: the classes of its peers times its ports.
 fn rows(listed: &ListedRule<'_>, peers: &PeerClasses<'_>) -> Vec<PolicyKey> {
     let ports = ports::rows(&listed.rule.ports);
-    let classes = listed.rule.peers.iter().flat_map(|peer| peers.of(peer));
-    let mut classes: Vec<u32> = classes.collect();
-    classes.sort_unstable();
-    classes.dedup();
+    let classes = classes(listed, peers);
     let mut rows = Vec::with_capacity(classes.len() * ports.len());
     for class in classes {
         for (protocol, port, port_bits) in &ports {
@@ -263,6 +326,34 @@ mod tests {
         for (what, list, expected) in table {
             assert_eq!(rows(list), *expected, "{what}: {list}");
         }
+    }
+
+    /// Each of the rule's ports meets each class of the identity's addresses, which other rules divide.
+    #[test]
+    fn rules_that_make_too_many_rows_are_refused_at_the_one_that_does() {
+        let ports: Vec<String> = (0..1100).map(|n| format!("{}/tcp", 2 * n + 1)).collect();
+        let list = format!("allow cidr:10.0.0.0/8 {}", ports.join(","));
+        let divided = |prefixes: u32| {
+            let each = (0..prefixes)
+                .map(|n| format!("deny cidr:10.{}.{}.0/24 {}/udp", n / 256, n % 256, n + 1));
+            let each: Vec<String> = each.collect();
+            let test = TestConfig::new().identity("web", 300, "");
+            let test = test.policy("a", "web", Some(&each.join(";")), None);
+            let test = test.policy("b", "web", Some(&list), None);
+            test.try_compile()
+        };
+        assert!(divided(900).is_ok());
+        let refused = divided(1000).expect_err("a million and more");
+        assert_eq!((refused.ports, refused.location.line), (1100, 1));
+        assert!(
+            refused.classes > 1000 && refused.rows > ROWS_MAX,
+            "{refused:?}"
+        );
+        let words = format!(
+            "/etc/dpd/config.toml:1: with the rows of this rule ({} peer classes",
+            refused.classes
+        );
+        assert!(refused.to_string().starts_with(&words), "{refused}");
     }
 
     #[test]

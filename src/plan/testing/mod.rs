@@ -88,10 +88,19 @@ impl TestConfig {
 
     /// The state that follows `before`.
     pub fn compile_after(&self, before: &State) -> State {
-        super::compile(Inputs {
+        let inputs = Inputs {
             config: &self.config,
             host: &self.host,
             previous: &before.catalog,
+        };
+        super::compile(inputs).unwrap()
+    }
+
+    pub fn try_compile(&self) -> Result<State, super::policy::TooManyRows> {
+        super::compile(Inputs {
+            config: &self.config,
+            host: &self.host,
+            previous: &State::default().catalog,
         })
     }
 

@@ -94,11 +94,12 @@ fn state(audit: bool) -> State {
         links: links.collect(),
         ..HostState::default()
     };
-    crate::plan::compile(Inputs {
+    let state = crate::plan::compile(Inputs {
         config: &config,
         host: &host,
         previous: &Catalog::default(),
-    })
+    });
+    state.unwrap()
 }
 
 #[derive(Parser)]
