@@ -71,7 +71,9 @@ fn apply_and_look(host: &Host, reconciler: &mut Reconciler, look: impl Fn(&str))
     let done = reconciler.apply(&host.config(CONFIG), &host.world(), before_the_commit);
     done.expect("apply");
     assert!(has_committed && reconciler.serves("lxc-client"));
-    assert!(host.asks_anew(), "it is served");
+    // The client's kernel may wait a second before it repeats an ARP request that had no reply.
+    let mut asks = (0..5).map(|_| host.asks_anew());
+    assert!(asks.any(|is_answered| is_answered), "it is served");
     assert!(host.client_pings("10.200.0.44"), "it is served");
 }
 

@@ -428,7 +428,6 @@ const STAGED_AHEAD: &[Row] = &[
     row!(Op::MarkUnmanaged { .. }, BEFORE),
     row!(Op::OpenMap { .. }, BOTH),
     row!(Op::Pin { .. }, BEFORE),
-    row!(Op::SetMode { .. }, BEFORE),
     row!(Op::DetachLink { .. }, AFTER),
     row!(Op::Unpin { .. }, BOTH),
     row!(Op::DeleteRow { .. }, AFTER),
