@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Multicast and broadcast of an endpoint that may have it. It has many receivers and no replies of its own, so there is no
- * connection: policy is asked for each packet, at each hook, and a unicast response is a connection of its responder's.
+ * connection: policy is looked up for each packet, at each hook, and a unicast response is a connection of its responder's.
  *
  *	from the workload	its egress policy, to the group's address -> the host's stack, or its bridge
  *	to the workload		its ingress policy, from the sender -> the workload

@@ -162,7 +162,7 @@ fn daemon_section(text: &str) -> (&str, bool) {
     let section = section.unwrap_or_default();
     let end = section.find("\n[").map_or(section.len(), |end| end + 1);
     let section = &section[..end];
-    // One that goes on for long is none.
+    // One that lasts is none.
     (section.get(..SMALL).map_or(section, |_| ""), is_toml(text))
 }
 

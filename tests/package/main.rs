@@ -148,8 +148,8 @@ fn on_each(test: impl Fn(&Host) + Sync) {
 fn the_first_steps() {
     on_each(|host| {
         let machine = &host.machine;
-        let said = host.install("dpd");
-        assert!(said.contains("edit /etc/dpd/config.toml"), "{said}");
+        let output = host.install("dpd");
+        assert!(output.contains("edit /etc/dpd/config.toml"), "{output}");
         assert_eq!(machine.fails("systemctl is-enabled dpd").trim(), "disabled");
         assert_eq!(machine.fails("systemctl is-active dpd").trim(), "inactive");
         machine
@@ -254,8 +254,8 @@ fn a_removal_keeps_the_datapath_and_a_purge_leaves_nothing() {
         let before = host.files();
         host.serve();
         let programs = host.programs();
-        let said = machine.ok(&Host::apt("remove dpd"));
-        assert!(said.contains("the datapath stays in the kernel"), "{said}");
+        let output = machine.ok(&Host::apt("remove dpd"));
+        assert!(output.contains("the datapath stays in the kernel"), "{output}");
         machine.ok(QUERY);
         machine.ok("ip netns exec client ping -q -c 1 10.200.0.65");
         machine.fails("ip netns exec intruder ping -q -c 1 -W 1 10.200.0.44");

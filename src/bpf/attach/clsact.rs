@@ -172,7 +172,7 @@ pub fn is_marked(pins: &Pins, ifindex: u32) -> bool {
     filters_marker(pins, ifindex).exists()
 }
 
-/// The program of a filter with our handle, whoever attached it.
+/// The program of a filter with our handle, which another tool may have attached.
 pub fn any_program_on(ifindex: u32, hook: Hook) -> Option<u32> {
     filter(ifindex, hook, no_program()).query().ok()
 }

@@ -69,14 +69,14 @@ fn complaints(program: &[&str], page: &Page) -> String {
         .join()
         .expect("join the writer")
         .expect("write the page");
-    let said = if program[0] == "mandoc" {
+    let output = if program[0] == "mandoc" {
         output.stdout
     } else {
         output.stderr
     };
-    let said = String::from_utf8_lossy(&said).into_owned();
+    let output = String::from_utf8_lossy(&output).into_owned();
     // A page has no date, so that the same source always makes the same page.
-    let lines = said.lines().filter(|line| !line.contains("missing date"));
+    let lines = output.lines().filter(|line| !line.contains("missing date"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
