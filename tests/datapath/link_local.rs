@@ -1,5 +1,7 @@
 //! Link-local addresses: between a workload and its own link only, each link's for itself.
 
+use libbpf_rs::MapCore;
+
 use crate::common::packet::{
     self, Packet, echo_reply, echo_request, neighbour_advertisement, neighbour_solicitation,
 };
@@ -168,6 +170,36 @@ fn one_address_is_learnt_unless_the_file_names_some() {
     announce(&mut walk, CLIENT, OWN);
     let other = udp(OWN, 1, HOST, 9);
     walk.from("another", CLIENT, &other, Dropped(INVALID_SOURCE));
+    let mac = workload_mac(CLIENT);
+    for (from, expect) in [("fe80::7", Passed), (OWN, Dropped(INVALID_SOURCE))] {
+        let asks = neighbour_solicitation(mac, from, from).build();
+        walk.from_frame(&format!("asks as {from}"), CLIENT, &asks, expect.clone());
+        let says = neighbour_advertisement(from, HOST, 0x60, from, mac);
+        walk.from(&format!("advertises {from}"), CLIENT, &says, expect);
+    }
+    walk.end();
+}
+
+/// Else a workload could displace the addresses of others, which are as many as the table has rows.
+#[test]
+fn a_workload_has_one_row_however_many_addresses_it_announces() {
+    let mut walk = laid("learnt", CONFIG, &[CLIENT, DNS]);
+    announce(&mut walk, DNS, OWN);
+    for n in 1..=9 {
+        announce(&mut walk, CLIENT, &format!("fe80::{n}:1"));
+    }
+    for table in ["dpd_link_local_owners", "dpd_link_locals"] {
+        let rows = walk.node().map(table).keys().count();
+        walk.check(&format!("a row for each in {table}"), rows == 2, rows);
+    }
+    let last = udp("fe80::9:1", 1, HOST, 9);
+    walk.from("the last one is learnt", CLIENT, &last, Passed);
+    walk.from(
+        "the other's is untouched",
+        DNS,
+        &udp(OWN, 1, HOST, 9),
+        Passed,
+    );
     walk.end();
 }
 

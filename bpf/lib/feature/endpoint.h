@@ -77,14 +77,19 @@ static __always_inline int packet_is_own(const struct packet *packet, const stru
 	return owner && owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex;
 }
 
-/* Whether the workload may claim a link-local address: its own, or one that nobody is known to have on the link. */
+/*
+ * Whether the workload may claim a link-local address: its own, or one that nobody is known to have on the link, if the file does
+ * not name those that it has.
+ */
 static __always_inline int packet_may_claim(const struct packet *packet, const struct address *address)
 {
 	const struct ipcache_entry *owner = packet_owner(packet, address);
 
-	return owner && address_is_link_local(address) &&
-	       (owner->scope == SCOPE_REMOTE ||
-		(owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex));
+	if (!owner || !address_is_link_local(address))
+		return 0;
+	if (owner->scope == SCOPE_REMOTE)
+		return !(packet->endpoint_flags & ENDPOINT_NAMES_LINK_LOCAL);
+	return owner->scope == SCOPE_ENDPOINT && owner->ifindex == packet->ifindex;
 }
 
 /* What a hook's endpoint says of its packets. */
@@ -138,9 +143,9 @@ static __always_inline int packet_stays_on_link(const struct packet *packet)
 }
 
 /*
- * Spoofing. A workload sends from its own addresses only, and from a link-local one only on its link. Nothing from the network has a workload's source, and of what the
- * host's stack sends only what it has forwarded from that workload: to a port that the host publishes. From the network nothing
- * has the host's source either, nor one that the kernel would call a martian.
+ * Spoofing. A workload sends from its own addresses only, and from a link-local one only on its link. Nothing from the network
+ * has a workload's source, and of what the host's stack sends only what it has forwarded from that workload: to a port that the
+ * host publishes. From the network nothing has the host's source either, nor one that the kernel would call a martian.
  */
 static __noinline __must_check int endpoint_check_source(const struct packet *packet)
 {

@@ -80,9 +80,20 @@ static __noinline __must_check int link_admit_source(const struct packet *packet
 	return 0;
 }
 
+/* Deletes the row of the address that the interface had. Else each announcement would leave one, in place of others' addresses. */
+static __always_inline void link_local_forget(const struct link_local *known, __u32 ifindex)
+{
+	struct address address = known->address;
+	const __u32 *owner = bpf_map_lookup_elem(&dpd_link_local_owners, &address);
+
+	if (owner && *owner == ifindex)
+		bpf_map_delete_elem(&dpd_link_local_owners, &address);
+}
+
 /*
- * The workload has announced a link-local address, or used it for its link's own messages. It is learnt if the file names none, the workload has no other that it uses, and
- * nobody else is known to have it. `used_ns`: when it was used, 0 if it only may be (duplicate address detection).
+ * The workload has announced a link-local address, or used it for its link's own messages. It is learnt if the file names none,
+ * the workload has no other that it uses, and nobody else is known to have it. `used_ns`: when it was used, 0 if it only may be
+ * (duplicate address detection).
  */
 static __noinline void link_local_learn(const struct packet *packet, const struct address *address,
 					__u64 used_ns)
@@ -102,6 +113,8 @@ static __noinline void link_local_learn(const struct packet *packet, const struc
 			learnt.used_ns = known->used_ns;
 	} else if (known && known->used_ns && packet->now_ns - known->used_ns < LINK_LOCAL_IDLE_NS) {
 		return;
+	} else if (known) {
+		link_local_forget(known, ifindex);
 	}
 	bpf_map_update_elem(&dpd_link_local_owners, &learnt.address, &ifindex, BPF_ANY);
 	bpf_map_update_elem(&dpd_link_locals, &ifindex, &learnt, BPF_ANY);
