@@ -65,10 +65,13 @@ static __noinline enum l3_packet_kind l3_parse(struct __sk_buff *skb, struct lin
 	return l3_parse_ipv6(skb, headers);
 }
 
-/* Makes headers linear that are not. */
+/* The longest IPv4 header, and GRE's with checksum, key and sequence number (RFC 2784, RFC 2890): what may precede the packet. */
+enum { L3_OUTER_MAX = 60 + 16 };
+
+/* Makes headers linear that are not, wherever they start. */
 static __always_inline int l3_pull(struct __sk_buff *skb)
 {
-	__u32 most = ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
+	__u32 most = L3_OUTER_MAX + sizeof(struct ipv6hdr) + sizeof(struct tcphdr);
 
 	return bpf_skb_pull_data(skb, skb->len < most ? skb->len : most);
 }
