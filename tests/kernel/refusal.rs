@@ -298,6 +298,14 @@ fn a_link_to_the_root() {
         assert!(!host.root().exists(), "nothing was made");
         shell(&format!("chown -h 0 {}", link.display()));
         drop(Reconciler::start(&config).unwrap());
+        // It ends in a directory that is sticky, as one on the way may be.
+        let dot = host.root().with_file_name("dot");
+        std::os::unix::fs::symlink(".", &dot).unwrap();
+        config.daemon.bpf_root = dot;
+        assert_says(
+            &refusal(&config),
+            &["/sys/fs/bpf has owner uid 0 and mode 1777"],
+        );
     });
 }
 

@@ -52,8 +52,8 @@ pub fn check(root: &Path) -> Result<()> {
     }
 }
 
-/// The sticky directory of the bpffs above the root, if there is one, with what to do: others can take the root's name before dpd does,
-/// which then does not start.
+/// The sticky directory of the bpffs above the root, if there is one, with what to do: others can take the root's name before dpd
+/// does, which then does not start.
 pub fn warning(root: &Path) -> Option<String> {
     let is_open = |path: &&Path| {
         let stat = rustix::fs::stat(*path).ok();
@@ -119,6 +119,8 @@ impl Walk<'_> {
             };
             self.step(&name, found)?;
         }
+        // A link may end in a directory that was passed as one on the way.
+        self.check_dir(&rustix::fs::fstat(&self.dir)?)?;
         Ok(Some(self.dir))
     }
 
