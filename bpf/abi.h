@@ -240,6 +240,7 @@ enum delivery {
 	DELIVERY_DIRECT = 2, /* bpf_redirect, the MACs are known */
 	DELIVERY_NEIGHBOUR = 3, /* bpf_redirect, to the MAC that the host's neighbour table has */
 	DELIVERY_ROUTE = 4, /* bpf_redirect_neigh to the next hop of the kernel's route at that moment */
+	DELIVERY_LINK = 5, /* bpf_redirect of the frame as it is, to a workload on the sender's link */
 };
 
 enum enforcement {

@@ -73,6 +73,7 @@ static __always_inline __must_check int respond_error(struct __sk_buff *skb, str
 {
 	struct icmphdr icmp = error_header(packet);
 	struct address source = error_source(packet, settings);
+	struct address sender = address_unscope(&packet->headers.tuple.source);
 	struct ethhdr eth;
 	__u32 most = packet->headers.family == 4 ? QUOTE_IPV4 : QUOTE_IPV6;
 	__u32 quote = packet->headers.length < most ? packet->headers.length : most;
@@ -86,8 +87,7 @@ static __always_inline __must_check int respond_error(struct __sk_buff *skb, str
 	    bpf_skb_adjust_room(skb, header + sizeof(icmp), BPF_ADJ_ROOM_MAC, 0))
 		return ACTION_DROP;
 	if (packet->headers.family == 6)
-		sum = csum_pseudo_header(&source, &packet->headers.tuple.source, quote + sizeof(icmp),
-					 IPPROTO_ICMPV6);
+		sum = csum_pseudo_header(&source, &sender, quote + sizeof(icmp), IPPROTO_ICMPV6);
 	sum = csum_packet(skb, transport + sizeof(icmp), quote, sum);
 	sum = bpf_csum_diff(0, 0, (__be32 *)&icmp, sizeof(icmp), sum);
 	icmp.checksum = ~csum_fold(sum);
@@ -96,15 +96,14 @@ static __always_inline __must_check int respond_error(struct __sk_buff *skb, str
 	    bpf_skb_store_bytes(skb, transport, &icmp, sizeof(icmp), 0))
 		return ACTION_DROP;
 	if (packet->headers.family == 4) {
-		struct iphdr ip =
-			response_ipv4(&source, &packet->headers.tuple.source, header + sizeof(icmp) + quote,
-				      IPPROTO_ICMP, TOS_INTERNETWORK_CONTROL);
+		struct iphdr ip = response_ipv4(&source, &sender, header + sizeof(icmp) + quote, IPPROTO_ICMP,
+						TOS_INTERNETWORK_CONTROL);
 
 		if (bpf_skb_store_bytes(skb, network, &ip, sizeof(ip), 0))
 			return ACTION_DROP;
 	} else {
-		struct ipv6hdr ip = response_ipv6(&source, &packet->headers.tuple.source,
-						  sizeof(icmp) + quote, IPPROTO_ICMPV6, RESPONSE_TTL);
+		struct ipv6hdr ip =
+			response_ipv6(&source, &sender, sizeof(icmp) + quote, IPPROTO_ICMPV6, RESPONSE_TTL);
 
 		if (bpf_skb_store_bytes(skb, network, &ip, sizeof(ip), 0))
 			return ACTION_DROP;

@@ -254,9 +254,14 @@ fn neighbours_on_a_bridge_are_judged_by_their_identity() {
     let mut walk = bridged();
     let question = udp(OWN, 5, "fe80::44", 53);
     let forged = udp("fe80::44", 5, OWN, 53);
-    walk.from("what policy allows", CLIENT, &question, Passed);
-    walk.from("again, as it came", CLIENT, &question, Passed);
-    walk.from("its reply", DNS, &udp("fe80::44", 53, OWN, 5), Passed);
+    walk.from("what policy allows", CLIENT, &question, Linked);
+    for mac in [workload_mac(DNS), workload_mac(INTRUDER), [0xff; 6]] {
+        let frame = question.clone().macs(workload_mac(CLIENT), mac).build();
+        walk.from_frame("again, wherever its MAC leads", CLIENT, &frame, Linked);
+    }
+    walk.from("its reply", DNS, &udp("fe80::44", 53, OWN, 5), Linked);
+    let error = packet::unreachable(ip("fe80::44"), ip(OWN), 4, &question);
+    walk.from("its error", DNS, &quote(error), Linked);
     let denied = udp("fe80::65", 5, "fe80::44", 53);
     walk.from("what policy denies", INTRUDER, &denied, Dropped(DENIED));
     walk.from("forged", INTRUDER, &forged, Dropped(INVALID_SOURCE));
@@ -322,6 +327,23 @@ fn neighbours_on_a_bridge_are_judged_by_their_identity() {
         let answer = walk.node().to_container_from(arrived_at, DNS, &frame, mark);
         walk.check(says, answer.drops == drops, &answer.drops);
     }
+    walk.end();
+}
+
+/// The bridge would drop it without a word.
+#[test]
+fn a_packet_too_long_for_a_neighbours_link_is_answered() {
+    const TOO_BIG: u8 = 136;
+    let mut walk = bridged();
+    let [_, family] = families();
+    walk.node().namespace().ip("link set lxc-coredns mtu 1400");
+    walk.reload(CONFIG);
+    let of_length = |length: usize| udp(OWN, 5, "fe80::44", 53).payload(&vec![7; length - 48]);
+    walk.from("it fits", CLIENT, &of_length(1400), Linked);
+    let long = of_length(1401);
+    let error = packet::fragmentation_needed(family.host, ip(OWN), 1400, &long);
+    let error = Refused(TOO_BIG, quote(error));
+    walk.from("one byte more", CLIENT, &long, error);
     walk.end();
 }
 

@@ -16,6 +16,8 @@ pub enum Expect {
     Delivered(&'static str, Packet),
     /// It goes on as it came.
     Passed,
+    /// It is sent to another interface as it came.
+    Linked,
     /// It goes on changed; MACs and TTL stay.
     PassedAs(Packet),
     /// It leaves by the kernel's own routes: its TTL is one lower, its MACs are for the kernel to set.
@@ -311,6 +313,7 @@ fn compare(
             (Verdict::Redirect, Some(frame), vec![])
         }
         Expect::Passed => (Verdict::Pass, Some(frame.to_vec()), vec![]),
+        Expect::Linked => (Verdict::Redirect, Some(frame.to_vec()), vec![]),
         Expect::PassedAs(packet) => {
             let packet = match hook {
                 Hook::FromContainer | Hook::FromNetdev | Hook::FromL3dev | Hook::Xdp => {

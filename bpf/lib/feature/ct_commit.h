@@ -28,7 +28,7 @@ static __always_inline void ct_set_origin(struct ct_entry *entry, const struct p
 /* Who receives them, and how they are delivered. */
 static __always_inline void ct_set_egress(struct ct_entry *entry, const struct peer *to)
 {
-	/* The link delivers what is its own: it is not routed, and keeps its hop limit. */
+	/* What is of a link is not routed, and keeps its hop limit. Not by the bridge: it would send it where the frame's MAC leads. */
 	int is_on_link = flow_tuple_is_scoped(&entry->translated);
 	int is_routed = !(entry->flags & CT_VIA_STACK) && !is_on_link;
 
@@ -41,7 +41,7 @@ static __always_inline void ct_set_egress(struct ct_entry *entry, const struct p
 		return;
 	entry->target_ifindex = to->address.ifindex;
 	entry->target_counters = to->endpoint.counters_index;
-	entry->delivery = is_on_link ? DELIVERY_PASS : to->endpoint.delivery;
+	entry->delivery = is_on_link ? DELIVERY_LINK : to->endpoint.delivery;
 	entry->link_ifindex = to->endpoint.link_ifindex;
 	entry->mtu = to->endpoint.mtu;
 	__builtin_memcpy(entry->dst_mac, to->endpoint.dst_mac, sizeof(entry->dst_mac));

@@ -97,14 +97,12 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 	int found;
 
 	*delivery = packet->hook.flags & HOOK_PASSES_ON ? DELIVERY_PASS : entry->delivery;
-	if (*delivery == DELIVERY_PASS) {
-		/* By the bridge of both: it is counted where it leaves, and judged no second time. */
-		if (packet->hook.sender == PARTY_ENDPOINT && entry->target == PARTY_ENDPOINT)
-			route->mark = generation_mark();
+	if (*delivery == DELIVERY_PASS)
 		return 0;
-	}
 	if (entry->mtu && length > entry->mtu)
 		return delivery_too_long(packet, route, entry->mtu, delivery);
+	if (*delivery == DELIVERY_LINK)
+		return 0;
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet);
 	found = route_find(skb, &entry->translated, length, route);
@@ -265,6 +263,7 @@ static __always_inline int delivery_execute(struct __sk_buff *skb, const struct 
 		return ACTION_REDIRECT;
 	case DELIVERY_NEIGHBOUR: /* nat_network() has written the MAC */
 	case DELIVERY_DIRECT:
+	case DELIVERY_LINK:
 		skb->mark = generation_mark();
 		bpf_redirect(entry->target_ifindex, 0);
 		return ACTION_REDIRECT;

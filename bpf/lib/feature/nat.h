@@ -12,7 +12,7 @@
 static __always_inline __must_check int nat_network(struct __sk_buff *skb, const struct ct_entry *entry,
 						    int family, int delivery)
 {
-	int is_forwarded = delivery != DELIVERY_PASS;
+	int is_forwarded = delivery != DELIVERY_PASS && delivery != DELIVERY_LINK;
 	__u8 *data = (void *)(long)skb->data;
 	__u8 *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = (void *)data;
