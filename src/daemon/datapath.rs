@@ -137,7 +137,8 @@ impl Datapath {
     ///
     /// # Errors
     /// If the kernel refuses it.
-    pub fn start(&mut self, host: HostState) -> Result<()> {
+    pub fn start(&mut self, config: Arc<Config>, host: HostState) -> Result<()> {
+        self.config = config;
         check_names(&self.config, &host)?;
         if let Some(stack) = self.read_stack() {
             self.stack = HeldStack::new(stack, Instant::now());

@@ -12,6 +12,7 @@ use super::scrape::MetricsServer;
 use super::state::DaemonState;
 use super::sweeper::Sweeper;
 use crate::config::{self, Config, DropIn, Loaded, Problems, Refusal, Runtime, Source};
+use crate::model::catalog::InEffect;
 use crate::model::host::HostState;
 use crate::model::status::DropInStatus;
 use crate::net;
@@ -57,7 +58,7 @@ impl FileFollower {
     /// Reads the file and the host. The runtime drop-ins of the running configuration are those in effect.
     fn read(&mut self, running: &Config) -> Read {
         let before = self.parsed.take();
-        let runtime = self.runtime(running);
+        let runtime = self.runtime(&running.drop_ins);
         both(
             || config::load_again(&self.path, before, &runtime),
             net::snapshot,
@@ -73,10 +74,10 @@ impl FileFollower {
         read
     }
 
-    fn runtime(&self, running: &Config) -> Runtime {
+    fn runtime(&self, in_effect: &InEffect) -> Runtime {
         Runtime {
             folder: self.runtime.clone(),
-            in_effect: running.drop_ins.clone(),
+            in_effect: in_effect.clone(),
             refused: self.refused.clone(),
         }
     }
@@ -149,6 +150,25 @@ impl FileFollower {
             .ok()
     }
 
+    /// Makes the datapath match the file at the start, and returns what is in effect. `in_effect` are the drop-ins of the live
+    /// datapath.
+    ///
+    /// # Errors
+    /// If the kernel refuses it, without the drop-ins that are not in effect too.
+    pub fn start(
+        &mut self,
+        loaded: Loaded,
+        in_effect: &InEffect,
+        datapath: &mut Datapath,
+    ) -> Result<Loaded> {
+        let Err(error) = datapath.start(loaded.config.clone(), net::snapshot()?) else {
+            return Ok(loaded);
+        };
+        let fewer = self.without_new(loaded, in_effect, error)?;
+        datapath.start(fewer.config.clone(), net::snapshot()?)?;
+        Ok(fewer)
+    }
+
     /// Applies what was refused without the drop-ins that were not in effect before, so that they never prevent a change of the
     /// operator's files. They are skipped until something changes.
     fn apply_without_new(
@@ -159,7 +179,21 @@ impl FileFollower {
         metrics: &mut MetricsServer,
         sweeper: &mut Sweeper,
     ) -> Result<Vec<DropIn>> {
-        let before = &datapath.config().drop_ins;
+        let fewer = self.without_new(loaded, &datapath.config().drop_ins, error)?;
+        apply_loaded(&fewer, net::snapshot()?, datapath, metrics, sweeper)?;
+        Ok(fewer.drop_ins)
+    }
+
+    /// The file without the drop-ins that were not in effect before a change that was refused.
+    ///
+    /// # Errors
+    /// The change's, if there are none.
+    fn without_new(
+        &mut self,
+        loaded: Loaded,
+        before: &InEffect,
+        error: anyhow::Error,
+    ) -> Result<Loaded> {
         let new = loaded.config.drop_ins.iter();
         let new = new.filter(|(name, digest)| before.get(*name) != Some(*digest));
         let refusal = |(name, digest): (&String, &u64)| {
@@ -172,10 +206,8 @@ impl FileFollower {
             return Err(error);
         }
         self.refused.extend(refused);
-        let runtime = self.runtime(datapath.config());
-        let fewer = config::load_again(&self.path, Some(loaded), &runtime)?;
-        apply_loaded(&fewer, net::snapshot()?, datapath, metrics, sweeper)?;
-        Ok(fewer.drop_ins)
+        let runtime = self.runtime(before);
+        Ok(config::load_again(&self.path, Some(loaded), &runtime)?)
     }
 }
 

@@ -38,6 +38,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::model::catalog::InEffect;
 use crate::net;
 use crate::observe::journal::FlowLog;
 use crate::observe::server::{Limits, Server};
@@ -92,7 +93,7 @@ pub fn run(path: &Path, bpf_root: &Path, runtime_config: Option<PathBuf>) -> Res
         return Ok(());
     };
     let file = FileFollower::new(path, runtime.folder, files);
-    let mut daemon = Daemon::start(file, startup)?;
+    let mut daemon = Daemon::start(file, &runtime.in_effect, startup)?;
     let _watchdog = Watchdog::start(daemon.pulses.clone())?;
     systemd::notify(systemd::READY);
     daemon.report_to_systemd();
@@ -170,8 +171,9 @@ struct Outputs {
 }
 
 impl Daemon {
-    /// Makes the datapath match the file, and only then serves the socket.
-    fn start(file: FileFollower, startup: Startup) -> Result<Daemon> {
+    /// Makes the datapath match the file, and only then serves the socket. `in_effect` are the runtime drop-ins of the live
+    /// datapath.
+    fn start(mut file: FileFollower, in_effect: &InEffect, startup: Startup) -> Result<Daemon> {
         let Startup {
             loaded,
             reconciler,
@@ -180,8 +182,8 @@ impl Daemon {
             log,
         } = startup;
         let state = Arc::new(DaemonState::new(file.path(), &loaded.config));
-        let mut datapath = Datapath::new(loaded.config, reconciler, state.clone());
-        datapath.start(net::snapshot()?)?;
+        let mut datapath = Datapath::new(loaded.config.clone(), reconciler, state.clone());
+        let loaded = file.start(loaded, in_effect, &mut datapath)?;
         let pulses = Arc::new(Pulses::default());
         file::report_drop_ins(&state, &loaded.drop_ins);
         let outputs = Outputs::start(&datapath, &state, &pulses, socket, log)?;

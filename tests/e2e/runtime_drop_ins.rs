@@ -171,3 +171,25 @@ fn a_pipe_and_a_forbidden_table_are_skipped() {
         "pipe skipped, right in_effect, settings skipped"
     );
 }
+
+/// What is wrong with it shows on the host alone: its interface is the operator's by another name.
+#[test]
+fn a_start_is_not_prevented_by_a_drop_in() {
+    let lab = lab();
+    lab.ok(
+        "node",
+        "ip link property add dev lxc-client altname client-port",
+    );
+    drop_in(&lab, "m.toml", &WORKLOAD.replace("lxc-job", "client-port"));
+    lab.start();
+    assert_eq!(states(&lab), "m skipped");
+    let screen = lab.dpd("status");
+    assert!(screen.contains("names of one interface"), "{screen}");
+    lab.dig("client", "10.32.0.10").expect("others are served");
+    lab.ok(
+        "node",
+        "ip link property del dev lxc-client altname client-port",
+    );
+    lab.dpd("reload");
+    assert_eq!(states(&lab), "m in_effect");
+}
