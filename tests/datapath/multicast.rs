@@ -159,3 +159,28 @@ fn policy_is_asked_on_each_side() {
         walk.end();
     }
 }
+
+/// A workload that serves leases to its neighbours is their gateway and their name server.
+#[test]
+fn a_lease_of_another_workload_needs_permission() {
+    let [family, _] = families();
+    let more = "[policies.leases]\nsubject = \"intruder\"\ningress = [{ from = [\"web\"], ports = [\"68/udp\"] }]\n";
+    let walk_of = |more: &str| Walk::new("leases", &config(more));
+    for (says, more, to, from, arrived_at, drops) in [
+        ("denied", "", DNS, family.web, WEB, vec![DENIED]),
+        ("allowed", more, INTRUDER, family.web, WEB, vec![]),
+        ("of a neighbour", "", DNS, family.world, INTRUDER, vec![]),
+        ("of the host", "", DNS, family.host, "", vec![]),
+    ] {
+        let mut walk = walk_of(more);
+        let lease = packet::udp(at(from, 67), at(ip("255.255.255.255"), 68));
+        let frame = lease.macs(host_mac(to), [0xff; 6]).build();
+        let answer = walk.node().to_container_from(arrived_at, to, &frame, 0);
+        walk.check(says, answer.drops == drops, &answer.drops);
+        walk.end();
+    }
+    let mut walk = walk_of("");
+    let lease = packet::udp(at(family.intruder, 67), at(ip("255.255.255.255"), 68));
+    walk.from("no multicast", INTRUDER, &lease, Dropped(MULTICAST));
+    walk.end();
+}

@@ -122,6 +122,14 @@ static __always_inline int is_lease(const struct packet *packet)
 	       (address_is_multicast(destination) || packet_is_own(packet, destination));
 }
 
+/* A lease that needs no permission: of another workload of the file policy is asked, lest it serve leases to its neighbours. */
+static __always_inline int is_needed_lease(const struct packet *packet)
+{
+	const struct ipcache_entry *owner = packet_owner(packet, &packet->headers.tuple.source);
+
+	return is_lease(packet) && owner && owner->scope != SCOPE_ENDPOINT;
+}
+
 /*
  * What a workload's link needs of the host: neighbour discovery, leases, and what the host itself sends to all on the link:
  * multicast from its own addresses, and broadcast. What it sends out here to an address of its own is that.
@@ -133,7 +141,7 @@ static __always_inline int host_needs(const struct packet *packet)
 	if (headers->tuple.protocol == IPPROTO_ICMPV6 && headers->fragment == FRAGMENT_NONE &&
 	    headers->icmp_type >= ND_ROUTER_SOLICITATION && headers->icmp_type <= ND_REDIRECT)
 		return headers->hop_limit == ND_HOP_LIMIT;
-	if (is_lease(packet))
+	if (is_needed_lease(packet))
 		return 1;
 
 	int is_multicast = address_is_multicast(&headers->tuple.destination);
@@ -216,7 +224,9 @@ static __always_inline __must_check int admit_check_destination(struct __sk_buff
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 
 	if (is_for_all(skb, packet)) {
-		if (!(packet->endpoint_flags & ENDPOINT_MULTICAST))
+		int is_asked_lease = packet->hook.sender == PARTY_HOST && is_lease(packet);
+
+		if (!(packet->endpoint_flags & ENDPOINT_MULTICAST) && !is_asked_lease)
 			return -REASON_MULTICAST;
 		packet->is_multicast = 1;
 	}
