@@ -382,14 +382,8 @@ fn drops_are_records_of_the_journal() {
 #[test]
 fn the_unit_is_hardly_exposed() {
     let machine = Machine::boot(FIRST);
-    let report = machine.ok("systemd-analyze security --no-pager dpd.service");
-    let overall = report.lines().find_map(|line| {
-        let rest = line
-            .split_once("Overall exposure level for dpd.service: ")?
-            .1;
-        rest.split_whitespace().next()?.parse::<f32>().ok()
-    });
-    assert!(overall.expect(&report) <= 2.0, "{report}");
+    let exposure = machine.exposure();
+    assert!(exposure <= 2.0, "{exposure}");
 }
 
 #[test]

@@ -97,6 +97,15 @@ impl Machine {
         ));
     }
 
+    /// The unit's rating by `systemd-analyze security`.
+    pub fn exposure(&self) -> f32 {
+        let report = self.ok("systemd-analyze security --no-pager dpd.service");
+        let words = "Overall exposure level for dpd.service: ";
+        let rest = report.split(words).nth(1).expect(&report);
+        let number = rest.split_whitespace().next().expect(&report);
+        number.parse().expect(&report)
+    }
+
     pub fn log(&self) -> String {
         text(&self.run("journalctl --no-pager -q -u dpd"))
     }

@@ -94,6 +94,11 @@ impl Host {
         self.machine.ok("systemctl show -P MainPID dpd")
     }
 
+    /// How often the daemon has reloaded its file by a signal.
+    fn reloads(&self) -> usize {
+        self.machine.log().matches("reload: reading").count()
+    }
+
     /// The numbers of the datapath's programs.
     fn programs(&self) -> Vec<u64> {
         let status = self.status();
@@ -155,6 +160,14 @@ fn the_first_steps() {
         machine
             .ok("id dpd && test -x /usr/sbin/dpd && test -e /usr/share/man/man8/dpd-status.8.gz");
         machine.ok("dpd check");
+        let exposure = machine.exposure();
+        assert!(exposure <= 2.0, "{exposure}");
+        let remarks = machine.ok("systemd-analyze verify --man=no dpd.service 2>&1");
+        let old = ["Failed to parse service type", "Unknown key 'ReloadSignal'"];
+        let unknown = remarks
+            .lines()
+            .filter(|line| !old.iter().any(|words| line.contains(words)));
+        assert_eq!(unknown.collect::<Vec<_>>(), [""; 0]);
 
         // As it is installed the file has no effect on the host.
         machine.ok(&commands("Workloads"));
@@ -166,6 +179,7 @@ fn the_first_steps() {
             mv /etc/dpd/new /etc/dpd/config.toml && systemctl reload dpd",
         );
         machine.eventually("a query is answered", QUERY);
+        assert_eq!(host.reloads(), 1, "one reload is one: {}", machine.log());
         let query = commands("Query");
         let answer = machine.run(&query);
         let answer = machine::text(&answer);
@@ -185,6 +199,14 @@ fn the_first_steps() {
         machine.ok("sed -i 's/\"kube-dns\" # the identity/\"kube-dsn\" # the identity/' /etc/dpd/config.toml");
         let line = machine.ok("grep -n kube-dsn /etc/dpd/config.toml | cut -d: -f1");
         machine.fails("systemctl reload dpd");
+        assert_eq!(
+            host.reloads(),
+            1,
+            "the daemon reads no wrong file: {}",
+            machine.log()
+        );
+        let state = machine.ok("systemctl show -P SubState -P ReloadResult dpd");
+        assert_eq!(state, "exit-code\nrunning\n");
         let place = format!("/etc/dpd/config.toml:{}:11", line.trim());
         machine.eventually(
             "the journal names line and column",
@@ -244,6 +266,33 @@ fn versions_change_without_losing_a_packet() {
         host.install("unable");
         machine.ok("systemctl start dpd");
         machine.eventually("a query is answered", QUERY);
+    });
+}
+
+/// The daemon that runs is not touched by a version that refuses the file.
+#[test]
+fn an_upgrade_whose_version_refuses_the_file_leaves_the_daemon() {
+    on_each(|host| {
+        let machine = &host.machine;
+        host.packages.repack("next", "0.2.0-1", "");
+        host.serve();
+        let first = host.pid();
+        machine.ok("cp /etc/dpd/config.toml /etc/dpd/right
+            sed -i 's/\"kube-dns\" # the identity/\"kube-dsn\" # the identity/' /etc/dpd/config.toml");
+        let said = host.install("next");
+        for words in [
+            "there is no identity \"kube-dsn\"",
+            "The daemon of the previous version still runs",
+            "dpd check && systemctl restart dpd",
+        ] {
+            assert!(said.contains(words), "{words} is missing: {said}");
+        }
+        assert_eq!(host.pid(), first, "{said}");
+        machine.ok("dpkg -s dpd | grep -qx 'Version: 0.2.0-1' && dpd status");
+        machine.ok(QUERY);
+        machine.ok("mv /etc/dpd/right /etc/dpd/config.toml && dpd check && systemctl restart dpd");
+        assert_ne!(host.pid(), first);
+        machine.ok(QUERY);
     });
 }
 
