@@ -91,11 +91,15 @@ __weak __noinline int report_neighbour_failed(const struct flow_tuple *sent, __u
 {
 	const struct packet *packet = packet_record();
 
-	if (!packet || !sent || !says_neighbour_failed(packet))
+	if (!packet || !sent)
 		return 0;
 
-	struct flow_tuple tuple = *sent;
-	const struct ct_entry *entry = ct_find(&tuple);
+	struct drop_key key = {
+		.tuple = *sent,
+		.ifindex = packet->ifindex,
+		.reason = REASON_NEIGHBOUR_FAILED,
+	};
+	const struct ct_entry *entry = ct_find(&key.tuple);
 
 	if (!entry || (entry->delivery != DELIVERY_ROUTE && entry->delivery != DELIVERY_NEIGHBOUR))
 		return 0;
@@ -103,14 +107,9 @@ __weak __noinline int report_neighbour_failed(const struct flow_tuple *sent, __u
 	struct event_subject subject = {
 		.now_ns = packet->now_ns,
 		.epoch = packet->epoch,
-		.tuple = &tuple,
+		.tuple = &key.tuple,
 		.entry = entry,
 		.length = length,
-	};
-	struct drop_key key = {
-		.tuple = tuple,
-		.ifindex = packet->ifindex,
-		.reason = REASON_NEIGHBOUR_FAILED,
 	};
 	struct report report = {
 		.ifindex = packet->ifindex,
@@ -238,7 +237,8 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 
 	if (!is_in_window(of, &inner, &sent))
 		return -REASON_ICMP_UNRELATED;
-	report_neighbour_failed(&sent, inner.length);
+	if (says_neighbour_failed(packet))
+		report_neighbour_failed(&sent, inner.length);
 	packet->report_due = event_is_due(of, settings, packet->now_ns, 0);
 
 	int result = connection_verdict(packet, of, &key);

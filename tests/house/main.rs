@@ -15,4 +15,5 @@ mod papers;
 mod parity;
 mod programs;
 mod rust;
+mod stack;
 mod tables;
