@@ -75,6 +75,7 @@ fn each_that_is_needed_is_named_where_it_lacks() {
             let error = refusal(granted() - need.capability, host, &config);
             let words = format!("dpd lacks {} {}", need.name, need.purpose);
             assert!(error.contains(&words), "{words} is missing: {error}");
+            assert!(!error.contains("libbpf"), "noise of libbpf: {error}");
             let others = NEEDED.iter().filter(|other| other.name != need.name);
             for other in others {
                 let word = format!("{} ", other.name);

@@ -61,17 +61,23 @@ fn remedy(op: &Op<'_>, error: &Error) -> Option<Cow<'static, str>> {
         Errno::ACCESS if matches!(op, Op::OpenMap { .. }) => {
             "run it as root, or as a member of the group that owns the file"
         }
-        // The verifier refuses with ACCES what needs a capability.
+        Errno::ACCESS if op.is_of_a_directory() => {
+            "run it as root, or as the user that owns the directory"
+        }
+        // By the verifier, which refuses with ACCES what needs a capability, too.
+        Errno::ACCESS if *op == Op::LoadPrograms && capabilities::missing().is_empty() => {
+            "the kernel's verifier, or a security module, refuses them"
+        }
         Errno::PERM | Errno::ACCESS => return Some(capabilities::remedy().into()),
         _ => return None,
     };
     Some(remedy.into())
 }
 
-/// From the text of the innermost error: libbpf_rs does not expose the number.
+/// From the text of the innermost error, which messages of libbpf may follow: libbpf_rs does not expose the number.
 pub(in crate::bpf) fn errno(error: &Error) -> Option<Errno> {
     let text = error.root_cause().to_string();
-    let number = text.rsplit_once("(os error ")?.1.strip_suffix(')')?;
+    let number = text.split_once("(os error ")?.1.split_once(')')?.0;
     Some(Errno::from_raw_os_error(number.parse().ok()?))
 }
 
@@ -128,6 +134,22 @@ mod tests {
             let error = format!("{:#}", fail(errno).unwrap_err());
             assert!(error.starts_with("pin at /sys/fs/bpf/x"), "{what}: {error}");
             assert!(error.contains(words), "{what}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_permission_that_a_mode_denies_is_no_matter_of_capabilities() {
+        let path = Path::new("/sys/fs/bpf/x");
+        let rows = [
+            (Op::RemoveDir { path }, "the user that owns the directory"),
+            (Op::Pin { path }, "the user that owns the directory"),
+            (Op::OpenMap { path }, "the group that owns the file"),
+        ];
+        for (op, words) in rows {
+            let refused = call(op, || Err::<(), _>(io::Error::from(Errno::ACCESS)));
+            let error = format!("{:#}", refused.unwrap_err());
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("capabilities"), "{error}");
         }
     }
 

@@ -3,8 +3,12 @@
 use std::cell::RefCell;
 use std::sync::Once;
 
-use anyhow::{Context, Result};
+use anyhow::{Error, Result, bail};
 use libbpf_rs::PrintLevel;
+use rustix::io::Errno;
+
+use super::call::errno;
+use super::capabilities;
 
 /// Lines that an error quotes. The verifier gives its reason in the last ones.
 const QUOTED: usize = 30;
@@ -33,20 +37,26 @@ fn log_message(level: PrintLevel, text: String) {
     }
 }
 
-/// Does a job of libbpf. If it fails, the error ends with the warnings of libbpf and the kernel.
+/// Does a job of libbpf. If it fails, the error ends with the warnings of libbpf and the kernel, which are noise where a
+/// capability is missing: libbpf then blames RLIMIT_MEMLOCK, and the verifier each access to an address.
 pub fn quote<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
     to_log();
     WARNINGS.set(Some(String::new()));
     let done = job();
     let warnings = WARNINGS.take().unwrap_or_default();
     match done {
-        Err(error) if !warnings.is_empty() => {
+        Err(error) if !warnings.is_empty() && !is_explained(&error) => {
             let lines = last_lines(&warnings, QUOTED);
-            let context = format!("{error:#}; messages of libbpf:\n{lines}");
-            Err(error).context(context)
+            // One text, not a chain: the error stands before the messages, and not again behind them.
+            bail!("{error:#}; messages of libbpf:\n{lines}")
         }
         done => done,
     }
+}
+
+fn is_explained(error: &Error) -> bool {
+    let is_denied = matches!(errno(error), Some(Errno::PERM | Errno::ACCESS));
+    is_denied && !capabilities::missing().is_empty()
 }
 
 fn last_lines(text: &str, count: usize) -> String {
@@ -57,7 +67,7 @@ fn last_lines(text: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
+    use anyhow::{Context, anyhow};
     use libbpf_rs::ObjectBuilder;
 
     use super::*;
@@ -71,8 +81,9 @@ mod tests {
                 .context("open it")
         })
         .unwrap_err();
-        let text = error.to_string();
+        let text = format!("{error:#}");
         assert!(text.starts_with("open it"), "{text}");
+        assert_eq!(text.matches("open it").count(), 1, "{text}");
         assert!(text.contains("messages of libbpf:\n"), "{text}");
         assert!(text.contains("elf"), "{text}");
     }

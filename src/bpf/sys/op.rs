@@ -111,6 +111,22 @@ pub enum Op<'a> {
     },
 }
 
+impl Op<'_> {
+    /// Whether the mode of a directory decides who may do it.
+    pub(super) fn is_of_a_directory(&self) -> bool {
+        matches!(
+            self,
+            Op::CreatePinDir { .. }
+                | Op::CreateDir { .. }
+                | Op::RemoveDir { .. }
+                | Op::MoveDir { .. }
+                | Op::LockDir { .. }
+                | Op::Pin { .. }
+                | Op::Unpin { .. }
+        )
+    }
+}
+
 impl fmt::Display for Op<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -153,5 +169,5 @@ impl fmt::Display for Op<'_> {
     }
 }
 
-const LOAD_PROGRAMS: &str = "load the eBPF programs (requires root, and Linux 6.1 or later with BTF: \
-                             /sys/kernel/btf/vmlinux)";
+const LOAD_PROGRAMS: &str =
+    "load the eBPF programs (requires Linux 6.1 or later with BTF: /sys/kernel/btf/vmlinux)";
