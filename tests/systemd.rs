@@ -150,8 +150,22 @@ fn an_invalid_file_fails_the_start() {
     );
     machine.eventually(
         "the log has the unknown key",
-        "journalctl -q -u dpd | grep -q frontend",
+        "journalctl -q -u dpd PRIORITY=3 | grep -q frontend",
     );
+}
+
+/// Though the step of the unit that makes the folders fails first.
+#[test]
+fn a_start_without_a_bpffs_names_the_command_that_mounts_one() {
+    let machine = Machine::boot(FIRST);
+    machine.ok("umount /sys/fs/bpf");
+    machine.fails("systemctl start dpd");
+    machine.eventually(
+        "the journal has the command",
+        "journalctl -q -u dpd PRIORITY=3 | grep -q 'mount -t bpf -o mode=0700 bpf /sys/fs/bpf'",
+    );
+    machine.ok("mount -t bpf -o mode=0700 bpf /sys/fs/bpf");
+    machine.eventually("it starts then", "systemctl is-active dpd");
 }
 
 /// More often than systemd's default limit, after which a unit is not started again.

@@ -117,8 +117,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
             // The log target is needed before the file is validated, whose problems are logged.
             let node = Node::find_quietly(config);
             logging::init(node.log)?;
-            crate::daemon::run(config, &node.bpf_root, node.runtime_config)?;
-            return Ok(ExitCode::SUCCESS);
+            let done = crate::daemon::run(config, &node.bpf_root, node.runtime_config);
+            return match done {
+                // What goes to the journal by stderr has the priority of information.
+                Err(error) if logging::uses_journal(node.log) => {
+                    log::error!("{error:#}");
+                    Ok(ExitCode::FAILURE)
+                }
+                done => done.map(|()| ExitCode::SUCCESS),
+            };
         }
         Command::Check(arguments) => return check::run(config, &arguments),
         Command::Plan { file, listing } => {
