@@ -691,4 +691,9 @@ fn a_workload_of_systemd_waits_for_the_datapath() {
     assert!(link.contains("state DOWN"), "{link}");
     machine.ok("systemctl start dpd");
     machine.eventually("it is served", "ip link show lxc-client | grep 'state UP'");
+
+    // One that the file does not have fails, and leaves nothing that keeps it from starting later.
+    machine.ok("sed -i 's/--timeout 30s/--timeout 1s/' /etc/systemd/system/workload@.service && systemctl daemon-reload");
+    machine.fails("systemctl start workload@unknown");
+    machine.fails("ip netns list | grep unknown");
 }

@@ -304,7 +304,10 @@ fn a_removal_keeps_the_datapath_and_a_purge_leaves_nothing() {
         host.serve();
         let programs = host.programs();
         let output = machine.ok(&Host::apt("remove dpd"));
-        assert!(output.contains("the datapath stays in the kernel"), "{output}");
+        assert!(
+            output.contains("the datapath stays in the kernel"),
+            "{output}"
+        );
         machine.ok(QUERY);
         machine.ok("ip netns exec client ping -q -c 1 10.200.0.65");
         machine.fails("ip netns exec intruder ping -q -c 1 -W 1 10.200.0.44");

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permission_that_a_mode_denies_is_no_matter_of_capabilities() {
+    fn what_a_mode_denies_is_not_blamed_on_capabilities() {
         let path = Path::new("/sys/fs/bpf/x");
         let rows = [
             (Op::RemoveDir { path }, "the user that owns the directory"),
