@@ -69,7 +69,7 @@ pub struct Host {
     files: TempDir,
     root: PathBuf,
     pub namespace: Namespace,
-    client: Namespace,
+    pub client: Namespace,
     /// Where interfaces can go.
     pub elsewhere: Namespace,
     _server: Namespace,

@@ -1,5 +1,7 @@
 //! The daemon with the capabilities of its unit and no others, and with each of them taken away.
 
+use std::time::Duration;
+
 use dpd::bpf::attach::Mechanism;
 use dpd::bpf::sys::capabilities::{NEEDED, OPTIONAL};
 use dpd::bpf::sys::pins::{self, Pins};
@@ -130,5 +132,33 @@ fn a_lost_epoch_is_refused_to_who_may_not_search_for_it() {
         assert!(host.asks(), "the datapath serves");
         let reconciler = start(host, &config).expect("root may");
         assert!(reconciler.epoch() >= epoch, "epochs continue");
+    });
+}
+
+/// Whether a change of the client's MAC address, in its own namespace, wakes a watcher that has these capabilities.
+fn notices(effective: CapabilitySet, host: &Host, mac: &str) -> bool {
+    /// Longer than the host's own links take to check their addresses for duplicates.
+    const QUIET: Duration = Duration::from_secs(3);
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let _watcher = with(effective, || dpd::net::Watcher::start(wake)).expect("start a watcher");
+    // What the host's own links still have to report.
+    while woken.recv_timeout(QUIET).is_ok() {}
+    host.client.ip(&format!("link set eth0 address {mac}"));
+    woken.recv_timeout(QUIET).is_ok()
+}
+
+#[test]
+fn changes_in_the_workloads_namespaces_are_noticed_with_the_optional_one() {
+    on_host(|host| {
+        let all = granted();
+        assert!(notices(all, host, "02:00:00:00:00:01"));
+        for need in OPTIONAL {
+            assert!(
+                !notices(all - need.capability, host, "02:00:00:00:00:02"),
+                "{}",
+                need.name
+            );
+        }
+        assert!(notices(all, host, "02:00:00:00:00:03"));
     });
 }

@@ -9,8 +9,8 @@
 #include "../../abi.h"
 
 /*
- * Written by the daemon alone, the epoch with one store, the mark once. The kernel refuses to map what is BPF_F_RDONLY_PROG for writing, so here
- * the verifier does not keep programs from it: nothing but the two functions below names it.
+ * Written by the daemon alone, the epoch with one store, the mark once. The kernel refuses to map what is BPF_F_RDONLY_PROG for
+ * writing, so here the verifier does not keep programs from it: nothing but the two functions below names it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
