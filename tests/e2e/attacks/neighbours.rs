@@ -1,6 +1,7 @@
 //! Floods that would fill the host's neighbour table, which is one for all workloads.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 use super::seat::{Family, Seat, at, families, ip, mac_of};
 use crate::common::frames::FrameSocket;
@@ -13,6 +14,9 @@ use crate::lab::{NetnsLab, eventually};
 /// Twice the limit of a minute, as a minute may end during the test.
 const MOST: usize = 2 * 256;
 const SOURCES: u16 = 1200;
+
+/// The kernel's limit of neighbours (`gc_thresh3`, 1024) counts those of all network namespaces: one flood at a time.
+static TABLE: Mutex<()> = Mutex::new(());
 
 /// A lab in which a workload has prefixes of its own.
 fn with_prefixes(name: &str) -> NetnsLab {
@@ -54,10 +58,11 @@ fn entries(lab: &NetnsLab, name: &str) -> [usize; 2] {
     })
 }
 
+/// The kernel removes old entries early once it has 128 of all namespaces: some are left.
 fn are_bounded(lab: &NetnsLab, name: &str) {
     let [ipv4, ipv6] = entries(lab, name);
     assert!(
-        (64..=MOST).contains(&(ipv4 + ipv6)) && ipv4.min(ipv6) >= 16,
+        ipv4 + ipv6 <= MOST && ipv4.min(ipv6) > 0,
         "{ipv4} IPv4 and {ipv6} IPv6 neighbours of {SOURCES} sources"
     );
     // Other workloads' neighbours still have room.
@@ -70,6 +75,7 @@ fn are_bounded(lab: &NetnsLab, name: &str) {
 /// The host replies to each.
 #[test]
 fn packets_to_the_host_from_many_own_addresses() {
+    let _alone = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = with_prefixes("intruder");
     let intruder = Seat::workload(&lab, "intruder");
     for number in 0..SOURCES / 2 {
@@ -99,6 +105,7 @@ fn announcement(seat: &Seat, number: u16) -> Packet {
 
 #[test]
 fn announcements_of_many_addresses() {
+    let _alone = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = with_prefixes("client");
     // A host that learns from announcements, too.
     lab.ok(
