@@ -3,6 +3,7 @@
 //! With a broken file the running datapath must still be readable, and the reason why the file is rejected. So the keys
 //! are taken from the parts that parse, without validating the rest.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::bpf::reader::Reader;
 use crate::config::{
-    DEFAULT_BPF_ROOT, InEffect, LogTarget, drop_ins, is_toml, read_lossy, runtime_folder,
+    DEFAULT_BPF_ROOT, InEffect, LogTarget, Scalar, daemon_keys, drop_ins, read_lossy,
+    runtime_folder,
 };
 
 /// Texts up to this size are parsed as a whole.
@@ -121,40 +123,60 @@ impl Node {
 
     /// Takes the keys of `[daemon]`, and `runtime_config` of them into `given`; returns whether all of the text is TOML.
     fn take(&mut self, text: &str, given: &mut Option<PathBuf>) -> bool {
-        let (section, is_toml) = daemon_section(text);
-        let (table, errors) = DeTable::parse_recoverable(section);
-        let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
-        if let Some(DeValue::Table(daemon)) = daemon {
-            let find = |key: &str| daemon.get(key).and_then(|value| value.get_ref().as_str());
-            if let Some(path) = find("bpf_root") {
-                self.bpf_root = path.into();
-            }
-            if let Some(path) = find("runtime_config") {
-                *given = Some(path.into());
-            }
-            if let Some(path) = find("socket") {
-                self.socket = path.into();
-            }
-            let expedite_rcu = daemon.get("expedite_rcu");
-            if let Some(DeValue::Boolean(expedite_rcu)) = expedite_rcu.map(|value| value.get_ref())
-            {
-                self.expedite_rcu = *expedite_rcu;
-            }
-            match find("log") {
-                Some("journald") => self.log = LogTarget::Journald,
-                Some("stderr") => self.log = LogTarget::Stderr,
-                _ => {}
-            }
+        let is_large = text.len() > SMALL;
+        let (keys, is_toml) = match is_large.then(|| daemon_keys(text)).flatten() {
+            Some(keys) => (keys, true),
+            None => recovered_keys(text),
+        };
+        let find = |key: &str| match keys.get(key)? {
+            Scalar::Text(text) => Some(text.as_str()),
+            Scalar::Switch(_) => None,
+        };
+        if let Some(path) = find("bpf_root") {
+            self.bpf_root = path.into();
         }
-        is_toml && errors.is_empty()
+        if let Some(path) = find("runtime_config") {
+            *given = Some(path.into());
+        }
+        if let Some(path) = find("socket") {
+            self.socket = path.into();
+        }
+        if let Some(Scalar::Switch(expedite_rcu)) = keys.get("expedite_rcu") {
+            self.expedite_rcu = *expedite_rcu;
+        }
+        match find("log") {
+            Some("journald") => self.log = LogTarget::Journald,
+            Some("stderr") => self.log = LogTarget::Stderr,
+            _ => {}
+        }
+        is_toml
     }
 }
 
-/// The part of a text with the table `[daemon]`, and whether the rest is TOML. All of a text that is not large.
-fn daemon_section(text: &str) -> (&str, bool) {
-    if text.len() <= SMALL {
-        return (text, true);
+/// The keys in the parts of a text that parse, and whether that is all of it.
+fn recovered_keys(text: &str) -> (BTreeMap<String, Scalar>, bool) {
+    let section = match text.len() <= SMALL {
+        true => text,
+        false => broken_daemon_section(text),
+    };
+    let (table, errors) = DeTable::parse_recoverable(section);
+    let mut keys = BTreeMap::new();
+    let daemon = table.get_ref().get("daemon").map(|value| value.get_ref());
+    if let Some(DeValue::Table(daemon)) = daemon {
+        for (key, value) in daemon {
+            let scalar = match value.get_ref() {
+                DeValue::String(text) => Scalar::Text(text.to_string()),
+                DeValue::Boolean(switch) => Scalar::Switch(*switch),
+                _ => continue,
+            };
+            keys.insert(key.get_ref().to_string(), scalar);
+        }
     }
+    (keys, section.len() == text.len() && errors.is_empty())
+}
+
+/// Where a large text that is no TOML seems to have its table `[daemon]`.
+fn broken_daemon_section(text: &str) -> &str {
     let section = match text.strip_prefix("[daemon]") {
         Some(_) => Some(text),
         None => text.find("\n[daemon]").map(|at| &text[at + 1..]),
@@ -163,7 +185,7 @@ fn daemon_section(text: &str) -> (&str, bool) {
     let end = section.find("\n[").map_or(section.len(), |end| end + 1);
     let section = &section[..end];
     // One that lasts is none.
-    (section.get(..SMALL).map_or(section, |_| ""), is_toml(text))
+    section.get(..SMALL).map_or(section, |_| "")
 }
 
 /// The file and its drop-ins, in the order in which they are merged; `None` for one that can't be read.
@@ -250,6 +272,46 @@ mod tests {
             assert_eq!(node.bpf_root, Path::new(bpf_root), "{sentence}");
             assert_eq!(node.socket, Path::new(socket), "{sentence}");
         }
+    }
+
+    /// Of a large text, which takes another way.
+    #[test]
+    fn keys_of_a_large_text() {
+        let comments = "# a comment\n".repeat(SMALL / 8);
+        let rows = [
+            ("a header", "[daemon]\nbpf_root = \"/a\"\n", true),
+            (
+                "spaces in the header",
+                "[ daemon ]\nbpf_root = \"/a\"\n",
+                true,
+            ),
+            ("a dotted key", "daemon.bpf_root = \"/a\"\n", true),
+            ("an inline table", "daemon = { bpf_root = \"/a\" }\n", true),
+            (
+                "a byte order mark",
+                "\u{feff}[daemon]\nbpf_root = \"/a\"\n",
+                true,
+            ),
+            (
+                "a text that ends too early",
+                "[daemon]\nbpf_root = \"/a\"\n[x]\ny = [",
+                false,
+            ),
+        ];
+        for (sentence, keys, is_toml) in rows {
+            let text = match is_toml {
+                true => format!("{keys}{comments}"),
+                false => format!("{comments}{keys}"),
+            };
+            let mut node = Node::default_of(Path::new("x.toml"));
+            assert_eq!(node.take(&text, &mut None), is_toml, "{sentence}");
+            assert_eq!(node.bpf_root, Path::new("/a"), "{sentence}");
+        }
+        let in_a_string =
+            format!("[node]\nname = \"\"\"\n[daemon]\nbpf_root = '/a'\n\"\"\"\n{comments}");
+        let mut node = Node::default_of(Path::new("x.toml"));
+        assert!(node.take(&in_a_string, &mut None));
+        assert_eq!(node.bpf_root, Path::new(DEFAULT_BPF_ROOT));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod check;
 mod checked;
+mod daemon_keys;
 mod drop_in;
 mod file_problem;
 mod host_name;
@@ -37,12 +38,13 @@ pub use checked::{
     Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
     LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, SourceLocation,
 };
+pub use daemon_keys::{Scalar, daemon_keys};
 pub use drop_in::{DEFAULT_BPF_ROOT, DropIn, Refusal, Runtime, is_drop_in, runtime_folder};
 pub use load::{
     Loaded, SIZE_MAX, drop_in_folder, drop_ins, load, load_again, load_once, read_lossy,
 };
 pub use locate::locate;
-pub use parse::{is_toml, parse};
+pub use parse::parse;
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;
 pub use source::Source;

@@ -5,18 +5,13 @@ use super::host_name::host_name;
 use super::problem::{Problem, Problems};
 use super::report::Report;
 use super::source::{Files, Source};
-use super::{check, pieces, read, shape};
+use super::{check, read, shape};
 
 /// Checks the texts of a configuration, the main file first.
 ///
 /// The error has every problem of all texts. If a text is no valid TOML, these are the syntax errors.
 pub fn parse(sources: Vec<Source>) -> Result<Config, Problems> {
     check_sources(&sources, &host_name()).map(|(config, _)| config)
-}
-
-/// Whether a text has no syntax error.
-pub fn is_toml(text: &str) -> bool {
-    pieces::check(0, text, &mut Report::default())
 }
 
 /// The configuration and its warnings. `host_name` is the default of `node.name`.

@@ -60,7 +60,8 @@ pub(super) fn join_all<'s>(whole: &mut Table<'s>, tables: Vec<Table<'s>>, report
     }
 }
 
-fn parse<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
+/// Parses one text. `None`: it is no valid TOML, which is reported.
+pub(super) fn parse<'s>(file: usize, source: &'s Source, report: &mut Report) -> Option<Table<'s>> {
     let text = &source.text;
     if let Some(table) = parallel_toml::parse(file, text, PART_MAX) {
         return Some(table);
