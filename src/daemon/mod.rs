@@ -6,7 +6,7 @@
 //!   watch  ──┼─► main: follow ─► file: stage, apply ─► datapath: reconcile
 //!   net    ──┤                                           │
 //!   ticks  ──┘    sweeper, events, http, observe ◄───────┴─ state: what they show
-//!                 watchdog: whether main and events come round
+//!                 watchdog: whether main and events make progress
 //! ```
 //!
 //! Each thread has one job. They wake main through channels of one, which mean "look again" and carry no data.
@@ -38,6 +38,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::bpf::sys::call;
 use crate::model::catalog::InEffect;
 use crate::net;
 use crate::observe::journal::FlowLog;
@@ -185,6 +186,8 @@ impl Daemon {
         let mut datapath = Datapath::new(loaded.config.clone(), reconciler, state.clone());
         let loaded = file.start(loaded, in_effect, &mut datapath)?;
         let pulses = Arc::new(Pulses::default());
+        // A large change keeps this thread busy for long: its operations are progress, too.
+        call::count_operations(pulses.main.counter());
         file::report_drop_ins(&state, &loaded.drop_ins);
         let outputs = Outputs::start(&datapath, &state, &pulses, socket, log)?;
         let root = &datapath.config().daemon.bpf_root;
@@ -231,7 +234,7 @@ impl Daemon {
                 recv(wakeups.stack_changes) -> _ => self.datapath.stir_stack(),
                 recv(stack_look) -> _ => self.datapath.follow_stack(),
                 recv(sweeps) -> _ => self.sweep(),
-                recv(beats) -> _ => {} // it has come round
+                recv(beats) -> _ => {} // another iteration
             }
         }
     }

@@ -259,10 +259,11 @@ impl DaemonState {
         let facts = self.facts();
         UnitStatus {
             revision,
-            error: match &facts.file_error {
-                Some(error) => Some(error.headline.clone()),
-                None => facts.host_error.clone(),
-            },
+            file_error: facts
+                .file_error
+                .as_ref()
+                .map(|error| error.headline.clone()),
+            host_error: facts.host_error.clone(),
             pending: facts.pending.clone(),
             warnings: facts.warnings.len(),
         }

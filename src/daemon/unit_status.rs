@@ -4,8 +4,10 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitStatus {
     pub revision: u64,
-    /// Why the file, or the host's last change, is not applied.
-    pub error: Option<String>,
+    /// Why the file is not applied.
+    pub file_error: Option<String>,
+    /// Why the host's last change is not followed, or only in part.
+    pub host_error: Option<String>,
     /// Interfaces of the file that do not exist yet, or are skipped.
     pub pending: Vec<String>,
     pub warnings: usize,
@@ -17,10 +19,11 @@ const NAMED: usize = 5;
 impl UnitStatus {
     pub fn line(&self) -> String {
         let mut parts = vec![format!("revision {}", self.revision)];
-        if let Some(error) = &self.error {
-            let first = error.lines().next().unwrap_or_default();
-            parts.push(format!("not applied: {first}"));
+        let first = |error: &str| error.lines().next().unwrap_or_default().to_owned();
+        if let Some(error) = &self.file_error {
+            parts.push(format!("not applied: {}", first(error)));
         }
+        parts.extend(self.host_error.as_deref().map(first));
         if !self.pending.is_empty() {
             let (named, rest) = self.pending.split_at(self.pending.len().min(NAMED));
             let more = match rest.len() {
@@ -59,11 +62,12 @@ mod tests {
             (
                 UnitStatus {
                     revision: 12,
-                    error: Some("config.toml:3:5: unknown key \"a\"\n  a = 1\n".to_owned()),
+                    file_error: Some("config.toml:3:5: unknown key \"a\"\n  a = 1\n".to_owned()),
+                    host_error: Some("lxc-9 is skipped\nfor a reason".to_owned()),
                     pending: names(7),
                     warnings: 2,
                 },
-                "revision 12; not applied: config.toml:3:5: unknown key \"a\"; \
+                "revision 12; not applied: config.toml:3:5: unknown key \"a\"; lxc-9 is skipped; \
                  pending: lxc-1, lxc-2, lxc-3, lxc-4, lxc-5 and 2 more; 2 warnings",
             ),
         ];

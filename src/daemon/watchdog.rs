@@ -1,5 +1,5 @@
-//! Proves to systemd that the loops that matter make progress (`WatchdogSec=` of the unit). A daemon that stops to prove it
-//! is killed and started again; packets do not notice.
+//! Notifies systemd while the loops that matter make progress (`WatchdogSec=` of the unit). A daemon that stops notifying is
+//! killed and restarted; packets are forwarded meanwhile.
 
 use std::env;
 use std::sync::Arc;
@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::bpf::sys::call;
 use crate::systemd;
 use crate::worker::{Wake, Worker};
 
-/// How often a loop has come round.
+/// Counts the iterations of a loop, and what it does within a long one.
 #[derive(Debug, Default)]
-pub struct Pulse(AtomicU64);
+pub struct Pulse(Arc<AtomicU64>);
 
 impl Pulse {
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn counter(&self) -> Arc<AtomicU64> {
+        self.0.clone()
     }
 
     fn count(&self) -> u64 {
@@ -34,11 +37,10 @@ pub struct Pulses {
 }
 
 impl Pulses {
-    /// What each loop has done, by its name in the log. A large change keeps main busy for long: then its operations count.
+    /// What each loop has done, by its name in the log.
     fn progress(&self) -> [(&'static str, u64); 2] {
-        let main = self.main.count().wrapping_add(call::operations());
         [
-            ("the reconciler", main),
+            ("the reconciler", self.main.count()),
             ("the reader of events", self.events.count()),
         ]
     }
@@ -61,22 +63,25 @@ impl Watchdog {
         };
         let worker = Worker::spawn("watchdog", move |sleeper| {
             let mut watched = Watched::new(limit / 2, pulses.progress(), Instant::now());
+            let mut is_reported = false;
             while sleeper.sleep(None, Some(interval(limit))) != Wake::Stopped {
-                match watched.stuck(pulses.progress(), Instant::now()) {
+                let stuck = watched.stuck(pulses.progress(), Instant::now());
+                match stuck {
                     None => systemd::notify(systemd::WATCHDOG),
-                    Some((name, still)) => log::error!(
-                        "{name} makes no progress, for {} s: systemd starts dpd again after {} s",
-                        still.as_secs(),
-                        limit.as_secs()
+                    Some((name, still)) if !is_reported => log::error!(
+                        "{name} has made no progress for {} s: systemd kills and restarts dpd if this continues (WatchdogSec=)",
+                        still.as_secs()
                     ),
+                    Some(_) => {}
                 }
+                is_reported = stuck.is_some();
             }
         })?;
         Ok(Some(Watchdog { _worker: worker }))
     }
 }
 
-/// How often a loop must come round at least, so that it counts as alive; `None`: systemd does not watch this process.
+/// How often a loop must iterate at least, so that it counts as alive; `None`: systemd does not watch this process.
 pub fn beat_interval() -> Option<Duration> {
     limit().map(interval)
 }

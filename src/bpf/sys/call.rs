@@ -16,14 +16,8 @@ use super::op::Op;
 /// Sees each operation before it is done; an error of it becomes the operation's.
 pub type FaultInjector = Arc<dyn Fn(&Op<'_>) -> io::Result<()> + Send + Sync>;
 
-static OPERATIONS: AtomicU64 = AtomicU64::new(0);
-
-/// How many operations this process has begun: it makes progress while that increases.
-pub fn operations() -> u64 {
-    OPERATIONS.load(Ordering::Relaxed)
-}
-
 thread_local! {
+    static PROGRESS: RefCell<Option<Arc<AtomicU64>>> = const { RefCell::new(None) };
     static INJECTOR: RefCell<Option<FaultInjector>> = const { RefCell::new(None) };
 }
 
@@ -32,7 +26,11 @@ pub(in crate::bpf) fn call<T, E: Into<Error>>(
     op: Op<'_>,
     operation: impl FnOnce() -> Result<T, E>,
 ) -> Result<T> {
-    OPERATIONS.fetch_add(1, Ordering::Relaxed);
+    PROGRESS.with_borrow(|progress| {
+        if let Some(progress) = progress {
+            progress.fetch_add(1, Ordering::Relaxed);
+        }
+    });
     let allowed = match injector() {
         Some(injector) => injector(&op),
         None => Ok(()),
@@ -85,11 +83,18 @@ fn injector() -> Option<FaultInjector> {
     INJECTOR.with_borrow(Clone::clone)
 }
 
-/// Makes the thread that does the job use this thread's injector.
-pub(in crate::bpf) fn inherit_faults<T>(job: impl FnOnce() -> T) -> impl FnOnce() -> T {
+/// Counts the operations of this thread, and of those that it starts for them: it makes progress while that increases.
+pub fn count_operations(progress: Arc<AtomicU64>) {
+    PROGRESS.set(Some(progress));
+}
+
+/// Makes the thread that does the job use this thread's injector and count.
+pub(in crate::bpf) fn inherit_context<T>(job: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let injector = injector();
+    let progress = PROGRESS.with_borrow(Clone::clone);
     move || {
         INJECTOR.set(injector);
+        PROGRESS.set(progress);
         job()
     }
 }
@@ -167,7 +172,7 @@ mod tests {
         let operation = |op: Op<'_>| call(op, || io::Result::Ok(7));
         assert_eq!(operation(Op::LoadPrograms).unwrap(), 7);
         std::thread::scope(|scope| {
-            scope.spawn(inherit_faults(|| operation(Op::CreateQdisc).unwrap_err()));
+            scope.spawn(inherit_context(|| operation(Op::CreateQdisc).unwrap_err()));
             scope.spawn(|| operation(Op::DeleteQdisc).unwrap());
         });
         drop(guard);

@@ -9,7 +9,7 @@ use super::catalog;
 use super::generation::Generations;
 use super::staged::{Staged, pinned};
 use super::table::TABLES;
-use crate::bpf::sys::call::{call, inherit_faults};
+use crate::bpf::sys::call::{call, inherit_context};
 use crate::bpf::sys::map;
 use crate::bpf::sys::op::Op;
 use crate::bpf::sys::pins::Pins;
@@ -51,7 +51,7 @@ impl Generations {
         match self.wait_for_readers() {
             Ok(()) => thread::scope(|scope| {
                 for index in 0..TABLES.len() {
-                    scope.spawn(inherit_faults(move || self.free_slot(index, epoch)));
+                    scope.spawn(inherit_context(move || self.free_slot(index, epoch)));
                 }
             }),
             Err(error) => log::warn!("the memory of these tables is not freed: {error:#}"),
@@ -69,12 +69,12 @@ impl Generations {
         self.wait_for_readers()?;
         // A write to an outer slot waits for a grace period: in threads, the tables wait for the same one.
         thread::scope(|scope| {
-            let catalog = scope.spawn(inherit_faults(|| {
+            let catalog = scope.spawn(inherit_context(|| {
                 catalog::write(&state.catalog, &dir.join(catalog::NAME))
             }));
             let writers: Vec<_> = (0..TABLES.len())
                 .map(|index| {
-                    scope.spawn(inherit_faults(move || {
+                    scope.spawn(inherit_context(move || {
                         self.write_table(index, state, live, epoch)
                     }))
                 })
