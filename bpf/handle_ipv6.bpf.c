@@ -5,6 +5,22 @@
 #include "lib/mechanism/chain.h"
 #include "lib/mechanism/ipv6.h"
 
+static __always_inline __u32 link_local_identity(const struct packet *packet, const struct address *address)
+{
+	const struct ipcache_entry *owner =
+		address_is_link_local(address) ? packet_owner(packet, address) : 0;
+
+	return owner ? owner->id : 0;
+}
+
+/* Events find identities by the ipcache alone, which does not have what was learnt of this link. */
+static __always_inline void note_link_owners(struct packet *packet)
+{
+	if (!packet->sender_identity)
+		packet->sender_identity = link_local_identity(packet, &packet->headers.tuple.source);
+	packet->receiver_identity = link_local_identity(packet, &packet->headers.tuple.destination);
+}
+
 static __always_inline __must_check int parse(struct __sk_buff *skb, struct packet *packet)
 {
 	struct ipv6hdr ip;
@@ -32,6 +48,7 @@ static __always_inline __must_check int parse(struct __sk_buff *skb, struct pack
 			 packet->hook.sender == PARTY_ENDPOINT ? &packet->headers.tuple.source
 							       : &packet->headers.tuple.destination,
 			 packet->link_ifindex);
+	note_link_owners(packet);
 
 	struct ipv6_walk walk = { .offset = ETH_HLEN + sizeof(ip), .protocol = ip.nexthdr };
 	int result = ipv6_walk(skb, &walk);

@@ -28,6 +28,21 @@ fn laid(place: &str, config: &str, links: &[&str]) -> Walk {
     walk
 }
 
+#[test]
+fn events_name_the_learnt_address() {
+    let config = changed(CONFIG, "\"medium\"", "\"none\"");
+    let mut walk = laid("a link", &config, &[CLIENT]);
+    announce(&mut walk, CLIENT, OWN);
+    let advertised = neighbour_advertisement(HOST, OWN, 96, HOST, host_mac(CLIENT));
+    let answer = walk.to("what belongs to no connection", CLIENT, &advertised, Passed);
+    for flow in &answer.events {
+        let names = (flow.src.identity, flow.dst.identity);
+        walk.check("the host, and the workload", names == (1, 20001), names);
+    }
+    walk.check("it is reported", !answer.events.is_empty(), &answer.events);
+    walk.end();
+}
+
 /// The workload probes for duplicates of an address.
 fn announce(walk: &mut Walk, interface: &str, address: &str) {
     let probe = neighbour_solicitation(workload_mac(interface), "::", address).build();

@@ -159,7 +159,7 @@ static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry
 	*to = *from;
 	to->state = state;
 	to->flags = from->flags | CT_ASSURED;
-	/* The fast path reads addresses without their link: none of a packet's is the key of such a flow. */
+	/* A packet whose sender has set the bytes of the link finds the entry in the fast path: the slow path drops it. */
 	if (!flow_tuple_is_scoped(&from->translated))
 		to->flags &= ~CT_SLOW;
 }

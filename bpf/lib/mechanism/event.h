@@ -57,6 +57,7 @@ struct event_subject {
 	const struct ct_entry *entry; /* null: of no connection */
 	__u32 length;
 	__u32 sender_identity; /* 0: unknown, by the source address */
+	__u32 receiver_identity; /* 0: unknown, by the destination address */
 	__u8 tcp_flags;
 };
 
@@ -133,6 +134,8 @@ static __always_inline void event_complete(struct event *event, const struct eve
 	if (!event->source_identity)
 		event->source_identity = event_identity(subject->epoch, &subject->tuple->source);
 	if (!event->destination_identity)
+		event->destination_identity = subject->receiver_identity;
+	if (!event->destination_identity)
 		event->destination_identity = event_identity(subject->epoch, &subject->tuple->destination);
 }
 
@@ -206,12 +209,13 @@ static __always_inline struct event_subject packet_event_subject(const struct pa
 		.entry = &packet->ct.entry,
 		.length = packet->headers.length,
 		.sender_identity = packet->sender_identity,
+		.receiver_identity = packet->receiver_identity,
 		.tcp_flags = packet->headers.tcp.flags,
 	};
 }
 
 /*
- * Reports a packet that belongs to no connection and is not dropped: what a workload's link needs, and what dpd
+ * Reports a packet that belongs to no connection and is not dropped: what a workload's link needs, multicast, and what dpd
  * responds to itself. No two of them belong together, so `medium` reports none.
  */
 static __noinline void event_report_single(const struct packet *packet, __u8 point)

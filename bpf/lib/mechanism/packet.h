@@ -118,8 +118,11 @@ struct packet {
 
 	/* The hook's endpoint, if it has one: written at the hook; read by what counts, and by events. */
 	__u32 endpoint_counters; /* index of dpd_endpoint_counters; 0: the hook is no endpoint's */
-	__u32 sender_identity; /* 0: not known before policy */
-	__u32 link_ifindex; /* of its link, by which link-local addresses are known; 0: the same */
+	__u32 link_ifindex; /* of its link, by which link-local addresses are known; 0: the hook is no endpoint's */
+
+	/* Whom an event names where no entry does: written at the hook and by tail_handle_ipv6. 0: by the address. */
+	__u32 sender_identity;
+	__u32 receiver_identity;
 
 	/* Where the host's stack got what it sends to a workload; 0: it is the host's own. Written by packet_init. */
 	__u32 forwarded_from;
