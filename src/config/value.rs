@@ -50,7 +50,7 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
 pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     let prefix = match text.contains('/') {
         true => prefix(text)?,
-        false => IpNet::from(address(text)?),
+        false => plain_link_local(text, IpNet::from(address(text)?))?,
     };
     if prefix.prefix_len() == 0 {
         return Err(
@@ -68,6 +68,24 @@ pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
+/// In the tables the bytes between fe80::/32 and the interface's part are the link's: a prefix that ends among them, or an
+/// address that sets them, would mean some links and not others.
+fn plain_link_local(text: &str, prefix: IpNet) -> Parsed<IpNet> {
+    let IpNet::V6(v6) = prefix else {
+        return Ok(prefix);
+    };
+    let is_split = (33..link_local::PREFIX_MIN).contains(&v6.prefix_len());
+    let is_of_link = link_local::is_link_local(prefix.addr());
+    if is_of_link && (is_split || link_local::unscope(prefix.addr()) != prefix.addr()) {
+        let message =
+            format!("{text:?} is no link-local prefix: bits 32 to 63 are zero (RFC 4291, 2.5.6)");
+        return Err(
+            Wrong::new(message).help("name fe80::/10, fe80::/64, or addresses of fe80::/64")
+        );
+    }
+    Ok(prefix)
+}
+
 /// A prefix without host bits, of addresses that a host can have.
 pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
     let prefix = any_prefix(text)?;
@@ -75,7 +93,7 @@ pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
     if prefix.prefix_len() > 0 {
         usable(prefix.network())?;
     }
-    Ok(prefix)
+    plain_link_local(text, prefix)
 }
 
 /// The prefix of a `cidr:` peer: of addresses that a host can have, or of multicast groups, to which a workload may send.

@@ -226,6 +226,26 @@ addresses = ["fe80::/10"]
             ],
         ),
         (
+            "link-local addresses that would be of some links only",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["fe80:0:0:5::1", "fe80:0:0:a::/64"]
+[policies.p]
+subject = "a"
+ingress = [{ from = ["cidr:fe80::/60", "cidr:fe80::/64", "cidr:fe80::/10"] }]
+"#,
+            &[
+                r#"7:14..29 "fe80:0:0:5::1" is no link-local prefix: bits 32 to 63 are zero (RFC 4291, 2.5.6) (name fe80::/10, fe80::/64, or addresses of fe80::/64)"#,
+                r#"7:31..48 "fe80:0:0:a::/64" is no link-local prefix: bits 32 to 63 are zero (RFC 4291, 2.5.6) (name fe80::/10, fe80::/64, or addresses of fe80::/64)"#,
+                r#"10:22..38 "fe80::/60" is no link-local prefix: bits 32 to 63 are zero (RFC 4291, 2.5.6) (name fe80::/10, fe80::/64, or addresses of fe80::/64)"#,
+            ],
+        ),
+        (
             "a link-local address of two endpoints is no conflict",
             r#"
 [identities.a]
