@@ -493,7 +493,7 @@ enum counter {
 	COUNTER_CT_INSERTED = 2, /* entries, two for each connection */
 	COUNTER_CT_DELETED = 3,
 	COUNTER_CT_SWEPT = 4, /* deleted by the daemon, its only writer */
-	COUNTER_XDP_MALFORMED = 5, /* frames that XDP could not parse, and passed */
+	COUNTER_XDP_MALFORMED = 5, /* frames that the prefilter could not parse, and passed */
 	COUNTER_EVENTS_SUPPRESSED = 6, /* drops that a later report stands for */
 	COUNTER_EVENTS_THROTTLE_FULL = 7, /* drops not reported: dpd_drop_throttle had no room */
 	COUNTER_EVENTS_NO_SETTINGS = 8, /* drops not reported: there was no settings table */

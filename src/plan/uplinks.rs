@@ -35,7 +35,9 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
             let uplink = Uplink {
                 forwarding: way,
                 reverse_path: link.reverse_path,
-                prefilters: !info.is_ethernet && *xdp != XdpMode::Off,
+                prefilters: !info.is_ethernet
+                    && *xdp != XdpMode::Off
+                    && !inputs.config.prefilter.is_empty(),
                 host: host_addresses::on_link(&link.addresses, state.settings.node),
             };
             state.uplinks.insert(link.ifindex, uplink);
@@ -54,6 +56,7 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
 #[cfg(test)]
 mod tests {
     use crate::config::XdpMode;
+    use crate::model::host::LinkHeader;
     use crate::plan::testing::{TestConfig, ip, net};
 
     #[test]
@@ -74,6 +77,26 @@ mod tests {
             [("ens5", Some(10), "auto"), ("ens6", None, "native")]
         );
         assert!(!state.catalog.endpoints.contains_key("ens5"));
+    }
+
+    #[test]
+    fn an_uplink_without_ethernet_has_the_prefilter_while_that_has_prefixes() {
+        let rows = [
+            (XdpMode::Auto, "", false),
+            (XdpMode::Auto, "192.0.2.0/24", true),
+            (XdpMode::Off, "192.0.2.0/24", false),
+        ];
+        for (xdp, deny, prefilters) in rows {
+            let mut test = TestConfig::new().uplink("wg0", xdp);
+            if !deny.is_empty() {
+                test = test.prefilter("bad", deny);
+            }
+            let link = test.host.links.get_mut("wg0").unwrap();
+            link.header = LinkHeader::None;
+            let state = test.compile();
+            let found: Vec<bool> = state.uplinks.values().map(|up| up.prefilters).collect();
+            assert_eq!(found, [prefilters], "{xdp:?} {deny}");
+        }
     }
 
     #[test]
