@@ -260,7 +260,7 @@ fn a_root_that_others_could_have_made_or_may_write() {
         for (change, words) in rows {
             shell(&change);
             let error = refusal(&config);
-            assert_says(&error, &[&words, "others than root could replace"]);
+            assert_says(&error, &[&words, "users other than root could replace"]);
             let read = Reader::open(host.root()).map(drop).unwrap_err();
             assert_says(&format!("{read:#}"), &[&words]);
             let removal = cleanup(host.root(), false).unwrap_err();

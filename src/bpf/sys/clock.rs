@@ -1,11 +1,12 @@
 //! The clock of the programs: `bpf_ktime_get_ns` is CLOCK_MONOTONIC of the machine, while this process may be in a time
 //! namespace, where CLOCK_MONOTONIC has an offset (time_namespaces(7)).
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use libbpf_rs::libbpf_sys;
 
 use super::parse;
@@ -17,12 +18,13 @@ const SLEEPABLE: u32 = 1 << 4;
 pub fn now_ns() -> u64 {
     static OFFSET_NS: OnceLock<i64> = OnceLock::new();
     let offset = OFFSET_NS.get_or_init(|| {
-        let offset = measure_offset();
-        // Without the privilege for this there is none to read what programs have written.
-        offset.unwrap_or_else(|error| {
-            log::debug!("read the clock of programs: {error:#}");
-            0
-        })
+        // A member of the group that reads the maps may load no program.
+        measure_offset()
+            .or_else(|_| recorded_offset())
+            .unwrap_or_else(|error| {
+                log::debug!("read the clock of programs: {error:#}");
+                0
+            })
     });
     own_ns().wrapping_add_signed(-offset)
 }
@@ -43,6 +45,28 @@ fn measure_offset() -> Result<i64> {
         return Ok(0);
     }
     Ok(before.midpoint(after).wrapping_sub(kernel).cast_signed())
+}
+
+/// The offset of the time namespace by its file. That is the one of children: the same but for a process that has left its
+/// namespace and not started another program by fork.
+fn recorded_offset() -> Result<i64> {
+    let text = fs::read_to_string("/proc/self/timens_offsets");
+    parse_offsets(&text.context("read /proc/self/timens_offsets")?)
+}
+
+/// `monotonic  1000000  500`: seconds and nanoseconds.
+fn parse_offsets(text: &str) -> Result<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("monotonic"));
+    let mut numbers = line
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::parse::<i64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(seconds)), Some(Ok(nanoseconds))) => Ok(seconds
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(nanoseconds)),
+        _ => bail!("/proc/self/timens_offsets has no offset of the monotonic clock"),
+    }
 }
 
 /// `*(u64 *)ctx = bpf_ktime_get_ns(); return 0;`
@@ -96,4 +120,29 @@ fn run(program: &OwnedFd) -> io::Result<u64> {
     let done = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
     parse(done)?;
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_a_time_namespace() {
+        let rows = [
+            (
+                "monotonic           0         0\nboottime            0         0\n",
+                Some(0),
+            ),
+            (
+                "monotonic     1000000       500\n",
+                Some(1_000_000_000_000_500),
+            ),
+            ("monotonic        -240         0\n", Some(-240_000_000_000)),
+            ("boottime            0         0\n", None),
+            ("monotonic        many         0\n", None),
+        ];
+        for (text, offset) in rows {
+            assert_eq!(parse_offsets(text).ok(), offset, "{text}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
@@ -31,7 +32,7 @@ const MAX_LINKS: usize = 40;
 /// Opens the root of pins, and creates what is missing of its path. The descriptor is of the directory that was checked.
 ///
 /// # Errors
-/// If others than root could change what is there, with what to do; or if the kernel refuses.
+/// If users other than root could change what is there, with what to do; or if the kernel refuses.
 pub(super) fn create(root: &Path) -> Result<OwnedFd> {
     let dir = Walk::new(root)?.run(create_missing)?;
     let dir = dir.with_context(|| format!("open {} (as root?)", root.display()))?;
@@ -44,7 +45,7 @@ pub(super) fn create(root: &Path) -> Result<OwnedFd> {
 /// A root that is missing, or hidden from this user, is no error.
 ///
 /// # Errors
-/// If others than root could change what is pinned there, with what to do.
+/// If users other than root could change what is pinned there, with what to do.
 pub fn check(root: &Path) -> Result<()> {
     match Walk::new(root)?.run(|_, _, _| Ok(false))? {
         Some(_) => check_below(root),
@@ -194,9 +195,10 @@ fn is_safe(stat: &Stat) -> bool {
 
 /// The same for the root of pins and what is below, which may be the daemon's too.
 fn is_safe_pin(stat: &Stat) -> bool {
+    static DAEMON: OnceLock<Option<u32>> = OnceLock::new();
     let is_trusted = stat.st_uid == 0
         || stat.st_uid == rustix::process::geteuid().as_raw()
-        || Some(stat.st_uid) == uid_of(USER);
+        || Some(stat.st_uid) == *DAEMON.get_or_init(|| uid_of(USER));
     is_trusted && stat.st_mode & WRITE_BY_OTHERS == 0
 }
 
@@ -248,7 +250,7 @@ fn refusal(root: &Path, path: &Path, stat: &Stat) -> anyhow::Error {
         "set a path in daemon.bpf_root that root alone may write".to_owned()
     };
     anyhow::anyhow!(
-        "{place} has owner uid {owner} and mode {mode:04o}: others than root could replace what is pinned at {}; {advice}",
+        "{place} has owner uid {owner} and mode {mode:04o}: users other than root could replace what is pinned at {}; {advice}",
         root.display()
     )
 }
