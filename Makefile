@@ -91,7 +91,8 @@ install-files:
 	install -m 644 docs/* $(DOC)/docs
 	cp -r --no-preserve=ownership examples/*.toml examples/two-hosts $(DOC)/examples
 	test -e $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml || \
-		install -D -m 644 packaging/config.toml $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml
+		{ install -D -m 644 packaging/config.toml $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml && \
+		sed -i 's,/usr/share,$(PREFIX)/share,' $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml; }
 
 # Leaves the configuration, and what is in the kernel: 'dpd cleanup' removes that, before this.
 uninstall:

@@ -212,7 +212,7 @@ fn rules_that_multiply_out_are_refused_at_their_line() {
             ", ports = [\"1-65534/tcp\"]",
             Some((
                 6,
-                "this rule makes 150000 rows of the policy table (5000 peers, 30 ranges of ports), and with those before it there are 1050000: more than 1048576",
+                "this rule makes 150000 rows of the policy table (5000 peers, 30 prefixes of ports), and with those before it there are 1050000: more than 1048576",
             )),
         ),
     ];

@@ -351,7 +351,7 @@ fn only_roots_regular_files_are_read() {
         ),
         (
             "group.toml",
-            "can be written by others than root: its mode is 0664",
+            "can be written by users other than root: its mode is 0664",
         ),
         ("others.toml", "its mode is 0646"),
         ("folder.toml", "must be a regular file"),
@@ -375,7 +375,9 @@ fn the_folder_is_roots_too_and_may_be_absent() {
     mode(0o777);
     let loaded = node.loaded();
     assert_eq!(in_effect(&loaded), "");
-    assert!(reason(&loaded, "run.d").contains("the folder can be written by others than root"));
+    assert!(
+        reason(&loaded, "run.d").contains("the folder can be written by users other than root")
+    );
     mode(0o755);
     chown(node.folder(), Some(65534), None).unwrap();
     assert!(reason(&node.loaded(), "run.d").contains("the folder belongs to the user 65534"));

@@ -54,7 +54,7 @@ impl Reader {
     /// `None`: there is no datapath.
     ///
     /// # Errors
-    /// If it is another version's, there is no permission to read it, or others than root could have put it there.
+    /// If it is another version's, there is no permission to read it, or users other than root could have put it there.
     pub fn find(root: &Path) -> Result<Option<Reader>> {
         libbpf_log::to_log();
         write_access::check(root)?;

@@ -18,8 +18,8 @@ use crate::parallel::each;
 
 /// Parses a large text in parts, in parallel.
 ///
-/// `None`: the text is small, has a part larger than `part_max`, has errors, or is not known to mean the same in parts. Then it has to be parsed as a whole, which
-/// also finds the errors.
+/// `None`: the text is small, has a part larger than `part_max`, has errors, or is not known to mean the same in parts.
+/// Then it has to be parsed as a whole, which also finds the errors.
 pub(super) fn parse(file: usize, text: &str, part_max: usize) -> Option<Table<'_>> {
     let cuts = cuts(PART, text);
     let ends = cuts.iter().copied().chain([text.len()]);

@@ -60,7 +60,7 @@ pub(super) fn check_size(file: usize, text: &str, report: &mut Report) -> bool {
 fn refuse(file: usize, at: Range<usize>, text: &str, report: &mut Report) {
     let most = limit(text);
     let message = format!(
-        "from here on are more than {most} names, values and separators: this is no configuration"
+        "from here on are more than {most} names, values and separators: this is not a configuration"
     );
     let finding = report.error(Span::new(file, at), message);
     finding.help("a configuration has at least 3 bytes for each; long lists can be split into several tables");

@@ -291,8 +291,8 @@ pub(super) fn roles(state: &State) -> BTreeMap<u32, Role> {
     endpoints.chain(uplinks).collect()
 }
 
-/// The uplinks that have XDP, with its mode; one without Ethernet headers has the prefilter at its tc ingress. It is attached only while the prefilter has prefixes: native XDP on a veth turns
-/// its peer's segmentation offload off.
+/// The uplinks that have XDP, with its mode; one without Ethernet headers has the prefilter at its tc ingress. It is
+/// attached only while the prefilter has prefixes: native XDP on a veth turns its peer's segmentation offload off.
 pub(super) fn xdp_modes(state: &State) -> BTreeMap<u32, XdpMode> {
     if state.catalog.prefilter.is_empty() {
         return BTreeMap::new();

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::lab::{NetnsLab, eventually};
+use crate::new_workloads::LATE;
 
 /// Twenty changes a second, for some seconds; the last is what it was.
 const FLAP: &str = "
@@ -13,23 +14,13 @@ for i in $(seq 50); do
     ip link set eth0 address $was && sleep 0.05
 done";
 
-const JOINER: &str = "
-[interfaces.lxc-late]
-role      = \"endpoint\"
-addresses = [\"10.200.0.70\"]
-identity  = \"late\"
-
-[identities.late]
-id = 20070
-";
-
 /// Of a joining workload: it appears, and is set up in two more steps.
 const JOINS: u64 = 3;
 
 #[test]
 fn a_flapping_mac_costs_a_generation_a_second_and_delays_no_joiner() {
     let lab = NetnsLab::started();
-    lab.apply("late", JOINER);
+    lab.apply("late", LATE);
     let before = lab.revision();
     let start = Instant::now();
     let has_ended = AtomicBool::new(false);

@@ -15,7 +15,7 @@ use crate::lab::{NetnsLab, eventually, text};
 const DATAPATH: &str = include_str!("../../docs/datapath.md");
 const CREATIONS: usize = 20;
 
-const LATE: &str = "
+pub const LATE: &str = "
 [interfaces.lxc-late]
 role      = \"endpoint\"
 addresses = [\"10.200.0.70\"]

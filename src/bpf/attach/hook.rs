@@ -134,14 +134,8 @@ const TO_NETDEV: HookRow = HookRow {
 const FROM_L3DEV: HookRow = HookRow {
     number: abi::hook::HOOK_FROM_L3DEV,
     program: "dpd_from_l3dev",
-    attach_point: AttachPoint::Tc(TcSide::Ingress),
     role: Role::L3Uplink,
-    point: abi::point::POINT_FROM_NETWORK,
-    direction: abi::direction::DIRECTION_INGRESS,
-    sender: abi::party::PARTY_UPLINK,
-    first_step: abi::step::STEP_CT,
-    passes_on: false,
-    fails_open: false,
+    ..FROM_NETDEV
 };
 
 /// XDP of an uplink.

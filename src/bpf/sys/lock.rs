@@ -17,7 +17,7 @@ use super::write_access;
 /// Makes this process the only one that writes below the root, for as long as the descriptor lives.
 ///
 /// # Errors
-/// If the root is not on a bpffs, with the command that mounts one; if others than root could change what is pinned there; or
+/// If the root is not on a bpffs, with the command that mounts one; if users other than root could change what is pinned there; or
 /// if another daemon holds the lock, with its pid where the kernel reports it.
 pub fn lock(root: &Path) -> Result<OwnedFd> {
     check_bpffs(root)?;

@@ -1,12 +1,12 @@
 //! Paths of our pinned objects in bpffs.
 //!
 //! ```text
-//! <root>/abi-4/maps/dpd_ct_tcp       kept over restarts
+//! <root>/abi-<n>/maps/dpd_ct_tcp     kept over restarts
 //!              gen/<epoch>/services  the inner maps of a generation, and its catalog
 //!              load/<n>/tail_ct      one load of the programs, with its private maps, and the
 //!                                    layouts of the shared ones as text
 //!              links/7-ingress       attachments, by the interface's index
-//!        abi-4-next/...              while maps of another size take over from those of abi-4
+//!        abi-<n>-next/...            while maps of another size take over from those of abi-<n>
 //!        dpd-expedited               while grace periods are expedited
 //! ```
 //!
@@ -97,7 +97,7 @@ impl Pins {
         self.number
     }
 
-    /// `abi-4`
+    /// `abi-6`
     pub fn name(&self) -> String {
         let suffix = if self.is_next { NEXT_SUFFIX } else { "" };
         format!("{VERSION_PREFIX}{}{suffix}", self.number)

@@ -174,7 +174,7 @@ impl Context<'_> {
                 rows.count = rows.count.saturating_add(peers.saturating_mul(ports));
                 if rows.count > ROWS_MAX && !std::mem::replace(&mut rows.is_reported, true) {
                     let message = format!(
-                        "this rule makes {} rows of the policy table ({peers} peers, {ports} ranges of ports), and with those before it there are {}: more than {ROWS_MAX}",
+                        "this rule makes {} rows of the policy table ({peers} peers, {ports} prefixes of ports), and with those before it there are {}: more than {ROWS_MAX}",
                         peers.saturating_mul(ports),
                         rows.count
                     );

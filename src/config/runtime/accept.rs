@@ -218,7 +218,7 @@ impl<'s> Candidates<'s> {
         self.settle_first()
     }
 
-    /// As many of the first drop-ins as can be in effect, if what is wrong can't be told from the errors: for example too many
+    /// As many of the first drop-ins as can be in effect, if what is wrong can't be determined from the errors: for example too many
     /// endpoints in all.
     fn settle_first(&mut self) -> Option<(Config, Vec<Problem>)> {
         let (mut valid, mut wrong) = (0, self.tables.len());

@@ -118,7 +118,8 @@ fn check_owner(path: &Path, metadata: &Metadata, what: &str) -> Result<(), Box<P
         (message, format!("chown root '{shown}'"))
     } else if metadata.mode() & OTHERS_WRITE != 0 {
         let mode = metadata.mode() & 0o7777;
-        let message = format!("{what} can be written by others than root: its mode is {mode:04o}");
+        let message =
+            format!("{what} can be written by users other than root: its mode is {mode:04o}");
         (message, format!("chmod go-w '{shown}'"))
     } else {
         return Ok(());

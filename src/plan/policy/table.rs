@@ -74,7 +74,7 @@ impl fmt::Display for TooManyRows {
         let (file, line) = (self.location.file.display(), self.location.line);
         write!(
             f,
-            "{file}:{line}: with the rows of this rule ({} peer classes, {} ranges of ports) the policy table has {}: more than \
+            "{file}:{line}: with the rows of this rule ({} peer classes, {} prefixes of ports) the policy table has {}: more than \
              {ROWS_MAX}. Prefixes of identities and of `cidr:` peers that overlap divide its peers into that many classes: name \
              fewer of them, or fewer ports",
             self.classes, self.ports, self.rows
