@@ -505,35 +505,15 @@ fn the_units_line_says_what_is_live_and_what_is_not() {
 struct HeldThread(i32);
 
 impl HeldThread {
+    /// Holds it once it runs: a busy machine may have started the daemon again in between.
     fn hold(machine: &Machine, name: &str) -> HeldThread {
-        let find = format!(
-            "pid=$(systemctl show -P MainPID dpd); for task in /proc/$pid/task/*; do
-             [ \"$(cat $task/comm)\" != {name} ] || sed -n 's/^NSpid:.*[[:space:]]//p' $task/status; done"
-        );
-        let inside = machine.ok(&find).trim().to_owned();
-        // The number by which this process knows it.
-        let tasks = fs::read_dir("/proc").expect("list /proc").flatten();
-        let tasks = tasks.flat_map(|process| {
-            fs::read_dir(process.path().join("task"))
-                .into_iter()
-                .flatten()
-                .flatten()
-        });
-        let outside = tasks.filter_map(|task| {
-            let status = fs::read_to_string(task.path().join("status")).ok()?;
-            let numbers = status
-                .lines()
-                .find_map(|line| line.strip_prefix("NSpid:"))?;
-            let mut numbers = numbers.split_whitespace();
-            let outside: i32 = numbers.next()?.parse().ok()?;
-            let is_it = numbers.next_back() == Some(inside.as_str())
-                && status.starts_with(&format!("Name:\t{name}\n"))
-                && in_machine(machine, outside);
-            is_it.then_some(outside)
-        });
-        let thread = outside.collect::<Vec<_>>();
-        let [thread] = thread[..] else {
-            panic!("one thread {name}: {thread:?}");
+        let start = Instant::now();
+        let thread = loop {
+            match &threads_of_daemon(machine, name)[..] {
+                [thread] => break *thread,
+                others => assert!(start.elapsed() < DEADLINE, "one thread {name}: {others:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
         };
         for request in [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT] {
             // SAFETY: no memory is passed; the requests only stop the thread.
@@ -559,6 +539,35 @@ impl HeldThread {
     }
 }
 
+/// The daemon's threads of that name, by the numbers by which this process knows them.
+fn threads_of_daemon(machine: &Machine, name: &str) -> Vec<i32> {
+    let find = format!(
+        "pid=$(systemctl show -P MainPID dpd); for task in /proc/$pid/task/*; do
+         [ \"$(cat $task/comm)\" != {name} ] || sed -n 's/^NSpid:.*[[:space:]]//p' $task/status; done"
+    );
+    let inside = text(&machine.run(&find)).trim().to_owned();
+    let tasks = fs::read_dir("/proc").expect("list /proc").flatten();
+    let tasks = tasks.flat_map(|process| {
+        fs::read_dir(process.path().join("task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
+    let outside = tasks.filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?;
+        let mut numbers = numbers.split_whitespace();
+        let outside: i32 = numbers.next()?.parse().ok()?;
+        let is_it = numbers.next_back() == Some(inside.as_str())
+            && status.starts_with(&format!("Name:\t{name}\n"))
+            && in_machine(machine, outside);
+        is_it.then_some(outside)
+    });
+    outside.collect()
+}
+
 /// Whether a process is in the container.
 fn in_machine(machine: &Machine, pid: i32) -> bool {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -573,14 +582,17 @@ fn a_stuck_loop_is_started_again() {
     machine.ok("systemd-run --quiet --unit=scrapes sh -c \
         'while sleep 0.2; do curl -s -m 1 http://127.0.0.1:9964/metrics; done >/dev/null'");
     machine.ok("mkdir -p /etc/systemd/system/dpd.service.d
-        printf '[Service]\\nWatchdogSec=2\\nTimeoutAbortSec=1\\n' >/etc/systemd/system/dpd.service.d/quick.conf
+        printf '[Service]\\nWatchdogSec=5\\nTimeoutAbortSec=1\\n' >/etc/systemd/system/dpd.service.d/quick.conf
         systemctl daemon-reload && systemctl start dpd");
-    for (restarts, name) in [(1, "events"), (2, "dpd")] {
-        HeldThread::hold(&machine, name).wait();
+    for name in ["events", "dpd"] {
+        let held = HeldThread::hold(&machine, name);
+        let restarts = machine.ok("systemctl show -P NRestarts dpd");
+        held.wait();
         machine.eventually(
             "systemd starts it again",
             &format!(
-                "test $(systemctl show -P NRestarts dpd) = {restarts} && systemctl is-active dpd"
+                "test $(systemctl show -P NRestarts dpd) -gt {} && systemctl is-active dpd",
+                restarts.trim()
             ),
         );
     }
