@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 6 };
+enum abi { DPD_ABI_VERSION = 7 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -138,7 +138,8 @@ enum step {
 	STEP_ICMP_ERROR = 7,
 	STEP_RESPOND = 8,
 	STEP_MULTICAST = 9,
-	STEP_COUNT = 10,
+	STEP_SNAT = 10,
+	STEP_COUNT = 11,
 };
 
 /* The conntrack tables: indices of struct settings, of struct conn_usage, and of dpd_prev_ct. */
@@ -193,7 +194,7 @@ struct settings {
 	__u8 audit;
 	__u8 allow_host;
 	__u32 jiffy_ns; /* the length of the kernel's jiffy */
-	__u32 pad;
+	__u32 snat_port_count; /* rows of the table of source ports; 0: nothing is masqueraded */
 	struct address node_ipv4; /* source of the errors that the node itself sends */
 	struct address node_ipv6;
 };
@@ -256,12 +257,27 @@ enum address_scope {
 	SCOPE_PENDING = 3, /* an endpoint whose interface does not exist yet */
 };
 
+/* What SNAT to the host's addresses has to do with an address. */
+enum snat_role {
+	SNAT_NONE = 0,
+	SNAT_MASQUERADED = 1, /* what workloads send there by an uplink that masquerades */
+	SNAT_HOST = 2, /* the host's: replies to translated packets may come to it. This and higher ones */
+	SNAT_SOURCE = 3, /* the same, and new connections may take it */
+};
+
 struct ipcache_entry {
 	__u32 id; /* identity */
 	__u32 class; /* what policy is keyed by */
 	__u32 ifindex; /* of the endpoint; 0: none */
 	__u8 scope; /* enum address_scope */
 	__u8 is_world; /* no endpoint, host or node: rules for `world` apply */
+	__u8 snat; /* enum snat_role */
+	__u8 pad;
+};
+
+/* A source port that SNAT may give to a connection. */
+struct snat_port {
+	__be16 port;
 	__u8 pad[2];
 };
 
@@ -300,14 +316,24 @@ enum reverse_path {
 	REVERSE_PATH_LOOSE = 2, /* by any */
 };
 
+/* The families in which what workloads send to the world by an uplink takes the host's address. */
+enum masquerade_family {
+	MASQUERADE_IPV4 = 1,
+	MASQUERADE_IPV6 = 2,
+};
+
 /* A host's NIC, by its ifindex. */
 struct uplink {
 	__u8 forwarding; /* enum forwarding */
 	__u8 reverse_path; /* enum reverse_path */
 	__u8 prefilters; /* its tc ingress has the prefilter, in the place of XDP */
-	__u8 pad[5];
+	__u8 masquerade; /* enum masquerade_family: bits */
+	__u8 pad[4];
 	struct address host_ipv4; /* the host's on it: source of the errors that are sent there */
 	struct address host_ipv6;
+	struct address
+		snat_ipv4; /* what SNAT takes where the kernel names none; unspecified: there is none */
+	struct address snat_ipv6;
 };
 
 /* The family is part of every prefix: ::/0 must not match IPv4. prefix_length counts it and its padding. */
@@ -381,6 +407,8 @@ enum ct_flags {
 		1024, /* and came to its workload from there, not begun by the host: a host's address is no proof */
 	CT_SYN_ACK_FIRST =
 		2048, /* its first segment was a SYN-ACK: the other side has opened the connection */
+	CT_SNAT =
+		4096, /* its client has an address of the host beyond snat_ifindex: what the network sends comes to that */
 };
 
 /*
@@ -419,6 +447,8 @@ struct ct_entry {
 	__u32 backend;
 	__u32 egress_rule; /* 0: none applied */
 	__u32 ingress_rule;
+	__u32 snat_ifindex; /* of CT_SNAT: the uplink by which the connection leaves */
+	__u32 pad;
 	__u64 last_seen_ns; /* last packet, renewed at most once a second; CLOCK_MONOTONIC */
 	__u64 report_ns; /* when the next packet is reported */
 	__u64 created_ns;

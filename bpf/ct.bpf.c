@@ -87,7 +87,7 @@ static __always_inline int is_for_stack(struct __sk_buff *skb, const struct pack
 static __noinline __must_check int ct_new(struct __sk_buff *skb, struct packet *packet,
 					  const struct settings *settings)
 {
-	int result = check_source(packet);
+	int result = packet->is_stray ? ACTION_PASS : check_source(packet);
 
 	if (result)
 		return result;
@@ -114,7 +114,7 @@ static __noinline __must_check int ct_new(struct __sk_buff *skb, struct packet *
 	if (packet->hook.sender == PARTY_HOST)
 		packet->ct.entry.flags |=
 			packet_is_hosts_own(packet) ? CT_VIA_STACK : CT_VIA_STACK | CT_FORWARDED;
-	result = ct_choose_translation(packet);
+	result = ct_choose_translation(skb, packet);
 	set_original(packet);
 	return result;
 }
@@ -148,21 +148,26 @@ static __always_inline int is_syn(const struct packet *packet)
 	return (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 }
 
-/* Whether the entry is not this packet's: it has expired, or a SYN opens a new connection in its place. */
-static __always_inline int ct_is_over(const struct packet *packet, const struct ct_entry *entry,
-				      const struct settings *settings)
+/*
+ * Whether the entry is not this packet's: it has expired, a SYN opens a new connection in its place, or a socket of the host has
+ * its port.
+ */
+static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet *packet,
+				      const struct ct_entry *entry, const struct settings *settings)
 {
+	if (entry->flags & CT_SNAT && snat_is_lost(skb, entry, &packet->headers.tuple))
+		return 1;
 	if (is_syn(packet) && (entry->state == CT_CLOSING || entry->state == CT_REFUSED))
 		return 1;
 	return ct_pair_is_expired(entry, &packet->headers.tuple, packet->now_ns, settings);
 }
 
 /*
- * The connection's backend is gone. A UDP client's next question and a SYN get another one, any other TCP segment gets a
+ * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get another one, any other TCP segment gets a
  * reset at once; a UDP answer that was under way arrives if policy allows it.
  */
-static __noinline __must_check int backend_gone(struct __sk_buff *skb, struct packet *packet,
-						const struct settings *settings)
+static __noinline __must_check int translation_gone(struct __sk_buff *skb, struct packet *packet,
+						    const struct settings *settings, __u8 reason)
 {
 	int is_tcp = packet->headers.tuple.protocol == IPPROTO_TCP;
 	int reply = packet->ct.entry.flags & CT_REPLY;
@@ -174,7 +179,7 @@ static __noinline __must_check int backend_gone(struct __sk_buff *skb, struct pa
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
 	if (is_tcp && (reply || !is_syn(packet))) {
 		packet->response.kind = RESPONSE_RESET;
-		return -REASON_NO_BACKEND;
+		return -(int)reason;
 	}
 	__builtin_memset(&packet->ct, 0, sizeof(packet->ct));
 	return ct_new(skb, packet, settings);
@@ -203,7 +208,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &packet->headers.tuple);
 		packet->ct.unreplied = !!entry;
 	}
-	if (entry && ct_is_over(packet, entry, settings)) {
+	if (entry && ct_is_over(skb, packet, entry, settings)) {
 		ct_delete_pair(&packet->headers.tuple, entry);
 		entry = 0;
 	}
@@ -211,6 +216,9 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 		return ct_new(skb, packet, settings);
 	if (packet->hook.sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* the same of what has begun that way */
+	if (packet->is_stray && !(entry->flags & CT_SNAT))
+		return ACTION_PASS;
+	packet->is_stray = 0;
 	packet->ct.found = 1;
 	packet->ct.entry = *entry;
 	packet->ct.counted_egress_rule = entry->egress_rule;
@@ -223,7 +231,9 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 	if (packet->ct.is_current && packet->ct.entry.flags & CT_REPLY)
 		return drop_refused(packet, entry);
 	if (!ct_backend_is_valid(packet))
-		return backend_gone(skb, packet, settings);
+		return translation_gone(skb, packet, settings, REASON_NO_BACKEND);
+	if (!masquerade_is_valid())
+		return translation_gone(skb, packet, settings, REASON_NO_SOURCE_PORT);
 	if (packet->ct.is_current)
 		return drop_refused(packet, entry);
 	set_original(packet);

@@ -39,7 +39,7 @@ static __always_inline __must_check int insert(struct packet *packet, const stru
 	entry->packets = 1;
 	entry->bytes = packet->headers.length;
 	entry->state = CT_UNREPLIED;
-	if (flow_tuple_is_scoped(&packet->headers.tuple))
+	if (ct_is_always_slow(entry))
 		entry->flags |= CT_SLOW;
 	if (packet->headers.tuple.protocol == IPPROTO_TCP) {
 		__u8 tcp_flags = packet->headers.tcp.flags;

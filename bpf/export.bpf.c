@@ -15,6 +15,7 @@ struct abi_records {
 	struct uplink uplink;
 	struct address_prefix_key address_prefix_key;
 	struct ipcache_entry ipcache_entry;
+	struct snat_port snat_port;
 	struct policy_key policy_key;
 	struct policy policy;
 	struct prefilter prefilter;
@@ -51,8 +52,10 @@ struct abi_numbers {
 	enum endpoint_flags endpoint_flags;
 	enum forwarding forwarding;
 	enum mark mark;
+	enum masquerade_family masquerade_family;
 	enum reverse_path reverse_path;
 	enum address_scope address_scope;
+	enum snat_role snat_role;
 	enum policy_class policy_class;
 	enum ct_state ct_state;
 	enum ct_flags ct_flags;

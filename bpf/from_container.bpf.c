@@ -39,7 +39,7 @@ SEC("tc")
 int dpd_from_container(struct __sk_buff *skb)
 {
 	__u64 epoch = generation_live_epoch();
-	int result = fastpath(skb, HOOK_FROM_CONTAINER, epoch);
+	int seen, result = fastpath(skb, HOOK_FROM_CONTAINER, epoch, &seen);
 
 	if (likely(result == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;

@@ -17,8 +17,14 @@
 #include "lib/feature/takeover.h"
 #include "lib/mechanism/chain.h"
 
+/* Whether packets of this direction leave with an address of the host. */
+static __always_inline int is_behind_snat(const struct ct_entry *of)
+{
+	return (of->flags & (CT_SNAT | CT_REPLY)) == CT_SNAT;
+}
+
 /*
- * What the error itself becomes: its sender's address stays, unless it is the backend. `of` is the entry of packets from the
+ * What the error itself becomes: its sender's address stays, unless it is the backend, or a host behind SNAT. `of` is the entry of packets from the
  * error's sender, or from what lies behind it, to the sender of the quoted packet; `key` is its key.
  */
 static __always_inline void set_outer(struct packet *packet, const struct ct_entry *of,
@@ -33,7 +39,7 @@ static __always_inline void set_outer(struct packet *packet, const struct ct_ent
 	entry->address_csum_delta = 0;
 	entry->port_csum_delta = 0;
 	entry->translated.destination = of->translated.destination;
-	if (address_equals(&tuple->source, &key->source))
+	if (address_equals(&tuple->source, &key->source) || is_behind_snat(of))
 		entry->translated.source = of->translated.source;
 	else if (entry->flags & CT_REPLY)
 		entry->destination_identity =
@@ -230,6 +236,7 @@ static __always_inline __must_check int translate(struct __sk_buff *skb, struct 
 		takeover_flow(skb, packet, &key);
 	if (!of || !is_credible(packet, of, &key) || ct_pair_is_expired(of, &key, packet->now_ns, settings))
 		return -REASON_ICMP_UNRELATED;
+	packet->is_stray = 0;
 	if (packet->hook.sender == PARTY_UPLINK && of->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* as the connection's own packets do */
 

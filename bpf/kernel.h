@@ -27,6 +27,9 @@ enum {
 	IP6_OFFSET = 0xfff8,
 };
 
+/* linux/bpf.h since Linux 6.7: the lookup names the source address that the kernel would take. Before that it is EINVAL. */
+enum { FIB_LOOKUP_SRC = 1 << 4 };
+
 /* include/linux/socket.h: UAPI headers don't have them. */
 enum {
 	AF_INET = 2,

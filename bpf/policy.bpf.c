@@ -63,5 +63,7 @@ int tail_policy(struct __sk_buff *skb)
 	const struct settings *settings = settings_find(packet->epoch);
 	int result = settings ? verdict(packet, settings) : -REASON_NO_CONFIGURATION;
 
-	return step_finish(skb, packet, result, STEP_DELIVER);
+	int needs_port = !packet->ct.found && packet->ct.entry.flags & CT_SNAT;
+
+	return step_finish(skb, packet, result, needs_port ? STEP_SNAT : STEP_DELIVER);
 }

@@ -75,7 +75,7 @@ int dpd_to_container(struct __sk_buff *skb)
 	__u64 epoch = generation_live_epoch();
 
 	int is_ip = skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
-	int result = is_ip ? fastpath(skb, HOOK_TO_CONTAINER, epoch) : pass_other(skb, epoch);
+	int seen, result = is_ip ? fastpath(skb, HOOK_TO_CONTAINER, epoch, &seen) : pass_other(skb, epoch);
 
 	if (likely(result == ACTION_PASS))
 		return HOOK_NEXT;

@@ -68,6 +68,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
         row: 1,
     };
     let uplink = UplinkInfo {
+        masquerade: Default::default(),
         ifindex: Some(9),
         is_ethernet: true,
         xdp: XdpMode::Auto,

@@ -55,6 +55,7 @@ fn the_defaults() {
     let config = config_of("[node]\nname = \"node-a\"\n");
     let seconds = Duration::from_secs;
     let expected = Config {
+        masquerade: Default::default(),
         drop_ins: Default::default(),
         path: PathBuf::from("dpd.toml"),
         node: Node {
@@ -505,7 +506,11 @@ deny = []
         XdpMode::Auto,
     ];
     let forwarding = dpd::config::ForwardingMode::Auto;
-    let expected = modes.map(|xdp| Interface::Uplink { xdp, forwarding });
+    let expected = modes.map(|xdp| Interface::Uplink {
+        xdp,
+        forwarding,
+        masquerade: Default::default(),
+    });
     assert_eq!(uplinks, expected);
     assert_eq!(
         config.identities["resolver"].cidrs,

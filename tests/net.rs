@@ -685,6 +685,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
     };
     let minute = Duration::from_secs(60);
     Config {
+        masquerade: Default::default(),
         path: "config.toml".into(),
         node: Node {
             name: "node-a".to_owned(),
@@ -908,6 +909,7 @@ fn config_between_hosts(uplinks: &[&str]) -> Config {
         let uplink = Interface::Uplink {
             xdp: XdpMode::Auto,
             forwarding: dpd::config::ForwardingMode::Auto,
+            masquerade: Default::default(),
         };
         config.interfaces.insert((*name).to_owned(), uplink);
     }

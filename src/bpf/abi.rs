@@ -47,6 +47,7 @@ plain!(
     uplink,
     address_prefix_key,
     ipcache_entry,
+    snat_port,
     policy_key,
     policy,
     prefilter,

@@ -56,7 +56,8 @@ fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
                 eprintln!("{refused}");
                 return Ok(ExitCode::FAILURE);
             }
-            for warning in net::checks(config, &host) {
+            let masquerade = plan::masquerade::warnings(config, &host);
+            for warning in net::checks(config, &host).into_iter().chain(masquerade) {
                 eprintln!("warning: {warning}");
             }
             for note in net::absent(config, &host) {
@@ -113,11 +114,19 @@ fn print_forwarding(config: &Config, host: HostState) {
     };
     let host = HostState { stack, ..host };
     for (name, interface) in &config.interfaces {
-        let Interface::Uplink { forwarding, .. } = interface else {
+        let Interface::Uplink {
+            forwarding,
+            masquerade,
+            ..
+        } = interface
+        else {
             continue;
         };
-        let (way, reason) =
-            plan::forwarding::decide(*forwarding, host.kernel_name(name), &host.stack);
+        let (way, reason) = plan::forwarding::decide(
+            (*forwarding, *masquerade),
+            host.kernel_name(name),
+            &host.stack,
+        );
         let reason = match reason.as_str() {
             "" => "no chain and no XFRM policy concerns forwarded packets",
             reason => reason,

@@ -248,6 +248,7 @@ fn state() -> State {
             identity,
             class: 1,
             is_world: false,
+            snat: Default::default(),
             scope: AddressScope::Remote,
         },
     };

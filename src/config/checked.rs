@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::model::catalog::InEffect;
 use crate::model::forwarding::ForwardingMode;
+use crate::model::masquerade::Masquerade;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::Aggregation;
@@ -30,6 +31,7 @@ pub struct Config {
     pub nodes: BTreeMap<String, RemoteNode>,
     /// Prefixes that the uplinks drop, by the name of their table. A prefix may be in several tables.
     pub prefilter: BTreeMap<String, Vec<IpNet>>,
+    pub masquerade: MasqueradeSettings,
     pub policy: PolicySettings,
     pub conntrack: Conntrack,
     pub events: Events,
@@ -81,7 +83,14 @@ pub enum Interface {
     Uplink {
         xdp: XdpMode,
         forwarding: ForwardingMode,
+        masquerade: Masquerade,
     },
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MasqueradeSettings {
+    /// Destinations that see the workloads' own addresses.
+    pub except: Vec<IpNet>,
 }
 
 /// Another node.

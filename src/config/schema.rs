@@ -63,6 +63,7 @@ pub(super) const ROOT: &[Key] = &[
     optional("nodes", Named(REMOTE_NODE)),
     optional("services", Named(SERVICE)),
     optional("policies", Named(POLICY)),
+    optional("masquerade", Table(MASQUERADE)),
     optional("policy", Table(POLICY_SETTINGS)),
     optional("prefilter", Named(PREFILTER)),
     optional("conntrack", Table(CONNTRACK)),
@@ -88,7 +89,10 @@ const INTERFACE: &[Key] = &[
     optional("multicast", Switch),
     optional("xdp", Text),
     optional("forwarding", Text),
+    optional("masquerade", Text),
 ];
+
+const MASQUERADE: &[Key] = &[optional("except", TEXTS)];
 
 const IDENTITY: &[Key] = &[
     required("id", Number),

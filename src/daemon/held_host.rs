@@ -75,6 +75,7 @@ impl HeldHost {
             links: view,
             local_prefixes: self.prefixes.clone(),
             stack: seen.stack,
+            socket_ports: seen.socket_ports,
         }
     }
 

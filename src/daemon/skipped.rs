@@ -130,6 +130,7 @@ mod tests {
             Interface::Uplink {
                 xdp: XdpMode::Off,
                 forwarding: crate::config::ForwardingMode::Auto,
+                masquerade: Default::default(),
             },
             "its tc programs stay"
         );

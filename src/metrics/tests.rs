@@ -34,6 +34,7 @@ fn catalog(backends: u32) -> Catalog {
         xdp: XdpMode::Auto,
         forwarding: Forwarding::Direct,
         forwarding_reason: String::new(),
+        masquerade: Default::default(),
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),
@@ -101,6 +102,7 @@ fn work() -> Work {
         ]
         .into(),
         by_backend: [((1, 1), 2), ((1, 2), 1), ((9, 9), 1)].into(),
+        ..Tally::default()
     };
     let mut sweeps = Times::default();
     sweeps.add(Duration::from_millis(250));

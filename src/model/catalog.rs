@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::forwarding::Forwarding;
+use super::masquerade::Masquerade;
 use super::policy::{Action, Direction};
 use super::service::Frontend;
 use super::xdp::XdpMode;
@@ -118,6 +119,8 @@ pub struct UplinkInfo {
     /// Why, in words; empty: nothing speaks against the direct way.
     #[serde(default)]
     pub forwarding_reason: String,
+    #[serde(default)]
+    pub masquerade: Masquerade,
 }
 
 /// Of a catalog from before there were others.
@@ -292,6 +295,7 @@ mod tests {
             xdp: XdpMode::Auto,
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),
+            masquerade: Default::default(),
         };
         let catalog = Catalog {
             endpoints: [

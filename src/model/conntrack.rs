@@ -120,6 +120,8 @@ pub struct FlowGroup {
     /// Service number; 0: none.
     pub service: u32,
     pub backend_id: u32,
+    /// The address of the host that masquerade has given to the client, and the uplink's ifindex.
+    pub snat: Option<(IpAddr, u32)>,
 }
 
 impl FlowGroup {
@@ -146,4 +148,33 @@ pub struct Tally {
     pub by_state: BTreeMap<(u8, ConntrackState), u64>,
     /// Connections through services that are not expired, by the service's and the backend's number.
     pub by_backend: BTreeMap<(u32, u32), u64>,
+    /// The source ports that SNAT has.
+    pub source_ports: u32,
+    /// Those in use, by what they are told apart from: once the tally is complete, only where most are.
+    pub by_snat: HashMap<SnatPeer, u64>,
+}
+
+/// An address of the host and a destination, between which each masqueraded connection has a source port of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnatPeer {
+    /// IP protocol number.
+    pub protocol: u8,
+    pub source: IpAddr,
+    pub destination: SocketAddr,
+}
+
+impl Tally {
+    /// Where most source ports are in use, and how many.
+    pub fn busiest_snat(&self) -> Option<(SnatPeer, u64)> {
+        let busiest = self
+            .by_snat
+            .iter()
+            .max_by_key(|(peer, used)| (**used, **peer));
+        busiest.map(|(peer, used)| (*peer, *used))
+    }
+
+    /// Forgets the others: there may be as many as connections.
+    pub fn keep_busiest_snat(&mut self) {
+        self.by_snat = self.busiest_snat().into_iter().collect();
+    }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::forwarding::HostStack;
+use super::socket_ports::SocketPorts;
 
 /// A link-layer address.
 pub type Mac = [u8; 6];
@@ -21,6 +22,8 @@ pub struct HostState {
     pub local_prefixes: BTreeSet<IpNet>,
     /// What the stack does with packets that it forwards.
     pub stack: HostStack,
+    /// The ports that its own sockets get by themselves.
+    pub socket_ports: SocketPorts,
 }
 
 /// Two names of a file that are one interface.
@@ -90,6 +93,8 @@ pub struct Link {
     pub header: LinkHeader,
     /// The host's addresses on it.
     pub addresses: BTreeSet<IpAddr>,
+    /// Those of them that no new connection may take: temporary, deprecated, or not settled (RFC 4862, RFC 8981).
+    pub unsteady: BTreeSet<IpAddr>,
     /// The peer of a veth, if the kernel reveals it.
     pub peer: Option<LinkPeer>,
     /// What the kernel asks of the route back to IPv4 sources of what comes by it.

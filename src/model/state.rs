@@ -10,6 +10,7 @@ use super::catalog::Catalog;
 use super::conntrack::TableRooms;
 use super::forwarding::Forwarding;
 use super::host::{Mac, ReversePath};
+use super::masquerade::{Masquerade, SnatRole};
 use super::policy::{Action, Direction};
 use super::service::{BackendState, Frontend};
 
@@ -27,6 +28,8 @@ pub struct State {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// The uplinks by ifindex.
     pub uplinks: BTreeMap<u32, Uplink>,
+    /// The ports that SNAT gives to connections; empty while nothing is masqueraded.
+    pub snat_ports: Vec<u16>,
     /// Prefixes to identities (the ipcache).
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,
@@ -63,6 +66,8 @@ pub struct Settings {
     pub allow_host: bool,
     /// Source of the ICMP errors that the node itself sends.
     pub node: HostAddresses,
+    /// The number of `State::snat_ports`.
+    pub snat_port_count: u32,
 }
 
 /// Which events of forwarded packets are reported.
@@ -149,6 +154,9 @@ pub struct Uplink {
     pub prefilters: bool,
     /// The host's addresses on it, or of the node.
     pub host: HostAddresses,
+    pub masquerade: Masquerade,
+    /// What SNAT takes where the kernel names no source.
+    pub snat: HostAddresses,
 }
 
 /// How a packet reaches a local workload.
@@ -182,6 +190,7 @@ pub struct IpcacheEntry {
     /// It is no endpoint, host or node: the peer `world` matches it.
     pub is_world: bool,
     pub scope: AddressScope,
+    pub snat: SnatRole,
 }
 
 /// The scope of the addresses of a prefix.

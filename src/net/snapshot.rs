@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use super::local::list_local;
 use super::netlink::{Netlink, Reply, address, attributes, text};
+use super::socket_ports::socket_ports;
 use super::sysctl;
 use crate::model::forwarding::HostStack;
 use crate::model::host::{HostState, Link, LinkHeader, LinkPeer, Mac, Master, ReversePath};
@@ -42,7 +43,11 @@ mod attribute {
     pub const IFLA_ALT_IFNAME: u16 = 53;
     pub const IFA_ADDRESS: u16 = 1;
     pub const IFA_LOCAL: u16 = 2;
+    pub const IFA_FLAGS: u16 = 8;
 }
+
+/// `IFA_F_TEMPORARY`, `IFA_F_DADFAILED`, `IFA_F_DEPRECATED`, `IFA_F_TENTATIVE` (`linux/if_addr.h`).
+const UNSTEADY: u32 = 0x01 | 0x08 | 0x20 | 0x40;
 
 /// Link types (`linux/if_arp.h`).
 const ARPHRD_RAWIP: u16 = 519;
@@ -65,10 +70,15 @@ pub fn snapshot() -> Result<HostState> {
     for link in links.values_mut() {
         let own = addresses
             .iter()
-            .filter(|(ifindex, _)| *ifindex == link.ifindex);
-        link.addresses = own.map(|(_, address)| *address).collect();
+            .filter(|found| found.ifindex == link.ifindex);
+        for found in own {
+            link.addresses.insert(found.address);
+            if found.is_unsteady {
+                link.unsteady.insert(found.address);
+            }
+        }
     }
-    let addresses: BTreeSet<IpAddr> = addresses.into_iter().map(|(_, own)| own).collect();
+    let addresses: BTreeSet<IpAddr> = addresses.iter().map(|own| own.address).collect();
     let mut local_prefixes = list_local().context("list the routes to the host itself")?;
     // The route of an address appears once nobody else has claimed it (RFC 4862, 5.4): no change of what the host receives.
     local_prefixes.retain(|prefix| {
@@ -79,6 +89,7 @@ pub fn snapshot() -> Result<HostState> {
         addresses,
         local_prefixes,
         stack: HostStack::default(),
+        socket_ports: socket_ports(),
     })
 }
 
@@ -145,6 +156,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             up: facts.up,
             header: facts.header,
             addresses: BTreeSet::new(),
+            unsteady: BTreeSet::new(),
             peer,
             master,
             reverse_path: reverse_path(facts.rp_filter.max(all_rp_filter)),
@@ -285,24 +297,36 @@ fn reverse_path(rp_filter: u32) -> ReversePath {
     }
 }
 
-/// The host's addresses, with the index of the interface.
-fn list_addresses(rtnetlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>> {
+/// An address of the host on an interface.
+struct OwnAddress {
+    ifindex: u32,
+    address: IpAddr,
+    is_unsteady: bool,
+}
+
+fn list_addresses(rtnetlink: &mut Netlink) -> Result<Vec<OwnAddress>> {
     let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let replies = rtnetlink.dump(request)?;
     Ok(replies.iter().filter_map(read_address).collect())
 }
 
 /// The host's own address: on a point-to-point link `IFA_ADDRESS` is the other side's.
-fn read_address(reply: &Reply) -> Option<(u32, IpAddr)> {
-    let find = |wanted| {
-        reply
-            .attributes(ADDRESS_HEADER)
-            .find(|(kind, _)| *kind == wanted)
-            .and_then(|(_, value)| address(value))
+fn read_address(reply: &Reply) -> Option<OwnAddress> {
+    let value_of = |wanted| {
+        let mut attributes = reply.attributes(ADDRESS_HEADER);
+        let found = attributes.find(|(kind, _)| *kind == wanted);
+        found.map(|(_, value)| value)
     };
+    let find = |wanted| value_of(wanted).and_then(address);
     let ifindex = number(reply.body.get(ADDRESS_INDEX)?)?;
     let address = find(attribute::IFA_LOCAL).or_else(|| find(attribute::IFA_ADDRESS))?;
-    Some((ifindex, address))
+    let flags = value_of(attribute::IFA_FLAGS).and_then(number);
+    let is_ipv6 = address.is_ipv6(); // of IPv4 the first bit says that it is not the first of its subnet
+    Some(OwnAddress {
+        ifindex,
+        address,
+        is_unsteady: is_ipv6 && flags.unwrap_or_default() & UNSTEADY != 0,
+    })
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {

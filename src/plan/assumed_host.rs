@@ -29,5 +29,6 @@ pub fn assumed_host(config: &Config) -> HostState {
         addresses: config.node.addresses.iter().flatten().copied().collect(),
         local_prefixes: Default::default(),
         stack: Default::default(),
+        socket_ports: Default::default(),
     }
 }

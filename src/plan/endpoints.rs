@@ -183,6 +183,7 @@ pub fn compile(
                     .copied()
                     .unwrap_or_default(),
                 is_world: false,
+                snat: Default::default(),
                 scope: declared.scope(),
             },
         };

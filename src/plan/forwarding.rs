@@ -5,16 +5,25 @@ use std::collections::BTreeSet;
 use crate::config::{Config, ForwardingMode, Interface};
 use crate::model::forwarding::{Forwarding, HostStack, StackFilter, StackHook};
 use crate::model::host::HostState;
+use crate::model::masquerade::Masquerade;
 
 /// The filters that a sentence names; there may be hundreds.
 const NAMED: usize = 4;
 
 /// The way of new connections by an uplink, and why; no reason: nothing of the stack concerns them.
-pub fn decide(mode: ForwardingMode, uplink: &str, stack: &HostStack) -> (Forwarding, String) {
+pub fn decide(
+    (mode, masquerade): (ForwardingMode, Masquerade),
+    uplink: &str,
+    stack: &HostStack,
+) -> (Forwarding, String) {
     let by_the_file = || format!("forwarding = \"{}\"", mode.name());
     match mode {
         ForwardingMode::Direct => (Forwarding::Direct, by_the_file()),
         ForwardingMode::Stack => (Forwarding::Stack, by_the_file()),
+        ForwardingMode::Auto if masquerade != Masquerade::None => {
+            let by_masquerade = format!("masquerade = \"{}\"", masquerade.name());
+            (Forwarding::Direct, by_masquerade)
+        }
         ForwardingMode::Auto => match filters_of(uplink, stack).next() {
             Some(first) => (Forwarding::Stack, first.to_string()),
             None => (Forwarding::Direct, String::new()),
@@ -47,6 +56,16 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
     for (name, interface) in &config.interfaces {
         match interface {
             Interface::Endpoint { .. } => endpoints += 1,
+            Interface::Uplink { masquerade, .. } if *masquerade != Masquerade::None => {
+                let names = list(filters_of(host.kernel_name(name), &host.stack));
+                if !names.is_empty() {
+                    let families = masquerade.name();
+                    sentences.push(format!(
+                        "uplink {name}: masquerade = \"{families}\" bypasses {names}: dpd translates what workloads send, \
+                         and a rule there that masquerades sees none of it"
+                    ));
+                }
+            }
             Interface::Uplink {
                 forwarding: ForwardingMode::Direct,
                 ..
@@ -80,8 +99,12 @@ fn delivers(config: &Config, host: &HostState) -> bool {
     for (name, interface) in &config.interfaces {
         senders += match interface {
             Interface::Endpoint { .. } => 1,
-            Interface::Uplink { forwarding, .. } => {
-                let (way, _) = decide(*forwarding, name, &host.stack);
+            Interface::Uplink {
+                forwarding,
+                masquerade,
+                ..
+            } => {
+                let (way, _) = decide((*forwarding, *masquerade), name, &host.stack);
                 usize::from(way == Forwarding::Direct)
             }
         };
@@ -217,7 +240,7 @@ mod tests {
             ("a bridge", Auto, &[(StackHook::Bridge, "br")], "direct"),
         ];
         for (what, mode, filters, expected) in rows {
-            let (way, reason) = decide(mode, "ens5", &stack(filters));
+            let (way, reason) = decide((mode, Masquerade::None), "ens5", &stack(filters));
             let found = match reason.as_str() {
                 "" => way.name().to_owned(),
                 reason => format!("{}: {reason}", way.name()),
@@ -251,6 +274,7 @@ mod tests {
         let direct = Interface::Uplink {
             xdp: XdpMode::Auto,
             forwarding: ForwardingMode::Direct,
+            masquerade: Masquerade::None,
         };
         test.config.interfaces.insert("ens5".to_owned(), direct);
         let uplink = "uplink ens5: forwarding = \"direct\" bypasses filter/forward, nat/post: with \"auto\" packets go through";

@@ -29,7 +29,8 @@ pub fn on_link(addresses: &BTreeSet<IpAddr>, node: HostAddresses) -> HostAddress
     }
 }
 
-fn first<'a>(candidates: impl Iterator<Item = &'a IpAddr>) -> HostAddresses {
+/// The first of each family that is routable beyond a link.
+pub fn first<'a>(candidates: impl Iterator<Item = &'a IpAddr>) -> HostAddresses {
     let mut found = HostAddresses::default();
     for address in candidates {
         match address {

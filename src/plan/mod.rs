@@ -12,6 +12,7 @@ mod ids;
 mod inputs;
 pub mod ipcache;
 pub mod links;
+pub mod masquerade;
 pub mod policy;
 mod prefilter;
 mod services;
@@ -71,6 +72,7 @@ fn compile_rest(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
     let classes = ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
     endpoints::compile(inputs, &endpoints, &classes, &mut state);
     uplinks::compile(inputs, &mut state);
+    masquerade::compile(inputs, &mut state);
     policy::compile(config, &cidr_classes, &mut state)?;
     prefilter::compile(inputs, &mut state);
     Ok(state)

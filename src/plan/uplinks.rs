@@ -11,16 +11,22 @@ use crate::model::xdp::XdpMode;
 use super::forwarding::decide;
 use super::host_addresses;
 use super::inputs::Inputs;
+use super::masquerade;
 
 /// Names the uplinks and the other nodes in the catalog.
 pub fn compile(inputs: Inputs<'_>, state: &mut State) {
     for (name, interface) in &inputs.config.interfaces {
-        let Interface::Uplink { xdp, forwarding } = interface else {
+        let Interface::Uplink {
+            xdp,
+            forwarding,
+            masquerade,
+        } = interface
+        else {
             continue;
         };
         let link = inputs.host.links.get(name);
         let (way, reason) = decide(
-            *forwarding,
+            (*forwarding, *masquerade),
             inputs.host.kernel_name(name),
             &inputs.host.stack,
         );
@@ -30,6 +36,7 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
             xdp: *xdp,
             forwarding: way,
             forwarding_reason: reason,
+            masquerade: *masquerade,
         };
         if let Some(link) = link {
             let uplink = Uplink {
@@ -39,6 +46,8 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
                     && *xdp != XdpMode::Off
                     && !inputs.config.prefilter.is_empty(),
                 host: host_addresses::on_link(&link.addresses, state.settings.node),
+                masquerade: *masquerade,
+                snat: masquerade::source(link, *masquerade, inputs.host),
             };
             state.uplinks.insert(link.ifindex, uplink);
         }

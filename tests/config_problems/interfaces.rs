@@ -28,6 +28,57 @@ role = "endpoint"
             ],
         ),
         (
+            "an endpoint that masquerades",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.1"]
+masquerade = "ipv4"
+"#,
+            &[
+                "8:1..11 `interfaces.e0` is an endpoint, and can't have the key `masquerade` (remove it, or give the interface the other role)",
+            ],
+        ),
+        (
+            "masquerade by the host's stack",
+            r#"
+[interfaces.e0]
+role = "uplink"
+forwarding = "stack"
+masquerade = "both"
+"#,
+            &[
+                "4:1..11 masquerade goes past the host's stack, and can't be with `forwarding = \"stack\"` [3:1 the way of all packets by this uplink] (remove `forwarding`, or let a netfilter rule masquerade)",
+            ],
+        ),
+        (
+            "a family that there is not",
+            r#"
+[interfaces.e0]
+role = "uplink"
+masquerade = "ipv5"
+"#,
+            &[r#"3:14..20 "ipv5" is not one of none, ipv4, ipv6, both (did you mean `ipv4`?)"#],
+        ),
+        (
+            "exceptions of masquerade that are no prefixes",
+            r#"
+[masquerade]
+except = ["10.0.0.1/8", "everywhere"]
+[interfaces.e0]
+role = "uplink"
+masquerade = "ipv4"
+"#,
+            &[
+                r#"2:11..23 "10.0.0.1/8" has host bits set (the prefix is 10.0.0.0/8)"#,
+                r#"2:25..37 "everywhere" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+            ],
+        ),
+        (
             "an identity that is nearly right",
             r#"
 [identities.client]

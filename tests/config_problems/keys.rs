@@ -37,7 +37,7 @@ xyzzy = 1
 size = 5
 ",
             &[
-                "1:1..5 there is no key or table `size` (it can have: node, daemon, interfaces, identities, nodes, services, policies, policy, prefilter, conntrack, events)",
+                "1:1..5 there is no key or table `size` (it can have: node, daemon, interfaces, identities, nodes, services, policies, masquerade, policy, prefilter, conntrack, events)",
             ],
         ),
         (

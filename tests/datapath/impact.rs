@@ -421,6 +421,7 @@ fn group_of(connection: &Connection) -> FlowGroup {
         dst: socket(connection.dst),
         backend: socket(connection.backend.unwrap_or(connection.dst)),
         link_local_of: [0; 2],
+        snat: None,
         service: connection.service,
         backend_id: connection.backend_id,
     }

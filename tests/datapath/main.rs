@@ -23,6 +23,7 @@ mod icmp;
 mod impact;
 mod link;
 mod link_local;
+mod masquerade;
 mod multicast;
 mod neighbour;
 mod oracle;

@@ -20,7 +20,7 @@ const MECHANISM: [&str; 14] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 24] = [
+const FEATURE: [&str; 27] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -31,9 +31,12 @@ const FEATURE: [&str; 24] = [
     "fragment.h",
     "link.h",
     "conntrack.h",
+    "reply_tuple.h",
+    "snat.h",
     "route.h",
     "neighbour.h",
     "reverse_path.h",
+    "masquerade.h",
     "nat.h",
     "delivery.h",
     "asked.h",

@@ -54,6 +54,7 @@ fn state(rows: u32) -> State {
         settings: Settings {
             tcp_ns: 8000,
             rate: rows,
+            snat_port_count: rows,
             ..Settings::default()
         },
         services: numbers()
@@ -113,6 +114,7 @@ fn state(rows: u32) -> State {
                             identity: n,
                             class: 1,
                             is_world: false,
+                            snat: Default::default(),
                             scope: AddressScope::Remote,
                         },
                     },
@@ -130,10 +132,13 @@ fn state(rows: u32) -> State {
                     reverse_path: Default::default(),
                     prefilters: false,
                     host: Default::default(),
+                    masquerade: Default::default(),
+                    snat: Default::default(),
                 };
                 (n, uplink)
             })
             .collect(),
+        snat_ports: (1024..).take(rows as usize).collect(),
         ipcache: defaults()
             .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
             .map(address_row)
@@ -176,6 +181,7 @@ fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, IpcacheEntry) {
             identity: number,
             class: number + 7,
             is_world: number.is_multiple_of(2),
+            snat: Default::default(),
             scope: place,
         },
     )
@@ -222,6 +228,7 @@ fn counts(state: &State) -> BTreeMap<&'static str, usize> {
         ("backends", state.backends.len()),
         ("endpoints", state.endpoints.len()),
         ("uplinks", state.uplinks.len()),
+        ("snat_ports", state.snat_ports.len()),
         ("addresses", state.ipcache.len()),
         ("policy", state.policy.len()),
         ("prefilter", state.prefilter.len()),

@@ -212,6 +212,7 @@ fn uplink() -> Interface {
     Interface::Uplink {
         xdp: XdpMode::Auto,
         forwarding: ForwardingMode::Auto,
+        masquerade: Default::default(),
     }
 }
 

@@ -219,6 +219,32 @@ static __always_inline int ct_is_reverse(const struct ct_entry *reverse, const s
 	return flow_tuple_equals(&key, tuple);
 }
 
+/*
+ * The translated tuple as routes and their rules see it: with the workload's own source, as in the kernel, which routes before it
+ * masquerades. `tuple` is that of the entry.
+ */
+static __always_inline struct flow_tuple ct_routed_tuple(const struct ct_entry *entry,
+							 const struct flow_tuple *tuple)
+{
+	struct flow_tuple routed = entry->translated;
+
+	routed.source = tuple->source;
+	return routed;
+}
+
+/*
+ * Whether all packets of the connection take the slow path: the fast path reads addresses without their link, so that none of a
+ * packet's is the key of a flow that has one; and it rewrites no echo's identifier.
+ */
+static __always_inline int ct_is_always_slow(const struct ct_entry *entry)
+{
+	__u8 protocol = entry->translated.protocol;
+
+	if (entry->flags & CT_SNAT && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
+		return 1;
+	return flow_tuple_is_scoped(&entry->translated);
+}
+
 /* Deletes both entries. */
 static __noinline void ct_delete_pair(const struct flow_tuple *tuple, const struct ct_entry *entry)
 {

@@ -160,7 +160,7 @@ static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry
 	to->state = state;
 	to->flags = from->flags | CT_ASSURED;
 	/* A packet whose sender has set the bytes of the link finds the entry in the fast path: the slow path drops it. */
-	if (!flow_tuple_is_scoped(&from->translated))
+	if (!ct_is_always_slow(from))
 		to->flags &= ~CT_SLOW;
 }
 

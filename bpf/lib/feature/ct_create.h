@@ -7,6 +7,8 @@
 #include "../mechanism/packet.h"
 #include "conntrack.h"
 #include "endpoint.h"
+#include "masquerade.h"
+#include "reply_tuple.h"
 #include "service.h"
 
 enum {
@@ -14,35 +16,6 @@ enum {
 	PORT_TRIES = 32,
 	FIRST_FREE_PORT = 1024,
 };
-
-/*
- * Whether replies to the translated packet can't be another connection's. Deletes what only stands in the way: an expired
- * pair, or an entry of this very connection that has lost its reverse. Global: it is verified once, not once for each try;
- * so it finds packet and settings itself, for an argument of a global function is no map key before Linux 6.2.
- */
-__weak __noinline int reply_tuple_is_free(void)
-{
-	const struct packet *packet = packet_record();
-	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
-
-	if (!settings)
-		return 0;
-
-	struct flow_tuple key = ct_reverse_key(&packet->ct.entry);
-	const struct ct_entry *taken = ct_find(&key);
-
-	if (!taken)
-		return 1;
-	if (ct_is_reverse(taken, &packet->headers.tuple)) {
-		ct_delete(&key);
-		return 1;
-	}
-	if (ct_pair_is_expired(taken, &key, packet->now_ns, settings)) {
-		ct_delete_pair(&key, taken);
-		return 1;
-	}
-	return 0;
-}
 
 /* Translates the packet to this backend (DNAT; SNAT for a hairpin); zero if there is no backend of this number. */
 static __always_inline int nat_to_backend(struct packet *packet, __u32 id)
@@ -113,7 +86,7 @@ static __always_inline void nat_csum_deltas(struct packet *packet)
 }
 
 /* Decides the translated tuple of packet->ct.entry; nothing is inserted in any table yet. */
-static __always_inline __must_check int ct_choose_translation(struct packet *packet)
+static __always_inline __must_check int ct_choose_translation(struct __sk_buff *skb, struct packet *packet)
 {
 	int is_free;
 
@@ -126,6 +99,8 @@ static __always_inline __must_check int ct_choose_translation(struct packet *pac
 	} else {
 		is_free = reply_tuple_is_free();
 	}
+	if (masquerade(skb))
+		return 0;
 	/* A link's own flows are not translated: their addresses here are not those of the packet. */
 	if (!is_free && (flow_tuple_is_scoped(&packet->headers.tuple) || !nat_try_ports(packet)))
 		return -REASON_NO_SOURCE_PORT;

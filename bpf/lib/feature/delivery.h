@@ -4,6 +4,7 @@
 #define DPD_DELIVERY_H
 
 #include "../mechanism/event.h"
+#include "conntrack.h"
 #include "neighbour.h"
 #include "uplink.h"
 
@@ -54,6 +55,23 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 	}
 }
 
+/* Whether the packet leaves with an address of the host for its source: the host's stack can't send it on. */
+static __always_inline int delivery_is_snat(const struct ct_entry *entry)
+{
+	return entry->flags & CT_SNAT && entry->delivery == DELIVERY_ROUTE;
+}
+
+/*
+ * A connection with SNAT whose route has changed: by another uplink its source would be wrong. It ends, as with the kernel's own
+ * masquerade, and opens again with the next packet.
+ */
+static __noinline __must_check int delivery_lost_uplink(struct packet *packet)
+{
+	if (packet->ct.found)
+		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+	return -REASON_NO_ROUTE;
+}
+
 /*
  * A packet that is longer than this: its sender hears of it, unless it may be cut, which the host's stack does. Its pieces
  * keep the mark on their way to a receiver of this host.
@@ -61,7 +79,8 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 static __always_inline __must_check int delivery_too_long(struct packet *packet, struct route *route,
 							  __u32 mtu, int *delivery)
 {
-	if (packet->headers.may_fragment) {
+	/* The stack would drop what has an address of its own for a source. */
+	if (packet->headers.may_fragment && !delivery_is_snat(&packet->ct.entry)) {
 		route->mark = packet->ct.entry.target == PARTY_ENDPOINT ? generation_mark() : 0;
 		*delivery = DELIVERY_PASS;
 		return 0;
@@ -79,6 +98,16 @@ static __always_inline __must_check int delivery_refuse(struct packet *packet, i
 	else if (found == ROUTE_PROHIBITED)
 		packet->response.kind = RESPONSE_PROHIBITED;
 	return -REASON_NO_ROUTE;
+}
+
+static __always_inline int delivery_find_route(struct __sk_buff *skb, const struct packet *packet,
+					       __u32 length, struct route *route)
+{
+	struct flow_tuple routed = ct_routed_tuple(&packet->ct.entry, &packet->headers.tuple);
+
+	if (!(packet->ct.entry.flags & CT_SNAT))
+		routed.source = packet->ct.entry.translated.source;
+	return route_find(skb, &routed, length, route);
 }
 
 /*
@@ -105,7 +134,7 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 		return 0;
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet);
-	found = route_find(skb, &entry->translated, length, route);
+	found = delivery_find_route(skb, packet, length, route);
 	if (found == ROUTE_TOO_BIG)
 		return delivery_too_long(packet, route, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {
@@ -119,6 +148,11 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 		__builtin_memcpy(entry->dst_mac, route->mac, sizeof(entry->dst_mac));
 	} else if (found >= ROUTE_UNREACHABLE) {
 		return delivery_refuse(packet, found);
+	} else if (delivery_is_snat(entry)) {
+		if (found != ROUTE_FORWARD || route->ifindex != entry->snat_ifindex)
+			return delivery_lost_uplink(packet);
+		entry->link_ifindex = route->ifindex;
+		return delivery_check_hop_limit(packet);
 	} else if (found != ROUTE_FORWARD || !delivery_is_direct(route->ifindex)) {
 		*delivery = DELIVERY_PASS;
 		return 0;

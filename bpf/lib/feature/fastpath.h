@@ -14,6 +14,7 @@
 #include "conntrack.h"
 #include "delivery.h"
 #include "nat.h"
+#include "snat.h"
 
 static __always_inline int fast_parse_ipv4(struct linear_headers *headers, const __u8 *data, const __u8 *end,
 					   __u32 available)
@@ -90,14 +91,17 @@ __weak __noinline int fastpath_report(const struct linear_headers *headers, cons
 
 /*
  * A packet that renews its entry or is reported: the first in a second, one with a TCP flag that changes the connection, one
- * whose report is due. Zero if the connection has expired: then the packet is not its. Global: it is verified once, not once for
+ * whose report is due. Zero if the connection has expired, or has lost its port: then the packet is not its. Global: it is verified once, not once for
  * each table that the entry may be from.
  */
-__weak __noinline int fastpath_update(const struct linear_headers *headers, struct ct_entry *entry,
-				      const struct hook_row *hook, __u32 ifindex, __u32 route_ifindex)
+__weak __noinline int fastpath_update(struct __sk_buff *skb, const struct linear_headers *headers,
+				      struct ct_entry *entry, const struct hook_row *hook,
+				      __u32 route_ifindex)
 {
 	if (!headers || !entry || !hook)
 		return 0; /* never: the verifier can't know */
+	if (entry->flags & CT_SNAT && snat_is_lost(skb, entry, &headers->tuple))
+		return 0;
 
 	const struct settings *settings = settings_find(entry->epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
@@ -113,13 +117,33 @@ __weak __noinline int fastpath_update(const struct linear_headers *headers, stru
 		return 1;
 
 	struct delivered delivered = {
-		.ifindex = ifindex,
+		.ifindex = skb->ifindex,
 		.route_ifindex = route_ifindex,
 		.delivery = entry->delivery,
 	};
 
 	fastpath_report(headers, entry, hook, &delivered);
 	return 1;
+}
+
+/* The route of a connection with SNAT. Global: it is verified once, and the hook has no room for another tuple. */
+__weak __noinline int fastpath_snat_route(struct __sk_buff *skb, const struct linear_headers *headers,
+					  const struct ct_entry *entry, __u32 length, struct route *route)
+{
+	if (!headers || !entry || !route)
+		return ROUTE_STACK; /* never: the verifier can't know */
+
+	struct flow_tuple routed = ct_routed_tuple(entry, &headers->tuple);
+
+	return route_find(skb, &routed, length, route);
+}
+
+static __always_inline int fastpath_route(struct __sk_buff *skb, const struct linear_headers *headers,
+					  const struct ct_entry *entry, __u32 length, struct route *route)
+{
+	if (likely(!(entry->flags & CT_SNAT)))
+		return route_find(skb, &entry->translated, length, route);
+	return fastpath_snat_route(skb, headers, entry, length, route);
 }
 
 /* A state that any packet ends. */
@@ -144,7 +168,7 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	if (unlikely(delivery != DELIVERY_PASS && entry->mtu && length > entry->mtu))
 		return ACTION_CONTINUE; /* the slow path does whatever else has to be done, and reports it */
 	if (delivery == DELIVERY_ROUTE || delivery == DELIVERY_NEIGHBOUR) {
-		if (route_find(skb, &entry->translated, length, &route) || !route.is_resolved ||
+		if (fastpath_route(skb, headers, entry, length, &route) || !route.is_resolved ||
 		    route.ifindex != entry->link_ifindex)
 			return ACTION_CONTINUE;
 		if (delivery == DELIVERY_NEIGHBOUR) {
@@ -156,7 +180,7 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	}
 	if (unlikely(headers->tcp.flags & TCP_NOTED || ct_is_transient(entry) ||
 		     bpf_jiffies64() >= entry->next_update_jiffies) &&
-	    !fastpath_update(headers, entry, &row, skb->ifindex, route.ifindex))
+	    !fastpath_update(skb, headers, entry, &row, route.ifindex))
 		return ACTION_CONTINUE;
 	if (entry->flags & CT_TRANSLATE)
 		result = nat_linear_transport(skb, entry, headers->transport, headers->family);
@@ -172,8 +196,19 @@ static __always_inline int fastpath_send(struct __sk_buff *skb, struct linear_he
 	return delivery_execute(skb, entry, &route, delivery);
 }
 
-/* An action, minus a reason, or ACTION_CONTINUE: the packet is for the slow path, and untouched. `hook` is a constant. */
-static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hook, __u64 epoch)
+/* Whose connection a packet is that is for the slow path, as far as the fast path has seen. */
+enum fastpath_seen {
+	SEEN_NOTHING = 0, /* it could not be read */
+	SEEN_NO_ENTRY = 1,
+	SEEN_ENTRY = 2,
+	SEEN_SNAT = 3, /* it is for a workload behind an address of the host */
+};
+
+/*
+ * An action, minus a reason, or ACTION_CONTINUE: the packet is for the slow path, and untouched. `hook` is a constant; `seen` is
+ * enum fastpath_seen.
+ */
+static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hook, __u64 epoch, int *seen)
 {
 	struct linear_headers headers = {};
 
@@ -184,9 +219,12 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 
 	if (!entry)
 		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &headers.tuple);
-	if (!entry || !epoch || entry->epoch != epoch ||
-	    !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) || entry->flags & CT_SLOW ||
-	    headers.tcp.flags & TCP_SYN)
+	*seen = SEEN_NO_ENTRY;
+	if (!entry)
+		return ACTION_CONTINUE;
+	*seen = entry->flags & CT_SNAT ? SEEN_SNAT : SEEN_ENTRY;
+	if (!epoch || entry->epoch != epoch || !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) ||
+	    entry->flags & CT_SLOW || headers.tcp.flags & TCP_SYN)
 		return ACTION_CONTINUE;
 	if (HOOKS[hook].sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* dpd_to_container sees it, once the stack has */

@@ -115,6 +115,28 @@ static __always_inline __must_check int inner_rewrite_network(struct __sk_buff *
 	return inner_store(skb, inner->network + offsetof(struct ipv6hdr, saddr), from, to, sizeof(to), sum);
 }
 
+/* The identifier of an inner echo, and the checksum before it, which `difference` of the addresses changes in ICMPv6. */
+static __always_inline __must_check int inner_rewrite_echo(struct __sk_buff *skb,
+							   const struct inner_packet *inner,
+							   const struct flow_tuple *sent, __u32 difference,
+							   __u32 *sum)
+{
+	__u32 at = inner->transport + offsetof(struct icmphdr, checksum);
+	__u16 words[2], renewed[2]; /* checksum, identifier */
+	__be16 id = sent->source_port | sent->destination_port; /* one of them is zero */
+	__be16 old = inner->tuple.source_port | inner->tuple.destination_port;
+
+	if (bpf_skb_load_bytes(skb, at, words, sizeof(words)))
+		return 0; /* not quoted */
+	renewed[1] = words[1];
+	if (id != old) {
+		renewed[1] = id;
+		difference = csum_fold(difference) + (__u16)~old + id;
+	}
+	renewed[0] = csum_adjust(words[0], difference);
+	return inner_store(skb, at, words, renewed, sizeof(words), sum);
+}
+
 /* The inner ports, and the checksum if so much was quoted. */
 static __always_inline __must_check int inner_rewrite_transport(struct __sk_buff *skb,
 								const struct inner_packet *inner,
@@ -125,6 +147,8 @@ static __always_inline __must_check int inner_rewrite_transport(struct __sk_buff
 	__u32 from[1], to[1];
 	int result;
 
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return inner_rewrite_echo(skb, inner, sent, protocol == IPPROTO_ICMPV6 ? difference : 0, sum);
 	if (!protocol_has_ports(protocol))
 		return 0;
 	__builtin_memcpy(from, &inner->tuple.source_port, 4);

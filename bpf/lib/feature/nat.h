@@ -74,12 +74,35 @@ static __always_inline __must_check int nat_checksum(struct __sk_buff *skb, cons
 	return 0;
 }
 
+static __always_inline int is_icmp(__u8 protocol)
+{
+	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
+/* The identifier of an echo, which has another in SNAT. ICMP's checksum covers that and no addresses; ICMPv6's is done. */
+static __always_inline __must_check int nat_echo(struct __sk_buff *skb, const struct ct_entry *entry,
+						 __u32 transport)
+{
+	const struct flow_tuple *translated = &entry->translated;
+	__be16 id = translated->source_port | translated->destination_port; /* one of them is zero */
+
+	if (translated->protocol == IPPROTO_ICMP &&
+	    bpf_l4_csum_replace(skb, transport + offsetof(struct icmphdr, checksum), 0,
+				entry->port_csum_delta, 0))
+		return -REASON_INVALID_PACKET;
+	return bpf_skb_store_bytes(skb, transport + offsetof(struct icmphdr, rest), &id, sizeof(id), 0)
+		       ? -REASON_INVALID_PACKET
+		       : 0;
+}
+
 /* The transport header, wherever it is: checksum first, since the helper may move the packet, then the ports. */
 static __always_inline __must_check int nat_transport(struct __sk_buff *skb, const struct ct_entry *entry,
 						      __u32 transport)
 {
 	int result = nat_checksum(skb, entry, transport);
 
+	if (!result && entry->port_csum_delta && is_icmp(entry->translated.protocol))
+		return nat_echo(skb, entry, transport);
 	if (!result && entry->port_csum_delta &&
 	    bpf_skb_store_bytes(skb, transport, &entry->translated.source_port, 4, 0))
 		result = -REASON_INVALID_PACKET;

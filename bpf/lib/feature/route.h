@@ -8,6 +8,9 @@
 
 #include "../mechanism/address.h"
 
+/* The length of no packet in particular: it is too big for no route. The kernel would take the packet's own for 0. */
+enum { ROUTE_ANY_LENGTH = 1 };
+
 /* What the kernel's routes say of a packet. */
 enum route_result {
 	ROUTE_FORWARD = 0, /* to route.ifindex and its next hop */

@@ -97,6 +97,8 @@ static __always_inline void chain_tail_call(struct __sk_buff *skb, __u32 step)
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_ICMP_ERROR);
 	case STEP_MULTICAST:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_MULTICAST);
+	case STEP_SNAT:
+		return bpf_tail_call_static(skb, &dpd_calls, STEP_SNAT);
 	case STEP_RESPOND:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_RESPOND);
 	}
@@ -111,7 +113,7 @@ static __always_inline int step_finish(struct __sk_buff *skb, struct packet *pac
 			return HOOK_NEXT;
 		result = -REASON_MISSED_TAIL_CALL;
 	}
-	if (result == ACTION_PASS)
+	if (result == ACTION_PASS || (result < 0 && packet->is_stray))
 		return HOOK_NEXT;
 	if (result == ACTION_REDIRECT)
 		return TC_ACT_REDIRECT;

@@ -139,6 +139,12 @@ struct packet {
 	/* Whether it is multicast or broadcast that may pass: written by admission, read by what picks the next step. */
 	__u8 is_multicast;
 
+	/*
+	 * Whether the network has sent it to an address of the host, and no connection of ours has claimed it: then it is the
+	 * host's, whatever a step finds wrong with it. Set at the hook; cleared by tail_ct and tail_icmp_error.
+	 */
+	__u8 is_stray;
+
 	struct packet_response response;
 	struct packet_headers headers;
 	struct packet_lb lb;

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 37] = [
+pub const DATAPATH: [MapPolicy; 39] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -32,6 +32,7 @@ pub const DATAPATH: [MapPolicy; 37] = [
     shared("dpd_backends", OnTakeover::Create),
     shared("dpd_endpoints", OnTakeover::Create),
     shared("dpd_uplinks", OnTakeover::Create),
+    shared("dpd_snat_ports", OnTakeover::Create),
     shared("dpd_ipcache", OnTakeover::Create),
     shared("dpd_policy", OnTakeover::Create),
     shared("dpd_prefilter", OnTakeover::Create),
@@ -54,6 +55,7 @@ pub const DATAPATH: [MapPolicy; 37] = [
     shared("dpd_link_local_owners", OnTakeover::Migrate),
     shared("dpd_link_locals", OnTakeover::Migrate),
     shared("dpd_neighbour_uses", OnTakeover::Migrate),
+    shared("dpd_snat_searched", OnTakeover::Migrate),
     shared("dpd_asked", OnTakeover::Adopt),
     shared("dpd_drop_throttle_init", OnTakeover::Adopt),
     shared("dpd_reader", OnTakeover::Adopt),

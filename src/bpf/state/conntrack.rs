@@ -99,6 +99,11 @@ pub(in crate::bpf) fn is_reply(entry: &abi::ct_entry) -> bool {
     u32::from(entry.flags) & abi::ct_flags::CT_REPLY.0 != 0
 }
 
+/// Whether the client has an address of the host, by masquerade.
+pub(in crate::bpf) fn is_snat(entry: &abi::ct_entry) -> bool {
+    u32::from(entry.flags) & abi::ct_flags::CT_SNAT.0 != 0
+}
+
 impl Tables {
     pub fn open(pins: &Pins) -> Result<Tables> {
         let [tcp, other, unreplied] = CT_TABLES.map(|table| map::open(&pins.map(table.name)));
@@ -193,6 +198,7 @@ fn flow_group(tuple: &abi::flow_tuple, entry: &abi::ct_entry) -> FlowGroup {
         ],
         service: entry.service,
         backend_id: entry.backend,
+        snat: is_snat(entry).then(|| (encode::ip(&to.source), entry.snat_ifindex)),
     }
 }
 

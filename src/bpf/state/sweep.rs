@@ -5,13 +5,14 @@
 use anyhow::{Context, Result};
 use libbpf_rs::{MapCore, MapFlags};
 
-use super::conntrack::{Tables, connection_state, expires_ns, is_reply, reverse};
+use super::conntrack::{Tables, connection_state, expires_ns, is_reply, is_snat, reverse};
 use super::counters;
 use super::ct_table::CT_TABLES;
 use super::endpoint_conns::{Open, count_open};
 use crate::bpf::abi::{self, Plain};
 use crate::bpf::sys::map;
-use crate::model::conntrack::Tally;
+use crate::bpf::tables::encode;
+use crate::model::conntrack::{SnatPeer, Tally};
 use crate::model::state::Settings;
 use crate::model::status::ConntrackCounts;
 
@@ -58,6 +59,7 @@ impl Tables {
             self.walk(|table, key, entry| count(&mut tally, table, &key, &entry, settings, now))?;
             Ok(tally.entries.values().sum())
         })?;
+        finish(&mut tally, settings);
         Ok((tally, counts))
     }
 
@@ -99,6 +101,7 @@ impl Tables {
             })?;
             Ok(swept.tally.entries.values().sum())
         })?;
+        finish(&mut swept.tally, settings);
         for due in due {
             if !self.is_reverse_over(&due, settings, now)? {
                 count_open(&mut open, due.table, &due.entry);
@@ -174,6 +177,11 @@ impl Tables {
     }
 }
 
+fn finish(tally: &mut Tally, settings: &Settings) {
+    tally.source_ports = settings.snat_port_count;
+    tally.keep_busiest_snat();
+}
+
 /// Tallies an entry; that of the original direction counts the connection.
 fn count(
     tally: &mut Tally,
@@ -192,5 +200,17 @@ fn count(
     if entry.service != 0 {
         let backend = (entry.service, entry.backend);
         *tally.by_backend.entry(backend).or_default() += 1;
+    }
+    if is_snat(entry) {
+        *tally.by_snat.entry(snat_peer(entry)).or_default() += 1;
+    }
+}
+
+fn snat_peer(entry: &abi::ct_entry) -> SnatPeer {
+    let to = &entry.translated;
+    SnatPeer {
+        protocol: to.protocol,
+        source: encode::ip(&to.source),
+        destination: encode::flow_socket(&to.destination, to.destination_port),
     }
 }

@@ -54,6 +54,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .iter()
             .map(|(ifindex, row)| (*ifindex, encode::decode_uplink(row)))
             .collect(),
+        snat_ports: read_snat_ports(&open("snat_ports")?)?,
         ipcache: ipcache
             .iter()
             .filter_map(|(key, row)| {
@@ -83,6 +84,13 @@ fn read_backend_lut(map: &MapHandle) -> Result<Vec<LutEntry>> {
     let rows: Vec<(u32, abi::backend_lut_entry)> = map::read(map)?;
     let entries = rows.iter().map(|(_, row)| encode::decode_lut_entry(row));
     Ok(entries.filter(|entry| entry.backend != 0).collect())
+}
+
+/// The same; 0 is no port.
+fn read_snat_ports(map: &MapHandle) -> Result<Vec<u16>> {
+    let rows: Vec<(u32, abi::snat_port)> = map::read(map)?;
+    let ports = rows.iter().map(|(_, row)| u16::from_be(row.port));
+    Ok(ports.filter(|port| *port != 0).collect())
 }
 
 /// The live state of the datapath that is taken over. Of another version only the catalog is read: its tables have another

@@ -34,7 +34,7 @@ const fn kind(
     }
 }
 
-pub const TABLES: [Table; 9] = [
+pub const TABLES: [Table; 10] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -110,6 +110,24 @@ pub const TABLES: [Table; 9] = [
             rows
         },
         same: |a, b| a.uplinks == b.uplinks,
+    },
+    Table {
+        kind: kind(
+            "snat_ports",
+            MapType::Array,
+            4,
+            size_of::<abi::snat_port>(),
+            BPF_F_INNER_MAP,
+        ),
+        outer: "dpd_snat_ports",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (index, port) in (0u32..).zip(&state.snat_ports) {
+                rows.push(&index, &encode::snat_port(*port));
+            }
+            rows
+        },
+        same: |a, b| a.snat_ports == b.snat_ports,
     },
     Table {
         kind: kind(

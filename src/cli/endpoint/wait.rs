@@ -187,6 +187,7 @@ mod tests {
             xdp: XdpMode::Auto,
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),
+            masquerade: Default::default(),
         };
         let catalog = Catalog {
             endpoints: [("lxc-a", Some(7)), ("lxc-late", None)]

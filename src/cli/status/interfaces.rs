@@ -209,6 +209,7 @@ mod tests {
                 xdp,
                 forwarding: Default::default(),
                 forwarding_reason: String::new(),
+                masquerade: Default::default(),
             };
             let denied = PrefilterInfo {
                 table: "abusers".to_owned(),

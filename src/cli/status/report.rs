@@ -49,6 +49,34 @@ pub(super) struct Conntrack {
     pub counts: ConntrackCounts,
     /// By protocol, then state.
     pub connections: Vec<Connections>,
+    /// `null`: nothing is masqueraded.
+    pub source_ports: Option<SourcePorts>,
+}
+
+/// The source ports of masquerade, where most are in use.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct SourcePorts {
+    pub total: u32,
+    pub used: u64,
+    /// `203.0.113.9:443/tcp`
+    pub destination: String,
+}
+
+impl SourcePorts {
+    fn new(tally: &Tally) -> Option<SourcePorts> {
+        let (peer, used) = tally.busiest_snat()?;
+        let protocol = protocol_name(peer.protocol);
+        Some(SourcePorts {
+            total: tally.source_ports,
+            used,
+            destination: format!("{}/{protocol}", peer.destination),
+        })
+    }
+
+    /// Three quarters and more are in use.
+    pub fn is_tight(&self) -> bool {
+        self.used * 4 >= u64::from(self.total) * 3
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -69,9 +97,11 @@ pub(super) struct Loss {
 
 impl Conntrack {
     pub fn new((tally, counts): (Tally, ConntrackCounts)) -> Conntrack {
+        let source_ports = SourcePorts::new(&tally);
         let rows = tally.by_state.into_iter();
         Conntrack {
             counts,
+            source_ports,
             connections: rows
                 .map(|((protocol, state), connections)| Connections {
                     protocol: protocol_name(protocol).into_owned(),

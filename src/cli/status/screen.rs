@@ -126,6 +126,11 @@ fn conntrack_text(conntrack: &Conntrack) -> String {
             text += &format!(", {connections} {state}");
         }
     }
+    let ports = conntrack.source_ports.as_ref();
+    if let Some(ports) = ports.filter(|ports| ports.is_tight()) {
+        let (total, used, to) = (ports.total, ports.used, &ports.destination);
+        text += &format!("\n            {used} of {total} source ports are in use to {to}");
+    }
     text
 }
 

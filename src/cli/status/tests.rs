@@ -9,7 +9,7 @@ use super::report::Conntrack;
 use super::*;
 use crate::bpf::reader::Reader;
 use crate::model::catalog::Catalog;
-use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::conntrack::{ConntrackState, SnatPeer, Tally};
 use crate::model::forwarding::Forwarding;
 use crate::model::status::{
     Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, DropInStatus, EventLoss,
@@ -44,6 +44,7 @@ fn catalog() -> Catalog {
         xdp: XdpMode::Auto,
         forwarding: Forwarding::Stack,
         forwarding_reason: "nftables inet filter/forward has rules".to_owned(),
+        masquerade: Default::default(),
     };
     let denied = |table: &str, prefix: &str| PrefilterInfo {
         table: table.to_owned(),
@@ -170,6 +171,15 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
     }
 }
 
+/// A destination of many masqueraded connections.
+fn world() -> SnatPeer {
+    SnatPeer {
+        protocol: 6,
+        source: [192, 0, 2, 1].into(),
+        destination: ([203, 0, 113, 9], 443).into(),
+    }
+}
+
 /// A datapath as the reader would return it.
 fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
     let recent = daemon
@@ -232,6 +242,8 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
             ((17, ConntrackState::Replied), 4),
         ]
         .into(),
+        source_ports: 100,
+        by_snat: [(world(), 75)].into(),
         ..Tally::default()
     };
     status.conntrack = Some(Conntrack::new((tally, counts)));
@@ -436,6 +448,7 @@ drop-ins:   1 in effect, 1 skipped
             /run/dpd/config.d/b.toml: error: there is no identity \"b\" --> b.toml:3:1
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
+            75 of 100 source ports are in use to 203.0.113.9:443/tcp
 event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
 drift:      repaired: 1 attachments, 0 tables, 2 pins, 0 times the revision
 

@@ -11,6 +11,7 @@ use crate::config::tree::{NamedTable, Table};
 use crate::config::{name, value};
 use crate::model::catalog::MAX_ENDPOINTS;
 use crate::model::forwarding::ForwardingMode;
+use crate::model::masquerade::Masquerade;
 use crate::model::prefix;
 use crate::model::xdp::XdpMode;
 
@@ -38,7 +39,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
                     path,
                     &interface,
                     "an endpoint",
-                    &["xdp", "forwarding"],
+                    &["xdp", "forwarding", "masquerade"],
                     report,
                 );
                 endpoint(root, path, &interface, report)
@@ -110,11 +111,36 @@ fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], re
 fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface {
     let xdp = XdpMode::ALL.map(|mode| (mode.name(), mode));
     let forwarding = ForwardingMode::ALL.map(|mode| (mode.name(), mode));
+    let families = Masquerade::ALL.map(|families| (families.name(), families));
     let mut fields = Fields::new(path, interface.table, report);
-    Interface::Uplink {
-        xdp: fields.word("xdp", &xdp, XdpMode::default()),
-        forwarding: fields.word("forwarding", &forwarding, ForwardingMode::default()),
+    let (xdp, forwarding, masquerade) = (
+        fields.word("xdp", &xdp, XdpMode::default()),
+        fields.word("forwarding", &forwarding, ForwardingMode::default()),
+        fields.word("masquerade", &families, Masquerade::default()),
+    );
+    if masquerade != Masquerade::None && forwarding == ForwardingMode::Stack {
+        refuse_stack(interface, report);
     }
+    Interface::Uplink {
+        xdp,
+        forwarding,
+        masquerade,
+    }
+}
+
+/// The stack drops what has an address of the host for its source.
+fn refuse_stack(interface: &NamedTable, report: &mut Report) {
+    let [Some(masquerade), Some(forwarding)] =
+        ["masquerade", "forwarding"].map(|key| interface.table.get(key))
+    else {
+        return;
+    };
+    let message =
+        "masquerade goes past the host's stack, and can't be with `forwarding = \"stack\"`";
+    report
+        .error(masquerade.key, message)
+        .note(forwarding.key, "the way of all packets by this uplink")
+        .help("remove `forwarding`, or let a netfilter rule masquerade");
 }
 
 fn endpoint(root: &Table, path: Path, interface: &NamedTable, report: &mut Report) -> Interface {

@@ -4,6 +4,7 @@ mod addresses;
 mod fields;
 mod identities;
 mod interfaces;
+mod masquerade;
 mod nodes;
 mod policies;
 mod prefilter;
@@ -36,6 +37,7 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         daemon: settings::daemon(root, report),
         interfaces: interfaces::read(root, report),
         identities: identities::read(root, report),
+        masquerade: masquerade::read(root, report),
         nodes: nodes::read(root, report),
         services: services::read(root, report),
         policies: BTreeMap::new(),

@@ -250,7 +250,11 @@ mod tests {
                 |mut test| {
                     let xdp = XdpMode::Generic;
                     let forwarding = ForwardingMode::Auto;
-                    let uplink = Interface::Uplink { xdp, forwarding };
+                    let uplink = Interface::Uplink {
+                        xdp,
+                        forwarding,
+                        masquerade: Default::default(),
+                    };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
                 },
@@ -261,7 +265,11 @@ mod tests {
                 |mut test| {
                     let xdp = XdpMode::Auto;
                     let forwarding = ForwardingMode::Stack;
-                    let uplink = Interface::Uplink { xdp, forwarding };
+                    let uplink = Interface::Uplink {
+                        xdp,
+                        forwarding,
+                        masquerade: Default::default(),
+                    };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
                 },
@@ -294,7 +302,11 @@ mod tests {
                 |mut test| {
                     let xdp = XdpMode::Auto;
                     let forwarding = ForwardingMode::Auto;
-                    let uplink = Interface::Uplink { xdp, forwarding };
+                    let uplink = Interface::Uplink {
+                        xdp,
+                        forwarding,
+                        masquerade: Default::default(),
+                    };
                     test.config
                         .interfaces
                         .insert("lxc-client".to_owned(), uplink);

@@ -88,6 +88,7 @@ impl<'a> ImpactAnalysis<'a> {
         }
         self.impact_of_endpoints(group)
             .or_else(|| self.impact_of_service(group))
+            .or_else(|| self.impact_of_masquerade(group))
             .or_else(|| self.impact_of_policy(group))
             .or_else(|| self.impact_of_prefilter(group))
     }
@@ -147,6 +148,23 @@ impl<'a> ImpactAnalysis<'a> {
             self.new.frontend(group)?
         };
         Some(Impact::new(outcome, cause))
+    }
+
+    /// Whether the address that the connections were masqueraded with is still one that the uplink masquerades with.
+    fn impact_of_masquerade(&mut self, group: &FlowGroup) -> Option<Impact> {
+        let (source, uplink) = group.snat?;
+        if !self.old.masquerades(source, uplink) || self.new.masquerades(source, uplink) {
+            return None;
+        }
+        let address = Object::new("address", format!("{source} of host"));
+        let causes = self
+            .old
+            .uplink(uplink)
+            .map(|name| Object::new("uplink", name));
+        Some(Impact {
+            outcome: Outcome::Ended,
+            causes: [address].into_iter().chain(causes).collect(),
+        })
     }
 
     fn impact_of_policy(&mut self, group: &FlowGroup) -> Option<Impact> {
@@ -229,6 +247,7 @@ impl<'a> ImpactAnalysis<'a> {
 mod tests {
     use super::*;
     use crate::config::{ForwardingMode, Interface, XdpMode};
+    use crate::model::masquerade::Masquerade;
     use crate::plan::diff;
     use crate::plan::testing::{TestConfig, frontend, ip};
 
@@ -271,6 +290,7 @@ mod tests {
             dst,
             backend,
             link_local_of: [0; 2],
+            snat: None,
             service,
             backend_id: of_service.map_or(0, |(number, _)| *number),
         }
@@ -459,7 +479,11 @@ mod tests {
                 |mut test| {
                     let xdp = XdpMode::Off;
                     let forwarding = ForwardingMode::Auto;
-                    let uplink = Interface::Uplink { xdp, forwarding };
+                    let uplink = Interface::Uplink {
+                        xdp,
+                        forwarding,
+                        masquerade: Default::default(),
+                    };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test.prefilter("abusers", "203.0.113.0/28")
                 },
@@ -489,6 +513,43 @@ mod tests {
             ..group
         };
         assert_eq!(ImpactAnalysis::new(&old, &new).impact(&nobodys), None);
+    }
+
+    #[test]
+    fn masqueraded_connections_end_with_the_masquerade_or_its_address() {
+        let set = |mut test: TestConfig, families| {
+            if let Some(Interface::Uplink { masquerade, .. }) =
+                test.config.interfaces.get_mut("ens5")
+            {
+                *masquerade = families;
+            }
+            test
+        };
+        let base = || set(base(), Masquerade::Both);
+        let old = base().compile();
+        let ifindex = old.catalog.uplinks["ens5"].ifindex.unwrap();
+        let group = FlowGroup {
+            snat: Some((ip("192.0.2.1"), ifindex)),
+            ..group(&old, "tcp 10.200.0.64 198.51.100.7:80")
+        };
+        let lines = |new: &State| {
+            let mut changes = diff(&old, new);
+            add_effects(&old, new, &mut changes, [(group, 3)]);
+            let effective = changes.iter().filter(|change| !change.effect.is_empty());
+            effective.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&base().compile_after(&old)), [""; 0]);
+        let mut without = base();
+        without.host.addresses.remove(&ip("192.0.2.1"));
+        assert_eq!(
+            lines(&without.compile_after(&old)),
+            ["- address 192.0.2.1 of host: 3 connections end"]
+        );
+        let line = lines(&set(base(), Masquerade::Ipv6).compile_after(&old));
+        assert_eq!(line.len(), 1, "{line:?}");
+        assert!(line[0].starts_with("~ uplink ens5 "), "{line:?}");
+        assert!(line[0].contains("masquerade both → ipv6"), "{line:?}");
+        assert!(line[0].ends_with(": 3 connections end"), "{line:?}");
     }
 
     #[test]

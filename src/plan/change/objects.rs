@@ -10,8 +10,10 @@ use super::rules::RuleLists;
 use crate::model::catalog::{Catalog, UplinkInfo};
 use crate::model::conntrack::TableRooms;
 use crate::model::host::Mac;
+use crate::model::masquerade::Masquerade;
 use crate::model::policy::reserved;
 use crate::model::prefix;
+use crate::model::socket_ports::ranges;
 use crate::model::state::{
     Aggregation, Backend, Delivery, Endpoint, Enforcement, HostAddresses, Settings, State,
 };
@@ -37,6 +39,10 @@ pub fn objects(state: &State, other: &State) -> Objects {
     }
     if state.settings != Settings::default() {
         name_settings(&state.settings, &mut objects);
+    }
+    if !state.snat_ports.is_empty() {
+        let ports = vec![("", ranges(&state.snat_ports))];
+        objects.insert(Object::new("source ports", "of masquerade"), ports);
     }
     objects
 }
@@ -114,6 +120,7 @@ fn name_uplinks(state: &State, objects: &mut Objects) {
         let mut properties = vec![
             ("xdp", info.xdp.name().to_owned()),
             ("forwarding", forwarding(info)),
+            ("masquerade", masquerade(info).to_owned()),
             ("ifindex", ifindex(info.ifindex)),
         ];
         if !info.is_ethernet {
@@ -123,8 +130,17 @@ fn name_uplinks(state: &State, objects: &mut Objects) {
         if let Some(uplink) = uplink {
             properties.push(("reverse path", uplink.reverse_path.name().to_owned()));
             properties.push(("errors from", host_addresses(uplink.host)));
+            properties.push(("masquerade as", host_addresses(uplink.snat)));
         }
         objects.insert(Object::new("uplink", interface), properties);
+    }
+}
+
+/// Nothing where there is none.
+fn masquerade(info: &UplinkInfo) -> &'static str {
+    match info.masquerade {
+        Masquerade::None => "",
+        families => families.name(),
     }
 }
 

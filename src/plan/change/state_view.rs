@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::object::Object;
 use super::rules::rules;
 use crate::model::conntrack::FlowGroup;
+use crate::model::masquerade::SnatRole;
 use crate::model::policy::Action;
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
@@ -79,6 +80,21 @@ impl<'a> StateView<'a> {
     pub fn is_attached(&self, interface: &str) -> bool {
         let info = self.state.catalog.endpoints.get(interface);
         info.is_some_and(|info| info.ifindex.is_some())
+    }
+
+    /// The name of the uplink with this ifindex.
+    pub fn uplink(&self, ifindex: u32) -> Option<&'a str> {
+        let mut uplinks = self.state.catalog.uplinks.iter();
+        let found = uplinks.find(|(_, info)| info.ifindex == Some(ifindex));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether connections may have this source behind this uplink.
+    pub fn masquerades(&mut self, source: IpAddr, uplink: u32) -> bool {
+        let uplink = self.state.uplinks.get(&uplink);
+        let role = self.entry(source).map(|entry| entry.snat);
+        uplink.is_some_and(|uplink| uplink.masquerade.covers(source))
+            && matches!(role, Some(SnatRole::Host | SnatRole::Source))
     }
 
     pub fn is_audit(&self) -> bool {

@@ -16,13 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::catalog::ClassInfo;
+use crate::model::host::HostState;
 use crate::model::link_local::{is_of_a_link, scope, unscope_prefix};
+use crate::model::masquerade::{Masquerade, SnatRole};
 use crate::model::policy::reserved;
 use crate::model::state::{AddressScope, IpcacheEntry, State};
 
 use super::endpoints::DeclaredEndpoint;
 use super::ids::IdAllocator;
 use super::inputs::Inputs;
+use super::masquerade;
 use super::policy::CidrClasses;
 use owner::{HOST, Owner, WORLD};
 
@@ -42,7 +45,16 @@ pub fn compile(
         numbered.map(|(number, class)| (class.clone(), *number)),
         previous.next.class,
     );
-    for (prefix, owner, cidrs) in covered(&owners, cidr_classes, &links) {
+    let families = masquerade::families(inputs.config);
+    let exempt = masquerade::exempt(inputs.config);
+    for covered in covered(&owners, cidr_classes, &links, &exempt) {
+        let snat = covered.snat_role(families, inputs.host);
+        let Covered {
+            prefix,
+            owner,
+            cidrs,
+            ..
+        } = covered;
         if owners.get(&prefix) == Some(&owner) {
             let prefix = unscope_prefix(prefix);
             let info = state
@@ -64,6 +76,7 @@ pub fn compile(
             class: number,
             is_world: owner.is_world,
             scope: owner.scope,
+            snat,
         };
         state.ipcache.insert(prefix, entry);
     }
@@ -114,7 +127,33 @@ fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<Ip
     owners
 }
 
-/// Every prefix that needs an entry, with its owner and the `cidr:` peers that cover it.
+/// A prefix that needs an entry.
+struct Covered {
+    prefix: IpNet,
+    owner: Owner,
+    /// The `cidr:` peers that cover it.
+    cidrs: BTreeSet<IpNet>,
+    /// Masquerade does not concern it.
+    is_exempt: bool,
+}
+
+impl Covered {
+    fn snat_role(&self, families: Masquerade, host: &HostState) -> SnatRole {
+        let address = self.prefix.addr();
+        let is_single = self.prefix == IpNet::from(address);
+        match self.owner.scope {
+            AddressScope::Host if is_single => masquerade::role_of_own(families, host, address),
+            AddressScope::Remote
+                if self.owner.is_world && !self.is_exempt && families.covers(address) =>
+            {
+                SnatRole::Masqueraded
+            }
+            _ => SnatRole::None,
+        }
+    }
+}
+
+/// Every prefix that needs an entry.
 ///
 /// In sorted order a prefix follows all that cover it, so a stack of covers is enough. A `cidr:` peer never changes the owner
 /// of a prefix. Neither does an identity's prefix inside a prefix that is no part of the world.
@@ -122,35 +161,41 @@ fn covered(
     owners: &BTreeMap<IpNet, Owner>,
     cidr_classes: &CidrClasses,
     links: &BTreeSet<u32>,
-) -> Vec<(IpNet, Owner, BTreeSet<IpNet>)> {
+    exempt: &BTreeSet<IpNet>,
+) -> Vec<Covered> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
         IpNet::from(Ipv6Net::default()),
     ];
     let mut prefixes: BTreeSet<IpNet> = defaults.into();
-    prefixes.extend(owners.keys().chain(cidr_classes.prefixes()));
+    prefixes.extend(owners.keys().chain(cidr_classes.prefixes()).chain(exempt));
     for prefix in cidr_classes.prefixes().filter(|p| is_of_a_link(**p)) {
         prefixes.extend(links.iter().map(|link| scope(*prefix, *link)));
     }
 
-    let mut entries: Vec<(IpNet, Owner, BTreeSet<IpNet>)> = Vec::with_capacity(prefixes.len());
+    let mut entries: Vec<Covered> = Vec::with_capacity(prefixes.len());
     let mut covers: Vec<usize> = Vec::new();
     for prefix in prefixes {
         while covers
-            .pop_if(|cover| !entries[*cover].0.contains(&prefix))
+            .pop_if(|cover| !entries[*cover].prefix.contains(&prefix))
             .is_some()
         {}
-        let (inherited, mut covering) = match covers.last() {
-            Some(cover) => (entries[*cover].1, entries[*cover].2.clone()),
-            None => (WORLD, BTreeSet::new()),
-        };
+        let cover = covers.last().map(|cover| &entries[*cover]);
+        let inherited = cover.map_or(WORLD, |cover| cover.owner);
+        let mut covering = cover.map_or(BTreeSet::new(), |cover| cover.cidrs.clone());
+        let is_exempt = exempt.contains(&prefix) || cover.is_some_and(|cover| cover.is_exempt);
         covering.extend(cidr_classes.representative(unscope_prefix(prefix)));
         covers.push(entries.len());
         let own = owners.get(&prefix).copied();
         let owner = own
             .filter(|own| !own.is_world || inherited.is_world)
             .unwrap_or(inherited);
-        entries.push((prefix, owner, covering));
+        entries.push(Covered {
+            prefix,
+            owner,
+            cidrs: covering,
+            is_exempt,
+        });
     }
     entries
 }

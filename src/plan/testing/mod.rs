@@ -29,6 +29,7 @@ impl TestConfig {
     /// Nothing but defaults, on a host with two addresses.
     pub fn new() -> TestConfig {
         let config = Config {
+            masquerade: Default::default(),
             path: PathBuf::from("/etc/dpd/config.toml"),
             node: Node {
                 name: "node-a".to_owned(),
@@ -73,6 +74,7 @@ impl TestConfig {
             drop_ins: Default::default(),
         };
         let host = HostState {
+            socket_ports: Default::default(),
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
             local_prefixes: Default::default(),
@@ -154,6 +156,7 @@ impl TestConfig {
         let uplink = Interface::Uplink {
             xdp,
             forwarding: ForwardingMode::Auto,
+            masquerade: Default::default(),
         };
         self.config.interfaces.insert(name.to_owned(), uplink);
         self

@@ -6,6 +6,7 @@ mod checksum;
 mod host_traffic;
 mod jumbo;
 mod l3_uplink;
+mod masquerade;
 mod mtu;
 mod policy;
 mod prefilter;

@@ -102,6 +102,7 @@ mod tests {
                 identity: n.u32(),
                 class: n.u32(),
                 is_world: false,
+                snat: Default::default(),
                 scope: AddressScope::Endpoint { ifindex: n.u32() },
             },
         };

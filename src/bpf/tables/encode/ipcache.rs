@@ -1,6 +1,7 @@
 //! The ipcache: prefix to identity.
 
 use crate::bpf::abi;
+use crate::model::masquerade::SnatRole;
 use crate::model::state::{AddressScope, IpcacheEntry};
 
 pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
@@ -10,13 +11,20 @@ pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
         AddressScope::Host => (abi::address_scope::SCOPE_HOST, 0),
         AddressScope::Pending => (abi::address_scope::SCOPE_PENDING, 0),
     };
+    let snat = match entry.snat {
+        SnatRole::None => abi::snat_role::SNAT_NONE,
+        SnatRole::Masqueraded => abi::snat_role::SNAT_MASQUERADED,
+        SnatRole::Host => abi::snat_role::SNAT_HOST,
+        SnatRole::Source => abi::snat_role::SNAT_SOURCE,
+    };
     abi::ipcache_entry {
         id: entry.identity,
         class: entry.class,
         ifindex,
         scope: scope.0 as u8,
         is_world: entry.is_world.into(),
-        pad: [0; 2],
+        snat: snat.0 as u8,
+        pad: 0,
     }
 }
 
@@ -32,6 +40,12 @@ pub fn decode_ipcache_entry(identity: &abi::ipcache_entry) -> IpcacheEntry {
             abi::address_scope::SCOPE_HOST => AddressScope::Host,
             abi::address_scope::SCOPE_PENDING => AddressScope::Pending,
             _ => AddressScope::Remote,
+        },
+        snat: match abi::snat_role(identity.snat.into()) {
+            abi::snat_role::SNAT_MASQUERADED => SnatRole::Masqueraded,
+            abi::snat_role::SNAT_HOST => SnatRole::Host,
+            abi::snat_role::SNAT_SOURCE => SnatRole::Source,
+            _ => SnatRole::None,
         },
     }
 }
@@ -54,6 +68,12 @@ mod tests {
                     AddressScope::Pending,
                     AddressScope::Host,
                     AddressScope::Remote,
+                ]),
+                snat: n.of(&[
+                    SnatRole::None,
+                    SnatRole::Masqueraded,
+                    SnatRole::Host,
+                    SnatRole::Source,
                 ]),
             }
         };

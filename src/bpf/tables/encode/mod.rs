@@ -18,5 +18,5 @@ pub use service::{
     backend, decode_backend, decode_frontend, decode_lut_entry, decode_service, frontend,
     lut_entry, service, service_address,
 };
-pub use settings::{decode_settings, settings};
+pub use settings::{decode_settings, settings, snat_port};
 pub use uplink::{decode_uplink, uplink};

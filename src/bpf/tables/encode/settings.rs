@@ -29,9 +29,17 @@ pub fn settings(settings: &Settings) -> abi::settings {
         audit: settings.audit.into(),
         allow_host: settings.allow_host.into(),
         jiffy_ns: jiffy_ns(),
-        pad: 0,
+        snat_port_count: settings.snat_port_count,
         node_ipv4,
         node_ipv6,
+    }
+}
+
+/// A row of the table of source ports.
+pub fn snat_port(port: u16) -> abi::snat_port {
+    abi::snat_port {
+        port: port.to_be(),
+        ..Default::default()
     }
 }
 
@@ -78,6 +86,7 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         audit: settings.audit != 0,
         allow_host: settings.allow_host != 0,
         node: decode_host_addresses(&settings.node_ipv4, &settings.node_ipv6),
+        snat_port_count: settings.snat_port_count,
     }
 }
 
@@ -108,6 +117,7 @@ mod tests {
             audit: n.of(&[false, true]),
             allow_host: n.of(&[false, true]),
             node: n.host_addresses(),
+            snat_port_count: n.u32(),
         };
         assert_round_trip(make, settings, decode_settings);
     }

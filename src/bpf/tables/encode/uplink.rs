@@ -1,10 +1,13 @@
 //! Uplinks.
 
-use super::address::{decode_host_addresses, host_addresses};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::address::{address, decode_host_addresses, host_addresses, ip};
 use crate::bpf::abi;
 use crate::model::forwarding::Forwarding;
 use crate::model::host::ReversePath;
-use crate::model::state::Uplink;
+use crate::model::masquerade::Masquerade;
+use crate::model::state::{HostAddresses, Uplink};
 
 pub fn uplink(uplink: &Uplink) -> abi::uplink {
     let forwarding = match uplink.forwarding {
@@ -21,9 +24,51 @@ pub fn uplink(uplink: &Uplink) -> abi::uplink {
         forwarding: forwarding.0 as u8,
         reverse_path: reverse_path.0 as u8,
         prefilters: uplink.prefilters.into(),
-        pad: [0; 5],
+        masquerade: families(uplink.masquerade),
+        pad: [0; 4],
         host_ipv4,
         host_ipv6,
+        snat_ipv4: address(uplink.snat.ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED).into()),
+        snat_ipv6: address(uplink.snat.ipv6.unwrap_or(Ipv6Addr::UNSPECIFIED).into()),
+    }
+}
+
+const FAMILIES: [(Masquerade, u32); 4] = [
+    (Masquerade::None, 0),
+    (Masquerade::Ipv4, abi::masquerade_family::MASQUERADE_IPV4.0),
+    (Masquerade::Ipv6, abi::masquerade_family::MASQUERADE_IPV6.0),
+    (
+        Masquerade::Both,
+        abi::masquerade_family::MASQUERADE_IPV4.0 | abi::masquerade_family::MASQUERADE_IPV6.0,
+    ),
+];
+
+fn families(masquerade: Masquerade) -> u8 {
+    let found = FAMILIES
+        .iter()
+        .find(|(families, _)| *families == masquerade);
+    found.map_or(0, |(_, bits)| *bits as u8)
+}
+
+fn decode_families(bits: u8) -> Masquerade {
+    let found = FAMILIES
+        .iter()
+        .find(|(_, number)| *number == u32::from(bits));
+    found.map_or(Masquerade::None, |(families, _)| *families)
+}
+
+/// An address that is none is the unspecified one.
+fn decode_sources(ipv4: &abi::address, ipv6: &abi::address) -> HostAddresses {
+    let of = |address| Some(ip(address)).filter(|ip| !ip.is_unspecified());
+    HostAddresses {
+        ipv4: of(ipv4).and_then(|ip| match ip {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }),
+        ipv6: of(ipv6).and_then(|ip| match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(v6) => Some(v6),
+        }),
     }
 }
 
@@ -40,6 +85,8 @@ pub fn decode_uplink(uplink: &abi::uplink) -> Uplink {
         },
         prefilters: uplink.prefilters != 0,
         host: decode_host_addresses(&uplink.host_ipv4, &uplink.host_ipv6),
+        masquerade: decode_families(uplink.masquerade),
+        snat: decode_sources(&uplink.snat_ipv4, &uplink.snat_ipv6),
     }
 }
 
@@ -56,6 +103,8 @@ mod tests {
             reverse_path: n.of(&PATHS),
             prefilters: n.of(&[false, true]),
             host: n.host_addresses(),
+            masquerade: n.of(&Masquerade::ALL),
+            snat: n.host_addresses(),
         };
         assert_round_trip(make, uplink, decode_uplink);
     }

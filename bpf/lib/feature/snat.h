@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * SNAT to an address of the host: a source port for a connection whose replies come to the host. The ports are those that the
+ * host's own sockets do not get by themselves (net.ipv4.ip_local_port_range), and a socket that has one anyway keeps it:
+ *
+ *	random	SNAT_TRIES ports of the table
+ *	search	all others, from a random one on, as long as this CPU has not searched SNAT_SEARCH_MAX in this second
+ *
+ * The two entries of conntrack hold the translation: there is no other table that could disagree.
+ */
+#ifndef DPD_SNAT_H
+#define DPD_SNAT_H
+
+#include "../mechanism/parse.h"
+#include "reply_tuple.h"
+#include "service.h"
+
+struct snat_ports_table {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct snat_port));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct snat_ports_table);
+} dpd_snat_ports __weak SEC(".maps");
+
+/* The ports that this CPU has searched in the current second. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct rate_window);
+} dpd_snat_searched __weak SEC(".maps");
+
+enum {
+	SNAT_TRIES = 32,
+	/* Some 0.3 µs each, where all are taken: a flood to one crowded destination takes no more than a sixth of a CPU. */
+	SNAT_SEARCH_MAX = 1 << 19,
+	SNAT_PORTS_MAX = 1 << 16,
+	SNAT_CHUNK = 32,
+	SNAT_BLOCK = 32 * SNAT_CHUNK,
+};
+
+/* -- Sockets of the host ---------------------------------------------------------------------------------------------- */
+
+/*
+ * Whether a socket of the host would receive packets of this tuple: one with this peer, or one that listens. One that is bound to
+ * another interface than the packet's is not found. Global: inlined in a loop it is verified once for each turn.
+ */
+__weak __noinline int host_has_socket(struct __sk_buff *skb, const struct flow_tuple *tuple)
+{
+	struct bpf_sock_tuple key = {};
+	__u32 size = sizeof(key.ipv6);
+	struct bpf_sock *socket;
+
+	if (!tuple)
+		return 0; /* never: the verifier can't know */
+	if (address_is_mapped(&tuple->source)) {
+		size = sizeof(key.ipv4);
+		key.ipv4.saddr = address_to_ipv4(&tuple->source);
+		key.ipv4.daddr = address_to_ipv4(&tuple->destination);
+		key.ipv4.sport = tuple->source_port;
+		key.ipv4.dport = tuple->destination_port;
+	} else {
+		__builtin_memcpy(key.ipv6.saddr, &tuple->source, sizeof(key.ipv6.saddr));
+		__builtin_memcpy(key.ipv6.daddr, &tuple->destination, sizeof(key.ipv6.daddr));
+		key.ipv6.sport = tuple->source_port;
+		key.ipv6.dport = tuple->destination_port;
+	}
+	if (tuple->protocol == IPPROTO_TCP)
+		socket = bpf_skc_lookup_tcp(skb, &key, size, BPF_F_CURRENT_NETNS, 0);
+	else if (tuple->protocol == IPPROTO_UDP)
+		socket = bpf_sk_lookup_udp(skb, &key, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		return 0; /* the kernel does not reveal others */
+	if (!socket)
+		return 0;
+	bpf_sk_release(socket);
+	return 1;
+}
+
+/*
+ * Whether a socket of the host has got the tuple of a connection's replies after the connection has begun: the host's own wins.
+ * `tuple` is that of the entry. Global: it is verified once.
+ */
+__weak __noinline int snat_is_lost(struct __sk_buff *skb, const struct ct_entry *entry,
+				   const struct flow_tuple *tuple)
+{
+	if (!entry || !tuple)
+		return 0; /* never: the verifier can't know */
+
+	struct flow_tuple reply = entry->flags & CT_REPLY ? *tuple : ct_reverse_key(entry);
+
+	return host_has_socket(skb, &reply);
+}
+
+/* -- Ports ------------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Gives the new connection of the record the port of a row. Zero if that is taken, by a connection or by a socket. Global: it is
+ * verified once, not once for each try.
+ */
+__weak __noinline int snat_try_port(struct __sk_buff *skb, __u32 index)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet)
+		return 0;
+
+	void *table = bpf_map_lookup_elem(&dpd_snat_ports, &packet->generation_slot);
+	const struct snat_port *row = table ? bpf_map_lookup_elem(table, &index) : 0;
+
+	if (!row || !row->port)
+		return 0;
+	packet->ct.entry.translated.source_port = row->port;
+	if (!reply_tuple_is_free())
+		return 0;
+
+	struct flow_tuple reply = ct_reverse_key(&packet->ct.entry);
+
+	return !host_has_socket(skb, &reply);
+}
+
+/* A row of the table, which starts again behind its end; `row` is less than twice the count. */
+static __always_inline __u32 snat_wrap(__u32 row, __u32 count)
+{
+	return row >= count ? row - count : row;
+}
+
+/*
+ * Tries SNAT_CHUNK rows from one on. Three loops one in the other, each verified once, where one over all rows would be as many
+ * turns for the verifier; not bpf_loop(), since the stack of its callback is not seen in the object.
+ */
+__weak __noinline int snat_try_chunk(struct __sk_buff *skb, __u32 first, __u32 count)
+{
+	for (__u32 i = 0; i < SNAT_CHUNK; i++)
+		if (snat_try_port(skb, snat_wrap(first + i, count)))
+			return 1;
+	return 0;
+}
+
+/* Tries SNAT_BLOCK rows, or all. */
+__weak __noinline int snat_try_block(struct __sk_buff *skb, __u32 first, __u32 count)
+{
+	for (__u32 done = 0; done < SNAT_BLOCK; done += SNAT_CHUNK) {
+		if (done >= count)
+			return 0;
+		if (snat_try_chunk(skb, snat_wrap(first + done, count), count))
+			return 1;
+	}
+	return 0;
+}
+
+/* Tries all rows, from a random one on. */
+static __always_inline int snat_search(struct __sk_buff *skb, __u32 count)
+{
+	__u32 first = random_below(bpf_get_prandom_u32(), count);
+
+	for (__u32 done = 0; done < SNAT_PORTS_MAX; done += SNAT_BLOCK) {
+		if (done >= count)
+			return 0;
+		if (snat_try_block(skb, snat_wrap(first + done, count), count))
+			return 1;
+	}
+	return 0;
+}
+
+/* Whether this CPU may search so many ports more in this second. */
+static __always_inline int snat_may_search(__u32 count, __u64 now_ns)
+{
+	__u32 zero = 0;
+	struct rate_window *searched = bpf_map_lookup_elem(&dpd_snat_searched, &zero);
+
+	if (!searched || rate_limit_exceeded(searched, now_ns, NSEC_PER_SEC, SNAT_SEARCH_MAX))
+		return 0;
+	searched->used += count;
+	return 1;
+}
+
+/* A free port for the new connection of the record, whose source is translated already. 0, or minus a reason. */
+static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
+{
+	const struct packet *packet = packet_record();
+	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
+	__u32 count = settings ? settings->snat_port_count : 0;
+
+	if (!packet || !count || count > SNAT_PORTS_MAX)
+		return -REASON_NO_SOURCE_PORT;
+	for (int i = 0; i < SNAT_TRIES; i++)
+		if (snat_try_port(skb, random_below(bpf_get_prandom_u32(), count)))
+			return 0;
+
+	if (snat_may_search(count, packet->now_ns) && snat_search(skb, count))
+		return 0;
+	return -REASON_NO_SOURCE_PORT;
+}
+
+/*
+ * The port or identifier by which replies to a new connection are told from others to the same address. SCTP keeps its ports; of
+ * other protocols the host's own packets could not be told from the workload's. 0, or minus a reason.
+ */
+static __always_inline __must_check int snat_choose(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct flow_tuple *translated = &packet->ct.entry.translated;
+
+	if (address_is_unspecified(&translated->source))
+		return -REASON_NO_SOURCE_PORT; /* the host has none of the family */
+	switch (translated->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return snat_choose_port(skb);
+	case IPPROTO_SCTP:
+		return reply_tuple_is_free() ? 0 : -REASON_NO_SOURCE_PORT;
+	}
+	return -REASON_NO_SOURCE_PORT;
+}
+
+#endif
