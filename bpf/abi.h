@@ -207,10 +207,31 @@ struct service_key {
 	__u8 pad[5];
 };
 
+enum service_flags {
+	SERVICE_EXTERNAL = 1, /* the network reaches it by the uplinks */
+	SERVICE_HAS_SOURCES = 2, /* of the network, only those in the table of sources */
+};
+
 struct service {
 	__u32 id; /* 0 in the row of an address alone */
 	__u32 lut_first; /* its rows of the backend table */
 	__u32 lut_count; /* 0: no usable backend */
+	__u32 flags; /* enum service_flags */
+};
+
+/* Who of the network may reach a service: prefixes of the service's own. prefix_length counts the service, too. */
+struct service_source_key {
+	__u32 prefix_length;
+	__u32 service;
+	__u8 family; /* 4 or 6 */
+	__u8 pad[7];
+	struct address address;
+};
+
+enum service_source_key_bits { SERVICE_SOURCE_KEY_BITS = 96 }; /* before the address */
+
+struct service_source {
+	__u32 service; /* that of the key: a row needs a value */
 };
 
 /* One column of the alias table by which a backend is picked (Walker 1977, Vose 1991). */
@@ -265,6 +286,14 @@ enum snat_role {
 	SNAT_SOURCE = 3, /* the same, and new connections may take it */
 };
 
+/* What an address is to services that the network reaches. */
+enum external_frontend {
+	EXTERNAL_FRONTEND_NONE = 0,
+	EXTERNAL_FRONTEND_ROUTED =
+		1, /* an address of frontends that the host does not have: all of it is theirs */
+	EXTERNAL_FRONTEND_HOST = 2, /* the host's own: what no frontend has is the host's */
+};
+
 struct ipcache_entry {
 	__u32 id; /* identity */
 	__u32 class; /* what policy is keyed by */
@@ -272,7 +301,7 @@ struct ipcache_entry {
 	__u8 scope; /* enum address_scope */
 	__u8 is_world; /* no endpoint, host or node: rules for `world` apply */
 	__u8 snat; /* enum snat_role */
-	__u8 pad;
+	__u8 external_frontend; /* enum external_frontend */
 };
 
 /* A source port that SNAT may give to a connection. */

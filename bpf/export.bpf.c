@@ -16,6 +16,8 @@ struct abi_records {
 	struct address_prefix_key address_prefix_key;
 	struct ipcache_entry ipcache_entry;
 	struct snat_port snat_port;
+	struct service_source_key service_source_key;
+	struct service_source service_source;
 	struct policy_key policy_key;
 	struct policy policy;
 	struct prefilter prefilter;
@@ -56,6 +58,9 @@ struct abi_numbers {
 	enum reverse_path reverse_path;
 	enum address_scope address_scope;
 	enum snat_role snat_role;
+	enum service_flags service_flags;
+	enum external_frontend external_frontend;
+	enum service_source_key_bits service_source_key_bits;
 	enum policy_class policy_class;
 	enum ct_state ct_state;
 	enum ct_flags ct_flags;

@@ -38,6 +38,8 @@ macro_rules! plain {
 }
 
 plain!(
+    service_source_key,
+    service_source,
     settings,
     service_key,
     service,

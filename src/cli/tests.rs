@@ -224,6 +224,8 @@ fn state() -> State {
         service: 1,
         lut_first: 0,
         lut_count,
+        is_external: false,
+        has_sources: false,
     };
     let backend = |address, state, weight| Backend {
         service: 1,
@@ -249,6 +251,7 @@ fn state() -> State {
             class: 1,
             is_world: false,
             snat: Default::default(),
+            external_frontend: Default::default(),
             scope: AddressScope::Remote,
         },
     };

@@ -1,6 +1,6 @@
 //! The wanted contents of the kernel's tables for one configuration: what `plan` computes and `bpf` writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub struct State {
     pub settings: Settings,
     /// The services by frontend.
     pub services: BTreeMap<Frontend, ServiceEntry>,
+    /// Who of the network reaches a service that names its sources: the service's number with each prefix.
+    pub service_sources: BTreeSet<(u32, IpNet)>,
     /// The services' backend tables, one after the other.
     pub backend_lut: Vec<LutEntry>,
     /// The backends by number.
@@ -90,6 +92,10 @@ pub struct ServiceEntry {
     pub lut_first: u32,
     /// 0: no usable backend.
     pub lut_count: u32,
+    /// The network reaches it by the uplinks.
+    pub is_external: bool,
+    /// Of the network, only those of `State::service_sources` do.
+    pub has_sources: bool,
 }
 
 /// One column of the alias table (Vose 1991) by which a backend is picked: a random column, then
@@ -191,6 +197,18 @@ pub struct IpcacheEntry {
     pub is_world: bool,
     pub scope: AddressScope,
     pub snat: SnatRole,
+    pub external_frontend: ExternalFrontend,
+}
+
+/// What an address is to services that the network reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExternalFrontend {
+    #[default]
+    None,
+    /// An address of frontends that the host does not have: all of it is theirs.
+    Routed,
+    /// The host's own: what no frontend has is the host's.
+    Host,
 }
 
 /// The scope of the addresses of a prefix.
@@ -240,13 +258,19 @@ impl State {
         Arc::make_mut(&mut self.catalog)
     }
 
-    /// Every address of a service.
+    /// Every address that is a service's in all of its ports: not the host's own, whose others are the host's.
     pub fn service_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let mut last = None;
         self.services.keys().filter_map(move |frontend| {
             let fresh = last != Some(frontend.address);
             last = Some(frontend.address);
-            fresh.then_some(frontend.address)
+            (fresh && !self.is_of_host(frontend.address)).then_some(frontend.address)
         })
+    }
+
+    /// Whether an interface of the host has the address: it has a row of its own then.
+    fn is_of_host(&self, address: IpAddr) -> bool {
+        let entry = self.ipcache.get(&IpNet::from(address));
+        entry.is_some_and(|entry| entry.scope == AddressScope::Host)
     }
 }

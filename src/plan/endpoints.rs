@@ -184,6 +184,7 @@ pub fn compile(
                     .unwrap_or_default(),
                 is_world: false,
                 snat: Default::default(),
+                external_frontend: Default::default(),
                 scope: declared.scope(),
             },
         };

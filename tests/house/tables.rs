@@ -65,9 +65,15 @@ fn state(rows: u32) -> State {
                         service: n,
                         lut_first: n - 1,
                         lut_count: n % 2,
+                        is_external: n % 3 == 0,
+                        has_sources: n % 2 == 0,
                     },
                 )
             })
+            .collect(),
+        service_sources: defaults()
+            .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
+            .map(|(prefix, number)| (number, prefix))
             .collect(),
         backend_lut: numbers()
             .map(|n| LutEntry {
@@ -115,6 +121,7 @@ fn state(rows: u32) -> State {
                             class: 1,
                             is_world: false,
                             snat: Default::default(),
+                            external_frontend: Default::default(),
                             scope: AddressScope::Remote,
                         },
                     },
@@ -182,6 +189,7 @@ fn address_row((prefix, number): (IpNet, u32)) -> (IpNet, IpcacheEntry) {
             class: number + 7,
             is_world: number.is_multiple_of(2),
             snat: Default::default(),
+            external_frontend: Default::default(),
             scope: place,
         },
     )
@@ -224,6 +232,7 @@ fn what_was_written_is_read() {
 fn counts(state: &State) -> BTreeMap<&'static str, usize> {
     BTreeMap::from([
         ("services", state.services.len()),
+        ("service_sources", state.service_sources.len()),
         ("backend_lut", state.backend_lut.len()),
         ("backends", state.backends.len()),
         ("endpoints", state.endpoints.len()),

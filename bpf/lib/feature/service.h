@@ -54,6 +54,21 @@ struct {
 	__array(values, struct backends_table);
 } dpd_backends __weak SEC(".maps");
 
+struct service_sources_table {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct service_source_key));
+	__uint(value_size, sizeof(struct service_source));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct service_sources_table);
+} dpd_service_sources __weak SEC(".maps");
+
 /*
  * The service of a frontend. A row with the id 0 says that the address is a frontend of some service, but none has this
  * port and protocol.

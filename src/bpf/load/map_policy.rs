@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 39] = [
+pub const DATAPATH: [MapPolicy; 40] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -28,6 +28,7 @@ pub const DATAPATH: [MapPolicy; 39] = [
     shared("dpd_live", OnTakeover::Create),
     shared("dpd_settings", OnTakeover::Create),
     shared("dpd_services", OnTakeover::Create),
+    shared("dpd_service_sources", OnTakeover::Create),
     shared("dpd_backend_lut", OnTakeover::Create),
     shared("dpd_backends", OnTakeover::Create),
     shared("dpd_endpoints", OnTakeover::Create),

@@ -27,6 +27,8 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
+    let sources: Vec<(abi::service_source_key, abi::service_source)> =
+        map::read(&open("service_sources")?)?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
@@ -40,6 +42,10 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .filter_map(|(key, row)| {
                 Some((encode::decode_frontend(key)?, encode::decode_service(row)))
             })
+            .collect(),
+        service_sources: sources
+            .iter()
+            .filter_map(|(key, _)| encode::decode_service_source(key))
             .collect(),
         backend_lut: read_backend_lut(&open("backend_lut")?)?,
         backends: backends

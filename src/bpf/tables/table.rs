@@ -34,7 +34,7 @@ const fn kind(
     }
 }
 
-pub const TABLES: [Table; 10] = [
+pub const TABLES: [Table; 11] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -56,6 +56,25 @@ pub const TABLES: [Table; 10] = [
         outer: "dpd_services",
         rows: service_rows,
         same: |a, b| a.services == b.services,
+    },
+    Table {
+        kind: kind(
+            "service_sources",
+            MapType::LpmTrie,
+            size_of::<abi::service_source_key>(),
+            size_of::<abi::service_source>(),
+            BPF_F_NO_PREALLOC,
+        ),
+        outer: "dpd_service_sources",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (service, source) in &state.service_sources {
+                let value = abi::service_source { service: *service };
+                rows.push(&encode::service_source(*service, source), &value);
+            }
+            rows
+        },
+        same: |a, b| a.service_sources == b.service_sources,
     },
     Table {
         kind: kind(

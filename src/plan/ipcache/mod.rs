@@ -20,7 +20,7 @@ use crate::model::host::HostState;
 use crate::model::link_local::{is_of_a_link, scope, unscope_prefix};
 use crate::model::masquerade::{Masquerade, SnatRole};
 use crate::model::policy::reserved;
-use crate::model::state::{AddressScope, IpcacheEntry, State};
+use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry, State};
 
 use super::endpoints::DeclaredEndpoint;
 use super::ids::IdAllocator;
@@ -77,6 +77,7 @@ pub fn compile(
             is_world: owner.is_world,
             scope: owner.scope,
             snat,
+            external_frontend: ExternalFrontend::None,
         };
         state.ipcache.insert(prefix, entry);
     }

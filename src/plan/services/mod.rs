@@ -104,6 +104,8 @@ impl Services {
                 service: number,
                 lut_first,
                 lut_count: columns.len() as u32,
+                is_external: false,
+                has_sources: false,
             };
             self.backend_lut.extend(columns);
             self.frontends

@@ -77,7 +77,7 @@ pub fn prefix(prefix: &IpNet) -> abi::address_prefix_key {
 }
 
 /// The family byte and its padding.
-const FAMILY_BITS: u32 = abi::prefix_key_bits::PREFIX_KEY_FAMILY_BITS.0;
+pub const FAMILY_BITS: u32 = abi::prefix_key_bits::PREFIX_KEY_FAMILY_BITS.0;
 
 pub fn decode_prefix(key: &abi::address_prefix_key) -> Option<IpNet> {
     let mapped_bits = if key.family == 4 { 96 } else { 0 };

@@ -103,6 +103,7 @@ mod tests {
                 class: n.u32(),
                 is_world: false,
                 snat: Default::default(),
+                external_frontend: Default::default(),
                 scope: AddressScope::Endpoint { ifindex: n.u32() },
             },
         };

@@ -2,7 +2,7 @@
 
 use crate::bpf::abi;
 use crate::model::masquerade::SnatRole;
-use crate::model::state::{AddressScope, IpcacheEntry};
+use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry};
 
 pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
     let (scope, ifindex) = match entry.scope {
@@ -17,6 +17,11 @@ pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
         SnatRole::Host => abi::snat_role::SNAT_HOST,
         SnatRole::Source => abi::snat_role::SNAT_SOURCE,
     };
+    let external_frontend = match entry.external_frontend {
+        ExternalFrontend::None => abi::external_frontend::EXTERNAL_FRONTEND_NONE,
+        ExternalFrontend::Routed => abi::external_frontend::EXTERNAL_FRONTEND_ROUTED,
+        ExternalFrontend::Host => abi::external_frontend::EXTERNAL_FRONTEND_HOST,
+    };
     abi::ipcache_entry {
         id: entry.identity,
         class: entry.class,
@@ -24,7 +29,7 @@ pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
         scope: scope.0 as u8,
         is_world: entry.is_world.into(),
         snat: snat.0 as u8,
-        pad: 0,
+        external_frontend: external_frontend.0 as u8,
     }
 }
 
@@ -46,6 +51,11 @@ pub fn decode_ipcache_entry(identity: &abi::ipcache_entry) -> IpcacheEntry {
             abi::snat_role::SNAT_HOST => SnatRole::Host,
             abi::snat_role::SNAT_SOURCE => SnatRole::Source,
             _ => SnatRole::None,
+        },
+        external_frontend: match abi::external_frontend(identity.external_frontend.into()) {
+            abi::external_frontend::EXTERNAL_FRONTEND_ROUTED => ExternalFrontend::Routed,
+            abi::external_frontend::EXTERNAL_FRONTEND_HOST => ExternalFrontend::Host,
+            _ => ExternalFrontend::None,
         },
     }
 }
@@ -74,6 +84,11 @@ mod tests {
                     SnatRole::Masqueraded,
                     SnatRole::Host,
                     SnatRole::Source,
+                ]),
+                external_frontend: n.of(&[
+                    ExternalFrontend::None,
+                    ExternalFrontend::Routed,
+                    ExternalFrontend::Host,
                 ]),
             }
         };

@@ -15,8 +15,8 @@ pub use endpoint::{decode_endpoint, endpoint};
 pub use ipcache::{decode_ipcache_entry, ipcache_entry};
 pub use policy::{decode_direction, decode_policy, decode_policy_key, policy, policy_key};
 pub use service::{
-    backend, decode_backend, decode_frontend, decode_lut_entry, decode_service, frontend,
-    lut_entry, service, service_address,
+    backend, decode_backend, decode_frontend, decode_lut_entry, decode_service,
+    decode_service_source, frontend, lut_entry, service, service_address, service_source,
 };
 pub use settings::{decode_settings, settings, snat_port};
 pub use uplink::{decode_uplink, uplink};

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::address::{address, ip, socket};
+use ipnet::IpNet;
+
+use super::address::{FAMILY_BITS, address, decode_prefix, ip, prefix, socket};
 use crate::bpf::abi;
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
@@ -26,6 +28,31 @@ pub fn decode_frontend(key: &abi::service_key) -> Option<Frontend> {
     })
 }
 
+/// A prefix of those who may reach a service.
+pub fn service_source(service: u32, source: &IpNet) -> abi::service_source_key {
+    let prefix = prefix(source);
+    abi::service_source_key {
+        prefix_length: prefix.prefix_length - FAMILY_BITS + SOURCE_BITS,
+        service,
+        family: prefix.family,
+        pad: [0; 7],
+        address: prefix.address,
+    }
+}
+
+pub fn decode_service_source(key: &abi::service_source_key) -> Option<(u32, IpNet)> {
+    let source = decode_prefix(&abi::address_prefix_key {
+        prefix_length: (key.prefix_length + FAMILY_BITS).checked_sub(SOURCE_BITS)?,
+        family: key.family,
+        pad: [0; 3],
+        address: key.address,
+    })?;
+    Some((key.service, source))
+}
+
+/// What stands before the address in the key of a source.
+const SOURCE_BITS: u32 = abi::service_source_key_bits::SERVICE_SOURCE_KEY_BITS.0;
+
 /// The row of an address that some service has, whatever the port.
 pub fn service_address(ip: IpAddr) -> abi::service_key {
     abi::service_key {
@@ -39,7 +66,17 @@ pub fn service(entry: &ServiceEntry) -> abi::service {
         id: entry.service,
         lut_first: entry.lut_first,
         lut_count: entry.lut_count,
+        flags: flags(entry),
     }
+}
+
+fn flags(entry: &ServiceEntry) -> u32 {
+    let flags = [
+        (entry.is_external, abi::service_flags::SERVICE_EXTERNAL),
+        (entry.has_sources, abi::service_flags::SERVICE_HAS_SOURCES),
+    ];
+    let set = flags.iter().filter(|(is_set, _)| *is_set);
+    set.fold(0, |all, (_, flag)| all | flag.0)
 }
 
 pub fn decode_service(service: &abi::service) -> ServiceEntry {
@@ -47,6 +84,8 @@ pub fn decode_service(service: &abi::service) -> ServiceEntry {
         service: service.id,
         lut_first: service.lut_first,
         lut_count: service.lut_count,
+        is_external: service.flags & abi::service_flags::SERVICE_EXTERNAL.0 != 0,
+        has_sources: service.flags & abi::service_flags::SERVICE_HAS_SOURCES.0 != 0,
     }
 }
 
@@ -105,6 +144,8 @@ mod tests {
             service: n.u32(),
             lut_first: n.u32(),
             lut_count: n.u32(),
+            is_external: n.of(&[false, true]),
+            has_sources: n.of(&[false, true]),
         };
         assert_round_trip(entry, service, decode_service);
         let column = |n: &mut Rng| LutEntry {
