@@ -70,17 +70,20 @@ static __always_inline int is_icmp_unrelated(const struct packet *packet)
 }
 
 /*
- * What the network opens goes up the host's stack first, where that is the uplink's way, and where the kernel has to check
- * the route back; dpd_to_container sees it then.
+ * What the network opens to a workload goes up the host's stack first, where that is the uplink's way, and where the kernel has to
+ * check the route back; dpd_to_container sees it then. To a frontend the stack knows no way: so its check is made here alone.
  */
-static __always_inline int is_for_stack(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline __must_check int check_way(struct __sk_buff *skb, const struct packet *packet)
 {
 	if (packet->hook.sender != PARTY_UPLINK)
 		return 0;
 
 	const struct uplink *uplink = uplink_find(packet->generation_slot, packet->ifindex);
+	int is_confirmed = reverse_path_is_confirmed(skb);
 
-	return (uplink && uplink->forwarding == FORWARDING_STACK) || !reverse_path_is_confirmed(skb);
+	if (packet->lb.service.id || packet->lb.error)
+		return is_confirmed ? 0 : -REASON_MARTIAN;
+	return is_confirmed && !(uplink && uplink->forwarding == FORWARDING_STACK) ? 0 : ACTION_PASS;
 }
 
 /* A new connection; nothing is inserted before policy has allowed it. */
@@ -89,12 +92,13 @@ static __noinline __must_check int ct_new(struct __sk_buff *skb, struct packet *
 {
 	int result = packet->is_stray ? ACTION_PASS : check_source(packet);
 
+	if (!result)
+		result = check_way(skb, packet);
 	if (result)
 		return result;
-	if (is_for_stack(skb, packet))
-		return ACTION_PASS;
 	if (packet->lb.error) {
-		packet->response.kind = RESPONSE_PORT_UNREACHABLE;
+		if (packet->lb.error != -REASON_SOURCE_RANGE)
+			packet->response.kind = RESPONSE_PORT_UNREACHABLE;
 		packet->ct.entry.service = packet->lb.service.id;
 		return packet->lb.error;
 	}
@@ -119,8 +123,11 @@ static __noinline __must_check int ct_new(struct __sk_buff *skb, struct packet *
 	return result;
 }
 
-/* Whether the service that the connection was opened through still has its backend. */
-static __always_inline int ct_backend_is_valid(const struct packet *packet)
+/*
+ * Whether the service that the connection was opened through still has its backend, and still answers its client's side. Notes a
+ * client that its sources don't name any more, whom tail_policy refuses.
+ */
+static __always_inline int ct_backend_is_valid(struct packet *packet)
 {
 	const struct ct_entry *entry = &packet->ct.entry;
 	const struct flow_tuple *tuple = &packet->headers.tuple;
@@ -134,6 +141,13 @@ static __always_inline int ct_backend_is_valid(const struct packet *packet)
 		return !service;
 	if (!service || service->id != entry->service)
 		return 0;
+	if (ct_is_of_network(entry)) {
+		if (!(service->flags & SERVICE_EXTERNAL))
+			return 0;
+		packet->ct.is_source_refused =
+			!service_admits(packet->generation_slot, service,
+					reply ? &entry->translated.destination : &tuple->source);
+	}
 
 	const struct backend *backend = backend_find(packet->generation_slot, entry->backend);
 
@@ -216,7 +230,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 		return ct_new(skb, packet, settings);
 	if (packet->hook.sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* the same of what has begun that way */
-	if (packet->is_stray && !(entry->flags & CT_SNAT))
+	if (packet->is_stray && !ct_is_at_host(entry))
 		return ACTION_PASS;
 	packet->is_stray = 0;
 	packet->ct.found = 1;

@@ -43,15 +43,13 @@ static __always_inline int seen_of(const struct linear_headers *headers)
 
 	const struct ct_entry *entry = ct_find(&headers->tuple);
 
-	return entry && entry->flags & CT_SNAT ? SEEN_SNAT : SEEN_NO_ENTRY;
+	return entry && ct_is_at_host(entry) ? SEEN_TRANSLATED : SEEN_NO_ENTRY;
 }
 
-/* Whether the packet is, or may be, for a workload: the host's own stay as they are. */
-static __noinline int is_to_workload(const struct linear_headers *headers, __u64 epoch)
+/* Whether the packet is, or may be, for a workload or a service: the host's own stay as they are. */
+static __noinline int is_ours(const struct linear_headers *headers, __u64 epoch)
 {
-	const struct address *to = &headers->tuple.destination;
-
-	return receiver_of_address(generation_slot(epoch), to, seen_of(headers)) != RECEIVER_OTHER;
+	return receiver_of_tuple(generation_slot(epoch), &headers->tuple, seen_of(headers)) != RECEIVER_OTHER;
 }
 
 SEC("tc")
@@ -69,7 +67,7 @@ int dpd_from_l3dev(struct __sk_buff *skb)
 		kind = l3_parse(skb, &headers);
 	if (is_denied(&headers, kind, skb->ifindex, epoch))
 		return TC_ACT_SHOT;
-	if (kind == L3_PACKET_UNREADABLE || skb->pkt_type != PACKET_HOST || !is_to_workload(&headers, epoch))
+	if (kind == L3_PACKET_UNREADABLE || skb->pkt_type != PACKET_HOST || !is_ours(&headers, epoch))
 		return HOOK_NEXT;
 	/* By the stack, whose packets for workloads meet dpd_to_container. */
 	if (l3_push_ethernet(skb))

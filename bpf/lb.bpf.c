@@ -6,6 +6,30 @@
 #include "lib/feature/service.h"
 #include "lib/mechanism/chain.h"
 
+/* Whether the service answers those who send by this hook. */
+static __always_inline int answers(const struct packet *packet, const struct service *service)
+{
+	return service->id && (packet->hook.sender != PARTY_UPLINK || service->flags & SERVICE_EXTERNAL);
+}
+
+/* Picks a backend for a new connection, if its client may have one; an error is for the next step. */
+static __always_inline void pick_backend(struct packet *packet, const struct service *service)
+{
+	const __u32 random[2] = { bpf_get_prandom_u32(), bpf_get_prandom_u32() };
+	const struct address *client = &packet->headers.tuple.source;
+	struct backend_pick pick = {};
+
+	packet->lb.service = *service;
+	if (packet->hook.sender == PARTY_UPLINK &&
+	    !service_admits(packet->generation_slot, service, client)) {
+		packet->lb.error = -REASON_SOURCE_RANGE;
+		return;
+	}
+	packet->lb.error = service_pick_backend(packet->generation_slot, service, random, &pick);
+	packet->lb.column = pick.column;
+	packet->lb.backend = pick.backend;
+}
+
 static __always_inline __must_check int find_service(struct packet *packet)
 {
 	const struct service *service = service_find(packet->generation_slot, &packet->headers.tuple);
@@ -14,20 +38,15 @@ static __always_inline __must_check int find_service(struct packet *packet)
 		return ACTION_CONTINUE;
 	if (address_is_link_local(&packet->headers.tuple.source))
 		return -REASON_INVALID_SOURCE; /* a backend, or the reply, would be beyond its link */
-	if (!service->id) {
+	if (!answers(packet, service)) {
 		if (packet_is_echo_request(packet))
 			packet->response.kind = RESPONSE_ECHO;
 		packet->lb.error = -REASON_NO_SERVICE;
 		return ACTION_CONTINUE;
 	}
 
-	const __u32 random[2] = { bpf_get_prandom_u32(), bpf_get_prandom_u32() };
-	struct backend_pick pick = {};
-
-	packet->lb.service = *service;
-	packet->lb.error = service_pick_backend(packet->generation_slot, service, random, &pick);
-	packet->lb.column = pick.column;
-	packet->lb.backend = pick.backend;
+	packet->is_stray = 0;
+	pick_backend(packet, service);
 	return ACTION_CONTINUE;
 }
 

@@ -43,7 +43,7 @@ static __always_inline __must_check int verdict_reversed(struct packet *packet,
 static __always_inline __must_check int verdict(struct packet *packet, const struct settings *settings)
 {
 	const struct ct_entry *entry = &packet->ct.entry;
-	int result = policy_verdict(packet, settings);
+	int result = packet->ct.is_source_refused ? -REASON_SOURCE_RANGE : policy_verdict(packet, settings);
 
 	if (result && packet->ct.found && entry->flags & CT_MIDSTREAM && !(entry->flags & CT_TRANSLATE))
 		result = verdict_reversed(packet, settings);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The step of SNAT to an address of the host: a new connection that policy has allowed gets a source port that no other
- * connection and no socket of the host has. tail_ct has chosen the address.
+ * The step of SNAT to an address of the host: a new connection that policy has allowed gets one, and a source port that no other
+ * connection and no socket of the host has. tail_ct has chosen the uplink.
  */
 #include "lib/feature/ct_create.h"
 #include "lib/feature/snat.h"
+#include "lib/feature/snat_source.h"
 #include "lib/mechanism/chain.h"
 
 SEC("tc")
@@ -14,6 +15,8 @@ int tail_snat(struct __sk_buff *skb)
 
 	if (!packet)
 		return TC_ACT_SHOT;
+
+	snat_choose_source(skb);
 
 	int result = snat_choose(skb, packet);
 

@@ -21,6 +21,7 @@ pub const REASONS: &[(u8, &str)] = &[
     (169, "no route"),
     (170, "encapsulation"),
     (175, "first fragment not found"),
+    (177, "source range"),
     (POLICY_DENY, "policy denied: deny rule"),
     (182, "VLAN"),
     (196, "TTL exceeded"),

@@ -36,6 +36,7 @@ const FEATURE: [&str; 27] = [
     "route.h",
     "neighbour.h",
     "reverse_path.h",
+    "snat_source.h",
     "masquerade.h",
     "nat.h",
     "delivery.h",

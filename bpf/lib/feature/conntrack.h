@@ -133,8 +133,8 @@ static __noinline void conn_usage_open(const struct conn_usage_key *key, __u32 t
 {
 	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
 
-	if (table >= CT_TABLE_COUNT)
-		return;
+	if (table >= CT_TABLE_COUNT || !key->ifindex)
+		return; /* no workload of this host is a side */
 	if (usage) {
 		__sync_fetch_and_add(&usage->opened[table], 1);
 		return;
@@ -220,15 +220,16 @@ static __always_inline int ct_is_reverse(const struct ct_entry *reverse, const s
 }
 
 /*
- * The translated tuple as routes and their rules see it: with the workload's own source, as in the kernel, which routes before it
- * masquerades. `tuple` is that of the entry.
+ * The translated tuple as routes and their rules see it: with the sender's own source, as in the kernel, which routes before it
+ * masquerades; a reply has its translated one, as from the frontend. `tuple` is that of the entry.
  */
 static __always_inline struct flow_tuple ct_routed_tuple(const struct ct_entry *entry,
 							 const struct flow_tuple *tuple)
 {
 	struct flow_tuple routed = entry->translated;
 
-	routed.source = tuple->source;
+	if ((entry->flags & (CT_SNAT | CT_REPLY)) == CT_SNAT)
+		routed.source = tuple->source;
 	return routed;
 }
 
@@ -243,6 +244,18 @@ static __always_inline int ct_is_always_slow(const struct ct_entry *entry)
 	if (entry->flags & CT_SNAT && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
 		return 1;
 	return flow_tuple_is_scoped(&entry->translated);
+}
+
+/* Whether packets of the connection may be sent to an address of the host: to a frontend, or to what SNAT has taken. */
+static __always_inline int ct_is_at_host(const struct ct_entry *entry)
+{
+	return entry->service || entry->flags & CT_SNAT;
+}
+
+/* Whether the network has opened the connection. */
+static __always_inline int ct_is_of_network(const struct ct_entry *entry)
+{
+	return (entry->flags & CT_REPLY ? entry->target : entry->origin) == PARTY_UPLINK;
 }
 
 /* Deletes both entries. */
@@ -270,7 +283,7 @@ static __always_inline int ct_arrives_as_expected(const struct ct_entry *entry, 
 	if (hook->sender == PARTY_ENDPOINT)
 		return entry->origin_ifindex == ifindex;
 	if (hook->sender == PARTY_UPLINK)
-		return entry->origin == PARTY_UPLINK && entry->target == PARTY_ENDPOINT;
+		return entry->origin == PARTY_UPLINK && entry->target != PARTY_HOST;
 	return entry->origin != PARTY_ENDPOINT && entry->target_ifindex == ifindex;
 }
 

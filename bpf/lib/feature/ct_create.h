@@ -99,7 +99,12 @@ static __always_inline __must_check int ct_choose_translation(struct __sk_buff *
 	} else {
 		is_free = reply_tuple_is_free();
 	}
-	if (masquerade(skb))
+
+	int snat = snat_external(skb);
+
+	if (snat < 0)
+		return snat;
+	if (snat || masquerade(skb))
 		return 0;
 	/* A link's own flows are not translated: their addresses here are not those of the packet. */
 	if (!is_free && (flow_tuple_is_scoped(&packet->headers.tuple) || !nat_try_ports(packet)))

@@ -55,10 +55,27 @@ static __always_inline void route_set_on_link(struct route *route, const struct 
 	}
 }
 
-/* Whether the packet leaves with an address of the host for its source: the host's stack can't send it on. */
+/* Whether the packet leaves with the address that SNAT has given to its connection. */
 static __always_inline int delivery_is_snat(const struct ct_entry *entry)
 {
-	return entry->flags & CT_SNAT && entry->delivery == DELIVERY_ROUTE;
+	return (entry->flags & (CT_SNAT | CT_REPLY)) == CT_SNAT && entry->delivery == DELIVERY_ROUTE;
+}
+
+/*
+ * Whether the packet leaves with an address of the host for its source, by SNAT or from a frontend: the host's stack would drop it.
+ * Global: it is verified once.
+ */
+__weak __noinline int delivery_is_as_host(void)
+{
+	const struct packet *packet = packet_record();
+
+	if (!packet || packet->ct.entry.delivery != DELIVERY_ROUTE || !ct_is_at_host(&packet->ct.entry))
+		return 0;
+
+	struct address source = packet->ct.entry.translated.source;
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &source);
+
+	return owner && owner->scope == SCOPE_HOST;
 }
 
 /*
@@ -80,7 +97,7 @@ static __always_inline __must_check int delivery_too_long(struct packet *packet,
 							  __u32 mtu, int *delivery)
 {
 	/* The stack would drop what has an address of its own for a source. */
-	if (packet->headers.may_fragment && !delivery_is_snat(&packet->ct.entry)) {
+	if (packet->headers.may_fragment && !delivery_is_as_host()) {
 		route->mark = packet->ct.entry.target == PARTY_ENDPOINT ? generation_mark() : 0;
 		*delivery = DELIVERY_PASS;
 		return 0;
@@ -154,6 +171,8 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 		entry->link_ifindex = route->ifindex;
 		return delivery_check_hop_limit(packet);
 	} else if (found != ROUTE_FORWARD || !delivery_is_direct(route->ifindex)) {
+		if (delivery_is_as_host())
+			return -REASON_NO_ROUTE;
 		*delivery = DELIVERY_PASS;
 		return 0;
 	}

@@ -201,7 +201,7 @@ enum fastpath_seen {
 	SEEN_NOTHING = 0, /* it could not be read */
 	SEEN_NO_ENTRY = 1,
 	SEEN_ENTRY = 2,
-	SEEN_SNAT = 3, /* it is for a workload behind an address of the host */
+	SEEN_TRANSLATED = 3, /* the same, and where it is sent may be an address of the host */
 };
 
 /*
@@ -222,7 +222,7 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 	*seen = SEEN_NO_ENTRY;
 	if (!entry)
 		return ACTION_CONTINUE;
-	*seen = entry->flags & CT_SNAT ? SEEN_SNAT : SEEN_ENTRY;
+	*seen = ct_is_at_host(entry) ? SEEN_TRANSLATED : SEEN_ENTRY;
 	if (!epoch || entry->epoch != epoch || !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) ||
 	    entry->flags & CT_SLOW || headers.tcp.flags & TCP_SYN)
 		return ACTION_CONTINUE;

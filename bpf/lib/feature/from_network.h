@@ -1,37 +1,47 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What comes from the network, once it has an Ethernet header: the same for every kind of uplink. The host's own traffic arrives
- * here too: all that is not a workload's passes, and only its addresses are read; of what is sent to an address that workloads
- * masquerade behind, the chain reads what the fast path can't (fragments, errors, options).
+ * here too: all that is not a workload's or a service's passes, and only its addresses are read, at addresses of frontends the port,
+ * too; of what is sent to an address of the host's that SNAT takes, or that has frontends, the chain reads what the fast path
+ * can't (fragments, errors, options).
  */
 #ifndef DPD_FROM_NETWORK_H
 #define DPD_FROM_NETWORK_H
 
 #include "../mechanism/chain.h"
 #include "fastpath.h"
+#include "service.h"
 #include "takeover.h"
 
 /* For whom a packet from the network is. */
 enum receiver {
 	RECEIVER_OTHER = 0, /* the host, or somebody behind it that dpd does not serve */
 	RECEIVER_WORKLOAD = 1, /* of this host, be its interface there or not */
-	RECEIVER_STRAY = 2, /* the host, or a workload behind an address of the host's: the chain knows */
+	RECEIVER_SERVICE = 2, /* a frontend that the network reaches */
+	RECEIVER_STRAY = 3, /* one of these at an address of the host's, or the host: the chain knows */
 };
 
-/* By an address and what the fast path has seen. */
-static __always_inline enum receiver receiver_of_address(__u32 slot, const struct address *address, int seen)
+/* By where it is sent (its ports only if `seen` is not SEEN_NOTHING), and what the fast path has seen. */
+static __always_inline enum receiver receiver_of_tuple(__u32 slot, const struct flow_tuple *tuple, int seen)
 {
-	const struct ipcache_entry *owner = ipcache_find(slot, address);
+	const struct ipcache_entry *owner = ipcache_find(slot, &tuple->destination);
 
 	if (owner && (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING))
 		return RECEIVER_WORKLOAD;
-	if (seen == SEEN_SNAT)
+	if (owner && owner->external_frontend == EXTERNAL_FRONTEND_ROUTED)
+		return RECEIVER_SERVICE;
+	if (seen == SEEN_TRANSLATED)
 		return RECEIVER_STRAY; /* also at an address that the host has had */
-	return owner && owner->snat >= SNAT_HOST && seen == SEEN_NOTHING ? RECEIVER_STRAY : RECEIVER_OTHER;
+	if (!owner)
+		return RECEIVER_OTHER;
+	if (seen == SEEN_NOTHING)
+		return owner->snat >= SNAT_HOST || owner->external_frontend ? RECEIVER_STRAY : RECEIVER_OTHER;
+	return owner->external_frontend && service_is_external(slot, tuple) ? RECEIVER_SERVICE
+									    : RECEIVER_OTHER;
 }
 
-/* Whether SNAT has connections of a protocol; of IPv6's extension headers, whether such a one may come behind it. */
-static __always_inline int snat_has_protocol(__u8 protocol)
+/* Whether connections of ours have a protocol; of IPv6's extension headers, whether such a one may come behind it. */
+static __always_inline int stray_has_protocol(__u8 protocol)
 {
 	switch (protocol) {
 	case IPPROTO_TCP:
@@ -48,33 +58,44 @@ static __always_inline int snat_has_protocol(__u8 protocol)
 	return 0;
 }
 
-/* By the packet's fixed header. */
-static __noinline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 slot, int seen)
+/* Where a packet is sent, by its fixed headers; the ports are right if the fast path could read it. Zero: to nobody of ours. */
+static __always_inline int read_destination(struct __sk_buff *skb, struct flow_tuple *tuple)
 {
-	struct address destination;
-	enum receiver receiver;
-	__be32 ipv4;
+	__u32 transport = ETH_HLEN + sizeof(struct ipv6hdr);
 	__u32 at = ETH_HLEN + offsetof(struct ipv6hdr, nexthdr);
-	__u8 protocol = 0;
+	__be32 ipv4;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &ipv4, sizeof(ipv4)))
-			return RECEIVER_OTHER;
-		destination = address_from_ipv4(ipv4);
+			return 0;
+		tuple->destination = address_from_ipv4(ipv4);
 		at = ETH_HLEN + offsetof(struct iphdr, protocol);
+		transport = ETH_HLEN + sizeof(struct iphdr);
 	} else {
-		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &destination,
-				       sizeof(destination)))
-			return RECEIVER_OTHER;
-		if (address_is_mapped(&destination))
-			return RECEIVER_OTHER; /* the tables would take it for IPv4 */
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &tuple->destination,
+				       sizeof(tuple->destination)))
+			return 0;
+		if (address_is_mapped(&tuple->destination))
+			return 0; /* the tables would take it for IPv4 */
 	}
-	receiver = receiver_of_address(slot, &destination, seen);
-	if (receiver != RECEIVER_STRAY || seen == SEEN_SNAT)
-		return receiver;
-	if (bpf_skb_load_bytes(skb, at, &protocol, 1) || !snat_has_protocol(protocol))
+	/* Too short for ports: then it has none. */
+	(void)bpf_skb_load_bytes(skb, transport + offsetof(struct udphdr, dest), &tuple->destination_port,
+				 sizeof(tuple->destination_port));
+	return !bpf_skb_load_bytes(skb, at, &tuple->protocol, 1);
+}
+
+static __noinline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 slot, int seen)
+{
+	struct flow_tuple tuple = {};
+
+	if (!read_destination(skb, &tuple))
 		return RECEIVER_OTHER;
-	return RECEIVER_STRAY;
+
+	enum receiver receiver = receiver_of_tuple(slot, &tuple, seen);
+
+	if (receiver == RECEIVER_STRAY && seen == SEEN_NOTHING && !stray_has_protocol(tuple.protocol))
+		return RECEIVER_OTHER;
+	return receiver;
 }
 
 /* The way of an IP packet that was sent to this host, behind an Ethernet header. `hook` is a constant. */
@@ -97,6 +118,8 @@ static __always_inline int from_network(struct __sk_buff *skb, __u8 hook, __u64 
 	if (!packet)
 		return TC_ACT_SHOT; /* a per-CPU array always has its row 0 */
 	packet->is_stray = receiver == RECEIVER_STRAY;
+	if (receiver != RECEIVER_WORKLOAD)
+		packet->hook.first_step = STEP_LB;
 	return step_finish(skb, packet, result,
 			   skb->protocol == bpf_htons(ETH_P_IP) ? STEP_HANDLE_IPV4 : STEP_HANDLE_IPV6);
 }

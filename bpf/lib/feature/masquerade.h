@@ -24,23 +24,6 @@ static __always_inline int packet_opens_nothing(const struct packet *packet)
 	return packet_is_icmp(packet) && !headers->tuple.source_port;
 }
 
-/* The source that the kernel would take for the route of `tuple`. Not zero if it names one that new connections may take. */
-static __noinline int masquerade_kernel_source(struct __sk_buff *skb, __u32 slot,
-					       const struct flow_tuple *tuple, struct address *source)
-{
-	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, ROUTE_ANY_LENGTH);
-	long result = bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_LOOKUP_SRC);
-
-	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return 0; /* before Linux 6.7: EINVAL */
-	*source = address_is_mapped(&tuple->destination) ? address_from_ipv4(fib.ipv4_src)
-							 : address_from_ipv6(fib.ipv6_src);
-
-	const struct ipcache_entry *owner = ipcache_find(slot, source);
-
-	return owner && owner->snat == SNAT_SOURCE;
-}
-
 /*
  * Gives the new connection of the record an address of the host, if it is to have one; tail_snat finds its port. Zero: it keeps
  * its source. Global: it is verified once.
@@ -70,20 +53,43 @@ __weak __noinline int masquerade(struct __sk_buff *skb)
 	    packet_opens_nothing(packet))
 		return 0;
 
-	struct ct_entry *entry = &packet->ct.entry;
-	struct address source;
-
-	if (!masquerade_kernel_source(skb, slot, &tuple, &source))
-		source = is_ipv4 ? uplink->snat_ipv4 : uplink->snat_ipv6;
-	entry->translated.source = source;
-	entry->snat_ifindex = route.ifindex;
-	entry->flags |= CT_SNAT;
+	packet->ct.entry.snat_ifindex = route.ifindex;
+	packet->ct.entry.flags |= CT_SNAT;
 	return 1;
 }
 
 /*
- * Whether the translated source of the packet's entry may still be used: the host has the address, and the uplink masquerades.
- * True of a connection without SNAT. Global: it is verified once.
+ * Gives what the network opens through a service to a backend on another host an address of this one, so that its replies come back
+ * here. Not zero if it has got one, or minus a reason. Global: it is verified once.
+ */
+__weak __noinline int snat_external(struct __sk_buff *skb)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet || packet->hook.sender != PARTY_UPLINK || !packet->ct.entry.service)
+		return 0;
+
+	struct flow_tuple tuple = packet->ct.entry.translated;
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &tuple.destination);
+	struct route route = {};
+
+	if (owner && (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING))
+		return 0;
+	/* What would leave by no uplink, or for the host itself, would not come back through here. */
+	if (!owner || owner->scope == SCOPE_HOST ||
+	    route_find(skb, &tuple, ROUTE_ANY_LENGTH, &route) != ROUTE_FORWARD)
+		return -REASON_NO_ROUTE;
+
+	if (!uplink_find(packet->generation_slot, route.ifindex))
+		return -REASON_NO_ROUTE;
+	packet->ct.entry.snat_ifindex = route.ifindex;
+	packet->ct.entry.flags |= CT_SNAT;
+	return 1;
+}
+
+/*
+ * Whether the translated source of the packet's entry may still be used: the host has the address, and the uplink masquerades, if
+ * it is no service's client. True of a connection without SNAT. Global: it is verified once.
  */
 __weak __noinline int masquerade_is_valid(void)
 {
@@ -99,7 +105,9 @@ __weak __noinline int masquerade_is_valid(void)
 	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
 	__u8 family = address_is_mapped(source) ? MASQUERADE_IPV4 : MASQUERADE_IPV6;
 
-	return uplink && uplink->masquerade & family && owner && owner->snat >= SNAT_HOST;
+	if (!uplink || !owner || owner->snat < SNAT_HOST)
+		return 0;
+	return ct_is_of_network(entry) || uplink->masquerade & family;
 }
 
 #endif

@@ -69,17 +69,22 @@ struct {
 	__array(values, struct service_sources_table);
 } dpd_service_sources __weak SEC(".maps");
 
+static __always_inline struct service_key service_key_of(const struct flow_tuple *tuple)
+{
+	return (struct service_key){
+		.address = tuple->destination,
+		.port = tuple->destination_port,
+		.protocol = tuple->protocol,
+	};
+}
+
 /*
  * The service of a frontend. A row with the id 0 says that the address is a frontend of some service, but none has this
  * port and protocol.
  */
 static __noinline const struct service *service_find(__u32 slot, const struct flow_tuple *tuple)
 {
-	struct service_key key = {
-		.address = tuple->destination,
-		.port = tuple->destination_port,
-		.protocol = tuple->protocol,
-	};
+	struct service_key key = service_key_of(tuple);
 	void *table = bpf_map_lookup_elem(&dpd_services, &slot);
 
 	if (!table)
@@ -92,6 +97,34 @@ static __noinline const struct service *service_find(__u32 slot, const struct fl
 	key.port = 0;
 	key.protocol = 0;
 	return bpf_map_lookup_elem(table, &key);
+}
+
+/* Whether the network reaches a service of exactly this frontend. */
+static __always_inline int service_is_external(__u32 slot, const struct flow_tuple *tuple)
+{
+	struct service_key key = service_key_of(tuple);
+	void *table = bpf_map_lookup_elem(&dpd_services, &slot);
+	const struct service *service = table ? bpf_map_lookup_elem(table, &key) : 0;
+
+	return service && service->flags & SERVICE_EXTERNAL;
+}
+
+/* Whether a client of the network may reach an external service. */
+static __always_inline int service_admits(__u32 slot, const struct service *service,
+					  const struct address *client)
+{
+	if (!(service->flags & SERVICE_HAS_SOURCES))
+		return 1;
+
+	struct service_source_key key = {
+		.prefix_length = SERVICE_SOURCE_KEY_BITS + 128,
+		.service = service->id,
+		.family = address_is_mapped(client) ? 4 : 6,
+		.address = *client,
+	};
+	void *table = bpf_map_lookup_elem(&dpd_service_sources, &slot);
+
+	return table && bpf_map_lookup_elem(table, &key);
 }
 
 static __always_inline const struct backend_lut_entry *backend_lut_find(__u32 slot, __u32 index)

@@ -82,7 +82,8 @@ struct packet_ct {
 	__u8 found; /* entry is a copy */
 	__u8 unreplied; /* of the table of unreplied connections */
 	__u8 is_current; /* its verdict is of the live configuration, and the packet arrives where it says */
-	__u8 pad[5];
+	__u8 is_source_refused; /* the service's sources don't name its client any more */
+	__u8 pad[4];
 };
 
 /* One side of a connection as the tables know it. */

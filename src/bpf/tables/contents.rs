@@ -1,9 +1,10 @@
 //! The tables of a generation, read back as the state that they were written from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
+use ipnet::IpNet;
 use libbpf_rs::MapHandle;
 
 use super::{catalog, encode};
@@ -27,8 +28,6 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
     let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
-    let sources: Vec<(abi::service_source_key, abi::service_source)> =
-        map::read(&open("service_sources")?)?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
@@ -43,10 +42,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
                 Some((encode::decode_frontend(key)?, encode::decode_service(row)))
             })
             .collect(),
-        service_sources: sources
-            .iter()
-            .filter_map(|(key, _)| encode::decode_service_source(key))
-            .collect(),
+        service_sources: read_service_sources(&open("service_sources")?)?,
         backend_lut: read_backend_lut(&open("backend_lut")?)?,
         backends: backends
             .iter()
@@ -83,6 +79,12 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             })
             .collect(),
     })
+}
+
+fn read_service_sources(map: &MapHandle) -> Result<BTreeSet<(u32, IpNet)>> {
+    let rows: Vec<(abi::service_source_key, abi::service_source)> = map::read(map)?;
+    let sources = rows.iter().map(|(key, _)| key);
+    Ok(sources.filter_map(encode::decode_service_source).collect())
 }
 
 /// An array map has one row at least, of zeroes; no backend has the number 0.
