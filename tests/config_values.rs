@@ -278,6 +278,7 @@ fn the_example_is_the_lab() {
             frontend("fd00:32::10", Protocol::Tcp),
         ],
         backends: vec![backend("10.200.0.44:53"), backend("[fd00:200::44]:53")],
+        ..Service::default()
     };
     assert_eq!(config.services["kube-dns"], service);
 

@@ -56,7 +56,7 @@ fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
                 eprintln!("{refused}");
                 return Ok(ExitCode::FAILURE);
             }
-            let masquerade = plan::masquerade::warnings(config, &host);
+            let masquerade = plan::snat::warnings(config, &host);
             for warning in net::checks(config, &host).into_iter().chain(masquerade) {
                 eprintln!("warning: {warning}");
             }

@@ -178,7 +178,7 @@ fn catalog() -> Catalog {
             1,
             ServiceInfo {
                 name: "kube-dns".to_owned(),
-                frontends: BTreeSet::new(),
+                ..ServiceInfo::default()
             },
         )]),
         backends: BTreeMap::from([(

@@ -11,7 +11,7 @@ use crate::model::catalog::InEffect;
 use crate::model::forwarding::ForwardingMode;
 use crate::model::masquerade::Masquerade;
 use crate::model::policy::{Action, Peer, Ports};
-use crate::model::service::{BackendState, Frontend};
+use crate::model::service::{BackendState, Frontend, Locality, NodePort};
 use crate::model::state::Aggregation;
 use crate::model::xdp::XdpMode;
 
@@ -111,9 +111,16 @@ pub struct Identity {
     pub cidrs: Vec<IpNet>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Service {
     pub frontends: Vec<Frontend>,
+    /// The ports that are frontends at every address of this host.
+    pub node_ports: Vec<NodePort>,
+    /// The network reaches it by the uplinks.
+    pub external: bool,
+    /// Who of the network may; empty: everybody.
+    pub sources: Vec<IpNet>,
+    pub locality: Locality,
     pub backends: Vec<Backend>,
 }
 

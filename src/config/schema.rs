@@ -109,6 +109,10 @@ const SERVICE: &[Key] = &[
     required("backends", List(&TextOr(BACKEND))),
     optional("algorithm", Text),
     optional("affinity", Text),
+    optional("external", Switch),
+    optional("sources", TEXTS),
+    optional("locality", Text),
+    optional("remote", Text),
 ];
 
 const BACKEND: &[Key] = &[

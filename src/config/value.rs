@@ -13,7 +13,7 @@ use crate::model::link_local;
 use crate::model::policy::{Peer, Ports};
 use crate::model::prefix;
 use crate::model::protocol::Protocol;
-use crate::model::service::Frontend;
+use crate::model::service::{Frontend, NodePort};
 
 /// The source addresses of hairpin connections: a workload that reaches itself through a service sees them as the client.
 const HAIRPIN: [IpAddr; 2] = [
@@ -133,10 +133,43 @@ pub(super) fn any_prefix(text: &str) -> Parsed<IpNet> {
     Ok(prefix)
 }
 
-/// `10.32.0.10:53/udp`
-pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
-    let form = "write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp";
-    let (socket, protocol) = text.rsplit_once('/').ok_or_else(|| {
+/// A frontend as the file writes it.
+#[derive(Clone, Copy)]
+pub(super) enum AnyFrontend {
+    Address(Frontend),
+    Node(NodePort),
+}
+
+/// `10.32.0.10:53/udp` or `node:53/udp`
+pub(super) fn any_frontend(text: &str) -> Parsed<AnyFrontend> {
+    match is_node_port(text) {
+        true => node_port(text).map(AnyFrontend::Node),
+        false => frontend(text).map(AnyFrontend::Address),
+    }
+}
+
+fn is_node_port(text: &str) -> bool {
+    let word = text.split(['/', ':']).next();
+    word == Some("node")
+}
+
+/// `node:8443/tcp`
+fn node_port(text: &str) -> Parsed<NodePort> {
+    let (port, protocol) = with_protocol(text, "write it as node:8443/tcp")?;
+    let port = port.strip_prefix("node").unwrap_or_default();
+    let Some(port) = port.strip_prefix(':') else {
+        let wrong = Wrong::new(format!("the frontend {text:?} lacks its port"));
+        return Err(wrong.help("write it as node:8443/tcp"));
+    };
+    Ok(NodePort {
+        port: self::port(port, text)?,
+        protocol,
+    })
+}
+
+/// What comes before the protocol of a frontend, and the protocol.
+fn with_protocol<'t>(text: &'t str, form: &str) -> Parsed<(&'t str, Protocol)> {
+    let (rest, protocol) = text.rsplit_once('/').ok_or_else(|| {
         Wrong::new(format!("the frontend {text:?} lacks its protocol")).help(form)
     })?;
     let protocol = self::protocol(protocol)?;
@@ -145,6 +178,13 @@ pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
             "a frontend is tcp, udp or sctp; dpd itself responds to pings of a service address",
         ));
     }
+    Ok((rest, protocol))
+}
+
+/// `10.32.0.10:53/udp`
+pub(super) fn frontend(text: &str) -> Parsed<Frontend> {
+    let form = "write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp";
+    let (socket, protocol) = with_protocol(text, form)?;
     let socket = socket_address(socket, form)?;
     if link_local::is_link_local(socket.ip()) {
         let message = format!(

@@ -38,7 +38,7 @@ fn catalog(backends: u32) -> Catalog {
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),
-        frontends: BTreeSet::new(),
+        ..ServiceInfo::default()
     };
     let backend = |number: u32| BackendInfo {
         service: 1,

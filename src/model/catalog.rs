@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::forwarding::Forwarding;
 use super::masquerade::Masquerade;
 use super::policy::{Action, Direction};
-use super::service::Frontend;
+use super::service::{Frontend, Locality, NodePort};
 use super::xdp::XdpMode;
 
 /// The most endpoints of a host: each has its own row in `dpd_endpoint_counters`.
@@ -135,10 +135,21 @@ pub struct NodeInfo {
     pub cidrs: BTreeSet<IpNet>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceInfo {
     pub name: String,
     pub frontends: BTreeSet<Frontend>,
+    /// The ports that are frontends at every address of the host.
+    #[serde(default)]
+    pub node_ports: BTreeSet<NodePort>,
+    /// The network reaches it by the uplinks.
+    #[serde(default)]
+    pub external: bool,
+    /// Who of the network may; empty: everybody.
+    #[serde(default)]
+    pub sources: BTreeSet<IpNet>,
+    #[serde(default)]
+    pub locality: Locality,
 }
 
 /// A backend is identified by its service and address.

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod catalog;
 pub mod conntrack;
 pub mod drop_reason;
+pub mod families;
 pub mod flow;
 pub mod forwarding;
 pub mod host;

@@ -22,6 +22,55 @@ impl fmt::Display for Frontend {
     }
 }
 
+/// A port that is a frontend at every address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodePort {
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+impl NodePort {
+    /// The frontend at one of the addresses.
+    pub fn at(self, address: IpAddr) -> Frontend {
+        Frontend {
+            address,
+            port: self.port,
+            protocol: self.protocol,
+        }
+    }
+}
+
+impl fmt::Display for NodePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node:{}/{}", self.port, self.protocol)
+    }
+}
+
+/// Which backends get new connections, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Locality {
+    #[default]
+    Any,
+    /// Those on this host while one of them is active.
+    Prefer,
+    /// Those on this host.
+    Only,
+}
+
+impl Locality {
+    pub const ALL: [Locality; 3] = [Locality::Any, Locality::Prefer, Locality::Only];
+
+    /// The file's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Locality::Any => "any",
+            Locality::Prefer => "prefer",
+            Locality::Only => "only",
+        }
+    }
+}
+
 /// The administrative state of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -30,7 +30,7 @@ pub struct State {
     pub endpoints: BTreeMap<u32, Endpoint>,
     /// The uplinks by ifindex.
     pub uplinks: BTreeMap<u32, Uplink>,
-    /// The ports that SNAT gives to connections; empty while nothing is masqueraded.
+    /// The ports that SNAT gives to connections; empty while it is not used.
     pub snat_ports: Vec<u16>,
     /// Prefixes to identities (the ipcache).
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
@@ -271,6 +271,8 @@ impl State {
     /// Whether an interface of the host has the address: it has a row of its own then.
     fn is_of_host(&self, address: IpAddr) -> bool {
         let entry = self.ipcache.get(&IpNet::from(address));
-        entry.is_some_and(|entry| entry.scope == AddressScope::Host)
+        entry.is_some_and(|entry| {
+            entry.scope == AddressScope::Host && entry.external_frontend != ExternalFrontend::Routed
+        })
     }
 }

@@ -12,11 +12,12 @@ mod ids;
 mod inputs;
 pub mod ipcache;
 pub mod links;
-pub mod masquerade;
+mod masquerade;
 pub mod policy;
 mod prefilter;
 mod services;
 mod settings;
+pub mod snat;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -33,6 +34,8 @@ pub use assumed_host::assumed_host;
 pub use change::{Change, Effect, Object, diff, resized};
 pub use inputs::Inputs;
 
+use endpoints::DeclaredEndpoint;
+use ipcache::Owners;
 use policy::{CidrClasses, TooManyRows};
 
 /// Computes the whole wanted state.
@@ -43,12 +46,15 @@ pub fn compile(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
     let Inputs {
         config, previous, ..
     } = inputs;
+    let endpoints = endpoints::declared(config, inputs.host);
+    let owners = Owners::new(inputs, &endpoints);
     // Both depend on nothing else of the state, and take half of the time for a large file.
     let independent = || {
-        let services = services::compile(config, previous);
+        let services = services::compile(inputs, &owners);
         (services, policy::RuleNumbers::assign(config, previous))
     };
-    let ((services, rules), state) = both(independent, || compile_rest(inputs));
+    let rest = || compile_rest(inputs, &endpoints, &owners);
+    let ((services, rules), state) = both(independent, rest);
     let mut state = state?;
     services.put(&mut state);
     rules.put(&mut state);
@@ -56,7 +62,11 @@ pub fn compile(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
 }
 
 /// All but services and the numbers of rules.
-fn compile_rest(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
+fn compile_rest(
+    inputs: Inputs<'_>,
+    endpoints: &[DeclaredEndpoint<'_>],
+    owners: &Owners,
+) -> Result<State, TooManyRows> {
     let config = inputs.config;
     let mut state = State {
         settings: settings::compile(config, inputs.host),
@@ -67,12 +77,16 @@ fn compile_rest(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
     state.catalog_mut().drop_ins = config.drop_ins.clone();
     name_identities(config, state.catalog_mut());
 
-    let endpoints = endpoints::declared(config, inputs.host);
     let cidr_classes = CidrClasses::new(config);
-    let classes = ipcache::compile(inputs, &endpoints, &cidr_classes, &mut state);
-    endpoints::compile(inputs, &endpoints, &classes, &mut state);
-    uplinks::compile(inputs, &mut state);
-    masquerade::compile(inputs, &mut state);
+    let addresses = ipcache::Addresses {
+        owners,
+        snat: snat::families(config, owners),
+        external: services::external_addresses(inputs, owners),
+    };
+    let classes = ipcache::compile(inputs, endpoints, &addresses, &cidr_classes, &mut state);
+    endpoints::compile(inputs, endpoints, &classes, &mut state);
+    uplinks::compile(inputs, addresses.snat, &mut state);
+    snat::compile(inputs.host, addresses.snat, &mut state);
     policy::compile(config, &cidr_classes, &mut state)?;
     prefilter::compile(inputs, &mut state);
     Ok(state)

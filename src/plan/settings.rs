@@ -27,7 +27,7 @@ pub fn compile(config: &Config, host: &HostState) -> Settings {
         audit: config.policy.audit,
         allow_host: config.policy.allow_host,
         node: host_addresses::of_node(config, host),
-        snat_port_count: 0, // masquerade::compile
+        snat_port_count: 0, // snat::compile
     }
 }
 

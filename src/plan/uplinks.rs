@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::config::Interface;
 use crate::model::catalog::{NodeInfo, UplinkInfo};
+use crate::model::families::Families;
 use crate::model::host::LinkHeader;
 use crate::model::state::{State, Uplink};
 use crate::model::xdp::XdpMode;
@@ -11,10 +12,10 @@ use crate::model::xdp::XdpMode;
 use super::forwarding::decide;
 use super::host_addresses;
 use super::inputs::Inputs;
-use super::masquerade;
+use super::snat;
 
 /// Names the uplinks and the other nodes in the catalog.
-pub fn compile(inputs: Inputs<'_>, state: &mut State) {
+pub fn compile(inputs: Inputs<'_>, snat: Families, state: &mut State) {
     for (name, interface) in &inputs.config.interfaces {
         let Interface::Uplink {
             xdp,
@@ -47,7 +48,7 @@ pub fn compile(inputs: Inputs<'_>, state: &mut State) {
                     && !inputs.config.prefilter.is_empty(),
                 host: host_addresses::on_link(&link.addresses, state.settings.node),
                 masquerade: *masquerade,
-                snat: masquerade::source(link, *masquerade, inputs.host),
+                snat: snat::source(link, snat, inputs.host),
             };
             state.uplinks.insert(link.ifindex, uplink);
         }

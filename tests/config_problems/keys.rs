@@ -216,6 +216,7 @@ fn every_key_is_read() {
     let switches = [
         "daemon.expedite_rcu",
         "interfaces.*.multicast",
+        "services.*.external",
         "policy.audit",
         "policy.allow_host",
         "conntrack.strict",

@@ -286,6 +286,7 @@ fn service(frontends: &[(&str, Protocol)], backends: &[&str]) -> Service {
     Service {
         frontends: frontends.iter().map(frontend).collect(),
         backends: backends.iter().map(backend).collect(),
+        ..Service::default()
     }
 }
 

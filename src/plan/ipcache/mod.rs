@@ -10,16 +10,18 @@ mod owner;
 
 pub use link_local::LearntClasses;
 pub use lookup::{covering, find, find_with_prefix};
+pub use owner::Owners;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::catalog::ClassInfo;
+use crate::model::families::Families;
 use crate::model::host::HostState;
 use crate::model::link_local::{is_of_a_link, scope, unscope_prefix};
-use crate::model::masquerade::{Masquerade, SnatRole};
-use crate::model::policy::reserved;
+use crate::model::masquerade::SnatRole;
 use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry, State};
 
 use super::endpoints::DeclaredEndpoint;
@@ -27,17 +29,47 @@ use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::masquerade;
 use super::policy::CidrClasses;
-use owner::{HOST, Owner, WORLD};
+use super::snat;
+use owner::{Owner, WORLD};
+
+/// What the rows say of addresses.
+pub struct Addresses<'a> {
+    pub owners: &'a Owners,
+    /// The families in which SNAT takes the host's addresses.
+    pub snat: Families,
+    /// The addresses of external frontends: each has a row of its own.
+    pub external: BTreeSet<IpAddr>,
+}
+
+impl Addresses<'_> {
+    fn external_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.external.iter().map(|address| IpNet::from(*address))
+    }
+
+    fn external_frontend(&self, covered: &Covered, host: &HostState) -> ExternalFrontend {
+        let address = covered.prefix.addr();
+        let is_single = covered.prefix == IpNet::from(address);
+        if !is_single || !self.external.contains(&address) {
+            return ExternalFrontend::None;
+        }
+        let is_of_host = covered.owner.scope == AddressScope::Host;
+        match is_of_host && host.addresses.contains(&address) {
+            true => ExternalFrontend::Host,
+            false => ExternalFrontend::Routed,
+        }
+    }
+}
 
 /// Fills the ipcache and names the peer classes.
 pub fn compile(
     inputs: Inputs<'_>,
     endpoints: &[DeclaredEndpoint<'_>],
+    addresses: &Addresses<'_>,
     cidr_classes: &CidrClasses,
     state: &mut State,
 ) -> LearntClasses {
     let links = link_local::links(endpoints);
-    let mut owners = owners(inputs, endpoints);
+    let mut owners = addresses.owners.prefixes().clone();
     link_local::add_owners(inputs, endpoints, &links, &mut owners);
     let previous = inputs.previous;
     let numbered = previous.classes.iter();
@@ -45,10 +77,12 @@ pub fn compile(
         numbered.map(|(number, class)| (class.clone(), *number)),
         previous.next.class,
     );
-    let families = masquerade::families(inputs.config);
+    let masquerade = masquerade::families(inputs.config);
     let exempt = masquerade::exempt(inputs.config);
-    for covered in covered(&owners, cidr_classes, &links, &exempt) {
-        let snat = covered.snat_role(families, inputs.host);
+    let own_rows = exempt.iter().copied().chain(addresses.external_prefixes());
+    for covered in covered(&owners, cidr_classes, &links, &exempt, own_rows) {
+        let snat = covered.snat_role(masquerade, addresses.snat, inputs.host);
+        let external_frontend = addresses.external_frontend(&covered, inputs.host);
         let Covered {
             prefix,
             owner,
@@ -77,55 +111,13 @@ pub fn compile(
             is_world: owner.is_world,
             scope: owner.scope,
             snat,
-            external_frontend: ExternalFrontend::None,
+            external_frontend,
         };
         state.ipcache.insert(prefix, entry);
     }
     let learnt = link_local::learnt_classes(endpoints, cidr_classes, &mut classes, state);
     state.catalog_mut().next.class = classes.next();
     learnt
-}
-
-/// The prefixes that have an owner. The same prefix goes to an endpoint first, then to the host, to another node, and to an
-/// identity's `cidrs`. The host has the prefixes that its stack receives, besides its addresses.
-fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<IpNet, Owner> {
-    let config = inputs.config;
-    let mut owners = BTreeMap::new();
-    for endpoint in endpoints {
-        let owner = Owner {
-            identity: endpoint.identity,
-            is_world: false,
-            scope: endpoint.scope(),
-        };
-        for prefix in endpoint.addresses.iter().filter(|p| !is_of_a_link(**p)) {
-            owners.entry(*prefix).or_insert(owner);
-        }
-    }
-    let named = config.node.addresses.iter().flatten();
-    for address in named.chain(&inputs.host.addresses) {
-        owners.entry(IpNet::from(*address)).or_insert(HOST);
-    }
-    for prefix in &inputs.host.local_prefixes {
-        owners.entry(*prefix).or_insert(HOST);
-    }
-    let remote_node = Owner {
-        identity: reserved::REMOTE_NODE,
-        is_world: false,
-        scope: AddressScope::Remote,
-    };
-    for address in config.nodes.values().flat_map(|node| &node.addresses) {
-        owners.entry(IpNet::from(*address)).or_insert(remote_node);
-    }
-    for identity in config.identities.values() {
-        let named = Owner {
-            identity: identity.id,
-            ..WORLD
-        };
-        for prefix in &identity.cidrs {
-            owners.entry(prefix.trunc()).or_insert(named);
-        }
-    }
-    owners
 }
 
 /// A prefix that needs an entry.
@@ -139,13 +131,13 @@ struct Covered {
 }
 
 impl Covered {
-    fn snat_role(&self, families: Masquerade, host: &HostState) -> SnatRole {
+    fn snat_role(&self, masquerade: Families, snat: Families, host: &HostState) -> SnatRole {
         let address = self.prefix.addr();
         let is_single = self.prefix == IpNet::from(address);
         match self.owner.scope {
-            AddressScope::Host if is_single => masquerade::role_of_own(families, host, address),
+            AddressScope::Host if is_single => snat::role_of_own(snat, host, address),
             AddressScope::Remote
-                if self.owner.is_world && !self.is_exempt && families.covers(address) =>
+                if self.owner.is_world && !self.is_exempt && masquerade.covers(address) =>
             {
                 SnatRole::Masqueraded
             }
@@ -163,13 +155,15 @@ fn covered(
     cidr_classes: &CidrClasses,
     links: &BTreeSet<u32>,
     exempt: &BTreeSet<IpNet>,
+    own_rows: impl Iterator<Item = IpNet>,
 ) -> Vec<Covered> {
     let defaults = [
         IpNet::from(Ipv4Net::default()),
         IpNet::from(Ipv6Net::default()),
     ];
     let mut prefixes: BTreeSet<IpNet> = defaults.into();
-    prefixes.extend(owners.keys().chain(cidr_classes.prefixes()).chain(exempt));
+    prefixes.extend(owners.keys().chain(cidr_classes.prefixes()));
+    prefixes.extend(own_rows);
     for prefix in cidr_classes.prefixes().filter(|p| is_of_a_link(**p)) {
         prefixes.extend(links.iter().map(|link| scope(*prefix, *link)));
     }
@@ -204,6 +198,7 @@ fn covered(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::reserved;
     use crate::plan::testing::{TestConfig, ip, net};
 
     /// An entry in words: identity, scope, and the `cidr:` peers of its class.
@@ -540,5 +535,78 @@ mod tests {
         assert_eq!(entry("8.8.8.8"), entry("2001:db8::9"));
         assert_eq!(state.catalog.classes.len(), 3, "web, host and world");
         assert!(!state.catalog.classes.contains_key(&0), "0 is any");
+    }
+
+    #[test]
+    fn every_address_of_an_external_frontend_has_a_row_that_says_so() {
+        let mut test = TestConfig::new()
+            .identity("web", 300, "")
+            .identity("all", 301, "")
+            .cidrs("all", "203.0.0.0/16")
+            .service(
+                "s",
+                "203.0.113.1:80/tcp 10.7.0.1:80/tcp 192.0.2.1:80/tcp",
+                "10.9.0.1:80",
+            )
+            .external("s", "8443/tcp")
+            .service(
+                "inner",
+                "203.0.113.2:80/tcp 192.0.2.1:81/tcp",
+                "10.9.0.1:80",
+            );
+        test.host.addresses.insert(ip("192.0.2.2"));
+        test.host.local_prefixes = [net("10.7.0.0/16")].into();
+        let before = {
+            let mut test = test.clone();
+            test.config.services.clear();
+            test.compile()
+        };
+        let state = test.compile();
+        let rows = [
+            ("routed here", "203.0.113.1", ExternalFrontend::Routed, true),
+            (
+                "a prefix that the host receives",
+                "10.7.0.1",
+                ExternalFrontend::Routed,
+                true,
+            ),
+            (
+                "an address of the host",
+                "192.0.2.1",
+                ExternalFrontend::Host,
+                true,
+            ),
+            (
+                "a node port alone",
+                "192.0.2.2",
+                ExternalFrontend::Host,
+                true,
+            ),
+            (
+                "a family without a backend",
+                "2001:db8::1",
+                ExternalFrontend::None,
+                true,
+            ),
+            (
+                "a service for workloads",
+                "203.0.113.2",
+                ExternalFrontend::None,
+                false,
+            ),
+            ("another", "203.0.113.3", ExternalFrontend::None, false),
+        ];
+        for (what, address, expected, has_row) in rows {
+            let found = find(&state, ip(address)).unwrap();
+            assert_eq!(found.external_frontend, expected, "{what}");
+            assert_eq!(state.ipcache.contains_key(&net(address)), has_row, "{what}");
+            assert_eq!(
+                entry(&state, address),
+                entry(&before, address),
+                "{what}: its owner"
+            );
+        }
+        let whole: Vec<String> = state.service_addresses().map(|a| a.to_string()).collect();
+        assert_eq!(whole, ["10.7.0.1", "203.0.113.1", "203.0.113.2"]);
     }
 }

@@ -1,7 +1,16 @@
 //! Who has a prefix.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::lookup::covering;
+use crate::model::link_local::is_of_a_link;
 use crate::model::policy::reserved;
 use crate::model::state::AddressScope;
+use crate::plan::endpoints::DeclaredEndpoint;
+use crate::plan::inputs::Inputs;
 
 /// What the addresses of a prefix belong to.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,3 +34,64 @@ pub const HOST: Owner = Owner {
     is_world: false,
     scope: AddressScope::Host,
 };
+
+/// The prefixes that have an owner, but for those of a link. The same prefix goes to an endpoint first, then to the host, to
+/// another node, and to an identity's `cidrs`. The host has the prefixes that its stack receives, besides its addresses.
+pub struct Owners(BTreeMap<IpNet, Owner>);
+
+impl Owners {
+    pub fn new(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> Owners {
+        Owners(owners(inputs, endpoints))
+    }
+
+    pub fn prefixes(&self) -> &BTreeMap<IpNet, Owner> {
+        &self.0
+    }
+
+    /// The scope of an address. An identity's prefix does not change it.
+    pub fn scope(&self, address: IpAddr) -> AddressScope {
+        let mut around = covering(address).filter_map(|prefix| self.0.get(&prefix));
+        let owner = around.find(|owner| !owner.is_world);
+        owner.map_or(WORLD.scope, |owner| owner.scope)
+    }
+}
+
+fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<IpNet, Owner> {
+    let config = inputs.config;
+    let mut owners = BTreeMap::new();
+    for endpoint in endpoints {
+        let owner = Owner {
+            identity: endpoint.identity,
+            is_world: false,
+            scope: endpoint.scope(),
+        };
+        for prefix in endpoint.addresses.iter().filter(|p| !is_of_a_link(**p)) {
+            owners.entry(*prefix).or_insert(owner);
+        }
+    }
+    let named = config.node.addresses.iter().flatten();
+    for address in named.chain(&inputs.host.addresses) {
+        owners.entry(IpNet::from(*address)).or_insert(HOST);
+    }
+    for prefix in &inputs.host.local_prefixes {
+        owners.entry(*prefix).or_insert(HOST);
+    }
+    let remote_node = Owner {
+        identity: reserved::REMOTE_NODE,
+        is_world: false,
+        scope: AddressScope::Remote,
+    };
+    for address in config.nodes.values().flat_map(|node| &node.addresses) {
+        owners.entry(IpNet::from(*address)).or_insert(remote_node);
+    }
+    for identity in config.identities.values() {
+        let named = Owner {
+            identity: identity.id,
+            ..WORLD
+        };
+        for prefix in &identity.cidrs {
+            owners.entry(prefix.trunc()).or_insert(named);
+        }
+    }
+    owners
+}

@@ -1,22 +1,30 @@
 //! Services: the frontends, their backend tables and the backends.
 
 mod alias_table;
+mod node_ports;
+mod usable;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{self, Config};
-use crate::model::catalog::{BackendInfo, Catalog, ServiceInfo};
-use crate::model::service::{BackendState, Frontend};
+use ipnet::IpNet;
+
+use crate::config;
+use crate::model::catalog::{BackendInfo, ServiceInfo};
+use crate::model::service::Frontend;
 use crate::model::state::{Backend, LutEntry, ServiceEntry, State};
 
 use super::ids::IdAllocator;
+use super::inputs::Inputs;
+use super::ipcache::Owners;
 use alias_table::alias_table;
+use usable::usable;
 
 /// The tables of services and backends, and their entries in the catalog.
 #[derive(Debug, Default)]
 pub struct Services {
     frontends: BTreeMap<Frontend, ServiceEntry>,
+    sources: BTreeSet<(u32, IpNet)>,
     backend_lut: Vec<LutEntry>,
     backends: BTreeMap<u32, Backend>,
     service_infos: BTreeMap<u32, ServiceInfo>,
@@ -26,7 +34,14 @@ pub struct Services {
 }
 
 /// Computes the tables of services; they depend on no other table.
-pub fn compile(config: &Config, previous: &Catalog) -> Services {
+///
+/// Where a node port is a frontend of another service, too, that service has it: the file names the address.
+pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
+    let Inputs {
+        config, previous, ..
+    } = inputs;
+    let own_addresses = node_ports::addresses(inputs.host, owners);
+    let mut node_frontends = BTreeMap::new();
     let mut numbers: IdAllocator<&str> = IdAllocator::new(
         previous
             .services
@@ -45,12 +60,23 @@ pub fn compile(config: &Config, previous: &Catalog) -> Services {
     for (name, service) in &config.services {
         let number = numbers.number(name);
         let own = number_backends(service, number, &mut backends);
-        services.add_frontends(service, number, &own);
-        let info = ServiceInfo {
-            name: name.clone(),
-            frontends: service.frontends.iter().copied().collect(),
-        };
-        services.service_infos.insert(number, info);
+        let at_node = node_ports::frontends(service, &own_addresses);
+        for is_ipv4 in [true, false] {
+            let is_of_family = |frontend: &&Frontend| frontend.address.is_ipv4() == is_ipv4;
+            let mut named = service.frontends.iter().filter(is_of_family).peekable();
+            let mut at_node = at_node.iter().filter(is_of_family).peekable();
+            if named.peek().is_none() && at_node.peek().is_none() {
+                continue;
+            }
+            let usable = usable(&own, is_ipv4, service.locality, owners);
+            let entry = services.add_backend_table(service, number, &usable);
+            let row = |frontend: &Frontend| (*frontend, entry.clone());
+            services.frontends.extend(named.map(row));
+            node_frontends.extend(at_node.map(row));
+        }
+        let sources = service.sources.iter().map(|source| (number, *source));
+        services.sources.extend(sources);
+        services.service_infos.insert(number, info(name, service));
         services
             .backend_infos
             .extend(own.iter().map(|(backend, row)| {
@@ -61,6 +87,9 @@ pub fn compile(config: &Config, previous: &Catalog) -> Services {
                 (*backend, info)
             }));
         services.backends.extend(own);
+    }
+    for (frontend, entry) in node_frontends {
+        services.frontends.entry(frontend).or_insert(entry);
     }
     services.next_service = numbers.next();
     services.next_backend = backends.next();
@@ -76,41 +105,55 @@ impl Services {
         catalog.next.service = self.next_service;
         catalog.next.backend = self.next_backend;
         state.services = self.frontends;
+        state.service_sources = self.sources;
         state.backend_lut = self.backend_lut;
         state.backends = self.backends;
     }
 
-    /// Adds the frontends of a service. Those of one family share a backend table.
-    fn add_frontends(
+    /// Adds a backend table, which the frontends of a service share in a family.
+    fn add_backend_table(
         &mut self,
         service: &config::Service,
         number: u32,
-        backends: &BTreeMap<u32, Backend>,
-    ) {
-        for is_ipv4 in [true, false] {
-            let frontends = service.frontends.iter();
-            let mut frontends = frontends
-                .filter(|f| f.address.is_ipv4() == is_ipv4)
-                .peekable();
-            if frontends.peek().is_none() {
-                continue;
-            }
-            let columns = alias_table(&usable(backends, is_ipv4));
-            let lut_first = match columns.is_empty() {
-                true => 0,
-                false => self.backend_lut.len() as u32,
-            };
-            let entry = ServiceEntry {
-                service: number,
-                lut_first,
-                lut_count: columns.len() as u32,
-                is_external: false,
-                has_sources: false,
-            };
-            self.backend_lut.extend(columns);
-            self.frontends
-                .extend(frontends.map(|frontend| (*frontend, entry.clone())));
+        usable: &[(u32, u16)],
+    ) -> ServiceEntry {
+        let columns = alias_table(usable);
+        let lut_first = match columns.is_empty() {
+            true => 0,
+            false => self.backend_lut.len() as u32,
+        };
+        let lut_count = columns.len() as u32;
+        self.backend_lut.extend(columns);
+        ServiceEntry {
+            service: number,
+            lut_first,
+            lut_count,
+            is_external: service.external,
+            has_sources: !service.sources.is_empty(),
         }
+    }
+}
+
+/// The addresses of the frontends that the network reaches.
+pub fn external_addresses(inputs: Inputs<'_>, owners: &Owners) -> BTreeSet<IpAddr> {
+    let own_addresses = node_ports::addresses(inputs.host, owners);
+    let mut addresses = BTreeSet::new();
+    for service in inputs.config.services.values().filter(|s| s.external) {
+        let at_node = node_ports::frontends(service, &own_addresses);
+        let frontends = service.frontends.iter().chain(&at_node);
+        addresses.extend(frontends.map(|frontend| frontend.address));
+    }
+    addresses
+}
+
+fn info(name: &str, service: &config::Service) -> ServiceInfo {
+    ServiceInfo {
+        name: name.to_owned(),
+        frontends: service.frontends.iter().copied().collect(),
+        node_ports: service.node_ports.iter().copied().collect(),
+        external: service.external,
+        sources: service.sources.iter().copied().collect(),
+        locality: service.locality,
     }
 }
 
@@ -131,24 +174,6 @@ fn number_backends(
             .or_insert(row);
     }
     own
-}
-
-/// The backends for new connections, with their weights: the active ones, or, if there is none, the draining ones, as in
-/// Kubernetes (KEP-1669).
-fn usable(backends: &BTreeMap<u32, Backend>, is_ipv4: bool) -> Vec<(u32, u16)> {
-    let of_state = |wanted: BackendState| -> Vec<(u32, u16)> {
-        backends
-            .iter()
-            .filter(|(_, b)| b.address.is_ipv4() == is_ipv4 && b.state == wanted && b.weight > 0)
-            .map(|(number, b)| (*number, b.weight))
-            .collect()
-    };
-    let active = of_state(BackendState::Active);
-    if active.is_empty() {
-        of_state(BackendState::Draining)
-    } else {
-        active
-    }
 }
 
 #[cfg(test)]

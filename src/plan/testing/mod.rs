@@ -14,7 +14,7 @@ use crate::config::*;
 use crate::model::host::{HostState, Link, LinkPeer};
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::protocol::Protocol;
-use crate::model::service::{BackendState, Frontend};
+use crate::model::service::{BackendState, Frontend, NodePort};
 use crate::model::state::{Aggregation, State};
 use crate::plan::Inputs;
 
@@ -204,8 +204,17 @@ impl TestConfig {
         let service = Service {
             frontends: frontends.split_whitespace().map(frontend).collect(),
             backends: backends.split_whitespace().map(backend).collect(),
+            ..Service::default()
         };
         self.config.services.insert(name.to_owned(), service);
+        self
+    }
+
+    /// Makes a service that exists external, with node ports as `8443/tcp`, separated by spaces.
+    pub fn external(mut self, service: &str, node_ports: &str) -> TestConfig {
+        let service = self.config.services.get_mut(service).unwrap();
+        service.external = true;
+        service.node_ports = node_ports.split_whitespace().map(node_port).collect();
         self
     }
 
@@ -303,6 +312,14 @@ pub fn frontend(text: &str) -> Frontend {
         address: address.ip(),
         port: address.port(),
         protocol,
+    }
+}
+
+fn node_port(text: &str) -> NodePort {
+    let (port, protocol) = text.split_once('/').unwrap();
+    NodePort {
+        port: port.parse().unwrap(),
+        protocol: protocol.parse().unwrap(),
     }
 }
 
