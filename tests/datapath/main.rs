@@ -13,6 +13,7 @@ mod atomic;
 mod conntrack;
 mod delivery;
 mod event;
+mod external;
 mod fault;
 mod forged;
 mod fragment;

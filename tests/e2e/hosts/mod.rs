@@ -3,6 +3,7 @@
 mod advice;
 mod bridge;
 mod checksum;
+mod external;
 mod host_traffic;
 mod jumbo;
 mod l3_uplink;
