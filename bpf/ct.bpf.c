@@ -157,11 +157,6 @@ static __always_inline int ct_backend_is_valid(struct packet *packet)
 	return backend->state != BACKEND_MAINTENANCE || tuple->protocol == IPPROTO_TCP;
 }
 
-static __always_inline int is_syn(const struct packet *packet)
-{
-	return (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
-}
-
 /*
  * Whether the entry is not this packet's: it has expired, a SYN opens a new connection in its place, or a socket of the host has
  * its port.
@@ -171,7 +166,7 @@ static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet
 {
 	if (entry->flags & CT_SNAT && snat_is_lost(skb, entry, &packet->headers.tuple))
 		return 1;
-	if (is_syn(packet) && (entry->state == CT_CLOSING || entry->state == CT_REFUSED))
+	if (packet_opens_tcp(packet) && (entry->state == CT_CLOSING || entry->state == CT_REFUSED))
 		return 1;
 	return ct_pair_is_expired(entry, &packet->headers.tuple, packet->now_ns, settings);
 }
@@ -191,7 +186,7 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 		return 0;
 	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
-	if (is_tcp && (reply || !is_syn(packet))) {
+	if (is_tcp && (reply || !packet_opens_tcp(packet))) {
 		packet->response.kind = RESPONSE_RESET;
 		return -(int)reason;
 	}

@@ -49,7 +49,11 @@ static __always_inline int seen_of(const struct linear_headers *headers)
 /* Whether the packet is, or may be, for a workload or a service: the host's own stay as they are. */
 static __noinline int is_ours(const struct linear_headers *headers, __u64 epoch)
 {
-	return receiver_of_tuple(generation_slot(epoch), &headers->tuple, seen_of(headers)) != RECEIVER_OTHER;
+	__u32 slot = generation_slot(epoch);
+	const struct flow_tuple *tuple = &headers->tuple;
+	enum receiver receiver = receiver_of_address(slot, &tuple->destination, seen_of(headers));
+
+	return receiver == RECEIVER_BY_PORT ? service_is_external(slot, tuple) : receiver != RECEIVER_OTHER;
 }
 
 SEC("tc")

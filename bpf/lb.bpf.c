@@ -3,6 +3,7 @@
  * The service step: is the packet sent to a service's frontend? For a new connection a backend is picked here. Whether the
  * packet belongs to an existing connection, whose backend stays, is the next step's to say: an error is only noted here.
  */
+#include "lib/feature/host_socket.h"
 #include "lib/feature/service.h"
 #include "lib/mechanism/chain.h"
 
@@ -30,7 +31,7 @@ static __always_inline void pick_backend(struct packet *packet, const struct ser
 	packet->lb.backend = pick.backend;
 }
 
-static __always_inline __must_check int find_service(struct packet *packet)
+static __always_inline __must_check int find_service(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct service *service = service_find(packet->generation_slot, &packet->headers.tuple);
 
@@ -45,6 +46,9 @@ static __always_inline __must_check int find_service(struct packet *packet)
 		return ACTION_CONTINUE;
 	}
 
+	/* What the host had before the service came, and what it has opened by a frontend's port, continues. */
+	if (packet->hook.sender == PARTY_UPLINK && host_is_connected(skb, packet))
+		return ACTION_PASS;
 	packet->is_stray = 0;
 	pick_backend(packet, service);
 	return ACTION_CONTINUE;
@@ -58,7 +62,7 @@ int tail_lb(struct __sk_buff *skb)
 	if (!packet)
 		return TC_ACT_SHOT;
 
-	int result = find_service(packet);
+	int result = find_service(skb, packet);
 
 	return step_finish(skb, packet, result,
 			   packet->response.kind == RESPONSE_ECHO ? STEP_RESPOND : STEP_CT);

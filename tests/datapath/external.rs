@@ -1,6 +1,7 @@
 //! Services that the network reaches: at addresses that are routed here, and at those of the host.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
 
 use crate::common::packet::{
     self, Packet, echo_reply, echo_request, fragmentation_needed, parse, unreachable,
@@ -765,6 +766,91 @@ fn forged_packets_to_frontends_drop() {
                 walk.net(&says, UPLINK, &sent, Dropped(expect));
             }
         }
+        walk.end();
+    }
+}
+
+#[test]
+fn uplinks_without_ethernet_headers_serve_them_too() {
+    for family in families() {
+        let mut walk = walk(&family);
+        let client = at(family.world, 5000);
+        for (kind, frontend) in site(&family) {
+            let server = at(family.web, 3868);
+            let client = at(family.world, frontend.port() + u16::from(kind == "routed"));
+            for _ in 0..3 {
+                let there = Delivered(WEB, udp(client, server));
+                walk.l3(kind, UPLINK, &udp(client, frontend), there);
+                let reply = udp(server, client);
+                walk.from(kind, WEB, &reply, Routed(udp(frontend, client)));
+            }
+        }
+        let (source, server) = (at(family.host, PORT), at(far(&family).backend, 3868));
+        let frontend = at(family.host, 81);
+        for _ in 0..3 {
+            let sent = udp(client, frontend);
+            walk.l3("beyond", UPLINK, &sent, Routed(udp(source, server)));
+            let reply = udp(server, source);
+            walk.l3("its reply", UPLINK, &reply, Routed(udp(frontend, client)));
+        }
+        walk.l3(
+            "the host's",
+            UPLINK,
+            &udp(client, at(family.host, 444)),
+            Passed,
+        );
+        let closed = udp(client, at(vips(&family).site, 444));
+        let refused = Refused(NO_SERVICE, port_unreachable(&family, &closed));
+        walk.l3("no frontend", UPLINK, &closed, refused);
+        walk.end();
+    }
+}
+
+/// A socket that listens gets nothing where a service is; one that has a peer keeps what that sends.
+#[test]
+fn connections_of_the_hosts_own_sockets_continue() {
+    for family in families() {
+        let mut walk = walk(&family);
+        let (client, other) = (at(family.world, 5000), at(family.world, 5001));
+        let (own, server) = (at(family.host, 443), at(family.web, 3868));
+        let sockets = walk.node().namespace().run(move || {
+            let socket = UdpSocket::bind(own).expect("bind");
+            socket.connect(client).expect("connect");
+            (socket, TcpListener::bind(own).expect("listen"))
+        });
+        walk.net("its peer", UPLINK, &udp(client, own), Passed);
+        walk.net(
+            "another",
+            UPLINK,
+            &udp(other, own),
+            Delivered(WEB, udp(other, server)),
+        );
+        let syn = |src, dst| packet::tcp(src, dst).syn();
+        walk.net(
+            "a SYN",
+            UPLINK,
+            &syn(client, own),
+            Delivered(WEB, syn(client, server)),
+        );
+        let ack = |src, dst| packet::tcp(src, dst).ack();
+        walk.net(
+            "mid-stream",
+            UPLINK,
+            &ack(other, own),
+            Delivered(WEB, ack(other, server)),
+        );
+        drop(sockets);
+        let mut answer = walk.node().from_netdev(UPLINK, &frame(&udp(client, own)));
+        let end = Instant::now() + Duration::from_secs(10);
+        // A process that another test starts may hold the closed socket for a moment.
+        while matches!(answer.verdict, Verdict::Pass) && Instant::now() < end {
+            answer = walk.node().from_netdev(UPLINK, &frame(&udp(client, own)));
+        }
+        walk.check(
+            "when it is closed",
+            matches!(answer.verdict, Verdict::Redirect),
+            answer,
+        );
         walk.end();
     }
 }

@@ -20,7 +20,7 @@ const MECHANISM: [&str; 14] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 27] = [
+const FEATURE: [&str; 29] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -32,6 +32,7 @@ const FEATURE: [&str; 27] = [
     "link.h",
     "conntrack.h",
     "reply_tuple.h",
+    "host_socket.h",
     "snat.h",
     "route.h",
     "neighbour.h",

@@ -18,13 +18,14 @@ enum receiver {
 	RECEIVER_OTHER = 0, /* the host, or somebody behind it that dpd does not serve */
 	RECEIVER_WORKLOAD = 1, /* of this host, be its interface there or not */
 	RECEIVER_SERVICE = 2, /* a frontend that the network reaches */
-	RECEIVER_STRAY = 3, /* one of these at an address of the host's, or the host: the chain knows */
+	RECEIVER_BY_PORT = 3, /* such a one, or the host */
+	RECEIVER_STRAY = 4, /* one of these at an address of the host's, or the host: the chain knows */
 };
 
-/* By where it is sent (its ports only if `seen` is not SEEN_NOTHING), and what the fast path has seen. */
-static __always_inline enum receiver receiver_of_tuple(__u32 slot, const struct flow_tuple *tuple, int seen)
+/* By an address and what the fast path has seen. */
+static __always_inline enum receiver receiver_of_address(__u32 slot, const struct address *address, int seen)
 {
-	const struct ipcache_entry *owner = ipcache_find(slot, &tuple->destination);
+	const struct ipcache_entry *owner = ipcache_find(slot, address);
 
 	if (owner && (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING))
 		return RECEIVER_WORKLOAD;
@@ -36,8 +37,7 @@ static __always_inline enum receiver receiver_of_tuple(__u32 slot, const struct 
 		return RECEIVER_OTHER;
 	if (seen == SEEN_NOTHING)
 		return owner->snat >= SNAT_HOST || owner->external_frontend ? RECEIVER_STRAY : RECEIVER_OTHER;
-	return owner->external_frontend && service_is_external(slot, tuple) ? RECEIVER_SERVICE
-									    : RECEIVER_OTHER;
+	return owner->external_frontend ? RECEIVER_BY_PORT : RECEIVER_OTHER;
 }
 
 /* Whether connections of ours have a protocol; of IPv6's extension headers, whether such a one may come behind it. */
@@ -58,30 +58,40 @@ static __always_inline int stray_has_protocol(__u8 protocol)
 	return 0;
 }
 
-/* Where a packet is sent, by its fixed headers; the ports are right if the fast path could read it. Zero: to nobody of ours. */
+/* Where a packet is sent, by its fixed header. Zero: to nobody of ours. */
 static __always_inline int read_destination(struct __sk_buff *skb, struct flow_tuple *tuple)
 {
-	__u32 transport = ETH_HLEN + sizeof(struct ipv6hdr);
-	__u32 at = ETH_HLEN + offsetof(struct ipv6hdr, nexthdr);
 	__be32 ipv4;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &ipv4, sizeof(ipv4)))
 			return 0;
 		tuple->destination = address_from_ipv4(ipv4);
-		at = ETH_HLEN + offsetof(struct iphdr, protocol);
-		transport = ETH_HLEN + sizeof(struct iphdr);
-	} else {
-		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &tuple->destination,
-				       sizeof(tuple->destination)))
-			return 0;
-		if (address_is_mapped(&tuple->destination))
-			return 0; /* the tables would take it for IPv4 */
+		return 1;
 	}
-	/* Too short for ports: then it has none. */
-	(void)bpf_skb_load_bytes(skb, transport + offsetof(struct udphdr, dest), &tuple->destination_port,
-				 sizeof(tuple->destination_port));
-	return !bpf_skb_load_bytes(skb, at, &tuple->protocol, 1);
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &tuple->destination,
+			       sizeof(tuple->destination)))
+		return 0;
+	return !address_is_mapped(&tuple->destination); /* the tables would take it for IPv4 */
+}
+
+/* The protocol in a packet's fixed header. */
+static __always_inline int read_protocol(struct __sk_buff *skb, struct flow_tuple *tuple)
+{
+	__u32 at = skb->protocol == bpf_htons(ETH_P_IP) ? offsetof(struct iphdr, protocol)
+							: offsetof(struct ipv6hdr, nexthdr);
+
+	return !bpf_skb_load_bytes(skb, ETH_HLEN + at, &tuple->protocol, 1);
+}
+
+/* The port of a packet that the fast path could read: it has no options, extension headers or fragments. */
+static __always_inline int read_port(struct __sk_buff *skb, struct flow_tuple *tuple)
+{
+	__u32 transport =
+		skb->protocol == bpf_htons(ETH_P_IP) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	return !bpf_skb_load_bytes(skb, ETH_HLEN + transport + offsetof(struct udphdr, dest),
+				   &tuple->destination_port, sizeof(tuple->destination_port));
 }
 
 static __noinline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 slot, int seen)
@@ -91,11 +101,16 @@ static __noinline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 
 	if (!read_destination(skb, &tuple))
 		return RECEIVER_OTHER;
 
-	enum receiver receiver = receiver_of_tuple(slot, &tuple, seen);
+	enum receiver receiver = receiver_of_address(slot, &tuple.destination, seen);
 
-	if (receiver == RECEIVER_STRAY && seen == SEEN_NOTHING && !stray_has_protocol(tuple.protocol))
+	if (receiver < RECEIVER_BY_PORT || seen == SEEN_TRANSLATED)
+		return receiver;
+	if (!read_protocol(skb, &tuple))
 		return RECEIVER_OTHER;
-	return receiver;
+	if (receiver == RECEIVER_STRAY)
+		return stray_has_protocol(tuple.protocol) ? RECEIVER_STRAY : RECEIVER_OTHER;
+	return read_port(skb, &tuple) && service_is_external(slot, &tuple) ? RECEIVER_SERVICE
+									   : RECEIVER_OTHER;
 }
 
 /* The way of an IP packet that was sent to this host, behind an Ethernet header. `hook` is a constant. */

@@ -6,6 +6,7 @@
 #ifndef DPD_MASQUERADE_H
 #define DPD_MASQUERADE_H
 
+#include "../mechanism/parse.h"
 #include "route.h"
 #include "snat.h"
 #include "uplink.h"

@@ -11,7 +11,7 @@
 #ifndef DPD_SNAT_H
 #define DPD_SNAT_H
 
-#include "../mechanism/parse.h"
+#include "host_socket.h"
 #include "reply_tuple.h"
 #include "service.h"
 
@@ -46,44 +46,6 @@ enum {
 	SNAT_CHUNK = 32,
 	SNAT_BLOCK = 32 * SNAT_CHUNK,
 };
-
-/* -- Sockets of the host ---------------------------------------------------------------------------------------------- */
-
-/*
- * Whether a socket of the host would receive packets of this tuple: one with this peer, or one that listens. One that is bound to
- * another interface than the packet's is not found. Global: inlined in a loop it is verified once for each turn.
- */
-__weak __noinline int host_has_socket(struct __sk_buff *skb, const struct flow_tuple *tuple)
-{
-	struct bpf_sock_tuple key = {};
-	__u32 size = sizeof(key.ipv6);
-	struct bpf_sock *socket;
-
-	if (!tuple)
-		return 0; /* never: the verifier can't know */
-	if (address_is_mapped(&tuple->source)) {
-		size = sizeof(key.ipv4);
-		key.ipv4.saddr = address_to_ipv4(&tuple->source);
-		key.ipv4.daddr = address_to_ipv4(&tuple->destination);
-		key.ipv4.sport = tuple->source_port;
-		key.ipv4.dport = tuple->destination_port;
-	} else {
-		__builtin_memcpy(key.ipv6.saddr, &tuple->source, sizeof(key.ipv6.saddr));
-		__builtin_memcpy(key.ipv6.daddr, &tuple->destination, sizeof(key.ipv6.daddr));
-		key.ipv6.sport = tuple->source_port;
-		key.ipv6.dport = tuple->destination_port;
-	}
-	if (tuple->protocol == IPPROTO_TCP)
-		socket = bpf_skc_lookup_tcp(skb, &key, size, BPF_F_CURRENT_NETNS, 0);
-	else if (tuple->protocol == IPPROTO_UDP)
-		socket = bpf_sk_lookup_udp(skb, &key, size, BPF_F_CURRENT_NETNS, 0);
-	else
-		return 0; /* the kernel does not reveal others */
-	if (!socket)
-		return 0;
-	bpf_sk_release(socket);
-	return 1;
-}
 
 /*
  * Whether a socket of the host has got the tuple of a connection's replies after the connection has begun: the host's own wins.

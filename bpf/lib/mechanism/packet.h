@@ -168,6 +168,12 @@ static __always_inline struct packet *packet_record(void)
 	return bpf_map_lookup_elem(&dpd_scratch, &zero);
 }
 
+/* A SYN that opens a connection. */
+static __always_inline int packet_opens_tcp(const struct packet *packet)
+{
+	return (packet->headers.tcp.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+}
+
 /* Starts the record of a packet: what is known before its network header is read. `hook` is a constant. */
 static __always_inline struct packet *packet_init(struct __sk_buff *skb, __u8 hook, __u64 epoch)
 {
