@@ -107,6 +107,8 @@ enum reason {
 	REASON_NO_BACKEND = 158,
 	REASON_NO_CONFIGURATION = 165,
 	REASON_UNSUPPORTED_L2 = 166,
+	REASON_SNAT_NO_PORT = 167, /* nor identifier, or the host has no address of the family */
+	REASON_SNAT_PROTOCOL = 168, /* nothing in it tells one workload's replies from another's */
 	REASON_NO_ROUTE = 169,
 	REASON_ENCAPSULATION = 170,
 	REASON_FRAGMENT_NOT_FOUND = 175,
@@ -125,6 +127,8 @@ enum reason {
 	REASON_SOURCE_ROUTE = 229,
 	REASON_NEIGHBOUR_FAILED = 230, /* nobody there answered for the next hop's address */
 	REASON_ICMP_UNRELATED = 231, /* neither echo nor about a connection that its sender can have seen */
+	REASON_SNAT_GONE =
+		232, /* the host has lost the address that the connection has, or no longer masquerades with it */
 };
 
 /* The steps of the chain: their indices in dpd_calls. */

@@ -157,10 +157,7 @@ static __always_inline int ct_backend_is_valid(struct packet *packet)
 	return backend->state != BACKEND_MAINTENANCE || tuple->protocol == IPPROTO_TCP;
 }
 
-/*
- * Whether the entry is not this packet's: it has expired, a SYN opens a new connection in its place, or a socket of the host has
- * its port.
- */
+/* Whether the entry is not this packet's: it has expired, a SYN opens a connection in its place, or a socket has its port. */
 static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet *packet,
 				      const struct ct_entry *entry, const struct settings *settings)
 {
@@ -172,8 +169,8 @@ static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet
 }
 
 /*
- * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get another one, any other TCP segment gets a
- * reset at once; a UDP answer that was under way arrives if policy allows it.
+ * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get
+ * another one, any other TCP segment gets a reset at once; a UDP answer that was under way arrives if policy allows it.
  */
 static __noinline __must_check int translation_gone(struct __sk_buff *skb, struct packet *packet,
 						    const struct settings *settings, __u8 reason)
@@ -242,7 +239,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 	if (!ct_backend_is_valid(packet))
 		return translation_gone(skb, packet, settings, REASON_NO_BACKEND);
 	if (!masquerade_is_valid())
-		return translation_gone(skb, packet, settings, REASON_NO_SOURCE_PORT);
+		return translation_gone(skb, packet, settings, REASON_SNAT_GONE);
 	if (packet->ct.is_current)
 		return drop_refused(packet, entry);
 	set_original(packet);

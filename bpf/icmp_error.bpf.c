@@ -24,8 +24,8 @@ static __always_inline int is_behind_snat(const struct ct_entry *of)
 }
 
 /*
- * What the error itself becomes: its sender's address stays, unless it is the backend, or a host behind SNAT. `of` is the entry of packets from the
- * error's sender, or from what lies behind it, to the sender of the quoted packet; `key` is its key.
+ * What the error itself becomes: its sender's address stays, unless it is the backend, or a host behind SNAT. `of` is the entry
+ * of packets from the error's sender, or from what lies behind it, to the sender of the quoted packet; `key` is its key.
  */
 static __always_inline void set_outer(struct packet *packet, const struct ct_entry *of,
 				      const struct flow_tuple *key)

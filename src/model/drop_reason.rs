@@ -18,6 +18,8 @@ pub const REASONS: &[(u8, &str)] = &[
     (158, "no backend"),
     (165, "no configuration"),
     (166, "unsupported L2 protocol"),
+    (167, "no free source port for SNAT"),
+    (168, "unsupported protocol for SNAT"),
     (169, "no route"),
     (170, "encapsulation"),
     (175, "first fragment not found"),
@@ -36,6 +38,7 @@ pub const REASONS: &[(u8, &str)] = &[
     (229, "source route"),
     (230, "neighbour failed"),
     (231, "unrelated ICMP"),
+    (232, "SNAT address gone"),
 ];
 
 /// The words for a reason's number.

@@ -1,8 +1,10 @@
 //! Masquerade: what workloads send to the world with an address of the host, and what comes back to it.
 
 use std::collections::BTreeSet;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
+
+use dpd::bpf::attach::hook::Hook;
 
 use crate::common::packet::{
     self, Packet, echo_reply, echo_request, fragmentation_needed, parse, protocol, time_exceeded,
@@ -13,7 +15,9 @@ use crate::lab::*;
 use crate::uplink::{Far, UPLINK, config as uplink_config, far};
 use crate::walk::{Expect::*, Walk};
 
-const NO_SOURCE_PORT: u8 = 224;
+const NO_SOURCE_PORT: u8 = 167;
+const NO_PROTOCOL: u8 = 168;
+const ADDRESS_GONE: u8 = 232;
 const NO_ROUTE: u8 = 169;
 /// The only source port that is left.
 const PORT: u16 = 40000;
@@ -419,7 +423,7 @@ fn without_the_address_or_the_masquerade_connections_end() {
                 _ => gone,
             };
             walk.reload(&without);
-            walk.from(what, CLIENT, &ack, Refused(NO_SOURCE_PORT, reset(&ack)));
+            walk.from(what, CLIENT, &ack, Refused(ADDRESS_GONE, reset(&ack)));
             walk.check("the pair is gone", walk.node().connections().is_empty(), ());
             if what == "the masquerade" {
                 walk.from("afterwards", CLIENT, &ack, Routed(ack.clone()));
@@ -570,7 +574,7 @@ fn protocols_without_a_port_of_ones_own() {
         );
         walk.from("taken", WEB, &init(family.web), Dropped(NO_SOURCE_PORT));
         let gre = packet::udp(at(family.client, 0), at(family.world, 0)).protocol(protocol::GRE);
-        walk.from("GRE", CLIENT, &gre, Dropped(NO_SOURCE_PORT));
+        walk.from("GRE", CLIENT, &gre, Dropped(NO_PROTOCOL));
         let reply = echo_reply(family.client, family.world, 1, 1);
         walk.from(
             "an echo reply that nobody has asked for",
@@ -636,39 +640,206 @@ fn an_uplink_without_ethernet_headers_masquerades_too() {
     }
 }
 
+/// Two uplinks that masquerade; the second has an address of its own, which is taken for what leaves by it.
+fn walk_with_two_uplinks(family: &Family) -> (Walk, IpAddr) {
+    let second = "\n[interfaces.ens6]\nrole = \"uplink\"\nmasquerade = \"both\"\n\n[conntrack]";
+    let config = changed(&config(), "\n[conntrack]", second);
+    let walk = Walk::new(family.name, &config);
+    let setting = "net.ipv4.ip_local_reserved_ports=1024-39999,40001-65535";
+    walk.node().namespace().sysctl(setting);
+    let (other, length) = match family.is_v4() {
+        true => ("198.18.6.1", 32),
+        false => ("2001:db8:6::1", 128),
+    };
+    // An address is no source until nobody else has claimed it.
+    let nodad = if family.is_v4() { "" } else { "nodad" };
+    let add = format!("address add {other}/{length} dev ens6 {nodad}");
+    walk.node().namespace().ip(&add);
+    walk.reload(&config);
+    (walk, ip(other))
+}
+
+/// Changes a route of the family.
+fn route(walk: &Walk, family: &Family, words: &str) {
+    let option = if family.is_v4() { "-4" } else { "-6" };
+    let words = format!("{option} route {words}");
+    walk.node().namespace().ip(&words);
+}
+
+/// The lab's router.
+fn router(family: &Family) -> &'static str {
+    match family.is_v4() {
+        true => "198.18.0.1",
+        false => "fe80::9",
+    }
+}
+
 #[test]
 fn a_connection_whose_route_leads_elsewhere_opens_again_there() {
     for family in families() {
-        let second = "\n[interfaces.ens6]\nrole = \"uplink\"\nmasquerade = \"both\"\n\n[conntrack]";
-        let config = changed(&config(), "\n[conntrack]", second);
-        let mut walk = Walk::new(family.name, &config);
-        let setting = "net.ipv4.ip_local_reserved_ports=1024-39999,40001-65535";
-        walk.node().namespace().sysctl(setting);
-        let (other, length) = match family.is_v4() {
-            true => ("198.18.6.1", 32),
-            false => ("2001:db8:6::1", 128),
-        };
-        // An address is no source until nobody else has claimed it.
-        let nodad = if family.is_v4() { "" } else { "nodad" };
-        let add = format!("address add {other}/{length} dev ens6 {nodad}");
-        walk.node().namespace().ip(&add);
-        walk.reload(&config);
+        let (mut walk, other) = walk_with_two_uplinks(&family);
         let (own, world) = (at(family.client, 5000), at(family.world, 53));
         let sent = packet::udp(own, world).payload(b"?");
         let by = |host| Routed(sent.clone().src(at(host, PORT)));
         walk.from("by the first uplink", CLIENT, &sent, by(family.host));
-        let option = if family.is_v4() { "-4" } else { "-6" };
-        let router = if family.is_v4() {
-            "198.18.0.1"
-        } else {
-            "fe80::9"
-        };
-        walk.node().namespace().ip(&format!(
-            "{option} route add {} via {router} dev ens6 onlink src {other}",
-            family.world
-        ));
+        let words = format!(
+            "add {} via {} dev ens6 onlink src {other}",
+            family.world,
+            router(&family)
+        );
+        route(&walk, &family, &words);
         walk.from("the route has changed", CLIENT, &sent, Dropped(NO_ROUTE));
-        walk.from("by the second", CLIENT, &sent, by(ip(other)));
+        walk.from("by the second", CLIENT, &sent, by(other));
+        walk.end();
+    }
+}
+
+#[test]
+fn of_several_next_hops_the_workloads_own_port_chooses() {
+    for family in families() {
+        let (mut walk, _) = walk_with_two_uplinks(&family);
+        let sysctl = if family.is_v4() { "ipv4" } else { "ipv6" };
+        let policy = format!("net.{sysctl}.fib_multipath_hash_policy=1");
+        walk.node().namespace().sysctl(&policy);
+        let hop = |uplink| format!("nexthop via {} dev {uplink} onlink", router(&family));
+        let words = format!("add {} {} {}", family.world, hop(UPLINK), hop("ens6"));
+        route(&walk, &family, &words);
+        let mut uplinks = BTreeSet::new();
+        for port in 5000..5064 {
+            // One port is all that there is towards each destination.
+            let sent = packet::udp(at(family.client, port), at(family.world, port));
+            let frame = sent.macs(workload_mac(CLIENT), host_mac(CLIENT)).build();
+            for time in ["first", "second"] {
+                let answer = walk.node().from_container(CLIENT, &frame);
+                let is_routed = answer.verdict == Verdict::Redirect;
+                walk.check(time, is_routed, (port, answer.drops));
+                uplinks.extend(answer.events.into_iter().map(|flow| flow.interface));
+            }
+        }
+        walk.check("both are used", uplinks.len() == 2, uplinks);
+        walk.end();
+    }
+}
+
+#[test]
+fn what_had_no_route_by_an_uplink_is_masqueraded_once_it_has() {
+    for family in families() {
+        let mut walk = walk(&family);
+        let world = family.world;
+        let default = format!("default via {} dev {UPLINK} onlink", router(&family));
+        let add = "link add other type veth peer name peer";
+        walk.node().namespace().ip(add);
+        walk.node().namespace().ip("link set other up");
+        walk.node().namespace().ip("link set peer up");
+        let rows = [
+            (
+                "no route",
+                format!("del {default}"),
+                format!("add {default}"),
+            ),
+            (
+                "another interface",
+                format!("add {world} dev other"),
+                format!("del {world} dev other"),
+            ),
+        ];
+        for (port, (what, change, undo)) in (5000..).zip(rows) {
+            let sent = packet::udp(at(family.client, port), at(world, port)).payload(b"?");
+            route(&walk, &family, &change);
+            walk.from(what, CLIENT, &sent, Passed);
+            walk.from(what, CLIENT, &sent, Passed);
+            route(&walk, &family, &undo);
+            walk.from("the route has changed", CLIENT, &sent, Dropped(NO_ROUTE));
+            let seen = sent.clone().src(at(family.host, PORT));
+            walk.from("by the uplink", CLIENT, &sent, Routed(seen));
+        }
+        walk.end();
+    }
+}
+
+#[test]
+fn what_left_before_there_was_masquerade_keeps_its_address() {
+    for family in families() {
+        let before = changed(&config(), "masquerade = \"both\"", "masquerade = \"none\"");
+        let mut walk = Walk::new(family.name, &before);
+        let sent = packet::udp(at(family.client, 5000), at(family.world, 53));
+        walk.from("before", CLIENT, &sent, Routed(sent.clone()));
+        walk.reload(&config());
+        for time in ["the first", "the second"] {
+            walk.from(time, CLIENT, &sent, Routed(sent.clone()));
+        }
+        walk.end();
+    }
+}
+
+#[test]
+fn a_destination_that_the_host_has_got_is_reached_there() {
+    for family in families() {
+        let mut walk = walk(&family);
+        let (own, public) = (at(family.client, 5000), at(family.host, PORT));
+        let world = at(family.world, 443);
+        let udp = packet::udp(own, world).payload(b"?");
+        let ack = packet::tcp(own, world).ack().seq(1).ack_number(2);
+        walk.from("UDP", CLIENT, &udp, Routed(udp.clone().src(public)));
+        walk.from("TCP", CLIENT, &ack, Routed(ack.clone().src(public)));
+        let length = if family.is_v4() { 32 } else { 128 };
+        let add = format!("address add {}/{length} dev lo", family.world);
+        walk.node().namespace().ip(&add);
+        walk.reload(&config());
+        walk.from("UDP to the host", CLIENT, &udp, Passed);
+        let reset = reset(&ack);
+        walk.from("TCP ends", CLIENT, &ack, Refused(ADDRESS_GONE, reset));
+        walk.from("TCP to the host", CLIENT, &ack, Passed);
+        walk.end();
+    }
+}
+
+#[test]
+fn an_echo_may_have_any_identifier() {
+    for family in families() {
+        for id in [0, 1, PORT, u16::MAX] {
+            let mut walk = walk(&family);
+            let seen = echo_request(family.host, family.world, PORT, 1).payload(b"ping");
+            let reply = echo_reply(family.world, family.host, PORT, 1).payload(b"ping");
+            let heard = echo_reply(family.world, family.client, id, 1).payload(b"ping");
+            for time in ["first", "second"] {
+                walk.from(time, CLIENT, &ping(&family, id), Routed(seen.clone()));
+                walk.net(time, UPLINK, &reply, Delivered(CLIENT, heard.clone()));
+            }
+            walk.end();
+        }
+    }
+}
+
+#[test]
+fn each_port_serves_once_towards_a_destination() {
+    const PORTS: usize = 36280; // outside of the kernel's default range
+    for family in families() {
+        // Room for as many that nobody has replied to, of one workload.
+        let size = "size = 262144\nper_endpoint = 0";
+        let walk = Walk::new(family.name, &changed(&config(), "size = 4096", size));
+        let world = at(family.world, 53);
+        let bench = walk.node().bench();
+        let send = |number: usize| {
+            let (name, address) = match number % 2 {
+                0 => (CLIENT, family.client),
+                _ => (WEB, family.web),
+            };
+            let sent = packet::udp(at(address, 1024 + (number / 2) as u16), world);
+            let frame = sent.macs(workload_mac(name), host_mac(name)).build();
+            let (verdict, packet) = bench.run(Hook::FromContainer, name, &frame);
+            (verdict, parse(&packet).src_port)
+        };
+        let mut ports = BTreeSet::new();
+        walk.node().namespace().run(|| {
+            for number in 0..PORTS {
+                let (verdict, port) = send(number);
+                assert_eq!(verdict, Verdict::Redirect, "{number} of {PORTS}");
+                assert!(ports.insert(port), "{port} twice: {number} of {PORTS}");
+            }
+            let (verdict, _) = send(PORTS);
+            assert_eq!(verdict, Verdict::Drop, "none is left");
+        });
         walk.end();
     }
 }

@@ -220,16 +220,19 @@ static __always_inline int ct_is_reverse(const struct ct_entry *reverse, const s
 }
 
 /*
- * The translated tuple as routes and their rules see it: with the sender's own source, as in the kernel, which routes before it
- * masquerades; a reply has its translated one, as from the frontend. `tuple` is that of the entry.
+ * The translated tuple as routes and their rules see it: with the sender's own source and port, as in the kernel, which routes
+ * before it masquerades (of several next hops the port may choose one); a reply has its translated ones, as from the frontend.
+ * `tuple` is that of the entry.
  */
 static __always_inline struct flow_tuple ct_routed_tuple(const struct ct_entry *entry,
 							 const struct flow_tuple *tuple)
 {
 	struct flow_tuple routed = entry->translated;
 
-	if ((entry->flags & (CT_SNAT | CT_REPLY)) == CT_SNAT)
-		routed.source = tuple->source;
+	if ((entry->flags & (CT_SNAT | CT_REPLY)) != CT_SNAT)
+		return routed;
+	routed.source = tuple->source;
+	routed.source_port = tuple->source_port;
 	return routed;
 }
 

@@ -79,8 +79,22 @@ __weak __noinline int delivery_is_as_host(void)
 }
 
 /*
- * A connection with SNAT whose route has changed: by another uplink its source would be wrong. It ends, as with the kernel's own
- * masquerade, and opens again with the next packet.
+ * Whether the route of a connection that a workload has opened with its own address has come to lead out of an uplink that
+ * masquerades: there was no route before, or another interface. What left by this one already goes on.
+ */
+static __noinline int delivery_lacks_snat(const struct packet *packet, __u32 ifindex)
+{
+	const struct ct_entry *entry = &packet->ct.entry;
+
+	if (!packet->ct.found || packet->hook.sender != PARTY_ENDPOINT || entry->link_ifindex == ifindex ||
+	    entry->flags & (CT_REPLY | CT_SNAT | CT_SYN_ACK_FIRST))
+		return 0;
+	return !!uplink_masquerades(packet->generation_slot, ifindex, &entry->translated.destination);
+}
+
+/*
+ * A connection whose route has changed so that its source is wrong there. It ends, as with the kernel's own masquerade, and opens
+ * again with the next packet.
  */
 static __noinline __must_check int delivery_lost_uplink(struct packet *packet)
 {
@@ -170,6 +184,8 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 			return delivery_lost_uplink(packet);
 		entry->link_ifindex = route->ifindex;
 		return delivery_check_hop_limit(packet);
+	} else if (found == ROUTE_FORWARD && delivery_lacks_snat(packet, route->ifindex)) {
+		return delivery_lost_uplink(packet);
 	} else if (found != ROUTE_FORWARD || !delivery_is_direct(route->ifindex)) {
 		if (delivery_is_as_host())
 			return -REASON_NO_ROUTE;

@@ -91,8 +91,8 @@ __weak __noinline int fastpath_report(const struct linear_headers *headers, cons
 
 /*
  * A packet that renews its entry or is reported: the first in a second, one with a TCP flag that changes the connection, one
- * whose report is due. Zero if the connection has expired, or has lost its port: then the packet is not its. Global: it is verified once, not once for
- * each table that the entry may be from.
+ * whose report is due. Zero if the connection has expired, or has lost its port: then the packet is not its. Global: it is
+ * verified once, not once for each table that the entry may be from.
  */
 __weak __noinline int fastpath_update(struct __sk_buff *skb, const struct linear_headers *headers,
 				      struct ct_entry *entry, const struct hook_row *hook,

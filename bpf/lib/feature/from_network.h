@@ -22,7 +22,7 @@ enum receiver {
 	RECEIVER_STRAY = 4, /* one of these at an address of the host's, or the host: the chain knows */
 };
 
-/* By an address and what the fast path has seen. */
+/* By an address and what the fast path has seen. During a takeover a packet's entry may be in the previous tables alone. */
 static __always_inline enum receiver receiver_of_address(__u32 slot, const struct address *address, int seen)
 {
 	const struct ipcache_entry *owner = ipcache_find(slot, address);
@@ -35,7 +35,7 @@ static __always_inline enum receiver receiver_of_address(__u32 slot, const struc
 		return RECEIVER_STRAY; /* also at an address that the host has had */
 	if (!owner)
 		return RECEIVER_OTHER;
-	if (seen == SEEN_NOTHING)
+	if (seen == SEEN_NOTHING || takeover_is_active())
 		return owner->snat >= SNAT_HOST || owner->external_frontend ? RECEIVER_STRAY : RECEIVER_OTHER;
 	return owner->external_frontend ? RECEIVER_BY_PORT : RECEIVER_OTHER;
 }

@@ -22,7 +22,11 @@ static __always_inline int packet_opens_nothing(const struct packet *packet)
 	if (headers->tuple.protocol == IPPROTO_TCP)
 		return headers->tcp.flags & TCP_RST ||
 		       (headers->tcp.flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK);
-	return packet_is_icmp(packet) && !headers->tuple.source_port;
+	if (!packet_is_icmp(packet))
+		return 0;
+	if (headers->fragment == FRAGMENT_LATER)
+		return !headers->tuple.source_port; /* the identifier of a request's first fragment */
+	return !packet_is_echo_request(packet);
 }
 
 /*
@@ -48,10 +52,9 @@ __weak __noinline int masquerade(struct __sk_buff *skb)
 	if (route_find(skb, &tuple, ROUTE_ANY_LENGTH, &route) != ROUTE_FORWARD)
 		return 0;
 
-	const struct uplink *uplink = uplink_find(slot, route.ifindex);
+	const struct uplink *uplink = uplink_masquerades(slot, route.ifindex, &tuple.destination);
 
-	if (!uplink || !(uplink->masquerade & (is_ipv4 ? MASQUERADE_IPV4 : MASQUERADE_IPV6)) ||
-	    packet_opens_nothing(packet))
+	if (!uplink || packet_opens_nothing(packet))
 		return 0;
 
 	packet->ct.entry.snat_ifindex = route.ifindex;
@@ -89,8 +92,9 @@ __weak __noinline int snat_external(struct __sk_buff *skb)
 }
 
 /*
- * Whether the translated source of the packet's entry may still be used: the host has the address, and the uplink masquerades, if
- * it is no service's client. True of a connection without SNAT. Global: it is verified once.
+ * Whether the translated source of the packet's entry may still be used: the host has the address, the uplink masquerades or the
+ * client is a service's, and the peer is not the host itself, which accepts no packet from an address of its own. True of a
+ * connection without SNAT. Global: it is verified once.
  */
 __weak __noinline int masquerade_is_valid(void)
 {
@@ -100,15 +104,20 @@ __weak __noinline int masquerade_is_valid(void)
 		return 1;
 
 	const struct ct_entry *entry = &packet->ct.entry;
-	const struct address *source =
-		entry->flags & CT_REPLY ? &packet->headers.tuple.destination : &entry->translated.source;
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	int reply = entry->flags & CT_REPLY;
+	const struct address *source = reply ? &tuple->destination : &entry->translated.source;
+	const struct address *peer = reply ? &tuple->source : &entry->translated.destination;
 	const struct uplink *uplink = uplink_find(packet->generation_slot, entry->snat_ifindex);
-	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
 	__u8 family = address_is_mapped(source) ? MASQUERADE_IPV4 : MASQUERADE_IPV6;
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
 
 	if (!uplink || !owner || owner->snat < SNAT_HOST)
 		return 0;
-	return ct_is_of_network(entry) || uplink->masquerade & family;
+	if (!ct_is_of_network(entry) && !(uplink->masquerade & family))
+		return 0;
+	owner = ipcache_find(packet->generation_slot, peer);
+	return owner && owner->scope != SCOPE_HOST;
 }
 
 #endif

@@ -4,7 +4,7 @@
  * host's own sockets do not get by themselves (net.ipv4.ip_local_port_range), and a socket that has one anyway keeps it:
  *
  *	random	SNAT_TRIES ports of the table
- *	search	all others, from a random one on, as long as this CPU has not searched SNAT_SEARCH_MAX in this second
+ *	search	all, in a random order, as long as this CPU has tried less than SNAT_SEARCH_MAX in this second
  *
  * The two entries of conntrack hold the translation: there is no other table that could disagree.
  */
@@ -42,7 +42,8 @@ enum {
 	SNAT_TRIES = 32,
 	/* Some 0.3 µs each, where all are taken: a flood to one crowded destination takes no more than a sixth of a CPU. */
 	SNAT_SEARCH_MAX = 1 << 19,
-	SNAT_PORTS_MAX = 1 << 16,
+	/* A prime that is no less than the number of ports from 1024 on, and no more than 64 blocks: products fit 32 bit. */
+	SNAT_RING = 65521,
 	SNAT_CHUNK = 32,
 	SNAT_BLOCK = 32 * SNAT_CHUNK,
 };
@@ -89,60 +90,66 @@ __weak __noinline int snat_try_port(struct __sk_buff *skb, __u32 index)
 	return !host_has_socket(skb, &reply);
 }
 
-/* A row of the table, which starts again behind its end; `row` is less than twice the count. */
-static __always_inline __u32 snat_wrap(__u32 row, __u32 count)
-{
-	return row >= count ? row - count : row;
-}
-
-/*
- * Tries SNAT_CHUNK rows from one on. Three loops one in the other, each verified once, where one over all rows would be as many
- * turns for the verifier; not bpf_loop(), since the stack of its callback is not seen in the object.
- */
-__weak __noinline int snat_try_chunk(struct __sk_buff *skb, __u32 first, __u32 count)
-{
-	for (__u32 i = 0; i < SNAT_CHUNK; i++)
-		if (snat_try_port(skb, snat_wrap(first + i, count)))
-			return 1;
-	return 0;
-}
-
-/* Tries SNAT_BLOCK rows, or all. */
-__weak __noinline int snat_try_block(struct __sk_buff *skb, __u32 first, __u32 count)
-{
-	for (__u32 done = 0; done < SNAT_BLOCK; done += SNAT_CHUNK) {
-		if (done >= count)
-			return 0;
-		if (snat_try_chunk(skb, snat_wrap(first + done, count), count))
-			return 1;
-	}
-	return 0;
-}
-
-/* Tries all rows, from a random one on. */
-static __always_inline int snat_search(struct __sk_buff *skb, __u32 count)
-{
-	__u32 first = random_below(bpf_get_prandom_u32(), count);
-
-	for (__u32 done = 0; done < SNAT_PORTS_MAX; done += SNAT_BLOCK) {
-		if (done >= count)
-			return 0;
-		if (snat_try_block(skb, snat_wrap(first + done, count), count))
-			return 1;
-	}
-	return 0;
-}
-
-/* Whether this CPU may search so many ports more in this second. */
-static __always_inline int snat_may_search(__u32 count, __u64 now_ns)
+/* Whether this CPU may search in this second. */
+static __always_inline int snat_may_search(__u64 now_ns)
 {
 	__u32 zero = 0;
 	struct rate_window *searched = bpf_map_lookup_elem(&dpd_snat_searched, &zero);
 
-	if (!searched || rate_limit_exceeded(searched, now_ns, NSEC_PER_SEC, SNAT_SEARCH_MAX))
+	return searched && !rate_limit_exceeded(searched, now_ns, NSEC_PER_SEC, SNAT_SEARCH_MAX);
+}
+
+/*
+ * Tries SNAT_CHUNK rows of a search's order, from one on. Three loops one in the other, each verified once, where one over
+ * all rows would be as many turns for the verifier; not bpf_loop(), since the stack of its callback is not seen in the
+ * object.
+ */
+__weak __noinline int snat_try_chunk(struct __sk_buff *skb, __u32 row, __u32 step, __u32 count)
+{
+	__u32 zero = 0;
+	struct rate_window *searched = bpf_map_lookup_elem(&dpd_snat_searched, &zero);
+
+	if (!searched)
 		return 0;
-	searched->used += count;
-	return 1;
+	searched->used++; /* rows beyond the table are not free of charge either */
+	for (__u32 i = 0; i < SNAT_CHUNK; i++) {
+		if (row < count) {
+			searched->used++;
+			if (snat_try_port(skb, row))
+				return 1;
+		}
+		row += step;
+		if (row >= SNAT_RING)
+			row -= SNAT_RING;
+	}
+	return 0;
+}
+
+/* Tries SNAT_BLOCK rows of the order. */
+__weak __noinline int snat_try_block(struct __sk_buff *skb, __u32 first, __u32 step, __u32 done, __u32 count)
+{
+	for (__u32 i = 0; i < SNAT_BLOCK; i += SNAT_CHUNK) {
+		__u32 row = (first + (done + i) * step) % SNAT_RING;
+
+		if (snat_try_chunk(skb, row, step, count))
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * Tries all rows, in an order of this search alone: from a random one on, by a random step in a ring of prime length. In the
+ * order of the table the taken ones would gather, and searches would take ever longer (Knuth, TAOCP 6.4: linear probing).
+ */
+static __always_inline int snat_search(struct __sk_buff *skb, __u32 count)
+{
+	__u32 first = random_below(bpf_get_prandom_u32(), SNAT_RING);
+	__u32 step = 1 + random_below(bpf_get_prandom_u32(), SNAT_RING - 1);
+
+	for (__u32 done = 0; done < SNAT_RING; done += SNAT_BLOCK)
+		if (snat_try_block(skb, first, step, done, count))
+			return 1;
+	return 0;
 }
 
 /* A free port for the new connection of the record, whose source is translated already. 0, or minus a reason. */
@@ -152,15 +159,15 @@ static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
 	const struct settings *settings = packet ? settings_find(packet->epoch) : 0;
 	__u32 count = settings ? settings->snat_port_count : 0;
 
-	if (!packet || !count || count > SNAT_PORTS_MAX)
-		return -REASON_NO_SOURCE_PORT;
+	if (!packet || !count || count > SNAT_RING)
+		return -REASON_SNAT_NO_PORT;
 	for (int i = 0; i < SNAT_TRIES; i++)
 		if (snat_try_port(skb, random_below(bpf_get_prandom_u32(), count)))
 			return 0;
 
-	if (snat_may_search(count, packet->now_ns) && snat_search(skb, count))
+	if (snat_may_search(packet->now_ns) && snat_search(skb, count))
 		return 0;
-	return -REASON_NO_SOURCE_PORT;
+	return -REASON_SNAT_NO_PORT;
 }
 
 /*
@@ -172,7 +179,7 @@ static __always_inline __must_check int snat_choose(struct __sk_buff *skb, const
 	const struct flow_tuple *translated = &packet->ct.entry.translated;
 
 	if (address_is_unspecified(&translated->source))
-		return -REASON_NO_SOURCE_PORT; /* the host has none of the family */
+		return -REASON_SNAT_NO_PORT; /* the host has none of the family */
 	switch (translated->protocol) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
@@ -180,9 +187,9 @@ static __always_inline __must_check int snat_choose(struct __sk_buff *skb, const
 	case IPPROTO_ICMPV6:
 		return snat_choose_port(skb);
 	case IPPROTO_SCTP:
-		return reply_tuple_is_free() ? 0 : -REASON_NO_SOURCE_PORT;
+		return reply_tuple_is_free() ? 0 : -REASON_SNAT_NO_PORT;
 	}
-	return -REASON_NO_SOURCE_PORT;
+	return -REASON_SNAT_PROTOCOL;
 }
 
 #endif

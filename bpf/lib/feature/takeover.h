@@ -53,6 +53,14 @@ static __always_inline int takeover_has(__u32 index, const struct flow_tuple *tu
 	return table && bpf_map_lookup_elem(table, tuple);
 }
 
+/* Whether flows are migrating. All previous tables are there then, and this one in any case: its size is conntrack.size itself. */
+static __always_inline int takeover_is_active(void)
+{
+	__u32 index = CT_TABLE_TCP;
+
+	return !!bpf_map_lookup_elem(&dpd_prev_ct, &index);
+}
+
 /* A flow that has migrated stays ours, though its entry is deleted from the previous tables only later. */
 static __noinline int takeover_knows(const struct flow_tuple *tuple)
 {

@@ -3,7 +3,7 @@
 #ifndef DPD_UPLINK_H
 #define DPD_UPLINK_H
 
-#include "../../abi.h"
+#include "../mechanism/ipcache.h"
 
 struct uplinks_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -26,6 +26,21 @@ static __always_inline const struct uplink *uplink_find(__u32 slot, __u32 ifinde
 	void *table = bpf_map_lookup_elem(&dpd_uplinks, &slot);
 
 	return table ? bpf_map_lookup_elem(table, &ifindex) : 0;
+}
+
+/* The uplink, if it masquerades what workloads send by it to this address. */
+static __noinline const struct uplink *uplink_masquerades(__u32 slot, __u32 ifindex,
+							  const struct address *destination)
+{
+	__u8 family = address_is_mapped(destination) ? MASQUERADE_IPV4 : MASQUERADE_IPV6;
+	const struct uplink *uplink = uplink_find(slot, ifindex);
+
+	if (!uplink || !(uplink->masquerade & family))
+		return 0;
+
+	const struct ipcache_entry *owner = ipcache_find(slot, destination);
+
+	return owner && owner->snat == SNAT_MASQUERADED ? uplink : 0;
 }
 
 #endif

@@ -150,9 +150,15 @@ impl<'a> ImpactAnalysis<'a> {
         Some(Impact::new(outcome, cause))
     }
 
-    /// Whether the address that the connections were masqueraded with is still one that the uplink masquerades with.
+    /// Whether the address that the connections were masqueraded with is still one that the uplink masquerades with, and the
+    /// peer not the host itself.
     fn impact_of_masquerade(&mut self, group: &FlowGroup) -> Option<Impact> {
         let (source, uplink) = group.snat?;
+        let peer = group.backend.ip();
+        if !self.old.is_of_host(peer) && self.new.is_of_host(peer) {
+            let address = Object::new("address", format!("{peer} of host"));
+            return Some(Impact::new(Outcome::Ended, address));
+        }
         if !self.old.masquerades(source, uplink) || self.new.masquerades(source, uplink) {
             return None;
         }
@@ -544,6 +550,12 @@ mod tests {
         assert_eq!(
             lines(&without.compile_after(&old)),
             ["- address 192.0.2.1 of host: 3 connections end"]
+        );
+        let mut at_host = base();
+        at_host.host.addresses.insert(ip("198.51.100.7"));
+        assert_eq!(
+            lines(&at_host.compile_after(&old)),
+            ["+ address 198.51.100.7 of host: 3 connections end"]
         );
         let line = lines(&set(base(), Masquerade::Ipv6).compile_after(&old));
         assert_eq!(line.len(), 1, "{line:?}");

@@ -97,6 +97,12 @@ impl<'a> StateView<'a> {
             && matches!(role, Some(SnatRole::Host | SnatRole::Source))
     }
 
+    /// Whether an address is the host's own.
+    pub fn is_of_host(&mut self, address: IpAddr) -> bool {
+        let entry = self.entry(address);
+        entry.is_some_and(|entry| entry.scope == AddressScope::Host)
+    }
+
     pub fn is_audit(&self) -> bool {
         self.state.settings.audit
     }
