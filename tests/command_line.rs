@@ -339,6 +339,7 @@ mod observers {
             applied_seconds_ago: 1,
             pending: vec!["lxc-late".to_owned()],
             warnings: Vec::new(),
+            hints: Vec::new(),
             observers_lost: 0,
             recent_drops: None,
             journal_lost: 0,

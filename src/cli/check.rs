@@ -56,14 +56,7 @@ fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
                 eprintln!("{refused}");
                 return Ok(ExitCode::FAILURE);
             }
-            let masquerade = plan::snat::warnings(config, &host);
-            for warning in net::checks(config, &host).into_iter().chain(masquerade) {
-                eprintln!("warning: {warning}");
-            }
-            for note in net::absent(config, &host) {
-                eprintln!("note: {note}");
-            }
-            print_forwarding(config, host);
+            print_advice(config, host);
         }
         Err(error) => eprintln!("warning: the host can't be checked: {error:#}"),
     }
@@ -101,18 +94,29 @@ fn print_write_access(root: &Path) {
     }
 }
 
-/// Which way packets leave by each uplink, and why; what they bypass is a warning.
-fn print_forwarding(config: &Config, host: HostState) {
-    let stack = match net::host_stack() {
-        Ok(stack) => stack,
-        Err(error) => {
-            eprintln!(
-                "note: which way packets leave by the uplinks is not checked, which needs root: {error:#}"
-            );
-            return;
-        }
-    };
+/// What the host lacks for the file, and what concerns dpd there.
+fn print_advice(config: &Config, host: HostState) {
+    let stack = net::host_stack();
+    let unreadable = stack.as_ref().err().map(|error| format!("{error:#}"));
+    let stack = stack.unwrap_or_default();
     let host = HostState { stack, ..host };
+    let masquerade = plan::snat::warnings(config, &host);
+    for warning in net::checks(config, &host).into_iter().chain(masquerade) {
+        eprintln!("warning: {warning}");
+    }
+    for note in net::absent(config, &host) {
+        eprintln!("note: {note}");
+    }
+    match unreadable {
+        None => print_forwarding(config, &host),
+        Some(error) => eprintln!(
+            "note: which way packets leave by the uplinks is not checked, which needs root: {error}"
+        ),
+    }
+}
+
+/// Which way packets leave by each uplink, and why; what they bypass is a warning.
+fn print_forwarding(config: &Config, host: &HostState) {
     for (name, interface) in &config.interfaces {
         let Interface::Uplink {
             forwarding,
@@ -133,8 +137,14 @@ fn print_forwarding(config: &Config, host: HostState) {
         };
         eprintln!("note: uplink {name}: forwarding {}: {reason}", way.name());
     }
-    for warning in plan::forwarding::bypassed(config, &host) {
+    for warning in plan::forwarding::bypassed(config, host) {
         eprintln!("warning: {warning}");
+    }
+    for hint in net::world_routes()
+        .map(|world| plan::translators::hints(config, host, world))
+        .unwrap_or_default()
+    {
+        eprintln!("note: {hint}");
     }
 }
 

@@ -59,6 +59,7 @@ pub struct Datapath {
     /// Interfaces that were logged as missing.
     pending: Vec<String>,
     warnings: Vec<String>,
+    hints: Vec<String>,
 }
 
 impl Datapath {
@@ -82,6 +83,7 @@ impl Datapath {
             stack_error: OnChange::default(),
             pending: Vec::new(),
             warnings: Vec::new(),
+            hints: Vec::new(),
         }
     }
 
@@ -361,9 +363,25 @@ impl Datapath {
         {
             log::warn!("{warning}");
         }
-        self.state.host(&pending, &warnings);
+        let hints = self.hints(host);
+        for hint in hints.iter().filter(|hint| !self.hints.contains(hint)) {
+            log::info!("{hint}");
+        }
+        self.state.host(&pending, &warnings, &hints);
         self.pending = pending;
         self.warnings = warnings;
+        self.hints = hints;
+    }
+
+    /// What may be intended.
+    fn hints(&self, host: &HostState) -> Vec<String> {
+        match net::world_routes() {
+            Ok(world) => plan::translators::hints(&self.config, host, world),
+            Err(error) => {
+                log::debug!("look up the route to the world: {error}");
+                self.hints.clone()
+            }
+        }
     }
 }
 

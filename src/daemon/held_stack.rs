@@ -107,6 +107,7 @@ fn is_of_all(hook: &StackHook) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::masquerade::Masquerade;
 
     /// Filters by their names, of which the first letter is the hook's.
     fn stack(names: &str) -> HostStack {
@@ -119,6 +120,7 @@ mod tests {
             },
             name: name.to_owned(),
             why: "has rules",
+            translates: Masquerade::None,
         };
         HostStack {
             filters: names.split_whitespace().map(filter).collect(),

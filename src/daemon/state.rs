@@ -41,6 +41,7 @@ struct Facts {
     host_error: Option<String>,
     pending: Vec<String>,
     warnings: Vec<String>,
+    hints: Vec<String>,
     work: Work,
     server: Weak<Server>,
     log: Option<Arc<FlowLog>>,
@@ -87,6 +88,7 @@ impl DaemonState {
                 host_error: None,
                 pending: Vec::new(),
                 warnings: Vec::new(),
+                hints: Vec::new(),
                 work: Work::default(),
                 server: Weak::new(),
                 log: None,
@@ -175,10 +177,11 @@ impl DaemonState {
         self.facts().host_error = error;
     }
 
-    pub fn host(&self, pending: &[String], warnings: &[String]) {
+    pub fn host(&self, pending: &[String], warnings: &[String], hints: &[String]) {
         let mut facts = self.facts();
         facts.pending = pending.to_vec();
         facts.warnings = warnings.to_vec();
+        facts.hints = hints.to_vec();
     }
 
     /// The connections were swept.
@@ -284,6 +287,7 @@ impl DaemonState {
             applied_seconds_ago: facts.applied.elapsed().as_secs(),
             pending: facts.pending.clone(),
             warnings: facts.warnings.clone(),
+            hints: facts.hints.clone(),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
             recent_drops,
             journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),

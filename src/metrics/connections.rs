@@ -50,10 +50,10 @@ const SOURCE_PORTS: Family = gauge(
     &[],
     "Source ports that masquerade has towards each destination, as of the last sweep.",
 );
-const SOURCE_PORTS_USED: Family = gauge(
-    "dpd_masquerade_source_ports_used",
+const SOURCE_PORTS_FREE: Family = gauge(
+    "dpd_masquerade_source_ports_free",
     &[],
-    "Source ports in use towards the destination that has most, as counted by the last sweep.",
+    "Free source ports towards the destination that has fewest, as counted by the last sweep.",
 );
 const SERVICES: Family = gauge("dpd_services", &[], "Services of the file.");
 const BACKENDS: Family = gauge("dpd_backends", &["state"], "Backends of all services.");
@@ -77,7 +77,7 @@ pub(super) const FAMILIES: &[Family] = &[
     SWEEPS_FAILED,
     SWEPT,
     SOURCE_PORTS,
-    SOURCE_PORTS_USED,
+    SOURCE_PORTS_FREE,
     SERVICES,
     BACKENDS,
     SERVICE_CONNECTIONS,
@@ -112,9 +112,8 @@ fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> 
     page.write_one(&DELETED, sweep.counts.deleted as f64)?;
     page.write_one(&EVICTED, sweep.counts.evicted as f64)?;
     page.write_one(&SWEPT, sweep.at_seconds)?;
-    let used = sweep.tally.busiest_snat().map_or(0, |(_, used)| used);
     page.write_one(&SOURCE_PORTS, f64::from(sweep.tally.source_ports))?;
-    page.write_one(&SOURCE_PORTS_USED, used as f64)?;
+    page.write_one(&SOURCE_PORTS_FREE, sweep.tally.free_source_ports() as f64)?;
     write_services(page, catalog, &sweep.tally)
 }
 

@@ -173,6 +173,12 @@ impl Tally {
         busiest.map(|(peer, used)| (*peer, *used))
     }
 
+    /// The free ones there; all, if no connection has one. Ports of before a change of the range count as used, too.
+    pub fn free_source_ports(&self) -> u64 {
+        let used = self.busiest_snat().map_or(0, |(_, used)| used);
+        u64::from(self.source_ports).saturating_sub(used)
+    }
+
     /// Forgets the others: there may be as many as connections.
     pub fn keep_busiest_snat(&mut self) {
         self.by_snat = self.busiest_snat().into_iter().collect();

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::masquerade::Masquerade;
+
 /// What the file wants of an uplink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,6 +70,8 @@ pub struct StackFilter {
     pub name: String,
     /// `has rules`
     pub why: &'static str,
+    /// The families whose sources its rules may translate: it is a chain of NAT behind routing.
+    pub translates: Masquerade,
 }
 
 /// Where packets meet it.

@@ -26,6 +26,13 @@ pub struct HostState {
     pub socket_ports: SocketPorts,
 }
 
+/// The interfaces by which the host's routes lead to the world, by ifindex; `None`: there is no such route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldRoutes {
+    pub ipv4: Option<u32>,
+    pub ipv6: Option<u32>,
+}
+
 /// Two names of a file that are one interface.
 pub type SameInterface = (String, String);
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// The families that an uplink masquerades.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masquerade {
     #[default]
@@ -23,6 +23,16 @@ impl Masquerade {
         Masquerade::Both,
     ];
 
+    /// The families of a set.
+    pub fn new(has_ipv4: bool, has_ipv6: bool) -> Masquerade {
+        match (has_ipv4, has_ipv6) {
+            (true, true) => Masquerade::Both,
+            (true, false) => Masquerade::Ipv4,
+            (false, true) => Masquerade::Ipv6,
+            (false, false) => Masquerade::None,
+        }
+    }
+
     /// The file's word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +49,14 @@ impl Masquerade {
 
     pub fn has_ipv6(self) -> bool {
         matches!(self, Masquerade::Ipv6 | Masquerade::Both)
+    }
+
+    /// The families that both have.
+    pub fn and(self, other: Masquerade) -> Masquerade {
+        Masquerade::new(
+            self.has_ipv4() && other.has_ipv4(),
+            self.has_ipv6() && other.has_ipv6(),
+        )
     }
 
     /// Whether it has the family of an address.

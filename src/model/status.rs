@@ -26,6 +26,9 @@ pub struct DaemonStatus {
     pub pending: Vec<String>,
     /// What the host lacks for the file, each with the command that fixes it.
     pub warnings: Vec<String>,
+    /// What may be intended: no problem.
+    #[serde(default)]
+    pub hints: Vec<String>,
     /// Flows that slow observers lost.
     pub observers_lost: u64,
     /// Drops of the last minute.

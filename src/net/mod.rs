@@ -15,6 +15,7 @@ mod watcher;
 
 pub use checks::{absent, checks, same_interfaces};
 pub use filter::has_filters;
+pub use route::world_routes;
 pub use snapshot::{ifindex, is_there, snapshot};
 pub use stack::host_stack;
 pub use watcher::Watcher;

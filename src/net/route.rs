@@ -1,7 +1,7 @@
 //! The host's route to an address.
 
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::{self, Netlink};
+use crate::model::host::WorldRoutes;
 
 /// Bytes of `struct rtmsg`, and the attribute that names the interface (`linux/rtnetlink.h`).
 const ROUTE_HEADER: usize = 12;
@@ -27,6 +28,31 @@ pub enum Route {
     /// Local, broadcast or multicast.
     Other,
     None,
+}
+
+/// Addresses that no host has a route for but that to the world: root name servers. Nothing is sent to them.
+const WORLD: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+];
+
+/// Looks up the host's routes to the world.
+///
+/// # Errors
+/// If netlink fails.
+pub fn world_routes() -> io::Result<WorldRoutes> {
+    let mut rtnetlink = Netlink::route()?;
+    let mut find = |address| -> io::Result<Option<u32>> {
+        match look_up(&mut rtnetlink, address)? {
+            Route::Through { ifindex, .. } => Ok(Some(ifindex)),
+            Route::Other | Route::None => Ok(None),
+        }
+    };
+    let [ipv4, ipv6] = WORLD.map(&mut find);
+    Ok(WorldRoutes {
+        ipv4: ipv4?,
+        ipv6: ipv6?,
+    })
 }
 
 /// Looks up the host's route to `address`.

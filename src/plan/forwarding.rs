@@ -61,8 +61,8 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
                 if !names.is_empty() {
                     let families = masquerade.name();
                     sentences.push(format!(
-                        "uplink {name}: masquerade = \"{families}\" bypasses {names}: dpd translates what workloads send, \
-                         and a rule there that masquerades sees none of it"
+                        "uplink {name}: masquerade = \"{families}\" bypasses {names}: what dpd translates never goes \
+                         through the stack"
                     ));
                 }
             }
@@ -162,7 +162,7 @@ fn between_workloads(stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
 }
 
 /// `nftables inet filter/forward, nftables ip nat/POSTROUTING and 2 more`
-fn list<'a>(filters: impl Iterator<Item = &'a StackFilter>) -> String {
+pub fn list<'a>(filters: impl Iterator<Item = &'a StackFilter>) -> String {
     list_names(&filters.map(|filter| filter.name.clone()).collect())
 }
 
@@ -189,6 +189,7 @@ mod tests {
             hook: hook.clone(),
             name: (*name).to_owned(),
             why: "has rules",
+            translates: Masquerade::None,
         });
         HostStack {
             filters: filters.collect(),

@@ -22,6 +22,7 @@ pub mod snat;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod translators;
 mod uplinks;
 
 use crate::config::Config;

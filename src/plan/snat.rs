@@ -13,6 +13,7 @@ use crate::model::state::{AddressScope, HostAddresses, State};
 use super::host_addresses;
 use super::ipcache::Owners;
 use super::masquerade;
+use super::translators::translated_by_both;
 
 /// Below are the ports of the system's services (RFC 6335, 6).
 const FIRST_PORT: u16 = 1024;
@@ -65,7 +66,7 @@ pub fn source(link: &Link, families: Families, host: &HostState) -> HostAddresse
     host_addresses::first(own.chain(others))
 }
 
-fn is_of_link(address: IpAddr) -> bool {
+pub fn is_of_link(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
@@ -109,6 +110,7 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
                 ));
             }
         }
+        warnings.extend(translated_by_both(name, *masquerade, &host.stack));
     }
     warnings
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use dpd::model::forwarding::HostStack;
+use dpd::model::forwarding::{HostStack, StackFilter};
+use dpd::model::masquerade::Masquerade;
 use dpd::net::{Watcher, host_stack};
 
 use super::{DEADLINE, Netns, drop_capabilities};
@@ -25,13 +26,15 @@ fn stack(netns: &Netns) -> HostStack {
     netns.enter(|| host_stack().unwrap())
 }
 
-/// `Forward: nftables inet filter/forward has rules`
+/// `Forward: nftables inet filter/forward has rules`, and the families whose sources it may translate.
 fn filters(netns: &Netns) -> Vec<String> {
     let stack = stack(netns);
     let filters = stack.filters.iter();
-    filters
-        .map(|filter| format!("{:?}: {filter}", filter.hook))
-        .collect()
+    let line = |filter: &StackFilter| match filter.translates {
+        Masquerade::None => format!("{:?}: {filter}", filter.hook),
+        families => format!("{:?}: {filter}, SNAT {}", filter.hook, families.name()),
+    };
+    filters.map(line).collect()
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn nftables_chains_that_forwarded_packets_meet_are_found() {
         (
             "NAT after routing",
             "table ip nat { chain post { type nat hook postrouting priority 100; masquerade; } }",
-            &["Routing: nftables ip nat/post has rules"],
+            &["Routing: nftables ip nat/post has rules, SNAT ipv4"],
         ),
         (
             "a filter before routing",
@@ -149,20 +152,20 @@ fn iptables_legacy_is_read_without_creating_its_tables() {
         ("iptables-legacy -P FORWARD ACCEPT", &[]),
         (
             "iptables-legacy -t nat -A POSTROUTING -s 10.0.0.0/8 -j ACCEPT",
-            &["Routing: iptables-legacy nat/POSTROUTING has rules"],
+            &["Routing: iptables-legacy nat/POSTROUTING has rules, SNAT ipv4"],
         ),
         (
             "ip6tables-legacy -P FORWARD DROP",
             &[
                 "Forward: ip6tables-legacy filter/FORWARD drops by policy",
-                "Routing: iptables-legacy nat/POSTROUTING has rules",
+                "Routing: iptables-legacy nat/POSTROUTING has rules, SNAT ipv4",
             ],
         ),
         (
             "ip6tables-legacy -A FORWARD -j ACCEPT",
             &[
                 "Forward: ip6tables-legacy filter/FORWARD drops by policy",
-                "Routing: iptables-legacy nat/POSTROUTING has rules",
+                "Routing: iptables-legacy nat/POSTROUTING has rules, SNAT ipv4",
             ],
         ),
     ];

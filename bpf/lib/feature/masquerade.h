@@ -42,7 +42,6 @@ __weak __noinline int masquerade(struct __sk_buff *skb)
 
 	__u32 slot = packet->generation_slot;
 	struct flow_tuple tuple = packet->ct.entry.translated;
-	int is_ipv4 = address_is_mapped(&tuple.destination);
 	const struct ipcache_entry *owner = ipcache_find(slot, &tuple.destination);
 	struct route route = {};
 

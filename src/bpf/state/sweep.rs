@@ -13,6 +13,7 @@ use crate::bpf::abi::{self, Plain};
 use crate::bpf::sys::map;
 use crate::bpf::tables::encode;
 use crate::model::conntrack::{SnatPeer, Tally};
+use crate::model::protocol::Protocol;
 use crate::model::state::Settings;
 use crate::model::status::ConntrackCounts;
 
@@ -201,7 +202,8 @@ fn count(
         let backend = (entry.service, entry.backend);
         *tally.by_backend.entry(backend).or_default() += 1;
     }
-    if is_snat(entry) {
+    // SCTP keeps its ports: it takes none.
+    if is_snat(entry) && key.protocol != Protocol::Sctp.number() {
         *tally.by_snat.entry(snat_peer(entry)).or_default() += 1;
     }
 }

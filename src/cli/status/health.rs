@@ -37,6 +37,17 @@ pub(super) fn problems(status: &Status) -> Vec<String> {
     problems.extend(interfaces(status));
     let full = status.maps.iter().filter(|map| is_nearly_full(map));
     problems.extend(full.map(|map| format!("{} is {}% full", map.name, fill(map).unwrap_or(0))));
+    let ports = status
+        .conntrack
+        .as_ref()
+        .and_then(|conntrack| conntrack.source_ports.as_ref());
+    let tight = ports.filter(|ports| ports.is_tight());
+    problems.extend(tight.map(|ports| {
+        format!(
+            "{} of {} source ports are free to {}",
+            ports.free, ports.total, ports.destination
+        )
+    }));
     problems.extend(lost_events(status));
     problems.extend(drift(status));
     problems.extend(counted(status.warnings.len() as u64, "warning", "warnings"));

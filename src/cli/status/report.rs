@@ -1,5 +1,7 @@
 //! What `dpd status` shows, collected from the daemon and from the kernel.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use serde::Serialize;
 
@@ -41,6 +43,8 @@ pub(super) struct Status {
     /// `None` without a daemon.
     pub drift: Option<DriftCounts>,
     pub warnings: Vec<String>,
+    /// What may be intended.
+    pub hints: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +62,9 @@ pub(super) struct Conntrack {
 pub(super) struct SourcePorts {
     pub total: u32,
     pub used: u64,
+    pub free: u64,
+    /// The host's address.
+    pub source: IpAddr,
     /// `203.0.113.9:443/tcp`
     pub destination: String,
 }
@@ -69,13 +76,15 @@ impl SourcePorts {
         Some(SourcePorts {
             total: tally.source_ports,
             used,
+            free: tally.free_source_ports(),
+            source: peer.source,
             destination: format!("{}/{protocol}", peer.destination),
         })
     }
 
-    /// Three quarters and more are in use.
+    /// A quarter or less is free.
     pub fn is_tight(&self) -> bool {
-        self.used * 4 >= u64::from(self.total) * 3
+        self.free * 4 <= u64::from(self.total)
     }
 }
 
@@ -133,6 +142,7 @@ impl Status {
             event_loss: Loss::default(),
             drift: None,
             warnings: Vec::new(),
+            hints: Vec::new(),
         };
         let daemon = daemon.ok();
         if let Some(daemon) = &daemon {
@@ -157,6 +167,7 @@ impl Status {
         self.interfaces = interfaces::pending(&daemon.pending);
         self.drops_recent_seconds = daemon.recent_drops.as_ref().map(|drops| drops.seconds);
         self.warnings.clone_from(&daemon.warnings);
+        self.hints.clone_from(&daemon.hints);
     }
 
     fn take_datapath(&mut self, reader: &Reader, daemon: Option<&DaemonStatus>) {

@@ -18,6 +18,8 @@ const MAPS: usize = 8;
 const PREFIXES: usize = 4;
 const REASONS: usize = 6;
 const WARNINGS: usize = 4;
+/// One for each family.
+const HINTS: usize = 2;
 /// Columns of programs.
 const PROGRAM_COLUMNS: usize = 3;
 
@@ -128,8 +130,10 @@ fn conntrack_text(conntrack: &Conntrack) -> String {
     }
     let ports = conntrack.source_ports.as_ref();
     if let Some(ports) = ports.filter(|ports| ports.is_tight()) {
-        let (total, used, to) = (ports.total, ports.used, &ports.destination);
-        text += &format!("\n            {used} of {total} source ports are in use to {to}");
+        text += &format!(
+            "\n            masquerade: {} of {} source ports are in use from {} to {}: {} free",
+            ports.used, ports.total, ports.source, ports.destination, ports.free
+        );
     }
     text
 }
@@ -313,8 +317,8 @@ fn write_drops(status: &Status, out: &mut String) {
 }
 
 fn write_warnings(status: &Status, out: &mut String) {
-    let warnings = &status.warnings;
-    if !warnings.is_empty() {
+    let (warnings, hints) = (&status.warnings, &status.hints);
+    if !warnings.is_empty() || !hints.is_empty() {
         out.push('\n');
     }
     for warning in warnings.iter().take(WARNINGS) {
@@ -323,6 +327,9 @@ fn write_warnings(status: &Status, out: &mut String) {
     if warnings.len() > WARNINGS {
         let count = warnings.len() - WARNINGS;
         let _ = writeln!(out, "and {count} more warnings (`dpd status -o json`)");
+    }
+    for hint in hints.iter().take(HINTS) {
+        let _ = writeln!(out, "note: {}", indent(hint));
     }
 }
 

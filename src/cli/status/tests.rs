@@ -149,6 +149,7 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
         warnings: vec![
             "no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client".to_owned(),
         ],
+        hints: vec!["lxc-client has only private addresses".to_owned()],
         observers_lost: 3,
         journal_lost: 5,
         drift: DriftCounts {
@@ -273,12 +274,16 @@ fn healthy() -> Status {
     let mut status = with_datapath(Ok(DaemonStatus {
         last_error: None,
         warnings: Vec::new(),
+        hints: Vec::new(),
         drift: DriftCounts::default(),
         journal_lost: 0,
         drop_ins: Vec::new(),
         ..daemon()
     }));
     status.config.is_unreadable = false;
+    if let Some(conntrack) = &mut status.conntrack {
+        conntrack.source_ports = None;
+    }
     status.event_loss.kernel = EventLoss {
         suppressed: 4,
         ..EventLoss::default()
@@ -295,7 +300,7 @@ fn healthy() -> Status {
 #[test]
 fn what_counts_as_a_problem() {
     type Change = fn(&mut Status);
-    let rows: [(&str, Change, &[&str]); 19] = [
+    let rows: [(&str, Change, &[&str]); 21] = [
         (
             "drops, suppressed drops and a slow observer are none",
             |_| {},
@@ -406,6 +411,26 @@ fn what_counts_as_a_problem() {
             &["2 drop-ins are skipped"],
         ),
         (
+            "source ports are scarce",
+            |status| {
+                let tally = |used| Tally {
+                    source_ports: 100,
+                    by_snat: [(world(), used)].into(),
+                    ..Tally::default()
+                };
+                let of = |used| Conntrack::new((tally(used), ConntrackCounts::default()));
+                status.conntrack = Some(of(74));
+                assert_eq!(health::problems(status), [""; 0]);
+                status.conntrack = Some(of(101));
+            },
+            &["0 of 100 source ports are free to 203.0.113.9:443/tcp"],
+        ),
+        (
+            "a hint is none",
+            |status| status.hints.push("private addresses".to_owned()),
+            &[],
+        ),
+        (
             "a warning",
             |status| status.warnings.push("no route".to_owned()),
             &["1 warning"],
@@ -438,7 +463,7 @@ fn a_screen() {
     assert_eq!(
         screen::screen(&with_datapath(Ok(daemon()))),
         "\
-health:     the last configuration is not applied, or not all of it; 1 drop-in is skipped; uplink ens6 is pending, and 1 more interface; 16 lost events; 3 repairs of drift; 1 warning
+health:     the last configuration is not applied, or not all of it; 1 drop-in is skipped; uplink ens6 is pending, and 1 more interface; 25 of 100 source ports are free to 203.0.113.9:443/tcp; 16 lost events; 3 repairs of drift; 1 warning
 daemon:     up, pid 4711, version 0.1.0, for 1h01m
 config:     /etc/dpd/config.toml, revision 12, applied 1m01s ago
 last error: config.toml:3: unknown key
@@ -448,7 +473,7 @@ drop-ins:   1 in effect, 1 skipped
             /run/dpd/config.d/b.toml: error: there is no identity \"b\" --> b.toml:3:1
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
-            75 of 100 source ports are in use to 203.0.113.9:443/tcp
+            masquerade: 75 of 100 source ports are in use from 192.0.2.1 to 203.0.113.9:443/tcp: 25 free
 event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
 drift:      repaired: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
@@ -475,6 +500,7 @@ DROP REASON                   LAST 58s  PACKETS  BYTES
 policy denied: no rule (133)  2         3        180
 
 warning: no route to 10.200.0.64: ip route add 10.200.0.64/32 dev lxc-client
+note: lxc-client has only private addresses
 "
     );
 }
@@ -535,6 +561,7 @@ fn json_has_every_key_always() {
             "drops",
             "drops_recent_seconds",
             "event_loss",
+            "hints",
             "interfaces",
             "maps",
             "prefilter",

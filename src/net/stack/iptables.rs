@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use super::sockopt;
 use super::unsupported::is_unsupported;
 use crate::model::forwarding::{StackFilter, StackHook};
+use crate::model::masquerade::Masquerade;
 use crate::net::netlink::text;
 
 /// The chains that forwarded packets meet, with the numbers of their hooks.
@@ -43,6 +44,7 @@ struct Family {
     level: i32,
     /// The offset of `target_offset` in an entry.
     target_offset: usize,
+    family: Masquerade,
 }
 
 const FAMILIES: [Family; 2] = [
@@ -52,6 +54,7 @@ const FAMILIES: [Family; 2] = [
         domain: AddressFamily::INET,
         level: libc::IPPROTO_IP,
         target_offset: 88,
+        family: Masquerade::Ipv4,
     },
     Family {
         name: "ip6tables-legacy",
@@ -59,6 +62,7 @@ const FAMILIES: [Family; 2] = [
         domain: AddressFamily::INET6,
         level: libc::IPPROTO_IPV6,
         target_offset: 140,
+        family: Masquerade::Ipv6,
     },
 ];
 
@@ -142,17 +146,21 @@ fn filters_in(family: &Family, table: &str, info: &Info, entries: &[u8]) -> Vec<
         if info.valid_hooks & (1 << hook) == 0 {
             continue;
         }
-        let why = if drops(family, info.underflow[hook], entries) {
-            "drops by policy"
-        } else if info.hook_entry[hook] != info.underflow[hook] {
-            "has rules"
-        } else {
-            continue;
+        let has_rules = info.hook_entry[hook] != info.underflow[hook];
+        let why = match drops(family, info.underflow[hook], entries) {
+            true => "drops by policy",
+            false if has_rules => "has rules",
+            false => continue,
+        };
+        let translates = match (table, chain) {
+            ("nat", "POSTROUTING") if has_rules => family.family,
+            _ => Masquerade::None,
         };
         filters.push(StackFilter {
             hook: at,
             name: format!("{} {}/{chain}", family.name, text(table.as_bytes())),
             why,
+            translates,
         });
     }
     filters

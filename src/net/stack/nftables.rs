@@ -7,6 +7,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::unsupported::is_unsupported;
 use crate::model::forwarding::{StackFilter, StackHook};
+use crate::model::masquerade::Masquerade;
 use crate::net::netlink::{Netlink, Reply, Request, attributes, text};
 
 /// Kinds of messages: the subsystem in the upper byte (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
@@ -25,6 +26,7 @@ mod attribute {
     pub const NFTA_CHAIN_HOOK: u16 = 4;
     pub const NFTA_CHAIN_POLICY: u16 = 5;
     pub const NFTA_CHAIN_USE: u16 = 6;
+    pub const NFTA_CHAIN_TYPE: u16 = 7;
     pub const NFTA_HOOK_HOOKNUM: u16 = 1;
     pub const NFTA_HOOK_DEV: u16 = 3;
     pub const NFTA_HOOK_DEVS: u16 = 4;
@@ -61,6 +63,8 @@ struct Chain {
     /// Interfaces that it is hooked to, as the kernel names them.
     devices: Vec<String>,
     drops: bool,
+    /// Of the type `nat`: no other has rules that translate.
+    is_nat: bool,
     /// The rules of a base chain: nothing else can refer to it.
     uses: u32,
 }
@@ -114,6 +118,7 @@ fn parse(reply: &Reply) -> Option<Chain> {
             attribute::NFTA_CHAIN_NAME => chain.name = text(value),
             attribute::NFTA_CHAIN_POLICY => chain.drops = number(value) == Some(NF_DROP),
             attribute::NFTA_CHAIN_USE => chain.uses = number(value).unwrap_or_default(),
+            attribute::NFTA_CHAIN_TYPE => chain.is_nat = text(value) == "nat",
             attribute::NFTA_CHAIN_HOOK => parse_hook(value, &mut chain),
             _ => {}
         }
@@ -165,8 +170,20 @@ fn filters_of(chain: &Chain) -> Vec<StackFilter> {
         hook,
         name: name.clone(),
         why,
+        translates: translates(chain),
     };
     hooks.into_iter().map(filter).collect()
+}
+
+/// The families whose sources the chain's rules may translate.
+fn translates(chain: &Chain) -> Masquerade {
+    match (chain.family, chain.hook) {
+        (family, Some(POSTROUTING)) if chain.is_nat && chain.uses > 0 => Masquerade::new(
+            matches!(family, NFPROTO_INET | NFPROTO_IPV4),
+            matches!(family, NFPROTO_INET | NFPROTO_IPV6),
+        ),
+        _ => Masquerade::None,
+    }
 }
 
 fn ip_hook(hook: u32) -> Vec<StackHook> {
@@ -200,6 +217,7 @@ mod tests {
             hook,
             devices: vec!["ens5".to_owned(), "ens6".to_owned()],
             drops,
+            is_nat: false,
             uses,
         };
         let rows: [(&str, Chain, &[&str]); 15] = [
@@ -286,6 +304,45 @@ mod tests {
                 .map(|filter| format!("{:?}: {filter}", filter.hook))
                 .collect();
             assert_eq!(found, *expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn rules_of_nat_behind_routing_may_translate_sources() {
+        let rows = [
+            ("IPv4", NFPROTO_IPV4, POSTROUTING, true, 1, Masquerade::Ipv4),
+            ("IPv6", NFPROTO_IPV6, POSTROUTING, true, 1, Masquerade::Ipv6),
+            ("both", NFPROTO_INET, POSTROUTING, true, 2, Masquerade::Both),
+            (
+                "empty",
+                NFPROTO_INET,
+                POSTROUTING,
+                true,
+                0,
+                Masquerade::None,
+            ),
+            (
+                "mangle",
+                NFPROTO_INET,
+                POSTROUTING,
+                false,
+                1,
+                Masquerade::None,
+            ),
+            ("DNAT", NFPROTO_INET, PREROUTING, true, 1, Masquerade::None),
+        ];
+        for (what, family, hook, is_nat, uses, expected) in rows {
+            let chain = Chain {
+                family,
+                hook: Some(hook),
+                is_nat,
+                uses,
+                drops: true,
+                ..Chain::default()
+            };
+            let found = filters_of(&chain);
+            assert_eq!(found.len(), 1, "{what}");
+            assert_eq!(found[0].translates, expected, "{what}");
         }
     }
 }

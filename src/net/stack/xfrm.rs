@@ -7,6 +7,7 @@ use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::unsupported::is_unsupported;
 use crate::model::forwarding::{StackFilter, StackHook};
+use crate::model::masquerade::Masquerade;
 use crate::net::netlink::{Netlink, Reply, Request, address};
 
 /// `linux/xfrm.h`.
@@ -57,6 +58,7 @@ fn parse(reply: &Reply) -> Option<StackFilter> {
         hook: StackHook::Xfrm,
         name: format!("XFRM policy {direction} {source} to {destination}"),
         why: "exists",
+        translates: Masquerade::None,
     })
 }
 

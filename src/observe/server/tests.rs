@@ -38,6 +38,7 @@ fn status() -> DaemonStatus {
         applied_seconds_ago: 2,
         pending: Vec::new(),
         warnings: Vec::new(),
+        hints: Vec::new(),
         observers_lost: 0,
         recent_drops: None,
         journal_lost: 0,

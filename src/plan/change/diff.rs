@@ -282,6 +282,7 @@ mod tests {
                         hook: StackHook::Forward,
                         name: "nftables inet filter/forward".to_owned(),
                         why: "has rules",
+                        translates: Default::default(),
                     };
                     test.host.stack.filters.insert(filter);
                     test

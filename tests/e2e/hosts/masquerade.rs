@@ -128,6 +128,13 @@ fn connections_survive_reloads_and_restarts() {
     );
     a.dpd("reload");
     streams.more_without_loss("another range of ports", 0);
+    // Entries migrate to tables of another size, while replies arrive at the host's address.
+    for size in [65536, 98304, 131072] {
+        a.stop();
+        a.drop_in("size", &format!("[conntrack]\nsize = {size}\n"));
+        a.start();
+        streams.more_without_loss("tables of another size", 0);
+    }
 }
 
 #[test]
@@ -148,4 +155,68 @@ fn plan_says_what_the_end_of_masquerade_ends() {
         }
     });
     drop(streams);
+}
+
+/// What `dpd check` prints besides its verdict.
+fn advice(lab: &NetnsLab) -> Vec<String> {
+    let printed = lab.run("node-a", &format!("{} check", env!("CARGO_BIN_EXE_dpd")));
+    let lines = text(&printed);
+    let is_advice = |line: &&str| line.contains("masquerade") && !line.contains("forwarding");
+    let lines = lines.lines().filter(is_advice);
+    lines.map(str::to_owned).collect()
+}
+
+fn status_has(lab: &NetnsLab, key: &str, parts: &[&str]) {
+    eventually("the status says so", || {
+        let status = lab.json("status");
+        let said = status[key].as_array().expect("an array").clone();
+        let has = |line: &Value| {
+            let line = line.as_str().unwrap_or_default();
+            parts.iter().all(|part| line.contains(part))
+        };
+        if said.iter().any(has) {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+}
+
+#[test]
+fn a_host_where_nothing_or_too_much_translates_is_advised() {
+    let (a, _b) = masqueraded();
+    assert_eq!(advice(&a), [""; 0]);
+    let text = std::fs::read_to_string(a.config()).expect("read the file");
+    a.ok(
+        "node-a",
+        "ip route replace default via 192.0.2.254 dev uplink0",
+    );
+    a.save(&text.replace(MASQUERADE, ROLE));
+    let hint = [
+        "private IPv4 addresses",
+        "lxc-client",
+        "interfaces.uplink0.masquerade = \"ipv4\"",
+    ];
+    status_has(&a, "hints", &hint);
+    let said = advice(&a);
+    assert!(hint.iter().all(|part| said[0].contains(part)), "{said:?}");
+    a.ok("node-a", "nft add table inet nat");
+    let chain = "type nat hook postrouting priority 100;";
+    a.ok(
+        "node-a",
+        &format!("nft 'add chain inet nat post {{ {chain} }}'"),
+    );
+    a.ok("node-a", "nft add rule inet nat post masquerade");
+    assert_eq!(advice(&a), [""; 0], "netfilter translates");
+    a.save(&text);
+    let both = [
+        "uplink uplink0: both masquerade = \"both\"",
+        "nftables inet nat/post",
+    ];
+    status_has(&a, "warnings", &both);
+    let said = advice(&a);
+    let is_said = said
+        .iter()
+        .any(|line| both.iter().all(|part| line.contains(part)));
+    assert!(is_said, "{said:?}");
 }

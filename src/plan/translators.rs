@@ -1,0 +1,281 @@
+//! Who translates what workloads send to the world: dpd, the host's netfilter, both, or nobody on this host.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::{Config, ForwardingMode, Interface};
+use crate::model::forwarding::{Forwarding, HostStack, StackFilter};
+use crate::model::host::{HostState, Link, WorldRoutes};
+use crate::model::masquerade::Masquerade;
+
+use super::forwarding::{decide, list, list_names};
+use super::snat::is_of_link;
+
+/// The chains of the host's netfilter that may translate sources of these families.
+fn translators(families: Masquerade, stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
+    let filters = stack.filters.iter();
+    filters.filter(move |filter| filter.translates.and(families) != Masquerade::None)
+}
+
+pub fn translated_by_both(uplink: &str, families: Masquerade, stack: &HostStack) -> Option<String> {
+    let chains = list(translators(families, stack));
+    let families = families.name();
+    (!chains.is_empty()).then(|| {
+        format!(
+            "uplink {uplink}: both masquerade = \"{families}\" and {chains} may translate what workloads send: dpd does, and \
+             its packets bypass the chain: remove the rules there that are for workloads, or set masquerade = \"none\""
+        )
+    })
+}
+
+/// Hints about workloads that the world may have no way back to. A router beyond the uplink may translate, too: dpd can't know.
+pub fn hints(config: &Config, host: &HostState, world: WorldRoutes) -> Vec<String> {
+    let ways = [
+        (Masquerade::Ipv4, "IPv4", world.ipv4),
+        (Masquerade::Ipv6, "IPv6", world.ipv6),
+    ];
+    let mut hints = Vec::new();
+    for (family, family_name, way) in ways {
+        let workloads = list_names(&private_endpoints(config, family));
+        let Some((uplink, help)) = way.and_then(|way| untranslated_by(config, host, family, way))
+        else {
+            continue;
+        };
+        if !workloads.is_empty() {
+            hints.push(format!(
+                "{workloads}: private {family_name} addresses alone, which nothing on this host translates by uplink {uplink} to \
+                 the world: it has a way back to them only if a router beyond translates. Else {help}"
+            ));
+        }
+    }
+    hints
+}
+
+/// The endpoints with addresses of a family, of which none is public (RFC 1918; RFC 4193).
+fn private_endpoints(config: &Config, family: Masquerade) -> BTreeSet<String> {
+    let interfaces = config.interfaces.iter();
+    let private = interfaces.filter_map(|(name, interface)| {
+        let Interface::Endpoint { addresses, .. } = interface else {
+            return None;
+        };
+        let addresses = addresses.iter().map(IpNet::addr);
+        let mut routed =
+            addresses.filter(|address| family.covers(*address) && !is_of_link(*address));
+        let first = routed.next()?;
+        (is_private(first) && routed.all(is_private)).then(|| name.clone())
+    });
+    private.collect()
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+/// The uplink that an interface is, or is the master of, with what to do, if neither dpd nor netfilter translates there.
+fn untranslated_by<'a>(
+    config: &'a Config,
+    host: &HostState,
+    family: Masquerade,
+    ifindex: u32,
+) -> Option<(&'a str, String)> {
+    let is_it = |link: &Link| {
+        link.ifindex == ifindex || link.master.is_some_and(|master| master.ifindex == ifindex)
+    };
+    config.interfaces.iter().find_map(|(name, interface)| {
+        let Interface::Uplink {
+            forwarding,
+            masquerade,
+            ..
+        } = interface
+        else {
+            return None;
+        };
+        host.links.get(name).filter(|link| is_it(link))?;
+        let (way, _) = decide(
+            (*forwarding, *masquerade),
+            host.kernel_name(name),
+            &host.stack,
+        );
+        let by_stack =
+            way == Forwarding::Stack && translators(family, &host.stack).next().is_some();
+        if by_stack || masquerade.and(family) != Masquerade::None {
+            return None;
+        }
+        let families = Masquerade::new(
+            masquerade.has_ipv4() || family.has_ipv4(),
+            masquerade.has_ipv6() || family.has_ipv6(),
+        );
+        let help = match forwarding {
+            ForwardingMode::Stack => "let a rule of netfilter masquerade them".to_owned(),
+            _ => format!("set interfaces.{name}.masquerade = \"{}\"", families.name()),
+        };
+        Some((name.as_str(), help))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::XdpMode;
+    use crate::model::forwarding::StackHook;
+    use crate::plan::snat::warnings;
+    use crate::plan::testing::TestConfig;
+
+    fn nat_chain(families: Masquerade) -> StackFilter {
+        StackFilter {
+            hook: StackHook::Routing,
+            name: "nftables ip nat/post".to_owned(),
+            why: "has rules",
+            translates: families,
+        }
+    }
+
+    fn set_uplink(test: &mut TestConfig, mode: ForwardingMode, families: Masquerade) {
+        let uplink = Interface::Uplink {
+            xdp: XdpMode::Auto,
+            forwarding: mode,
+            masquerade: families,
+        };
+        test.config.interfaces.insert("ens5".to_owned(), uplink);
+    }
+
+    #[test]
+    fn a_host_that_translates_besides_dpd_is_warned_of() {
+        use Masquerade::{Both, Ipv4, Ipv6};
+        let rows = [
+            ("no masquerade", Masquerade::None, Ipv4, false),
+            ("no chain", Both, Masquerade::None, false),
+            ("of the same family", Ipv4, Ipv4, true),
+            ("of both", Both, Ipv6, true),
+            ("of the other", Ipv6, Ipv4, false),
+        ];
+        for (what, families, chain, expected) in rows {
+            let mut test = TestConfig::new().uplink("ens5", XdpMode::Auto);
+            set_uplink(&mut test, ForwardingMode::Auto, families);
+            test.host.stack.filters.insert(nat_chain(chain));
+            let found = warnings(&test.config, &test.host);
+            let says = found.iter().any(|warning| {
+                warning.contains("uplink ens5: both masquerade")
+                    && warning.contains("nftables ip nat/post may translate")
+            });
+            assert_eq!(says, expected, "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn private_workloads_that_nothing_translates_are_hinted_at() {
+        use ForwardingMode::{Auto, Direct, Stack};
+        use Masquerade::{Both, Ipv4, Ipv6, None as Never};
+        type Row<'a> = (
+            &'a str,
+            &'a str,
+            ForwardingMode,
+            Masquerade,
+            Masquerade,
+            bool,
+            &'a [&'a str],
+        );
+        let to_ipv4 = "set interfaces.ens5.masquerade = \"ipv4\"";
+        let to_ipv6 = "set interfaces.ens5.masquerade = \"ipv6\"";
+        let to_both = "set interfaces.ens5.masquerade = \"both\"";
+        let by_netfilter = "let a rule of netfilter masquerade them";
+        let rows: [Row<'_>; 12] = [
+            ("private", "10.1.1.1", Auto, Never, Never, true, &[to_ipv4]),
+            ("no route", "10.1.1.1", Auto, Never, Never, false, &[]),
+            ("public", "203.0.113.5", Auto, Never, Never, true, &[]),
+            (
+                "one public",
+                "10.1.1.1 203.0.113.5",
+                Auto,
+                Never,
+                Never,
+                true,
+                &[],
+            ),
+            (
+                "local to the link",
+                "169.254.7.7 fe80::5",
+                Auto,
+                Never,
+                Never,
+                true,
+                &[],
+            ),
+            ("ULA", "fd00::5", Auto, Never, Never, true, &[to_ipv6]),
+            (
+                "both",
+                "172.16.0.5 fd00::5",
+                Auto,
+                Never,
+                Never,
+                true,
+                &[to_ipv4, to_ipv6],
+            ),
+            (
+                "dpd translates",
+                "192.168.1.5",
+                Auto,
+                Both,
+                Never,
+                true,
+                &[],
+            ),
+            (
+                "the other family",
+                "fd00::5",
+                Auto,
+                Ipv4,
+                Never,
+                true,
+                &[to_both],
+            ),
+            ("netfilter does", "10.1.1.1", Auto, Never, Ipv4, true, &[]),
+            (
+                "it is bypassed",
+                "10.1.1.1",
+                Direct,
+                Never,
+                Ipv4,
+                true,
+                &[to_ipv4],
+            ),
+            (
+                "of the other family",
+                "10.1.1.1",
+                Stack,
+                Never,
+                Ipv6,
+                true,
+                &[by_netfilter],
+            ),
+        ];
+        for (what, addresses, mode, families, chain, has_route, expected) in rows {
+            let mut test = TestConfig::new()
+                .uplink("ens5", XdpMode::Auto)
+                .identity("web", 300, "")
+                .endpoint("web", "web", addresses);
+            set_uplink(&mut test, mode, families);
+            if chain != Never {
+                test.host.stack.filters.insert(nat_chain(chain));
+            }
+            let way = has_route.then(|| test.host.links["ens5"].ifindex);
+            let world = WorldRoutes {
+                ipv4: way,
+                ipv6: way,
+            };
+            let found = hints(&test.config, &test.host, world);
+            let says = |hint: &String, part: &str| hint.contains("lxc-web") && hint.ends_with(part);
+            assert_eq!(found.len(), expected.len(), "{what}: {found:?}");
+            let are_said = found
+                .iter()
+                .zip(expected)
+                .all(|(hint, part)| says(hint, part));
+            assert!(are_said, "{what}: {found:?}");
+        }
+    }
+}
