@@ -11,7 +11,7 @@ use dpd::config::{
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
-use dpd::model::service::{BackendState, Frontend};
+use dpd::model::service::{BackendState, Frontend, Locality, NodePort};
 use dpd::model::state::Aggregation;
 use ipnet::IpNet;
 
@@ -608,6 +608,11 @@ fn warnings_do_not_invalidate_the_file() {
             "[prefilter.p]\ndeny = []\n".to_owned(),
             "no interface is an uplink: nothing is filtered",
         ),
+        (
+            "a service for the network, and no way from there",
+            format!("{service}backends = [\"10.0.0.2:53\"]\nexternal = true\n"),
+            "no interface is an uplink: the network reaches no service",
+        ),
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
@@ -617,4 +622,38 @@ fn warnings_do_not_invalidate_the_file() {
         let messages: Vec<_> = loaded.warnings.iter().map(|w| w.message.as_str()).collect();
         assert_eq!(messages, [message], "{name}");
     }
+}
+
+#[test]
+fn what_the_network_reaches_of_a_service() {
+    let text = r#"
+[interfaces.ens5]
+role = "uplink"
+[services.inner]
+frontends = ["10.32.0.1:80/tcp"]
+backends = ["10.1.0.1:80"]
+external = false
+[services.web]
+frontends = ["203.0.113.10:443/tcp", "node:8443/tcp", "node:8443/udp"]
+backends = ["10.1.0.1:8443"]
+external = true
+sources = ["198.51.100.0/24", "192.0.2.7"]
+locality = "prefer"
+remote = "snat"
+"#;
+    let config = config_of(text);
+    let (inner, web) = (&config.services["inner"], &config.services["web"]);
+    let without = Service {
+        frontends: inner.frontends.clone(),
+        backends: inner.backends.clone(),
+        ..Service::default()
+    };
+    assert_eq!(inner, &without);
+    let texts = |list: &[NodePort]| list.iter().map(NodePort::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&web.node_ports), ["node:8443/tcp", "node:8443/udp"]);
+    assert_eq!(web.frontends.len(), 1);
+    assert!(web.external);
+    let sources = ["198.51.100.0/24", "192.0.2.7/32"].map(|text| text.parse().unwrap());
+    assert_eq!(web.sources, sources);
+    assert_eq!(web.locality, Locality::Prefer);
 }

@@ -206,6 +206,21 @@ affinity = "10m"
                 r#"4:12..17 `affinity` is not supported by this version of dpd (use "0s", or omit the key)"#,
             ],
         ),
+        (
+            "direct server return",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+remote = "dsr"
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:10..15 `remote = "dsr"` is not supported by this version of dpd (use "snat", or omit the key)"#,
+            ],
+        ),
     ]);
 }
 

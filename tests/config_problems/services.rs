@@ -307,3 +307,219 @@ backends = ["10.0.0.2:80"]
         ),
     ]);
 }
+
+#[test]
+fn services_for_the_network() {
+    check(&[
+        (
+            "node without a port",
+            r#"
+[services.s]
+frontends = ["node", "node/tcp", "node:/tcp", "node:8443", "node:0/tcp", "node:70000/tcp", "node:1-2/tcp", "node:8/icmp", "nodes:1/tcp", "node-a:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"2:14..20 the frontend "node" lacks its protocol (write it as node:8443/tcp)"#,
+                r#"2:22..32 the frontend "node/tcp" lacks its port (write it as node:8443/tcp)"#,
+                r#"2:34..45 "" in "node:/tcp" is no port (ports are 1 to 65535, as in 53/udp or 8000-8080/tcp)"#,
+                r#"2:47..58 the frontend "node:8443" lacks its protocol (write it as node:8443/tcp)"#,
+                r#"2:60..72 "0" in "node:0/tcp" is no port (ports are 1 to 65535, as in 53/udp or 8000-8080/tcp)"#,
+                r#"2:74..90 "70000" in "node:70000/tcp" is no port (ports are 1 to 65535, as in 53/udp or 8000-8080/tcp)"#,
+                r#"2:92..106 "1-2" in "node:1-2/tcp" is no port (ports are 1 to 65535, as in 53/udp or 8000-8080/tcp)"#,
+                r#"2:108..121 a frontend can't be icmp (a frontend is tcp, udp or sctp; dpd itself responds to pings of a service address)"#,
+                r#"2:123..136 "nodes:1" is no address with a port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+                r#"2:138..152 "node-a:1" is no address with a port (write it as 192.0.2.1:53/udp or [2001:db8::1]:53/udp)"#,
+            ],
+        ),
+        (
+            "a node port of a service for workloads alone",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"2:14..29 node:8443/tcp needs `external = true` (add the key, or name an address that workloads reach the service at)"#,
+            ],
+        ),
+        (
+            "a node port without a backend",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = []
+external = true
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"2:14..29 node:8443/tcp needs a backend: it answers in the backends' families (add a backend, or remove the frontend)"#,
+            ],
+        ),
+        (
+            "a node port twice",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[services.t]
+frontends = ["node:8443/udp", "node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"6:31..46 the frontend node:8443/tcp already belongs to `s` [2:14 first given here] (a frontend belongs to one service: remove one of the two)"#,
+            ],
+        ),
+        (
+            "a node port at an address of this node",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[services.t]
+frontends = ["192.0.2.1:8443/udp", "192.0.2.1:8443/tcp", "192.0.2.9:8443/tcp"]
+backends = ["10.0.0.2:1"]
+[node]
+addresses = ["192.0.2.1"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"6:36..56 the frontend 192.0.2.1:8443/tcp already belongs to `s`: it is node:8443/tcp at an address of this node [2:14 the node port] (a frontend belongs to one service: remove one of the two)"#,
+            ],
+        ),
+        (
+            "sctp keeps a node port",
+            r#"
+[services.s]
+frontends = ["node:80/sctp"]
+backends = ["10.0.0.2:80", "[fd00::2]:8080"]
+external = true
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"3:28..44 the backend of an sctp frontend must have the frontend's port, 80 [2:14 the frontend] (dpd does not translate ports of sctp)"#,
+            ],
+        ),
+        (
+            "sources of a service for workloads alone",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+sources = ["192.0.2.0/24"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"4:1..8 `services.s.sources` needs `external = true` (it concerns the network alone: for workloads, write a policy of the backends)"#,
+            ],
+        ),
+        (
+            "no source",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+sources = []
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:11..13 `services.s.sources` is empty (without the key everybody may reach the service)"#,
+            ],
+        ),
+        (
+            "sources that are no prefixes, or given twice",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+sources = ["192.0.2.1/24", "office", "192.0.2.0/24", "192.0.2.0/24"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:12..26 "192.0.2.1/24" has host bits set (the prefix is 192.0.2.0/24)"#,
+                r#"5:28..36 "office" is no prefix (write it as 192.0.2.0/24 or 2001:db8::/64)"#,
+                r#"5:54..68 192.0.2.0/24 is given twice [5:38 first given here]"#,
+            ],
+        ),
+        (
+            "a source of a family that no frontend has",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+sources = ["192.0.2.0/24", "2001:db8::/32"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:28..43 no frontend of this service is IPv6, but this source is (remove it, or add an IPv6 frontend)"#,
+            ],
+        ),
+        (
+            "a source of a family in which a node port does not answer",
+            r#"
+[services.s]
+frontends = ["node:1/tcp"]
+backends = ["[fd00::2]:1"]
+external = true
+sources = ["192.0.2.0/24", "2001:db8::/32"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:12..26 no frontend of this service is IPv4, but this source is (remove it, or add an IPv4 frontend)"#,
+            ],
+        ),
+        (
+            "an unknown locality, and a way back",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+locality = "zone"
+remote = "tunnel"
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"5:12..18 "zone" is not one of any, prefer, only"#,
+                r#"6:10..18 "tunnel" is not one of snat, dsr"#,
+            ],
+        ),
+        (
+            "a frontend at another node's address",
+            r#"
+[services.s]
+frontends = ["192.0.2.2:1/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[nodes.b]
+addresses = ["192.0.2.2"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"6:14..25 192.0.2.2 of the node `b` belongs to the service `s` [2:14 the service's] (name addresses that the other host alone has)"#,
+            ],
+        ),
+    ]);
+}

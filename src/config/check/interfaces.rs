@@ -82,11 +82,23 @@ pub(super) fn check_uplinks(root: &Table, report: &mut Report) {
     if has_uplink {
         return;
     }
-    for (tables, loss) in [
-        ("nodes", "no packet comes from another host"),
-        ("prefilter", "nothing is filtered"),
-    ] {
-        if let Some(first) = root.named(tables).next() {
+    let is_external = |service: &NamedTable| {
+        let external = service.table.switch("external");
+        external.is_some_and(|external| external.value)
+    };
+    let losses = [
+        (
+            root.named("nodes").next(),
+            "no packet comes from another host",
+        ),
+        (root.named("prefilter").next(), "nothing is filtered"),
+        (
+            root.named("services").find(is_external),
+            "the network reaches no service",
+        ),
+    ];
+    for (first, loss) in losses {
+        if let Some(first) = first {
             report
                 .warning(first.key, format!("no interface is an uplink: {loss}"))
                 .help("add the host's NIC, as [interfaces.NAME] with `role = \"uplink\"`");

@@ -68,7 +68,7 @@ pub fn sources(
         fields
             .report
             .error(key.key, message)
-            .help("only the network is told apart: a policy of the backends decides on workloads");
+            .help("it concerns the network alone: for workloads, write a policy of the backends");
     }
     for source in sources.iter().filter(|_| !frontends.is_empty()) {
         let is_ipv6 = source.value.addr().is_ipv6();
