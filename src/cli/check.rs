@@ -100,8 +100,10 @@ fn print_advice(config: &Config, host: HostState) {
     let unreadable = stack.as_ref().err().map(|error| format!("{error:#}"));
     let stack = stack.unwrap_or_default();
     let host = HostState { stack, ..host };
-    let masquerade = plan::snat::warnings(config, &host);
-    for warning in net::checks(config, &host).into_iter().chain(masquerade) {
+    let mut warnings = net::checks(config, &host);
+    warnings.extend(plan::snat::warnings(config, &host));
+    warnings.extend(plan::external::warnings(config, &host));
+    for warning in warnings {
         eprintln!("warning: {warning}");
     }
     for note in net::absent(config, &host) {

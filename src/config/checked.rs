@@ -124,6 +124,23 @@ pub struct Service {
     pub backends: Vec<Backend>,
 }
 
+impl Service {
+    /// The frontends that its node ports are at these addresses: in the families of its backends.
+    pub fn frontends_at(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<Frontend> {
+        if self.node_ports.is_empty() {
+            return Vec::new();
+        }
+        let has_backend = |address: &IpAddr| {
+            let mut backends = self.backends.iter();
+            backends.any(|backend| backend.address.is_ipv4() == address.is_ipv4())
+        };
+        let served = addresses.filter(has_backend);
+        served
+            .flat_map(|address| self.node_ports.iter().map(move |port| port.at(address)))
+            .collect()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
     pub address: SocketAddr,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::forwarding::HostStack;
+use super::link_local::is_link_local;
 use super::socket_ports::SocketPorts;
 
 /// A link-layer address.
@@ -79,6 +80,12 @@ impl HostState {
         (self, same)
     }
 
+    /// The addresses of its interfaces at which others can reach it from beyond a link.
+    pub fn unicast_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let own = self.addresses.iter().copied();
+        own.filter(|address| is_unicast(*address) && !is_link_local(*address))
+    }
+
     /// Whether the host's stack receives what is sent to `address`.
     pub fn receives(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
@@ -87,6 +94,12 @@ impl HostState {
                 .iter()
                 .any(|prefix| prefix.contains(&address))
     }
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    let is_other = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    !is_other && !is_broadcast
 }
 
 /// One interface of the host.

@@ -46,7 +46,8 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
     let (uplinks, of_uplinks) = uplink::check(config, host);
     lacks.extend(of_uplinks);
     for family in &Family::ALL {
-        lacks.extend(check_forwarding(family, &endpoints, &uplinks));
+        let relays = relays(config, family);
+        lacks.extend(check_forwarding(family, &endpoints, &uplinks, relays));
     }
     let mut rtnetlink = match Netlink::route() {
         Ok(rtnetlink) => rtnetlink,
@@ -136,30 +137,40 @@ impl Family {
     const ALL: [Family; 2] = [Family::IPV4, Family::IPV6];
 }
 
-/// Whether the host forwards what the endpoints of a family send to the host.
+/// Whether the network's clients may be sent to backends of a family.
+fn relays(config: &Config, family: &Family) -> bool {
+    let external = config.services.values().filter(|service| service.external);
+    let mut backends = external.flat_map(|service| &service.backends);
+    backends.any(|backend| (family.has)(&IpNet::from(backend.address.ip())))
+}
+
+/// Whether the host forwards what the endpoints of a family send to the host, and what external services relay.
 fn check_forwarding(
     family: &Family,
     endpoints: &[Endpoint<'_>],
     uplinks: &[Uplink<'_>],
+    relays: bool,
 ) -> Vec<String> {
     let name = family.name;
     let concerned: Vec<_> = endpoints
         .iter()
         .filter(|endpoint| endpoint.addresses.iter().any(family.has))
         .collect();
-    if concerned.is_empty() {
-        return Vec::new();
-    }
+    let what = match (concerned.is_empty(), relays) {
+        (false, _) => "endpoints",
+        (true, true) => "external services",
+        (true, false) => return Vec::new(),
+    };
     match is_on(family.forwarding) {
         None if is_known(family.forwarding) => Vec::new(), // it can't be read now
         None => vec![format!(
-            "this kernel runs without {name}, which endpoints have addresses of: boot it with {name}"
+            "this kernel runs without {name}, which {what} have addresses of: boot it with {name}"
         )],
         Some(false) => {
             let keep = (family.before_forwarding)(uplinks);
             let fix = format!("{keep}{}", set(family.forwarding, 1));
             vec![format!(
-                "{name} forwarding is off, nothing passes between endpoints and other hosts: {fix}"
+                "{name} forwarding is off, nothing passes between {what} and other hosts: {fix}"
             )]
         }
         Some(true) => {

@@ -7,6 +7,7 @@ mod local;
 mod netlink;
 mod route;
 mod snapshot;
+mod socket_owner;
 mod socket_ports;
 mod sockets;
 mod stack;

@@ -26,6 +26,8 @@ pub struct Listener {
     /// Unspecified: every address of the host, of IPv6 usually those of IPv4 too.
     pub address: IpAddr,
     pub port: u16,
+    /// The socket's number, by which the processes that have it are found.
+    pub inode: u64,
 }
 
 impl Listener {
@@ -60,13 +62,15 @@ fn read(table: impl BufRead, protocol: Protocol, state: &str) -> io::Result<Vec<
     for line in table.lines().skip(1) {
         let line = line?;
         let mut words = line.split_whitespace();
-        let (local, of) = (words.nth(1), words.nth(1));
+        let (local, of, inode) = (words.nth(1), words.nth(1), words.nth(5));
         if of == Some(state) {
             let local = local.and_then(socket_address);
+            let inode = inode.and_then(|inode| inode.parse().ok());
             listeners.extend(local.map(|(address, port)| Listener {
                 protocol,
                 address,
                 port,
+                inode: inode.unwrap_or_default(),
             }));
         } else if protocol == Protocol::Tcp {
             break;
@@ -100,17 +104,20 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn sockets_are_read_up_to_the_first_connection() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n\
-                     0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n\
-                     1: 010200C0:1F90 020200C0:C350 01 00000000:00000000 00:00000000 00000000     0\n\
-                     2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n";
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                     0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7101 1\n\
+                     1: 010200C0:1F90 020200C0:C350 01 00000000:00000000 00:00000000 00000000     0        0 7102 1\n\
+                     2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7103 1\n";
         let found = |protocol, state| {
             let found = read(table.as_bytes(), protocol, state).unwrap();
-            let text = |l: &Listener| format!("{} {}", l.address, l.port);
+            let text = |l: &Listener| format!("{} {} {}", l.address, l.port, l.inode);
             found.iter().map(text).collect::<Vec<_>>()
         };
-        assert_eq!(found(Protocol::Tcp, "0A"), ["127.0.0.1 53"]);
-        assert_eq!(found(Protocol::Udp, "0A"), ["127.0.0.1 53", "0.0.0.0 22"]);
+        assert_eq!(found(Protocol::Tcp, "0A"), ["127.0.0.1 53 7101"]);
+        assert_eq!(
+            found(Protocol::Udp, "0A"),
+            ["127.0.0.1 53 7101", "0.0.0.0 22 7103"]
+        );
         let rows = [
             ("00000000:0050", Some("0.0.0.0 80")),
             ("00000000000000000000000000000000:01BB", Some(":: 443")),

@@ -80,6 +80,7 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
             Interface::Uplink { .. } => {}
         }
     }
+    sentences.extend(by_external_services(config, host));
     let between = list(between_workloads(&host.stack));
     if endpoints > 1 && !between.is_empty() {
         sentences.push(format!(
@@ -93,8 +94,41 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
     sentences
 }
 
+fn has_external_service(config: &Config) -> bool {
+    config.services.values().any(|service| service.external)
+}
+
+/// What the network sends to external services never goes through the stack, which drops packets that come from the host's own
+/// address.
+fn by_external_services(config: &Config, host: &HostState) -> Vec<String> {
+    if !has_external_service(config) {
+        return Vec::new();
+    }
+    let uplinks = config.interfaces.iter();
+    let uplinks = uplinks.filter_map(|(name, interface)| match interface {
+        Interface::Uplink { forwarding, .. } => Some((name, *forwarding)),
+        Interface::Endpoint { .. } => None,
+    });
+    let sentence = |(name, forwarding): (&String, ForwardingMode)| {
+        let names = list(filters_of(host.kernel_name(name), &host.stack));
+        match (forwarding, names.as_str()) {
+            (ForwardingMode::Stack, "") => Some(format!(
+                "uplink {name}: what the network sends to external services bypasses the stack, with forwarding = \"stack\" \
+                 as well"
+            )),
+            (_, "") => None,
+            _ => Some(format!(
+                "uplink {name}: what the network sends to external services bypasses {names}: the services' `sources` and \
+                 dpd's own policies decide there"
+            )),
+        }
+    };
+    uplinks.filter_map(sentence).collect()
+}
+
 /// Whether packets go straight into a workload: from another one, or from an uplink past the stack.
 fn delivers(config: &Config, host: &HostState) -> bool {
+    let is_external = has_external_service(config);
     let mut senders = 0;
     for (name, interface) in &config.interfaces {
         senders += match interface {
@@ -105,7 +139,7 @@ fn delivers(config: &Config, host: &HostState) -> bool {
                 ..
             } => {
                 let (way, _) = decide((*forwarding, *masquerade), name, &host.stack);
-                usize::from(way == Forwarding::Direct)
+                usize::from(is_external || way == Forwarding::Direct)
             }
         };
     }
@@ -282,6 +316,47 @@ mod tests {
         assert_eq!(found(&test), [uplink, all.as_str()]);
         test.host.stack = HostStack::default();
         assert_eq!(found(&test), [""; 0], "nothing is there");
+    }
+
+    #[test]
+    fn external_services_bypass_the_stack_whatever_the_uplinks_way() {
+        let filters = [(StackHook::Forward, "filter/forward")];
+        let named = "uplink ens5: what the network sends to external services bypasses filter/forward: the services' \
+                     `sources` and dpd's own policies decide there";
+        let stack_anyway = "uplink ens5: what the network sends to external services bypasses the stack, with forwarding = \
+                            \"stack\" as well";
+        let direct = "uplink ens5: forwarding = \"direct\" bypasses filter/forward: with \"auto\" packets go through";
+        use ForwardingMode::{Auto, Direct, Stack};
+        let rows: [(ForwardingMode, Filters<'_>, &[&str]); 6] = [
+            (Auto, &[], &[]),
+            (Auto, &filters, &[named]),
+            (Stack, &[], &[stack_anyway]),
+            (Stack, &filters, &[named]),
+            (Direct, &[], &[]),
+            (Direct, &filters, &[direct, named]),
+        ];
+        for (forwarding, filters, expected) in rows {
+            let mut test = TestConfig::new().uplink("ens5", XdpMode::Auto).service(
+                "s",
+                "203.0.113.1:80/tcp",
+                "10.9.0.1:80",
+            );
+            let uplink = Interface::Uplink {
+                xdp: XdpMode::Auto,
+                forwarding,
+                masquerade: Masquerade::None,
+            };
+            test.config.interfaces.insert("ens5".to_owned(), uplink);
+            test.host.stack = stack(filters);
+            let inner = bypassed(&test.config, &test.host);
+            assert!(!inner.iter().any(|sentence| sentence.contains("external")));
+            let test = test.external("s", "");
+            assert_eq!(
+                bypassed(&test.config, &test.host),
+                expected,
+                "{forwarding:?}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod assumed_host;
 pub mod change;
 mod endpoints;
+pub mod external;
 pub mod forwarding;
 mod host_addresses;
 mod ids;
@@ -48,7 +49,7 @@ pub fn compile(inputs: Inputs<'_>) -> Result<State, TooManyRows> {
         config, previous, ..
     } = inputs;
     let endpoints = endpoints::declared(config, inputs.host);
-    let owners = Owners::new(inputs, &endpoints);
+    let owners = Owners::new(config, inputs.host, &endpoints);
     // Both depend on nothing else of the state, and take half of the time for a large file.
     let independent = || {
         let services = services::compile(inputs, &owners);

@@ -10,6 +10,7 @@ use crate::model::service::Locality;
 use crate::model::socket_ports::SocketPorts;
 use crate::model::state::{AddressScope, HostAddresses, State};
 
+use super::endpoints;
 use super::host_addresses;
 use super::ipcache::Owners;
 use super::masquerade;
@@ -86,33 +87,70 @@ fn source_ports(ports: &SocketPorts) -> Vec<u16> {
     }
 }
 
-/// What `check`, `status` and the log say of a host that masquerades.
+/// What the host lacks for SNAT: sentences for `check`, `status` and the log.
 pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
-    if masquerade::families(config).is_empty() {
+    let owners = Owners::new(config, host, &endpoints::declared(config, host));
+    let families = families(config, &owners);
+    if families.is_empty() {
         return Vec::new();
     }
     let mut warnings: Vec<String> = few_ports(&host.socket_ports).into_iter().collect();
     for (name, interface) in &config.interfaces {
-        let Interface::Uplink { masquerade, .. } = interface else {
-            continue;
-        };
-        let Some(link) = host.links.get(name) else {
-            continue;
-        };
-        let source = source(link, (*masquerade).into(), host);
-        let lacks_ipv4 = masquerade.has_ipv4() && source.ipv4.is_none();
-        let lacks_ipv6 = masquerade.has_ipv6() && source.ipv6.is_none();
-        for (lacks, family, option) in [(lacks_ipv4, "IPv4", "-4"), (lacks_ipv6, "IPv6", "-6")] {
-            if lacks {
-                warnings.push(format!(
-                    "uplink {name} masquerades {family}, of which the host has no address that lasts: what workloads send to \
-                     the world by it is dropped: ip {option} address add ADDRESS/LENGTH dev {name}"
-                ));
-            }
+        if let Interface::Uplink { masquerade, .. } = interface
+            && let Some(link) = host.links.get(name)
+        {
+            let source = source(link, families, host);
+            warnings.extend(no_source(name, (*masquerade).into(), families, source));
         }
         warnings.extend(translated_by_both(name, *masquerade, &host.stack));
     }
     warnings
+}
+
+/// The families of which there is no address to take by an uplink, and what is lost with them.
+fn no_source(
+    uplink: &str,
+    masquerade: Families,
+    families: Families,
+    source: HostAddresses,
+) -> Vec<String> {
+    let rows = [
+        (
+            masquerade.ipv4,
+            families.ipv4,
+            source.ipv4.is_none(),
+            "IPv4",
+            "-4",
+        ),
+        (
+            masquerade.ipv6,
+            families.ipv6,
+            source.ipv6.is_none(),
+            "IPv6",
+            "-6",
+        ),
+    ];
+    let lacking = rows
+        .into_iter()
+        .filter(|(_, is_used, lacks, ..)| *is_used && *lacks);
+    lacking
+        .map(|(masquerades, _, _, family, option)| {
+            let (whose, loss) = match masquerades {
+                true => (
+                    format!("uplink {uplink} masquerades {family}"),
+                    "what workloads send to the world by it is dropped",
+                ),
+                false => (
+                    format!("external services have {family} backends on other hosts"),
+                    "what the network sends to those is dropped",
+                ),
+            };
+            format!(
+                "{whose}, of which the host has no address that lasts: {loss}: ip {option} address add ADDRESS/LENGTH dev \
+                 {uplink}"
+            )
+        })
+        .collect()
 }
 
 fn few_ports(ports: &SocketPorts) -> Option<String> {
@@ -120,7 +158,7 @@ fn few_ports(ports: &SocketPorts) -> Option<String> {
     let outside = free.filter(|port| !ports.range.contains(port)).count();
     (outside < FEW_PORTS).then(|| {
         format!(
-            "masquerade has {outside} source ports outside of net.ipv4.ip_local_port_range, and takes those inside, too, as \
+            "SNAT has {outside} source ports outside of net.ipv4.ip_local_port_range, and takes those inside, too, as \
              far as no socket of the host has them: sysctl -w net.ipv4.ip_local_port_range='32768 60999'"
         )
     })
@@ -198,6 +236,24 @@ mod tests {
         test.host.addresses.insert(ip("2001:db8::5"));
         assert_eq!(found(&test).len(), 1, "a temporary address does not count");
         set(&mut test, Masquerade::Ipv4);
+        assert_eq!(found(&test), [""; 0]);
+    }
+
+    #[test]
+    fn external_services_need_an_address_of_the_host_too() {
+        let mut test = TestConfig::new()
+            .uplink("ens5", XdpMode::Auto)
+            .service("s", "203.0.113.1:80/tcp", "10.9.0.1:80")
+            .external("s", "");
+        let found = |test: &TestConfig| warnings(&test.config, &test.host);
+        assert_eq!(found(&test), [""; 0]);
+        test.host.addresses.remove(&ip("192.0.2.1"));
+        let lacks = "external services have IPv4 backends on other hosts, of which the host has no address that lasts: what \
+                     the network sends to those is dropped: ip -4 address add ADDRESS/LENGTH dev ens5";
+        assert_eq!(found(&test), [lacks]);
+        test.host.socket_ports.range = 1024..=65535;
+        assert_eq!(found(&test).len(), 2, "and ports");
+        test.config.services.get_mut("s").unwrap().external = false;
         assert_eq!(found(&test), [""; 0]);
     }
 

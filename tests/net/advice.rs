@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use dpd::config::{Backend, Config, ForwardingMode, Interface, Service, XdpMode};
 use dpd::model::protocol::Protocol;
-use dpd::model::service::{BackendState, Frontend};
+use dpd::model::service::{BackendState, Frontend, NodePort};
 use dpd::net::{self, snapshot};
 
 use super::{Endpoints, Netns, config, give, look};
@@ -298,6 +298,7 @@ fn a_frontend_that_hides_something_of_the_host_is_named() {
     give(&node, "ip address add 192.0.2.1/24 dev up0");
     give(&node, "ip address add 2001:db8::1/64 dev up0 nodad");
     give(&node, "ip route add local 203.0.113.0/24 dev lo");
+    give(&node, "ip route add local 203.0.114.1 dev lo");
     let _sockets = node.enter(|| {
         (
             TcpListener::bind("[::]:80").unwrap(),
@@ -307,17 +308,26 @@ fn a_frontend_that_hides_something_of_the_host_is_named() {
             TcpListener::bind("0.0.0.0:8080").unwrap(),
         )
     });
-    let own = |address: &str| {
+    let process = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let hidden_from = |who: &str, frontend: &str, socket: &str| {
+        let process = process.trim_end();
         format!(
-            "service s has {address}, which is the host's own, as a frontend: workloads reach no other port of the \
-             host at this address; give the service an address that nobody has"
+            "service s has {frontend} as a frontend, at which a socket of the host listens ({socket} of {process}): {who} \
+             reach the service's backends there, and not the socket; give the service another address or port"
         )
     };
-    let hidden = |frontend: &str, socket: &str| {
-        format!(
-            "service s has {frontend} as a frontend, at which a socket of the host listens ({socket}): workloads reach \
-             the service's backends there, and not the socket; give the service another address or port"
-        )
+    let hidden = |frontend: &str, socket: &str| hidden_from("workloads", frontend, socket);
+    let all = "the network and workloads";
+    let external = |frontends, backends, node_ports: &[(u16, Protocol)]| Service {
+        external: true,
+        node_ports: node_ports
+            .iter()
+            .map(|(port, protocol)| NodePort {
+                port: *port,
+                protocol: *protocol,
+            })
+            .collect(),
+        ..service(frontends, backends)
     };
     let rows = [
         (
@@ -331,46 +341,62 @@ fn a_frontend_that_hides_something_of_the_host_is_named() {
                 &[("192.0.2.1:81", Tcp), ("192.0.2.1:80", Udp)],
                 &["10.0.0.1:80"],
             ),
-            vec![own("192.0.2.1")],
+            vec![],
         ),
         (
             "a wildcard of IPv6, for IPv4 too",
             service(&[("192.0.2.1:80", Tcp)], &["10.0.0.1:80"]),
-            vec![own("192.0.2.1"), hidden("192.0.2.1:80/tcp", "[::]:80")],
+            vec![hidden("192.0.2.1:80/tcp", "[::]:80")],
         ),
         (
             "the same for IPv6",
             service(&[("[2001:db8::1]:80", Tcp)], &["[fd00::1]:80"]),
-            vec![
-                own("2001:db8::1"),
-                hidden("[2001:db8::1]:80/tcp", "[::]:80"),
-            ],
+            vec![hidden("[2001:db8::1]:80/tcp", "[::]:80")],
         ),
         (
             "a socket at the address",
             service(&[("192.0.2.1:443", Tcp)], &["10.0.0.1:80"]),
-            vec![
-                own("192.0.2.1"),
-                hidden("192.0.2.1:443/tcp", "192.0.2.1:443"),
-            ],
+            vec![hidden("192.0.2.1:443/tcp", "192.0.2.1:443")],
         ),
         (
             "a socket at another address",
             service(&[("192.0.2.1:53", Udp)], &["10.0.0.1:53"]),
-            vec![own("192.0.2.1")],
+            vec![],
         ),
         (
             "UDP, at an address that the host receives by a route",
+            service(&[("203.0.114.1:123", Udp)], &["10.0.0.1:123"]),
+            vec![hidden("203.0.114.1:123/udp", "0.0.0.0:123")],
+        ),
+        (
+            "and by the route of a prefix, whose address it is alone",
             service(&[("203.0.113.7:123", Udp)], &["10.0.0.1:123"]),
             vec![
-                own("203.0.113.7"),
+                "service s has 203.0.113.7, which is the host's own, as a frontend: workloads reach no other port of the \
+                 host at this address; give the service an address that nobody has"
+                    .to_owned(),
                 hidden("203.0.113.7:123/udp", "0.0.0.0:123"),
             ],
         ),
         (
             "the socket is the backend",
             service(&[("192.0.2.1:8080", Tcp)], &["192.0.2.1:8080"]),
-            vec![own("192.0.2.1")],
+            vec![],
+        ),
+        (
+            "a service for the network",
+            external(&[("192.0.2.1:443", Tcp)], &["10.0.0.1:80"], &[]),
+            vec![hidden_from(all, "192.0.2.1:443/tcp", "192.0.2.1:443")],
+        ),
+        (
+            "node ports",
+            external(&[], &["10.0.0.1:80"], &[(80, Tcp), (81, Tcp), (53, Udp)]),
+            vec![hidden_from(all, "node:80/tcp", "[::]:80")],
+        ),
+        (
+            "a node port in the family of its backends",
+            external(&[], &["[fd00::1]:80"], &[(443, Tcp), (8080, Tcp)]),
+            vec![],
         ),
     ];
     for (what, service, expected) in rows {
@@ -378,6 +404,34 @@ fn a_frontend_that_hides_something_of_the_host_is_named() {
         config.services.insert("s".to_owned(), service);
         assert_eq!(check(&node, &config), expected, "{what}");
     }
+}
+
+#[test]
+fn external_services_need_forwarding_without_a_workload_too() {
+    let node = Netns::new();
+    node.veth("up0", &node, "other");
+    give(
+        &node,
+        "ip address add 192.0.2.1/24 dev up0; sysctl -wq net.ipv4.ip_forward=0",
+    );
+    let mut config = config(&[]);
+    config.interfaces.insert("up0".to_owned(), uplink());
+    let inner = service(&[("203.0.113.1:80", Protocol::Tcp)], &["10.9.0.1:80"]);
+    config.services.insert("s".to_owned(), inner);
+    assert_eq!(check(&node, &config), [""; 0]);
+    config.services.get_mut("s").unwrap().external = true;
+    let off = "IPv4 forwarding is off, nothing passes between external services and other hosts: sysctl -w net.ipv4.ip_forward=1";
+    assert_eq!(check(&node, &config), [off]);
+    give(
+        &node,
+        "sysctl -wq net.ipv4.ip_forward=1 net.ipv4.conf.up0.forwarding=0",
+    );
+    let lacks = check(&node, &config);
+    assert_eq!(lacks.len(), 1, "{lacks:?}");
+    assert!(
+        lacks[0].contains("forwarding is off on uplink up0"),
+        "{lacks:?}"
+    );
 }
 
 #[test]

@@ -1,11 +1,15 @@
-//! Services that hide something of the host from the workloads: its other ports at a frontend's address, and its sockets.
+//! Services that hide something of the host: its other ports at a frontend's address, and its sockets.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use crate::config::{Config, Service};
 use crate::model::host::HostState;
 use crate::model::service::Frontend;
+use crate::net::socket_owner;
 use crate::net::sockets::{Listener, list_listeners};
 
 pub fn check(config: &Config, host: &HostState) -> Vec<String> {
@@ -17,24 +21,50 @@ pub fn check(config: &Config, host: &HostState) -> Vec<String> {
             .filter(|frontend| host.receives(frontend.address))
             .collect();
         let addresses: BTreeSet<IpAddr> = of_host.iter().map(|frontend| frontend.address).collect();
-        lacks.extend(addresses.iter().map(|address| hides_ports(name, *address)));
-        own.extend(
-            of_host
-                .into_iter()
-                .map(|frontend| (name, service, frontend)),
-        );
+        let hidden = addresses
+            .into_iter()
+            .filter(|address| !is_own(host, *address));
+        lacks.extend(hidden.map(|address| hides_ports(name, address)));
+        own.extend(of_host.into_iter().map(|frontend| Taken {
+            name,
+            service,
+            what: frontend,
+            frontends: vec![*frontend],
+        }));
+        own.extend(node_ports(name, service, host));
     }
     if own.is_empty() {
         return lacks;
     }
     let listeners = list_listeners();
-    for (name, service, frontend) in own {
-        let hidden = listeners
-            .iter()
-            .find(|listener| listener.receives(frontend) && !is_backend(host, service, listener));
-        lacks.extend(hidden.map(|listener| hides_socket(name, frontend, listener)));
-    }
+    lacks.extend(
+        own.iter()
+            .filter_map(|taken| taken.hidden_socket(host, &listeners)),
+    );
     lacks
+}
+
+/// Whether the address itself is the host's, and not only inside a prefix that the host receives.
+fn is_own(host: &HostState, address: IpAddr) -> bool {
+    host.addresses.contains(&address) || host.local_prefixes.contains(&IpNet::from(address))
+}
+
+fn node_ports<'a>(
+    name: &'a str,
+    service: &'a Service,
+    host: &HostState,
+) -> impl Iterator<Item = Taken<'a>> {
+    let frontends = service.frontends_at(host.unicast_addresses());
+    service.node_ports.iter().map(move |node_port| Taken {
+        name,
+        service,
+        what: node_port,
+        frontends: frontends
+            .iter()
+            .filter(|frontend| node_port.at(frontend.address) == **frontend)
+            .copied()
+            .collect(),
+    })
 }
 
 fn hides_ports(service: &str, address: IpAddr) -> String {
@@ -44,12 +74,39 @@ fn hides_ports(service: &str, address: IpAddr) -> String {
     )
 }
 
-fn hides_socket(service: &str, frontend: &Frontend, listener: &Listener) -> String {
-    let socket = SocketAddr::new(listener.address, listener.port);
-    format!(
-        "service {service} has {frontend} as a frontend, at which a socket of the host listens ({socket}): workloads reach \
-         the service's backends there, and not the socket; give the service another address or port"
-    )
+/// What a service takes of the host.
+struct Taken<'a> {
+    name: &'a str,
+    service: &'a Service,
+    /// The frontend as the file writes it.
+    what: &'a dyn Display,
+    frontends: Vec<Frontend>,
+}
+
+impl Taken<'_> {
+    fn hidden_socket(&self, host: &HostState, listeners: &BTreeSet<Listener>) -> Option<String> {
+        let Taken {
+            name,
+            service,
+            what,
+            frontends,
+        } = self;
+        let hidden = listeners.iter().find(|listener| {
+            let is_hidden = frontends.iter().any(|frontend| listener.receives(frontend));
+            is_hidden && !is_backend(host, service, listener)
+        })?;
+        let socket = SocketAddr::new(hidden.address, hidden.port);
+        let owners = Vec::from_iter(socket_owner::owners(hidden.inode)).join(", ");
+        let of = if owners.is_empty() { "" } else { " of " };
+        let who = match service.external {
+            true => "the network and workloads reach",
+            false => "workloads reach",
+        };
+        Some(format!(
+            "service {name} has {what} as a frontend, at which a socket of the host listens ({socket}{of}{owners}): {who} \
+             the service's backends there, and not the socket; give the service another address or port"
+        ))
+    }
 }
 
 /// Whether the socket itself is what the service leads to.

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::lookup::covering;
+use crate::config::Config;
+use crate::model::host::HostState;
 use crate::model::link_local::is_of_a_link;
 use crate::model::policy::reserved;
 use crate::model::state::AddressScope;
 use crate::plan::endpoints::DeclaredEndpoint;
-use crate::plan::inputs::Inputs;
 
 /// What the addresses of a prefix belong to.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,8 +41,8 @@ pub const HOST: Owner = Owner {
 pub struct Owners(BTreeMap<IpNet, Owner>);
 
 impl Owners {
-    pub fn new(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> Owners {
-        Owners(owners(inputs, endpoints))
+    pub fn new(config: &Config, host: &HostState, endpoints: &[DeclaredEndpoint<'_>]) -> Owners {
+        Owners(owners(config, host, endpoints))
     }
 
     pub fn prefixes(&self) -> &BTreeMap<IpNet, Owner> {
@@ -56,8 +57,11 @@ impl Owners {
     }
 }
 
-fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<IpNet, Owner> {
-    let config = inputs.config;
+fn owners(
+    config: &Config,
+    host: &HostState,
+    endpoints: &[DeclaredEndpoint<'_>],
+) -> BTreeMap<IpNet, Owner> {
     let mut owners = BTreeMap::new();
     for endpoint in endpoints {
         let owner = Owner {
@@ -70,10 +74,10 @@ fn owners(inputs: Inputs<'_>, endpoints: &[DeclaredEndpoint<'_>]) -> BTreeMap<Ip
         }
     }
     let named = config.node.addresses.iter().flatten();
-    for address in named.chain(&inputs.host.addresses) {
+    for address in named.chain(&host.addresses) {
         owners.entry(IpNet::from(*address)).or_insert(HOST);
     }
-    for prefix in &inputs.host.local_prefixes {
+    for prefix in &host.local_prefixes {
         owners.entry(*prefix).or_insert(HOST);
     }
     let remote_node = Owner {

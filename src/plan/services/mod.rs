@@ -18,6 +18,7 @@ use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::ipcache::Owners;
 use alias_table::alias_table;
+pub use node_ports::own_addresses;
 use usable::usable;
 
 /// The tables of services and backends, and their entries in the catalog.
@@ -40,7 +41,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     let Inputs {
         config, previous, ..
     } = inputs;
-    let own_addresses = node_ports::addresses(inputs.host, owners);
+    let own = own_addresses(inputs.host, owners);
     let mut node_frontends = BTreeMap::new();
     let mut numbers: IdAllocator<&str> = IdAllocator::new(
         previous
@@ -59,8 +60,8 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     let mut services = Services::default();
     for (name, service) in &config.services {
         let number = numbers.number(name);
-        let own = number_backends(service, number, &mut backends);
-        let at_node = node_ports::frontends(service, &own_addresses);
+        let rows = number_backends(service, number, &mut backends);
+        let at_node = service.frontends_at(own.iter().copied());
         for is_ipv4 in [true, false] {
             let is_of_family = |frontend: &&Frontend| frontend.address.is_ipv4() == is_ipv4;
             let mut named = service.frontends.iter().filter(is_of_family).peekable();
@@ -68,7 +69,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
             if named.peek().is_none() && at_node.peek().is_none() {
                 continue;
             }
-            let usable = usable(&own, is_ipv4, service.locality, owners);
+            let usable = usable(&rows, is_ipv4, service.locality, owners);
             let entry = services.add_backend_table(service, number, &usable);
             let row = |frontend: &Frontend| (*frontend, entry.clone());
             services.frontends.extend(named.map(row));
@@ -79,14 +80,14 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
         services.service_infos.insert(number, info(name, service));
         services
             .backend_infos
-            .extend(own.iter().map(|(backend, row)| {
+            .extend(rows.iter().map(|(backend, row)| {
                 let info = BackendInfo {
                     service: number,
                     address: row.address,
                 };
                 (*backend, info)
             }));
-        services.backends.extend(own);
+        services.backends.extend(rows);
     }
     for (frontend, entry) in node_frontends {
         services.frontends.entry(frontend).or_insert(entry);
@@ -136,10 +137,10 @@ impl Services {
 
 /// The addresses of the frontends that the network reaches.
 pub fn external_addresses(inputs: Inputs<'_>, owners: &Owners) -> BTreeSet<IpAddr> {
-    let own_addresses = node_ports::addresses(inputs.host, owners);
+    let own = own_addresses(inputs.host, owners);
     let mut addresses = BTreeSet::new();
     for service in inputs.config.services.values().filter(|s| s.external) {
-        let at_node = node_ports::frontends(service, &own_addresses);
+        let at_node = service.frontends_at(own.iter().copied());
         let frontends = service.frontends.iter().chain(&at_node);
         addresses.extend(frontends.map(|frontend| frontend.address));
     }

@@ -3,38 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::Service;
 use crate::model::host::HostState;
-use crate::model::link_local::is_link_local;
-use crate::model::service::Frontend;
 use crate::model::state::AddressScope;
 use crate::plan::ipcache::Owners;
 
-/// The addresses at which node ports answer: those of the host's interfaces that other hosts can send to from beyond a link.
-pub fn addresses(host: &HostState, owners: &Owners) -> BTreeSet<IpAddr> {
-    let own = host.addresses.iter().copied();
-    own.filter(|address| is_unicast(*address) && owners.scope(*address) == AddressScope::Host)
-        .collect()
-}
-
-fn is_unicast(address: IpAddr) -> bool {
-    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    let is_other = address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    !is_other && !is_broadcast && !is_link_local(address)
-}
-
-/// The frontends of a service's node ports: in the families of its backends.
-pub fn frontends(service: &Service, addresses: &BTreeSet<IpAddr>) -> Vec<Frontend> {
-    if service.node_ports.is_empty() {
-        return Vec::new();
-    }
-    let has_backend = |address: &&IpAddr| {
-        let mut backends = service.backends.iter();
-        backends.any(|backend| backend.address.is_ipv4() == address.is_ipv4())
-    };
-    let served = addresses.iter().filter(has_backend);
-    served
-        .flat_map(|address| service.node_ports.iter().map(|port| port.at(*address)))
+/// The addresses at which node ports answer: none that a workload has.
+pub fn own_addresses(host: &HostState, owners: &Owners) -> BTreeSet<IpAddr> {
+    let own = host.unicast_addresses();
+    own.filter(|address| owners.scope(*address) == AddressScope::Host)
         .collect()
 }
 
