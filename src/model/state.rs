@@ -12,6 +12,7 @@ use super::forwarding::Forwarding;
 use super::host::{Mac, ReversePath};
 use super::masquerade::{Masquerade, SnatRole};
 use super::policy::{Action, Direction};
+use super::protocol::Protocol;
 use super::service::{BackendState, Frontend};
 
 /// One generation: the contents of every table that a configuration decides.
@@ -256,6 +257,18 @@ impl State {
     /// The catalog while it is being made.
     pub fn catalog_mut(&mut self) -> &mut Catalog {
         Arc::make_mut(&mut self.catalog)
+    }
+
+    /// Whether the address is a service's in all of its ports.
+    pub fn is_service_address(&self, address: IpAddr) -> bool {
+        let first = Frontend {
+            address,
+            port: 0,
+            protocol: Protocol::Tcp,
+        };
+        let next = self.services.range(first..).next();
+        let has_frontend = next.is_some_and(|(frontend, _)| frontend.address == address);
+        has_frontend && !self.is_of_host(address)
     }
 
     /// Every address that is a service's in all of its ports: not the host's own, whose others are the host's.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Config, Interface};
+use crate::config::{Config, Interface, Service};
 use crate::model::families::Families;
 use crate::model::host::{HostState, Link};
 use crate::model::masquerade::SnatRole;
@@ -29,12 +29,17 @@ pub fn compile(host: &HostState, families: Families, state: &mut State) {
     state.settings.snat_port_count = u32::try_from(state.snat_ports.len()).unwrap_or_default();
 }
 
-/// The families in which SNAT is used: those that some uplink masquerades, and those in which the network's clients may be sent to
-/// a backend on another host.
+/// The families in which SNAT is used: those that some uplink masquerades, and those in which the network's clients may have been
+/// sent to a backend on another host: with `locality = "only"` none is any more, but the connections that there are go on.
 pub fn families(config: &Config, owners: &Owners) -> Families {
-    let mut found = masquerade::families(config);
+    masquerade::families(config).union(relayed(config, owners, |_| true))
+}
+
+/// The families of external services' backends on other hosts.
+fn relayed(config: &Config, owners: &Owners, concerns: impl Fn(&Service) -> bool) -> Families {
+    let mut found = Families::default();
     let services = config.services.values();
-    for service in services.filter(|s| s.external && s.locality != Locality::Only) {
+    for service in services.filter(|service| service.external && concerns(service)) {
         for backend in &service.backends {
             let address = backend.address.ip();
             if !found.covers(address) && owners.scope(address) == AddressScope::Remote {
@@ -90,7 +95,10 @@ fn source_ports(ports: &SocketPorts) -> Vec<u16> {
 /// What the host lacks for SNAT: sentences for `check`, `status` and the log.
 pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
     let owners = Owners::new(config, host, &endpoints::declared(config, host));
-    let families = families(config, &owners);
+    let relayed = relayed(config, &owners, |service| {
+        service.locality != Locality::Only
+    });
+    let families = masquerade::families(config).union(relayed);
     if families.is_empty() {
         return Vec::new();
     }
@@ -253,6 +261,9 @@ mod tests {
         assert_eq!(found(&test), [lacks]);
         test.host.socket_ports.range = 1024..=65535;
         assert_eq!(found(&test).len(), 2, "and ports");
+        test.config.services.get_mut("s").unwrap().locality = Locality::Only;
+        assert_eq!(found(&test), [""; 0], "none elsewhere is taken");
+        test.config.services.get_mut("s").unwrap().locality = Locality::Any;
         test.config.services.get_mut("s").unwrap().external = false;
         assert_eq!(found(&test), [""; 0]);
     }
@@ -314,7 +325,13 @@ mod tests {
                 Locality::Any,
                 "4",
             ),
-            ("only those here", "10.9.0.1:80", true, Locality::Only, ""),
+            (
+                "there once, and here from now on",
+                "10.9.0.1:80",
+                true,
+                Locality::Only,
+                "4",
+            ),
             ("not external", "10.9.0.1:80", false, Locality::Any, ""),
             ("here", "10.1.1.1:80", true, Locality::Any, ""),
             ("pending", "10.1.1.2:80", true, Locality::Any, ""),

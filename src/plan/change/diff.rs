@@ -110,8 +110,46 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 31] = [
+        let rows: [(&str, Step, &[&str]); 34] = [
             ("nothing", |test| test, &[]),
+            (
+                "a service for the network",
+                |test| {
+                    test.service("web", "203.0.113.9:443/tcp", "10.200.0.44:443")
+                        .external("web", "8443/tcp")
+                },
+                &[
+                    "+ backend 10.200.0.44:443 of service web weight 1, state active",
+                    "+ service web external true, sources everybody, locality any",
+                    "+ service web 203.0.113.9:443/tcp",
+                    "+ service web node:8443/tcp",
+                    "+ source ports of SNAT 1024-32767 61000-65535",
+                    "~ uplink ens5 SNAT to none → 192.0.2.1",
+                ],
+            ),
+            (
+                "a service that becomes external",
+                |mut test| {
+                    let service = test.config.services.get_mut("kube-dns").unwrap();
+                    service.external = true;
+                    service.sources = vec!["198.51.100.0/24".parse().unwrap()];
+                    test
+                },
+                &[
+                    "~ service kube-dns external false → true, sources none → 198.51.100.0/24",
+                    "+ source ports of SNAT 1024-32767 61000-65535",
+                    "~ uplink ens5 SNAT to none → 192.0.2.1",
+                ],
+            ),
+            (
+                "a service that prefers its host",
+                |mut test| {
+                    let service = test.config.services.get_mut("kube-dns").unwrap();
+                    service.locality = crate::model::service::Locality::Prefer;
+                    test
+                },
+                &["~ service kube-dns locality any → prefer"],
+            ),
             (
                 "a frontend more",
                 |test| {

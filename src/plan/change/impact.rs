@@ -88,7 +88,8 @@ impl<'a> ImpactAnalysis<'a> {
         }
         self.impact_of_endpoints(group)
             .or_else(|| self.impact_of_service(group))
-            .or_else(|| self.impact_of_masquerade(group))
+            .or_else(|| self.impact_of_snat(group))
+            .or_else(|| self.impact_of_sources(group))
             .or_else(|| self.impact_of_policy(group))
             .or_else(|| self.impact_of_prefilter(group))
     }
@@ -119,8 +120,8 @@ impl<'a> ImpactAnalysis<'a> {
             return Some(impact); // the client's hook no longer sends its packets to this backend
         }
         // Service translation happens at the client's hook. What it sends untranslated reaches a backend that is no
-        // endpoint like any remote address.
-        let is_lost = is_client && group.is_translated();
+        // endpoint like any remote address. For the network it happens at the backend's hook on the way back.
+        let is_lost = group.is_translated() && (is_client || self.old.is_of_network(group));
         let outcome = match !is_lost && self.new.allows(group) {
             true => Outcome::Released,
             false => Outcome::Ended,
@@ -132,45 +133,54 @@ impl<'a> ImpactAnalysis<'a> {
         if self.new.service_is_valid(group) {
             return None;
         }
-        let found = self.new.service(group);
-        let can_move = group.protocol != Protocol::Tcp.number()
-            && found.is_some_and(|service| service.lut_count > 0);
+        let can_move = group.protocol != Protocol::Tcp.number() && self.new.has_backends(group);
         let outcome = match can_move {
             true => Outcome::Moved,
             false => Outcome::Ended,
         };
+        let found = self.new.service(group);
         let is_same = found.is_some_and(|found| found.service == group.service);
-        let cause = if group.service != 0 && is_same {
-            self.old.backend(group)?
-        } else if group.service != 0 {
-            self.old.frontend(group)?
+        let has_network = found.is_some_and(|found| found.is_external);
+        let causes = if group.service == 0 {
+            self.new.frontend(group)
+        } else if !is_same {
+            self.old.frontend(group)
+        } else if !has_network && self.new.is_of_network(group) {
+            self.new.service_object(group).into_iter().collect()
         } else {
-            self.new.frontend(group)?
+            self.old.backend(group).into_iter().collect()
         };
-        Some(Impact::new(outcome, cause))
+        Some(Impact { outcome, causes })
     }
 
-    /// Whether the address that the connections were masqueraded with is still one that the uplink masquerades with, and the
-    /// peer not the host itself.
-    fn impact_of_masquerade(&mut self, group: &FlowGroup) -> Option<Impact> {
+    /// Whether the address that SNAT has given to the connections is still one that it may give them, and the peer not the host
+    /// itself.
+    fn impact_of_snat(&mut self, group: &FlowGroup) -> Option<Impact> {
         let (source, uplink) = group.snat?;
         let peer = group.backend.ip();
         if !self.old.is_of_host(peer) && self.new.is_of_host(peer) {
-            let address = Object::new("address", format!("{peer} of host"));
-            return Some(Impact::new(Outcome::Ended, address));
+            return Some(Impact::new(Outcome::Ended, Object::host_address(peer)));
         }
-        if !self.old.masquerades(source, uplink) || self.new.masquerades(source, uplink) {
+        if !self.old.translates_source(group, (source, uplink))
+            || self.new.translates_source(group, (source, uplink))
+        {
             return None;
         }
-        let address = Object::new("address", format!("{source} of host"));
-        let causes = self
-            .old
-            .uplink(uplink)
-            .map(|name| Object::new("uplink", name));
+        let uplink = self.old.uplink(uplink);
+        let uplink = uplink.map(|name| Object::new("uplink", name));
+        let causes = [Object::host_address(source)].into_iter().chain(uplink);
         Some(Impact {
             outcome: Outcome::Ended,
-            causes: [address].into_iter().chain(causes).collect(),
+            causes: causes.collect(),
         })
+    }
+
+    /// Whether the service's sources still name the client. What they refuse, `policy.audit` does not let pass.
+    fn impact_of_sources(&mut self, group: &FlowGroup) -> Option<Impact> {
+        match self.new.admits(group) {
+            true => None,
+            false => Some(Impact::new(Outcome::Ended, self.new.service_object(group)?)),
+        }
     }
 
     fn impact_of_policy(&mut self, group: &FlowGroup) -> Option<Impact> {
@@ -253,6 +263,7 @@ impl<'a> ImpactAnalysis<'a> {
 mod tests {
     use super::*;
     use crate::config::{ForwardingMode, Interface, XdpMode};
+    use crate::model::host::HostState;
     use crate::model::masquerade::Masquerade;
     use crate::plan::diff;
     use crate::plan::testing::{TestConfig, frontend, ip};
@@ -562,6 +573,123 @@ mod tests {
         assert!(line[0].starts_with("~ uplink ens5 "), "{line:?}");
         assert!(line[0].contains("masquerade both → ipv6"), "{line:?}");
         assert!(line[0].ends_with(": 3 connections end"), "{line:?}");
+    }
+
+    #[test]
+    fn connections_of_the_network_end_with_what_lets_them_in() {
+        const FRONTENDS: &str = "203.0.113.1:80/tcp 203.0.113.1:80/udp";
+        let base = || {
+            TestConfig::new()
+                .identity("web", 300, "")
+                .endpoint("web", "web", "10.1.1.1")
+                .endpoint("client", "web", "10.1.1.2")
+                .uplink("ens5", XdpMode::Auto)
+                .service("s", FRONTENDS, "10.1.1.1:80 10.9.0.1:80")
+                .external("s", "8443/tcp")
+        };
+        let old = base().compile();
+        let uplink = old.catalog.uplinks["ens5"].ifindex.unwrap();
+        let open = [
+            ("tcp 198.51.100.1 203.0.113.1:80 10.1.1.1:80", 1),
+            ("udp 198.51.100.1 203.0.113.1:80 10.9.0.1:80", 2),
+            ("tcp 198.51.100.2 192.0.2.1:8443 10.9.0.1:80", 4),
+            ("tcp 10.1.1.2 203.0.113.1:80 10.9.0.1:80", 8),
+            ("tcp 10.1.1.2 192.0.2.1:22", 16),
+        ];
+        let lines = |new: &State| {
+            let groups = open.map(|(text, count)| {
+                let group = group(&old, text);
+                let snat = (group.backend.port() == 80 && text.contains("10.9.0.1"))
+                    .then_some((ip("192.0.2.1"), uplink))
+                    .filter(|_| !text.contains("10.1.1.2"));
+                (FlowGroup { snat, ..group }, count)
+            });
+            let mut changes = diff(&old, new);
+            add_effects(&old, new, &mut changes, groups);
+            let effective = changes.iter().filter(|change| !change.effect.is_empty());
+            effective.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let service = |edit: fn(&mut crate::config::Service)| {
+            let mut test = base();
+            edit(test.config.services.get_mut("s").unwrap());
+            test
+        };
+        let host = |edit: fn(&mut HostState)| {
+            let mut test = base();
+            edit(&mut test.host);
+            test
+        };
+        let uplink_pending = host(|host| drop(host.links.remove("ens5")));
+        let rows: [(&str, TestConfig, &[&str]); 11] = [
+            ("nothing", base(), &[]),
+            (
+                "it becomes internal",
+                service(|s| (s.external, s.node_ports) = (false, vec![])),
+                &[
+                    "~ service s external true → false, sources everybody → none: 3 connections end",
+                    "- service s node:8443/tcp: 4 connections end",
+                ],
+            ),
+            (
+                "sources that name nobody of them",
+                service(|s| s.sources = vec!["198.51.101.0/24".parse().unwrap()]),
+                &["~ service s sources everybody → 198.51.101.0/24: 7 connections end"],
+            ),
+            (
+                "sources that name one",
+                service(|s| s.sources = vec!["198.51.100.2/32".parse().unwrap()]),
+                &["~ service s sources everybody → 198.51.100.2: 3 connections end"],
+            ),
+            (
+                "locality",
+                service(|s| s.locality = crate::model::service::Locality::Only),
+                &[],
+            ),
+            (
+                "an address of the host more",
+                host(|host| host.addresses.extend([ip("192.0.2.7")])),
+                &[],
+            ),
+            (
+                "the address of a node port, which is that of SNAT",
+                host(|host| {
+                    host.addresses.remove(&ip("192.0.2.1"));
+                    host.addresses.insert(ip("192.0.2.7"));
+                }),
+                &["- address 192.0.2.1 of host: 6 connections end"],
+            ),
+            (
+                "the uplink",
+                uplink_pending,
+                &["~ uplink ens5 ifindex 12 → pending: 6 connections end"],
+            ),
+            (
+                "a backend elsewhere: UDP moves",
+                base()
+                    .service("s", FRONTENDS, "10.1.1.1:80")
+                    .external("s", "8443/tcp"),
+                &[
+                    "- backend 10.9.0.1:80 of service s: 12 connections end, 2 move to another backend",
+                ],
+            ),
+            (
+                "the backend here is no endpoint any more",
+                {
+                    let mut test = base();
+                    test.config.interfaces.remove("lxc-web");
+                    test
+                },
+                &["- endpoint lxc-web: 1 connection ends"],
+            ),
+            (
+                "another service at the address of the host",
+                base().service("t", "192.0.2.1:23/tcp", "10.9.0.1:80"),
+                &[],
+            ),
+        ];
+        for (what, test, expected) in rows {
+            assert_eq!(lines(&test.compile_after(&old)), *expected, "{what}");
+        }
     }
 
     #[test]

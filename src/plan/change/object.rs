@@ -1,10 +1,12 @@
 //! The objects that a plan speaks of, by kind and name.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::model::catalog::Catalog;
 use crate::model::prefix;
-use crate::model::service::Frontend;
+use crate::model::service::{Frontend, NodePort};
 use crate::model::state::Backend;
 
 /// What can be added, changed or removed, as the file calls it.
@@ -45,8 +47,21 @@ impl Object {
         Object::new("prefilter", format!("{} of {table}", prefix::text(*prefix)))
     }
 
-    pub fn service(name: &str, frontend: &Frontend) -> Object {
-        Object::new("service", format!("{name} {frontend}"))
+    /// Who reaches a service, and which of its backends.
+    pub fn service(name: &str) -> Object {
+        Object::new("service", name)
+    }
+
+    pub fn frontend(service: &str, frontend: &Frontend) -> Object {
+        Object::new("service", format!("{service} {frontend}"))
+    }
+
+    pub fn node_port(service: &str, node_port: NodePort) -> Object {
+        Object::new("service", format!("{service} {node_port}"))
+    }
+
+    pub fn host_address(address: IpAddr) -> Object {
+        Object::new("address", format!("{address} of host"))
     }
 
     pub fn setting(key: &str) -> Object {

@@ -7,12 +7,13 @@ use ipnet::IpNet;
 
 use super::object::Object;
 use super::rules::RuleLists;
-use crate::model::catalog::{Catalog, UplinkInfo};
+use crate::model::catalog::{Catalog, ServiceInfo, UplinkInfo};
 use crate::model::conntrack::TableRooms;
 use crate::model::host::Mac;
 use crate::model::masquerade::Masquerade;
 use crate::model::policy::reserved;
 use crate::model::prefix;
+use crate::model::service::Locality;
 use crate::model::socket_ports::ranges;
 use crate::model::state::{
     Aggregation, Backend, Delivery, Endpoint, Enforcement, HostAddresses, Settings, State,
@@ -42,7 +43,7 @@ pub fn objects(state: &State, other: &State) -> Objects {
     }
     if !state.snat_ports.is_empty() {
         let ports = vec![("", ranges(&state.snat_ports))];
-        objects.insert(Object::new("source ports", "of masquerade"), ports);
+        objects.insert(Object::new("source ports", "of SNAT"), ports);
     }
     objects
 }
@@ -60,7 +61,16 @@ fn name_services(state: &State, other: &State, objects: &mut Objects) {
     let (services, other_services) = (&state.catalog.services, &other.catalog.services);
     for info in differing(services, other_services) {
         for frontend in &info.frontends {
-            objects.insert(Object::service(&info.name, frontend), Vec::new());
+            objects.insert(Object::frontend(&info.name, frontend), Vec::new());
+        }
+        for node_port in &info.node_ports {
+            objects.insert(Object::node_port(&info.name, *node_port), Vec::new());
+        }
+        let other = other_services
+            .values()
+            .find(|other| other.name == info.name);
+        if is_special(info) || other.is_some_and(is_special) {
+            objects.insert(Object::service(&info.name), service_properties(info));
         }
     }
     let name = |number| other_services.get(number).map(|info| &info.name);
@@ -79,6 +89,23 @@ fn name_services(state: &State, other: &State, objects: &mut Objects) {
         ];
         objects.insert(Object::backend(backend, &state.catalog), properties);
     }
+}
+
+/// Whether anything but the workloads of a host and all backends is concerned.
+fn is_special(info: &ServiceInfo) -> bool {
+    info.external || info.locality != Locality::default()
+}
+
+fn service_properties(info: &ServiceInfo) -> Properties {
+    let sources = match info.external && info.sources.is_empty() {
+        true => "everybody".to_owned(),
+        false => addresses(&info.sources),
+    };
+    vec![
+        ("external", info.external.to_string()),
+        ("sources", sources),
+        ("locality", info.locality.name().to_owned()),
+    ]
 }
 
 fn name_endpoints(state: &State, objects: &mut Objects) {
@@ -130,7 +157,7 @@ fn name_uplinks(state: &State, objects: &mut Objects) {
         if let Some(uplink) = uplink {
             properties.push(("reverse path", uplink.reverse_path.name().to_owned()));
             properties.push(("errors from", host_addresses(uplink.host)));
-            properties.push(("masquerade as", host_addresses(uplink.snat)));
+            properties.push(("SNAT to", host_addresses(uplink.snat)));
         }
         objects.insert(Object::new("uplink", interface), properties);
     }

@@ -9,7 +9,7 @@ use crate::model::conntrack::FlowGroup;
 use crate::model::masquerade::SnatRole;
 use crate::model::policy::Action;
 use crate::model::protocol::Protocol;
-use crate::model::service::{BackendState, Frontend};
+use crate::model::service::{BackendState, Frontend, NodePort};
 use crate::model::state::{AddressScope, IpcacheEntry, ServiceEntry, State};
 use crate::model::xdp::XdpMode;
 use crate::plan::ipcache;
@@ -89,11 +89,16 @@ impl<'a> StateView<'a> {
         found.map(|(name, _)| name.as_str())
     }
 
-    /// Whether connections may have this source behind this uplink.
-    pub fn masquerades(&mut self, source: IpAddr, uplink: u32) -> bool {
+    /// Whether the connections may have this source behind this uplink.
+    pub fn translates_source(
+        &mut self,
+        group: &FlowGroup,
+        (source, uplink): (IpAddr, u32),
+    ) -> bool {
+        let is_of_network = self.is_of_network(group);
         let uplink = self.state.uplinks.get(&uplink);
         let role = self.entry(source).map(|entry| entry.snat);
-        uplink.is_some_and(|uplink| uplink.masquerade.covers(source))
+        uplink.is_some_and(|uplink| is_of_network || uplink.masquerade.covers(source))
             && matches!(role, Some(SnatRole::Host | SnatRole::Source))
     }
 
@@ -101,6 +106,44 @@ impl<'a> StateView<'a> {
     pub fn is_of_host(&mut self, address: IpAddr) -> bool {
         let entry = self.entry(address);
         entry.is_some_and(|entry| entry.scope == AddressScope::Host)
+    }
+
+    /// Whether the network has opened the connections, through a service.
+    pub fn is_of_network(&mut self, group: &FlowGroup) -> bool {
+        let [client, _] = self.peers(group);
+        group.service != 0 && self.interface(client).is_none()
+    }
+
+    /// Whether a service answers the connections' client: its network, not whether its sources name it.
+    fn answers(&mut self, group: &FlowGroup, service: &ServiceEntry) -> bool {
+        service.is_external || !self.is_of_network(group)
+    }
+
+    /// Whether the sources of the connections' service, if it has some, name their client.
+    pub fn admits(&mut self, group: &FlowGroup) -> bool {
+        let has_sources = self.service(group).is_some_and(|found| found.has_sources);
+        if !has_sources || !self.is_of_network(group) {
+            return true;
+        }
+        let mut around = ipcache::covering(group.src);
+        around.any(|prefix| {
+            self.state
+                .service_sources
+                .contains(&(group.service, prefix))
+        })
+    }
+
+    /// Whether other connections than TCP may get another backend.
+    pub fn has_backends(&mut self, group: &FlowGroup) -> bool {
+        let found = self.service(group);
+        found.is_some_and(|found| found.lut_count > 0 && self.answers(group, found))
+            && self.admits(group)
+    }
+
+    /// Who reaches the service of the connections.
+    pub fn service_object(&self, group: &FlowGroup) -> Option<Object> {
+        let service = self.state.catalog.services.get(&group.service)?;
+        Some(Object::service(&service.name))
     }
 
     pub fn is_audit(&self) -> bool {
@@ -131,8 +174,8 @@ impl<'a> StateView<'a> {
         Some(Object::backend(backend, &self.state.catalog))
     }
 
-    /// The frontend that is the destination, or else the first one of its address.
-    pub fn frontend(&self, group: &FlowGroup) -> Option<Object> {
+    /// The frontend that is the destination, or else the first one of its address, and what it is by.
+    pub fn frontend(&self, group: &FlowGroup) -> Vec<Object> {
         let address = group.dst.ip();
         let first = Frontend {
             address,
@@ -144,19 +187,35 @@ impl<'a> StateView<'a> {
         let own = rows.clone().find(|(frontend, _)| {
             frontend.port == group.dst.port() && frontend.protocol.number() == group.protocol
         });
-        let (frontend, entry) = own.or_else(|| rows.next())?;
-        let service = self.state.catalog.services.get(&entry.service)?;
-        Some(Object::service(&service.name, frontend))
+        let found = own.or_else(|| rows.next());
+        let service = found.and_then(|(_, entry)| self.state.catalog.services.get(&entry.service));
+        let Some(((frontend, _), service)) = found.zip(service) else {
+            return Vec::new();
+        };
+        if service.frontends.contains(frontend) {
+            return vec![Object::frontend(&service.name, frontend)];
+        }
+        let node_port = NodePort {
+            port: frontend.port,
+            protocol: frontend.protocol,
+        };
+        vec![
+            Object::node_port(&service.name, node_port),
+            Object::host_address(address),
+        ]
     }
 
-    /// Whether the service of the connections still has their backend; for those without a service, whether their destination
-    /// is no service address.
-    pub fn service_is_valid(&self, group: &FlowGroup) -> bool {
+    /// Whether the service of the connections still answers them with their backend; for those without a service, whether their
+    /// destination is no service's.
+    pub fn service_is_valid(&mut self, group: &FlowGroup) -> bool {
         let found = self.service(group);
         if group.service == 0 {
-            return found.is_none() && self.frontend(group).is_none();
+            return found.is_none() && !self.state.is_service_address(group.dst.ip());
         }
-        if found.is_none_or(|found| found.service != group.service) {
+        let Some(found) = found.filter(|found| found.service == group.service) else {
+            return false;
+        };
+        if !self.answers(group, found) {
             return false;
         }
         let Some(backend) = self.state.backends.get(&group.backend_id) else {
@@ -191,7 +250,11 @@ impl<'a> StateView<'a> {
             .iter()
             .all(|peer| peer.is_some() && !is_pending(*peer));
         let has_endpoint = peers.iter().any(|peer| self.interface(*peer).is_some());
-        are_present && has_endpoint && self.service_is_valid(group) && self.allows(group)
+        are_present
+            && (has_endpoint || self.is_of_network(group))
+            && self.service_is_valid(group)
+            && self.admits(group)
+            && self.allows(group)
     }
 
     /// The prefix of the prefilter by which the uplinks drop the packets of a remote peer.
