@@ -1,12 +1,17 @@
 //! `dpd service`: frontends and their backends, as the kernel holds them.
 
+use std::net::IpAddr;
+
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::node::Node;
 use super::output::{self, Listing, Row};
-use crate::model::state::State;
+use crate::model::prefix;
+use crate::model::service::{Frontend, Locality, NodePort};
+use crate::model::state::{AddressScope, ServiceEntry, State};
+use crate::plan::ipcache;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -37,6 +42,13 @@ pub struct ServiceRow {
     id: u32,
     /// `10.32.0.10:53/udp`
     frontend: String,
+    /// What the file has for it, where that is `node:PORT/PROTOCOL`.
+    node_port: Option<String>,
+    /// The network reaches it by the uplinks.
+    external: bool,
+    /// Who of the network; empty: everybody, or nobody if it is not external.
+    sources: Vec<String>,
+    locality: Locality,
     backends: Vec<BackendRow>,
 }
 
@@ -46,6 +58,76 @@ struct BackendRow {
     address: String,
     state: String,
     weight: u16,
+    location: Location,
+    /// How the network's clients reach it; `None`: they do not.
+    network_path: Option<NetworkPath>,
+}
+
+/// Where a backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Location {
+    /// Behind an endpoint of this host.
+    Here,
+    /// The same, while its interface is missing.
+    Pending,
+    /// At an address of the host itself.
+    Host,
+    Remote,
+}
+
+/// How packets of the network get from the uplink to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum NetworkPath {
+    /// With the client's own address.
+    Direct,
+    /// With an address of this host.
+    Snat,
+}
+
+impl Location {
+    fn of(state: &State, address: IpAddr) -> Location {
+        let entry = ipcache::find(state, address);
+        match entry.map_or(AddressScope::Remote, |entry| entry.scope) {
+            AddressScope::Endpoint { .. } => Location::Here,
+            AddressScope::Pending => Location::Pending,
+            AddressScope::Host => Location::Host,
+            AddressScope::Remote => Location::Remote,
+        }
+    }
+
+    fn network_path(self) -> Option<NetworkPath> {
+        match self {
+            Location::Here => Some(NetworkPath::Direct),
+            Location::Remote => Some(NetworkPath::Snat),
+            Location::Pending | Location::Host => None,
+        }
+    }
+}
+
+impl BackendRow {
+    /// `remote (snat)`
+    fn location_text(&self) -> &'static str {
+        match (self.location, self.network_path) {
+            (Location::Remote, Some(NetworkPath::Snat)) => "remote (snat)",
+            (Location::Remote, _) => "remote",
+            (Location::Here, _) => "here",
+            (Location::Pending, _) => "pending",
+            (Location::Host, _) => "host",
+        }
+    }
+}
+
+impl ServiceRow {
+    /// Whom the frontend answers: `network (198.51.100.0/24), workloads`
+    fn answers(&self) -> String {
+        match (self.external, self.sources.as_slice()) {
+            (false, _) => "workloads".to_owned(),
+            (true, []) => "network, workloads".to_owned(),
+            (true, sources) => format!("network ({}), workloads", sources.join(" ")),
+        }
+    }
 }
 
 impl Row for ServiceRow {
@@ -56,27 +138,34 @@ impl Row for ServiceRow {
         "BACKEND-ID",
         "STATE",
         "WEIGHT",
+        "LOCATION",
+        "ANSWERS",
+        "LOCALITY",
         "BACKENDS",
     ];
 
     fn lines(&self) -> Vec<Vec<String>> {
-        let line = |to: &str, id: String, state: &str, weight: String| {
-            vec![
+        let line = |to: &str, [id, state, weight, location]: [&str; 4]| {
+            let head = [
                 self.service.clone(),
                 self.id.to_string(),
                 format!("{} → {to}", self.frontend),
-                id,
-                state.to_owned(),
-                weight,
+            ];
+            let of_backend = [id, state, weight, location].map(str::to_owned);
+            let tail = [
+                self.answers(),
+                self.locality.name().to_owned(),
                 self.backends.len().to_string(),
-            ]
+            ];
+            [&head[..], &of_backend, &tail].concat()
         };
         if self.backends.is_empty() {
-            return vec![line("none", String::new(), "", String::new())];
+            return vec![line("none", [""; 4])];
         }
         let of_backend = |backend: &BackendRow| {
             let (id, weight) = (backend.id.to_string(), backend.weight.to_string());
-            line(&backend.address, id, &backend.state, weight)
+            let words = [&id, &backend.state, &weight, backend.location_text()];
+            line(&backend.address, words)
         };
         self.backends.iter().map(of_backend).collect()
     }
@@ -84,33 +173,51 @@ impl Row for ServiceRow {
 
 /// All frontends, by service.
 pub fn rows(state: &State) -> Vec<ServiceRow> {
-    let mut rows: Vec<ServiceRow> = state
-        .services
-        .iter()
-        .map(|(frontend, entry)| {
-            let name = state.catalog.services.get(&entry.service);
-            let backends = state.backends.iter().filter(|(_, backend)| {
-                // There is no NAT between the families.
-                backend.service == entry.service
-                    && backend.address.is_ipv4() == frontend.address.is_ipv4()
-            });
-            ServiceRow {
-                service: name.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
-                id: entry.service,
-                frontend: frontend.to_string(),
-                backends: backends
-                    .map(|(id, backend)| BackendRow {
-                        id: *id,
-                        address: backend.address.to_string(),
-                        state: backend.state.to_string(),
-                        weight: backend.weight,
-                    })
-                    .collect(),
-            }
-        })
+    let rows = state.services.iter();
+    let mut rows: Vec<ServiceRow> = rows
+        .map(|(frontend, entry)| row(state, frontend, entry))
         .collect();
     rows.sort_by(|a, b| a.service.cmp(&b.service));
     rows
+}
+
+fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
+    let info = state.catalog.services.get(&entry.service);
+    let node_port = NodePort {
+        port: frontend.port,
+        protocol: frontend.protocol,
+    };
+    let is_at_node = info.is_some_and(|info| {
+        info.node_ports.contains(&node_port) && !info.frontends.contains(frontend)
+    });
+    let sources = state.service_sources.iter();
+    let sources = sources.filter(|(service, _)| *service == entry.service);
+    let backends = state.backends.iter().filter(|(_, backend)| {
+        // There is no NAT between the families.
+        backend.service == entry.service && backend.address.is_ipv4() == frontend.address.is_ipv4()
+    });
+    ServiceRow {
+        service: info.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
+        id: entry.service,
+        frontend: frontend.to_string(),
+        node_port: is_at_node.then(|| node_port.to_string()),
+        external: entry.is_external,
+        sources: sources.map(|(_, source)| prefix::text(*source)).collect(),
+        locality: info.map(|info| info.locality).unwrap_or_default(),
+        backends: backends
+            .map(|(id, backend)| {
+                let location = Location::of(state, backend.address.ip());
+                BackendRow {
+                    id: *id,
+                    address: backend.address.to_string(),
+                    state: backend.state.to_string(),
+                    weight: backend.weight,
+                    location,
+                    network_path: location.network_path().filter(|_| entry.is_external),
+                }
+            })
+            .collect(),
+    }
 }
 
 pub fn get(mut rows: Vec<ServiceRow>, name: &str) -> Result<Vec<ServiceRow>> {

@@ -14,7 +14,7 @@ use crate::model::catalog::{
 use crate::model::conntrack::{Connection, ConntrackState};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
-use crate::model::service::{BackendState, Frontend};
+use crate::model::service::{BackendState, Frontend, Locality, NodePort};
 use crate::model::state::{
     AddressScope, Backend, Delivery, Endpoint, Enforcement, IpcacheEntry, PolicyEntry, PolicyKey,
     ServiceEntry, State,
@@ -374,22 +374,79 @@ fn services() {
     assert_eq!(
         as_table(&rows),
         "\
-SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  BACKENDS
-kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       2
-kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      2
-kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       0
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION  ANSWERS    LOCALITY  BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       remote    workloads  any       2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote    workloads  any       2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -         workloads  any       0
 "
     );
     assert_eq!(
         as_json(&rows)[0],
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
+            "node_port": null, "external": false, "sources": [], "locality": "any",
             "backends": [
-                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1},
-                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10},
+                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
+                 "location": "remote", "network_path": null},
+                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10,
+                 "location": "remote", "network_path": null},
             ],
         })
     );
+}
+
+#[test]
+fn services_for_the_network() {
+    let mut state = state();
+    let scoped = |scope| IpcacheEntry {
+        scope,
+        ..state.endpoints[&11].link_local.clone()
+    };
+    let rows = [
+        ("10.200.0.44/32", AddressScope::Endpoint { ifindex: 11 }),
+        ("10.200.1.44/32", AddressScope::Remote),
+    ];
+    state.ipcache = rows
+        .map(|(prefix, scope)| (prefix.parse().unwrap(), scoped(scope)))
+        .into();
+    let node_port = NodePort {
+        port: 53,
+        protocol: Protocol::Udp,
+    };
+    let info = state.catalog_mut().services.get_mut(&1).unwrap();
+    info.node_ports = [node_port].into();
+    info.locality = Locality::Prefer;
+    for entry in state.services.values_mut() {
+        (entry.is_external, entry.has_sources) = (true, true);
+    }
+    let sources = ["192.0.2.7/32", "198.51.100.0/24"];
+    state.service_sources = sources.map(|source| (1, source.parse().unwrap())).into();
+    let rows = service::rows(&state);
+    assert_eq!(
+        as_table(&rows),
+        "\
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION       ANSWERS                                         LOCALITY  BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       here           network (192.0.2.7 198.51.100.0/24), workloads  prefer    2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote (snat)  network (192.0.2.7 198.51.100.0/24), workloads  prefer    2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -              network (192.0.2.7 198.51.100.0/24), workloads  prefer    0
+"
+    );
+    assert_eq!(
+        as_json(&rows)[0],
+        json!({
+            "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
+            "node_port": "node:53/udp", "external": true, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
+            "backends": [
+                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
+                 "location": "here", "network_path": "direct"},
+                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10,
+                 "location": "remote", "network_path": "snat"},
+            ],
+        })
+    );
+    state.service_sources.clear();
+    let open = as_table(&service::rows(&state));
+    assert!(open.contains("  network, workloads  "), "{open}");
 }
 
 #[test]

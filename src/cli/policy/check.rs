@@ -1,10 +1,12 @@
 //! `dpd policy check`: the verdict of the live tables on a connection, looked up as the datapath does.
 
+mod target;
+mod traffic;
+
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -16,10 +18,11 @@ use super::super::output::{self, Format, Listing};
 use super::peer::{self, Peer};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
-use crate::model::service::Frontend;
 use crate::model::state::{AddressScope, Enforcement, State};
 use crate::observe::line::printable;
-use crate::plan::policy::{Decision, verdict};
+use crate::plan::policy::{Decision, Verdict, verdict};
+use target::Target;
+use traffic::Traffic;
 
 /// The exit status of a denied connection.
 const DENIED: u8 = 4;
@@ -55,44 +58,6 @@ pub fn run(node: &Node, arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// The destination port and protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Traffic {
-    protocol: Protocol,
-    /// 0 for protocols without ports.
-    port: u16,
-}
-
-impl FromStr for Traffic {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (port, protocol) = match text.split_once('/') {
-            Some((port, protocol)) => (Some(port), protocol),
-            None => (None, text),
-        };
-        let protocol: Protocol = protocol.to_ascii_lowercase().parse()?;
-        let port = match (port, protocol.has_ports()) {
-            (Some(port), true) => port
-                .parse::<u16>()
-                .map_err(|_| format!("{port:?} is not a port: give one number"))?,
-            (None, false) => 0,
-            (None, true) => return Err(format!("the port is missing: 53/{protocol}")),
-            (Some(_), false) => return Err(format!("{protocol} has no ports")),
-        };
-        Ok(Traffic { protocol, port })
-    }
-}
-
-impl fmt::Display for Traffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.protocol.has_ports() {
-            true => write!(f, "{}/{}", self.port, self.protocol),
-            false => write!(f, "{}", self.protocol),
-        }
-    }
-}
-
 /// The verdict, with the rule of the first case.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -123,6 +88,8 @@ struct Case {
     orig_dst_ip: Option<IpAddr>,
     orig_dst_port: Option<u16>,
     service: Option<String>,
+    /// The receiver is on another host, to which the sender comes with an address of this one.
+    snat: bool,
     protocol: String,
     /// The deciding rule: the one that denies, or the one that allows at the receiver, else at the sender.
     rule: Option<String>,
@@ -153,22 +120,17 @@ struct Side {
     enforced_by: Vec<String>,
 }
 
-/// The destination of a packet, and its service.
-struct Target {
-    to: SocketAddr,
-    service: Option<String>,
-}
-
 fn check(state: &State, revision: u64, arguments: &Arguments) -> Result<Report> {
-    let senders = peer::find(state, &arguments.from)?;
-    let receivers = peer::find(state, &arguments.to)?;
+    let receivers = peer::find(state, &arguments.to, &BTreeSet::new())?;
+    let sources = target::sources(state, &receivers, arguments.traffic);
+    let senders = peer::find(state, &arguments.from, &sources)?;
     let mut cases = Vec::new();
     for from in &senders {
         for to in &receivers {
             if !may_meet(from.address, to.address, arguments.traffic.protocol) {
                 continue;
             }
-            for target in targets(state, from, to.address, arguments.traffic)? {
+            for target in target::targets(state, from, to.address, arguments.traffic)? {
                 let case = case(state, from, to.address, &target, arguments.traffic);
                 if !cases.contains(&case) {
                     cases.push(case);
@@ -207,50 +169,12 @@ fn may_meet(from: IpAddr, to: IpAddr, protocol: Protocol) -> bool {
         }
 }
 
-/// The destinations of a new connection: policy is applied after load balancing, so a service means its backends.
-fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
-    let is_service = || state.service_addresses().any(|address| address == to);
-    // Services are translated for local endpoints only.
-    if !from.is_workload() || !is_service() {
-        return Ok(vec![Target {
-            to: SocketAddr::new(to, traffic.port),
-            service: None,
-        }]);
-    }
-    let frontend = Frontend {
-        address: to,
-        port: traffic.port,
-        protocol: traffic.protocol,
-    };
-    let Some(entry) = state.services.get(&frontend) else {
-        bail!("the service at {to} has no frontend {traffic}: rejected before policy is applied");
-    };
-    let first = entry.lut_first as usize;
-    let slots = state
-        .backend_lut
-        .iter()
-        .skip(first)
-        .take(entry.lut_count as usize);
-    let candidates: BTreeSet<u32> = slots.flat_map(|slot| [slot.backend, slot.alias]).collect();
-    let info = state.catalog.services.get(&entry.service);
-    let backends = candidates
-        .iter()
-        .filter_map(|backend| state.backends.get(backend));
-    let targets: Vec<Target> = backends
-        .map(|backend| Target {
-            to: backend.address,
-            service: info.map(|info| info.name.clone()),
-        })
-        .collect();
-    if targets.is_empty() {
-        bail!("the service at {to} has no backend that takes new connections");
-    }
-    Ok(targets)
-}
-
 fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: Traffic) -> Case {
     let (src, dst) = (from.address, target.to.ip());
-    let verdict = verdict(state, src, dst, traffic.protocol.number(), target.to.port());
+    let verdict = match target.refused_by {
+        None => verdict(state, src, dst, traffic.protocol.number(), target.to.port()),
+        Some(_) => Verdict::default(),
+    };
     let side = |direction, decision: Option<Decision>, address| {
         decision.map(|decision| side(state, direction, &decision, address))
     };
@@ -271,6 +195,7 @@ fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: 
     let is_served = target.service.is_some();
     Case {
         verdict: match (refusal, state.settings.audit) {
+            _ if target.refused_by.is_some() => "denied",
             (None, _) => "allowed",
             (Some(_), false) => "denied",
             (Some(_), true) => "audit",
@@ -285,13 +210,15 @@ fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: 
         orig_dst_ip: is_served.then_some(orig_dst),
         orig_dst_port: port(traffic.port).filter(|_| is_served),
         service: target.service.clone(),
+        snat: target.is_snat,
         protocol: traffic.protocol.to_string(),
         rule: decides.and_then(|side| side.rule.clone()),
         config_file: decides.and_then(|side| side.config_file.clone()),
         config_line: decides.and_then(|side| side.config_line),
-        denied_by: lacks_rule
-            .zip(decides)
-            .map(|(direction, side)| format!("{direction} {}", side.subject)),
+        denied_by: target.refused_by.clone().or_else(|| {
+            let lacks = lacks_rule.zip(decides);
+            lacks.map(|(direction, side)| format!("{direction} {}", side.subject))
+        }),
         enforced_by: match (lacks_rule, decides) {
             (Some(_), Some(side)) => side.enforced_by.clone(),
             _ => Vec::new(),
@@ -377,7 +304,13 @@ impl fmt::Display for Case {
             ));
         }
         if self.egress.is_none() && self.ingress.is_none() {
-            lines.push("  no policy applies on this host".to_owned());
+            lines.push(match &self.denied_by {
+                Some(refused_by) => format!("  {refused_by}: none has the sender"),
+                None => "  no policy applies on this host".to_owned(),
+            });
+        }
+        if self.snat {
+            lines.push("  by SNAT: the other host sees an address of this one".to_owned());
         }
         let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
         f.write_str(&lines.join("\n"))

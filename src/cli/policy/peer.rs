@@ -27,17 +27,20 @@ impl Peer {
 /// `label:KEY=VALUE`, an identity by name or number, or the interface of an endpoint; `identity:NAME` and
 /// `interface:NAME` where one name is both.
 ///
-/// Of addresses that no rule can distinguish the first stands for all.
+/// Of addresses that no rule and none of `sources` can distinguish the first stands for all.
 ///
 /// # Errors
 /// If there is no such name, an identity and an interface have it, or it has no address now.
-pub fn find(state: &State, text: &str) -> Result<Vec<Peer>> {
-    let areas = areas(state, text)?;
+pub fn find(state: &State, text: &str, sources: &BTreeSet<IpNet>) -> Result<Vec<Peer>> {
+    let mut areas = areas(state, text)?;
+    let inside = |source: &&IpNet| areas.iter().any(|area| area.contains(*source));
+    let of_sources: Vec<IpNet> = sources.iter().filter(inside).copied().collect();
+    areas.extend(of_sources);
     let mut seen = BTreeSet::new();
     let mut peers = Vec::new();
     let mut is_pending = false;
     for area in areas {
-        let Some(address) = first_of_its_own(state, area) else {
+        let Some(address) = first_of_its_own(state, area, sources) else {
             continue;
         };
         let Some(entry) = ipcache::find(state, address) else {
@@ -51,7 +54,9 @@ pub fn find(state: &State, text: &str) -> Result<Vec<Peer>> {
             AddressScope::Endpoint { ifindex } => ifindex,
             AddressScope::Host | AddressScope::Remote => 0,
         };
-        if seen.insert((address.is_ipv6(), entry.identity, entry.class, ifindex)) {
+        let is_source = sources.iter().any(|source| source.contains(&address));
+        let kind = (entry.identity, entry.class, ifindex);
+        if seen.insert((address.is_ipv6(), kind, is_source)) {
             peers.push(Peer {
                 address,
                 entry: entry.clone(),
@@ -164,12 +169,14 @@ fn named(state: &State, text: &str) -> Result<Vec<IpNet>> {
     }
 }
 
-/// The first address of a prefix that is in no longer prefix of the ipcache.
-fn first_of_its_own(state: &State, area: IpNet) -> Option<IpAddr> {
+/// The first address of a prefix that is in no longer prefix of the ipcache and of these sources.
+fn first_of_its_own(state: &State, area: IpNet, sources: &BTreeSet<IpNet>) -> Option<IpAddr> {
     let mut address = area.network();
     while area.contains(&address) {
-        match ipcache::find_with_prefix(state, address) {
-            Some((row, _)) if row.prefix_len() > area.prefix_len() => {
+        let mut around = ipcache::covering(address);
+        let known = |prefix: &IpNet| state.ipcache.contains_key(prefix) || sources.contains(prefix);
+        match around.find(known) {
+            Some(row) if row.prefix_len() > area.prefix_len() => {
                 address = next(row.broadcast())?;
             }
             _ => return Some(address),

@@ -9,7 +9,7 @@ use super::trie::covering;
 use crate::plan::ipcache;
 
 /// The decisions of both sides on a connection. With `settings.audit` the datapath reports a denial and forwards the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// The sender's side; `None`: the sender is no endpoint of this host, or is the receiver too.
     pub egress: Option<Decision>,

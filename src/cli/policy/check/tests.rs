@@ -70,6 +70,12 @@ ingress = []
 [policies.no-office]
 subject = "web"
 egress = [{ to = ["office"], action = "deny" }]
+
+[services.web]
+frontends = ["203.0.113.10:443/tcp", "node:8443/tcp"]
+backends = ["10.200.0.45:8443", "10.201.0.1:8443"]
+external = true
+sources = ["198.51.100.128/26", "198.51.100.4"]
 "#;
 
 /// The tables of the configuration on a host that has all interfaces but `lxc-late`.
@@ -92,6 +98,7 @@ fn state(audit: bool) -> State {
     });
     let host = HostState {
         links: links.collect(),
+        addresses: ["192.0.2.1".parse().unwrap()].into(),
         ..HostState::default()
     };
     let state = crate::plan::compile(Inputs {
@@ -185,6 +192,53 @@ fn reports() {
              \x20 egress of web: no rule denies it|",
         ),
         (
+            "the network through a service: a backend of each kind",
+            ("198.51.100.130", "203.0.113.10", "443/tcp"),
+            "allowed: 198.51.100.130 (office) -> web 10.200.0.45 (web) 8443/tcp|\
+             \x20 ingress of web: not enforced|\
+             allowed: 198.51.100.130 (office) -> web 10.201.0.1 (world) 8443/tcp|\
+             \x20 no policy applies on this host|\
+             \x20 by SNAT: the other host sees an address of this one|",
+        ),
+        (
+            "its sources, by a node port",
+            ("198.51.100.1", "192.0.2.1", "8443/tcp"),
+            "denied: 198.51.100.1 (office) -> web 192.0.2.1 (host) 8443/tcp|\
+             \x20 sources of web: none has the sender|",
+        ),
+        (
+            "a prefix that the sources divide",
+            ("cidr:198.51.100.0/29", "203.0.113.10", "443/tcp"),
+            "denied: 198.51.100.0 (office) -> web 203.0.113.10 (world) 443/tcp|\
+             \x20 sources of web: none has the sender|\
+             allowed: 198.51.100.4 (office) -> web 10.200.0.45 (web) 8443/tcp|\
+             \x20 ingress of web: not enforced|\
+             allowed: 198.51.100.4 (office) -> web 10.201.0.1 (world) 8443/tcp|\
+             \x20 no policy applies on this host|\
+             \x20 by SNAT: the other host sees an address of this one|",
+        ),
+        (
+            "workloads reach it by both, whatever the sources",
+            ("lxc-client", "192.0.2.1", "8443/tcp"),
+            "allowed: 10.200.0.64 (client) -> web 10.200.0.45 (web) 8443/tcp|\
+             \x20 egress of client: not enforced|\
+             \x20 ingress of web: not enforced|\
+             allowed: 10.200.0.64 (client) -> web 10.201.0.1 (world) 8443/tcp|\
+             \x20 egress of client: not enforced|",
+        ),
+        (
+            "another port of the host",
+            ("lxc-client", "192.0.2.1", "22/tcp"),
+            "allowed: 10.200.0.64 (client) -> 192.0.2.1 (host) 22/tcp|\
+             \x20 egress of client: not enforced|",
+        ),
+        (
+            "a service for workloads alone",
+            ("198.51.100.130", "10.32.0.10", "53/udp"),
+            "allowed: 198.51.100.130 (office) -> 10.32.0.10 (world) 53/udp|\
+             \x20 no policy applies on this host|",
+        ),
+        (
             "the host",
             ("host", "kube-dns", "icmp"),
             "allowed: 192.0.2.1 (host) -> 10.200.0.44 (kube-dns) icmp|\
@@ -224,7 +278,7 @@ fn reports() {
 fn peers() {
     let state = state(false);
     let of = |text: &str| -> Vec<String> {
-        let peers = peer::find(&state, text).unwrap();
+        let peers = peer::find(&state, text, &BTreeSet::new()).unwrap();
         peers.iter().map(|peer| peer.address.to_string()).collect()
     };
     let rows: [(&str, &[&str]); 8] = [
@@ -265,7 +319,9 @@ fn peers() {
         ("identity:clent", "no identity is called \"clent\""),
     ];
     for (text, expected) in errors {
-        let error = peer::find(&state, text).unwrap_err().to_string();
+        let error = peer::find(&state, text, &BTreeSet::new())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
 }
@@ -277,6 +333,10 @@ fn what_never_reaches_policy_is_an_error() {
         (
             ("lxc-client", "10.32.0.10", "53/tcp"),
             "the service at 10.32.0.10 has no frontend 53/tcp",
+        ),
+        (
+            ("198.51.100.130", "203.0.113.10", "80/tcp"),
+            "the service at 203.0.113.10 has no frontend 80/tcp",
         ),
         (
             ("lxc-client", "10.32.0.30", "80/tcp"),
