@@ -46,12 +46,12 @@ const SWEPT: Family = gauge(
     "When the last sweep ended, in Unix time.",
 );
 const SOURCE_PORTS: Family = gauge(
-    "dpd_masquerade_source_ports",
+    "dpd_snat_source_ports",
     &[],
-    "Source ports that masquerade has towards each destination, as of the last sweep.",
+    "Source ports that SNAT has towards each destination, as of the last sweep.",
 );
 const SOURCE_PORTS_FREE: Family = gauge(
-    "dpd_masquerade_source_ports_free",
+    "dpd_snat_source_ports_free",
     &[],
     "Free source ports towards the destination that has fewest, as counted by the last sweep.",
 );
@@ -61,6 +61,11 @@ const SERVICE_CONNECTIONS: Family = gauge(
     "dpd_service_connections",
     &["service"],
     "Connections through a service, as counted by the last sweep.",
+);
+const EXTERNAL_CONNECTIONS: Family = gauge(
+    "dpd_service_external_connections",
+    &["service"],
+    "Of the connections through an external service, those that the network opened, as counted by the last sweep.",
 );
 const BACKEND_CONNECTIONS: Family = gauge(
     "dpd_backend_connections",
@@ -81,6 +86,7 @@ pub(super) const FAMILIES: &[Family] = &[
     SERVICES,
     BACKENDS,
     SERVICE_CONNECTIONS,
+    EXTERNAL_CONNECTIONS,
     BACKEND_CONNECTIONS,
 ];
 
@@ -146,6 +152,15 @@ fn write_services(page: &mut Page, catalog: &Catalog, tally: &Tally) -> Result<(
         (vec![info.name.clone()], connections as f64)
     });
     page.write_bounded(&SERVICE_CONNECTIONS, services)?;
+    let external = catalog.services.iter().filter(|(_, info)| info.external);
+    let external = external.map(|(number, info)| {
+        let connections = tally.by_external_service.get(number).copied();
+        (
+            vec![info.name.clone()],
+            connections.unwrap_or_default() as f64,
+        )
+    });
+    page.write_bounded(&EXTERNAL_CONNECTIONS, Vec::from_iter(external).into_iter())?;
     let backends = catalog.backends.iter().map(|(number, info)| {
         let connections = tally.by_backend.get(&(info.service, *number));
         let service = catalog.services.get(&info.service);

@@ -38,6 +38,7 @@ fn catalog(backends: u32) -> Catalog {
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),
+        external: name == "kube-dns",
         ..ServiceInfo::default()
     };
     let backend = |number: u32| BackendInfo {
@@ -102,6 +103,7 @@ fn work() -> Work {
         ]
         .into(),
         by_backend: [((1, 1), 2), ((1, 2), 1), ((9, 9), 1)].into(),
+        by_external_service: [(1, 2), (9, 1)].into(),
         ..Tally::default()
     };
     let mut sweeps = Times::default();
@@ -255,6 +257,10 @@ fn facts_are_written_as_series() {
         ("dpd_conntrack_sweep_duration_seconds_sum", "0.75"),
         ("dpd_conntrack_sweep_duration_seconds_count", "2"),
         (r#"dpd_service_connections{service="kube-dns"}"#, "3"),
+        (
+            r#"dpd_service_external_connections{service="kube-dns"}"#,
+            "2",
+        ),
         (
             r#"dpd_service_connections{service="a \"quoted\" name"}"#,
             "0",

@@ -120,7 +120,7 @@ pub struct FlowGroup {
     /// Service number; 0: none.
     pub service: u32,
     pub backend_id: u32,
-    /// The address of the host that masquerade has given to the client, and the uplink's ifindex.
+    /// The address of the host that SNAT has given to the client, and the uplink's ifindex.
     pub snat: Option<(IpAddr, u32)>,
 }
 
@@ -148,13 +148,15 @@ pub struct Tally {
     pub by_state: BTreeMap<(u8, ConntrackState), u64>,
     /// Connections through services that are not expired, by the service's and the backend's number.
     pub by_backend: BTreeMap<(u32, u32), u64>,
+    /// Of these, those that the network opened, by the service's number.
+    pub by_external_service: BTreeMap<u32, u64>,
     /// The source ports that SNAT has.
     pub source_ports: u32,
     /// Those in use, by what they are told apart from: once the tally is complete, only where most are.
     pub by_snat: HashMap<SnatPeer, u64>,
 }
 
-/// An address of the host and a destination, between which each masqueraded connection has a source port of its own.
+/// An address of the host and a destination, between which each connection with SNAT has a source port of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnatPeer {
     /// IP protocol number.

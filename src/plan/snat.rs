@@ -109,8 +109,8 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
         {
             let source = source(link, families, host);
             warnings.extend(no_source(name, (*masquerade).into(), families, source));
+            warnings.extend(translated_by_both(name, *masquerade, &host.stack));
         }
-        warnings.extend(translated_by_both(name, *masquerade, &host.stack));
     }
     warnings
 }

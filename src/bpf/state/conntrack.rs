@@ -99,7 +99,7 @@ pub(in crate::bpf) fn is_reply(entry: &abi::ct_entry) -> bool {
     u32::from(entry.flags) & abi::ct_flags::CT_REPLY.0 != 0
 }
 
-/// Whether the client has an address of the host, by masquerade.
+/// Whether the client has an address of the host, by SNAT.
 pub(in crate::bpf) fn is_snat(entry: &abi::ct_entry) -> bool {
     u32::from(entry.flags) & abi::ct_flags::CT_SNAT.0 != 0
 }

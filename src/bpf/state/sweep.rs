@@ -201,6 +201,10 @@ fn count(
     if entry.service != 0 {
         let backend = (entry.service, entry.backend);
         *tally.by_backend.entry(backend).or_default() += 1;
+        if u32::from(entry.origin) == abi::party::PARTY_UPLINK.0 {
+            let by_service = &mut tally.by_external_service;
+            *by_service.entry(entry.service).or_default() += 1;
+        }
     }
     // SCTP keeps its ports: it takes none.
     if is_snat(entry) && key.protocol != Protocol::Sctp.number() {

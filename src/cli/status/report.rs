@@ -53,11 +53,11 @@ pub(super) struct Conntrack {
     pub counts: ConntrackCounts,
     /// By protocol, then state.
     pub connections: Vec<Connections>,
-    /// `null`: nothing is masqueraded.
+    /// `null`: no connection has one.
     pub source_ports: Option<SourcePorts>,
 }
 
-/// The source ports of masquerade, where most are in use.
+/// The source ports of SNAT, where most are in use.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct SourcePorts {
     pub total: u32,
