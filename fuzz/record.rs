@@ -59,7 +59,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     };
     let service = |name| ServiceInfo {
         name,
-        frontends: Default::default(),
+        ..ServiceInfo::default()
     };
     let endpoint = |ifindex| EndpointInfo {
         ifindex: Some(ifindex),
