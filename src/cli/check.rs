@@ -102,6 +102,7 @@ fn print_advice(config: &Config, host: HostState) {
     let host = HostState { stack, ..host };
     let mut warnings = net::checks(config, &host);
     warnings.extend(plan::snat::warnings(config, &host));
+    warnings.extend(plan::translators::warnings(config, &host));
     warnings.extend(plan::external::warnings(config, &host));
     for warning in warnings {
         eprintln!("warning: {warning}");

@@ -348,6 +348,7 @@ impl Datapath {
         let mut warnings = net::checks(&self.config, host);
         warnings.extend(plan::forwarding::bypassed(&self.config, host));
         warnings.extend(plan::snat::warnings(&self.config, host));
+        warnings.extend(plan::translators::warnings(&self.config, host));
         warnings.extend(plan::external::warnings(&self.config, host));
         warnings.extend(self.reconciler.foreign());
         warnings.extend(write_access::warning(&self.config.daemon.bpf_root));

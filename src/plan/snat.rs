@@ -14,7 +14,6 @@ use super::endpoints;
 use super::host_addresses;
 use super::ipcache::Owners;
 use super::masquerade;
-use super::translators::translated_by_both;
 
 /// Below are the ports of the system's services (RFC 6335, 6).
 const FIRST_PORT: u16 = 1024;
@@ -109,7 +108,6 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
         {
             let source = source(link, families, host);
             warnings.extend(no_source(name, (*masquerade).into(), families, source));
-            warnings.extend(translated_by_both(name, *masquerade, &host.stack));
         }
     }
     warnings

@@ -13,13 +13,25 @@ use crate::model::masquerade::Masquerade;
 use super::forwarding::{decide, list, list_names};
 use super::snat::is_of_link;
 
+/// Warnings of uplinks whose sources both dpd and netfilter may translate.
+pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
+    let uplinks = config.interfaces.iter();
+    let both = uplinks.filter_map(|(name, interface)| match interface {
+        Interface::Uplink { masquerade, .. } if host.links.contains_key(name) => {
+            translated_by_both(name, *masquerade, &host.stack)
+        }
+        _ => None,
+    });
+    both.collect()
+}
+
 /// The chains of the host's netfilter that may translate sources of these families.
 fn translators(families: Masquerade, stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
     let filters = stack.filters.iter();
     filters.filter(move |filter| filter.translates.and(families) != Masquerade::None)
 }
 
-pub fn translated_by_both(uplink: &str, families: Masquerade, stack: &HostStack) -> Option<String> {
+fn translated_by_both(uplink: &str, families: Masquerade, stack: &HostStack) -> Option<String> {
     let chains = list(translators(families, stack));
     let families = families.name();
     (!chains.is_empty()).then(|| {
@@ -123,7 +135,6 @@ mod tests {
     use super::*;
     use crate::config::XdpMode;
     use crate::model::forwarding::StackHook;
-    use crate::plan::snat::warnings;
     use crate::plan::testing::TestConfig;
 
     fn nat_chain(families: Masquerade) -> StackFilter {
