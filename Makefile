@@ -1,5 +1,5 @@
 # make           build dpd; installs from Debian what is missing
-# make demo      see it work: a DNS query through a service, in a lab of network namespaces
+# make demo      see it work: services for workloads and for the network, in labs of network namespaces
 # make test      every check and test
 # make bench     print what packets, events and changes cost, compared with plain routing and nftables
 # make fuzz      feed generated configurations, packets and ring records to dpd, each for FUZZ_SECONDS (60)
@@ -28,6 +28,7 @@ build: packages cargo
 demo: build
 	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo
 	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo-two-hosts
+	DPD=$(abspath $(TARGET)/release/dpd) netns-lab/demo-north-south
 
 test: test-packages cargo
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
@@ -89,7 +90,7 @@ install-files:
 	$(BINARY) manual $(SHARE)
 	install -m 644 README.md CHANGELOG.md ARCHITECTURE.md LICENSE $(DOC)
 	install -m 644 docs/* $(DOC)/docs
-	cp -r --no-preserve=ownership examples/*.toml examples/two-hosts $(DOC)/examples
+	cp -r --no-preserve=ownership examples/*.toml examples/two-hosts examples/north-south $(DOC)/examples
 	test -e $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml || \
 		{ install -D -m 644 packaging/config.toml $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml && \
 		sed -i 's,/usr/share,$(PREFIX)/share,' $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml; }

@@ -36,7 +36,8 @@ declare -A address6=(
 
 mtu=${LAB_MTU:-1500}
 
-topology_up() {
+# hosts_up: both hosts, the router and the world, without workloads.
+hosts_up() {
 	[[ $mtu =~ ^[1-9][0-9]{3}$ ]] && ((mtu >= 1280 && mtu <= 9000)) || # IPv6 needs 1280
 		die "LAB_MTU='$mtu': the router's MTU is 1280 to 9000 bytes"
 
@@ -48,14 +49,17 @@ topology_up() {
 	router_link node-a uplink0 "$mtu"
 	router_link node-b uplink0 "$mtu"
 	router_link world eth0 1500
+	workload_prefixes node-a node-b 10.200.1.0/24 fd00:201::/64
+	workload_prefixes node-b node-a 10.200.0.0/24 fd00:200::/64
+}
 
+topology_up() {
+	hosts_up
 	workload node-a client
 	workload node-a intruder
 	workload node-a coredns-a
 	workload node-b client-b
 	workload node-b coredns
-	workload_prefixes node-a node-b 10.200.1.0/24 fd00:201::/64
-	workload_prefixes node-b node-a 10.200.0.0/24 fd00:200::/64
 	((mtu <= 1500)) || widen_links
 
 	resolver_is_the_service
@@ -64,10 +68,14 @@ topology_up() {
 }
 
 topology_is_up() {
-	links_are_up node-a uplink0 lxc-client lxc-intruder lxc-coredns-a &&
-		links_are_up node-b uplink0 lxc-client-b lxc-coredns &&
-		links_are_up router to-node-a to-node-b to-world &&
+	hosts_are_up && links_are_up node-a lxc-client lxc-intruder lxc-coredns-a &&
+		links_are_up node-b lxc-client-b lxc-coredns &&
 		dns_server_is_running coredns && dns_server_is_running coredns-a
+}
+
+hosts_are_up() {
+	links_are_up node-a uplink0 && links_are_up node-b uplink0 &&
+		links_are_up router to-node-a to-node-b to-world
 }
 
 # router_link HOST INTERFACE MTU: a host's link to the router, and its default route.

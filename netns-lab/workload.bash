@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # uses the variables and functions of 'lab' and of the topology
-# The parts of every topology: workloads behind veth pairs, and a DNS server inside one.
+# The parts of every topology: workloads behind veth pairs, and servers inside them.
 #
 # There is no bridge and no subnet: each workload has one address only and sends everything to a
 # gateway, as with Cilium. The kernel routes between them until dpd is attached, so that a lab can
@@ -100,3 +100,27 @@ dns_server_answers() {
 }
 
 dns_server_is_running() { is_running "$(dns_server_of "$1")" "$1"; }
+
+# web_server_start NAME: a web server at port 80; returns when it replies. Its page has its name, and the client's address.
+web_server_start() {
+	local name=$1 folder=$dir/nginx-$1
+	mkdir -p "$folder"
+	cat >"$folder/nginx.conf" <<-END
+		daemon off;
+		user root;
+		worker_processes 1;
+		pid $folder/pid;
+		error_log stderr;
+		events { worker_connections 64; }
+		http {
+		    access_log off;
+		    server {
+		        listen ${address4[$name]}:80;
+		        listen [${address6[$name]}]:80;
+		        return 200 "$name answers \$remote_addr\\n";
+		    }
+		}
+	END
+	background "nginx-$name" "$name" nginx -p "$folder" -e stderr -c "$folder/nginx.conf"
+	wait_for 20 "nginx-$name" "$name" inside "$name" curl -sS --max-time 1 "http://${address4[$name]}/"
+}

@@ -69,7 +69,11 @@ fn examples(folder: &Path) -> Vec<PathBuf> {
 fn every_example_file_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let examples = examples(&folder);
-    for wanted in ["config.toml", "two-hosts/node-a.toml"] {
+    for wanted in [
+        "config.toml",
+        "two-hosts/node-a.toml",
+        "north-south/node-a.toml",
+    ] {
         assert!(examples.contains(&folder.join(wanted)), "{examples:?}");
     }
     for path in examples {

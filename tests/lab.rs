@@ -1,7 +1,7 @@
 //! The lab itself: up and down, repeated and concurrent, leave nothing behind. Needs root.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A lab with a name of its own; removed when dropped.
@@ -209,6 +209,51 @@ fn two_hosts_reach_each_other_without_dpd() {
         let words: Vec<&str> = command.split(' ').collect();
         let output = text(&lab.run(&[&["enter"], words.as_slice()].concat()));
         assert!(output.contains(expected), "{what}: {output}");
+    }
+}
+
+#[test]
+fn web_servers_say_who_they_are_and_who_asks() {
+    let lab = ScriptedLab::of("north-south");
+    lab.ok(&["up"]);
+    for (client, server, page) in [
+        ("world", "10.200.0.80", "web-a answers 203.0.113.9"),
+        ("world", "[fd00:201::80]", "web-b answers 2001:db8:3::9"),
+        ("client", "203.0.113.9", "world answers 10.200.0.64"),
+        ("client", "[fd00:201::80]", "web-b answers fd00:200::64"),
+    ] {
+        let url = format!("http://{server}/");
+        let printed = lab.ok(&["enter", client, "curl", "-sS", "--max-time", "5", &url]);
+        assert_eq!(printed.trim(), page, "{client} asks {server}");
+    }
+    let unpublished = lab.run(&["enter", "world", "ping", "-c1", "-W5", "192.0.2.80"]);
+    assert!(!unpublished.status.success(), "dpd alone serves it");
+}
+
+/// Each with the steps that it shows, and each fails if one of them does not show what it should.
+#[test]
+fn the_demos_succeed_and_remove_their_labs() {
+    let demos = ["demo", "demo-two-hosts", "demo-north-south"];
+    let demos = demos.map(|demo| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("netns-lab")
+            .join(demo);
+        let mut command = Command::new(script);
+        command
+            .env("DPD", env!("CARGO_BIN_EXE_dpd"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        (demo, command.spawn().expect("run the demo"))
+    });
+    for (demo, child) in demos {
+        let lab = ScriptedLab {
+            name: format!("demo-{}", child.id()),
+            topology: "one-node",
+        };
+        let output = child.wait_with_output().expect("wait for the demo");
+        assert!(output.status.success(), "{demo}: {}", text(&output));
+        assert_eq!(lab.traces(), Vec::<String>::new(), "{demo}");
     }
 }
 
@@ -472,6 +517,20 @@ fn up_repairs_two_broken_hosts() {
     }
 }
 
+#[test]
+fn up_repairs_broken_web_servers() {
+    let lab = ScriptedLab::of("north-south");
+    for (what, damage) in [
+        ("a workload is gone", "ip netns del $LAB-web-a"),
+        (
+            "the world's web server has died",
+            "kill -KILL $(cat $DIR/nginx-world.pid)",
+        ),
+    ] {
+        damage_and_up(&lab, what, damage);
+    }
+}
+
 fn damage_and_up(lab: &ScriptedLab, what: &str, damage: &str) {
     lab.ok(&["up"]);
     let done = Command::new("sh")
@@ -587,7 +646,7 @@ fn the_machine_itself_is_not_changed() {
         lines.sort();
         lines
     };
-    for topology in ["one-node", "two-hosts"] {
+    for topology in ["one-node", "two-hosts", "north-south"] {
         let lab = ScriptedLab::of(topology);
         lab.ok(&["up"]);
         assert_eq!(named(links()), Vec::<String>::new(), "{topology}");
