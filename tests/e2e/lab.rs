@@ -107,6 +107,16 @@ impl NetnsLab {
         (a, b)
     }
 
+    /// Two hosts with a web server on each and one in the world, without dpd started.
+    pub fn north_south_laid() -> (NetnsLab, NetnsLab) {
+        let a = NetnsLab::up("north-south", "node-a", 1500);
+        let b = NetnsLab {
+            laid: a.laid.clone(),
+            node: "node-b",
+        };
+        (a, b)
+    }
+
     fn up(topology: &str, node: &'static str, mtu: u16) -> NetnsLab {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         static CLEAR: Once = Once::new();

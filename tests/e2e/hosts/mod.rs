@@ -9,6 +9,7 @@ mod jumbo;
 mod l3_uplink;
 mod masquerade;
 mod mtu;
+mod pages;
 mod policy;
 mod prefilter;
 mod routes;
