@@ -12,7 +12,7 @@
 #                       └ 198.51.100.2 uplink0 ────── to-node-b ┘
 #
 # IPv6 has the same suffixes: fd00:200::64 and ::80 on node-a, fd00:201::80 on node-b. The router has routes of the published
-# service's addresses, 192.0.2.80 and 2001:db8:1::80, to node-a. Each web server says who it is, and which address asks.
+# service's addresses, 192.0.2.80 and 2001:db8:1::80, to node-a. A web server's page has its name and the client's address.
 
 . "$here/two-hosts.sh"
 

@@ -213,7 +213,7 @@ fn two_hosts_reach_each_other_without_dpd() {
 }
 
 #[test]
-fn web_servers_say_who_they_are_and_who_asks() {
+fn web_servers_reply_with_their_name_and_the_clients_address() {
     let lab = ScriptedLab::of("north-south");
     lab.ok(&["up"]);
     for (client, server, page) in [
@@ -224,7 +224,7 @@ fn web_servers_say_who_they_are_and_who_asks() {
     ] {
         let url = format!("http://{server}/");
         let printed = lab.ok(&["enter", client, "curl", "-sS", "--max-time", "5", &url]);
-        assert_eq!(printed.trim(), page, "{client} asks {server}");
+        assert_eq!(printed.trim(), page, "{client} to {server}");
     }
     let unpublished = lab.run(&["enter", "world", "ping", "-c1", "-W5", "192.0.2.80"]);
     assert!(!unpublished.status.success(), "dpd alone serves it");
