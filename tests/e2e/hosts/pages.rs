@@ -80,7 +80,8 @@ fn output_matches_what_is_shown() {
 fn run(lab: &NetnsLab, shown: &Shown) {
     let folder = env!("CARGO_BIN_EXE_dpd").trim_end_matches("/dpd");
     let line = format!("PATH={folder}:$PATH; {}", shown.line);
-    let fails = shown.output.iter().any(|line| line.starts_with("curl: ("));
+    let is_failure = |line: &&str| line.starts_with("curl: (") || line.starts_with("denied: ");
+    let fails = shown.output.iter().any(is_failure);
     eventually(shown.line, || {
         let output = lab.run(shown.place, &line);
         let printed = text(&output);
