@@ -83,7 +83,7 @@ impl HostState {
     /// The addresses of its interfaces at which others can reach it from beyond a link.
     pub fn unicast_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let own = self.addresses.iter().copied();
-        own.filter(|address| is_unicast(*address) && !is_link_local(*address))
+        own.filter(|address| is_unicast(*address) && !is_of_link(*address))
     }
 
     /// Whether the host's stack receives what is sent to `address`.
@@ -94,6 +94,11 @@ impl HostState {
                 .iter()
                 .any(|prefix| prefix.contains(&address))
     }
+}
+
+/// Whether the address is known on one link alone (RFC 3927, RFC 4291 2.5.6).
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.is_link_local()) || is_link_local(address)
 }
 
 fn is_unicast(address: IpAddr) -> bool {

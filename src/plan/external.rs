@@ -85,8 +85,8 @@ fn ports_of_sockets(taken: &BTreeSet<Frontend>, ports: &SocketPorts) -> Option<S
     let fix = list(reserved.chain(at_risk.iter().copied()).collect());
     let at_risk = list(at_risk);
     Some(format!(
-        "external services have ports of net.ipv4.ip_local_port_range at addresses of the host ({at_risk}): replies to \
-         connections that the host itself makes from these ports go to the services: sysctl -w \
+        "external services have ports of net.ipv4.ip_local_port_range at addresses of the host ({at_risk}): what the \
+         network sends to sockets that get these ports goes to the services, but for connections that the host opens: sysctl -w \
          net.ipv4.ip_local_reserved_ports={fix}"
     ))
 }
@@ -108,9 +108,9 @@ mod tests {
         let both = "10.9.0.1:80 [fd00:9::1]:80";
         let risk = |ports: &str, reserved: &str| {
             format!(
-                "external services have ports of net.ipv4.ip_local_port_range at addresses of the host ({ports}): replies \
-                 to connections that the host itself makes from these ports go to the services: sysctl -w \
-                 net.ipv4.ip_local_reserved_ports={reserved}"
+                "external services have ports of net.ipv4.ip_local_port_range at addresses of the host ({ports}): what \
+                 the network sends to sockets that get these ports goes to the services, but for connections that the host \
+                 opens: sysctl -w net.ipv4.ip_local_reserved_ports={reserved}"
             )
         };
         let own = |backend: &str| {

@@ -806,6 +806,36 @@ fn uplinks_without_ethernet_headers_serve_them_too() {
     }
 }
 
+/// What the network opens to other hosts is bounded like what it opens to one workload: it evicts nothing that works.
+#[test]
+fn connections_to_other_hosts_have_the_room_of_one_workload() {
+    let bounded = changed(
+        &config(),
+        "[conntrack]\n",
+        "[conntrack]\nper_endpoint = 2\n",
+    );
+    for family in families() {
+        let mut walk = Walk::new(family.name, &bounded);
+        let (frontend, server) = (at(vips(&family).beyond, 80), at(far(&family).backend, 3868));
+        for port in 1..=4 {
+            let client = at(family.world, port);
+            let sent = walk
+                .node()
+                .from_netdev(UPLINK, &frame(&udp(client, frontend)));
+            let source = at(family.host, parse(&sent.packet).src_port);
+            for says in ["a reply", "another"] {
+                let reply = udp(server, source);
+                walk.net(says, UPLINK, &reply, Routed(udp(frontend, client)));
+            }
+        }
+        let replied = walk.node().conntrack_rows("dpd_ct_other");
+        walk.check("two moved to what works", replied == 4, replied);
+        let unreplied = walk.node().conntrack_rows("dpd_ct_unreplied");
+        walk.check("the others are served", unreplied == 4, unreplied);
+        walk.end();
+    }
+}
+
 /// A socket that listens gets nothing where a service is; one that has a peer keeps what that sends.
 #[test]
 fn connections_of_the_hosts_own_sockets_continue() {

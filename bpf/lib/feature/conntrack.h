@@ -117,7 +117,10 @@ static __noinline int ct_delete(const struct flow_tuple *tuple)
  */
 #define CONN_USAGE_TRUSTED_NS (60ULL * NSEC_PER_SEC)
 
-/* For whom a connection counts: the workload that opened it, else the one that it was opened to. */
+/*
+ * For whom a connection counts: the workload that opened it, else the one that it was opened to. Those of the network to backends on
+ * other hosts have the interface 0 together, and so the room of one workload.
+ */
 static __always_inline struct conn_usage_key ct_counts_for(const struct ct_entry *entry)
 {
 	int reply = entry->flags & CT_REPLY;
@@ -133,8 +136,8 @@ static __noinline void conn_usage_open(const struct conn_usage_key *key, __u32 t
 {
 	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
 
-	if (table >= CT_TABLE_COUNT || !key->ifindex)
-		return; /* no workload of this host is a side */
+	if (table >= CT_TABLE_COUNT)
+		return;
 	if (usage) {
 		__sync_fetch_and_add(&usage->opened[table], 1);
 		return;

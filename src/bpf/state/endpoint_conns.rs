@@ -26,9 +26,7 @@ pub(super) fn count_open(open: &mut Open, table: usize, entry: &abi::ct_entry) {
         0 => (entry.target_ifindex, abi::conn_opener::OPENER_OTHERS.0),
         opener => (opener, abi::conn_opener::OPENER_WORKLOAD.0),
     };
-    if owner.0 != 0 {
-        open.entry(owner).or_default()[table] += 1;
-    }
+    open.entry(owner).or_default()[table] += 1;
 }
 
 impl Tables {
