@@ -225,6 +225,28 @@ fn the_operators_files_win() {
 }
 
 #[test]
+fn a_node_port_does_not_take_a_frontend_of_the_operators() {
+    let node = Node::new();
+    node.operator(
+        "[node]\naddresses = [\"192.0.2.1\"]\n[services.own]\nfrontends = [\"192.0.2.1:80/tcp\"]\n\
+         backends = [\"10.1.0.1:80\"]\n",
+    );
+    let service = |port: u16| {
+        format!(
+            "[services.x]\nfrontends = [\"node:{port}/tcp\"]\nbackends = [\"10.1.0.1:80\"]\nexternal = true\n"
+        )
+    };
+    node.drop_in("x.toml", &service(81));
+    assert_eq!(in_effect(&node.loaded()), "x");
+    node.drop_in("x.toml", &service(80));
+    let loaded = node.loaded();
+    assert_eq!(in_effect(&loaded), "");
+    let reason = reason(&loaded, "x.toml");
+    assert!(reason.contains("already belongs to `x`"), "{reason}");
+    assert!(reason.contains("x.toml:2:"), "{reason}");
+}
+
+#[test]
 fn the_operators_files_must_be_valid_alone() {
     let node = Node::new();
     node.drop_in("x.toml", "[identities.x]\nid = 400\n");

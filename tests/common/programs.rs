@@ -25,7 +25,7 @@ use dpd::bpf::state::suppressed::SuppressedDrops;
 use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
 use dpd::bpf::tables::live_epoch;
-use dpd::model::conntrack::Connection;
+use dpd::model::conntrack::{Connection, Tally};
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
 use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
@@ -168,6 +168,10 @@ impl Datapath for Programs {
 
     fn sweep(&self) -> Duration {
         self.ask(|machine| machine.sweep())
+    }
+
+    fn tally(&self) -> Tally {
+        self.ask(|machine| machine.tally())
     }
 
     fn neglect(&self) {
@@ -582,6 +586,12 @@ impl Machine {
         let swept = tables.sweep(&self.state.settings, now_ns());
         swept.expect("sweep");
         begun.elapsed()
+    }
+
+    fn tally(&self) -> Tally {
+        let tables = Tables::open(&self.pins).expect("open the tables of connections");
+        let swept = tables.sweep(&self.state.settings, now_ns());
+        swept.expect("sweep").tally
     }
 
     fn break_chain(&self, place: u32) {

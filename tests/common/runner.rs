@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dpd::bpf::attach::hook::Hook;
-use dpd::model::conntrack::Connection;
+use dpd::model::conntrack::{Connection, Tally};
 use dpd::model::flow::Flow;
 use dpd::model::state::State;
 use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
@@ -89,6 +89,8 @@ pub trait Datapath {
     fn multiply(&self, connections: u32);
     /// How long the sweeper takes for one walk over all connections.
     fn sweep(&self) -> Duration;
+    /// What such a walk counts.
+    fn tally(&self) -> Tally;
     /// As if no daemon had run for a long time: nothing was swept, no count set right.
     fn neglect(&self);
     /// Frames that XDP counted as malformed.
@@ -232,6 +234,10 @@ impl Node {
 
     pub fn sweep(&self) -> Duration {
         self.datapath.sweep()
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.datapath.tally()
     }
 
     pub fn neglect(&self) {

@@ -904,3 +904,36 @@ fn what_no_uplink_leads_to_is_not_served() {
         walk.end();
     }
 }
+
+#[test]
+fn the_sweep_counts_what_the_network_opened() {
+    for family in families() {
+        let mut walk = walk(&family);
+        let Far { backend, .. } = far(&family);
+        let client = at(family.world, 5000);
+        let here = at(family.web, 3868);
+        let [(_, near), _] = site(&family);
+        let [(_, far), _] = beyond(&family);
+        let own = at(family.client, 5000);
+        walk.net(
+            "to a backend here",
+            UPLINK,
+            &udp(client, near),
+            Delivered(WEB, udp(client, here)),
+        );
+        let there = udp(at(family.host, PORT), at(backend, 3868));
+        walk.net("elsewhere", UPLINK, &udp(client, far), Routed(there));
+        walk.from(
+            "of a workload",
+            CLIENT,
+            &udp(own, near),
+            Delivered(WEB, udp(own, here)),
+        );
+        let tally = walk.node().tally();
+        let through: u64 = tally.by_backend.values().sum();
+        walk.check("through services", through == 3, &tally);
+        let opened: Vec<u64> = tally.by_external_service.into_values().collect();
+        walk.check("by the network", opened == [1, 1], opened);
+        walk.end();
+    }
+}
