@@ -88,7 +88,7 @@ fn compile_rest(
     let classes = ipcache::compile(inputs, endpoints, &addresses, &cidr_classes, &mut state);
     endpoints::compile(inputs, endpoints, &classes, &mut state);
     uplinks::compile(inputs, addresses.snat, &mut state);
-    snat::compile(inputs.host, addresses.snat, &mut state);
+    snat::compile(inputs, addresses.snat, &mut state);
     policy::compile(config, &cidr_classes, &mut state)?;
     prefilter::compile(inputs, &mut state);
     Ok(state)

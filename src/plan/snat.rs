@@ -1,5 +1,6 @@
 //! SNAT to addresses of the host, by masquerade and for external services: its families, addresses and ports.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{Config, Interface, Service};
@@ -12,6 +13,7 @@ use crate::model::state::{AddressScope, HostAddresses, State};
 
 use super::endpoints;
 use super::host_addresses;
+use super::inputs::Inputs;
 use super::ipcache::Owners;
 use super::masquerade;
 
@@ -21,11 +23,25 @@ const FIRST_PORT: u16 = 1024;
 const FEW_PORTS: usize = 4096;
 
 /// Fills the table of source ports; it is empty while SNAT is not used.
-pub fn compile(host: &HostState, families: Families, state: &mut State) {
+pub fn compile(inputs: Inputs<'_>, families: Families, state: &mut State) {
     if !families.is_empty() {
-        state.snat_ports = source_ports(&host.socket_ports);
+        let published = published_ports(inputs.config, inputs.host);
+        state.snat_ports = source_ports(&inputs.host.socket_ports);
+        state.snat_ports.retain(|port| !published.contains(port));
     }
     state.settings.snat_port_count = u32::try_from(state.snat_ports.len()).unwrap_or_default();
+}
+
+/// The ports of external services at the host's addresses: a late reply to one of them would open a connection to the service.
+fn published_ports(config: &Config, host: &HostState) -> BTreeSet<u16> {
+    let services = config.services.values().filter(|service| service.external);
+    let ports = services.flat_map(|service| {
+        let own = service.frontends.iter();
+        let own = own.filter(|frontend| host.addresses.contains(&frontend.address));
+        let node_ports = service.node_ports.iter().map(|node_port| node_port.port);
+        own.map(|frontend| frontend.port).chain(node_ports)
+    });
+    ports.collect()
 }
 
 /// The families in which SNAT is used: those that some uplink masquerades, and those in which the network's clients may have been
@@ -296,6 +312,20 @@ mod tests {
         assert_eq!(of(Masquerade::Both), (v4.clone(), v6.clone()));
         assert_eq!(of(Masquerade::Ipv4), (v4, None));
         assert_eq!(of(Masquerade::Ipv6), (None, v6));
+    }
+
+    #[test]
+    fn ports_of_frontends_at_the_host_are_no_source_ports() {
+        let frontends = "192.0.2.1:5000/tcp 203.0.113.1:5001/udp";
+        let mut test = TestConfig::new()
+            .uplink("ens5", XdpMode::Auto)
+            .service("s", frontends, "10.9.0.1:80")
+            .external("s", "8443/tcp")
+            .service("inside", "192.0.2.1:5002/tcp", "10.9.0.1:80");
+        test.host.addresses.insert(ip("192.0.2.1"));
+        let ports = test.compile().snat_ports;
+        let is_there = [5000, 5001, 5002, 8443].map(|port| ports.contains(&port));
+        assert_eq!(is_there, [false, true, true, false]);
     }
 
     #[test]

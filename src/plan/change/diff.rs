@@ -123,7 +123,7 @@ mod tests {
                     "+ service web external true, sources everybody, locality any",
                     "+ service web 203.0.113.9:443/tcp",
                     "+ service web node:8443/tcp",
-                    "+ source ports of SNAT 1024-32767 61000-65535",
+                    "+ source ports of SNAT 1024-8442 8444-32767 61000-65535",
                     "~ uplink ens5 SNAT to none → 192.0.2.1",
                 ],
             ),
