@@ -4,7 +4,7 @@ use super::source::{Text, all, below, keep};
 
 /// The headers of a room, the lowest first: one includes those before it, and none after. All of mechanism lies below all of
 /// feature.
-const MECHANISM: [&str; 14] = [
+const MECHANISM: [&str; 15] = [
     "address.h",
     "csum.h",
     "hook.h",
@@ -17,6 +17,7 @@ const MECHANISM: [&str; 14] = [
     "l3.h",
     "ipv6.h",
     "vlan.h",
+    "neighbour_message.h",
     "event.h",
     "chain.h",
 ];
@@ -52,7 +53,7 @@ const FEATURE: [&str; 29] = [
     "from_network.h",
 ];
 /// Of feature too, and of no use to the others there.
-const RESPOND: &str = "respond.h";
+const RESPOND: [&str; 2] = ["respond.h", "neighbour_response.h"];
 
 /// Where a header of bpf/ stands in the order of layers; `None`: it is a program.
 fn layer(path: &str) -> Option<usize> {
@@ -65,7 +66,9 @@ fn layer(path: &str) -> Option<usize> {
         "abi.h" => Some(1),
         inside => match inside.split_once("lib/")?.1.split_once('/') {
             Some(("mechanism", name)) => Some(2 + of(&MECHANISM, name)),
-            Some(("feature", RESPOND)) => Some(2 + MECHANISM.len() + FEATURE.len()),
+            Some(("feature", name)) if RESPOND.contains(&name) => {
+                Some(2 + MECHANISM.len() + FEATURE.len() + of(&RESPOND, name))
+            }
             Some(("feature", name)) => Some(2 + MECHANISM.len() + of(&FEATURE, name)),
             _ => panic!("{path} stands in no room of bpf/lib"),
         },

@@ -7,6 +7,7 @@
 #define DPD_ADMISSION_H
 
 #include "../mechanism/event.h"
+#include "../mechanism/neighbour_message.h"
 #include "../mechanism/parse.h"
 #include "endpoint.h"
 #include "fragment.h"
@@ -20,16 +21,11 @@ enum {
 	DHCPV6_SERVER_PORT = 547,
 };
 
-/* RFC 2710, RFC 3810, RFC 4861 */
+/* RFC 2710, RFC 3810 */
 enum {
 	MLD_QUERY = 130,
 	MLD_DONE = 132,
 	MLD2_REPORT = 143,
-	ND_ROUTER_SOLICITATION = 133,
-	ND_NEIGHBOUR_SOLICITATION = 135,
-	ND_NEIGHBOUR_ADVERTISEMENT = 136,
-	ND_REDIRECT = 137,
-	ND_HOP_LIMIT = 255,
 };
 
 static __always_inline int packet_has_udp_ports(const struct packet *packet, __u16 source, __u16 destination)

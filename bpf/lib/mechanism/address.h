@@ -61,6 +61,12 @@ static __always_inline int address_is_multicast(const struct address *address)
 	return bpf_be64_to_cpu(address->word[0]) >> 56 == 0xff;
 }
 
+/* ff02::1 */
+static __always_inline struct address address_all_nodes(void)
+{
+	return (struct address){ .word = { bpf_cpu_to_be64(0xff02ULL << 48), bpf_cpu_to_be64(1) } };
+}
+
 /* fe80::/10 */
 static __always_inline int address_is_link_local(const struct address *address)
 {
