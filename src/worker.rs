@@ -66,7 +66,7 @@ pub struct Worker {
     _task: Task<()>,
 }
 
-/// The thread's side: it sleeps until its owner drops the worker, or a descriptor is readable.
+/// The thread's side: it sleeps until its owner drops the worker, or one of its descriptors is readable.
 #[derive(Debug)]
 pub struct Sleeper {
     stop: Arc<OwnedFd>,
@@ -107,10 +107,21 @@ impl Drop for Worker {
 impl Sleeper {
     /// Sleeps until `source` is readable, the owner drops the worker, or `timeout` is over; `None` waits for ever.
     pub fn sleep(&self, source: Option<BorrowedFd<'_>>, timeout: Option<Duration>) -> Wake {
+        self.sleep_on(source, timeout)
+    }
+
+    /// The same with any number of sources.
+    pub fn sleep_on<'a>(
+        &self,
+        sources: impl IntoIterator<Item = BorrowedFd<'a>>,
+        timeout: Option<Duration>,
+    ) -> Wake {
+        let sources: Vec<BorrowedFd<'_>> = sources.into_iter().collect();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
             let mut waits = vec![PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN)];
-            waits.extend(source.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let sources = sources.iter();
+            waits.extend(sources.map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
             match rustix::event::poll(&mut waits, timeout.as_ref()) {
                 Ok(0) => return Wake::TimedOut,
                 Ok(_) if !waits[0].revents().is_empty() => return Wake::Stopped,

@@ -1,9 +1,10 @@
 //! The host by netlink: interfaces, addresses, what it receives and what it lacks, and what its stack does with forwarded
-//! packets. Nothing here changes the host.
+//! packets. Nothing here changes the host; only `neighbour` sends anything to the network.
 
 mod checks;
 mod filter;
 mod local;
+pub mod neighbour;
 mod netlink;
 mod route;
 mod snapshot;

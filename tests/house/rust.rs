@@ -106,6 +106,10 @@ const PLACES: [Place; 10] = [
                 "src/net/stack/sockopt.rs",
                 "a socket option that is a table has no safe interface",
             ),
+            (
+                "src/net/neighbour/link_socket.rs",
+                "packet sockets have no safe interface",
+            ),
         ],
     },
     Place {
