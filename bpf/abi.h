@@ -144,7 +144,8 @@ enum step {
 	STEP_RESPOND = 8,
 	STEP_MULTICAST = 9,
 	STEP_SNAT = 10,
-	STEP_COUNT = 11,
+	STEP_ANNOUNCE = 11,
+	STEP_COUNT = 12,
 };
 
 /* The conntrack tables: indices of struct settings, of struct conn_usage, and of dpd_prev_ct. */
@@ -368,6 +369,12 @@ struct uplink {
 	struct address
 		snat_ipv4; /* what SNAT takes where the kernel names none; unspecified: there is none */
 	struct address snat_ipv6;
+};
+
+/* An address that the host answers for on a link though no interface has it. Its key is a link_address. */
+struct announced {
+	__u8 mac[6]; /* the link's */
+	__u8 pad[2];
 };
 
 /* The family is part of every prefix: ::/0 must not match IPv4. prefix_length counts it and its padding. */

@@ -18,6 +18,7 @@ struct abi_records {
 	struct snat_port snat_port;
 	struct service_source_key service_source_key;
 	struct service_source service_source;
+	struct announced announced;
 	struct policy_key policy_key;
 	struct policy policy;
 	struct prefilter prefilter;

@@ -5,6 +5,7 @@
  *
  *	NIC -> XDP -> dpd_from_netdev -+- fast path: NAT, straight to the workload's veth
  *				       +- not to a workload: pass
+ *				       +- asks for an address that is announced: tail_announce
  *				       +- tail_handle_ipv4, _ipv6
  */
 #include "lib/feature/from_network.h"
@@ -28,8 +29,11 @@ static __always_inline int is_ip_to_us(struct __sk_buff *skb)
 SEC("tc")
 int dpd_from_netdev(struct __sk_buff *skb)
 {
-	if (!is_ip_to_us(skb))
-		return HOOK_NEXT;
+	__u64 epoch = generation_live_epoch();
 
-	return from_network(skb, HOOK_FROM_NETDEV, generation_live_epoch());
+	if (!is_ip_to_us(skb)) {
+		announce_on_link(skb, HOOK_FROM_NETDEV, epoch);
+		return HOOK_NEXT;
+	}
+	return from_network(skb, HOOK_FROM_NETDEV, epoch);
 }

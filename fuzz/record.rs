@@ -69,6 +69,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     };
     let uplink = UplinkInfo {
         masquerade: Default::default(),
+        announced: Default::default(),
         ifindex: Some(9),
         is_ethernet: true,
         xdp: XdpMode::Auto,

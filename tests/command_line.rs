@@ -327,6 +327,7 @@ mod observers {
 
     fn start(folder: &Path) -> Server {
         let status = || DaemonStatus {
+            announcements: Vec::new(),
             drop_ins: Vec::new(),
             pid: std::process::id(),
             version: "test".to_owned(),

@@ -511,6 +511,7 @@ deny = []
         xdp,
         forwarding,
         masquerade: Default::default(),
+        l2_announce: false,
     });
     assert_eq!(uplinks, expected);
     assert_eq!(

@@ -910,6 +910,7 @@ fn config_between_hosts(uplinks: &[&str]) -> Config {
             xdp: XdpMode::Auto,
             forwarding: dpd::config::ForwardingMode::Auto,
             masquerade: Default::default(),
+            l2_announce: false,
         };
         config.interfaces.insert((*name).to_owned(), uplink);
     }

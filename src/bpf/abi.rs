@@ -50,6 +50,8 @@ plain!(
     address_prefix_key,
     ipcache_entry,
     snat_port,
+    announced,
+    link_address,
     policy_key,
     policy,
     prefilter,

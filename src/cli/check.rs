@@ -104,6 +104,7 @@ fn print_advice(config: &Config, host: HostState) {
     warnings.extend(plan::snat::warnings(config, &host));
     warnings.extend(plan::translators::warnings(config, &host));
     warnings.extend(plan::external::warnings(config, &host));
+    warnings.extend(plan::announce::warnings(config, &host));
     for warning in warnings {
         eprintln!("warning: {warning}");
     }

@@ -48,6 +48,11 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
     let (host, _) = net::snapshot()?.named_by(config.interfaces.keys());
     let host = HostState {
         stack: net::host_stack()?,
+        announced: live
+            .iter()
+            .flatten()
+            .flat_map(|live| live.catalog.announced())
+            .collect(),
         ..host
     };
     if let Some(refused) = plan::links::unusable(config, &host).first() {

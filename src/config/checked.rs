@@ -84,6 +84,8 @@ pub enum Interface {
         xdp: XdpMode,
         forwarding: ForwardingMode,
         masquerade: Masquerade,
+        /// It answers ARP and neighbour discovery for external frontends that no interface of the host has.
+        l2_announce: bool,
     },
 }
 

@@ -90,6 +90,7 @@ const INTERFACE: &[Key] = &[
     optional("xdp", Text),
     optional("forwarding", Text),
     optional("masquerade", Text),
+    optional("l2_announce", Switch),
 ];
 
 const MASQUERADE: &[Key] = &[optional("except", TEXTS)];

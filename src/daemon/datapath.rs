@@ -8,11 +8,14 @@
 //!                 └─► Reconciler::apply
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use crossbeam_channel::Sender;
 
+use super::announcer::Announcer;
 use super::catalog_history::CatalogHistory;
 use super::held_host::HeldHost;
 use super::held_stack::HeldStack;
@@ -56,6 +59,7 @@ pub struct Datapath {
     host: HeldHost,
     stack: HeldStack,
     stack_error: OnChange,
+    announcer: Announcer,
     /// Interfaces that were logged as missing.
     pending: Vec<String>,
     warnings: Vec<String>,
@@ -63,11 +67,20 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    pub fn new(config: Arc<Config>, reconciler: Reconciler, state: Arc<DaemonState>) -> Datapath {
+    /// `announced` is sent to when the uplinks are to announce something else: then `follow_host` is due.
+    pub fn new(
+        config: Arc<Config>,
+        reconciler: Reconciler,
+        state: Arc<DaemonState>,
+        announced: Sender<()>,
+    ) -> Datapath {
         let catalogs = Arc::new(CatalogHistory::default());
+        let mut adopted = BTreeSet::new();
         if let Some(live) = reconciler.live() {
             catalogs.add(reconciler.epoch(), live.catalog.clone());
+            adopted = live.catalog.announced();
         }
+        let announcer = Announcer::new(adopted, state.clone(), announced);
         Datapath {
             reconciler,
             config,
@@ -81,6 +94,7 @@ impl Datapath {
             host: HeldHost::default(),
             stack: HeldStack::new(HostStack::default(), Instant::now()),
             stack_error: OnChange::default(),
+            announcer,
             pending: Vec::new(),
             warnings: Vec::new(),
             hints: Vec::new(),
@@ -232,6 +246,7 @@ impl Datapath {
         let (named, _) = seen.named_by(self.config.interfaces.keys());
         HostState {
             stack: self.stack.held().clone(),
+            announced: self.announcer.announced(),
             ..self.host.look(named, Instant::now())
         }
     }
@@ -318,6 +333,9 @@ impl Datapath {
             self.state.applied();
         }
         log_changes(self.revision(), &applied.changes);
+        let announcing = plan::announce::links(&self.config, &skipped.host(host));
+        let live = self.reconciler.live().map(|live| live.catalog.announced());
+        self.announcer.follow(announcing, live.unwrap_or_default());
         self.report_host(host);
         drop(applied);
         memory::release_free();
@@ -350,6 +368,8 @@ impl Datapath {
         warnings.extend(plan::snat::warnings(&self.config, host));
         warnings.extend(plan::translators::warnings(&self.config, host));
         warnings.extend(plan::external::warnings(&self.config, host));
+        warnings.extend(plan::announce::warnings(&self.config, host));
+        warnings.extend(self.announcer.warnings());
         warnings.extend(self.reconciler.foreign());
         warnings.extend(write_access::warning(&self.config.daemon.bpf_root));
         // A skipped interface is pending for the datapath, though it is there.

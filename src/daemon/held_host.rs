@@ -76,6 +76,7 @@ impl HeldHost {
             local_prefixes: self.prefixes.clone(),
             stack: seen.stack,
             socket_ports: seen.socket_ports,
+            announced: seen.announced,
         }
     }
 

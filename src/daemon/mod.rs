@@ -4,13 +4,15 @@
 //! ```text
 //!   signals ─┐
 //!   watch  ──┼─► main: follow ─► file: stage, apply ─► datapath: reconcile
-//!   net    ──┤                                           │
-//!   ticks  ──┘    sweeper, events, http, observe ◄───────┴─ state: what they show
+//!   net    ──┤                                           │ │
+//!   ticks  ──┤    sweeper, events, http, observe ◄───────┴─┼─ state: what they show
+//!   announcer ◄────────────────────────────────────────────┘
 //!                 watchdog: whether main and events make progress
 //! ```
 //!
 //! Each thread has one job. They wake main through channels of one, which mean "look again" and carry no data.
 
+mod announcer;
 mod catalog_history;
 mod datapath;
 mod events;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, at, bounded, never, select, tick};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select, tick};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -78,11 +80,13 @@ pub fn run(path: &Path, bpf_root: &Path, runtime_config: Option<PathBuf>) -> Res
     let (changed, file_changes) = bounded(1);
     let (moved, host_changes) = bounded(1);
     let (rewritten, stack_changes) = bounded(1);
+    let (announced, announcements) = bounded(1);
     let wakeups = Wakeups {
         file_stirs,
         file_changes,
         host_changes,
         stack_changes,
+        announcements,
         signals: signals()?,
     };
     let files = FileWatcher::start(path, runtime_config.as_deref(), stirred, changed)?;
@@ -94,7 +98,7 @@ pub fn run(path: &Path, bpf_root: &Path, runtime_config: Option<PathBuf>) -> Res
         return Ok(());
     };
     let file = FileFollower::new(path, runtime.folder, files);
-    let mut daemon = Daemon::start(file, &runtime.in_effect, startup)?;
+    let mut daemon = Daemon::start(file, &runtime.in_effect, startup, announced)?;
     let _watchdog = Watchdog::start(daemon.pulses.clone())?;
     systemd::notify(systemd::READY);
     daemon.report_to_systemd();
@@ -149,6 +153,7 @@ struct Wakeups {
     file_changes: Receiver<()>,
     host_changes: Receiver<()>,
     stack_changes: Receiver<()>,
+    announcements: Receiver<()>,
     signals: Receiver<i32>,
 }
 
@@ -174,7 +179,12 @@ struct Outputs {
 impl Daemon {
     /// Makes the datapath match the file, and only then serves the socket. `in_effect` are the runtime drop-ins of the live
     /// datapath.
-    fn start(mut file: FileFollower, in_effect: &InEffect, startup: Startup) -> Result<Daemon> {
+    fn start(
+        mut file: FileFollower,
+        in_effect: &InEffect,
+        startup: Startup,
+        announced: Sender<()>,
+    ) -> Result<Daemon> {
         let Startup {
             loaded,
             reconciler,
@@ -183,7 +193,8 @@ impl Daemon {
             log,
         } = startup;
         let state = Arc::new(DaemonState::new(file.path(), &loaded.config));
-        let mut datapath = Datapath::new(loaded.config.clone(), reconciler, state.clone());
+        let mut datapath =
+            Datapath::new(loaded.config.clone(), reconciler, state.clone(), announced);
         let loaded = file.start(loaded, in_effect, &mut datapath)?;
         let pulses = Arc::new(Pulses::default());
         // A large change keeps this thread busy for long: its operations are progress, too.
@@ -226,6 +237,7 @@ impl Daemon {
                     self.file_changed();
                 }
                 recv(wakeups.host_changes) -> _ => self.datapath.follow_host(),
+                recv(wakeups.announcements) -> _ => self.datapath.follow_host(),
                 recv(host_look) -> _ => self.datapath.follow_host(),
                 recv(looks) -> _ => {
                     self.datapath.stir_stack(); // iptables-legacy sends no messages

@@ -131,6 +131,7 @@ mod tests {
                 xdp: XdpMode::Off,
                 forwarding: crate::config::ForwardingMode::Auto,
                 masquerade: Default::default(),
+                l2_announce: false,
             },
             "its tc programs stay"
         );

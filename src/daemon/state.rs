@@ -13,6 +13,7 @@ use crate::bpf::reader::Reader;
 use crate::bpf::state::sweep::Swept;
 use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
+use crate::model::announce::Announcement;
 use crate::model::state::State;
 use crate::model::status::{DaemonStatus, Drift, DriftCounts, DropInStatus, Metric, RecentDrops};
 use crate::observe::journal::FlowLog;
@@ -47,6 +48,7 @@ struct Facts {
     log: Option<Arc<FlowLog>>,
     drift: DriftCounts,
     drop_ins: Vec<DropInStatus>,
+    announcements: Vec<Announcement>,
 }
 
 #[derive(Clone)]
@@ -94,6 +96,7 @@ impl DaemonState {
                 log: None,
                 drift: DriftCounts::default(),
                 drop_ins: Vec::new(),
+                announcements: Vec::new(),
             }),
             history: Mutex::default(),
         }
@@ -127,6 +130,11 @@ impl DaemonState {
     /// The runtime drop-ins of the configuration that was applied; returns those of the one before.
     pub fn set_drop_ins(&self, drop_ins: Vec<DropInStatus>) -> Vec<DropInStatus> {
         std::mem::replace(&mut self.facts().drop_ins, drop_ins)
+    }
+
+    /// What becomes of the addresses that uplinks are to announce.
+    pub fn set_announcements(&self, announcements: Vec<Announcement>) {
+        self.facts().announcements = announcements;
     }
 
     /// The live configuration has changed.
@@ -240,6 +248,7 @@ impl DaemonState {
                 .iter()
                 .filter(|drop_in| drop_in.reason.is_some())
                 .count(),
+            announcements: facts.announcements.iter().map(|row| row.state).collect(),
             drift: facts.drift,
             events: self.events.load(Ordering::Relaxed),
             observers_lost: facts.server.upgrade().map_or(0, |server| server.lost()),
@@ -293,6 +302,7 @@ impl DaemonState {
             journal_lost: facts.log.as_ref().map_or(0, |log| log.lost()),
             drift: facts.drift,
             drop_ins: facts.drop_ins.clone(),
+            announcements: facts.announcements.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::announce::AnnouncementState;
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::Tally;
 use crate::model::process::Usage;
@@ -54,6 +55,8 @@ pub struct Work {
     pub drop_ins_skipped: usize,
     /// What the host lacks for the file.
     pub warnings: usize,
+    /// Of the addresses that uplinks announce, or are to announce.
+    pub announcements: Vec<AnnouncementState>,
     /// Comparing the datapath with the configuration, and changing it.
     pub applies: Times,
     pub sweeps: Times,

@@ -35,6 +35,7 @@ fn catalog(backends: u32) -> Catalog {
         forwarding: Forwarding::Direct,
         forwarding_reason: String::new(),
         masquerade: Default::default(),
+        announced: Default::default(),
     };
     let service = |name: &str| ServiceInfo {
         name: name.to_owned(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::facts::Facts;
 use super::family::{Family, Page, counter, gauge, summary};
+use crate::model::announce::AnnouncementState;
 
 const BUILD: Family = gauge("dpd_build_info", &["version"], "The daemon's version.");
 const REVISION: Family = gauge(
@@ -40,6 +41,11 @@ const WARNINGS: Family = gauge(
     &[],
     "What the host lacks for the file; see dpd status.",
 );
+const ANNOUNCEMENTS: Family = gauge(
+    "dpd_l2_announcements",
+    &["state"],
+    "Addresses of services on uplinks with l2_announce: announced, being probed, or in conflict with another host.",
+);
 const DROP_INS: Family = gauge(
     "dpd_config_runtime_drop_ins",
     &["state"],
@@ -62,8 +68,19 @@ const LOST: Family = counter(
 );
 
 pub(super) const FAMILIES: &[Family] = &[
-    BUILD, REVISION, SUCCESSFUL, APPLIED, RELOADS, APPLIES, HOST, WARNINGS, DROP_INS, DRIFT,
-    EVENTS, LOST,
+    BUILD,
+    REVISION,
+    SUCCESSFUL,
+    APPLIED,
+    RELOADS,
+    APPLIES,
+    HOST,
+    WARNINGS,
+    ANNOUNCEMENTS,
+    DROP_INS,
+    DRIFT,
+    EVENTS,
+    LOST,
 ];
 
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
@@ -80,6 +97,18 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     page.write_times(&APPLIES, work.applies)?;
     page.write_one(&HOST, f64::from(!work.host_failed))?;
     page.write_one(&WARNINGS, work.warnings as f64)?;
+    let announcements = [
+        ("announced", AnnouncementState::Announced),
+        ("probing", AnnouncementState::Probing),
+        ("conflict", AnnouncementState::Conflict),
+    ];
+    page.write(
+        &ANNOUNCEMENTS,
+        announcements.map(|(name, state)| {
+            let of_state = work.announcements.iter().filter(|known| **known == state);
+            named((name, of_state.count() as u64))
+        }),
+    )?;
     let drop_ins = [
         ("in_effect", work.drop_ins - work.drop_ins_skipped),
         ("skipped", work.drop_ins_skipped),

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::forwarding::Forwarding;
+use super::host::LinkAddress;
 use super::masquerade::Masquerade;
 use super::policy::{Action, Direction};
 use super::service::{Frontend, Locality, NodePort};
@@ -121,6 +122,9 @@ pub struct UplinkInfo {
     pub forwarding_reason: String,
     #[serde(default)]
     pub masquerade: Masquerade,
+    /// The addresses that it answers for on its link; `None`: it announces none.
+    #[serde(default)]
+    pub announced: Option<BTreeSet<IpAddr>>,
 }
 
 /// Of a catalog from before there were others.
@@ -239,6 +243,21 @@ impl Catalog {
             .map(|(name, _)| name)
     }
 
+    /// What the uplinks answer for on their links.
+    pub fn announced(&self) -> BTreeSet<LinkAddress> {
+        let uplinks = self.uplinks.values();
+        let rows = uplinks.flat_map(|uplink| {
+            let addresses = uplink.announced.iter().flatten();
+            addresses.filter_map(|address| {
+                Some(LinkAddress {
+                    ifindex: uplink.ifindex?,
+                    address: *address,
+                })
+            })
+        });
+        rows.collect()
+    }
+
     /// The number of the identity with this name.
     pub fn find_identity(&self, name: &str) -> Option<u32> {
         self.identities
@@ -307,6 +326,7 @@ mod tests {
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),
             masquerade: Default::default(),
+            announced: Default::default(),
         };
         let catalog = Catalog {
             endpoints: [

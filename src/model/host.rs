@@ -12,6 +12,12 @@ use super::socket_ports::SocketPorts;
 /// A link-layer address.
 pub type Mac = [u8; 6];
 
+/// `02:00:00:00:00:01`
+pub fn mac_text(mac: Mac) -> String {
+    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
+}
+
 /// A snapshot of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostState {
@@ -25,6 +31,15 @@ pub struct HostState {
     pub stack: HostStack,
     /// The ports that its own sockets get by themselves.
     pub socket_ports: SocketPorts,
+    /// Addresses of frontends that nobody on the link has, as probes have shown.
+    pub announced: BTreeSet<LinkAddress>,
+}
+
+/// An address on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkAddress {
+    pub ifindex: u32,
+    pub address: IpAddr,
 }
 
 /// The interfaces by which the host's routes lead to the world, by ifindex; `None`: there is no such route.
@@ -115,6 +130,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// How often its link has come up; `None`: it is down now.
+    pub carrier_ups: Option<u32>,
     pub header: LinkHeader,
     /// The host's addresses on it.
     pub addresses: BTreeSet<IpAddr>,

@@ -1,5 +1,6 @@
 //! Plain data for every layer: no kernel, no files, host byte order.
 
+pub mod announce;
 pub mod budget;
 pub mod catalog;
 pub mod conntrack;

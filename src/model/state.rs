@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::catalog::Catalog;
 use super::conntrack::TableRooms;
 use super::forwarding::Forwarding;
-use super::host::{Mac, ReversePath};
+use super::host::{LinkAddress, Mac, ReversePath};
 use super::masquerade::{Masquerade, SnatRole};
 use super::policy::{Action, Direction};
 use super::protocol::Protocol;
@@ -33,6 +33,8 @@ pub struct State {
     pub uplinks: BTreeMap<u32, Uplink>,
     /// The ports that SNAT gives to connections; empty while it is not used.
     pub snat_ports: Vec<u16>,
+    /// What the uplinks answer for on their links though no interface has it, with the link's address.
+    pub announced: BTreeMap<LinkAddress, Mac>,
     /// Prefixes to identities (the ipcache).
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub policy: BTreeMap<PolicyKey, PolicyEntry>,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::announce::Announcement;
+
 /// The status that the daemon reports on its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
@@ -39,6 +41,9 @@ pub struct DaemonStatus {
     /// The runtime drop-ins, in name order.
     #[serde(default)]
     pub drop_ins: Vec<DropInStatus>,
+    /// The addresses that uplinks announce, or are to announce.
+    #[serde(default)]
+    pub announcements: Vec<Announcement>,
 }
 
 /// A runtime drop-in.

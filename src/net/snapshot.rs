@@ -31,6 +31,7 @@ mod attribute {
     pub const IFLA_LINKINFO: u16 = 18;
     pub const IFLA_AF_SPEC: u16 = 26;
     pub const IFLA_LINK_NETNSID: u16 = 37;
+    pub const IFLA_CARRIER_UP_COUNT: u16 = 47;
     pub const IFLA_PROP_LIST: u16 = 52;
     /// Inside of `IFLA_LINKINFO`.
     pub const IFLA_INFO_KIND: u16 = 1;
@@ -90,6 +91,7 @@ pub fn snapshot() -> Result<HostState> {
         local_prefixes,
         stack: HostStack::default(),
         socket_ports: socket_ports(),
+        announced: BTreeSet::new(),
     })
 }
 
@@ -119,6 +121,8 @@ struct LinkFacts {
     mac: Option<Mac>,
     mtu: u32,
     up: bool,
+    has_carrier: bool,
+    carrier_ups: Option<u32>,
     header: LinkHeader,
     is_veth: bool,
     /// The index of a veth's peer, or of what another interface is on.
@@ -154,6 +158,7 @@ fn list_links(rtnetlink: &mut Netlink) -> Result<BTreeMap<String, Link>> {
             mac: facts.mac.unwrap_or_default(),
             mtu: facts.mtu,
             up: facts.up,
+            carrier_ups: facts.carrier_ups.filter(|_| facts.has_carrier),
             header: facts.header,
             addresses: BTreeSet::new(),
             unsteady: BTreeSet::new(),
@@ -223,6 +228,7 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
     let mut facts = LinkFacts {
         ifindex: header.index,
         up: header.flags.contains(LinkFlags::Up),
+        has_carrier: header.flags.contains(LinkFlags::LowerUp),
         header: link_header(header.link_layer_type.into()),
         ..LinkFacts::default()
     };
@@ -232,6 +238,7 @@ fn read_link(reply: &Reply) -> Option<LinkFacts> {
             attribute::IFLA_ADDRESS => facts.mac = value.try_into().ok(),
             attribute::IFLA_QDISC => facts.qdisc = text(value),
             attribute::IFLA_MTU => facts.mtu = number(value).unwrap_or_default(),
+            attribute::IFLA_CARRIER_UP_COUNT => facts.carrier_ups = number(value),
             attribute::IFLA_MASTER => facts.master = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK => facts.linked = number(value).filter(|ifindex| *ifindex != 0),
             attribute::IFLA_LINK_NETNSID => {

@@ -30,5 +30,6 @@ pub fn assumed_host(config: &Config) -> HostState {
         local_prefixes: Default::default(),
         stack: Default::default(),
         socket_ports: Default::default(),
+        announced: Default::default(),
     }
 }

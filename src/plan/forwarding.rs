@@ -310,6 +310,7 @@ mod tests {
             xdp: XdpMode::Auto,
             forwarding: ForwardingMode::Direct,
             masquerade: Masquerade::None,
+            l2_announce: false,
         };
         test.config.interfaces.insert("ens5".to_owned(), direct);
         let uplink = "uplink ens5: forwarding = \"direct\" bypasses filter/forward, nat/post: with \"auto\" packets go through";
@@ -342,6 +343,7 @@ mod tests {
                 "10.9.0.1:80",
             );
             let uplink = Interface::Uplink {
+                l2_announce: false,
                 xdp: XdpMode::Auto,
                 forwarding,
                 masquerade: Masquerade::None,

@@ -3,6 +3,7 @@
 //! Pure and deterministic: the same inputs give the same state. So everything here is tested without root, and
 //! `dpd plan` shows exactly what the daemon would apply.
 
+pub mod announce;
 mod assumed_host;
 pub mod change;
 mod endpoints;
@@ -89,6 +90,7 @@ fn compile_rest(
     endpoints::compile(inputs, endpoints, &classes, &mut state);
     uplinks::compile(inputs, addresses.snat, &mut state);
     snat::compile(inputs, addresses.snat, &mut state);
+    announce::compile(inputs, &mut state);
     policy::compile(config, &cidr_classes, &mut state)?;
     prefilter::compile(inputs, &mut state);
     Ok(state)

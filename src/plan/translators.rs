@@ -148,6 +148,7 @@ mod tests {
 
     fn set_uplink(test: &mut TestConfig, mode: ForwardingMode, families: Masquerade) {
         let uplink = Interface::Uplink {
+            l2_announce: false,
             xdp: XdpMode::Auto,
             forwarding: mode,
             masquerade: families,

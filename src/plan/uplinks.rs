@@ -1,5 +1,7 @@
 //! The uplinks, and the other nodes behind them.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 
 use crate::config::Interface;
@@ -21,6 +23,7 @@ pub fn compile(inputs: Inputs<'_>, snat: Families, state: &mut State) {
             xdp,
             forwarding,
             masquerade,
+            l2_announce,
         } = interface
         else {
             continue;
@@ -38,6 +41,7 @@ pub fn compile(inputs: Inputs<'_>, snat: Families, state: &mut State) {
             forwarding: way,
             forwarding_reason: reason,
             masquerade: *masquerade,
+            announced: l2_announce.then(BTreeSet::new),
         };
         if let Some(link) = link {
             let uplink = Uplink {

@@ -27,6 +27,7 @@ use dpd::bpf::tables::generation::Generations;
 use dpd::bpf::tables::live_epoch;
 use dpd::model::conntrack::{Connection, Tally};
 use dpd::model::flow::Flow;
+use dpd::model::host::LinkAddress;
 use dpd::model::state::State;
 use dpd::model::status::{EndpointCounts, EventLoss, ProgramStatus};
 use dpd::observe::translate::{self, Clock};
@@ -391,7 +392,14 @@ impl Machine {
 
     fn apply(&mut self, config: &Path) {
         let config = read(config);
-        let host = dpd::net::snapshot().expect("look at the interfaces");
+        let mut host = dpd::net::snapshot().expect("look at the interfaces");
+        for link in dpd::plan::announce::links(&config, &host) {
+            // Nobody else has them.
+            let ifindex = link.ifindex;
+            let of_link = |address| LinkAddress { ifindex, address };
+            host.announced
+                .extend(link.addresses.into_iter().map(of_link));
+        }
         self.interfaces = host
             .links
             .iter()

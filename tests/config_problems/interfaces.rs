@@ -44,6 +44,26 @@ masquerade = "ipv4"
             ],
         ),
         (
+            "an endpoint that announces, and an uplink that announces by a word",
+            r#"
+[identities.a]
+id = 300
+labels = ["app=a"]
+[interfaces.e0]
+role = "endpoint"
+identity = "a"
+addresses = ["10.0.0.1"]
+l2_announce = true
+[interfaces.e1]
+role = "uplink"
+l2_announce = "yes"
+"#,
+            &[
+                "8:1..12 `interfaces.e0` is an endpoint, and can't have the key `l2_announce` (remove it, or give the interface the other role)",
+                "11:15..20 `interfaces.e1.l2_announce` is a string here, but takes true or false",
+            ],
+        ),
+        (
             "masquerade by the host's stack",
             r#"
 [interfaces.e0]

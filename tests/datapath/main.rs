@@ -9,6 +9,7 @@ mod lab;
 mod random;
 mod walk;
 
+mod announce;
 mod atomic;
 mod conntrack;
 mod delivery;

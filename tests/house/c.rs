@@ -21,7 +21,7 @@ const MECHANISM: [&str; 15] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 29] = [
+const FEATURE: [&str; 30] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -50,6 +50,7 @@ const FEATURE: [&str; 29] = [
     "icmp_inner.h",
     "admission.h",
     "fastpath.h",
+    "announce.h",
     "from_network.h",
 ];
 /// Of feature too, and of no use to the others there.

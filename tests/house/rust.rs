@@ -133,6 +133,10 @@ const PLACES: [Place; 10] = [
                 "src/worker.rs",
                 "an eventfd is written a number in the host's order",
             ),
+            (
+                "src/daemon/announcer/mod.rs",
+                "the same, and random bytes are a number",
+            ),
         ],
     },
     Place {

@@ -10,6 +10,7 @@ use dpd::bpf::state::ct_table::Sizes;
 use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
 use dpd::model::forwarding::Forwarding;
+use dpd::model::host::LinkAddress;
 use dpd::model::policy::{Action, Direction};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
@@ -146,6 +147,12 @@ fn state(rows: u32) -> State {
             })
             .collect(),
         snat_ports: (1024..).take(rows as usize).collect(),
+        announced: numbers()
+            .map(|n| {
+                let (ifindex, address) = (n % 7 + 1, ip(n));
+                (LinkAddress { ifindex, address }, [2, 0, 0, 0, 0, n as u8])
+            })
+            .collect(),
         ipcache: defaults()
             .chain(numbers().map(|n| (IpNet::from(ip(n)), n)))
             .map(address_row)
@@ -238,6 +245,7 @@ fn counts(state: &State) -> BTreeMap<&'static str, usize> {
         ("endpoints", state.endpoints.len()),
         ("uplinks", state.uplinks.len()),
         ("snat_ports", state.snat_ports.len()),
+        ("announced", state.announced.len()),
         ("addresses", state.ipcache.len()),
         ("policy", state.policy.len()),
         ("prefilter", state.prefilter.len()),

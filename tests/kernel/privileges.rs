@@ -6,6 +6,7 @@ use dpd::bpf::attach::Mechanism;
 use dpd::bpf::sys::capabilities::{NEEDED, OPTIONAL};
 use dpd::bpf::sys::pins::{self, Pins};
 use dpd::config::Config;
+use dpd::net::neighbour::LinkSocket;
 use dpd::reconcile::Reconciler;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -152,13 +153,24 @@ fn changes_in_the_workloads_namespaces_are_noticed_with_the_optional_one() {
     on_host(|host| {
         let all = granted();
         assert!(notices(all, host, "02:00:00:00:00:01"));
-        for need in OPTIONAL {
-            assert!(
-                !notices(all - need.capability, host, "02:00:00:00:00:02"),
-                "{}",
-                need.name
-            );
-        }
+        let without = all - CapabilitySet::NET_BROADCAST;
+        assert!(!notices(without, host, "02:00:00:00:00:02"));
         assert!(notices(all, host, "02:00:00:00:00:03"));
+    });
+}
+
+#[test]
+fn links_are_heard_with_the_one_for_announcements() {
+    on_host(|_| {
+        let ifindex = dpd::net::ifindex("lxc-client").expect("the client's link");
+        let open = |effective| {
+            with(effective, || {
+                LinkSocket::arp(ifindex)?;
+                LinkSocket::neighbour_discovery(ifindex)
+            })
+        };
+        open(granted()).expect("open packet sockets");
+        let error = open(granted() - CapabilitySet::NET_RAW).expect_err("it is not permitted");
+        assert!(format!("{error:#}").contains("open a packet socket"));
     });
 }

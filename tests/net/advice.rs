@@ -213,6 +213,7 @@ fn uplink() -> Interface {
         xdp: XdpMode::Auto,
         forwarding: ForwardingMode::Auto,
         masquerade: Default::default(),
+        l2_announce: false,
     }
 }
 

@@ -9,6 +9,7 @@
 #define DPD_FROM_NETWORK_H
 
 #include "../mechanism/chain.h"
+#include "announce.h"
 #include "fastpath.h"
 #include "service.h"
 #include "takeover.h"
@@ -123,6 +124,9 @@ static __always_inline int from_network(struct __sk_buff *skb, __u8 hook, __u64 
 	if (likely(result == ACTION_REDIRECT))
 		return TC_ACT_REDIRECT;
 	takeover_all(skb, hook, epoch);
+	/* A solicitation that is sent to the host alone: a neighbour looks whether the address is still there. */
+	if (hook == HOOK_FROM_NETDEV && !result && seen == SEEN_NOTHING)
+		announce(skb, hook, epoch);
 	if (!result)
 		receiver = receiver_of_packet(skb, generation_slot(epoch), seen);
 	if (result == ACTION_PASS || receiver == RECEIVER_OTHER)

@@ -99,6 +99,8 @@ static __always_inline void chain_tail_call(struct __sk_buff *skb, __u32 step)
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_MULTICAST);
 	case STEP_SNAT:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_SNAT);
+	case STEP_ANNOUNCE:
+		return bpf_tail_call_static(skb, &dpd_calls, STEP_ANNOUNCE);
 	case STEP_RESPOND:
 		return bpf_tail_call_static(skb, &dpd_calls, STEP_RESPOND);
 	}

@@ -12,7 +12,7 @@ use crate::bpf::sys::op::Op;
 use crate::bpf::sys::program;
 
 /// Its steps and their indexes in `dpd_calls`.
-pub const CHAIN: [(&str, abi::step); 11] = [
+pub const CHAIN: [(&str, abi::step); 12] = [
     ("tail_handle_ipv4", abi::step::STEP_HANDLE_IPV4),
     ("tail_handle_ipv6", abi::step::STEP_HANDLE_IPV6),
     ("tail_neighbour", abi::step::STEP_NEIGHBOUR),
@@ -24,6 +24,7 @@ pub const CHAIN: [(&str, abi::step); 11] = [
     ("tail_respond", abi::step::STEP_RESPOND),
     ("tail_multicast", abi::step::STEP_MULTICAST),
     ("tail_snat", abi::step::STEP_SNAT),
+    ("tail_announce", abi::step::STEP_ANNOUNCE),
 ];
 
 /// The chain of one load.

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 40] = [
+pub const DATAPATH: [MapPolicy; 41] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -34,6 +34,7 @@ pub const DATAPATH: [MapPolicy; 40] = [
     shared("dpd_endpoints", OnTakeover::Create),
     shared("dpd_uplinks", OnTakeover::Create),
     shared("dpd_snat_ports", OnTakeover::Create),
+    shared("dpd_announced", OnTakeover::Create),
     shared("dpd_ipcache", OnTakeover::Create),
     shared("dpd_policy", OnTakeover::Create),
     shared("dpd_prefilter", OnTakeover::Create),

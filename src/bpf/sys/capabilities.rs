@@ -29,12 +29,19 @@ pub const NEEDED: [Need; 3] = [
     },
 ];
 
-/// Without this one the daemon warns and notices some changes late.
-pub const OPTIONAL: [Need; 1] = [Need {
-    capability: CapabilitySet::NET_BROADCAST,
-    name: "CAP_NET_BROADCAST",
-    purpose: "to get messages on links in the workloads' network namespaces",
-}];
+/// Without one of these the daemon warns: it notices some changes late, or announces no addresses.
+pub const OPTIONAL: [Need; 2] = [
+    Need {
+        capability: CapabilitySet::NET_BROADCAST,
+        name: "CAP_NET_BROADCAST",
+        purpose: "to get messages on links in the workloads' network namespaces",
+    },
+    Need {
+        capability: CapabilitySet::NET_RAW,
+        name: "CAP_NET_RAW",
+        purpose: "to hear and announce addresses on uplinks with l2_announce",
+    },
+];
 
 /// The needed ones that this thread does not have, and none if that is unknown.
 pub fn missing() -> Vec<Need> {

@@ -31,6 +31,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
+    let announced: Vec<(abi::link_address, abi::announced)> = map::read(&open("announced")?)?;
     let ipcache: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(&open("ipcache")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
     let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
@@ -57,6 +58,10 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .map(|(ifindex, row)| (*ifindex, encode::decode_uplink(row)))
             .collect(),
         snat_ports: read_snat_ports(&open("snat_ports")?)?,
+        announced: announced
+            .iter()
+            .map(|(key, row)| (encode::decode_link_address(key), row.mac))
+            .collect(),
         ipcache: ipcache
             .iter()
             .filter_map(|(key, row)| {

@@ -34,7 +34,7 @@ const fn kind(
     }
 }
 
-pub const TABLES: [Table; 11] = [
+pub const TABLES: [Table; 12] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -147,6 +147,24 @@ pub const TABLES: [Table; 11] = [
             rows
         },
         same: |a, b| a.snat_ports == b.snat_ports,
+    },
+    Table {
+        kind: kind(
+            "announced",
+            MapType::Hash,
+            size_of::<abi::link_address>(),
+            size_of::<abi::announced>(),
+            0,
+        ),
+        outer: "dpd_announced",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (on_link, mac) in &state.announced {
+                rows.push(&encode::link_address(on_link), &encode::announced(*mac));
+            }
+            rows
+        },
+        same: |a, b| a.announced == b.announced,
     },
     Table {
         kind: kind(

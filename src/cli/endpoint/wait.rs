@@ -188,6 +188,7 @@ mod tests {
             forwarding: Forwarding::Direct,
             forwarding_reason: String::new(),
             masquerade: Default::default(),
+            announced: Default::default(),
         };
         let catalog = Catalog {
             endpoints: [("lxc-a", Some(7)), ("lxc-late", None)]

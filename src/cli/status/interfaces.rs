@@ -1,11 +1,13 @@
 //! The interfaces, and how dpd's programs are attached to them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
 use crate::bpf::attach::hook::{Hook, XDP_ENTRY};
-use crate::model::catalog::Catalog;
+use crate::model::announce::{Announcement, AnnouncementState};
+use crate::model::catalog::{Catalog, UplinkInfo};
 use crate::model::status::Attachment;
 use crate::model::xdp::XdpMode;
 
@@ -23,9 +25,21 @@ pub(super) struct InterfaceStatus {
     pub forwarding: Option<&'static str>,
     /// Why; `None` if nothing is in the way of the direct one.
     pub forwarding_reason: Option<String>,
+    /// What an uplink answers for on its link, or is to; empty without `l2_announce`.
+    pub announcements: Vec<AnnouncementStatus>,
     /// `attached`, `detached` or `pending`.
     pub state: &'static str,
     pub attachments: Vec<Attachment>,
+}
+
+/// An address that an uplink announces, or is to announce.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct AnnouncementStatus {
+    pub address: IpAddr,
+    /// `announced`, `probing` or `conflict`.
+    pub state: AnnouncementState,
+    /// The MAC address of who has it, in a conflict.
+    pub defender: Option<String>,
 }
 
 impl InterfaceStatus {
@@ -38,6 +52,7 @@ impl InterfaceStatus {
             prefilter: None,
             forwarding: None,
             forwarding_reason: None,
+            announcements: Vec::new(),
             state,
             attachments: Vec::new(),
         }
@@ -77,6 +92,29 @@ impl InterfaceStatus {
         Some(match &self.forwarding_reason {
             Some(reason) => format!("{line}: {reason}"),
             None => line,
+        })
+    }
+
+    /// `ens5: l2_announce: 2 announced, 1 probing, 1 in conflict (203.0.113.10 is at 02:00:00:00:00:0b)`
+    pub fn announcements_line(&self) -> Option<String> {
+        let mut texts = Vec::new();
+        for (state, words) in [
+            (AnnouncementState::Announced, "announced"),
+            (AnnouncementState::Probing, "probing"),
+            (AnnouncementState::Conflict, "in conflict"),
+        ] {
+            let rows = self.announcements.iter();
+            match rows.filter(|row| row.state == state).count() {
+                0 => {}
+                count => texts.push(format!("{count} {words}")),
+            }
+        }
+        let mut rows = self.announcements.iter();
+        let first = rows.find_map(|row| Some((row.address, row.defender.as_ref()?)));
+        let first = first.map(|(address, mac)| format!(" ({address} is at {mac})"));
+        (!texts.is_empty()).then(|| {
+            let (name, texts) = (&self.interface, texts.join(", "));
+            format!("{name}: l2_announce: {texts}{}", first.unwrap_or_default())
         })
     }
 
@@ -122,6 +160,7 @@ pub(super) fn all(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<Interf
             forwarding_reason: uplink
                 .map(|uplink| uplink.forwarding_reason.clone())
                 .filter(|reason| !reason.is_empty()),
+            announcements: uplink.map(announced).unwrap_or_default(),
             ..InterfaceStatus::named(name, state)
         };
         by_name.insert(name.to_owned(), status);
@@ -138,6 +177,37 @@ pub(super) fn all(catalog: &Catalog, attachments: Vec<Attachment>) -> Vec<Interf
         status.attachments.push(attachment);
     }
     by_name.into_values().collect()
+}
+
+/// What the tables say of an uplink.
+fn announced(uplink: &UplinkInfo) -> Vec<AnnouncementStatus> {
+    let announced = uplink.announced.iter().flatten();
+    let rows = announced.map(|address| AnnouncementStatus {
+        address: *address,
+        state: AnnouncementState::Announced,
+        defender: None,
+    });
+    rows.collect()
+}
+
+/// What the daemon knows beyond the tables: the addresses that are not announced, and why.
+pub(super) fn add_announcements(interfaces: &mut [InterfaceStatus], known: &[Announcement]) {
+    for row in known {
+        let Some(status) = interfaces
+            .iter_mut()
+            .find(|status| status.interface == row.interface)
+        else {
+            continue;
+        };
+        let others = &mut status.announcements;
+        others.retain(|other| other.address != row.address);
+        others.push(AnnouncementStatus {
+            address: row.address,
+            state: row.state,
+            defender: row.defender.clone(),
+        });
+        others.sort_by_key(|other| other.address);
+    }
 }
 
 /// Where this program has the prefilter, if it has it.
@@ -210,6 +280,7 @@ mod tests {
                 forwarding: Default::default(),
                 forwarding_reason: String::new(),
                 masquerade: Default::default(),
+                announced: Default::default(),
             };
             let denied = PrefilterInfo {
                 table: "abusers".to_owned(),

@@ -185,6 +185,8 @@ impl Status {
                 malformed.unwrap_or_default(),
             );
             self.interfaces = interfaces::all(&catalog, reader.attachments_of(&catalog));
+            let announcements = daemon.map(|daemon| &daemon.announcements[..]);
+            interfaces::add_announcements(&mut self.interfaces, announcements.unwrap_or_default());
         }
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();
         self.maps = self.read("maps", reader.maps()).unwrap_or_default();

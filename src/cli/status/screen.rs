@@ -178,7 +178,9 @@ fn write_interfaces(status: &Status, out: &mut String) {
     }
     let ways = shown.iter().filter_map(|shown| shown.forwarding_line());
     let prefilters = shown.iter().filter_map(|shown| shown.prefilter_line());
-    for line in ways.take(UPLINKS).chain(prefilters.take(UPLINKS)) {
+    let announcements = shown.iter().filter_map(|shown| shown.announcements_line());
+    let lines = ways.take(UPLINKS).chain(prefilters.take(UPLINKS));
+    for line in lines.chain(announcements.take(UPLINKS)) {
         let _ = writeln!(out, "{line}");
     }
 }

@@ -8,6 +8,7 @@ use super::prefilter::Prefilter;
 use super::report::Conntrack;
 use super::*;
 use crate::bpf::reader::Reader;
+use crate::model::announce::{Announcement, AnnouncementState};
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::{ConntrackState, SnatPeer, Tally};
 use crate::model::forwarding::Forwarding;
@@ -45,6 +46,7 @@ fn catalog() -> Catalog {
         forwarding: Forwarding::Stack,
         forwarding_reason: "nftables inet filter/forward has rules".to_owned(),
         masquerade: Default::default(),
+        announced: Some(["203.0.113.11".parse().unwrap()].into()),
     };
     let denied = |table: &str, prefix: &str| PrefilterInfo {
         table: table.to_owned(),
@@ -124,6 +126,16 @@ fn no_datapath() -> Result<Reader> {
     ))
 }
 
+fn announcement(address: &str, state: AnnouncementState) -> Announcement {
+    let has_it = state == AnnouncementState::Conflict;
+    Announcement {
+        interface: "ens5".to_owned(),
+        address: address.parse().unwrap(),
+        state,
+        defender: has_it.then(|| "02:00:00:00:00:0b".to_owned()),
+    }
+}
+
 pub(in crate::cli) fn daemon() -> DaemonStatus {
     DaemonStatus {
         drop_ins: vec![
@@ -135,6 +147,10 @@ pub(in crate::cli) fn daemon() -> DaemonStatus {
                 path: "/run/dpd/config.d/b.toml".to_owned(),
                 reason: Some("error: there is no identity \"b\"\n --> b.toml:3:1".to_owned()),
             },
+        ],
+        announcements: vec![
+            announcement("203.0.113.10", AnnouncementState::Conflict),
+            announcement("203.0.113.11", AnnouncementState::Announced),
         ],
         pid: 4711,
         version: "0.1.0".to_owned(),
@@ -187,6 +203,8 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
         .as_ref()
         .ok()
         .and_then(|status| status.recent_drops.clone());
+    let known = daemon.as_ref().ok();
+    let known = known.map(|status| status.announcements.clone());
     let mut status = Status::new(&node(), daemon, no_datapath());
     status.warnings.pop();
     status.config.revision = Some(12);
@@ -212,6 +230,7 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
             },
         ],
     );
+    interfaces::add_announcements(&mut status.interfaces, &known.unwrap_or_default());
     status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into(), 0);
     status.programs = vec![ProgramStatus {
         name: "dpd_from_container".to_owned(),
@@ -483,6 +502,8 @@ lxc-client  11       endpoint  attached  tcx ingress              ingress: probe
 ens5        2        uplink    attached  tcx ingress; native xdp  -
 ens6: forwarding stack: nftables inet filter/forward has rules
 ens5: forwarding stack: nftables inet filter/forward has rules
+ens6: l2_announce: 1 announced
+ens5: l2_announce: 1 announced, 1 in conflict (203.0.113.10 is at 02:00:00:00:00:0b)
 
 PROGRAM             VERIFIED
 dpd_from_container  4321
@@ -611,6 +632,7 @@ fn crowded() -> Status {
         prefilter: None,
         forwarding: None,
         forwarding_reason: None,
+        announcements: Vec::new(),
         state: if number < 998 { "attached" } else { "pending" },
         attachments: Vec::new(),
     };
@@ -659,7 +681,7 @@ fn crowded() -> Status {
 fn a_large_host_is_one_screen_too() {
     let text = screen::screen(&crowded());
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() <= 68, "{} lines:\n{text}", lines.len());
+    assert!(lines.len() <= 70, "{} lines:\n{text}", lines.len());
     let rows = [
         (
             "interfaces that are not attached come first",

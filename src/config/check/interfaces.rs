@@ -39,7 +39,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Interf
                     path,
                     &interface,
                     "an endpoint",
-                    &["xdp", "forwarding", "masquerade"],
+                    &["xdp", "forwarding", "masquerade", "l2_announce"],
                     report,
                 );
                 endpoint(root, path, &interface, report)
@@ -130,6 +130,7 @@ fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface 
         fields.word("forwarding", &forwarding, ForwardingMode::default()),
         fields.word("masquerade", &families, Masquerade::default()),
     );
+    let l2_announce = fields.switch("l2_announce", false);
     if masquerade != Masquerade::None && forwarding == ForwardingMode::Stack {
         refuse_stack(interface, report);
     }
@@ -137,6 +138,7 @@ fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface 
         xdp,
         forwarding,
         masquerade,
+        l2_announce,
     }
 }
 

@@ -27,6 +27,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 fn status() -> DaemonStatus {
     DaemonStatus {
         drop_ins: Vec::new(),
+        announcements: Vec::new(),
         pid: 7,
         version: "1".to_owned(),
         uptime_seconds: 3,

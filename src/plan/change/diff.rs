@@ -79,6 +79,7 @@ mod tests {
     use super::*;
     use crate::config::{ForwardingMode, Interface, XdpMode};
     use crate::model::forwarding::{StackFilter, StackHook};
+    use crate::model::host::LinkAddress;
     use crate::plan::testing::{TestConfig, ip};
 
     fn base() -> TestConfig {
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 34] = [
+        let rows: [(&str, Step, &[&str]); 35] = [
             ("nothing", |test| test, &[]),
             (
                 "a service for the network",
@@ -292,6 +293,7 @@ mod tests {
                         xdp,
                         forwarding,
                         masquerade: Default::default(),
+                        l2_announce: false,
                     };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
@@ -307,6 +309,7 @@ mod tests {
                         xdp,
                         forwarding,
                         masquerade: Default::default(),
+                        l2_announce: false,
                     };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test
@@ -330,6 +333,30 @@ mod tests {
                 ],
             ),
             (
+                "an address that an uplink announces",
+                |test| {
+                    let mut test = test.external("kube-dns", "");
+                    let ens5 = test.config.interfaces.get_mut("ens5");
+                    if let Some(Interface::Uplink { l2_announce, .. }) = ens5 {
+                        *l2_announce = true;
+                    }
+                    let link = test.host.links.get_mut("ens5").unwrap();
+                    link.carrier_ups = Some(1);
+                    test.host.announced = [LinkAddress {
+                        ifindex: link.ifindex,
+                        address: ip("10.32.0.10"),
+                    }]
+                    .into();
+                    test
+                },
+                &[
+                    "+ announcement 10.32.0.10 of uplink ens5 MAC 02:00:00:00:00:0b",
+                    "~ service kube-dns external false → true, sources none → everybody",
+                    "+ source ports of SNAT 1024-32767 61000-65535",
+                    "~ uplink ens5 SNAT to none → 192.0.2.1",
+                ],
+            ),
+            (
                 "an uplink more",
                 |test| test.uplink("ens6", XdpMode::Off),
                 &[
@@ -345,6 +372,7 @@ mod tests {
                         xdp,
                         forwarding,
                         masquerade: Default::default(),
+                        l2_announce: false,
                     };
                     test.config
                         .interfaces

@@ -500,6 +500,7 @@ mod tests {
                         xdp,
                         forwarding,
                         masquerade: Default::default(),
+                        l2_announce: false,
                     };
                     test.config.interfaces.insert("ens5".to_owned(), uplink);
                     test.prefilter("abusers", "203.0.113.0/28")

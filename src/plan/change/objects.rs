@@ -9,7 +9,7 @@ use super::object::Object;
 use super::rules::RuleLists;
 use crate::model::catalog::{Catalog, ServiceInfo, UplinkInfo};
 use crate::model::conntrack::TableRooms;
-use crate::model::host::Mac;
+use crate::model::host::mac_text;
 use crate::model::masquerade::Masquerade;
 use crate::model::policy::reserved;
 use crate::model::prefix;
@@ -32,6 +32,7 @@ pub fn objects(state: &State, other: &State) -> Objects {
     name_services(state, other, &mut objects);
     name_endpoints(state, &mut objects);
     name_uplinks(state, &mut objects);
+    name_announcements(state, &mut objects);
     name_nodes(&state.catalog, &mut objects);
     name_identities(&state.catalog, &other.catalog, &mut objects);
     name_rules(&state.catalog, &other.catalog, &mut objects);
@@ -131,8 +132,8 @@ fn name_endpoints(state: &State, objects: &mut Objects) {
 fn link_properties(endpoint: &Endpoint) -> [(&'static str, String); 9] {
     [
         ("delivery", delivery(endpoint.delivery).to_owned()),
-        ("host MAC", mac(endpoint.src_mac)),
-        ("MAC", mac(endpoint.dst_mac)),
+        ("host MAC", mac_text(endpoint.src_mac)),
+        ("MAC", mac_text(endpoint.dst_mac)),
         ("MTU", endpoint.mtu.to_string()),
         ("neighbours at ifindex", endpoint.link_ifindex.to_string()),
         ("errors from", host_addresses(endpoint.host)),
@@ -160,6 +161,19 @@ fn name_uplinks(state: &State, objects: &mut Objects) {
             properties.push(("SNAT to", host_addresses(uplink.snat)));
         }
         objects.insert(Object::new("uplink", interface), properties);
+    }
+}
+
+fn name_announcements(state: &State, objects: &mut Objects) {
+    for (row, mac) in &state.announced {
+        let interface = state.catalog.interface_name(row.ifindex);
+        let name = format!(
+            "{} of uplink {}",
+            row.address,
+            interface.unwrap_or_default()
+        );
+        let properties = vec![("MAC", mac_text(*mac))];
+        objects.insert(Object::new("announcement", name), properties);
     }
 }
 
@@ -290,11 +304,6 @@ fn addresses(prefixes: &BTreeSet<IpNet>) -> String {
         .map(|prefix| prefix::text(*prefix))
         .collect();
     addresses.join(" ")
-}
-
-fn mac(mac: Mac) -> String {
-    let bytes: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    bytes.join(":")
 }
 
 fn delivery(delivery: Delivery) -> &'static str {

@@ -75,6 +75,7 @@ impl TestConfig {
         };
         let host = HostState {
             socket_ports: Default::default(),
+            announced: Default::default(),
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
             local_prefixes: Default::default(),
@@ -157,6 +158,7 @@ impl TestConfig {
             xdp,
             forwarding: ForwardingMode::Auto,
             masquerade: Default::default(),
+            l2_announce: false,
         };
         self.config.interfaces.insert(name.to_owned(), uplink);
         self

@@ -1,6 +1,7 @@
 //! Two hosts with dpd, a router between them, and a host of the world behind the router.
 
 mod advice;
+mod announce;
 mod bridge;
 mod checksum;
 mod external;

@@ -1,6 +1,7 @@
 //! The model as rows of maps, and back; a file for each table.
 
 mod address;
+mod announce;
 mod endpoint;
 mod ipcache;
 mod policy;
@@ -11,6 +12,7 @@ mod testing;
 mod uplink;
 
 pub use address::{address, decode_prefix, flow_socket, ip, prefix, socket};
+pub use announce::{announced, decode_link_address, link_address};
 pub use endpoint::{decode_endpoint, endpoint};
 pub use ipcache::{decode_ipcache_entry, ipcache_entry};
 pub use policy::{decode_direction, decode_policy, decode_policy_key, policy, policy_key};
