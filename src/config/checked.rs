@@ -8,8 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::model::catalog::InEffect;
+use crate::model::families::Families;
 use crate::model::forwarding::ForwardingMode;
-use crate::model::masquerade::Masquerade;
 use crate::model::policy::{Action, Peer, Ports};
 use crate::model::service::{BackendState, Frontend, Locality, NodePort};
 use crate::model::state::Aggregation;
@@ -83,7 +83,7 @@ pub enum Interface {
     Uplink {
         xdp: XdpMode,
         forwarding: ForwardingMode,
-        masquerade: Masquerade,
+        masquerade: Families,
         /// It answers ARP and neighbour discovery for external frontends that no interface of the host has.
         l2_announce: bool,
     },

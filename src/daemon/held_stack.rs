@@ -107,7 +107,7 @@ fn is_of_all(hook: &StackHook) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::masquerade::Masquerade;
+    use crate::model::families::Families;
 
     /// Filters by their names, of which the first letter is the hook's.
     fn stack(names: &str) -> HostStack {
@@ -120,7 +120,7 @@ mod tests {
             },
             name: name.to_owned(),
             why: "has rules",
-            translates: Masquerade::None,
+            translates: Families::NONE,
         };
         HostStack {
             filters: names.split_whitespace().map(filter).collect(),

@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::families::Families;
 use super::forwarding::Forwarding;
 use super::host::LinkAddress;
-use super::masquerade::Masquerade;
 use super::policy::{Action, Direction};
 use super::service::{Frontend, Locality, NodePort};
 use super::xdp::XdpMode;
@@ -121,7 +121,7 @@ pub struct UplinkInfo {
     #[serde(default)]
     pub forwarding_reason: String,
     #[serde(default)]
-    pub masquerade: Masquerade,
+    pub masquerade: Families,
     /// The addresses that it answers for on its link; `None`: it announces none.
     #[serde(default)]
     pub announced: Option<BTreeSet<IpAddr>>,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::masquerade::Masquerade;
+use super::families::Families;
 
 /// What the file wants of an uplink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct StackFilter {
     /// `has rules`
     pub why: &'static str,
     /// The families whose sources its rules may translate: it is a chain of NAT behind routing.
-    pub translates: Masquerade,
+    pub translates: Families,
 }
 
 /// Where packets meet it.

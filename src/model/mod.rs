@@ -10,7 +10,6 @@ pub mod flow;
 pub mod forwarding;
 pub mod host;
 pub mod link_local;
-pub mod masquerade;
 pub mod policy;
 pub mod prefix;
 pub mod process;

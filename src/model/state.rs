@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::catalog::Catalog;
 use super::conntrack::TableRooms;
+use super::families::Families;
 use super::forwarding::Forwarding;
 use super::host::{LinkAddress, Mac, ReversePath};
-use super::masquerade::{Masquerade, SnatRole};
 use super::policy::{Action, Direction};
 use super::protocol::Protocol;
 use super::service::{BackendState, Frontend};
@@ -163,7 +163,7 @@ pub struct Uplink {
     pub prefilters: bool,
     /// The host's addresses on it, or of the node.
     pub host: HostAddresses,
-    pub masquerade: Masquerade,
+    pub masquerade: Families,
     /// What SNAT takes where the kernel names no source.
     pub snat: HostAddresses,
 }
@@ -201,6 +201,19 @@ pub struct IpcacheEntry {
     pub scope: AddressScope,
     pub snat: SnatRole,
     pub external_frontend: ExternalFrontend,
+}
+
+/// What SNAT to the host's addresses has to do with an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SnatRole {
+    #[default]
+    None,
+    /// What workloads send there by an uplink that masquerades gets an address of the host.
+    Masqueraded,
+    /// The host's: replies to translated packets may come to it.
+    Host,
+    /// The same, and new connections may take it.
+    Source,
 }
 
 /// What an address is to services that the network reaches.

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Config, ForwardingMode, Interface};
+use crate::model::families::Families;
 use crate::model::forwarding::{Forwarding, HostStack, StackFilter, StackHook};
 use crate::model::host::HostState;
-use crate::model::masquerade::Masquerade;
 
 /// The filters that a sentence names; there may be hundreds.
 const NAMED: usize = 4;
 
 /// The way of new connections by an uplink, and why; no reason: nothing of the stack concerns them.
 pub fn decide(
-    (mode, masquerade): (ForwardingMode, Masquerade),
+    (mode, masquerade): (ForwardingMode, Families),
     uplink: &str,
     stack: &HostStack,
 ) -> (Forwarding, String) {
@@ -20,7 +20,7 @@ pub fn decide(
     match mode {
         ForwardingMode::Direct => (Forwarding::Direct, by_the_file()),
         ForwardingMode::Stack => (Forwarding::Stack, by_the_file()),
-        ForwardingMode::Auto if masquerade != Masquerade::None => {
+        ForwardingMode::Auto if !masquerade.is_empty() => {
             let by_masquerade = format!("masquerade = \"{}\"", masquerade.name());
             (Forwarding::Direct, by_masquerade)
         }
@@ -56,7 +56,7 @@ pub fn bypassed(config: &Config, host: &HostState) -> Vec<String> {
     for (name, interface) in &config.interfaces {
         match interface {
             Interface::Endpoint { .. } => endpoints += 1,
-            Interface::Uplink { masquerade, .. } if *masquerade != Masquerade::None => {
+            Interface::Uplink { masquerade, .. } if !masquerade.is_empty() => {
                 let names = list(filters_of(host.kernel_name(name), &host.stack));
                 if !names.is_empty() {
                     let families = masquerade.name();
@@ -223,7 +223,7 @@ mod tests {
             hook: hook.clone(),
             name: (*name).to_owned(),
             why: "has rules",
-            translates: Masquerade::None,
+            translates: Families::NONE,
         });
         HostStack {
             filters: filters.collect(),
@@ -275,7 +275,7 @@ mod tests {
             ("a bridge", Auto, &[(StackHook::Bridge, "br")], "direct"),
         ];
         for (what, mode, filters, expected) in rows {
-            let (way, reason) = decide((mode, Masquerade::None), "ens5", &stack(filters));
+            let (way, reason) = decide((mode, Families::NONE), "ens5", &stack(filters));
             let found = match reason.as_str() {
                 "" => way.name().to_owned(),
                 reason => format!("{}: {reason}", way.name()),
@@ -309,7 +309,7 @@ mod tests {
         let direct = Interface::Uplink {
             xdp: XdpMode::Auto,
             forwarding: ForwardingMode::Direct,
-            masquerade: Masquerade::None,
+            masquerade: Families::NONE,
             l2_announce: false,
         };
         test.config.interfaces.insert("ens5".to_owned(), direct);
@@ -346,7 +346,7 @@ mod tests {
                 l2_announce: false,
                 xdp: XdpMode::Auto,
                 forwarding,
-                masquerade: Masquerade::None,
+                masquerade: Families::NONE,
             };
             test.config.interfaces.insert("ens5".to_owned(), uplink);
             test.host.stack = stack(filters);

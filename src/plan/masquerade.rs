@@ -12,7 +12,7 @@ pub fn families(config: &Config) -> Families {
     let mut found = Families::default();
     for interface in config.interfaces.values() {
         if let Interface::Uplink { masquerade, .. } = interface {
-            found = found.union((*masquerade).into());
+            found = found.union(*masquerade);
         }
     }
     found
@@ -35,7 +35,7 @@ pub fn exempt(config: &Config) -> BTreeSet<IpNet> {
 mod tests {
     use super::*;
     use crate::config::XdpMode;
-    use crate::model::masquerade::{Masquerade, SnatRole};
+    use crate::model::state::SnatRole;
     use crate::plan::testing::{TestConfig, ip, net};
 
     #[test]
@@ -62,7 +62,7 @@ mod tests {
             "no uplink masquerades"
         );
         if let Some(Interface::Uplink { masquerade, .. }) = test.config.interfaces.get_mut("ens5") {
-            *masquerade = Masquerade::Ipv4;
+            *masquerade = Families::IPV4;
         }
         let rows = [
             ("the world", "8.8.8.8", SnatRole::Masqueraded),

@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use crate::config::{Config, Interface, Service};
 use crate::model::families::Families;
 use crate::model::host::{HostState, Link};
-use crate::model::masquerade::SnatRole;
 use crate::model::service::Locality;
 use crate::model::socket_ports::SocketPorts;
-use crate::model::state::{AddressScope, HostAddresses, State};
+use crate::model::state::{AddressScope, HostAddresses, SnatRole, State};
 
 use super::endpoints;
 use super::host_addresses;
@@ -58,7 +57,7 @@ fn relayed(config: &Config, owners: &Owners, concerns: impl Fn(&Service) -> bool
         for backend in &service.backends {
             let address = backend.address.ip();
             if !found.covers(address) && owners.scope(address) == AddressScope::Remote {
-                found.add(address);
+                found = found.union(Families::of(address));
             }
         }
     }
@@ -123,7 +122,7 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
             && let Some(link) = host.links.get(name)
         {
             let source = source(link, families, host);
-            warnings.extend(no_source(name, (*masquerade).into(), families, source));
+            warnings.extend(no_source(name, *masquerade, families, source));
         }
     }
     warnings
@@ -190,7 +189,6 @@ fn few_ports(ports: &SocketPorts) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::XdpMode;
-    use crate::model::masquerade::Masquerade;
     use crate::model::socket_ports::ranges;
     use crate::plan::testing::{TestConfig, ip};
 
@@ -242,7 +240,7 @@ mod tests {
         let found = |test: &TestConfig| warnings(&test.config, &test.host);
         test.host.socket_ports.range = 1024..=65535;
         assert_eq!(found(&test), [""; 0], "nothing is masqueraded");
-        set(&mut test, Masquerade::Both);
+        set(&mut test, Families::BOTH);
         let few = found(&test);
         assert_eq!(few.len(), 1, "{few:?}");
         assert!(few[0].contains("has 0 source ports outside"), "{few:?}");
@@ -257,7 +255,7 @@ mod tests {
         link.unsteady = link.addresses.clone();
         test.host.addresses.insert(ip("2001:db8::5"));
         assert_eq!(found(&test).len(), 1, "a temporary address does not count");
-        set(&mut test, Masquerade::Ipv4);
+        set(&mut test, Families::IPV4);
         assert_eq!(found(&test), [""; 0]);
     }
 
@@ -299,7 +297,7 @@ mod tests {
         test.host.addresses.extend(link.addresses.clone());
         let link = test.host.links["ens5"].clone();
         let of = |families| {
-            let found = source(&link, Families::from(families), &test.host);
+            let found = source(&link, families, &test.host);
             (
                 found.ipv4.map(|v4| v4.to_string()),
                 found.ipv6.map(|v6| v6.to_string()),
@@ -309,9 +307,9 @@ mod tests {
             Some("198.51.100.5".to_owned()),
             Some("2001:db8:5::6".to_owned()),
         );
-        assert_eq!(of(Masquerade::Both), (v4.clone(), v6.clone()));
-        assert_eq!(of(Masquerade::Ipv4), (v4, None));
-        assert_eq!(of(Masquerade::Ipv6), (None, v6));
+        assert_eq!(of(Families::BOTH), (v4.clone(), v6.clone()));
+        assert_eq!(of(Families::IPV4), (v4, None));
+        assert_eq!(of(Families::IPV6), (None, v6));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::config::{Config, ForwardingMode, Interface};
+use crate::model::families::Families;
 use crate::model::forwarding::{Forwarding, HostStack, StackFilter};
 use crate::model::host::{HostState, Link, WorldRoutes};
-use crate::model::masquerade::Masquerade;
 
 use super::forwarding::{decide, list, list_names};
 use super::snat::is_of_link;
@@ -26,12 +26,12 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
 }
 
 /// The chains of the host's netfilter that may translate sources of these families.
-fn translators(families: Masquerade, stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
+fn translators(families: Families, stack: &HostStack) -> impl Iterator<Item = &StackFilter> {
     let filters = stack.filters.iter();
-    filters.filter(move |filter| filter.translates.and(families) != Masquerade::None)
+    filters.filter(move |filter| !filter.translates.intersection(families).is_empty())
 }
 
-fn translated_by_both(uplink: &str, families: Masquerade, stack: &HostStack) -> Option<String> {
+fn translated_by_both(uplink: &str, families: Families, stack: &HostStack) -> Option<String> {
     let chains = list(translators(families, stack));
     let families = families.name();
     (!chains.is_empty()).then(|| {
@@ -45,8 +45,8 @@ fn translated_by_both(uplink: &str, families: Masquerade, stack: &HostStack) -> 
 /// Hints about workloads that the world may have no way back to. A router beyond the uplink may translate, too: dpd can't know.
 pub fn hints(config: &Config, host: &HostState, world: WorldRoutes) -> Vec<String> {
     let ways = [
-        (Masquerade::Ipv4, "IPv4", world.ipv4),
-        (Masquerade::Ipv6, "IPv6", world.ipv6),
+        (Families::IPV4, "IPv4", world.ipv4),
+        (Families::IPV6, "IPv6", world.ipv6),
     ];
     let mut hints = Vec::new();
     for (family, family_name, way) in ways {
@@ -66,7 +66,7 @@ pub fn hints(config: &Config, host: &HostState, world: WorldRoutes) -> Vec<Strin
 }
 
 /// The endpoints with addresses of a family, of which none is public (RFC 1918; RFC 4193).
-fn private_endpoints(config: &Config, family: Masquerade) -> BTreeSet<String> {
+fn private_endpoints(config: &Config, family: Families) -> BTreeSet<String> {
     let interfaces = config.interfaces.iter();
     let private = interfaces.filter_map(|(name, interface)| {
         let Interface::Endpoint { addresses, .. } = interface else {
@@ -92,7 +92,7 @@ fn is_private(address: IpAddr) -> bool {
 fn untranslated_by<'a>(
     config: &'a Config,
     host: &HostState,
-    family: Masquerade,
+    family: Families,
     ifindex: u32,
 ) -> Option<(&'a str, String)> {
     let is_it = |link: &Link| {
@@ -115,16 +115,15 @@ fn untranslated_by<'a>(
         );
         let by_stack =
             way == Forwarding::Stack && translators(family, &host.stack).next().is_some();
-        if by_stack || masquerade.and(family) != Masquerade::None {
+        if by_stack || !masquerade.intersection(family).is_empty() {
             return None;
         }
-        let families = Masquerade::new(
-            masquerade.has_ipv4() || family.has_ipv4(),
-            masquerade.has_ipv6() || family.has_ipv6(),
-        );
         let help = match forwarding {
             ForwardingMode::Stack => "let a rule of netfilter masquerade them".to_owned(),
-            _ => format!("set interfaces.{name}.masquerade = \"{}\"", families.name()),
+            _ => format!(
+                "set interfaces.{name}.masquerade = \"{}\"",
+                masquerade.union(family).name()
+            ),
         };
         Some((name.as_str(), help))
     })
@@ -137,7 +136,7 @@ mod tests {
     use crate::model::forwarding::StackHook;
     use crate::plan::testing::TestConfig;
 
-    fn nat_chain(families: Masquerade) -> StackFilter {
+    fn nat_chain(families: Families) -> StackFilter {
         StackFilter {
             hook: StackHook::Routing,
             name: "nftables ip nat/post".to_owned(),
@@ -146,7 +145,7 @@ mod tests {
         }
     }
 
-    fn set_uplink(test: &mut TestConfig, mode: ForwardingMode, families: Masquerade) {
+    fn set_uplink(test: &mut TestConfig, mode: ForwardingMode, families: Families) {
         let uplink = Interface::Uplink {
             l2_announce: false,
             xdp: XdpMode::Auto,
@@ -158,13 +157,12 @@ mod tests {
 
     #[test]
     fn a_host_that_translates_besides_dpd_is_warned_of() {
-        use Masquerade::{Both, Ipv4, Ipv6};
         let rows = [
-            ("no masquerade", Masquerade::None, Ipv4, false),
-            ("no chain", Both, Masquerade::None, false),
-            ("of the same family", Ipv4, Ipv4, true),
-            ("of both", Both, Ipv6, true),
-            ("of the other", Ipv6, Ipv4, false),
+            ("no masquerade", Families::NONE, Families::IPV4, false),
+            ("no chain", Families::BOTH, Families::NONE, false),
+            ("of the same family", Families::IPV4, Families::IPV4, true),
+            ("of both", Families::BOTH, Families::IPV6, true),
+            ("of the other", Families::IPV6, Families::IPV4, false),
         ];
         for (what, families, chain, expected) in rows {
             let mut test = TestConfig::new().uplink("ens5", XdpMode::Auto);
@@ -182,13 +180,12 @@ mod tests {
     #[test]
     fn private_workloads_that_nothing_translates_are_hinted_at() {
         use ForwardingMode::{Auto, Direct, Stack};
-        use Masquerade::{Both, Ipv4, Ipv6, None as Never};
         type Row<'a> = (
             &'a str,
             &'a str,
             ForwardingMode,
-            Masquerade,
-            Masquerade,
+            Families,
+            Families,
             bool,
             &'a [&'a str],
         );
@@ -197,15 +194,39 @@ mod tests {
         let to_both = "set interfaces.ens5.masquerade = \"both\"";
         let by_netfilter = "let a rule of netfilter masquerade them";
         let rows: [Row<'_>; 12] = [
-            ("private", "10.1.1.1", Auto, Never, Never, true, &[to_ipv4]),
-            ("no route", "10.1.1.1", Auto, Never, Never, false, &[]),
-            ("public", "203.0.113.5", Auto, Never, Never, true, &[]),
+            (
+                "private",
+                "10.1.1.1",
+                Auto,
+                Families::NONE,
+                Families::NONE,
+                true,
+                &[to_ipv4],
+            ),
+            (
+                "no route",
+                "10.1.1.1",
+                Auto,
+                Families::NONE,
+                Families::NONE,
+                false,
+                &[],
+            ),
+            (
+                "public",
+                "203.0.113.5",
+                Auto,
+                Families::NONE,
+                Families::NONE,
+                true,
+                &[],
+            ),
             (
                 "one public",
                 "10.1.1.1 203.0.113.5",
                 Auto,
-                Never,
-                Never,
+                Families::NONE,
+                Families::NONE,
                 true,
                 &[],
             ),
@@ -213,18 +234,26 @@ mod tests {
                 "local to the link",
                 "169.254.7.7 fe80::5",
                 Auto,
-                Never,
-                Never,
+                Families::NONE,
+                Families::NONE,
                 true,
                 &[],
             ),
-            ("ULA", "fd00::5", Auto, Never, Never, true, &[to_ipv6]),
+            (
+                "ULA",
+                "fd00::5",
+                Auto,
+                Families::NONE,
+                Families::NONE,
+                true,
+                &[to_ipv6],
+            ),
             (
                 "both",
                 "172.16.0.5 fd00::5",
                 Auto,
-                Never,
-                Never,
+                Families::NONE,
+                Families::NONE,
                 true,
                 &[to_ipv4, to_ipv6],
             ),
@@ -232,8 +261,8 @@ mod tests {
                 "dpd translates",
                 "192.168.1.5",
                 Auto,
-                Both,
-                Never,
+                Families::BOTH,
+                Families::NONE,
                 true,
                 &[],
             ),
@@ -241,18 +270,26 @@ mod tests {
                 "the other family",
                 "fd00::5",
                 Auto,
-                Ipv4,
-                Never,
+                Families::IPV4,
+                Families::NONE,
                 true,
                 &[to_both],
             ),
-            ("netfilter does", "10.1.1.1", Auto, Never, Ipv4, true, &[]),
+            (
+                "netfilter does",
+                "10.1.1.1",
+                Auto,
+                Families::NONE,
+                Families::IPV4,
+                true,
+                &[],
+            ),
             (
                 "it is bypassed",
                 "10.1.1.1",
                 Direct,
-                Never,
-                Ipv4,
+                Families::NONE,
+                Families::IPV4,
                 true,
                 &[to_ipv4],
             ),
@@ -260,8 +297,8 @@ mod tests {
                 "of the other family",
                 "10.1.1.1",
                 Stack,
-                Never,
-                Ipv6,
+                Families::NONE,
+                Families::IPV6,
                 true,
                 &[by_netfilter],
             ),
@@ -272,7 +309,7 @@ mod tests {
                 .identity("web", 300, "")
                 .endpoint("web", "web", addresses);
             set_uplink(&mut test, mode, families);
-            if chain != Never {
+            if chain != Families::NONE {
                 test.host.stack.filters.insert(nat_chain(chain));
             }
             let way = has_route.then(|| test.host.links["ens5"].ifindex);

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use dpd::model::families::Families;
 use dpd::model::forwarding::{HostStack, StackFilter};
-use dpd::model::masquerade::Masquerade;
 use dpd::net::{Watcher, host_stack};
 
 use super::{DEADLINE, Netns, drop_capabilities};
@@ -31,7 +31,7 @@ fn filters(netns: &Netns) -> Vec<String> {
     let stack = stack(netns);
     let filters = stack.filters.iter();
     let line = |filter: &StackFilter| match filter.translates {
-        Masquerade::None => format!("{:?}: {filter}", filter.hook),
+        Families::NONE => format!("{:?}: {filter}", filter.hook),
         families => format!("{:?}: {filter}, SNAT {}", filter.hook, families.name()),
     };
     filters.map(line).collect()

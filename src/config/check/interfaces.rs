@@ -10,8 +10,8 @@ use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{name, value};
 use crate::model::catalog::MAX_ENDPOINTS;
+use crate::model::families::Families;
 use crate::model::forwarding::ForwardingMode;
-use crate::model::masquerade::Masquerade;
 use crate::model::prefix;
 use crate::model::xdp::XdpMode;
 
@@ -123,15 +123,15 @@ fn refuse_keys(path: Path, interface: &NamedTable, role: &str, keys: &[&str], re
 fn uplink(path: Path, interface: &NamedTable, report: &mut Report) -> Interface {
     let xdp = XdpMode::ALL.map(|mode| (mode.name(), mode));
     let forwarding = ForwardingMode::ALL.map(|mode| (mode.name(), mode));
-    let families = Masquerade::ALL.map(|families| (families.name(), families));
+    let families = Families::ALL.map(|families| (families.name(), families));
     let mut fields = Fields::new(path, interface.table, report);
     let (xdp, forwarding, masquerade) = (
         fields.word("xdp", &xdp, XdpMode::default()),
         fields.word("forwarding", &forwarding, ForwardingMode::default()),
-        fields.word("masquerade", &families, Masquerade::default()),
+        fields.word("masquerade", &families, Families::default()),
     );
     let l2_announce = fields.switch("l2_announce", false);
-    if masquerade != Masquerade::None && forwarding == ForwardingMode::Stack {
+    if !masquerade.is_empty() && forwarding == ForwardingMode::Stack {
         refuse_stack(interface, report);
     }
     Interface::Uplink {

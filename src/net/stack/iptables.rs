@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::sockopt;
 use super::unsupported::is_unsupported;
+use crate::model::families::Families;
 use crate::model::forwarding::{StackFilter, StackHook};
-use crate::model::masquerade::Masquerade;
 use crate::net::netlink::text;
 
 /// The chains that forwarded packets meet, with the numbers of their hooks.
@@ -44,7 +44,7 @@ struct Family {
     level: i32,
     /// The offset of `target_offset` in an entry.
     target_offset: usize,
-    family: Masquerade,
+    family: Families,
 }
 
 const FAMILIES: [Family; 2] = [
@@ -54,7 +54,7 @@ const FAMILIES: [Family; 2] = [
         domain: AddressFamily::INET,
         level: libc::IPPROTO_IP,
         target_offset: 88,
-        family: Masquerade::Ipv4,
+        family: Families::IPV4,
     },
     Family {
         name: "ip6tables-legacy",
@@ -62,7 +62,7 @@ const FAMILIES: [Family; 2] = [
         domain: AddressFamily::INET6,
         level: libc::IPPROTO_IPV6,
         target_offset: 140,
-        family: Masquerade::Ipv6,
+        family: Families::IPV6,
     },
 ];
 
@@ -154,7 +154,7 @@ fn filters_in(family: &Family, table: &str, info: &Info, entries: &[u8]) -> Vec<
         };
         let translates = match (table, chain) {
             ("nat", "POSTROUTING") if has_rules => family.family,
-            _ => Masquerade::None,
+            _ => Families::NONE,
         };
         filters.push(StackFilter {
             hook: at,

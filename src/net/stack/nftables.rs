@@ -6,8 +6,8 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::unsupported::is_unsupported;
+use crate::model::families::Families;
 use crate::model::forwarding::{StackFilter, StackHook};
-use crate::model::masquerade::Masquerade;
 use crate::net::netlink::{Netlink, Reply, Request, attributes, text};
 
 /// Kinds of messages: the subsystem in the upper byte (`linux/netfilter/nfnetlink.h`, `nf_tables.h`).
@@ -176,13 +176,13 @@ fn filters_of(chain: &Chain) -> Vec<StackFilter> {
 }
 
 /// The families whose sources the chain's rules may translate.
-fn translates(chain: &Chain) -> Masquerade {
+fn translates(chain: &Chain) -> Families {
     match (chain.family, chain.hook) {
-        (family, Some(POSTROUTING)) if chain.is_nat && chain.uses > 0 => Masquerade::new(
+        (family, Some(POSTROUTING)) if chain.is_nat && chain.uses > 0 => Families::new(
             matches!(family, NFPROTO_INET | NFPROTO_IPV4),
             matches!(family, NFPROTO_INET | NFPROTO_IPV6),
         ),
-        _ => Masquerade::None,
+        _ => Families::NONE,
     }
 }
 
@@ -310,26 +310,19 @@ mod tests {
     #[test]
     fn rules_of_nat_behind_routing_may_translate_sources() {
         let rows = [
-            ("IPv4", NFPROTO_IPV4, POSTROUTING, true, 1, Masquerade::Ipv4),
-            ("IPv6", NFPROTO_IPV6, POSTROUTING, true, 1, Masquerade::Ipv6),
-            ("both", NFPROTO_INET, POSTROUTING, true, 2, Masquerade::Both),
-            (
-                "empty",
-                NFPROTO_INET,
-                POSTROUTING,
-                true,
-                0,
-                Masquerade::None,
-            ),
+            ("IPv4", NFPROTO_IPV4, POSTROUTING, true, 1, Families::IPV4),
+            ("IPv6", NFPROTO_IPV6, POSTROUTING, true, 1, Families::IPV6),
+            ("both", NFPROTO_INET, POSTROUTING, true, 2, Families::BOTH),
+            ("empty", NFPROTO_INET, POSTROUTING, true, 0, Families::NONE),
             (
                 "mangle",
                 NFPROTO_INET,
                 POSTROUTING,
                 false,
                 1,
-                Masquerade::None,
+                Families::NONE,
             ),
-            ("DNAT", NFPROTO_INET, PREROUTING, true, 1, Masquerade::None),
+            ("DNAT", NFPROTO_INET, PREROUTING, true, 1, Families::NONE),
         ];
         for (what, family, hook, is_nat, uses, expected) in rows {
             let chain = Chain {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::unsupported::is_unsupported;
+use crate::model::families::Families;
 use crate::model::forwarding::{StackFilter, StackHook};
-use crate::model::masquerade::Masquerade;
 use crate::net::netlink::{Netlink, Reply, Request, address};
 
 /// `linux/xfrm.h`.
@@ -58,7 +58,7 @@ fn parse(reply: &Reply) -> Option<StackFilter> {
         hook: StackHook::Xfrm,
         name: format!("XFRM policy {direction} {source} to {destination}"),
         why: "exists",
-        translates: Masquerade::None,
+        translates: Families::NONE,
     })
 }
 

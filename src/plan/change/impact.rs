@@ -263,8 +263,8 @@ impl<'a> ImpactAnalysis<'a> {
 mod tests {
     use super::*;
     use crate::config::{ForwardingMode, Interface, XdpMode};
+    use crate::model::families::Families;
     use crate::model::host::HostState;
-    use crate::model::masquerade::Masquerade;
     use crate::plan::diff;
     use crate::plan::testing::{TestConfig, frontend, ip};
 
@@ -543,7 +543,7 @@ mod tests {
             }
             test
         };
-        let base = || set(base(), Masquerade::Both);
+        let base = || set(base(), Families::BOTH);
         let old = base().compile();
         let ifindex = old.catalog.uplinks["ens5"].ifindex.unwrap();
         let group = FlowGroup {
@@ -569,7 +569,7 @@ mod tests {
             lines(&at_host.compile_after(&old)),
             ["+ address 198.51.100.7 of host: 3 connections end"]
         );
-        let line = lines(&set(base(), Masquerade::Ipv6).compile_after(&old));
+        let line = lines(&set(base(), Families::IPV6).compile_after(&old));
         assert_eq!(line.len(), 1, "{line:?}");
         assert!(line[0].starts_with("~ uplink ens5 "), "{line:?}");
         assert!(line[0].contains("masquerade both → ipv6"), "{line:?}");

@@ -9,8 +9,8 @@ use super::object::Object;
 use super::rules::RuleLists;
 use crate::model::catalog::{Catalog, ServiceInfo, UplinkInfo};
 use crate::model::conntrack::TableRooms;
+use crate::model::families::Families;
 use crate::model::host::mac_text;
-use crate::model::masquerade::Masquerade;
 use crate::model::policy::reserved;
 use crate::model::prefix;
 use crate::model::service::Locality;
@@ -180,7 +180,7 @@ fn name_announcements(state: &State, objects: &mut Objects) {
 /// Nothing where there is none.
 fn masquerade(info: &UplinkInfo) -> &'static str {
     match info.masquerade {
-        Masquerade::None => "",
+        Families::NONE => "",
         families => families.name(),
     }
 }

@@ -21,8 +21,7 @@ use crate::model::catalog::ClassInfo;
 use crate::model::families::Families;
 use crate::model::host::HostState;
 use crate::model::link_local::{is_of_a_link, scope, unscope_prefix};
-use crate::model::masquerade::SnatRole;
-use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry, State};
+use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry, SnatRole, State};
 
 use super::endpoints::DeclaredEndpoint;
 use super::ids::IdAllocator;

@@ -1,8 +1,7 @@
 //! The ipcache: prefix to identity.
 
 use crate::bpf::abi;
-use crate::model::masquerade::SnatRole;
-use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry};
+use crate::model::state::{AddressScope, ExternalFrontend, IpcacheEntry, SnatRole};
 
 pub fn ipcache_entry(entry: &IpcacheEntry) -> abi::ipcache_entry {
     let (scope, ifindex) = match entry.scope {

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::{address, decode_host_addresses, host_addresses, ip};
 use crate::bpf::abi;
+use crate::model::families::Families;
 use crate::model::forwarding::Forwarding;
 use crate::model::host::ReversePath;
-use crate::model::masquerade::Masquerade;
 use crate::model::state::{HostAddresses, Uplink};
 
 pub fn uplink(uplink: &Uplink) -> abi::uplink {
@@ -33,28 +33,18 @@ pub fn uplink(uplink: &Uplink) -> abi::uplink {
     }
 }
 
-const FAMILIES: [(Masquerade, u32); 4] = [
-    (Masquerade::None, 0),
-    (Masquerade::Ipv4, abi::masquerade_family::MASQUERADE_IPV4.0),
-    (Masquerade::Ipv6, abi::masquerade_family::MASQUERADE_IPV6.0),
-    (
-        Masquerade::Both,
-        abi::masquerade_family::MASQUERADE_IPV4.0 | abi::masquerade_family::MASQUERADE_IPV6.0,
-    ),
-];
+const IPV4: u32 = abi::masquerade_family::MASQUERADE_IPV4.0;
+const IPV6: u32 = abi::masquerade_family::MASQUERADE_IPV6.0;
 
-fn families(masquerade: Masquerade) -> u8 {
-    let found = FAMILIES
-        .iter()
-        .find(|(families, _)| *families == masquerade);
-    found.map_or(0, |(_, bits)| *bits as u8)
+fn families(families: Families) -> u8 {
+    let set = [(families.ipv4, IPV4), (families.ipv6, IPV6)];
+    let set = set.iter().filter(|(is_set, _)| *is_set);
+    set.fold(0, |all, (_, family)| all | *family as u8)
 }
 
-fn decode_families(bits: u8) -> Masquerade {
-    let found = FAMILIES
-        .iter()
-        .find(|(_, number)| *number == u32::from(bits));
-    found.map_or(Masquerade::None, |(families, _)| *families)
+fn decode_families(bits: u8) -> Families {
+    let has = |family| u32::from(bits) & family != 0;
+    Families::new(has(IPV4), has(IPV6))
 }
 
 /// An address that is none is the unspecified one.
@@ -103,7 +93,7 @@ mod tests {
             reverse_path: n.of(&PATHS),
             prefilters: n.of(&[false, true]),
             host: n.host_addresses(),
-            masquerade: n.of(&Masquerade::ALL),
+            masquerade: n.of(&Families::ALL),
             snat: n.host_addresses(),
         };
         assert_round_trip(make, uplink, decode_uplink);
