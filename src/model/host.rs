@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::forwarding::HostStack;
-use super::link_local::is_link_local;
 use super::socket_ports::SocketPorts;
 
 /// A link-layer address.
@@ -98,7 +97,7 @@ impl HostState {
     /// The addresses of its interfaces at which others can reach it from beyond a link.
     pub fn unicast_addresses(&self) -> impl Iterator<Item = IpAddr> {
         let own = self.addresses.iter().copied();
-        own.filter(|address| is_unicast(*address) && !is_of_link(*address))
+        own.filter(|address| is_routable(*address))
     }
 
     /// Whether the host's stack receives what is sent to `address`.
@@ -111,15 +110,14 @@ impl HostState {
     }
 }
 
-/// Whether the address is known on one link alone (RFC 3927, RFC 4291 2.5.6).
-fn is_of_link(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(v4) if v4.is_link_local()) || is_link_local(address)
-}
-
-fn is_unicast(address: IpAddr) -> bool {
-    let is_broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
-    let is_other = address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    !is_other && !is_broadcast
+/// Whether one host has the address, and others reach it from beyond a link (RFC 3927; RFC 4291, 2.5.6).
+pub fn is_routable(address: IpAddr) -> bool {
+    let is_limited = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let is_none = address.is_unspecified() || address.is_multicast();
+    !is_limited && !is_none && !address.is_loopback()
 }
 
 /// One interface of the host.
@@ -222,6 +220,28 @@ impl ReversePath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routable_addresses_are_reached_from_beyond_a_link() {
+        let rows = [
+            ("192.0.2.1", true),
+            ("10.0.0.1", true),
+            ("2001:db8::1", true),
+            ("fd00::1", true),
+            ("169.254.1.1", false),
+            ("fe80::1", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+            ("255.255.255.255", false),
+        ];
+        for (address, expected) in rows {
+            assert_eq!(is_routable(address.parse().unwrap()), expected, "{address}");
+        }
+    }
 
     #[test]
     fn a_file_names_an_interface_by_the_kernels_name_or_an_alternative_one() {

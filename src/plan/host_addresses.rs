@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{Config, Interface};
-use crate::model::host::HostState;
+use crate::model::host::{HostState, is_routable};
 use crate::model::state::HostAddresses;
 
 /// By which the network knows the node: the first of the file, else of the uplinks, else of the host, of those that are routable
@@ -32,15 +32,14 @@ pub fn on_link(addresses: &BTreeSet<IpAddr>, node: HostAddresses) -> HostAddress
 /// The first of each family that is routable beyond a link.
 pub fn first<'a>(candidates: impl Iterator<Item = &'a IpAddr>) -> HostAddresses {
     let mut found = HostAddresses::default();
-    for address in candidates {
+    for address in candidates.filter(|address| is_routable(**address)) {
         match address {
-            IpAddr::V4(v4) if !v4.is_loopback() && !v4.is_link_local() => {
+            IpAddr::V4(v4) => {
                 found.ipv4.get_or_insert(*v4);
             }
-            IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local() => {
+            IpAddr::V6(v6) => {
                 found.ipv6.get_or_insert(*v6);
             }
-            _ => {}
         }
     }
     found

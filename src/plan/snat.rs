@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::config::{Config, Interface, Service};
 use crate::model::families::Families;
-use crate::model::host::{HostState, Link};
+use crate::model::host::{HostState, Link, is_routable};
 use crate::model::service::Locality;
 use crate::model::socket_ports::SocketPorts;
 use crate::model::state::{AddressScope, HostAddresses, SnatRole, State};
@@ -66,7 +66,7 @@ fn relayed(config: &Config, owners: &Owners, concerns: impl Fn(&Service) -> bool
 
 /// The role of an address of the host.
 pub fn role_of_own(families: Families, host: &HostState, address: IpAddr) -> SnatRole {
-    if !families.covers(address) || !host.addresses.contains(&address) || is_of_link(address) {
+    if !families.covers(address) || !host.addresses.contains(&address) || !is_routable(address) {
         return SnatRole::None;
     }
     let mut links = host.links.values();
@@ -78,32 +78,28 @@ pub fn role_of_own(families: Families, host: &HostState, address: IpAddr) -> Sna
 
 /// What SNAT takes by an uplink where the kernel names no source: an address of its own, else one of the host's.
 pub fn source(link: &Link, families: Families, host: &HostState) -> HostAddresses {
-    let may_take = |address: &&IpAddr| {
-        role_of_own(families, host, **address) == SnatRole::Source && !address.is_loopback()
-    };
+    let may_take = |address: &&IpAddr| role_of_own(families, host, **address) == SnatRole::Source;
     let own = link.addresses.iter().filter(may_take);
     let others = host.addresses.iter().filter(may_take);
     host_addresses::first(own.chain(others))
 }
 
-pub fn is_of_link(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+/// The ports that SNAT gives to connections, in ascending order.
+fn source_ports(ports: &SocketPorts) -> Vec<u16> {
+    let outside: Vec<u16> = ports_outside(ports).collect();
+    match outside.len() < FEW_PORTS {
+        true => free_ports(ports).collect(),
+        false => outside,
     }
 }
 
-/// The ports that SNAT gives to connections, in ascending order.
-fn source_ports(ports: &SocketPorts) -> Vec<u16> {
-    let free = (FIRST_PORT..=u16::MAX).filter(|port| !ports.is_reserved(*port));
-    let outside: Vec<u16> = free
-        .clone()
-        .filter(|port| !ports.range.contains(port))
-        .collect();
-    match outside.len() < FEW_PORTS {
-        true => free.collect(),
-        false => outside,
-    }
+fn free_ports(ports: &SocketPorts) -> impl Iterator<Item = u16> {
+    (FIRST_PORT..=u16::MAX).filter(move |port| !ports.is_reserved(*port))
+}
+
+/// Those that no socket of the host gets by itself.
+fn ports_outside(ports: &SocketPorts) -> impl Iterator<Item = u16> {
+    free_ports(ports).filter(move |port| !ports.range.contains(port))
 }
 
 /// What the host lacks for SNAT: sentences for `check`, `status` and the log.
@@ -175,8 +171,7 @@ fn no_source(
 }
 
 fn few_ports(ports: &SocketPorts) -> Option<String> {
-    let free = (FIRST_PORT..=u16::MAX).filter(|port| !ports.is_reserved(*port));
-    let outside = free.filter(|port| !ports.range.contains(port)).count();
+    let outside = ports_outside(ports).count();
     (outside < FEW_PORTS).then(|| {
         format!(
             "SNAT has {outside} source ports outside of net.ipv4.ip_local_port_range, and takes those inside, too, as \

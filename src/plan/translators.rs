@@ -8,10 +8,9 @@ use ipnet::IpNet;
 use crate::config::{Config, ForwardingMode, Interface};
 use crate::model::families::Families;
 use crate::model::forwarding::{Forwarding, HostStack, StackFilter};
-use crate::model::host::{HostState, Link, WorldRoutes};
+use crate::model::host::{HostState, Link, WorldRoutes, is_routable};
 
 use super::forwarding::{decide, list, list_names};
-use super::snat::is_of_link;
 
 /// Warnings of uplinks whose sources both dpd and netfilter may translate.
 pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
@@ -74,7 +73,7 @@ fn private_endpoints(config: &Config, family: Families) -> BTreeSet<String> {
         };
         let addresses = addresses.iter().map(IpNet::addr);
         let mut routed =
-            addresses.filter(|address| family.covers(*address) && !is_of_link(*address));
+            addresses.filter(|address| family.covers(*address) && is_routable(*address));
         let first = routed.next()?;
         (is_private(first) && routed.all(is_private)).then(|| name.clone())
     });

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, find_link, interface_name};
 use crate::model::host::HostState;
-use crate::model::link_local::is_of_a_link;
+use crate::model::link_local::{is_link_local, is_of_a_link};
 use crate::net::netlink::Netlink;
 use crate::net::route::{Route, look_up};
 use crate::net::sysctl::{is_on, is_strict};
@@ -96,13 +96,12 @@ fn is_healthy(host: &HostState, endpoint: &Endpoint<'_>, ifindex: u32) -> bool {
     };
     let is_on_bridge =
         find_link(host, ifindex).is_some_and(|(_, link)| link.below == Some(bridge.ifindex));
-    let is_through_router = bridge.addresses.iter().all(is_link_local)
+    let is_through_router = bridge
+        .addresses
+        .iter()
+        .all(|address| is_link_local(*address))
         && find_link(host, ifindex).is_some_and(|(_, link)| link.master.is_none());
     ifindex == bridge.ifindex || is_on_bridge || is_through_router
-}
-
-fn is_link_local(address: &IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Whether the host has no part in the IPv6 of the bridge, and needs no route.

@@ -1,11 +1,9 @@
 //! Whether the uplinks exist, are up and have an address.
 
-use std::net::IpAddr;
-
 use super::endpoint::find_bridge;
 use super::name::find_alternative;
 use crate::config::{Config, Interface};
-use crate::model::host::{HostState, Link};
+use crate::model::host::{HostState, Link, is_routable};
 use crate::net::sysctl::{read, set};
 
 /// An uplink of the file whose interface exists.
@@ -23,7 +21,7 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
         .get("lo")
         .into_iter()
         .flat_map(|lo| &lo.addresses);
-    let is_unnumbered = of_lo.any(|address| !address.is_loopback() && !is_link_local(address));
+    let is_unnumbered = of_lo.any(|address| is_routable(*address));
     for (interface, role) in &config.interfaces {
         let Interface::Uplink { .. } = role else {
             continue;
@@ -47,7 +45,7 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
                 "uplink {interface} is a port of bridge {bridge}, to which the host's addresses and routes belong: \
                  write {bridge} in the file instead"
             ));
-        } else if link.addresses.iter().all(is_link_local) && !is_unnumbered {
+        } else if !has_routable(link) && !is_unnumbered {
             lacks.push(format!(
                 "uplink {interface} has no address, other hosts can't reach this one by it: \
                  ip address add ADDRESS/LENGTH dev {interface}"
@@ -58,11 +56,8 @@ pub fn check<'a>(config: &'a Config, host: &'a HostState) -> (Vec<Uplink<'a>>, V
     (uplinks, lacks)
 }
 
-fn is_link_local(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
+fn has_routable(link: &Link) -> bool {
+    link.addresses.iter().any(|address| is_routable(*address))
 }
 
 /// A host that forwards IPv6 accepts router advertisements on an interface only if `accept_ra` is 2: turning forwarding
