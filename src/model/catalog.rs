@@ -41,6 +41,9 @@ pub struct Catalog {
     /// The other nodes by name.
     #[serde(default)]
     pub nodes: BTreeMap<String, NodeInfo>,
+    /// Destinations that see the workloads' own addresses, whatever an uplink masquerades.
+    #[serde(default)]
+    pub masquerade_except: BTreeSet<IpNet>,
     /// Services by number.
     pub services: BTreeMap<u32, ServiceInfo>,
     /// Backends by number.

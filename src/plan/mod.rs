@@ -78,6 +78,7 @@ fn compile_rest(
     state.catalog_mut().config = config.path.display().to_string();
     state.catalog_mut().node = config.node.name.clone();
     state.catalog_mut().drop_ins = config.drop_ins.clone();
+    state.catalog_mut().masquerade_except = config.masquerade.except.iter().copied().collect();
     name_identities(config, state.catalog_mut());
 
     let cidr_classes = CidrClasses::new(config);

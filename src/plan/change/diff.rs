@@ -80,7 +80,7 @@ mod tests {
     use crate::config::{ForwardingMode, Interface, XdpMode};
     use crate::model::forwarding::{StackFilter, StackHook};
     use crate::model::host::LinkAddress;
-    use crate::plan::testing::{TestConfig, ip};
+    use crate::plan::testing::{TestConfig, ip, net};
 
     fn base() -> TestConfig {
         TestConfig::new()
@@ -140,6 +140,17 @@ mod tests {
                     "~ service kube-dns external false → true, sources none → 198.51.100.0/24",
                     "+ source ports of SNAT 1024-32767 61000-65535",
                     "~ uplink ens5 SNAT to none → 192.0.2.1",
+                ],
+            ),
+            (
+                "exceptions of masquerade",
+                |mut test| {
+                    test.config.masquerade.except = vec![net("10.0.0.0/8"), net("198.51.100.7/32")];
+                    test
+                },
+                &[
+                    "+ masquerade except 10.0.0.0/8",
+                    "+ masquerade except 198.51.100.7",
                 ],
             ),
             (

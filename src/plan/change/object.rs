@@ -47,6 +47,11 @@ impl Object {
         Object::new("prefilter", format!("{} of {table}", prefix::text(*prefix)))
     }
 
+    /// A destination that is not masqueraded.
+    pub fn exception(prefix: &IpNet) -> Object {
+        Object::new("masquerade", format!("except {}", prefix::text(*prefix)))
+    }
+
     /// Who reaches a service, and which of its backends.
     pub fn service(name: &str) -> Object {
         Object::new("service", name)

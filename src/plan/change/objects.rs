@@ -36,6 +36,9 @@ pub fn objects(state: &State, other: &State) -> Objects {
     name_nodes(&state.catalog, &mut objects);
     name_identities(&state.catalog, &other.catalog, &mut objects);
     name_rules(&state.catalog, &other.catalog, &mut objects);
+    for prefix in &state.catalog.masquerade_except {
+        objects.insert(Object::exception(prefix), Vec::new());
+    }
     for info in differing(&state.catalog.prefilter, &other.catalog.prefilter) {
         objects.insert(Object::prefilter(&info.prefix, &info.table), Vec::new());
     }
