@@ -82,9 +82,9 @@ impl SourcePorts {
         })
     }
 
-    /// A quarter or less is free.
+    /// A quarter or less is free. Where new connections get none, those that have one need no other.
     pub fn is_tight(&self) -> bool {
-        self.free * 4 <= u64::from(self.total)
+        self.total > 0 && self.free * 4 <= u64::from(self.total)
     }
 }
 

@@ -131,7 +131,7 @@ fn conntrack_text(conntrack: &Conntrack) -> String {
     let ports = conntrack.source_ports.as_ref();
     if let Some(ports) = ports.filter(|ports| ports.is_tight()) {
         text += &format!(
-            "\n            masquerade: {} of {} source ports are in use from {} to {}: {} free",
+            "\n            SNAT: {} of {} source ports are in use from {} to {}: {} free",
             ports.used, ports.total, ports.source, ports.destination, ports.free
         );
     }

@@ -440,6 +440,13 @@ fn what_counts_as_a_problem() {
                 let of = |used| Conntrack::new((tally(used), ConntrackCounts::default()));
                 status.conntrack = Some(of(74));
                 assert_eq!(health::problems(status), [""; 0]);
+                let unused = Tally {
+                    source_ports: 0,
+                    ..tally(75)
+                };
+                let unused = Conntrack::new((unused, ConntrackCounts::default()));
+                status.conntrack = Some(unused);
+                assert_eq!(health::problems(status), [""; 0], "no connection gets one");
                 status.conntrack = Some(of(101));
             },
             &["0 of 100 source ports are free to 203.0.113.9:443/tcp"],
@@ -492,7 +499,7 @@ drop-ins:   1 in effect, 1 skipped
             /run/dpd/config.d/b.toml: error: there is no identity \"b\" --> b.toml:3:1
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
-            masquerade: 75 of 100 source ports are in use from 192.0.2.1 to 203.0.113.9:443/tcp: 25 free
+            SNAT: 75 of 100 source ports are in use from 192.0.2.1 to 203.0.113.9:443/tcp: 25 free
 event loss: 1 ring full, 2 over the rate, 3 throttle full, 5 no settings, 3 observers too slow, 5 not logged; 4 drops suppressed
 drift:      repaired: 1 attachments, 0 tables, 2 pins, 0 times the revision
 
