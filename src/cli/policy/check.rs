@@ -21,7 +21,7 @@ use crate::model::protocol::Protocol;
 use crate::model::state::{AddressScope, Enforcement, State};
 use crate::observe::line::printable;
 use crate::plan::policy::{Decision, Verdict, verdict};
-use target::Target;
+use target::{Refusal, Target};
 use traffic::Traffic;
 
 /// The exit status of a denied connection.
@@ -88,15 +88,18 @@ struct Case {
     orig_dst_ip: Option<IpAddr>,
     orig_dst_port: Option<u16>,
     service: Option<String>,
-    /// The receiver is on another host, to which the sender comes with an address of this one.
+    /// The network's client reaches a backend on another host with an address of this one. Masquerade is not shown: it
+    /// depends on the host's route.
     snat: bool,
     protocol: String,
     /// The deciding rule: the one that denies, or the one that allows at the receiver, else at the sender.
     rule: Option<String>,
     config_file: Option<String>,
     config_line: Option<usize>,
-    /// Denied without a rule: the direction and subject that has none.
+    /// Denied without a rule: the direction and subject that has none, or what refuses it before policy.
     denied_by: Option<String>,
+    #[serde(skip)]
+    refusal: Option<Refusal>,
     enforced_by: Vec<String>,
     /// `None`: no policy applies on this host.
     egress: Option<Side>,
@@ -171,7 +174,7 @@ fn may_meet(from: IpAddr, to: IpAddr, protocol: Protocol) -> bool {
 
 fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: Traffic) -> Case {
     let (src, dst) = (from.address, target.to.ip());
-    let verdict = match target.refused_by {
+    let verdict = match target.refusal {
         None => verdict(state, src, dst, traffic.protocol.number(), target.to.port()),
         Some(_) => Verdict::default(),
     };
@@ -195,7 +198,7 @@ fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: 
     let is_served = target.service.is_some();
     Case {
         verdict: match (refusal, state.settings.audit) {
-            _ if target.refused_by.is_some() => "denied",
+            _ if target.refusal.is_some() => "denied",
             (None, _) => "allowed",
             (Some(_), false) => "denied",
             (Some(_), true) => "audit",
@@ -215,10 +218,11 @@ fn case(state: &State, from: &Peer, orig_dst: IpAddr, target: &Target, traffic: 
         rule: decides.and_then(|side| side.rule.clone()),
         config_file: decides.and_then(|side| side.config_file.clone()),
         config_line: decides.and_then(|side| side.config_line),
-        denied_by: target.refused_by.clone().or_else(|| {
+        denied_by: target.refusal.as_ref().map(Refusal::name).or_else(|| {
             let lacks = lacks_rule.zip(decides);
             lacks.map(|(direction, side)| format!("{direction} {}", side.subject))
         }),
+        refusal: target.refusal.clone(),
         enforced_by: match (lacks_rule, decides) {
             (Some(_), Some(side)) => side.enforced_by.clone(),
             _ => Vec::new(),
@@ -304,8 +308,8 @@ impl fmt::Display for Case {
             ));
         }
         if self.egress.is_none() && self.ingress.is_none() {
-            lines.push(match &self.denied_by {
-                Some(refused_by) => format!("  {refused_by}: none has the sender"),
+            lines.push(match &self.refusal {
+                Some(refusal) => format!("  {}: {}", refusal.name(), refusal.why()),
                 None => "  no policy applies on this host".to_owned(),
             });
         }

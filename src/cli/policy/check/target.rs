@@ -15,10 +15,34 @@ use crate::plan::ipcache;
 pub struct Target {
     pub to: SocketAddr,
     pub service: Option<String>,
-    /// What refuses the connection before policy is applied.
-    pub refused_by: Option<String>,
+    pub refusal: Option<Refusal>,
     /// The backend is on another host, to which the network's clients come with an address of this one.
     pub is_snat: bool,
+}
+
+/// What ends a connection before policy is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No source of the service has the sender.
+    Sources { service: String },
+    /// The network reaches no backend at an address of the host: its replies would not come back through the service.
+    HostBackend,
+}
+
+impl Refusal {
+    pub fn name(&self) -> String {
+        match self {
+            Refusal::Sources { service } => format!("sources of {service}"),
+            Refusal::HostBackend => "no route".to_owned(),
+        }
+    }
+
+    pub fn why(&self) -> &'static str {
+        match self {
+            Refusal::Sources { .. } => "none has the sender",
+            Refusal::HostBackend => "the network reaches no backend at an address of the host",
+        }
+    }
 }
 
 /// The prefixes by which the services at these receivers tell their clients apart.
@@ -34,10 +58,10 @@ pub fn sources(state: &State, receivers: &[Peer], traffic: Traffic) -> BTreeSet<
 
 /// The destinations of a new connection. Workloads reach every service, the network the external ones, the host none.
 pub fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
-    let of_address = |refused_by, service| Target {
+    let of_address = |refusal, service| Target {
         to: SocketAddr::new(to, traffic.port),
         service,
-        refused_by,
+        refusal,
         is_snat: false,
     };
     let is_of_network = from.entry.scope == AddressScope::Remote;
@@ -56,17 +80,19 @@ pub fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Resu
     let service = info.map(|info| info.name.clone());
     if is_of_network && !admits(state, entry, from.address) {
         let name = service.clone().unwrap_or_else(|| entry.service.to_string());
-        return Ok(vec![of_address(
-            Some(format!("sources of {name}")),
-            service,
-        )]);
+        let refusal = Refusal::Sources { service: name };
+        return Ok(vec![of_address(Some(refusal), service)]);
     }
     let targets: Vec<Target> = backends(state, entry)
-        .map(|backend| Target {
-            to: backend,
-            service: service.clone(),
-            refused_by: None,
-            is_snat: is_of_network && is_remote(state, backend.ip()),
+        .map(|backend| {
+            let scope = scope(state, backend.ip());
+            let is_refused = is_of_network && scope == AddressScope::Host;
+            Target {
+                to: backend,
+                service: service.clone(),
+                refusal: is_refused.then_some(Refusal::HostBackend),
+                is_snat: is_of_network && scope == AddressScope::Remote,
+            }
         })
         .collect();
     if targets.is_empty() {
@@ -103,7 +129,7 @@ fn backends(state: &State, entry: &ServiceEntry) -> impl Iterator<Item = SocketA
     found.map(|backend| backend.address)
 }
 
-fn is_remote(state: &State, address: IpAddr) -> bool {
+fn scope(state: &State, address: IpAddr) -> AddressScope {
     let entry = ipcache::find(state, address);
-    entry.is_none_or(|entry| entry.scope == AddressScope::Remote)
+    entry.map_or(AddressScope::Remote, |entry| entry.scope)
 }

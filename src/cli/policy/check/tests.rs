@@ -76,6 +76,11 @@ frontends = ["203.0.113.10:443/tcp", "node:8443/tcp"]
 backends = ["10.200.0.45:8443", "10.201.0.1:8443"]
 external = true
 sources = ["198.51.100.128/26", "198.51.100.4"]
+
+[services.host]
+frontends = ["203.0.113.20:80/tcp"]
+backends = ["192.0.2.1:8080"]
+external = true
 "#;
 
 /// The tables of the configuration on a host that has all interfaces but `lxc-late`.
@@ -224,6 +229,18 @@ fn reports() {
              \x20 egress of client: not enforced|\
              \x20 ingress of web: not enforced|\
              allowed: 10.200.0.64 (client) -> web 10.201.0.1 (world) 8443/tcp|\
+             \x20 egress of client: not enforced|",
+        ),
+        (
+            "the network to a backend that is the host itself",
+            ("198.51.100.130", "203.0.113.20", "80/tcp"),
+            "denied: 198.51.100.130 (office) -> host 192.0.2.1 (host) 8080/tcp|\
+             \x20 no route: the network reaches no backend at an address of the host|",
+        ),
+        (
+            "a workload reaches it",
+            ("lxc-client", "203.0.113.20", "80/tcp"),
+            "allowed: 10.200.0.64 (client) -> host 192.0.2.1 (host) 8080/tcp|\
              \x20 egress of client: not enforced|",
         ),
         (
