@@ -543,6 +543,11 @@ fn warnings_do_not_invalidate_the_file() {
     let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
     let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
     let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[interfaces.up]\nrole = \"uplink\"\n[prefilter.p]\n";
+    let masquerade = |families, except| {
+        format!(
+            "[interfaces.e]\nrole = \"uplink\"\nmasquerade = \"{families}\"\n[masquerade]\nexcept = [\"{except}\"]\n"
+        )
+    };
     // (sentence, file, line, message)
     let rows = [
         (
@@ -613,6 +618,16 @@ fn warnings_do_not_invalidate_the_file() {
             "a service for the network, and no way from there",
             format!("{service}backends = [\"10.0.0.2:53\"]\nexternal = true\n"),
             "no interface is an uplink: the network reaches no service",
+        ),
+        (
+            "an exception, and nothing is masqueraded",
+            masquerade("none", "10.0.0.0/8"),
+            "no uplink masquerades IPv4: the exception 10.0.0.0/8 has no effect",
+        ),
+        (
+            "an exception of the other family",
+            masquerade("ipv4", "10.0.0.0/8\", \"fd00::/8"),
+            "no uplink masquerades IPv6: the exception fd00::/8 has no effect",
         ),
     ];
     let folder = tempfile::tempdir().unwrap();

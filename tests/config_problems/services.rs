@@ -399,6 +399,38 @@ role = "uplink"
             ],
         ),
         (
+            "a node port at an address of this node, of a family that it does not answer in",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+external = true
+[services.t]
+frontends = ["[2001:db8::1]:8443/tcp", "192.0.2.1:8443/tcp"]
+backends = ["[fd00::2]:1", "10.0.0.2:1"]
+[node]
+addresses = ["192.0.2.1", "2001:db8::1"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                r#"6:40..60 the frontend 192.0.2.1:8443/tcp already belongs to `s`: it is node:8443/tcp at an address of this node [2:14 the node port] (a frontend belongs to one service: remove one of the two)"#,
+            ],
+        ),
+        (
+            "what needs `external` is not reported if that is wrong",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = ["10.0.0.2:1"]
+external = "yes"
+sources = ["192.0.2.0/24"]
+[interfaces.e]
+role = "uplink"
+"#,
+            &[r#"4:12..17 `services.s.external` is a string here, but takes true or false"#],
+        ),
+        (
             "sctp keeps a node port",
             r#"
 [services.s]

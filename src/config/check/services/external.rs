@@ -18,9 +18,9 @@ enum Remote {
 }
 
 /// Whether the network reaches the service, which node ports are for.
-pub fn read(frontends: &Frontends, fields: &mut Fields) -> bool {
-    let is_external = fields.switch("external", false);
-    for node_port in frontends.node_ports.iter().filter(|_| !is_external) {
+pub fn read(service: &NamedTable, frontends: &Frontends, fields: &mut Fields) -> bool {
+    let is_internal = is_internal(service);
+    for node_port in frontends.node_ports.iter().filter(|_| is_internal) {
         let message = format!("{} needs `external = true`", node_port.value);
         fields
             .report
@@ -28,7 +28,15 @@ pub fn read(frontends: &Frontends, fields: &mut Fields) -> bool {
             .help("add the key, or name an address that workloads reach the service at");
     }
     check_remote(fields);
-    is_external
+    fields.switch("external", false)
+}
+
+/// Whether the file says so; not if its value is wrong, which has been reported.
+fn is_internal(service: &NamedTable) -> bool {
+    match service.table.switch("external") {
+        Some(external) => !external.value,
+        None => !service.table.has("external"),
+    }
 }
 
 fn check_remote(fields: &mut Fields) {
@@ -57,9 +65,8 @@ pub fn sources(
     let sources = sources.unwrap_or_default();
     fields.refuse_empty("sources", "without the key everybody may reach the service");
     refuse_repeats(&sources, |source| prefix::text(*source), fields.report);
-    let is_external = service.table.switch("external");
     if let Some(key) = service.table.get("sources")
-        && !is_external.is_some_and(|external| external.value)
+        && is_internal(service)
     {
         let message = format!(
             "`services.{}.sources` needs `external = true`",

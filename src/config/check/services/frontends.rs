@@ -6,11 +6,12 @@ use std::fmt::Display;
 use ipnet::IpNet;
 
 use crate::config::check::fields::Fields;
-use crate::config::checked::Backend;
+use crate::config::checked::{Backend, Service};
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{NamedTable, Value};
 use crate::config::value::{self, AnyFrontend};
+use crate::model::families::Families;
 use crate::model::protocol::Protocol;
 use crate::model::service::{Frontend, NodePort};
 
@@ -147,34 +148,53 @@ pub fn family(is_ipv6: bool) -> &'static str {
 /// The frontends of all services with their owners.
 #[derive(Default)]
 pub struct Claims<'t> {
-    addresses: BTreeMap<Frontend, (Span, &'t str)>,
-    node_ports: BTreeMap<NodePort, (Span, &'t str)>,
+    addresses: BTreeMap<Frontend, Claim<'t>>,
+    node_ports: BTreeMap<NodePort, Claim<'t>>,
+}
+
+/// A frontend of a service.
+struct Claim<'t> {
+    span: Span,
+    service: &'t str,
+    /// Of the service's backends: a node port answers in these.
+    families: Families,
 }
 
 impl<'t> Claims<'t> {
-    pub fn add(&mut self, frontends: &Frontends, service: &'t str, report: &mut Report) {
+    pub fn add(
+        &mut self,
+        frontends: &Frontends,
+        (name, service): (&'t str, &Service),
+        report: &mut Report,
+    ) {
+        let backends = service.backends.iter();
+        let families = backends.fold(Families::NONE, |families, backend| {
+            families.union(Families::of(backend.address.ip()))
+        });
         for frontend in &frontends.addresses {
-            claim(&mut self.addresses, frontend, service, report);
+            claim(&mut self.addresses, frontend, (name, families), report);
         }
         for frontend in &frontends.node_ports {
-            claim(&mut self.node_ports, frontend, service, report);
+            claim(&mut self.node_ports, frontend, (name, families), report);
         }
     }
 
     /// Reports the frontends on this node's addresses, as far as the file names them, that are node ports as well.
     pub fn check_own(&self, own: &BTreeMap<IpNet, Span>, report: &mut Report) {
-        for (frontend, (span, _)) in &self.addresses {
+        for (frontend, claim) in &self.addresses {
             let Frontend { port, protocol, .. } = *frontend;
             let node_port = NodePort { port, protocol };
-            if let Some((first, other)) = self.node_ports.get(&node_port)
+            if let Some(other) = self.node_ports.get(&node_port)
+                && other.families.covers(frontend.address)
                 && own.contains_key(&IpNet::from(frontend.address))
             {
                 let message = format!(
-                    "the frontend {frontend} already belongs to `{other}`: it is {node_port} at an address of this node"
+                    "the frontend {frontend} already belongs to `{}`: it is {node_port} at an address of this node",
+                    other.service
                 );
                 report
-                    .error(*span, message)
-                    .note(*first, "the node port")
+                    .error(claim.span, message)
+                    .note(other.span, "the node port")
                     .help("a frontend belongs to one service: remove one of the two");
             }
         }
@@ -182,21 +202,29 @@ impl<'t> Claims<'t> {
 }
 
 fn claim<'t, T: Ord + Copy + Display>(
-    taken: &mut BTreeMap<T, (Span, &'t str)>,
+    taken: &mut BTreeMap<T, Claim<'t>>,
     frontend: &Located<T>,
-    service: &'t str,
+    (service, families): (&'t str, Families),
     report: &mut Report,
 ) {
     let value = frontend.value;
-    if let Some((first, other)) = taken.get(&value) {
+    if let Some(first) = taken.get(&value) {
         report
             .error(
                 frontend.span,
-                format!("the frontend {value} already belongs to `{other}`"),
+                format!(
+                    "the frontend {value} already belongs to `{}`",
+                    first.service
+                ),
             )
-            .note(*first, "first given here")
+            .note(first.span, "first given here")
             .help("a frontend belongs to one service: remove one of the two");
     } else {
-        taken.insert(value, (frontend.span, service));
+        let claim = Claim {
+            span: frontend.span,
+            service,
+            families,
+        };
+        taken.insert(value, claim);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
             report.wrong(table.key, wrong);
         }
         let (frontends, service) = service(&table, report);
-        claims.add(&frontends, table.name, report);
+        claims.add(&frontends, (table.name, &service), report);
         services.insert(table.name.to_owned(), service);
     }
     claims.check_own(&own_addresses(root), report);
@@ -46,7 +46,7 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
     let mut fields = Fields::new(path, table.table, report);
     let frontends = Frontends::read(&mut fields);
     check_algorithm(&mut fields);
-    let external = external::read(&frontends, &mut fields);
+    let external = external::read(table, &frontends, &mut fields);
     let sources = external::sources(table, (&frontends, &backends), &mut fields);
     let locality = Locality::ALL.map(|locality| (locality.name(), locality));
     let locality = fields.word("locality", &locality, Locality::default());
