@@ -370,6 +370,16 @@ fn a_frontend_that_hides_something_of_the_host_is_named() {
             vec![hidden("203.0.114.1:123/udp", "0.0.0.0:123")],
         ),
         (
+            "the same for the network, at which all ports are the service's",
+            external(&[("203.0.114.1:123", Udp)], &["10.0.0.1:123"], &[]),
+            vec![
+                "service s has 203.0.114.1, which is the host's own, as a frontend: the network and workloads reach no other \
+                 port of the host at this address; give the service an address that nobody has"
+                    .to_owned(),
+                hidden_from(all, "203.0.114.1:123/udp", "0.0.0.0:123"),
+            ],
+        ),
+        (
             "and by the route of a prefix, whose address it is alone",
             service(&[("203.0.113.7:123", Udp)], &["10.0.0.1:123"]),
             vec![

@@ -15,6 +15,7 @@ use crate::net::sockets::{Listener, list_listeners};
 pub fn check(config: &Config, host: &HostState) -> Vec<String> {
     let mut lacks = Vec::new();
     let mut own = Vec::new();
+    let external = external_addresses(config);
     for (name, service) in &config.services {
         let frontends = service.frontends.iter();
         let of_host: Vec<_> = frontends
@@ -23,8 +24,8 @@ pub fn check(config: &Config, host: &HostState) -> Vec<String> {
         let addresses: BTreeSet<IpAddr> = of_host.iter().map(|frontend| frontend.address).collect();
         let hidden = addresses
             .into_iter()
-            .filter(|address| !is_own(host, *address));
-        lacks.extend(hidden.map(|address| hides_ports(name, address)));
+            .filter(|address| !keeps_ports(host, *address, &external));
+        lacks.extend(hidden.map(|address| hides_ports(name, service, address)));
         own.extend(of_host.into_iter().map(|frontend| Taken {
             name,
             service,
@@ -44,9 +45,17 @@ pub fn check(config: &Config, host: &HostState) -> Vec<String> {
     lacks
 }
 
-/// Whether the address itself is the host's, and not only inside a prefix that the host receives.
-fn is_own(host: &HostState, address: IpAddr) -> bool {
-    host.addresses.contains(&address) || host.local_prefixes.contains(&IpNet::from(address))
+fn external_addresses(config: &Config) -> BTreeSet<IpAddr> {
+    let external = config.services.values().filter(|service| service.external);
+    let frontends = external.flat_map(|service| &service.frontends);
+    frontends.map(|frontend| frontend.address).collect()
+}
+
+/// Whether the host keeps the ports of the address that no frontend has: those of its interfaces, and, unless it is for the network,
+/// an address that has a local route of its own, not one inside a prefix.
+fn keeps_ports(host: &HostState, address: IpAddr, external: &BTreeSet<IpAddr>) -> bool {
+    let has_route = host.local_prefixes.contains(&IpNet::from(address));
+    host.addresses.contains(&address) || (has_route && !external.contains(&address))
 }
 
 fn node_ports<'a>(
@@ -67,11 +76,20 @@ fn node_ports<'a>(
     })
 }
 
-fn hides_ports(service: &str, address: IpAddr) -> String {
+fn hides_ports(name: &str, service: &Service, address: IpAddr) -> String {
+    let who = who(service);
     format!(
-        "service {service} has {address}, which is the host's own, as a frontend: workloads reach no other port of the \
+        "service {name} has {address}, which is the host's own, as a frontend: {who} reach no other port of the \
          host at this address; give the service an address that nobody has"
     )
+}
+
+/// Whom its frontends answer.
+fn who(service: &Service) -> &'static str {
+    match service.external {
+        true => "the network and workloads",
+        false => "workloads",
+    }
 }
 
 /// What a service takes of the host.
@@ -98,12 +116,9 @@ impl Taken<'_> {
         let socket = SocketAddr::new(hidden.address, hidden.port);
         let owners = Vec::from_iter(socket_owner::owners(hidden.inode)).join(", ");
         let of = if owners.is_empty() { "" } else { " of " };
-        let who = match service.external {
-            true => "the network and workloads reach",
-            false => "workloads reach",
-        };
+        let who = who(service);
         Some(format!(
-            "service {name} has {what} as a frontend, at which a socket of the host listens ({socket}{of}{owners}): {who} \
+            "service {name} has {what} as a frontend, at which a socket of the host listens ({socket}{of}{owners}): {who} reach \
              the service's backends there, and not the socket; give the service another address or port"
         ))
     }
