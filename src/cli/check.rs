@@ -101,10 +101,7 @@ fn print_advice(config: &Config, host: HostState) {
     let stack = stack.unwrap_or_default();
     let host = HostState { stack, ..host };
     let mut warnings = net::checks(config, &host);
-    warnings.extend(plan::snat::warnings(config, &host));
-    warnings.extend(plan::translators::warnings(config, &host));
-    warnings.extend(plan::external::warnings(config, &host));
-    warnings.extend(plan::announce::warnings(config, &host));
+    warnings.extend(plan::warnings(config, &host));
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
@@ -119,7 +116,7 @@ fn print_advice(config: &Config, host: HostState) {
     }
 }
 
-/// Which way packets leave by each uplink, and why; what they bypass is a warning.
+/// Which way packets leave by each uplink, and why.
 fn print_forwarding(config: &Config, host: &HostState) {
     for (name, interface) in &config.interfaces {
         let Interface::Uplink {
@@ -140,9 +137,6 @@ fn print_forwarding(config: &Config, host: &HostState) {
             reason => reason,
         };
         eprintln!("note: uplink {name}: forwarding {}: {reason}", way.name());
-    }
-    for warning in plan::forwarding::bypassed(config, host) {
-        eprintln!("warning: {warning}");
     }
     for hint in net::world_routes()
         .map(|world| plan::translators::hints(config, host, world))

@@ -364,11 +364,7 @@ impl Datapath {
             .map(|(name, _)| name.to_owned())
             .collect();
         let mut warnings = net::checks(&self.config, host);
-        warnings.extend(plan::forwarding::bypassed(&self.config, host));
-        warnings.extend(plan::snat::warnings(&self.config, host));
-        warnings.extend(plan::translators::warnings(&self.config, host));
-        warnings.extend(plan::external::warnings(&self.config, host));
-        warnings.extend(plan::announce::warnings(&self.config, host));
+        warnings.extend(plan::warnings(&self.config, host));
         warnings.extend(self.announcer.warnings());
         warnings.extend(self.reconciler.foreign());
         warnings.extend(write_access::warning(&self.config.daemon.bpf_root));

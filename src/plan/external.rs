@@ -1,4 +1,4 @@
-//! What the host lacks for services that the network reaches: sentences for `check`, `status` and the log.
+//! What the host lacks for services that the network reaches.
 
 use std::collections::BTreeSet;
 

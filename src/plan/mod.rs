@@ -7,7 +7,7 @@ pub mod announce;
 mod assumed_host;
 pub mod change;
 mod endpoints;
-pub mod external;
+mod external;
 pub mod forwarding;
 mod host_addresses;
 mod ids;
@@ -19,13 +19,14 @@ pub mod policy;
 mod prefilter;
 mod services;
 mod settings;
-pub mod snat;
+mod snat;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 pub mod translators;
 mod uplinks;
+mod warnings;
 
 use crate::config::Config;
 use crate::model::catalog::{Catalog, IdentityInfo};
@@ -36,6 +37,7 @@ use crate::parallel::both;
 pub use assumed_host::assumed_host;
 pub use change::{Change, Effect, Object, diff, resized};
 pub use inputs::Inputs;
+pub use warnings::warnings;
 
 use endpoints::DeclaredEndpoint;
 use ipcache::Owners;

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 35] = [
+        let rows: [(&str, Step, &[&str]); 36] = [
             ("nothing", |test| test, &[]),
             (
                 "a service for the network",

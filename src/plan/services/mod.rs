@@ -1,6 +1,7 @@
 //! Services: the frontends, their backend tables and the backends.
 
 mod alias_table;
+mod locality;
 mod node_ports;
 mod usable;
 
@@ -18,6 +19,7 @@ use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::ipcache::Owners;
 use alias_table::alias_table;
+pub use locality::warnings;
 pub use node_ports::own_addresses;
 use usable::usable;
 
