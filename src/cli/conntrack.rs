@@ -62,7 +62,7 @@ pub struct ConnectionRow {
     /// The destination after DNAT: the backend of the service.
     dnat_ip: Option<IpAddr>,
     dnat_port: Option<u16>,
-    /// The source after SNAT: hairpin.
+    /// The source after SNAT: of a hairpin, by masquerade, or of a client of an external service.
     snat_ip: Option<IpAddr>,
     snat_port: Option<u16>,
     packets: u64,

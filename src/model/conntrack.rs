@@ -152,7 +152,7 @@ pub struct Tally {
     pub by_external_service: BTreeMap<u32, u64>,
     /// The source ports that SNAT has.
     pub source_ports: u32,
-    /// Those in use, by what they are told apart from: once the tally is complete, only where most are.
+    /// Those in use, by address and destination; once the tally is complete, only where most are.
     pub by_snat: HashMap<SnatPeer, u64>,
 }
 

@@ -283,7 +283,7 @@ impl State {
         };
         let next = self.services.range(first..).next();
         let has_frontend = next.is_some_and(|(frontend, _)| frontend.address == address);
-        has_frontend && !self.is_of_host(address)
+        has_frontend && !self.keeps_ports(address)
     }
 
     /// Every address that is a service's in all of its ports: not the host's own, whose others are the host's.
@@ -292,12 +292,12 @@ impl State {
         self.services.keys().filter_map(move |frontend| {
             let fresh = last != Some(frontend.address);
             last = Some(frontend.address);
-            (fresh && !self.is_of_host(frontend.address)).then_some(frontend.address)
+            (fresh && !self.keeps_ports(frontend.address)).then_some(frontend.address)
         })
     }
 
-    /// Whether an interface of the host has the address: it has a row of its own then.
-    fn is_of_host(&self, address: IpAddr) -> bool {
+    /// Whether the ports of the address that no frontend has are the host's: it has a row of its own then.
+    fn keeps_ports(&self, address: IpAddr) -> bool {
         let entry = self.ipcache.get(&IpNet::from(address));
         entry.is_some_and(|entry| {
             entry.scope == AddressScope::Host && entry.external_frontend != ExternalFrontend::Routed

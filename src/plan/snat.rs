@@ -44,7 +44,7 @@ fn published_ports(config: &Config, host: &HostState) -> BTreeSet<u16> {
 }
 
 /// The families in which SNAT is used: those that some uplink masquerades, and those in which the network's clients may have been
-/// sent to a backend on another host: with `locality = "only"` none is any more, but the connections that there are go on.
+/// sent to a backend on another host: with `locality = "only"` no new one is, but existing ones continue.
 pub fn families(config: &Config, owners: &Owners) -> Families {
     masquerade::families(config).union(relayed(config, owners, |_| true))
 }

@@ -319,11 +319,11 @@ mod tests {
             let found = hints(&test.config, &test.host, world);
             let says = |hint: &String, part: &str| hint.contains("lxc-web") && hint.ends_with(part);
             assert_eq!(found.len(), expected.len(), "{what}: {found:?}");
-            let are_said = found
+            let are_shown = found
                 .iter()
                 .zip(expected)
                 .all(|(hint, part)| says(hint, part));
-            assert!(are_said, "{what}: {found:?}");
+            assert!(are_shown, "{what}: {found:?}");
         }
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frontend_that_names_the_address_goes_before_a_node_port() {
+    fn a_frontend_that_names_the_address_takes_precedence() {
         for (first, second) in [("a", "b"), ("b", "a")] {
             let test = TestConfig::new()
                 .service(first, "", "10.1.1.1:80")

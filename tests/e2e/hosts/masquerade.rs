@@ -169,15 +169,15 @@ fn advice(lab: &NetnsLab) -> Vec<String> {
 fn status_has(lab: &NetnsLab, key: &str, parts: &[&str]) {
     eventually("the status says so", || {
         let status = lab.json("status");
-        let said = status[key].as_array().expect("an array").clone();
+        let shown = status[key].as_array().expect("an array").clone();
         let has = |line: &Value| {
             let line = line.as_str().unwrap_or_default();
             parts.iter().all(|part| line.contains(part))
         };
-        if said.iter().any(has) {
+        if shown.iter().any(has) {
             Ok(())
         } else {
-            Err(said)
+            Err(shown)
         }
     });
 }
@@ -198,8 +198,8 @@ fn a_host_where_nothing_or_too_much_translates_is_advised() {
         "interfaces.uplink0.masquerade = \"ipv4\"",
     ];
     status_has(&a, "hints", &hint);
-    let said = advice(&a);
-    assert!(hint.iter().all(|part| said[0].contains(part)), "{said:?}");
+    let shown = advice(&a);
+    assert!(hint.iter().all(|part| shown[0].contains(part)), "{shown:?}");
     a.ok("node-a", "nft add table inet nat");
     let chain = "type nat hook postrouting priority 100;";
     a.ok(
@@ -214,9 +214,9 @@ fn a_host_where_nothing_or_too_much_translates_is_advised() {
         "nftables inet nat/post",
     ];
     status_has(&a, "warnings", &both);
-    let said = advice(&a);
-    let is_said = said
+    let shown = advice(&a);
+    let is_shown = shown
         .iter()
         .any(|line| both.iter().all(|part| line.contains(part)));
-    assert!(is_said, "{said:?}");
+    assert!(is_shown, "{shown:?}");
 }
