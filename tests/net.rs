@@ -1176,6 +1176,34 @@ fn a_port_of_a_bridge_is_known_here_and_beyond_a_veth() {
 }
 
 /// Otherwise each link that comes up would be two changes of the host.
+/// Of IPv4 the flag of a temporary address says that it is not the first of its subnet.
+#[test]
+fn addresses_that_new_connections_may_not_take_are_known() {
+    let node = Netns::new();
+    node.veth("left", &node, "right");
+    node.run("sysctl", "-wq net.ipv6.conf.left.accept_dad=0");
+    node.run("sysctl", "-wq net.ipv6.conf.left.use_tempaddr=2");
+    for address in [
+        "192.0.2.1/24",
+        "192.0.2.2/24",
+        "2001:db8:6::1/64 nodad",
+        "2001:db8:6::2/64 nodad preferred_lft 0",
+        "2001:db8:7::1/64 nodad mngtmpaddr",
+    ] {
+        node.ip(&format!("address add {address} dev left"));
+    }
+    let temporary = node.ip("-6 -oneline address show dev left temporary");
+    let temporary: Vec<IpAddr> = temporary
+        .split_whitespace()
+        .filter_map(|word| word.strip_suffix("/64")?.parse().ok())
+        .collect();
+    assert_eq!(temporary.len(), 1, "the kernel makes one");
+    let left = &look(&node).links["left"];
+    let expected = ["2001:db8:6::2".parse().unwrap(), temporary[0]];
+    assert_eq!(left.unsteady, expected.into());
+    assert!(left.addresses.is_superset(&left.unsteady));
+}
+
 #[test]
 fn an_address_is_known_before_its_duplicates_have_had_their_time() {
     let node = Netns::new();

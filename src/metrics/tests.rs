@@ -301,6 +301,9 @@ fn facts_are_written_as_series() {
         !series.contains_key(r#"dpd_map_entries{map="dpd_events"}"#),
         "a ring has no entries"
     );
+    let external = series.keys();
+    let external = external.filter(|name| name.starts_with("dpd_service_external_connections"));
+    assert_eq!(external.count(), 1, "of external services alone");
 }
 
 #[test]

@@ -410,6 +410,12 @@ mod tests {
         assert_eq!(bypassed(&test.config, &test.host).len(), 1);
         test.host.stack = stack(&[(StackHook::Forward, "filter/forward")]);
         assert_eq!(bypassed(&test.config, &test.host), [""; 0], "by the stack");
+        let test = test
+            .service("s", "203.0.113.1:80/tcp", "10.1.1.1:80")
+            .external("s", "");
+        let found = bypassed(&test.config, &test.host);
+        let is_named = |sentence: &String| sentence.contains("the qdisc of lxc-a (tbf)");
+        assert!(found.iter().any(is_named), "an external service: {found:?}");
     }
 
     #[test]

@@ -18,17 +18,17 @@ pub fn families(config: &Config) -> Families {
     found
 }
 
-/// The prefixes that see the workloads' own addresses: those of the file, and of the other nodes.
+/// The prefixes of the world that see the workloads' own addresses: those of the file, and of the other nodes' workloads. The nodes'
+/// own addresses are no part of the world.
 pub fn exempt(config: &Config) -> BTreeSet<IpNet> {
     if families(config).is_empty() {
         return BTreeSet::new();
     }
     let nodes = config.nodes.values();
-    let addresses = nodes.clone().flat_map(|node| &node.addresses);
     let cidrs = nodes.flat_map(|node| &node.cidrs).map(IpNet::trunc);
-    let named = config.masquerade.except.iter().copied();
-    let addresses = addresses.map(|address| IpNet::from(*address));
-    addresses.chain(cidrs).chain(named).collect()
+    cidrs
+        .chain(config.masquerade.except.iter().copied())
+        .collect()
 }
 
 #[cfg(test)]
