@@ -937,3 +937,32 @@ fn the_sweep_counts_what_the_network_opened() {
         walk.end();
     }
 }
+
+#[test]
+fn a_frontends_address_comes_to_the_host_and_goes() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config());
+        let address = vips(&family).site;
+        let sent = packet::tcp(at(family.world, 5000), at(address, 22)).syn();
+        let of_workload = packet::tcp(at(family.client, 5000), at(address, 22)).syn();
+        let (length, nodad) = if family.is_v4() {
+            (32, "")
+        } else {
+            (128, "nodad")
+        };
+        for words in ["add", "delete", "add"] {
+            let is_hosts = words == "add";
+            let nodad = if is_hosts { nodad } else { "" };
+            let command = format!("address {words} {address}/{length} dev {UPLINK} {nodad}");
+            walk.node().namespace().ip(&command);
+            walk.reload(&config());
+            let expect = |sent: &Packet| match is_hosts {
+                true => Passed,
+                false => Refused(NO_SERVICE, port_unreachable(&family, sent)),
+            };
+            walk.net(words, UPLINK, &sent, expect(&sent));
+            walk.from(words, CLIENT, &of_workload, expect(&of_workload));
+        }
+        walk.end();
+    }
+}

@@ -55,7 +55,8 @@ pub const TABLES: [Table; 12] = [
         ),
         outer: "dpd_services",
         rows: service_rows,
-        same: |a, b| a.services == b.services,
+        // The rows of addresses alone depend on whose the addresses are.
+        same: |a, b| a.services == b.services && a.service_addresses().eq(b.service_addresses()),
     },
     Table {
         kind: kind(
