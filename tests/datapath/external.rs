@@ -939,6 +939,45 @@ fn the_sweep_counts_what_the_network_opened() {
 }
 
 #[test]
+fn an_address_that_the_host_receives_by_a_route_is_the_hosts() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config());
+        let address = vips(&family).site;
+        let (client, server) = (at(family.world, 5000), at(family.web, 3868));
+        let ssh = packet::tcp(client, at(address, 22)).syn();
+        let from_here = packet::tcp(at(family.client, 5000), at(address, 22)).syn();
+        let refused = |sent: &Packet| Refused(NO_SERVICE, port_unreachable(&family, sent));
+        let route = match family.is_v4() {
+            true => "local 203.0.113.0/24 dev lo",
+            false => "local 2001:db8:113::/64 dev lo",
+        };
+        let option = if family.is_v4() { "-4" } else { "-6" };
+        for (words, is_hosts) in [("add", true), ("delete", false)] {
+            let command = format!("{option} route {words} {route}");
+            walk.node().namespace().ip(&command);
+            walk.reload(&config());
+            let sent = udp(client, at(address, 443));
+            let there = Delivered(WEB, udp(client, server));
+            walk.net(&format!("{words}: the frontend"), UPLINK, &sent, there);
+            let heard = Routed(udp(at(address, 443), client));
+            let reply = udp(server, client);
+            walk.from(&format!("{words}: its reply"), WEB, &reply, heard);
+            for (says, interface, sent) in
+                [("SSH", UPLINK, &ssh), ("of a workload", CLIENT, &from_here)]
+            {
+                let says = format!("{words}: {says}");
+                let expect = if is_hosts { Passed } else { refused(sent) };
+                match interface {
+                    UPLINK => walk.net(&says, UPLINK, sent, expect),
+                    _ => walk.from(&says, interface, sent, expect),
+                };
+            }
+        }
+        walk.end();
+    }
+}
+
+#[test]
 fn a_frontends_address_comes_to_the_host_and_goes() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());

@@ -52,7 +52,7 @@ impl Addresses<'_> {
             return ExternalFrontend::None;
         }
         let is_of_host = covered.owner.scope == AddressScope::Host;
-        match is_of_host && host.addresses.contains(&address) {
+        match is_of_host && host.receives(address) {
             true => ExternalFrontend::Host,
             false => ExternalFrontend::Routed,
         }
@@ -564,9 +564,9 @@ mod tests {
         let rows = [
             ("routed here", "203.0.113.1", ExternalFrontend::Routed, true),
             (
-                "a prefix that the host receives",
+                "of a prefix that the host receives",
                 "10.7.0.1",
-                ExternalFrontend::Routed,
+                ExternalFrontend::Host,
                 true,
             ),
             (
@@ -606,6 +606,6 @@ mod tests {
             );
         }
         let whole: Vec<String> = state.service_addresses().map(|a| a.to_string()).collect();
-        assert_eq!(whole, ["10.7.0.1", "203.0.113.1", "203.0.113.2"]);
+        assert_eq!(whole, ["203.0.113.1", "203.0.113.2"]);
     }
 }
