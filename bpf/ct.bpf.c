@@ -171,9 +171,11 @@ static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet
 /*
  * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get
  * another one, any other TCP segment gets a reset at once; a UDP answer that was under way arrives if policy allows it.
+ * `is_stray`: where there is no service any more, what comes next is the host's.
  */
 static __noinline __must_check int translation_gone(struct __sk_buff *skb, struct packet *packet,
-						    const struct settings *settings, __u8 reason)
+						    const struct settings *settings, __u8 reason,
+						    __u8 is_stray)
 {
 	int is_tcp = packet->headers.tuple.protocol == IPPROTO_TCP;
 	int reply = packet->ct.entry.flags & CT_REPLY;
@@ -188,6 +190,7 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 		return -(int)reason;
 	}
 	__builtin_memset(&packet->ct, 0, sizeof(packet->ct));
+	packet->is_stray = is_stray;
 	return ct_new(skb, packet, settings);
 }
 
@@ -209,6 +212,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 						  const struct settings *settings)
 {
 	struct ct_entry *entry = ct_find_replied(&packet->headers.tuple);
+	__u8 is_stray = packet->is_stray;
 
 	if (!entry) {
 		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &packet->headers.tuple);
@@ -222,7 +226,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 		return ct_new(skb, packet, settings);
 	if (packet->hook.sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* the same of what has begun that way */
-	if (packet->is_stray && !ct_is_at_host(entry))
+	if (is_stray && !ct_is_at_host(entry))
 		return ACTION_PASS;
 	packet->is_stray = 0;
 	packet->ct.found = 1;
@@ -237,9 +241,9 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 	if (packet->ct.is_current && packet->ct.entry.flags & CT_REPLY)
 		return drop_refused(packet, entry);
 	if (!ct_backend_is_valid(packet))
-		return translation_gone(skb, packet, settings, REASON_NO_BACKEND);
+		return translation_gone(skb, packet, settings, REASON_NO_BACKEND, is_stray);
 	if (!masquerade_is_valid())
-		return translation_gone(skb, packet, settings, REASON_SNAT_GONE);
+		return translation_gone(skb, packet, settings, REASON_SNAT_GONE, is_stray);
 	if (packet->ct.is_current)
 		return drop_refused(packet, entry);
 	set_original(packet);

@@ -939,6 +939,37 @@ fn the_sweep_counts_what_the_network_opened() {
 }
 
 #[test]
+fn a_frontend_that_is_gone_leaves_no_connection() {
+    let gone = changed(&config(), "203.0.113.10:443/udp\", \"", "")
+        .replace("\"192.0.2.1:443/udp\"", "\"203.0.113.11:443/udp\"")
+        .replace("\"[2001:db8:113::10]:443/udp\", ", "")
+        .replace(", \"[2001:db8::1]:443/udp\"", "")
+        .replace("203.0.113.10", "203.0.113.11")
+        .replace("2001:db8:113::10", "2001:db8:113::11");
+    for family in families() {
+        let mut walk = walk(&family);
+        for (n, (kind, frontend)) in (0..).zip(site(&family)) {
+            let client = at(family.world, 5000 + n);
+            let there = udp(client, at(family.web, 3868));
+            let sent = udp(client, frontend);
+            walk.net(kind, UPLINK, &sent, Delivered(WEB, there));
+        }
+        walk.reload(&gone);
+        for (n, (kind, frontend)) in (0..).zip(site(&family)) {
+            let sent = udp(at(family.world, 5000 + n), frontend);
+            for time in ["the first after", "the second"] {
+                let says = format!("{kind}, {time}");
+                let answer = walk.net(&says, UPLINK, &sent, Passed);
+                walk.reported(&says, &answer, &[]);
+            }
+        }
+        let known = walk.node().connections().len();
+        walk.check("no connection is left", known == 0, known);
+        walk.end();
+    }
+}
+
+#[test]
 fn an_address_that_the_host_receives_by_a_route_is_the_hosts() {
     for family in families() {
         let mut walk = Walk::new(family.name, &config());
