@@ -34,6 +34,7 @@ static __always_inline void set_outer(struct packet *packet, const struct ct_ent
 	struct ct_entry *entry = &packet->ct.entry;
 
 	*entry = *of;
+	packet->ct.found = 1; /* so it takes the way of the connection, whatever that of new ones is */
 	entry->translated = *tuple;
 	entry->flags &= ~CT_TRANSLATE;
 	entry->address_csum_delta = 0;

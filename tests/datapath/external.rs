@@ -905,6 +905,7 @@ fn what_no_uplink_leads_to_is_not_served() {
     }
 }
 
+/// What is no service's any more is nobody's connection: the host's, or for its routes.
 #[test]
 fn the_sweep_counts_what_the_network_opened() {
     for family in families() {
@@ -969,6 +970,37 @@ fn a_frontend_that_is_gone_leaves_no_connection() {
     }
 }
 
+/// Connections to frontends are direct whatever the uplink's way is, and their errors, too: the stack drops what has a source of
+/// its own.
+#[test]
+fn errors_take_the_way_of_their_connection() {
+    let stack = "role = \"uplink\"\nforwarding = \"stack\"";
+    let config = changed(&config(), "role = \"uplink\"", stack);
+    for family in families() {
+        let mut walk = walk_of(&family, &config);
+        let code = family.port_unreachable;
+        for (n, (kind, frontend)) in (0..).zip(site(&family)) {
+            let (client, server) = (at(family.world, 5000 + n), at(family.web, 3868));
+            let (sent, seen) = (udp(client, frontend), udp(client, server));
+            walk.net(kind, UPLINK, &sent, Delivered(WEB, seen.clone()));
+            let error = unreachable(family.web, client.ip(), code, &seen.ttl(63));
+            let heard = unreachable(frontend.ip(), client.ip(), code, &sent.ttl(63));
+            let answer = walk.from(kind, WEB, &error, Routed(heard));
+            let line = "to-network forwarded web -> world reply (service site)";
+            walk.reported(kind, &answer, &[line]);
+        }
+        let (source, server) = (at(family.host, PORT), at(far(&family).backend, 3868));
+        let (kind, frontend) = beyond(&family)[1];
+        let client = at(family.world, 5000);
+        let (sent, seen) = (udp(client, frontend), udp(source, server));
+        walk.net(kind, UPLINK, &sent, Routed(seen.clone()));
+        let error = unreachable(server.ip(), source.ip(), code, &seen.ttl(63));
+        let heard = unreachable(frontend.ip(), client.ip(), code, &sent.ttl(63));
+        walk.net(kind, UPLINK, &error, Routed(heard));
+        walk.end();
+    }
+}
+
 #[test]
 fn an_address_that_the_host_receives_by_a_route_is_the_hosts() {
     for family in families() {
@@ -1008,6 +1040,7 @@ fn an_address_that_the_host_receives_by_a_route_is_the_hosts() {
     }
 }
 
+/// An address that moves between hosts, as a router's of VRRP does.
 #[test]
 fn a_frontends_address_comes_to_the_host_and_goes() {
     for family in families() {
