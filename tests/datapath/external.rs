@@ -14,6 +14,7 @@ use crate::walk::{Expect::*, Walk};
 const INVALID_SOURCE: u8 = 132;
 const POLICY: u8 = 133;
 const NO_BACKEND: u8 = 158;
+const NO_PORT: u8 = 167;
 const NO_ROUTE: u8 = 169;
 const SOURCE_RANGE: u8 = 177;
 const NO_SERVICE: u8 = 220;
@@ -1066,6 +1067,43 @@ fn a_frontends_address_comes_to_the_host_and_goes() {
             walk.net(words, UPLINK, &sent, expect(&sent));
             walk.from(words, CLIENT, &of_workload, expect(&of_workload));
         }
+        walk.end();
+    }
+}
+
+/// A flood of what nobody acknowledges keeps no port from those who come later; what works keeps its own.
+#[test]
+fn what_nobody_acknowledges_gives_its_port_away() {
+    let config = changed(
+        &config(),
+        "[conntrack]\n",
+        "[conntrack]\ntcp_syn = \"1h\"\nudp = \"1h\"\nudp_once = \"1h\"\n",
+    );
+    for family in families() {
+        let mut walk = walk_of(&family, &config);
+        let (source, server) = (at(family.host, PORT), at(far(&family).backend, 3868));
+        let (_, frontend) = beyond(&family)[0];
+        let syn = |port, to| packet::tcp(at(family.world, port), to).syn().seq(1);
+        let (client, next) = (at(family.world, 1), at(family.world, 2));
+        let asked = Routed(udp(source, server));
+        walk.net("UDP", UPLINK, &udp(client, frontend), asked);
+        let reply = udp(server, source);
+        walk.net("its reply", UPLINK, &reply, Routed(udp(frontend, client)));
+        let seen = packet::tcp(source, server).syn().seq(1);
+        walk.net("a SYN", UPLINK, &syn(1, frontend), Routed(seen.clone()));
+        let accepted = packet::tcp(server, source).syn().ack().ack_number(2);
+        let heard = accepted.clone().src(frontend).dst(client);
+        walk.net("its SYN-ACK", UPLINK, &accepted, Routed(heard));
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut sent = walk.node().from_netdev(UPLINK, &frame(&syn(2, frontend)));
+        while !matches!(sent.verdict, Verdict::Redirect) && Instant::now() < end {
+            std::thread::yield_now();
+            sent = walk.node().from_netdev(UPLINK, &frame(&syn(2, frontend)));
+        }
+        let heard = accepted.clone().src(frontend).dst(next);
+        walk.net("the port is the second's", UPLINK, &accepted, Routed(heard));
+        let more = udp(next, frontend);
+        walk.net("of what works it is not", UPLINK, &more, Dropped(NO_PORT));
         walk.end();
     }
 }

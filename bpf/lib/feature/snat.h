@@ -5,6 +5,9 @@
  *
  *	random	SNAT_TRIES ports of the table
  *	search	all, in a random order, as long as this CPU has tried less than SNAT_SEARCH_MAX in this second
+ *	replace	SNAT_TRIES again, of which one may be that of a connection that does not work and has been silent
+ *
+ * The last is for floods: what nobody acknowledges would keep all ports of a destination for as long as its entries last.
  *
  * The two entries of conntrack hold the translation: there is no other table that could disagree.
  */
@@ -40,6 +43,7 @@ struct {
 
 enum {
 	SNAT_TRIES = 32,
+	SNAT_SILENT_SECONDS = 2, /* longer than a SYN waits for the next (RFC 6298, 2.1) */
 	/* Some 0.3 µs each, where all are taken: a flood to one crowded destination takes no more than a sixth of a CPU. */
 	SNAT_SEARCH_MAX = 1 << 19,
 	/* A prime that is no less than the number of ports from 1024 on, and no more than 64 blocks: products fit 32 bit. */
@@ -65,6 +69,18 @@ __weak __noinline int snat_is_lost(struct __sk_buff *skb, const struct ct_entry 
 
 /* -- Ports ------------------------------------------------------------------------------------------------------------ */
 
+/* Gives the new connection the port of a row. Zero: there is no such row. */
+static __always_inline int snat_set_port(struct packet *packet, __u32 index)
+{
+	void *table = bpf_map_lookup_elem(&dpd_snat_ports, &packet->generation_slot);
+	const struct snat_port *row = table ? bpf_map_lookup_elem(table, &index) : 0;
+
+	if (!row || !row->port)
+		return 0;
+	packet->ct.entry.translated.source_port = row->port;
+	return 1;
+}
+
 /*
  * Gives the new connection of the record the port of a row. Zero if that is taken, by a connection or by a socket. Global: it is
  * verified once, not once for each try.
@@ -73,21 +89,34 @@ __weak __noinline int snat_try_port(struct __sk_buff *skb, __u32 index)
 {
 	struct packet *packet = packet_record();
 
-	if (!packet)
-		return 0;
-
-	void *table = bpf_map_lookup_elem(&dpd_snat_ports, &packet->generation_slot);
-	const struct snat_port *row = table ? bpf_map_lookup_elem(table, &index) : 0;
-
-	if (!row || !row->port)
-		return 0;
-	packet->ct.entry.translated.source_port = row->port;
-	if (!reply_tuple_is_free())
+	if (!packet || !snat_set_port(packet, index) || !reply_tuple_is_free())
 		return 0;
 
 	struct flow_tuple reply = ct_reverse_key(&packet->ct.entry);
 
 	return !host_has_socket(skb, &reply);
+}
+
+/*
+ * Gives it the port of a row whose connection does not work and has been silent, which ends: its table, too, is one in which
+ * the oldest make room. Zero if the row has no such connection. Global: as above.
+ */
+__weak __noinline int snat_replace(struct __sk_buff *skb, __u32 index)
+{
+	struct packet *packet = packet_record();
+
+	if (!packet || !snat_set_port(packet, index))
+		return 0;
+
+	struct flow_tuple reply = ct_reverse_key(&packet->ct.entry);
+	const struct ct_entry *taken = ct_find(&reply);
+
+	if (!taken || taken->flags & CT_ASSURED || taken->state == CT_REFUSED ||
+	    (__s64)(packet->now_ns - taken->last_seen_ns) < SNAT_SILENT_SECONDS * (__s64)NSEC_PER_SEC ||
+	    host_has_socket(skb, &reply))
+		return 0;
+	ct_delete_pair(&reply, taken);
+	return 1;
 }
 
 /* Whether this CPU may search in this second. */
@@ -167,6 +196,9 @@ static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
 
 	if (snat_may_search(packet->now_ns) && snat_search(skb, count))
 		return 0;
+	for (int i = 0; i < SNAT_TRIES; i++)
+		if (snat_replace(skb, random_below(bpf_get_prandom_u32(), count)))
+			return 0;
 	return -REASON_SNAT_NO_PORT;
 }
 
