@@ -186,3 +186,30 @@ impl Tally {
         self.by_snat = self.busiest_snat().into_iter().collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_destination_with_the_fewest_free_source_ports_is_kept() {
+        let to = |port| SnatPeer {
+            protocol: 6,
+            source: [192, 0, 2, 1].into(),
+            destination: ([203, 0, 113, 9], port).into(),
+        };
+        let mut tally = Tally {
+            source_ports: 100,
+            ..Tally::default()
+        };
+        assert_eq!(tally.busiest_snat(), None);
+        assert_eq!(tally.free_source_ports(), 100);
+        tally.by_snat = [(to(1), 3), (to(2), 75), (to(3), 40)].into();
+        assert_eq!(tally.busiest_snat(), Some((to(2), 75)));
+        assert_eq!(tally.free_source_ports(), 25);
+        tally.keep_busiest_snat();
+        assert_eq!(tally.by_snat, [(to(2), 75)].into());
+        tally.source_ports = 10;
+        assert_eq!(tally.free_source_ports(), 0, "the range has become smaller");
+    }
+}

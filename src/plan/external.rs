@@ -167,6 +167,11 @@ mod tests {
                 ],
             ),
             (
+                "the service's own frontend",
+                at("192.0.2.1:8443/tcp", both, "8443/tcp"),
+                vec![],
+            ),
+            (
                 "another service's frontend",
                 other,
                 vec![

@@ -133,6 +133,7 @@ mod tests {
     use super::*;
     use crate::config::XdpMode;
     use crate::model::forwarding::StackHook;
+    use crate::model::host::Master;
     use crate::plan::testing::TestConfig;
 
     fn nat_chain(families: Families) -> StackFilter {
@@ -325,5 +326,29 @@ mod tests {
                 .all(|(hint, part)| says(hint, part));
             assert!(are_shown, "{what}: {found:?}");
         }
+    }
+
+    #[test]
+    fn the_way_to_the_world_decides_on_the_uplink() {
+        let mut test = TestConfig::new()
+            .uplink("ens5", XdpMode::Auto)
+            .identity("web", 300, "")
+            .endpoint("web", "web", "10.1.1.1");
+        let own = test.host.links["ens5"].ifindex;
+        let found = |test: &TestConfig, ifindex| {
+            let world = WorldRoutes {
+                ipv4: Some(ifindex),
+                ipv6: None,
+            };
+            hints(&test.config, &test.host, world).len()
+        };
+        assert_eq!(found(&test, own), 1);
+        assert_eq!(found(&test, 99), 0, "another interface");
+        let link = test.host.links.get_mut("ens5").unwrap();
+        link.master = Some(Master {
+            ifindex: 99,
+            is_bridge: true,
+        });
+        assert_eq!(found(&test, 99), 1, "its master");
     }
 }
