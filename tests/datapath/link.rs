@@ -1,5 +1,6 @@
 //! What passes beside connections: its bounds, dpd's own mark, and that every packet is in one counter.
 
+use dpd::bpf::attach::hook::Hook;
 use dpd::model::status::EndpointCounts;
 
 use libbpf_rs::{MapCore, MapFlags};
@@ -20,8 +21,8 @@ fn frame_of(packet: &Packet) -> Vec<u8> {
         .build()
 }
 
-/// No machine is so slow that it sends fewer in a second.
-const FLOOD: usize = 10_000;
+/// More than pass in a second, sent in less, also where other tests take most of the machine.
+const FLOOD: usize = 1000;
 
 #[test]
 fn what_a_link_needs_is_limited() {
@@ -47,10 +48,12 @@ fn what_a_link_needs_is_limited() {
         let first = walk.node().from_container(CLIENT, &frame);
         assert!(first.drops.is_empty(), "{name}: the first: {first:?}");
         let is_limited = |_| {
+            let flood = vec![frame.clone(); FLOOD];
+            walk.node().time(Hook::FromContainer, CLIENT, flood);
             let answer = walk.node().from_container(CLIENT, &frame);
             answer.drops == [RATE_LIMITED]
         };
-        assert!((0..FLOOD).any(is_limited), "{name}: {FLOOD} passed");
+        assert!((0..20).any(is_limited), "{name}: all passed");
     }
 }
 
