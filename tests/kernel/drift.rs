@@ -8,6 +8,7 @@ use dpd::bpf::abi;
 use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Mechanism};
 use dpd::bpf::sys::pins;
+use dpd::bpf::tables::table::TABLES;
 use dpd::model::status::DriftKind::{self, Attachment, Epoch, Pin, Table};
 use dpd::reconcile::Reconciler;
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle, Program};
@@ -104,7 +105,7 @@ fn the_rows_of_a_table_are_read_only() {
             .iter()
             .map(|name| generation.join(name))
             .collect();
-        assert_eq!(paths.len(), 10, "the tables and the catalog");
+        assert_eq!(paths.len(), TABLES.len() + 1, "the tables and the catalog");
         for path in paths {
             let map = MapHandle::from_pinned_path(&path).expect("open a table");
             let key = map
@@ -169,7 +170,7 @@ fn deleted_pins_are_restored_without_effect_on_packets() {
                 let epoch = host.reader().epoch().unwrap();
                 fs::remove_dir_all(host.pins().generation(epoch)).unwrap();
             },
-            10,
+            TABLES.len() + 1, // and the catalog
         ),
         (
             "the folder of the links",

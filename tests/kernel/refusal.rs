@@ -240,8 +240,8 @@ fn a_root_that_others_could_have_made_or_may_write() {
                 format!("{own} has owner uid 0 and mode 0770"),
             ),
             (
-                format!("chmod 1777 {own} && {NOBODY} mkdir {own}/abi-7 && chmod 0755 {own}"),
-                format!("{own}/abi-7 has owner uid 65534"),
+                format!("chmod 1777 {own} && {NOBODY} mkdir {own}/abi-99 && chmod 0755 {own}"),
+                format!("{own}/abi-99 has owner uid 65534"),
             ),
             (
                 format!("chmod 0666 {own}/abi-*/maps/dpd_live"),
