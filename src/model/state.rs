@@ -296,8 +296,8 @@ impl State {
         })
     }
 
-    /// Whether the host has the address, and a row of its own for it: other ports of that are not a service's.
-    fn is_of_host(&self, address: IpAddr) -> bool {
+    /// Whether the ports of the address that no frontend has are the host's: it has a row of its own then.
+    fn keeps_ports(&self, address: IpAddr) -> bool {
         let entry = self.ipcache.get(&IpNet::from(address));
         entry.is_some_and(|entry| {
             entry.scope == AddressScope::Host && entry.external_frontend != ExternalFrontend::Routed
