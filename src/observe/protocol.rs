@@ -34,10 +34,6 @@ pub struct Observe {
 /// A line from the server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on its way to a socket"
-)]
 pub enum Reply<'a> {
     Flow(Record<'a>),
     /// Number of flows that were not sent, as the client was too slow.
