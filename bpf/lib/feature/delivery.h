@@ -131,16 +131,6 @@ static __always_inline __must_check int delivery_refuse(struct packet *packet, i
 	return -REASON_NO_ROUTE;
 }
 
-static __always_inline int delivery_find_route(struct __sk_buff *skb, const struct packet *packet,
-					       __u32 length, struct route *route)
-{
-	struct flow_tuple routed = ct_routed_tuple(&packet->ct.entry, &packet->headers.tuple);
-
-	if (!(packet->ct.entry.flags & CT_SNAT))
-		routed.source = packet->ct.entry.translated.source;
-	return route_find(skb, &routed, length, route);
-}
-
 /*
  * How this packet leaves: as its entry says, except for what the kernel's routes and neighbours decide packet by packet. Not
  * const: a receiver among several gets the MAC of its next hop here. Global: it is verified once.
@@ -165,7 +155,10 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 		return 0;
 	if (*delivery != DELIVERY_ROUTE && *delivery != DELIVERY_NEIGHBOUR)
 		return delivery_check_hop_limit(packet);
-	found = delivery_find_route(skb, packet, length, route);
+
+	struct flow_tuple routed = ct_routed_tuple(entry, &packet->headers.tuple);
+
+	found = route_find(skb, &routed, length, route);
 	if (found == ROUTE_TOO_BIG)
 		return delivery_too_long(packet, route, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {
