@@ -7,7 +7,8 @@
 //! ```
 //!
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
-//! policy; and dpd to a server beyond an uplink, past the host's stack and through it. Everything lives in namespaces without names: nothing is left behind by a killed bench.
+//! policy; and dpd to a server beyond an uplink, past the host's stack and through it. Everything lives in namespaces without
+//! names: nothing is left behind by a killed bench.
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
 
@@ -37,12 +38,13 @@ pub mod port {
     pub const DNS: u16 = 53;
 }
 
-const PORTS: [u16; 4] = [port::ECHO, port::SINK, port::IPERF, port::DNS];
+pub const PORTS: [u16; 4] = [port::ECHO, port::SINK, port::IPERF, port::DNS];
 
 /// What the node does with packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setup {
     /// Routes only: the client uses the server's own address.
+    #[default]
     Plain,
     /// DNAT of the service address and a stateful filter that allows the client.
     Nftables,
@@ -114,17 +116,7 @@ impl BenchLab {
         node.sysctl("net.ipv4.ip_forward=1");
         for (name, address, workload) in [("client", CLIENT, &client), ("server", SERVER, &server)]
         {
-            node.ip(&format!(
-                "link add lxc-{name} type veth peer name eth0 netns {}",
-                workload.pid()
-            ));
-            node.ip(&format!("link set lxc-{name} up"));
-            node.ip(&format!("address add 10.200.0.1/32 dev lxc-{name}"));
-            node.ip(&format!("route add {address}/32 dev lxc-{name}"));
-            workload.ip("link set eth0 up");
-            workload.ip(&format!("address add {address}/32 dev eth0"));
-            workload.ip("route add 10.200.0.1 dev eth0");
-            workload.ip("route add default via 10.200.0.1");
+            lay_workload(&node, name, address, workload);
         }
         BenchLab {
             setup,
@@ -150,20 +142,48 @@ impl BenchLab {
     }
 }
 
+/// A workload's link, and the routes both ways.
+pub fn lay_workload(node: &Namespace, name: &str, address: &str, workload: &Namespace) {
+    node.ip(&format!(
+        "link add lxc-{name} type veth peer name eth0 netns {}",
+        workload.pid()
+    ));
+    node.ip(&format!("link set lxc-{name} up"));
+    node.ip(&format!("address add 10.200.0.1/32 dev lxc-{name}"));
+    node.ip(&format!("route add {address}/32 dev lxc-{name}"));
+    workload.ip("link set eth0 up");
+    workload.ip(&format!("address add {address}/32 dev eth0"));
+    workload.ip("route add 10.200.0.1 dev eth0");
+    workload.ip("route add default via 10.200.0.1");
+}
+
+/// An uplink to a peer on the same /24, whose router is the node.
+pub fn lay_uplink(node: &Namespace, name: &str, own: &str, peer: &Namespace, address: &str) {
+    node.ip(&format!(
+        "link add {name} type veth peer name eth0 netns {}",
+        peer.pid()
+    ));
+    node.ip(&format!("link set {name} up"));
+    node.ip(&format!("address add {own}/24 dev {name}"));
+    peer.ip("link set eth0 up");
+    peer.ip(&format!("address add {address}/24 dev eth0"));
+    peer.ip(&format!("route add default via {own}"));
+}
+
 /// The server itself.
 pub fn server(port: u16) -> SocketAddr {
     at(SERVER, port)
 }
 
-fn at(address: &str, port: u16) -> SocketAddr {
+pub fn at(address: &str, port: u16) -> SocketAddr {
     let address: IpAddr = address.parse().expect("an address");
     SocketAddr::new(address, port)
 }
 
 /// Hand-written rules for the same: DNAT of the service address, and only the client is allowed.
 fn nftables(node: &Namespace) {
-    let ports = PORTS.map(|port| port.to_string()).join(", ");
-    let rules = format!(
+    let ports = ports();
+    rules(node, &format!(
         "table ip bench {{
             chain service {{
                 type nat hook prerouting priority dstnat
@@ -178,7 +198,16 @@ fn nftables(node: &Namespace) {
                 iifname lxc-client ip saddr {CLIENT} ip daddr {SERVER} udp dport {{ {ports} }} accept
             }}
         }}"
-    );
+    ));
+}
+
+/// The ports of the servers, as nftables has a list.
+pub fn ports() -> String {
+    PORTS.map(|port| port.to_string()).join(", ")
+}
+
+/// Gives nftables of the node these rules.
+pub fn rules(node: &Namespace, rules: &str) {
     let mut nft = inside(node, "nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
@@ -338,14 +367,17 @@ pub fn need_root() {
     }
 }
 
+/// Whether the program can be started here.
+pub fn has_program(program: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .output();
+    found.is_ok_and(|found| found.status.success())
+}
+
 /// Exits with a message if programs that the bench needs are missing.
 pub fn need_programs(programs: &[&str]) {
-    let is_missing = |program: &&&str| {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output();
-        !found.is_ok_and(|found| found.status.success())
-    };
+    let is_missing = |program: &&&str| !has_program(program);
     let missing: Vec<&str> = programs.iter().filter(is_missing).copied().collect();
     if !missing.is_empty() {
         eprintln!(
@@ -366,6 +398,29 @@ pub fn warn_if_busy() {
         .unwrap_or(0.0);
     if load > 1.0 {
         println!("NOTE: the machine is busy (load {load}): these figures are unreliable");
+    }
+}
+
+/// Whether a TCP server of the namespace listens on the port.
+pub fn listens(place: &Namespace, port: u16) -> bool {
+    // Local address and state in hexadecimal, LISTEN is 0A (proc_pid_net(5)); a server of both families is in the second file.
+    let port = format!(":{port:04X}");
+    ["tcp", "tcp6"].iter().any(|name| {
+        let sockets = fs::read_to_string(format!("/proc/{}/net/{name}", place.pid()));
+        sockets.unwrap_or_default().lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let is_local = words.next().is_some_and(|local| local.ends_with(&port));
+            is_local && words.nth(1) == Some("0A")
+        })
+    })
+}
+
+/// Waits until a TCP server of the namespace listens, without a connection: some servers take one at a time.
+pub fn wait_for_listener(place: &Namespace, port: u16) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !listens(place, port) {
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
