@@ -1,15 +1,11 @@
-//! The cost of each path through the programs: test runs of single new packets, the median of many.
-//!
-//! A test run has warm caches and no other program; the kernel's work before and after is not included.
+//! Workloads to each other, to services, and what the network sends to them and to the host.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-
-use common::packet::{Mac, Packet, tcp, udp};
-use common::runner::{Node, host_mac};
+use super::{CLIENT, ROUTER, Row, SERVER, UPLINK};
+use crate::common::packet::{Packet, tcp, udp};
+use crate::common::runner::{Verdict, host_mac};
 use dpd::bpf::attach::hook::Hook;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [node]
 name = "node-a"
 addresses = ["192.0.2.1"]
@@ -51,22 +47,6 @@ size = 131072
 [events]
 aggregation = "medium"
 "#;
-
-const CLIENT: &str = "lxc-client";
-const SERVER: &str = "lxc-server";
-const UPLINK: &str = "ens5";
-const ROUTER: Mac = [0x02, 0, 0, 0, 0, 1];
-/// Packets of each path that are measured.
-const PACKETS: usize = 4000;
-
-struct Row {
-    what: &'static str,
-    hook: Hook,
-    interface: &'static str,
-    /// Sent before, to make the connection.
-    before: Vec<(Hook, &'static str, Packet)>,
-    packet: fn(u16) -> Packet,
-}
 
 fn client(port: u16) -> String {
     format!("10.200.0.64:{port}")
@@ -126,13 +106,21 @@ fn to_world(port: u16) -> Packet {
     udp("10.200.0.44:7000", format!("203.0.113.9:{port}").as_str()).payload(&[0; 36])
 }
 
-fn foreign(port: u16) -> Packet {
+pub fn foreign(port: u16) -> Packet {
     udp(format!("203.0.113.9:{port}").as_str(), "192.0.2.1:53")
         .payload(&[0; 36])
         .macs(ROUTER, host_mac(UPLINK))
 }
 
-fn rows() -> Vec<Row> {
+/// A segment of a connection to a server of the host, as SSH.
+pub fn foreign_tcp(port: u16) -> Packet {
+    tcp(format!("203.0.113.9:{port}").as_str(), "192.0.2.1:22")
+        .ack()
+        .payload(&[0; 36])
+        .macs(ROUTER, host_mac(UPLINK))
+}
+
+pub fn rows() -> Vec<Row> {
     use Hook::{FromContainer, FromNetdev};
     // Two requests and two replies make an established UDP flow.
     let flow = |request: fn(u16) -> Packet, reply: fn(u16) -> Packet| {
@@ -143,12 +131,17 @@ fn rows() -> Vec<Row> {
             (FromContainer, SERVER, reply(9)),
         ]
     };
-    let row = |what, interface, before, packet| Row {
-        what,
+    let row = |what: &str, interface, before, packet: fn(u16) -> Packet| Row {
+        what: what.to_owned(),
         hook: FromContainer,
         interface,
         before,
-        packet,
+        verdict: Verdict::Redirect,
+        packet: Box::new(packet),
+    };
+    let dropped = |what, packet| Row {
+        verdict: Verdict::Drop,
+        ..row(what, CLIENT, vec![], packet)
     };
     let tcp = || {
         vec![
@@ -203,14 +196,12 @@ fn rows() -> Vec<Row> {
         ),
         row("UDP, a new connection", CLIENT, vec![], request),
         row("TCP, a new connection", CLIENT, vec![], syn),
-        row("UDP that no rule allows", CLIENT, vec![], |port| {
+        dropped("UDP that no rule allows", |port| {
             udp(client(port).as_str(), "10.200.0.44:53").payload(&[0; 36])
         }),
-        row("a spoofed source", CLIENT, vec![], |_| {
-            direct(9).src("10.200.0.99:9")
-        }),
+        dropped("a spoofed source", |_| direct(9).src("10.200.0.99:9")),
         Row {
-            what: "from the network, established",
+            what: "from the network, established".to_owned(),
             hook: FromNetdev,
             interface: UPLINK,
             before: vec![
@@ -218,31 +209,24 @@ fn rows() -> Vec<Row> {
                 (FromContainer, SERVER, to_world(9)),
                 (FromNetdev, UPLINK, from_world(9)),
             ],
-            packet: |_| from_world(9),
+            verdict: Verdict::Redirect,
+            packet: Box::new(|_| from_world(9)),
         },
         Row {
-            what: "from the network, the host's own",
+            what: "from the network, the host's own".to_owned(),
             hook: FromNetdev,
             interface: UPLINK,
             before: vec![],
-            packet: foreign,
+            verdict: Verdict::Pass,
+            packet: Box::new(foreign),
+        },
+        Row {
+            what: "the same, TCP".to_owned(),
+            hook: FromNetdev,
+            interface: UPLINK,
+            before: vec![],
+            verdict: Verdict::Pass,
+            packet: Box::new(foreign_tcp),
         },
     ]
-}
-
-fn main() {
-    println!("nanoseconds a packet: median (lowest tenth) of {PACKETS} test runs");
-    for row in rows() {
-        let node = Node::new(CONFIG);
-        for (hook, interface, packet) in &row.before {
-            node.time(*hook, interface, vec![packet.build()]);
-        }
-        let frames: Vec<Vec<u8>> = (0..PACKETS)
-            .map(|number| (row.packet)(10_000 + number as u16).build())
-            .collect();
-        let mut times = node.time(row.hook, row.interface, frames);
-        times.sort_unstable();
-        let at = |share: f64| times[(times.len() as f64 * share) as usize].as_nanos();
-        println!("{:44} {:6} ({})", row.what, at(0.5), at(0.1));
-    }
 }
