@@ -1,23 +1,25 @@
-//! The effect of a flood by one workload, or by the network with forged sources, on others: an established flow of another
-//! workload does round trips meanwhile, on a core of its own, and must not lose one; idle connections of others must not be
-//! evicted; drops are counted, events limited, and the daemon's CPU share is bounded.
+//! The effect of a flood by one workload, or by the network with forged sources, on others: an established flow does round trips
+//! meanwhile, on a core of its own, and must not lose one; idle connections of others must not be evicted; drops are counted,
+//! events limited, and the daemon's CPU share is bounded.
 //!
 //! ```text
-//!   client 10.200.0.64 ──── round trips, on core 0 ──┐
-//!   server 10.200.0.44 ◄────── and the flood ────────┤ node ── 192.0.2.2, the network: hping3, on core 1
-//!   flooder 10.200.0.66 ──── hping3, on core 1 ──────┘
+//!   client 10.200.0.64 ── round trips, on core 0 ──┐      ┌─ 192.0.2.2, the network: hping3, on core 1;
+//!   server 10.200.0.44 ◄───── and the flood ───────┤ node ┤     round trips, on core 0
+//!   flooder 10.200.0.66 ── hping3, on core 1 ──────┘      └─ 10.200.1.44, a server on another host
 //! ```
+//!
+//! Where the network floods an external service, the round trips are those of a client in the network with the same service.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 mod lab;
 mod load;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::namespace::Namespace;
 use dpd::bpf::reader::Reader;
@@ -29,8 +31,13 @@ const FLOODER: &str = "10.200.0.66";
 const TIME: Duration = Duration::from_secs(4);
 /// The port of a UDP server that answers the network's flood.
 const FLOODED: u16 = 7003;
-/// Connections of the client that are idle during all floods.
+/// Connections of each kind that are idle during all floods.
 const IDLE: usize = 200;
+/// Addresses of external services: with the backend here, and on another host.
+const NEAR: &str = "203.0.113.10";
+const FAR: &str = "203.0.113.20";
+/// The server on another host.
+const FAR_SERVER: &str = "10.200.1.44";
 
 /// The flooder is a workload of its own, which is allowed some ports of the server.
 const MORE: &str = r#"
@@ -41,6 +48,36 @@ identity = "flooder"
 
 [interfaces.up0]
 role = "uplink"
+
+[interfaces.up1]
+role = "uplink"
+
+[nodes.node-b]
+addresses = ["198.51.100.2"]
+cidrs = ["10.200.1.0/24"]
+
+[prefilter.abusers]
+deny = ["198.18.0.0/15"]
+
+[services.near]
+frontends = ["203.0.113.10:7000/tcp", "203.0.113.10:7000/udp"]
+backends = ["10.200.0.44:7000"]
+external = true
+
+[services.near-flooded]
+frontends = ["203.0.113.10:7003/udp"]
+backends = ["10.200.0.44:7003"]
+external = true
+
+[services.far]
+frontends = ["203.0.113.20:7000/tcp", "203.0.113.20:7000/udp"]
+backends = ["10.200.1.44:7000"]
+external = true
+
+[services.far-flooded]
+frontends = ["203.0.113.20:7003/udp"]
+backends = ["10.200.1.44:7003"]
+external = true
 
 [identities.flooder]
 id = 20003
@@ -56,11 +93,16 @@ size = 16384
 #[derive(Clone, Copy, PartialEq)]
 enum From {
     Workload,
+    /// The network, toward the workload's own address.
     Network,
+    /// The network, toward the external service with its backend here.
+    Near,
+    /// And toward the one with its backend on another host.
+    Far,
 }
 
 /// Who floods, the name of the flood, and hping3's arguments.
-const FLOODS: [(From, &str, &str); 9] = [
+const FLOODS: [(From, &str, &str); 16] = [
     (From::Workload, "nothing", ""),
     (
         From::Workload,
@@ -102,6 +144,33 @@ const FLOODS: [(From, &str, &str); 9] = [
         "the network: UDP that is answered, forged too",
         "--udp -p 7003 -d 8 --rand-source 10.200.0.44",
     ),
+    (From::Near, "nothing; turns of the network", ""),
+    (
+        From::Near,
+        "an external service, forged SYNs",
+        "-S -p 7000 --rand-source 203.0.113.10",
+    ),
+    (
+        From::Near,
+        "an external service, UDP that is answered",
+        "--udp -p 7003 -d 8 --rand-source 203.0.113.10",
+    ),
+    (
+        From::Near,
+        "an external service, SYNs of a denied prefix",
+        "-S -p 7000 -a 198.18.0.66 203.0.113.10",
+    ),
+    (From::Far, "nothing; turns of the network, by SNAT", ""),
+    (
+        From::Far,
+        "a server on another host, forged SYNs",
+        "-S -p 7000 --rand-source 203.0.113.20",
+    ),
+    (
+        From::Far,
+        "a server on another host, UDP that is answered",
+        "--udp -p 7003 -d 8 --rand-source 203.0.113.20",
+    ),
 ];
 
 fn main() {
@@ -111,94 +180,116 @@ fn main() {
     lab::warn_if_busy();
     let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);
-    let network = lay_network(&lab);
-    // A server of its own: the flood would fill the receive buffer of the one that the turns are measured with.
-    let _flooded = lab.server.run(|| Servers::start(lab::server(FLOODED), 1));
-    let _servers = lab
-        .server
-        .run(|| Servers::start(lab::server(port::ECHO), 0));
-    let _idle = lab.client.run(|| idle(&lab));
+    let (network, far) = (Namespace::new(), Namespace::new());
+    lay_network(&lab, &network, &far);
+    // Servers of their own: the flood would fill the receive buffer of the one that the turns are measured with.
+    let serve = |place: &Namespace, address, port, core| {
+        place.run(|| Servers::start(lab::at(address, port), core))
+    };
+    let _servers = [(&lab.server, lab::SERVER), (&far, FAR_SERVER)].map(|(place, address)| {
+        [
+            serve(place, address, FLOODED, 1),
+            serve(place, address, port::ECHO, 0),
+        ]
+    });
+    let _idle = [
+        lab.client.run(|| idle(lab.service(port::ECHO))),
+        network.run(|| idle(lab::at(NEAR, port::ECHO))),
+        network.run(|| idle(lab::at(FAR, port::ECHO))),
+    ];
     println!(
-        "{:46} {:>10} {:>10} {:>8} {:>5}  what dpd counted (dpd's share of a core)",
+        "{:50} {:>10} {:>10} {:>8} {:>11}  what dpd counted (dpd's share of a core)",
         "flood, by one workload unless said", "packets/s", "turns/s", "99 of 100", "idle"
     );
     for (from, what, words) in FLOODS {
-        let by = match from {
-            From::Workload => &flooder,
-            From::Network => &network,
+        let by = if from == From::Workload {
+            &flooder
+        } else {
+            &network
         };
-        measure(&lab, by, what, words);
+        let (client, to) = match from {
+            From::Workload | From::Network => (&lab.client, lab.service(port::ECHO)),
+            From::Near => (&network, lab::at(NEAR, port::ECHO)),
+            From::Far => (&network, lab::at(FAR, port::ECHO)),
+        };
+        let is_network = matches!(from, From::Near | From::Far);
+        measure(&lab, (client, to, is_network), what, || {
+            Flood::start(by, words)
+        });
     }
 }
 
-/// Connections of the client through the service that have worked, and say no more.
-fn idle(lab: &BenchLab) -> Vec<TcpStream> {
+/// Connections to a service that have worked, and say no more.
+fn idle(to: SocketAddr) -> Vec<TcpStream> {
     let open = |_| {
-        let mut stream = TcpStream::connect(lab.service(port::ECHO)).expect("connect");
-        let mut answer = [load::STREAM; load::SIZE];
-        stream.write_all(&answer).expect("ask");
-        stream.read_exact(&mut answer).expect("be answered");
+        let mut stream = TcpStream::connect(to).expect("connect");
+        let mut reply = [load::STREAM; load::SIZE];
+        stream.write_all(&reply).expect("send");
+        stream.read_exact(&mut reply).expect("no reply");
         stream
     };
     (0..IDLE).map(open).collect()
 }
 
-/// How many of them the tables still know as established.
-fn idle_left(lab: &BenchLab) -> usize {
+/// How many of them the tables still have as established: the client's, the network's with a backend here, and by SNAT.
+fn idle_left(lab: &BenchLab) -> [usize; 3] {
     let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
     let connections = reader.connections().expect("read the connections");
-    let client: IpAddr = lab::CLIENT.parse().expect("an address");
-    let left = connections.iter().filter(|connection| {
-        connection.protocol == 6
-            && connection.src.ip() == client
-            && connection.state == ConntrackState::Established
-    });
-    left.count()
+    [
+        lab.service(port::ECHO).ip().to_string(),
+        NEAR.into(),
+        FAR.into(),
+    ]
+    .map(|frontend| {
+        let left = connections.iter().filter(|connection| {
+            connection.protocol == 6
+                && connection.dst.ip().to_string() == frontend
+                && connection.state == ConntrackState::Established
+        });
+        left.count()
+    })
 }
 
-/// The network behind an uplink of the node.
-fn lay_network(lab: &BenchLab) -> Namespace {
-    let network = Namespace::new();
-    lab.node.ip(&format!(
-        "link add up0 type veth peer name eth0 netns {}",
-        network.pid()
-    ));
-    lab.node.ip("link set up0 up");
-    lab.node.ip("address add 192.0.2.1/24 dev up0");
+/// The network, and the server on another host, each behind an uplink of the node.
+fn lay_network(lab: &BenchLab, network: &Namespace, far: &Namespace) {
+    lab::lay_uplink(&lab.node, "up0", "192.0.2.1", network, "192.0.2.2");
+    lab::lay_uplink(&lab.node, "up1", "198.51.100.1", far, "198.51.100.2");
+    far.ip(&format!("address add {FAR_SERVER}/32 dev eth0"));
     lab.node.ip("route add default via 192.0.2.2");
-    network.ip("link set eth0 up");
-    network.ip("address add 192.0.2.2/24 dev eth0");
-    network.ip("route add 10.200.0.0/16 via 192.0.2.1");
-    network
+    lab.node
+        .ip(&format!("route add {FAR_SERVER} via 198.51.100.2"));
+    let attached = || {
+        let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
+        let attachments = lab.node.run(|| reader.attachments());
+        let attachments = attachments.expect("read the links");
+        BTreeSet::from_iter(attachments.iter().map(|of| of.ifindex))
+    };
+    // Three workloads and two uplinks.
+    wait_until(|| attached().len() == 5);
+}
+
+/// Interfaces are created after the daemon's start: waits until it has attached its programs.
+fn wait_until(is_attached: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_attached() {
+        assert!(Instant::now() < deadline, "an interface is not attached");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// One more workload on the node.
 fn lay_flooder(lab: &BenchLab) -> Namespace {
     let flooder = Namespace::new();
-    lab.node.ip(&format!(
-        "link add lxc-flooder type veth peer name eth0 netns {}",
-        flooder.pid()
-    ));
-    lab.node.ip("link set lxc-flooder up");
-    lab.node
-        .ip(&format!("route add {FLOODER}/32 dev lxc-flooder"));
-    flooder.ip("link set eth0 up");
-    flooder.ip(&format!("address add {FLOODER}/32 dev eth0"));
-    flooder.ip("route add 10.200.0.1 dev eth0");
-    flooder.ip("route add default via 10.200.0.1");
-    // The interface is created after the daemon's start: wait until it is attached.
+    lab::lay_workload(&lab.node, "flooder", FLOODER, &flooder);
     let reader = Reader::open(lab.daemon().root()).expect("read the datapath");
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while reader.state().expect("read the tables").endpoints.len() < 3 {
-        assert!(std::time::Instant::now() < deadline, "it is not attached");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_until(|| reader.state().expect("read the tables").endpoints.len() == 3);
     flooder
 }
 
 /// Counters before and after.
 struct Counts {
-    sent: u64,
+    /// Packets that came in from all who flood.
+    received: u64,
     drops: BTreeMap<String, u64>,
     events_limited: u64,
     suppressed: u64,
@@ -216,7 +307,7 @@ fn counts(lab: &BenchLab) -> Counts {
         }
     }
     Counts {
-        sent: received(lab, "lxc-flooder") + received(lab, "up0"),
+        received: received(lab, "lxc-flooder") + received(lab, "up0"),
         drops,
         events_limited: loss.rate_limited + loss.ring_full,
         suppressed: loss.suppressed,
@@ -261,19 +352,24 @@ impl Drop for Flood {
     }
 }
 
-fn measure(lab: &BenchLab, flooder: &Namespace, what: &str, words: &str) {
-    let turns = lab.client.run(|| {
+fn measure(
+    lab: &BenchLab,
+    (client, to, is_network): (&Namespace, SocketAddr, bool),
+    what: &str,
+    flood: impl FnOnce() -> Flood + Send,
+) {
+    let turns = client.run(|| {
         load::pin(0);
         // The flow is established before the flood begins: a lost round trip ends the bench.
-        load::udp_ping_pong_after(lab.service(port::ECHO), TIME, || {
-            (counts(lab), Flood::start(flooder, words))
-        })
+        load::udp_ping_pong_after(to, TIME, || (counts(lab), flood()))
     });
     let (turns, (before, flood)) = turns;
     let after = counts(lab);
     drop(flood);
     let seconds = TIME.as_secs_f64();
-    let rate = (after.sent - before.sent) as f64 / seconds;
+    let received = (after.received - before.received) as f64 / seconds;
+    // The network's own requests come by the same uplink.
+    let rate = received - if is_network { turns.rate } else { 0.0 };
     let mut seen: Vec<String> = after
         .drops
         .iter()
@@ -289,10 +385,10 @@ fn measure(lab: &BenchLab, flooder: &Namespace, what: &str, words: &str) {
         ));
     }
     println!(
-        "{what:46} {rate:10.0} {:10.0} {:8.0?} {:5}  {} ({:.1} %)",
+        "{what:50} {rate:10.0} {:10.0} {:8.0?} {:>11}  {} ({:.1} %)",
         turns.rate,
         turns.p99,
-        idle_left(lab),
+        idle_left(lab).map(|left| left.to_string()).join(" "),
         seen.join(", "),
         (after.ticks - before.ticks) as f64 / seconds
     );
