@@ -3,8 +3,9 @@
 use crate::common::runner::Node;
 use crate::lab::CONFIG;
 
-/// The kernel's limit is a million (BPF_COMPLEXITY_LIMIT_INSNS).
-const BUDGET: u32 = 50_000;
+/// The kernel's limit is a million (BPF_COMPLEXITY_LIMIT_INSNS). The hooks of uplinks need most: the established path, the
+/// choice of who is meant, and neighbour discovery.
+const BUDGET: u32 = 60_000;
 
 #[test]
 fn every_program_is_far_below_the_verifiers_limit() {
