@@ -16,7 +16,7 @@ addresses = ["192.0.2.2"]
 cidrs = ["10.200.1.0/24"]
 
 [services.here]
-frontends = ["203.0.113.80:443/udp", "203.0.113.80:443/tcp", "192.0.2.1:443/udp", "192.0.2.1:443/tcp"]
+frontends = ["203.0.113.80:443/udp", "203.0.113.80:443/tcp"]
 backends = ["10.200.0.44:7000"]
 external = true
 
@@ -29,13 +29,25 @@ external = true
 subject = "server"
 ingress = [{ from = ["world"], ports = ["7000/tcp"] }]
 "#;
+const AT_THE_HOST: &str = r#"
+[services.host]
+frontends = ["192.0.2.1:443/udp", "192.0.2.1:443/tcp"]
+backends = ["10.200.0.44:7000"]
+external = true
+"#;
 /// The only source port of SNAT in rows that need to know it.
 const PORT: u16 = 40_000;
 const ONE_PORT: &str = "net.ipv4.ip_local_reserved_ports=1024-39999,40001-65535";
 
-pub fn config() -> String {
+/// With services at addresses that are routed to the node, SNAT and masquerade.
+pub fn routed() -> String {
     let masquerade = "role = \"uplink\"\nmasquerade = \"ipv4\"";
     local::CONFIG.replace("role = \"uplink\"", masquerade) + ADDED
+}
+
+/// And with a service at the host's own address.
+pub fn config() -> String {
+    routed() + AT_THE_HOST
 }
 
 /// A node for the row: established connections have the known source port.
@@ -185,16 +197,18 @@ fn sent((hook, interface): (Hook, &'static str), packet: Packet) -> Sent {
 }
 
 pub fn rows() -> Vec<Row> {
-    let mut rows: Vec<Row> = ways().into_iter().flat_map(Way::rows).collect();
-    let of_the_host = |what: &str, packet: fn(u16) -> Packet| Row {
-        what: format!("from the network, the host's own: {what}"),
+    ways().into_iter().flat_map(Way::rows).collect()
+}
+
+/// What the network sends to servers of the host itself.
+pub fn rows_of_the_host(services: &str) -> [Row; 2] {
+    let row = |protocol: &str, packet: fn(u16) -> Packet| Row {
+        what: format!("the host's own {protocol}, services {services}"),
         hook: Hook::FromNetdev,
         interface: UPLINK,
         before: vec![],
         verdict: Verdict::Pass,
         packet: Box::new(packet),
     };
-    rows.push(of_the_host("UDP", local::foreign));
-    rows.push(of_the_host("TCP", local::foreign_tcp));
-    rows
+    [row("UDP", local::foreign), row("TCP", local::foreign_tcp)]
 }

@@ -44,6 +44,14 @@ fn main() {
     for row in external::rows() {
         measure(&external::node(&config, &row), &row);
     }
+    for (config, services) in [
+        (&external::routed(), "elsewhere"),
+        (&config, "at its address"),
+    ] {
+        for row in external::rows_of_the_host(services) {
+            measure(&Node::new(config), &row);
+        }
+    }
     println!("\n{:44} {:>6}", "instructions verified", "");
     for program in Node::new(&config).programs() {
         println!("{:44} {:6}", program.name, program.verified_instructions);
