@@ -11,6 +11,7 @@ use super::{catalog, encode};
 use crate::bpf::abi;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
+use crate::model::host::{LinkAddress, Mac};
 use crate::model::state::{Endpoint, LutEntry, PrefilterEntry, Settings, State};
 
 /// The settings of a generation.
@@ -31,7 +32,6 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
-    let announced: Vec<(abi::link_address, abi::announced)> = map::read(&open("announced")?)?;
     let ipcache: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(&open("ipcache")?)?;
     let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
     let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
@@ -58,10 +58,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             .map(|(ifindex, row)| (*ifindex, encode::decode_uplink(row)))
             .collect(),
         snat_ports: read_snat_ports(&open("snat_ports")?)?,
-        announced: announced
-            .iter()
-            .map(|(key, row)| (encode::decode_link_address(key), row.mac))
-            .collect(),
+        announced: read_announced(&open("announced")?)?,
         ipcache: ipcache
             .iter()
             .filter_map(|(key, row)| {
@@ -84,6 +81,14 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             })
             .collect(),
     })
+}
+
+fn read_announced(map: &MapHandle) -> Result<BTreeMap<LinkAddress, Mac>> {
+    let rows: Vec<(abi::link_address, abi::announced)> = map::read(map)?;
+    let announced = rows.iter();
+    Ok(announced
+        .map(|(key, row)| (encode::decode_link_address(key), row.mac))
+        .collect())
 }
 
 fn read_service_sources(map: &MapHandle) -> Result<BTreeSet<(u32, IpNet)>> {
