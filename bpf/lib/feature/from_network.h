@@ -60,20 +60,20 @@ static __always_inline int stray_has_protocol(__u8 protocol)
 }
 
 /* Where a packet is sent, by its fixed header. Zero: to nobody of ours. */
-static __always_inline int read_destination(struct __sk_buff *skb, struct flow_tuple *tuple)
+static __always_inline int read_destination(struct __sk_buff *skb, struct address *destination)
 {
 	__be32 ipv4;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, daddr), &ipv4, sizeof(ipv4)))
 			return 0;
-		tuple->destination = address_from_ipv4(ipv4);
+		*destination = address_from_ipv4(ipv4);
 		return 1;
 	}
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), &tuple->destination,
-			       sizeof(tuple->destination)))
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, daddr), destination,
+			       sizeof(*destination)))
 		return 0;
-	return !address_is_mapped(&tuple->destination); /* the tables would take it for IPv4 */
+	return !address_is_mapped(destination); /* the tables would take it for IPv4 */
 }
 
 /* The protocol in a packet's fixed header. */
@@ -95,23 +95,34 @@ static __always_inline int read_port(struct __sk_buff *skb, struct flow_tuple *t
 				   &tuple->destination_port, sizeof(tuple->destination_port));
 }
 
-static __noinline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 slot, int seen)
+/* For whom a packet is whose address alone does not say so. */
+static __noinline enum receiver receiver_by_transport(struct __sk_buff *skb, __u32 slot,
+						      const struct address *destination,
+						      enum receiver by_address)
 {
-	struct flow_tuple tuple = {};
+	struct flow_tuple tuple = { .destination = *destination };
 
-	if (!read_destination(skb, &tuple))
-		return RECEIVER_OTHER;
-
-	enum receiver receiver = receiver_of_address(slot, &tuple.destination, seen);
-
-	if (receiver < RECEIVER_BY_PORT || seen == SEEN_TRANSLATED)
-		return receiver;
 	if (!read_protocol(skb, &tuple))
 		return RECEIVER_OTHER;
-	if (receiver == RECEIVER_STRAY)
+	if (by_address == RECEIVER_STRAY)
 		return stray_has_protocol(tuple.protocol) ? RECEIVER_STRAY : RECEIVER_OTHER;
 	return read_port(skb, &tuple) && service_is_external(slot, &tuple) ? RECEIVER_SERVICE
 									   : RECEIVER_OTHER;
+}
+
+/* In the hook itself, up to where the address says it: a call would cost each packet that the host receives. */
+static __always_inline enum receiver receiver_of_packet(struct __sk_buff *skb, __u32 slot, int seen)
+{
+	struct address destination;
+
+	if (!read_destination(skb, &destination))
+		return RECEIVER_OTHER;
+
+	enum receiver receiver = receiver_of_address(slot, &destination, seen);
+
+	if (likely(receiver < RECEIVER_BY_PORT) || seen == SEEN_TRANSLATED)
+		return receiver;
+	return receiver_by_transport(skb, slot, &destination, receiver);
 }
 
 /* The way of an IP packet that was sent to this host, behind an Ethernet header. `hook` is a constant. */
@@ -127,10 +138,13 @@ static __always_inline int from_network(struct __sk_buff *skb, __u8 hook, __u64 
 	/* A solicitation that is sent to the host alone: a neighbour looks whether the address is still there. */
 	if (hook == HOOK_FROM_NETDEV && !result && seen == SEEN_NOTHING)
 		announce(skb, hook, epoch);
-	if (!result)
-		receiver = receiver_of_packet(skb, generation_slot(epoch), seen);
-	if (result == ACTION_PASS || receiver == RECEIVER_OTHER)
+	if (result == ACTION_PASS)
 		return HOOK_NEXT;
+	if (result == ACTION_CONTINUE) {
+		receiver = receiver_of_packet(skb, generation_slot(epoch), seen);
+		if (likely(receiver == RECEIVER_OTHER))
+			return HOOK_NEXT;
+	}
 
 	struct packet *packet = packet_init(skb, hook, epoch);
 
