@@ -296,6 +296,26 @@ fn a_full_range_is_searched_and_then_refused() {
     }
 }
 
+/// A server that has closed a connection refuses a SYN of another client's by the same port for a while.
+#[test]
+fn the_next_connection_from_a_port_has_the_same_source_port() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config());
+        let world = at(family.world, 443);
+        let syn = |port| packet::tcp(at(family.client, port), world).syn();
+        let first: Vec<_> = (5000..5020).map(|port| port_of(&walk, syn(port))).collect();
+        let different: BTreeSet<_> = first.iter().flatten().collect();
+        walk.check("each port its own", different.len() == 20, &first);
+        for (port, public) in (5000..5020).zip(first.iter().flatten()) {
+            walk.node().evict(6, at(family.client, port), world);
+            walk.node().evict(6, world, at(family.host, *public));
+        }
+        let again: Vec<_> = (5000..5020).map(|port| port_of(&walk, syn(port))).collect();
+        walk.check("the same again", again == first, (&first, &again));
+        walk.end();
+    }
+}
+
 #[test]
 fn ports_are_outside_of_the_range_of_the_hosts_sockets() {
     for family in families() {

@@ -3,7 +3,8 @@
  * SNAT to an address of the host: a source port for a connection whose replies come to the host. The ports are those that the
  * host's own sockets do not get by themselves (net.ipv4.ip_local_port_range), and a socket that has one anyway keeps it:
  *
- *	random	SNAT_TRIES ports of the table
+ *	own	the row of the client's address and port
+ *	random	SNAT_TRIES rows of the table
  *	search	all, in a random order, as long as this CPU has tried less than SNAT_SEARCH_MAX in this second
  *	replace	SNAT_TRIES again, of which one may be that of a connection that does not work and has been silent
  *
@@ -181,6 +182,18 @@ static __always_inline int snat_search(struct __sk_buff *skb, __u32 count)
 	return 0;
 }
 
+/*
+ * The row of a client's port: its next connection from there gets the same source port. A server that closes first keeps a tuple in
+ * TIME-WAIT, and takes a SYN only if its sequence number or timestamp has advanced (RFC 6191), which a client sees to for its own
+ * tuples alone: by a random port a SYN in some waits a second for the next. As hard to guess as the client's own port.
+ */
+static __always_inline __u32 snat_own_index(const struct flow_tuple *tuple, __u32 count)
+{
+	__u64 mixed = (tuple->source.word[0] ^ tuple->source.word[1]) * 0x9e3779b97f4a7c15ULL;
+
+	return ((__u32)(mixed >> 40) + bpf_ntohs(tuple->source_port)) % count;
+}
+
 /* A free port for the new connection of the record, whose source is translated already. 0, or minus a reason. */
 static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
 {
@@ -190,6 +203,8 @@ static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
 
 	if (!packet || !count || count > SNAT_RING)
 		return -REASON_SNAT_NO_PORT;
+	if (snat_try_port(skb, snat_own_index(&packet->headers.tuple, count)))
+		return 0;
 	for (int i = 0; i < SNAT_TRIES; i++)
 		if (snat_try_port(skb, random_below(bpf_get_prandom_u32(), count)))
 			return 0;
@@ -203,8 +218,8 @@ static __always_inline __must_check int snat_choose_port(struct __sk_buff *skb)
 }
 
 /*
- * The port or identifier by which replies to a new connection are told from others to the same address. SCTP keeps its ports; of
- * other protocols the host's own packets could not be told from the workload's. 0, or minus a reason.
+ * The port or identifier that sets replies to a new connection apart from others to the same address. SCTP keeps its ports; other
+ * protocols have nothing that would set the workload's packets apart from the host's own. 0, or minus a reason.
  */
 static __always_inline __must_check int snat_choose(struct __sk_buff *skb, const struct packet *packet)
 {
