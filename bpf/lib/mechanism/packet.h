@@ -108,7 +108,7 @@ struct packet_response {
 };
 
 struct packet {
-	/* The arrival: written by packet_init at the hook, read by all. */
+	/* The arrival: written by packet_init at the hook (its first step also by from_network), read by all. */
 	struct hook_row hook;
 	__u64 now_ns; /* CLOCK_MONOTONIC */
 	__u64 now_jiffies;
@@ -142,7 +142,7 @@ struct packet {
 
 	/*
 	 * Whether the network has sent it to an address of the host, and no connection of ours has claimed it: then it is the
-	 * host's, whatever a step finds wrong with it. Set at the hook; cleared by tail_ct and tail_icmp_error.
+	 * host's, whatever a step finds wrong with it. Set at the hook; cleared by tail_lb, tail_ct and tail_icmp_error.
 	 */
 	__u8 is_stray;
 
