@@ -9,6 +9,8 @@
 #include "lib/feature/ct_create.h"
 #include "lib/feature/policy_verdict.h"
 #include "lib/feature/reverse_path.h"
+#include "lib/feature/snat.h"
+#include "lib/feature/snat_source.h"
 #include "lib/mechanism/chain.h"
 
 /* What policy looks at: client and backend, whichever of them sent this packet. */
@@ -242,7 +244,7 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 		return drop_refused(packet, entry);
 	if (!ct_backend_is_valid(packet))
 		return translation_gone(skb, packet, settings, REASON_NO_BACKEND, is_stray);
-	if (!masquerade_is_valid())
+	if (!snat_source_is_valid())
 		return translation_gone(skb, packet, settings, REASON_SNAT_GONE, is_stray);
 	if (packet->ct.is_current)
 		return drop_refused(packet, entry);

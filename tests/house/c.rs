@@ -21,7 +21,7 @@ const MECHANISM: [&str; 15] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 30] = [
+const FEATURE: [&str; 31] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
@@ -40,6 +40,7 @@ const FEATURE: [&str; 30] = [
     "reverse_path.h",
     "snat_source.h",
     "masquerade.h",
+    "external.h",
     "nat.h",
     "delivery.h",
     "asked.h",

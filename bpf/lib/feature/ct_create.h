@@ -7,6 +7,7 @@
 #include "../mechanism/packet.h"
 #include "conntrack.h"
 #include "endpoint.h"
+#include "external.h"
 #include "masquerade.h"
 #include "reply_tuple.h"
 #include "service.h"
@@ -100,11 +101,11 @@ static __always_inline __must_check int ct_choose_translation(struct __sk_buff *
 		is_free = reply_tuple_is_free();
 	}
 
-	int snat = snat_external(skb);
+	int is_relayed = external_relay(skb);
 
-	if (snat < 0)
-		return snat;
-	if (snat || masquerade(skb))
+	if (is_relayed < 0)
+		return is_relayed;
+	if (is_relayed || masquerade(skb))
 		return 0;
 	/* A link's own flows are not translated: their addresses here are not those of the packet. */
 	if (!is_free && (flow_tuple_is_scoped(&packet->headers.tuple) || !nat_try_ports(packet)))

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The address of the host that SNAT gives to a new connection: the kernel's for its route, else one of the uplink's. */
+/*
+ * The address of the host that SNAT gives to a new connection: the kernel's for its route, else one of the uplink's; and whether a
+ * connection may keep it.
+ */
 #ifndef DPD_SNAT_SOURCE_H
 #define DPD_SNAT_SOURCE_H
 
 #include "../mechanism/ipcache.h"
 #include "../mechanism/packet.h"
+#include "conntrack.h"
 #include "route.h"
 #include "uplink.h"
 
@@ -41,6 +45,35 @@ __weak __noinline int snat_choose_source(struct __sk_buff *skb)
 		source = address_is_mapped(&tuple.destination) ? uplink->snat_ipv4 : uplink->snat_ipv6;
 	packet->ct.entry.translated.source = source;
 	return 0;
+}
+
+/*
+ * Whether the translated source of the packet's entry may still be used: the host has the address, the uplink masquerades or the
+ * client is a service's, and the peer is not the host itself, which accepts no packet from an address of its own. True of a
+ * connection without SNAT. Global: it is verified once.
+ */
+__weak __noinline int snat_source_is_valid(void)
+{
+	const struct packet *packet = packet_record();
+
+	if (!packet || !(packet->ct.entry.flags & CT_SNAT))
+		return 1;
+
+	const struct ct_entry *entry = &packet->ct.entry;
+	const struct flow_tuple *tuple = &packet->headers.tuple;
+	int reply = entry->flags & CT_REPLY;
+	const struct address *source = reply ? &tuple->destination : &entry->translated.source;
+	const struct address *peer = reply ? &tuple->source : &entry->translated.destination;
+	const struct uplink *uplink = uplink_find(packet->generation_slot, entry->snat_ifindex);
+	__u8 family = address_is_mapped(source) ? MASQUERADE_IPV4 : MASQUERADE_IPV6;
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, source);
+
+	if (!uplink || !owner || owner->snat < SNAT_HOST)
+		return 0;
+	if (!ct_is_of_network(entry) && !(uplink->masquerade & family))
+		return 0;
+	owner = ipcache_find(packet->generation_slot, peer);
+	return owner && owner->scope != SCOPE_HOST;
 }
 
 #endif
