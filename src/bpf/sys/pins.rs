@@ -97,7 +97,7 @@ impl Pins {
         self.number
     }
 
-    /// `abi-6`
+    /// `abi-7`
     pub fn name(&self) -> String {
         let suffix = if self.is_next { NEXT_SUFFIX } else { "" };
         format!("{VERSION_PREFIX}{}{suffix}", self.number)
