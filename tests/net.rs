@@ -2,6 +2,8 @@
 
 #[path = "net/advice.rs"]
 mod advice;
+#[path = "net/cgroup.rs"]
+mod cgroup;
 #[path = "common/netns.rs"]
 mod netns;
 #[path = "net/stack.rs"]

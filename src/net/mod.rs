@@ -1,6 +1,7 @@
 //! The host by netlink: interfaces, addresses, what it receives and what it lacks, and what its stack does with forwarded
 //! packets. Nothing here changes the host; only `neighbour` sends anything to the network.
 
+mod cgroup;
 mod checks;
 mod filter;
 mod local;
@@ -15,6 +16,7 @@ mod stack;
 mod sysctl;
 mod watcher;
 
+pub use cgroup::{Cgroup, CgroupError, find_cgroup};
 pub use checks::{absent, checks, same_interfaces};
 pub use filter::has_filters;
 pub use route::world_routes;
