@@ -6,6 +6,8 @@ mod advice;
 mod cgroup;
 #[path = "common/netns.rs"]
 mod netns;
+#[path = "net/netns_cookie.rs"]
+mod netns_cookie;
 #[path = "net/stack.rs"]
 mod stack;
 

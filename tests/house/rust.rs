@@ -103,8 +103,8 @@ const PLACES: [Place; 10] = [
                 "the allocators have no safe interface",
             ),
             (
-                "src/net/stack/sockopt.rs",
-                "a socket option that is a table has no safe interface",
+                "src/net/sockopt.rs",
+                "these socket options have no safe interface",
             ),
             (
                 "src/net/neighbour/link_socket.rs",

@@ -9,11 +9,11 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::sockopt;
 use super::unsupported::is_unsupported;
 use crate::model::families::Families;
 use crate::model::forwarding::{StackFilter, StackHook};
 use crate::net::netlink::text;
+use crate::net::sockopt;
 
 /// The chains that forwarded packets meet, with the numbers of their hooks.
 const CHAINS: [(&str, usize, StackHook); 3] = [

@@ -3,7 +3,6 @@
 
 mod iptables;
 mod nftables;
-mod sockopt;
 mod unsupported;
 mod xfrm;
 

@@ -1,9 +1,9 @@
-//! The one socket option whose value is a table: `getsockopt` with a buffer of bytes. rustix has no such call.
+//! `getsockopt` with a buffer of bytes, for the options that rustix has no call for.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Asks with what is in `buffer`, and fills it. Returns the length of the reply.
+/// Reads an option into `buffer`, whose bytes some options take as their argument. Returns the length of the value.
 ///
 /// # Errors
 /// The kernel's error.
