@@ -8,6 +8,8 @@ mod cgroup;
 mod netns;
 #[path = "net/netns_cookie.rs"]
 mod netns_cookie;
+#[path = "net/sock_diag.rs"]
+mod sock_diag;
 #[path = "net/stack.rs"]
 mod stack;
 

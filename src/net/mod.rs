@@ -1,5 +1,6 @@
 //! The host by netlink: interfaces, addresses, what it receives and what it lacks, and what its stack does with forwarded
-//! packets. Nothing here changes the host; only `neighbour` sends anything to the network.
+//! packets. Nothing here changes the host, except that `sock_diag` can end a socket; only `neighbour` sends anything to the
+//! network.
 
 mod cgroup;
 mod checks;
@@ -10,6 +11,7 @@ mod netlink;
 mod netns_cookie;
 mod route;
 mod snapshot;
+pub mod sock_diag;
 mod socket_owner;
 mod socket_ports;
 mod sockets;

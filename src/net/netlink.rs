@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_core::{
-    NLA_HEADER_SIZE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
+    NLA_HEADER_SIZE, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
     NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
@@ -97,8 +97,9 @@ pub fn text(bytes: &[u8]) -> String {
 }
 
 /// The result of one dump.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Dump {
-    Complete(Vec<Reply>),
+    Complete,
     /// The table changed meanwhile: entries may be missing or duplicate.
     Interrupted,
 }
@@ -151,7 +152,9 @@ impl Netlink {
     /// The kernel's error, or if they changed during every dump.
     pub fn dump(&mut self, request: impl NetlinkSerializable + Clone) -> io::Result<Vec<Reply>> {
         for _ in 0..DUMP_TRIES {
-            if let Dump::Complete(replies) = self.dump_once(request.clone())? {
+            let mut replies = Vec::new();
+            let dump = self.dump_once(request.clone(), |reply| replies.push(reply))?;
+            if dump == Dump::Complete {
                 return Ok(replies);
             }
         }
@@ -160,20 +163,53 @@ impl Netlink {
         )))
     }
 
-    fn dump_once(&mut self, request: impl NetlinkSerializable) -> io::Result<Dump> {
+    /// Requests all objects of a kind, and passes each to `visit` as it comes: nothing is kept. Of a table that changes
+    /// meanwhile, objects may be missing or come twice.
+    ///
+    /// # Errors
+    /// The kernel's error; some may have been visited.
+    pub fn visit(
+        &mut self,
+        request: impl NetlinkSerializable,
+        visit: impl FnMut(Reply),
+    ) -> io::Result<()> {
+        self.dump_once(request, visit)?;
+        Ok(())
+    }
+
+    /// Requests a change, and waits until it is made.
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn act(&mut self, request: impl NetlinkSerializable) -> io::Result<()> {
+        self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
+        loop {
+            for message in self.receive()? {
+                match message.payload {
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
+                    payload => refusal(payload)?,
+                }
+            }
+        }
+    }
+
+    fn dump_once(
+        &mut self,
+        request: impl NetlinkSerializable,
+        mut visit: impl FnMut(Reply),
+    ) -> io::Result<Dump> {
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let mut replies = Vec::new();
         let mut interrupted = false;
         loop {
             for message in self.receive()? {
                 interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(reply) => replies.push(reply),
+                    NetlinkPayload::InnerMessage(reply) => visit(reply),
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
                     }
                     NetlinkPayload::Done(_) if interrupted => return Ok(Dump::Interrupted),
-                    NetlinkPayload::Done(_) => return Ok(Dump::Complete(replies)),
+                    NetlinkPayload::Done(_) => return Ok(Dump::Complete),
                     payload => refusal(payload)?,
                 }
             }
