@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpd::config::{
-    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
-    LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, Source, SourceLocation,
-    XdpMode, load, parse,
+    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity, Interface,
+    JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, Source,
+    SourceLocation, XdpMode, load, parse,
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
@@ -56,6 +56,7 @@ fn the_defaults() {
     let seconds = Duration::from_secs;
     let expected = Config {
         masquerade: Default::default(),
+        host: HostSettings { services: true },
         drop_ins: Default::default(),
         path: PathBuf::from("dpd.toml"),
         node: Node {
@@ -115,6 +116,8 @@ socket = "/run/b.sock"
 log = "journald"
 metrics = "[::]:9964"
 expedite_rcu = true
+[host]
+services = false
 [policy]
 enforcement = "always"
 audit = true
@@ -146,6 +149,7 @@ journal = "off"
     let everywhere = "[::]:9964".parse().expect("an address and port");
     assert_eq!(config.daemon.metrics, Some(everywhere));
     assert!(config.daemon.expedite_rcu);
+    assert!(!config.host.services);
     assert_eq!(config.policy.enforcement, EnforcementMode::Always);
     assert!(config.policy.audit && !config.policy.allow_host);
     let conntrack = Conntrack {

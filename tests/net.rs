@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use dpd::config::{
-    Config, Conntrack, Daemon, EnforcementMode, Events, Interface, JournalFlows, LogTarget, Node,
-    PolicySettings, RemoteNode, XdpMode,
+    Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Interface, JournalFlows,
+    LogTarget, Node, PolicySettings, RemoteNode, XdpMode,
 };
 use dpd::model::host::{HostState, LinkPeer, Master, is_routable};
 use dpd::model::state::Aggregation;
@@ -692,6 +692,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
     let minute = Duration::from_secs(60);
     Config {
         masquerade: Default::default(),
+        host: HostSettings { services: true },
         path: "config.toml".into(),
         node: Node {
             name: "node-a".to_owned(),

@@ -146,6 +146,11 @@ fn a_wrong_one_is_skipped_as_a_whole_with_its_place() {
             "a runtime drop-in can't have `policy`: it is the operator's",
         ),
         (
+            "what the host's own sockets reach",
+            "[host]\nservices = false\n",
+            "a runtime drop-in can't have `host`: it is the operator's",
+        ),
+        (
             "the daemon's table",
             "[daemon]\nlog = \"stderr\"\n",
             "can't have `daemon`",

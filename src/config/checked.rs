@@ -32,6 +32,7 @@ pub struct Config {
     /// Prefixes that the uplinks drop, by the name of their table. A prefix may be in several tables.
     pub prefilter: BTreeMap<String, Vec<IpNet>>,
     pub masquerade: MasqueradeSettings,
+    pub host: HostSettings,
     pub policy: PolicySettings,
     pub conntrack: Conntrack,
     pub events: Events,
@@ -93,6 +94,13 @@ pub enum Interface {
 pub struct MasqueradeSettings {
     /// Destinations that see the workloads' own addresses.
     pub except: Vec<IpNet>,
+}
+
+/// What the host's own processes have of dpd.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostSettings {
+    /// Their sockets reach the services.
+    pub services: bool,
 }
 
 /// Another node.

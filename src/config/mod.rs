@@ -35,8 +35,9 @@ pub use crate::model::catalog::InEffect;
 pub use crate::model::forwarding::ForwardingMode;
 pub use crate::model::xdp::XdpMode;
 pub use checked::{
-    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, Identity, Interface, JournalFlows,
-    LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, SourceLocation,
+    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity, Interface,
+    JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service,
+    SourceLocation,
 };
 pub use daemon_keys::{Scalar, daemon_keys};
 pub use drop_in::{DEFAULT_BPF_ROOT, DropIn, Refusal, Runtime, is_drop_in, runtime_folder};

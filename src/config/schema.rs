@@ -64,6 +64,7 @@ pub(super) const ROOT: &[Key] = &[
     optional("services", Named(SERVICE)),
     optional("policies", Named(POLICY)),
     optional("masquerade", Table(MASQUERADE)),
+    optional("host", Table(HOST)),
     optional("policy", Table(POLICY_SETTINGS)),
     optional("prefilter", Named(PREFILTER)),
     optional("conntrack", Table(CONNTRACK)),
@@ -94,6 +95,8 @@ const INTERFACE: &[Key] = &[
 ];
 
 const MASQUERADE: &[Key] = &[optional("except", TEXTS)];
+
+const HOST: &[Key] = &[optional("services", Switch)];
 
 const IDENTITY: &[Key] = &[
     required("id", Number),

@@ -44,6 +44,9 @@ pub struct Catalog {
     /// Destinations that see the workloads' own addresses, whatever an uplink masquerades.
     #[serde(default)]
     pub masquerade_except: BTreeSet<IpNet>,
+    /// The host's own sockets reach the services.
+    #[serde(default)]
+    pub host_services: bool,
     /// Services by number.
     pub services: BTreeMap<u32, ServiceInfo>,
     /// Backends by number.

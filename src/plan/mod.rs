@@ -81,6 +81,7 @@ fn compile_rest(
     state.catalog_mut().node = config.node.name.clone();
     state.catalog_mut().drop_ins = config.drop_ins.clone();
     state.catalog_mut().masquerade_except = config.masquerade.except.iter().copied().collect();
+    state.catalog_mut().host_services = config.host.services;
     name_identities(config, state.catalog_mut());
 
     let cidr_classes = CidrClasses::new(config);

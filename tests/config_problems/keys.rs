@@ -37,7 +37,7 @@ xyzzy = 1
 size = 5
 ",
             &[
-                "1:1..5 there is no key or table `size` (it can have: node, daemon, interfaces, identities, nodes, services, policies, masquerade, policy, prefilter, conntrack, events)",
+                "1:1..5 there is no key or table `size` (it can have: node, daemon, interfaces, identities, nodes, services, policies, masquerade, host, policy, prefilter, conntrack, events)",
             ],
         ),
         (
@@ -230,6 +230,7 @@ fn every_key_is_read() {
     // Both values of a switch are valid; tests/config_values.rs asserts what they mean.
     let switches = [
         "daemon.expedite_rcu",
+        "host.services",
         "interfaces.*.multicast",
         "services.*.external",
         "policy.audit",

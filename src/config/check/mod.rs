@@ -38,6 +38,7 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
         interfaces: interfaces::read(root, report),
         identities: identities::read(root, report),
         masquerade: masquerade::read(root, report),
+        host: settings::host(root, report),
         nodes: nodes::read(root, report),
         services: services::read(root, report),
         policies: BTreeMap::new(),

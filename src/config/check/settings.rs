@@ -1,4 +1,4 @@
-//! The settings: `[node]`, `[daemon]`, `[policy]`, `[conntrack]`, `[events]`.
+//! The settings: `[node]`, `[daemon]`, `[host]`, `[policy]`, `[conntrack]`, `[events]`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::fields::{Fields, refuse_repeats, values};
 use crate::config::checked::{
-    Conntrack, Daemon, EnforcementMode, Events, JournalFlows, LogTarget, Node, PolicySettings,
+    Conntrack, Daemon, EnforcementMode, Events, HostSettings, JournalFlows, LogTarget, Node,
+    PolicySettings,
 };
 use crate::config::drop_in::{DEFAULT_BPF_ROOT, runtime_folder};
 use crate::config::report::Report;
@@ -69,6 +70,13 @@ pub(super) fn daemon(root: &Table, report: &mut Report) -> Daemon {
             .parsed("metrics", value::listen_address)
             .map(|address| address.value),
         expedite_rcu: fields.switch("expedite_rcu", false),
+    }
+}
+
+pub(super) fn host(root: &Table, report: &mut Report) -> HostSettings {
+    let mut fields = Fields::section(root, "host", report);
+    HostSettings {
+        services: fields.switch("services", true),
     }
 }
 

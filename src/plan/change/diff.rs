@@ -497,10 +497,12 @@ mod tests {
                 |mut test| {
                     test.config.conntrack.udp = std::time::Duration::from_millis(1500);
                     test.config.policy.audit = true;
+                    test.config.host.services = false;
                     test
                 },
                 &[
                     "~ setting conntrack.udp 30s → 1.5s",
+                    "~ setting host.services true → false",
                     "~ setting policy.audit false → true",
                 ],
             ),

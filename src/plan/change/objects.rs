@@ -44,6 +44,8 @@ pub fn objects(state: &State, other: &State) -> Objects {
     }
     if state.settings != Settings::default() {
         name_settings(&state.settings, &mut objects);
+        let services = state.catalog.host_services.to_string();
+        objects.insert(Object::setting("host.services"), vec![("", services)]);
     }
     if !state.snat_ports.is_empty() {
         let ports = vec![("", ranges(&state.snat_ports))];

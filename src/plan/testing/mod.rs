@@ -30,6 +30,7 @@ impl TestConfig {
     pub fn new() -> TestConfig {
         let config = Config {
             masquerade: Default::default(),
+            host: HostSettings { services: true },
             path: PathBuf::from("/etc/dpd/config.toml"),
             node: Node {
                 name: "node-a".to_owned(),
