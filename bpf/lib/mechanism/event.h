@@ -58,6 +58,7 @@ struct event_subject {
 	__u32 length;
 	__u32 sender_identity; /* 0: unknown, by the source address */
 	__u32 receiver_identity; /* 0: unknown, by the destination address */
+	__u32 service; /* where there is no entry; 0: none */
 	__u8 tcp_flags;
 };
 
@@ -148,6 +149,7 @@ static __always_inline void event_fill(struct event *event, const struct event_s
 	event->tuple = *subject->tuple;
 	event->length = subject->length;
 	event->tcp_flags = subject->tcp_flags;
+	event->service = subject->service;
 	if (subject->entry)
 		event_set_connection(event, subject->entry);
 	event_complete(event, subject);
@@ -161,19 +163,27 @@ static __always_inline void event_fill(struct event *event, const struct event_s
 
 /* -- Packets that pass ---------------------------------------------------------------------------------------------- */
 
-static __noinline void event_report(const struct event_subject *subject, const struct report *report)
+/* Room for an event; null: a limit, or a full ring, leaves none, and the loss is counted. */
+static __always_inline struct event *event_reserve(const struct settings *settings, __u64 now_ns)
 {
-	const struct settings *settings = settings_find(subject->epoch);
-
-	if (!settings || event_is_limited(settings, subject->now_ns))
-		return;
+	if (event_is_limited(settings, now_ns))
+		return 0;
 
 	struct event *event = bpf_ringbuf_reserve(&dpd_events, sizeof(*event), 0);
 
-	if (!event) {
-		counter_add(COUNTER_EVENTS_RING_FULL, 1);
-		return; /* user space is behind: losing a report beats losing a packet */
-	}
+	if (!event)
+		counter_add(COUNTER_EVENTS_RING_FULL,
+			    1); /* the reader is behind: losing a report beats losing a packet */
+	return event;
+}
+
+static __noinline void event_report(const struct event_subject *subject, const struct report *report)
+{
+	const struct settings *settings = settings_find(subject->epoch);
+	struct event *event = settings ? event_reserve(settings, subject->now_ns) : 0;
+
+	if (!event)
+		return;
 	event_fill(event, subject, report);
 	bpf_ringbuf_submit(event, event_wakeup());
 }
