@@ -1,4 +1,4 @@
-//! BPF links, as tcx and XDP have them.
+//! BPF links, as tcx, XDP and cgroups have them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -28,10 +28,10 @@ pub fn open(path: &Path) -> Option<(Link, LinkInfo)> {
     }
 }
 
-/// Attaches a program by a new link.
+/// Attaches a program by a new link. `target` is an ifindex, or the descriptor of a cgroup.
 pub fn create<E: Into<Error>>(
     op: Op<'_>,
-    ifindex: u32,
+    target: i32,
     program: BorrowedFd<'_>,
     (attach_type, flags): (libbpf_sys::bpf_attach_type, u32),
     explain: impl FnOnce(io::Error) -> E,
@@ -44,7 +44,7 @@ pub fn create<E: Into<Error>>(
     call(op, || {
         // SAFETY: the program's descriptor and the options live for the whole call.
         let done = unsafe {
-            libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex as i32, attach_type, &options)
+            libbpf_sys::bpf_link_create(program.as_raw_fd(), target, attach_type, &options)
         };
         // SAFETY: the kernel has just created this descriptor for us.
         let link = parse(done).map(|link| unsafe { OwnedFd::from_raw_fd(link) });

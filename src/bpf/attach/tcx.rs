@@ -56,7 +56,7 @@ pub fn attach(pins: &Pins, ifindex: u32, hook: Hook, program: BorrowedFd<'_>) ->
         hook: hook.side().name(),
     };
     let kind = (attach_type(hook), flags);
-    let link = link::create(op, ifindex, program, kind, |error| error)?;
+    let link = link::create(op, ifindex as i32, program, kind, |error| error)?;
     map::pin(&link, &path)
 }
 

@@ -112,7 +112,7 @@ fn create(ifindex: u32, program: BorrowedFd<'_>, flags: u32) -> Result<OwnedFd> 
     let op = Op::AttachXdp {
         program: XDP_ENTRY.program,
     };
-    link::create(op, ifindex, program, kind, |error| {
+    link::create(op, ifindex as i32, program, kind, |error| {
         with_advice(error, flags)
     })
 }
