@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 7 };
+enum abi { DPD_ABI_VERSION = 8 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -73,6 +73,7 @@ enum point {
 	POINT_TO_HOST = 2,
 	POINT_TO_STACK = 3,
 	POINT_FROM_ENDPOINT = 5,
+	POINT_FROM_HOST = 7,
 	POINT_FROM_NETWORK = 10,
 	POINT_TO_NETWORK = 11,
 	POINT_XDP = 20, /* our own */
@@ -203,6 +204,7 @@ struct settings {
 	__u32 snat_port_count; /* rows of the table of source ports; 0: nothing is masqueraded */
 	struct address node_ipv4; /* source of the errors that the node itself sends */
 	struct address node_ipv6;
+	__u64 netns_cookie; /* of the host's network namespace, whose own sockets reach services; 0: none do */
 };
 
 /* port 0 and protocol 0: the address is a frontend of some service. */
@@ -387,6 +389,9 @@ struct address_prefix_key {
 
 enum prefix_key_bits { PREFIX_KEY_FAMILY_BITS = 32 };
 
+/* Identities that programs name. Cilium's numbers (pkg/identity/numericidentity.go). */
+enum reserved_identity { IDENTITY_HOST = 1 };
+
 /* Classes that are looked up in addition to the peer's own; all others are numbered by the catalog. */
 enum policy_class {
 	POLICY_CLASS_ANY = 0,
@@ -450,6 +455,7 @@ enum ct_flags {
 		2048, /* its first segment was a SYN-ACK: the other side has opened the connection */
 	CT_SNAT =
 		4096, /* its client has an address of the host beyond snat_ifindex: what the network sends comes to that */
+	CT_SOCKET = 8192, /* the host's own socket was translated to its backend: no packet of it is */
 };
 
 /*
@@ -514,6 +520,33 @@ struct asked {
 	__u8 audit_reason; /* why policy would have dropped it; 0: it would not */
 	__u8 audit_direction;
 	__u8 pad[2];
+};
+
+/* The translation of a socket of the host: what it asked for, and what it got. */
+struct socket_peer {
+	struct address frontend;
+	struct address backend;
+	__be16 frontend_port;
+	__be16 backend_port;
+	__u32 service;
+	__u32 backend_number;
+	__u32 pad;
+	__u64 report_ns; /* of an unconnected socket: when the next message is reported; CLOCK_MONOTONIC */
+};
+
+/* What the address and port of a socket_flow_key are. */
+enum socket_side {
+	SOCKET_SIDE_FRONTEND = 0,
+	SOCKET_SIDE_BACKEND = 1,
+};
+
+/* An unconnected UDP socket, and whom it sends to. */
+struct socket_flow_key {
+	__u64 cookie; /* the kernel's number of the socket (bpf_get_socket_cookie) */
+	struct address address;
+	__be16 port;
+	__u8 side; /* enum socket_side */
+	__u8 pad[5];
 };
 
 struct fragment_key {

@@ -11,6 +11,7 @@
 #include "lib/feature/reverse_path.h"
 #include "lib/feature/snat.h"
 #include "lib/feature/snat_source.h"
+#include "lib/feature/socket_peer.h"
 #include "lib/mechanism/chain.h"
 
 /* What policy looks at: client and backend, whichever of them sent this packet. */
@@ -242,7 +243,8 @@ static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct 
 	/* An answer may be refused whose backend is gone: the next question is for another backend, and judged with that. */
 	if (packet->ct.is_current && packet->ct.entry.flags & CT_REPLY)
 		return drop_refused(packet, entry);
-	if (!ct_backend_is_valid(packet))
+	/* A socket that was translated is ended with its backend. */
+	if (!(packet->ct.entry.flags & CT_SOCKET) && !ct_backend_is_valid(packet))
 		return translation_gone(skb, packet, settings, REASON_NO_BACKEND, is_stray);
 	if (!snat_source_is_valid())
 		return translation_gone(skb, packet, settings, REASON_SNAT_GONE, is_stray);
@@ -263,5 +265,7 @@ int tail_ct(struct __sk_buff *skb)
 	const struct settings *settings = settings_find(packet->epoch);
 	int result = settings ? ct_lookup(skb, packet, settings) : -REASON_NO_CONFIGURATION;
 
+	if (!result && !packet->ct.found && packet_is_hosts_own(packet))
+		socket_note_service(skb);
 	return step_finish(skb, packet, result, packet->ct.is_current ? STEP_DELIVER : STEP_POLICY);
 }

@@ -32,6 +32,8 @@ struct abi_records {
 	struct link_address link_address;
 	struct link_local link_local;
 	struct rate_window rate_window;
+	struct socket_peer socket_peer;
+	struct socket_flow_key socket_flow_key;
 	struct event event;
 	struct hook_row hook_row;
 };
@@ -62,9 +64,11 @@ struct abi_numbers {
 	enum service_flags service_flags;
 	enum external_frontend external_frontend;
 	enum service_source_key_bits service_source_key_bits;
+	enum reserved_identity reserved_identity;
 	enum policy_class policy_class;
 	enum ct_state ct_state;
 	enum ct_flags ct_flags;
+	enum socket_side socket_side;
 	enum counter counter;
 	enum abi abi;
 	enum live live;

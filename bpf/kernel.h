@@ -36,6 +36,12 @@ enum {
 	AF_INET6 = 10,
 };
 
+/* asm-generic/errno.h, asm-generic/errno-base.h */
+enum {
+	ENOMEM = 12,
+	ECONNREFUSED = 111,
+};
+
 /* <linux/icmp.h> and <linux/if_arp.h> want a C library: RFC 792, RFC 826. */
 enum {
 	ICMP_ECHOREPLY = 0,

@@ -63,6 +63,8 @@ plain!(
     endpoint_counters,
     conn_usage_key,
     conn_usage,
+    socket_peer,
+    socket_flow_key,
     event,
     hook_row,
     drop_key,

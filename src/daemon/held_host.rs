@@ -77,6 +77,7 @@ impl HeldHost {
             stack: seen.stack,
             socket_ports: seen.socket_ports,
             announced: seen.announced,
+            netns_cookie: seen.netns_cookie,
         }
     }
 

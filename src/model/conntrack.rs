@@ -120,6 +120,8 @@ pub struct FlowGroup {
     /// Service number; 0: none.
     pub service: u32,
     pub backend_id: u32,
+    /// A socket of the host was translated to the backend: `dst` is that, not the frontend.
+    pub is_of_socket: bool,
     /// The address of the host that SNAT has given to the client, and the uplink's ifindex.
     pub snat: Option<(IpAddr, u32)>,
 }

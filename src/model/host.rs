@@ -32,6 +32,8 @@ pub struct HostState {
     pub socket_ports: SocketPorts,
     /// Addresses of frontends that nobody on the link has, as probes have shown.
     pub announced: BTreeSet<LinkAddress>,
+    /// The kernel's number of its network namespace; 0: not known.
+    pub netns_cookie: u64,
 }
 
 /// An address on a link.

@@ -73,6 +73,8 @@ pub struct Settings {
     pub node: HostAddresses,
     /// The number of `State::snat_ports`.
     pub snat_port_count: u32,
+    /// The cookie of the host's network namespace, whose own sockets reach services; 0: none do.
+    pub netns_cookie: u64,
 }
 
 /// Which events of forwarded packets are reported.

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use super::local::list_local;
 use super::netlink::{Netlink, Reply, address, attributes, text};
+use super::netns_cookie::netns_cookie;
 use super::socket_ports::socket_ports;
 use super::sysctl;
 use crate::model::forwarding::HostStack;
@@ -92,6 +93,7 @@ pub fn snapshot() -> Result<HostState> {
         stack: HostStack::default(),
         socket_ports: socket_ports(),
         announced: BTreeSet::new(),
+        netns_cookie: netns_cookie().context("find out the network namespace")?,
     })
 }
 

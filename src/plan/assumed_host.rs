@@ -31,5 +31,6 @@ pub fn assumed_host(config: &Config) -> HostState {
         stack: Default::default(),
         socket_ports: Default::default(),
         announced: Default::default(),
+        netns_cookie: 0,
     }
 }

@@ -28,6 +28,10 @@ pub fn compile(config: &Config, host: &HostState) -> Settings {
         allow_host: config.policy.allow_host,
         node: host_addresses::of_node(config, host),
         snat_port_count: 0, // snat::compile
+        netns_cookie: match config.host.services {
+            true => host.netns_cookie,
+            false => 0,
+        },
     }
 }
 

@@ -423,6 +423,7 @@ fn group_of(connection: &Connection) -> FlowGroup {
         link_local_of: [0; 2],
         snat: None,
         service: connection.service,
+        is_of_socket: false,
         backend_id: connection.backend_id,
     }
 }

@@ -21,11 +21,13 @@ const MECHANISM: [&str; 15] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 31] = [
+const FEATURE: [&str; 33] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
     "service.h",
+    "socket_peer.h",
+    "socket_lb.h",
     "policy.h",
     "link_local.h",
     "endpoint.h",
@@ -220,7 +222,8 @@ fn the_daemons_tables_are_not_for_programs_to_write() {
 
 #[test]
 fn the_clock_is_read_at_the_hook() {
-    const MAY: [&str; 6] = [
+    const MAY: [&str; 7] = [
+        "bpf/lib/feature/socket_lb.h",
         "bpf/lib/mechanism/packet.h",
         "bpf/lib/feature/fastpath.h",
         "bpf/from_l3dev.bpf.c",

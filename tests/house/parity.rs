@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dpd::bpf::abi::{self, Plain};
 use dpd::bpf::attach::hook::{AttachPoint, HOOKS, Role, TcSide};
+use dpd::bpf::attach::socket::SOCKET_HOOKS;
 use dpd::bpf::load::chain::CHAIN;
 use dpd::model::drop_reason::REASONS;
 use dpd::model::policy::reserved;
@@ -89,7 +90,8 @@ fn every_step_of_the_chain_has_its_program() {
 fn the_object_has_the_programs_that_are_loaded_and_no_others() {
     let chain = CHAIN.iter().map(|(name, _)| *name);
     let hooks = HOOKS.iter().map(|hook| hook.program);
-    let all = chain.chain(hooks);
+    let sockets = SOCKET_HOOKS.iter().map(|hook| hook.program);
+    let all = chain.chain(hooks).chain(sockets);
     let wanted: BTreeSet<String> = all.map(str::to_owned).collect();
     assert_eq!(programs(), wanted);
 }
@@ -164,6 +166,12 @@ fn each_role_has_the_tc_hooks_of_its_rows() {
             "{role:?}"
         );
     }
+}
+
+#[test]
+fn the_identities_that_programs_name_are_the_models() {
+    let planned = [("IDENTITY_HOST".to_owned(), i64::from(reserved::HOST))];
+    assert_eq!(constants("reserved_identity"), planned.into());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dpd::bpf::attach::hook::Hook;
 use dpd::bpf::attach::hook::Role;
+use dpd::bpf::attach::socket::SOCKET_HOOKS;
 use dpd::bpf::load::chain::CHAIN;
 use dpd::bpf::reader::Reader;
 use dpd::bpf::sys::pins::{self, Pins};
@@ -73,8 +74,8 @@ fn the_verifier_is_done_with_each_program_within_its_budget() {
     println!("{table}");
     assert_eq!(
         programs.len(),
-        CHAIN.len() + Hook::ALL.len() + 1,
-        "the chain, the tc hooks and XDP are loaded:\n{table}"
+        CHAIN.len() + Hook::ALL.len() + 1 + SOCKET_HOOKS.len(),
+        "the chain, the tc hooks, XDP and the hooks of sockets are loaded:\n{table}"
     );
     for program in &programs {
         let (name, count) = (&program.name, program.verified_instructions);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use dpd::bpf::abi;
 use libbpf_rs::libbpf_sys::{self, bpf_insn};
-use libbpf_rs::{Object, ObjectBuilder};
+use libbpf_rs::{MapType, Object, ObjectBuilder};
 
 /// `MAX_BPF_STACK`: bytes that a program and the functions below it may have together.
 const LIMIT: usize = 512;
@@ -83,7 +83,7 @@ fn load() -> Object {
     for mut map in open.maps_mut() {
         let is_section = map.name().to_string_lossy().contains('.');
         map.set_autocreate(!is_section).expect("choose the maps");
-        if map.max_entries() == 0 {
+        if map.max_entries() == 0 && map.map_type() != MapType::SkStorage {
             map.set_max_entries(1).expect("give the map a size");
         }
     }

@@ -1,10 +1,11 @@
-//! Programs at hooks: tc by tcx links or clsact filters, and XDP.
+//! Programs at hooks: tc by tcx links or clsact filters, XDP, and the hooks of the host's sockets.
 
 mod clsact;
 pub mod hook;
 mod link;
 mod mechanism;
 pub mod other_dpd;
+pub mod socket;
 mod tc;
 mod tcx;
 pub mod unmanaged;

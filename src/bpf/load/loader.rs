@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, ProgramType};
 use rustix::io::Errno;
 
 use super::chain::Chain;
@@ -13,6 +13,7 @@ use super::map_policy::{self, MapPolicy, MapScope};
 use super::previous::{self, Takeover};
 use super::programs::LoadedPrograms;
 use crate::bpf::attach::hook::Hook;
+use crate::bpf::attach::socket;
 use crate::bpf::image::ProgramImage;
 use crate::bpf::state::ct_table::{CT_TABLES, Sizes};
 use crate::bpf::sys::call::{call, errno};
@@ -76,6 +77,9 @@ fn load_once(
         .context("name the eBPF object")?
         .open_memory(image.object)
         .context("open the eBPF object")?;
+    if !socket::is_supported() {
+        skip_socket_programs(&mut open);
+    }
     let wanted = wanted(&mut open, image, policies, sizes)?;
     let adoption = adopt::decide(dir, &wanted)?;
     let pins = &adoption.dir.pins;
@@ -107,6 +111,15 @@ fn load_once(
         });
     }
     Ok(programs)
+}
+
+/// A kernel without hooks for sockets does all else.
+fn skip_socket_programs(open: &mut OpenObject) {
+    for mut program in open.progs_mut() {
+        if program.prog_type() == ProgramType::CgroupSockAddr {
+            program.set_autoload(false);
+        }
+    }
 }
 
 /// The maps to which rows are migrated, in the order of the plans.
@@ -201,7 +214,7 @@ impl Loader<'_> {
     fn pin_programs(&mut self, object: &Object) -> Result<()> {
         let dir = self.programs.pins.load(self.programs.number);
         let mut hooks = BTreeMap::new();
-        for program in object.progs() {
+        for program in object.progs().filter(|program| program.autoload()) {
             let name = program.name().to_string_lossy();
             map::pin(program.as_fd(), &dir.join(name.as_ref()))?;
             if let Some(hook) = Hook::ALL.into_iter().find(|hook| hook.name() == name) {

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 41] = [
+pub const DATAPATH: [MapPolicy; 43] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -58,6 +58,8 @@ pub const DATAPATH: [MapPolicy; 41] = [
     shared("dpd_link_locals", OnTakeover::Migrate),
     shared("dpd_neighbour_uses", OnTakeover::Migrate),
     shared("dpd_snat_searched", OnTakeover::Migrate),
+    shared("dpd_socket_peers", OnTakeover::Adopt),
+    shared("dpd_socket_flows", OnTakeover::Migrate),
     shared("dpd_asked", OnTakeover::Adopt),
     shared("dpd_drop_throttle_init", OnTakeover::Adopt),
     shared("dpd_reader", OnTakeover::Adopt),

@@ -11,6 +11,7 @@ use super::chain::Chain;
 use super::map_policy::{self, MapScope};
 use super::previous::{Takeover, program_of, serving_program};
 use crate::bpf::attach::hook::{Hook, XDP_ENTRY};
+use crate::bpf::attach::socket::SocketHook;
 use crate::bpf::state::ct_table::Sizes;
 use crate::bpf::sys::pins::{self, Pins};
 use crate::bpf::sys::program;
@@ -115,7 +116,24 @@ impl LoadedPrograms {
 
     /// The program of the uplinks' XDP hook.
     pub fn xdp_program(&self) -> Result<OwnedFd> {
-        let path = self.pins.load(self.number).join(XDP_ENTRY.program);
+        self.open(XDP_ENTRY.program)
+    }
+
+    /// The program of a hook of the host's sockets.
+    ///
+    /// # Errors
+    /// If the kernel has no such hooks: then it is not loaded.
+    pub fn socket_program(&self, hook: &SocketHook) -> Result<OwnedFd> {
+        self.open(hook.program)
+    }
+
+    /// Its id; `None`: it is not loaded.
+    pub fn socket_program_id(&self, hook: &SocketHook) -> Option<u32> {
+        Some(program::info(self.socket_program(hook).ok()?).ok()?.id)
+    }
+
+    fn open(&self, name: &str) -> Result<OwnedFd> {
+        let path = self.pins.load(self.number).join(name);
         Program::fd_from_pinned_path(&path).with_context(|| format!("open {}", path.display()))
     }
 

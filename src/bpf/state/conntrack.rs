@@ -198,6 +198,7 @@ fn flow_group(tuple: &abi::flow_tuple, entry: &abi::ct_entry) -> FlowGroup {
         ],
         service: entry.service,
         backend_id: entry.backend,
+        is_of_socket: u32::from(entry.flags) & abi::ct_flags::CT_SOCKET.0 != 0,
         snat: is_snat(entry).then(|| (encode::ip(&to.source), entry.snat_ifindex)),
     }
 }

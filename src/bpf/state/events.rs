@@ -114,6 +114,7 @@ pub fn point(number: u8) -> &'static str {
         abi::point::POINT_TO_STACK => "to-stack",
         abi::point::POINT_FROM_NETWORK => "from-network",
         abi::point::POINT_TO_NETWORK => "to-network",
+        abi::point::POINT_FROM_HOST => "from-host",
         abi::point::POINT_XDP => "xdp",
         _ => "to-endpoint",
     }

@@ -86,6 +86,10 @@ pub enum Op<'a> {
     CreateLink {
         hook: &'a str,
     },
+    /// Of a program for sockets.
+    CreateCgroupLink {
+        hook: &'a str,
+    },
     UpdateLink {
         path: &'a Path,
     },
@@ -157,6 +161,7 @@ impl fmt::Display for Op<'_> {
             Op::FillChain { step } => write!(f, "put {step} into the chain"),
             Op::PublishPrevious { object } => write!(f, "publish the previous {object}"),
             Op::CreateLink { hook } => write!(f, "create a tcx link at {hook}"),
+            Op::CreateCgroupLink { hook } => write!(f, "create a cgroup link at {hook}"),
             Op::UpdateLink { path } => write!(f, "update link {}", path.display()),
             Op::DetachLink { path } => write!(f, "detach link {}", path.display()),
             Op::AttachXdp { program } => write!(f, "attach {program}"),

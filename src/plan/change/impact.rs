@@ -141,7 +141,9 @@ impl<'a> ImpactAnalysis<'a> {
         let found = self.new.service(group);
         let is_same = found.is_some_and(|found| found.service == group.service);
         let has_network = found.is_some_and(|found| found.is_external);
-        let causes = if group.service == 0 {
+        let causes = if group.is_of_socket {
+            self.old.backend(group).into_iter().collect()
+        } else if group.service == 0 {
             self.new.frontend(group)
         } else if !is_same {
             self.old.frontend(group)
@@ -265,6 +267,7 @@ mod tests {
     use crate::config::{ForwardingMode, Interface, XdpMode};
     use crate::model::families::Families;
     use crate::model::host::HostState;
+    use crate::model::state::Backend;
     use crate::plan::diff;
     use crate::plan::testing::{TestConfig, frontend, ip};
 
@@ -308,6 +311,7 @@ mod tests {
             backend,
             link_local_of: [0; 2],
             snat: None,
+            is_of_socket: false,
             service,
             backend_id: of_service.map_or(0, |(number, _)| *number),
         }
@@ -531,6 +535,39 @@ mod tests {
             ..group
         };
         assert_eq!(ImpactAnalysis::new(&old, &new).impact(&nobodys), None);
+    }
+
+    #[test]
+    fn a_translated_socket_of_the_host_ends_with_its_backend() {
+        let old = base().compile();
+        let of = "tcp 192.0.2.1 10.200.0.44:53";
+        let service = old.services.values().next().unwrap().service;
+        let is_backend = |row: &Backend| row.address == "10.200.0.44:53".parse().unwrap();
+        let backend = old.backends.iter().find(|(_, row)| is_backend(row));
+        let socket = FlowGroup {
+            service,
+            backend_id: *backend.unwrap().0,
+            is_of_socket: true,
+            ..group(&old, of)
+        };
+        let rows: [(&str, &str, &[&str]); 2] = [
+            ("another backend", "10.200.0.44:53 10.200.1.46:53", &[]),
+            (
+                "a backend less",
+                "10.200.1.45:53",
+                &["- backend 10.200.0.44:53 of service kube-dns: 2 connections end"],
+            ),
+        ];
+        for (what, backends, expected) in rows {
+            let frontends = "10.32.0.10:53/udp 10.32.0.10:53/tcp";
+            let new = base().service("kube-dns", frontends, backends);
+            let new = new.compile_after(&old);
+            let mut changes = diff(&old, &new);
+            add_effects(&old, &new, &mut changes, [(socket, 2)]);
+            let effective = changes.iter().filter(|change| !change.effect.is_empty());
+            let lines: Vec<String> = effective.map(ToString::to_string).collect();
+            assert_eq!(lines, *expected, "{what}");
+        }
     }
 
     #[test]

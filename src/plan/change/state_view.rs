@@ -211,11 +211,13 @@ impl<'a> StateView<'a> {
         if group.service == 0 {
             return found.is_none() && !self.state.is_service_address(group.dst.ip());
         }
-        let Some(found) = found.filter(|found| found.service == group.service) else {
-            return false;
-        };
-        if !self.answers(group, found) {
-            return false;
+        if !group.is_of_socket {
+            let Some(found) = found.filter(|found| found.service == group.service) else {
+                return false;
+            };
+            if !self.answers(group, found) {
+                return false;
+            }
         }
         let Some(backend) = self.state.backends.get(&group.backend_id) else {
             return false;

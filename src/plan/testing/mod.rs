@@ -77,6 +77,7 @@ impl TestConfig {
         let host = HostState {
             socket_ports: Default::default(),
             announced: Default::default(),
+            netns_cookie: 4096,
             links: Default::default(),
             addresses: [ip("192.0.2.1"), ip("2001:db8::1")].into(),
             local_prefixes: Default::default(),

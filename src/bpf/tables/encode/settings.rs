@@ -32,6 +32,7 @@ pub fn settings(settings: &Settings) -> abi::settings {
         snat_port_count: settings.snat_port_count,
         node_ipv4,
         node_ipv6,
+        netns_cookie: settings.netns_cookie,
     }
 }
 
@@ -87,6 +88,7 @@ pub fn decode_settings(settings: &abi::settings) -> Settings {
         allow_host: settings.allow_host != 0,
         node: decode_host_addresses(&settings.node_ipv4, &settings.node_ipv6),
         snat_port_count: settings.snat_port_count,
+        netns_cookie: settings.netns_cookie,
     }
 }
 
@@ -118,6 +120,7 @@ mod tests {
             allow_host: n.of(&[false, true]),
             node: n.host_addresses(),
             snat_port_count: n.u32(),
+            netns_cookie: n.next(),
         };
         assert_round_trip(make, settings, decode_settings);
     }

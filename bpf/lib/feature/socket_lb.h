@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Services for the host's own sockets: what they connect or send to is translated from a frontend to a backend before there is a
+ * packet, and back in what they receive. So no packet of theirs is rewritten.
+ *
+ * The programs run for all sockets of the cgroup. Those of other network namespaces are left alone: their packets meet the hooks
+ * of their own interfaces. They may be preempted, and use no record of a CPU.
+ */
+#ifndef DPD_SOCKET_LB_H
+#define DPD_SOCKET_LB_H
+
+#include "../mechanism/event.h"
+#include "service.h"
+#include "socket_peer.h"
+
+/* What a program of these hooks returns. */
+enum {
+	SOCKET_REFUSE = 0,
+	SOCKET_PROCEED = 1,
+};
+
+/* A backend whose reply the socket could not tell from that of another service: the next of so many is tried. */
+enum { SOCKET_BACKEND_TRIES = 8 };
+
+/* A call of a socket, to whatever address. */
+struct socket_call {
+	struct flow_tuple tuple; /* the source as far as it is bound */
+	__u64 epoch;
+	__u64 now_ns;
+	__u32 slot;
+	__u32 is_translated; /* the destination is a backend's now */
+};
+
+/* -- Addresses of calls --------------------------------------------------------------------------------------------- */
+
+static __always_inline struct address socket_address4(const struct bpf_sock_addr *ctx)
+{
+	return address_from_ipv4(ctx->user_ip4);
+}
+
+static __always_inline struct address socket_address6(const struct bpf_sock_addr *ctx)
+{
+	return (struct address){ .word = {
+					 ctx->user_ip6[0] | (__u64)ctx->user_ip6[1] << 32,
+					 ctx->user_ip6[2] | (__u64)ctx->user_ip6[3] << 32,
+				 } };
+}
+
+static __always_inline void socket_set4(struct bpf_sock_addr *ctx, const struct address *address, __be16 port)
+{
+	ctx->user_ip4 = address_to_ipv4(address);
+	ctx->user_port = port;
+}
+
+static __always_inline void socket_set6(struct bpf_sock_addr *ctx, const struct address *address, __be16 port)
+{
+	ctx->user_ip6[0] = address->word[0];
+	ctx->user_ip6[1] = address->word[0] >> 32;
+	ctx->user_ip6[2] = address->word[1];
+	ctx->user_ip6[3] = address->word[1] >> 32;
+	ctx->user_port = port;
+}
+
+/* The protocol of a service that a socket can reach; 0: none. MPTCP is TCP to its peer. */
+static __always_inline __u8 socket_protocol(const struct bpf_sock_addr *ctx)
+{
+	__u32 protocol = ctx->protocol;
+
+	if (protocol == IPPROTO_MPTCP)
+		return IPPROTO_TCP;
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP ? protocol : 0;
+}
+
+static __always_inline struct socket_call socket_call(const struct bpf_sock_addr *ctx,
+						      struct address destination)
+{
+	__u64 epoch = generation_live_epoch();
+
+	return (struct socket_call){
+		.tuple = {
+			.destination = destination,
+			.destination_port = ctx->user_port,
+			.protocol = socket_protocol(ctx),
+		},
+		.epoch = epoch,
+		.slot = generation_slot(epoch),
+	};
+}
+
+static __always_inline void socket_call_translate(struct socket_call *call, const struct socket_peer *peer)
+{
+	call->tuple.destination = peer->backend;
+	call->tuple.destination_port = peer->backend_port;
+	call->is_translated = 1;
+}
+
+/* The source of a call: unspecified, and port 0, until the socket is bound. */
+static __always_inline void socket_set_source(const struct bpf_sock_addr *ctx, struct flow_tuple *tuple)
+{
+	/* Volatile, and all of it: else one load gets its pointer by arithmetic, which the verifier refuses. */
+	const volatile struct bpf_sock *socket = ctx->sk;
+	struct address ipv4 = address_from_ipv4(socket->src_ip4);
+	struct address ipv6 = { .word = {
+					socket->src_ip6[0] | (__u64)socket->src_ip6[1] << 32,
+					socket->src_ip6[2] | (__u64)socket->src_ip6[3] << 32,
+				} };
+
+	tuple->source_port = bpf_htons(socket->src_port);
+	tuple->source = address_is_mapped(&tuple->destination) ? ipv4 : ipv6;
+}
+
+/* -- Reports -------------------------------------------------------------------------------------------------------- */
+
+static __always_inline struct event_subject socket_event_subject(const struct socket_call *call,
+								 __u32 service)
+{
+	return (struct event_subject){
+		.now_ns = call->now_ns,
+		.epoch = call->epoch,
+		.tuple = &call->tuple,
+		.sender_identity = IDENTITY_HOST,
+		.service = service,
+	};
+}
+
+/* Reports a translation: a connection begins, or a socket without one sends. */
+static __noinline void socket_report(const struct socket_call *call, const struct socket_peer *peer,
+				     const struct settings *settings)
+{
+	struct event_subject subject = socket_event_subject(call, peer->service);
+	struct report report = {
+		.repeats = 1,
+		.verdict = VERDICT_FORWARDED,
+		.point = POINT_FROM_HOST,
+		.direction = DIRECTION_EGRESS,
+	};
+	struct event *event = event_reserve(settings, call->now_ns);
+
+	if (!event)
+		return;
+	subject.receiver_identity = event_identity(call->epoch, &peer->backend);
+	event_fill(event, &subject, &report);
+	event->translated.destination = peer->backend;
+	event->translated.destination_port = peer->backend_port;
+	event->backend = peer->backend_number;
+	bpf_ringbuf_submit(event, event_wakeup());
+}
+
+/* Refuses a call as a closed port would: the host sends no packet to a frontend that nobody answers. */
+static __noinline int socket_refuse(const struct socket_call *call, __u32 service, __u8 reason)
+{
+	struct event_subject subject = socket_event_subject(call, service);
+	struct drop_key key = { .tuple = call->tuple, .reason = reason };
+	struct report report = {
+		.verdict = VERDICT_DROPPED,
+		.point = POINT_FROM_HOST,
+		.reason = reason,
+		.direction = DIRECTION_EGRESS,
+	};
+
+	drop_count_add(0, reason, DIRECTION_EGRESS, 0);
+	drop_report(&subject, &key, &report);
+	bpf_set_retval(-ECONNREFUSED);
+	return SOCKET_REFUSE;
+}
+
+/* -- Backends ------------------------------------------------------------------------------------------------------- */
+
+/*
+ * The service of what a socket of the host calls; null: of none. At an address of the host, what is no frontend's port is the
+ * host's own. Port 0 is no call: resolvers connect to it to learn which source the host would take.
+ */
+static __always_inline const struct service *socket_service(struct bpf_sock_addr *ctx,
+							    const struct socket_call *call)
+{
+	int is_call = call->tuple.destination_port && call->tuple.protocol;
+	const struct service *service = is_call ? service_find(call->slot, &call->tuple) : 0;
+	const struct settings *settings = service ? settings_find(call->epoch) : 0;
+
+	if (!service || !settings || !settings->netns_cookie ||
+	    bpf_get_netns_cookie(ctx) != settings->netns_cookie)
+		return 0;
+	if (service->id)
+		return service;
+
+	const struct ipcache_entry *owner = ipcache_find(call->slot, &call->tuple.destination);
+
+	return owner && owner->scope == SCOPE_HOST ? 0 : service;
+}
+
+/* What a socket becomes connected to with a backend of this number. Zero if there is none. */
+static __always_inline int socket_peer_make(const struct socket_call *call, const struct service *service,
+					    __u32 number, struct socket_peer *peer)
+{
+	const struct backend *backend = backend_find(call->slot, number);
+
+	if (!backend)
+		return 0;
+	peer->frontend = call->tuple.destination;
+	peer->frontend_port = call->tuple.destination_port;
+	peer->backend = backend->address;
+	peer->backend_port = backend->port;
+	peer->service = service->id;
+	peer->backend_number = number;
+	return 1;
+}
+
+/* A backend for a new connection. 0, or minus a reason. */
+static __noinline __must_check int socket_pick(const struct socket_call *call, const struct service *service,
+					       struct backend_pick *pick, struct socket_peer *peer)
+{
+	const __u32 random[2] = { bpf_get_prandom_u32(), bpf_get_prandom_u32() };
+	int result =
+		service->id ? service_pick_backend(call->slot, service, random, pick) : -REASON_NO_SERVICE;
+
+	if (!result && !socket_peer_make(call, service, pick->backend, peer))
+		result = -REASON_NO_BACKEND;
+	return result;
+}
+
+/* -- connect() ------------------------------------------------------------------------------------------------------ */
+
+/* The key of the row by which the frontend of a reply is found. */
+static __always_inline struct socket_flow_key socket_reply_key(__u64 cookie, const struct socket_peer *peer)
+{
+	return (struct socket_flow_key){
+		.cookie = cookie,
+		.address = peer->backend,
+		.port = peer->backend_port,
+		.side = SOCKET_SIDE_BACKEND,
+	};
+}
+
+/*
+ * Notes what a connected socket was translated to; of UDP in a row of flows, too, since the kernel does not list what lies in those
+ * sockets. Zero if there is no memory.
+ */
+static __always_inline int socket_store(struct bpf_sock_addr *ctx, const struct socket_call *call,
+					struct socket_peer *peer)
+{
+	struct socket_peer *stored =
+		bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, peer, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!stored)
+		return 0;
+	*stored = *peer; /* it may be of an earlier connection */
+	if (call->tuple.protocol != IPPROTO_UDP)
+		return 1;
+
+	struct socket_flow_key key = socket_reply_key(bpf_get_socket_cookie(ctx), peer);
+
+	return !bpf_map_update_elem(&dpd_socket_flows, &key, peer, BPF_ANY);
+}
+
+/*
+ * A socket connects to the call's destination, which is its backend's then. Not zero: it is refused. What the socket had of an
+ * earlier connection is forgotten.
+ */
+static __always_inline int socket_connect(struct bpf_sock_addr *ctx, struct socket_call *call)
+{
+	const struct service *service = socket_service(ctx, call);
+	struct socket_peer peer = {};
+	struct backend_pick pick;
+
+	if (!service) {
+		if (bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0))
+			bpf_sk_storage_delete(&dpd_socket_peers, ctx->sk);
+		return SOCKET_PROCEED;
+	}
+	socket_set_source(ctx, &call->tuple);
+	call->now_ns = bpf_ktime_get_ns();
+
+	int result = socket_pick(call, service, &pick, &peer);
+
+	if (result)
+		return socket_refuse(call, service->id, -result);
+	if (!socket_store(ctx, call, &peer)) {
+		bpf_set_retval(-ENOMEM);
+		return SOCKET_REFUSE;
+	}
+
+	const struct settings *settings = settings_find(call->epoch);
+
+	if (settings)
+		socket_report(call, &peer, settings);
+	socket_call_translate(call, &peer);
+	return SOCKET_PROCEED;
+}
+
+/* -- sendto(), sendmsg() -------------------------------------------------------------------------------------------- */
+
+/* Whether an unconnected socket keeps the backend that it has for a frontend. */
+static __always_inline int socket_flow_is_usable(const struct socket_call *call,
+						 const struct service *service,
+						 const struct socket_peer *flow)
+{
+	const struct backend *backend = backend_find(call->slot, flow->backend_number);
+
+	return backend && flow->service == service->id && backend->service == service->id &&
+	       backend->state != BACKEND_MAINTENANCE &&
+	       socket_peer_is_backend(flow, &backend->address, backend->port);
+}
+
+/* Whether replies of the peer's backend are those of another frontend, that the socket has sent to before. */
+static __always_inline int socket_reply_is_taken(__u64 cookie, const struct socket_peer *peer)
+{
+	struct socket_flow_key key = socket_reply_key(cookie, peer);
+	const struct socket_peer *other = bpf_map_lookup_elem(&dpd_socket_flows, &key);
+
+	return other && (other->frontend_port != peer->frontend_port ||
+			 !address_equals(&other->frontend, &peer->frontend));
+}
+
+/*
+ * A backend for a frontend that the socket has not sent to before: one whose replies are not those of another frontend, if
+ * there is one. 0, or minus a reason.
+ */
+static __noinline __must_check int socket_pick_apart(const struct socket_call *call,
+						     const struct service *service, __u64 cookie,
+						     struct socket_peer *peer)
+{
+	struct backend_pick pick = {};
+	int result = socket_pick(call, service, &pick, peer);
+
+	if (result || !socket_reply_is_taken(cookie, peer))
+		return result;
+	for (__u32 i = 1; i < SOCKET_BACKEND_TRIES; i++) {
+		__u32 number = service_next_backend(call->slot, service, pick.column, i);
+
+		if (!number || !socket_peer_make(call, service, number, peer))
+			break;
+		if (!socket_reply_is_taken(cookie, peer))
+			return 0;
+	}
+	return socket_peer_make(call, service, pick.backend, peer) ? 0 : -REASON_NO_BACKEND;
+}
+
+/* Notes both rows of a flow, and in the socket that it has some. Zero if there is no memory. */
+static __always_inline int socket_store_flow(struct bpf_sock_addr *ctx, struct socket_flow_key *key,
+					     const struct socket_peer *peer)
+{
+	if (!bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE) ||
+	    bpf_map_update_elem(&dpd_socket_flows, key, peer, BPF_ANY))
+		return 0;
+	*key = socket_reply_key(key->cookie, peer);
+	return !bpf_map_update_elem(&dpd_socket_flows, key, peer, BPF_ANY);
+}
+
+/* A socket sends to the call's destination; as socket_connect(). Each message is asked for: the backend stays while it is usable. */
+static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_call *call)
+{
+	const struct service *service = socket_service(ctx, call);
+
+	if (!service)
+		return SOCKET_PROCEED;
+
+	const struct settings *settings = settings_find(call->epoch);
+	struct socket_flow_key key = {
+		.cookie = bpf_get_socket_cookie(ctx),
+		.address = call->tuple.destination,
+		.port = call->tuple.destination_port,
+		.side = SOCKET_SIDE_FRONTEND,
+	};
+	const struct socket_peer *flow = bpf_map_lookup_elem(&dpd_socket_flows, &key);
+	struct socket_peer peer = {};
+	int result = 0, is_kept = flow && socket_flow_is_usable(call, service, flow);
+
+	socket_set_source(ctx, &call->tuple);
+	call->now_ns = bpf_ktime_get_ns();
+	if (is_kept)
+		peer = *flow;
+	else
+		result = socket_pick_apart(call, service, key.cookie, &peer);
+	if (result)
+		return socket_refuse(call, service->id, -result);
+	if (settings && call->now_ns >= peer.report_ns) {
+		socket_report(call, &peer, settings);
+		peer.report_ns = event_next_report_ns(settings, call->now_ns);
+		is_kept = 0;
+	}
+	if (!is_kept && !socket_store_flow(ctx, &key, &peer)) {
+		bpf_set_retval(-ENOMEM);
+		return SOCKET_REFUSE;
+	}
+	socket_call_translate(call, &peer);
+	return SOCKET_PROCEED;
+}
+
+/* -- recvmsg(), getpeername() --------------------------------------------------------------------------------------- */
+
+/* Whether what a socket names as its peer is a backend that it was translated to: then it becomes the frontend. */
+static __always_inline int socket_restore(struct bpf_sock_addr *ctx, struct address *address, __be16 *port)
+{
+	const struct socket_peer *peer = bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0);
+
+	if (!peer)
+		return 0;
+	peer = socket_peer_find(peer, bpf_get_socket_cookie(ctx), address, *port);
+	if (!peer)
+		return 0;
+	*address = peer->frontend;
+	*port = peer->frontend_port;
+	return 1;
+}
+
+#endif
