@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod host_sockets;
 pub mod http;
 pub mod journal;
 mod listener;

@@ -14,6 +14,7 @@ mod links;
 mod other_dpd;
 mod planned;
 mod resize;
+mod sockets;
 mod unmanaged;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ use ahead::Ahead;
 pub use cleanup::cleanup;
 use hooks::roles;
 pub use hooks::{AttachError, HookKind};
+use sockets::Sockets;
 use unmanaged::Closed;
 
 /// The datapath of this host, as its one writer has it.
@@ -64,6 +66,7 @@ pub struct Reconciler {
     /// Interfaces may be marked as unmanaged.
     has_unmanaged: bool,
     closed: Closed,
+    sockets: Sockets,
     /// Nothing else is left to clean up after the last commit.
     is_clean: bool,
     pin_guard: PinGuard,
@@ -123,6 +126,7 @@ impl Reconciler {
             has_old_counters: true,
             has_unmanaged: true, // an earlier daemon may have left some
             closed: Closed::default(),
+            sockets: Sockets::default(),
             is_clean: true,
             pin_guard: PinGuard::default(),
             repaired: Vec::new(),

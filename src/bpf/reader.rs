@@ -9,6 +9,7 @@ use libbpf_rs::{MapCore, MapHandle, MapType, Program};
 use crate::bpf::abi;
 use crate::bpf::attach;
 use crate::bpf::attach::hook::{Role, XDP_ENTRY};
+use crate::bpf::attach::socket::{self, SOCKET_HOOKS, SocketHook};
 use crate::bpf::attach::xdp;
 use crate::bpf::load::chain;
 use crate::bpf::load::pinned_programs;
@@ -29,6 +30,7 @@ use crate::model::drop_reason;
 use crate::model::state::{Settings, State};
 use crate::model::status::{
     Attachment, ConntrackCounts, EndpointCounts, EventLoss, MapStatus, Metric, ProgramStatus,
+    SocketAttachment,
 };
 
 /// The datapath below one root of pins.
@@ -328,6 +330,20 @@ impl Reader {
             }
         }
         attachments
+    }
+
+    /// Our programs on the hooks of the host's sockets.
+    pub fn socket_attachments(&self) -> Vec<SocketAttachment> {
+        let attached = |hook: &SocketHook| {
+            let (cgroup_id, _) = socket::attached(&self.pins, hook)?;
+            Some(SocketAttachment {
+                hook: hook.name.to_owned(),
+                program: hook.program.to_owned(),
+                cgroup_id,
+                cgroup: None,
+            })
+        };
+        SOCKET_HOOKS.iter().filter_map(attached).collect()
     }
 
     /// Whether the interface has both programs of an endpoint.

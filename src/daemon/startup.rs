@@ -72,7 +72,8 @@ impl Startup {
         }
         let config = loaded.config.clone();
         // The lock first: its error names the other daemon.
-        let reconciler = Reconciler::start(&config)?;
+        let mut reconciler = Reconciler::start(&config)?;
+        reconciler.serve_host_sockets();
         let port = config.daemon.metrics.map(Port::open).transpose();
         let port = port.context("daemon.metrics")?;
         let socket = Socket::open(&config.daemon.socket)?;

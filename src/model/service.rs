@@ -92,3 +92,15 @@ impl fmt::Display for BackendState {
         })
     }
 }
+
+/// The translation of a socket of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPeer {
+    /// What it has asked for.
+    pub frontend: SocketAddr,
+    /// What it is connected to.
+    pub backend: SocketAddr,
+    /// The numbers of both.
+    pub service: u32,
+    pub backend_number: u32,
+}

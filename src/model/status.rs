@@ -155,6 +155,18 @@ pub struct Attachment {
     pub other_programs_first: Vec<String>,
 }
 
+/// A program on a hook of the host's sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SocketAttachment {
+    /// `connect4`, `sendmsg6` and so on.
+    pub hook: String,
+    pub program: String,
+    /// The number of the cgroup that it is attached to.
+    pub cgroup_id: u64,
+    /// Where that is mounted; `None`: not where this process would attach it.
+    pub cgroup: Option<String>,
+}
+
 /// A counter of packets by reason, direction and interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Metric {

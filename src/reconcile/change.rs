@@ -198,8 +198,9 @@ impl Reconciler {
             self.detach_stale(),
             self.forget_unmanaged(),
             self.detach_xdp(),
+            self.follow_sockets(),
         ];
-        self.is_clean = done == [true; 4];
+        self.is_clean = done == [true; 5];
         self.finish_takeover();
         self.forget_counters();
     }
@@ -232,7 +233,7 @@ impl Reconciler {
     }
 
     /// What the change did, to connections too.
-    fn report(&self, change: CommittedChange, old_sizes: Option<Sizes>) -> Applied {
+    fn report(&mut self, change: CommittedChange, old_sizes: Option<Sizes>) -> Applied {
         let CommittedChange {
             epoch,
             at,
@@ -240,6 +241,9 @@ impl Reconciler {
             previous,
             snapshot,
         } = change;
+        if let Some(previous) = &previous {
+            self.end_sockets(previous);
+        }
         let sizes = self.programs.sizes();
         let mut excess = 0;
         if let (Some(snapshot), Some(previous), Some(live)) = (snapshot, &previous, &self.live) {

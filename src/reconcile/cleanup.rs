@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::hooks::detach_all;
+use super::sockets;
 use crate::bpf::attach;
 use crate::bpf::sys::expedited_rcu::{self, ExpeditedRcu};
 use crate::bpf::sys::lock;
@@ -43,6 +44,11 @@ pub fn cleanup(root: &Path, may_expedite_rcu: bool) -> Result<Vec<String>> {
         }
     }
     drop(expedited);
+    for pins in &all {
+        if sockets::detach_all(pins)? {
+            removed.push("programs for the host's sockets".to_owned());
+        }
+    }
     for pins in all {
         datapath_dir::remove(&pins)?;
         removed.push(format!(

@@ -26,6 +26,7 @@ impl Reconciler {
             || self.programs.is_chain_broken()
             || !self.pin_guard.lost().is_empty()
             || !self.lost_programs().is_empty()
+            || self.has_lost_socket_programs()
     }
 
     /// What was repaired since the last call.
@@ -67,6 +68,10 @@ impl Reconciler {
                 continue;
             }
             let what = format!("interface {} had lost programs", self.name_of(ifindex));
+            self.report_drift(DriftKind::Attachment, what);
+        }
+        if self.forget_lost_socket_programs() {
+            let what = "the host's sockets had lost programs".to_owned();
             self.report_drift(DriftKind::Attachment, what);
         }
         Ok(())

@@ -7,7 +7,7 @@ const LAYERS: [&[&str]; 7] = [
     &["cli"],
     &["daemon"],
     &["reconcile", "observe"],
-    &["logging"],
+    &["logging", "host_sockets"],
     &[
         "plan", "metrics", "bpf", "net", "watch", "journal", "systemd", "http", "process",
     ],

@@ -5,5 +5,6 @@ pub mod counters;
 pub mod ct_table;
 mod endpoint_conns;
 pub mod events;
+pub mod socket_peers;
 pub mod suppressed;
 pub mod sweep;

@@ -1,0 +1,39 @@
+//! The connected sockets of the host that services have translated: those that the kernel lists, with their translations.
+
+use anyhow::Result;
+
+use crate::bpf::state::socket_peers::SocketPeers;
+use crate::model::protocol::Protocol;
+use crate::model::service::SocketPeer;
+use crate::net::sock_diag::{SockDiag, Socket};
+
+/// A connected socket of the host with its translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSocket {
+    pub socket: Socket,
+    pub translated: SocketPeer,
+}
+
+/// The translated sockets of the calling thread's network namespace. One that connects or closes meanwhile may be missing.
+///
+/// # Errors
+/// Without CAP_BPF, or if the kernel does not list sockets.
+pub fn list(diag: &mut SockDiag, peers: &SocketPeers) -> Result<Vec<HostSocket>> {
+    let mut sockets: Vec<HostSocket> = Vec::new();
+    let mut error = None;
+    diag.list(peers.storage(), None, |socket| {
+        let translated = match (socket.protocol, &socket.storage) {
+            (_, Some(value)) => Ok(SocketPeers::of_storage(value)),
+            (Protocol::Udp, None) => peers.of_flow(socket.cookie, socket.peer),
+            _ => Ok(None),
+        };
+        match translated {
+            Ok(translated) => {
+                let translated = translated.filter(|peer| peer.backend == socket.peer);
+                sockets.extend(translated.map(|translated| HostSocket { socket, translated }));
+            }
+            Err(failed) => error = Some(failed),
+        }
+    })?;
+    error.map_or(Ok(sockets), Err)
+}
