@@ -7,6 +7,7 @@ mod interfaces;
 mod prefilter;
 mod report;
 mod screen;
+mod sockets;
 
 use std::process::ExitCode;
 

@@ -9,12 +9,14 @@ use super::daemon::{ConfigStatus, Daemon, DropIn};
 use super::drops::{self, Drops};
 use super::interfaces::{self, InterfaceStatus};
 use super::prefilter::Prefilter;
+use super::sockets;
 use crate::bpf::reader::Reader;
 use crate::bpf::takeover::datapath_dir;
 use crate::cli::node::Node;
 use crate::model::conntrack::Tally;
 use crate::model::status::{
     ConntrackCounts, DaemonStatus, DriftCounts, EventLoss, MapStatus, ProgramStatus,
+    SocketAttachment,
 };
 use crate::observe::record::protocol_name;
 
@@ -30,6 +32,8 @@ pub(super) struct Status {
     /// The directory of the live datapath, of whatever version.
     pub datapath: Option<String>,
     pub interfaces: Vec<InterfaceStatus>,
+    /// The programs by which services answer the host's own sockets.
+    pub sockets: Vec<SocketAttachment>,
     pub programs: Vec<ProgramStatus>,
     pub maps: Vec<MapStatus>,
     pub conntrack: Option<Conntrack>,
@@ -132,6 +136,7 @@ impl Status {
             datapath: datapath_dir::find_live(&node.bpf_root)
                 .map(|pins| pins.version().display().to_string()),
             interfaces: Vec::new(),
+            sockets: Vec::new(),
             programs: Vec::new(),
             maps: Vec::new(),
             conntrack: None,
@@ -188,6 +193,7 @@ impl Status {
             let announcements = daemon.map(|daemon| &daemon.announcements[..]);
             interfaces::add_announcements(&mut self.interfaces, announcements.unwrap_or_default());
         }
+        self.sockets = sockets::attached(reader);
         self.programs = self.read("programs", reader.programs()).unwrap_or_default();
         self.maps = self.read("maps", reader.maps()).unwrap_or_default();
         let conntrack = self.read("connections", reader.conntrack());

@@ -7,6 +7,7 @@ use super::daemon::ago;
 use super::health::{fill, is_nearly_full};
 use super::prefilter::Prefilter;
 use super::report::{Conntrack, Loss, Status};
+use super::sockets;
 use crate::cli::output::{size, table};
 use crate::model::status::MapStatus;
 
@@ -49,6 +50,9 @@ fn write_head(status: &Status, out: &mut String) -> std::fmt::Result {
         writeln!(out, "last error: {}", indent(error))?;
     }
     write_drop_ins(status, out)?;
+    if let Some(text) = sockets::text(&status.sockets) {
+        writeln!(out, "sockets:    {text}")?;
+    }
     if let Some(conntrack) = &status.conntrack {
         writeln!(out, "conntrack:  {}", conntrack_text(conntrack))?;
     }

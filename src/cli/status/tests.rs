@@ -14,7 +14,7 @@ use crate::model::conntrack::{ConntrackState, SnatPeer, Tally};
 use crate::model::forwarding::Forwarding;
 use crate::model::status::{
     Amount, Attachment, ConntrackCounts, DaemonStatus, DriftCounts, DropInStatus, EventLoss,
-    MapStatus, Metric, ProgramStatus, RecentDrops,
+    MapStatus, Metric, ProgramStatus, RecentDrops, SocketAttachment,
 };
 
 fn node() -> Node {
@@ -231,6 +231,12 @@ fn with_datapath(daemon: Result<DaemonStatus>) -> Status {
         ],
     );
     interfaces::add_announcements(&mut status.interfaces, &known.unwrap_or_default());
+    status.sockets = vec![SocketAttachment {
+        hook: "connect4".to_owned(),
+        program: "dpd_sock_connect4".to_owned(),
+        cgroup_id: 1,
+        cgroup: Some("/sys/fs/cgroup".to_owned()),
+    }];
     status.prefilter = Prefilter::new(&catalog, &[(1, 2), (2, 40), (9, 7)].into(), 0);
     status.programs = vec![ProgramStatus {
         name: "dpd_from_container".to_owned(),
@@ -497,6 +503,7 @@ last error: config.toml:3: unknown key
               ^^^^^^
 drop-ins:   1 in effect, 1 skipped
             /run/dpd/config.d/b.toml: error: there is no identity \"b\" --> b.toml:3:1
+sockets:    services answer the host's own, by 1 program at /sys/fs/cgroup
 conntrack:  3 present, 9 inserted, 5 deleted, 1 evicted before they expired
             tcp 120 established, 3 closing; udp 4 replied
             SNAT: 75 of 100 source ports are in use from 192.0.2.1 to 203.0.113.9:443/tcp: 25 free
@@ -596,6 +603,7 @@ fn json_has_every_key_always() {
             "problems",
             "programs",
             "responses_limited",
+            "sockets",
             "warnings",
         ];
         assert_eq!(keys, expected);
@@ -688,7 +696,7 @@ fn crowded() -> Status {
 fn a_large_host_is_one_screen_too() {
     let text = screen::screen(&crowded());
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines.len() <= 70, "{} lines:\n{text}", lines.len());
+    assert!(lines.len() <= 71, "{} lines:\n{text}", lines.len());
     let rows = [
         (
             "interfaces that are not attached come first",
