@@ -692,7 +692,7 @@ fn config(endpoints: Endpoints<'_>) -> Config {
     let minute = Duration::from_secs(60);
     Config {
         masquerade: Default::default(),
-        host: HostSettings { services: true },
+        host: HostSettings { services: false },
         path: "config.toml".into(),
         node: Node {
             name: "node-a".to_owned(),

@@ -9,6 +9,7 @@
 
 mod endpoint;
 mod frontend;
+mod host_services;
 mod name;
 mod node;
 mod route;
@@ -45,6 +46,7 @@ pub fn checks(config: &Config, host: &HostState) -> Vec<String> {
     lacks.extend(endpoints.iter().filter_map(check_ipv6));
     let (uplinks, of_uplinks) = uplink::check(config, host);
     lacks.extend(of_uplinks);
+    lacks.extend(host_services::check(config));
     for family in &Family::ALL {
         let relays = relays(config, family);
         lacks.extend(check_forwarding(family, &endpoints, &uplinks, relays));

@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use dpd::net::find_cgroup;
+use dpd::config::{Config, Service};
+use dpd::net::{self, find_cgroup, snapshot};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::{Netns, config};
 
 /// The machine's own: at its root, or, in a container, at a part of it.
 #[test]
@@ -41,18 +47,45 @@ fn a_part_of_the_hierarchy_is_none_of_its_root() {
 }
 
 fn find_below(part: &Path, over: &Path) -> (PathBuf, bool, bool) {
-    // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
-        .expect("make a mount namespace");
-    let private = rustix::mount::MountPropagationFlags::PRIVATE;
-    let all = rustix::mount::MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private | all).expect("keep mounts to ourselves");
+    own_mounts();
     rustix::mount::mount_bind(part, over).expect("mount the part over the whole");
     let found = find_cgroup().expect("the part is found");
-    let id = |folder: &dyn AsRawFd| {
-        let path = format!("/proc/thread-self/fd/{}", folder.as_raw_fd());
-        std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("its number"))
-    };
-    let has_it = id(&found.folder) == id(&fs::File::open(over).expect("open it"));
+    let number = |path: &Path| fs::metadata(path).expect("a folder's number").ino();
+    let open = format!("/proc/thread-self/fd/{}", found.folder.as_raw_fd());
+    let has_it = number(Path::new(&open)) == number(over);
     (found.path, found.is_root, has_it)
+}
+
+/// From here on what this thread mounts is its own.
+fn own_mounts() {
+    // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("make a mount namespace: needs root");
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).expect("keep mounts to ourselves");
+}
+
+/// In a namespace of its own, so that a part of the hierarchy is enough.
+#[test]
+fn a_host_without_the_hierarchy_lacks_it_for_its_own_sockets() {
+    let mut config = config(&[]);
+    config.services.insert("web".to_owned(), Service::default());
+    let lacks = |config: &Config| Netns::new().enter(|| look_without_hierarchy(config));
+    assert_eq!(lacks(&config), [""; 0], "host.services is off");
+    config.host.services = true;
+    let found = lacks(&config);
+    assert!(
+        found[0].contains("no cgroup2 hierarchy is mounted: boot with"),
+        "{found:?}"
+    );
+    assert_eq!(found.len(), 1, "{found:?}");
+    config.services.clear();
+    assert_eq!(lacks(&config), [""; 0], "there is no service");
+}
+
+fn look_without_hierarchy(config: &Config) -> Vec<String> {
+    own_mounts();
+    while let Ok(cgroup) = find_cgroup() {
+        unmount(&cgroup.path, UnmountFlags::DETACH).expect("unmount the hierarchy");
+    }
+    net::checks(config, &snapshot().expect("look at the interfaces"))
 }
