@@ -16,6 +16,7 @@ use crate::bpf::load::pinned_programs;
 use crate::bpf::state::conntrack::{Tables, now_ns};
 use crate::bpf::state::counters;
 use crate::bpf::state::ct_table::Sizes;
+use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::sys::libbpf_log;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::{self, Pins};
@@ -330,6 +331,11 @@ impl Reader {
             }
         }
         attachments
+    }
+
+    /// What sockets of the host were translated to.
+    pub fn socket_peers(&self) -> Result<SocketPeers> {
+        SocketPeers::open(&self.pins)
     }
 
     /// Our programs on the hooks of the host's sockets.

@@ -1,4 +1,6 @@
-//! `dpd ct`: the tracked connections.
+//! `dpd ct`: the tracked connections, and those of the host's own sockets.
+
+mod sockets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -37,7 +39,13 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
         }
     };
     let reader = node.reader()?;
-    let rows = rows(&reader.state()?.catalog, reader.connections()?);
+    let state = reader.state()?;
+    let mut connections = reader.connections()?;
+    match sockets::of_host(&reader) {
+        Ok(sockets) => sockets::join(&mut connections, &sockets, &state),
+        Err(error) => log::warn!("sockets of the host are not listed: {error:#}"),
+    }
+    let rows = rows(&state.catalog, connections);
     output::print(&output::render(listing.output, &rows)?)
 }
 
@@ -65,12 +73,13 @@ pub struct ConnectionRow {
     /// The source after SNAT: of a hairpin, by masquerade, or of a client of an external service.
     snat_ip: Option<IpAddr>,
     snat_port: Option<u16>,
-    packets: u64,
-    bytes: u64,
-    reply_packets: u64,
-    reply_bytes: u64,
-    remaining_seconds: f64,
-    age_seconds: f64,
+    /// `None`: the packets of this socket of the host do not pass dpd.
+    packets: Option<u64>,
+    bytes: Option<u64>,
+    reply_packets: Option<u64>,
+    reply_bytes: Option<u64>,
+    remaining_seconds: Option<f64>,
+    age_seconds: Option<f64>,
     egress_rule: Option<String>,
     ingress_rule: Option<String>,
 }
@@ -115,12 +124,12 @@ impl Row for ConnectionRow {
                 .join(", "),
             self.service.clone().unwrap_or_default(),
             self.state.to_owned(),
-            self.packets.to_string(),
-            self.bytes.to_string(),
-            self.reply_packets.to_string(),
-            self.reply_bytes.to_string(),
-            span(Duration::from_secs_f64(self.remaining_seconds)),
-            span(Duration::from_secs_f64(self.age_seconds)),
+            number_text(self.packets),
+            number_text(self.bytes),
+            number_text(self.reply_packets),
+            number_text(self.reply_bytes),
+            span_text(self.remaining_seconds),
+            span_text(self.age_seconds),
         ]]
     }
 }
@@ -150,6 +159,7 @@ fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
         Some(info) => info.name.clone(),
         None => id.to_string(),
     });
+    let counted = connection.is_tracked;
     ConnectionRow {
         protocol: protocol_name(connection.protocol).into_owned(),
         src_ip: connection.src.ip(),
@@ -170,15 +180,24 @@ fn row(catalog: &Catalog, connection: &Connection) -> ConnectionRow {
         dnat_port: connection.backend.and_then(port),
         snat_ip: connection.source_translation.map(|address| address.ip()),
         snat_port: connection.source_translation.and_then(port),
-        packets: connection.packets,
-        bytes: connection.bytes,
-        reply_packets: connection.reply_packets,
-        reply_bytes: connection.reply_bytes,
-        remaining_seconds: seconds(connection.remaining_ns),
-        age_seconds: seconds(connection.age_ns),
+        packets: counted.then_some(connection.packets),
+        bytes: counted.then_some(connection.bytes),
+        reply_packets: counted.then_some(connection.reply_packets),
+        reply_bytes: counted.then_some(connection.reply_bytes),
+        remaining_seconds: counted.then(|| seconds(connection.remaining_ns)),
+        age_seconds: counted.then(|| seconds(connection.age_ns)),
         egress_rule: rule(connection.egress_rule),
         ingress_rule: rule(connection.ingress_rule),
     }
+}
+
+fn number_text(number: Option<u64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+fn span_text(seconds: Option<f64>) -> String {
+    let span = seconds.map(|seconds| span(Duration::from_secs_f64(seconds)));
+    span.unwrap_or_default()
 }
 
 /// Rounded to milliseconds, for reading.

@@ -324,6 +324,7 @@ fn attachments() -> Vec<Attachment> {
 
 fn connections() -> Vec<Connection> {
     let request = Connection {
+        is_tracked: true,
         protocol: 17,
         state: ConntrackState::Replied,
         src: socket("10.200.0.64:54764"),
@@ -344,6 +345,7 @@ fn connections() -> Vec<Connection> {
         age_ns: 500_000_000,
     };
     let ping = Connection {
+        is_tracked: true,
         protocol: 1,
         state: ConntrackState::Unreplied,
         src: socket("10.200.0.64:77"),

@@ -9,10 +9,15 @@ use anyhow::Result;
 
 use super::on_change::OnChange;
 use super::state::DaemonState;
+use crate::bpf::attach::socket;
 use crate::bpf::state::conntrack::{Tables, now_ns};
+use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::state::sweep::Swept;
 use crate::bpf::takeover::datapath_dir;
+use crate::host_sockets::{self, HostSocket};
+use crate::model::conntrack::Tally;
 use crate::model::state::Settings;
+use crate::net::sock_diag::SockDiag;
 use crate::worker::Task;
 
 /// The rest after a sweep, in durations of that sweep.
@@ -84,7 +89,11 @@ fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept
         Ok(swept) => {
             let (present, deleted) = (swept.counts.present, swept.deleted);
             log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
-            state.swept(took, swept.clone());
+            let mut reported = swept.clone();
+            if let Err(error) = add_host_sockets(root, &mut reported.tally) {
+                log::debug!("sockets of the host are not counted: {error:#}");
+            }
+            state.swept(took, reported);
             (Some(swept), None)
         }
         Err(error) => {
@@ -93,6 +102,23 @@ fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept
         }
     };
     Outcome { swept, error, took }
+}
+
+/// Counts the connections of the host's own sockets whose packets pass no hook, as those to backends on other hosts.
+fn add_host_sockets(root: &Path, tally: &mut Tally) -> Result<()> {
+    let pins = datapath_dir::readable(root);
+    if !socket::is_held(&pins) {
+        return Ok(());
+    }
+    let tables = Tables::open(&pins)?;
+    let sockets = host_sockets::list(&mut SockDiag::open()?, &SocketPeers::open(&pins)?)?;
+    for HostSocket { socket, translated } in sockets {
+        if !tables.is_tracked(socket.protocol, socket.local, socket.peer)? {
+            let backend = (translated.service, translated.backend_number);
+            *tally.by_backend.entry(backend).or_default() += 1;
+        }
+    }
+    Ok(())
 }
 
 /// One walk over all entries; none if the last one found no entry and none was inserted since.

@@ -100,8 +100,11 @@ fn write_counters(page: &mut Page, catalog: &Catalog, counters: &[Metric]) -> Re
         .collect();
     let interface = |metric: &Metric| {
         let name = names.get(&metric.ifindex).copied();
-        // 0 is no interface; an interface that has left the file has only its number.
-        name.map_or_else(|| metric.ifindex.to_string(), str::to_owned)
+        match (name, metric.ifindex) {
+            (Some(name), _) => name.to_owned(),
+            (None, 0) => "host".to_owned(), // its own sockets
+            (None, ifindex) => ifindex.to_string(), // it has left the file
+        }
     };
     let (dropped, forwarded): (Vec<&Metric>, Vec<&Metric>) =
         counters.iter().partition(|metric| metric.reason != 0);

@@ -57,6 +57,8 @@ pub struct Connection {
     pub backend_id: u32,
     pub egress_rule: u32,
     pub ingress_rule: u32,
+    /// Its packets pass dpd, which counts them; else it is a socket of the host whose packets do not, and what follows is 0.
+    pub is_tracked: bool,
     pub packets: u64,
     pub bytes: u64,
     pub reply_packets: u64,

@@ -28,6 +28,9 @@ use crate::model::host::HostState;
 use crate::model::state::State;
 use crate::plan::{self, Change};
 
+/// Drops of the host's own sockets are counted for no interface.
+const OF_SOCKETS: u32 = 0;
+
 /// A change whose tables are written.
 struct StagedChange {
     state: State,
@@ -222,7 +225,7 @@ impl Reconciler {
             self.programs.pins(),
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
-            |ifindex| self.attached.contains_key(&ifindex),
+            |ifindex| ifindex == OF_SOCKETS || self.attached.contains_key(&ifindex),
         );
         self.has_old_counters = done.is_err();
         if let Err(error) = done {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use libbpf_rs::MapHandle;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use super::ct_table::{CT_TABLES, Sizes};
 use crate::bpf::abi::{self, Plain};
@@ -172,6 +172,32 @@ impl Tables {
         Ok(open)
     }
 
+    /// Whether there is an entry of what `source` sends to `destination`.
+    ///
+    /// # Errors
+    /// If the tables can't be read.
+    pub fn is_tracked(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Result<bool> {
+        let key = abi::flow_tuple {
+            source: encode::address(source.ip()),
+            destination: encode::address(destination.ip()),
+            source_port: source.port().to_be(),
+            destination_port: destination.port().to_be(),
+            protocol: protocol.number(),
+            ..Default::default()
+        };
+        for map in &self.maps {
+            if map.lookup(key.as_bytes(), MapFlags::ANY)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub fn sizes(&self) -> Sizes {
         Sizes::of(&self.maps[0])
     }
@@ -239,6 +265,7 @@ fn connection(
         backend_id: entry.backend,
         egress_rule: entry.egress_rule,
         ingress_rule: entry.ingress_rule,
+        is_tracked: true,
         packets: original.map_or(0, |entry| entry.packets),
         bytes: original.map_or(0, |entry| entry.bytes),
         reply_packets: reply.map_or(0, |entry| entry.packets),
