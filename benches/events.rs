@@ -25,6 +25,7 @@ use dpd::bpf::sys::pins::Pins;
 use libbpf_rs::Program;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use common::cgroup::OwnCgroup;
 use common::namespace::Namespace;
 use common::packet::{Packet, udp};
 use common::programs::{own_bpffs, test_runs};
@@ -45,6 +46,7 @@ struct Bench {
     daemon: Child,
     client: u32,
     web: u32,
+    _cgroup: Option<OwnCgroup>,
     _workloads: Namespace,
     _node: Namespace,
 }
@@ -65,7 +67,9 @@ impl Bench {
             Some(LinkNameSpaceType::Network),
         )
         .expect("enter the network namespace");
+        let cgroup = OwnCgroup::new();
         let root = own_bpffs();
+        let cgroup = cgroup.inspect(OwnCgroup::mount);
         let folder = tempfile::tempdir().expect("make a folder");
         let path = folder.path().join("config.toml");
         fs::write(&path, config(folder.path(), &root, "none")).expect("write the configuration");
@@ -87,6 +91,7 @@ impl Bench {
             folder,
             root,
             daemon,
+            _cgroup: cgroup,
             _workloads: workloads,
             _node: node,
         }

@@ -22,7 +22,7 @@ const JOBS: [&str; 4] = ["udp", "tcp", "connect", "bulk"];
 fn main() {
     lab::need_root();
     lab::need_programs(&["nft", "iperf3"]);
-    lab::own_bpffs();
+    let _cgroup = lab::own_bpffs();
     lab::warn_if_busy();
     let chosen = Chosen::new();
     let labs: Vec<NorthSouthLab> = forwarders(&chosen)

@@ -183,7 +183,7 @@ const FLOODS: [(From, &str, &str); 16] = [
 fn main() {
     lab::need_root();
     lab::need_programs(&["hping3", "taskset"]);
-    lab::own_bpffs();
+    let _cgroup = lab::own_bpffs();
     lab::warn_if_busy();
     let lab = BenchLab::new(Setup::Dpd, MORE);
     let flooder = lay_flooder(&lab);

@@ -53,7 +53,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 fn main() {
     lab::need_root();
-    lab::own_bpffs();
+    let _cgroup = lab::own_bpffs();
     for (name, size) in [("small", SMALL), ("large", LARGE)] {
         println!("{name}: {size:?}");
         let node = Namespace::new();

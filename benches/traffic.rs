@@ -22,7 +22,7 @@ const JOBS: [&str; 6] = ["udp", "tcp", "connect", "bulk", "dns", "packets"];
 fn main() {
     lab::need_root();
     lab::need_programs(&["nft", "iperf3", "dnsperf", "knotd"]);
-    lab::own_bpffs();
+    let _cgroup = lab::own_bpffs();
     lab::warn_if_busy();
     let chosen = Chosen::new();
     let names = Setup::ALL.map(Setup::name);

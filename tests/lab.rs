@@ -75,6 +75,12 @@ impl ScriptedLab {
                     .filter(|name| name.starts_with(&format!("{}-", self.name))),
             );
         }
+        if let Ok(cgroup) = dpd::net::find_cgroup() {
+            let groups = std::fs::read_dir(cgroup.path).expect("read the control groups");
+            let names = groups.flatten().map(|entry| entry.file_name());
+            let names = names.map(|name| name.to_string_lossy().into_owned());
+            traces.extend(names.filter(|name| name.starts_with(&format!("{}-", self.name))));
+        }
         if self.folder().exists() {
             traces.push(self.folder().display().to_string());
         }
@@ -632,6 +638,41 @@ fn invalid_arguments_are_an_error() {
         Vec::<String>::new(),
         "invalid arguments create nothing"
     );
+}
+
+/// What is attached to the groups of a node concerns nobody else.
+#[test]
+fn a_node_has_a_control_group_of_its_own() {
+    if dpd::net::find_cgroup().is_err() {
+        return; // a machine without cgroup2
+    }
+    let lab = ScriptedLab::of("two-hosts");
+    lab.ok(&["up"]);
+    lab.ok(&["start"]);
+    let group = "sed -n 's/^0:://p' /proc/self/cgroup";
+    let root = "awk '/ - cgroup2 / { root = $4 } END { print root }'";
+    for (node, daemon) in [("node-a", "dpd-a"), ("node-b", "dpd-b")] {
+        let own = format!("/{}-{node}\n", lab.name);
+        let of_command = lab.ok(&["enter", node, "sh", "-c", group]);
+        assert!(of_command.ends_with(&own), "{of_command}");
+        let pid = std::fs::read_to_string(lab.folder().join(format!("{daemon}.pid")));
+        let pid = pid.expect("dpd's pid");
+        for process in ["self", pid.trim()] {
+            let line = format!("{root} /proc/{process}/mountinfo");
+            let whole = lab.ok(&["enter", node, "sh", "-c", &line]);
+            assert!(
+                whole.ends_with(&own),
+                "all of cgroup2 of {process}: {whole}"
+            );
+        }
+        let of_daemon = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim()));
+        let of_daemon = of_daemon.expect("dpd's group");
+        assert!(of_daemon.ends_with(&own), "{of_daemon}");
+    }
+    let of_workload = lab.ok(&["enter", "client", "sh", "-c", group]);
+    assert!(!of_workload.contains(&lab.name), "{of_workload}");
+    lab.ok(&["down"]);
+    assert_eq!(lab.traces(), [""; 0]);
 }
 
 #[test]

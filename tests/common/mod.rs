@@ -5,6 +5,7 @@
     reason = "every test program compiles all of it and uses some"
 )]
 
+pub mod cgroup;
 pub mod frames;
 pub mod image;
 pub mod namespace;

@@ -675,6 +675,17 @@ fn read(config: &Path) -> Arc<dpd::config::Config> {
 
 /// A bpffs that only this thread and its children see, and that goes with them.
 pub fn own_bpffs() -> PathBuf {
+    own_mounts();
+    let place = Path::new("/sys/fs/bpf");
+    let nothing: Option<&std::ffi::CStr> = None;
+    let kind = CString::new("bpf").expect("a word");
+    rustix::mount::mount(&kind, place, &kind, MountFlags::empty(), nothing)
+        .expect("mount a bpffs at /sys/fs/bpf");
+    place.join("dpd")
+}
+
+/// From here on what this thread mounts is its own and its children's.
+pub fn own_mounts() {
     // SAFETY: only this thread's view of the mounts is unshared, and it holds no paths that depend on it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
         .expect("make a mount namespace: this test needs root");
@@ -683,12 +694,6 @@ pub fn own_bpffs() -> PathBuf {
         rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
     )
     .expect("keep mounts to ourselves");
-    let place = Path::new("/sys/fs/bpf");
-    let nothing: Option<&std::ffi::CStr> = None;
-    let kind = CString::new("bpf").expect("a word");
-    rustix::mount::mount(&kind, place, &kind, MountFlags::empty(), nothing)
-        .expect("mount a bpffs at /sys/fs/bpf");
-    place.join("dpd")
 }
 
 fn verdict(returned: u32) -> Verdict {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
+use crate::common::programs::own_mounts;
+
 /// How long to wait for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -253,12 +255,17 @@ impl NetnsLab {
         text
     }
 
-    /// A command in one of the lab's namespaces.
+    /// A command in one of the lab's namespaces; on a node also in its control group.
     pub fn command(&self, place: &str, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net={}", self.netns(place).display()))
-            .args(["--", program])
+            .arg("--");
+        if is_node(place) {
+            command.arg(labs("as-host")).arg(self.netns_name(place));
+        }
+        command
+            .arg(program)
             .env("DPD_CONFIG", self.config())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null());
@@ -407,6 +414,21 @@ impl NetnsLab {
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// The same on this node, where cgroup2 is the node's control group, as for a daemon there.
+    pub fn within_host<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
+        // The group is made by the first command on the node.
+        self.ok(self.node, "true");
+        let name = self.netns_name(self.node);
+        self.within(self.node, || {
+            own_mounts();
+            if let Ok(whole) = dpd::net::find_cgroup() {
+                rustix::mount::mount_bind(whole.path.join(name), whole.path)
+                    .expect("mount the node's control group");
+            }
+            job()
+        })
+    }
+
     /// A TCP connection from a namespace.
     pub fn connect(&self, place: &str, to: &str) -> std::io::Result<TcpStream> {
         let to = to.parse().expect("an address and port");
@@ -501,9 +523,19 @@ fn must(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", text(&output));
 }
 
+/// Of all topologies.
+fn is_node(place: &str) -> bool {
+    place == "node" || place.starts_with("node-")
+}
+
+/// A file of the lab's scripts.
+fn labs(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-lab");
+    folder.join(name)
+}
+
 fn script(lab: &str) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("netns-lab/lab");
-    let mut command = Command::new(script);
+    let mut command = Command::new(labs("lab"));
     command
         .env("LAB", lab)
         .env("DPD", env!("CARGO_BIN_EXE_dpd"))

@@ -21,7 +21,7 @@ fn previous_daemon(lab: &NetnsLab, release: ProgramImage<'static>) {
     let config = dpd::config::load(&lab.config())
         .expect("a good file")
         .config;
-    lab.within("node", || {
+    lab.within_host(|| {
         let mut previous = Reconciler::start_as(&config, attach::probe(), release).expect("start");
         let world = dpd::net::snapshot().expect("look at the interfaces");
         previous

@@ -188,7 +188,7 @@ impl Node {
 /// A configuration of so many workloads.
 fn config(folder: &Path, bpf_root: &Path, workloads: usize) -> Arc<Config> {
     let mut text = format!(
-        "[daemon]\nbpf_root = \"{}\"\nsocket = \"{}/dpd.sock\"\n[conntrack]\nsize = 1024\n[identities.app]\nid = 20001\n",
+        "[daemon]\nbpf_root = \"{}\"\nsocket = \"{}/dpd.sock\"\n[host]\nservices = false\n[conntrack]\nsize = 1024\n[identities.app]\nid = 20001\n",
         bpf_root.display(),
         folder.display()
     );

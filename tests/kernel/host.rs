@@ -169,10 +169,15 @@ impl Host {
         self.config_with("", text)
     }
 
-    /// The same, with more keys of `[daemon]`.
+    /// The same, with more keys of `[daemon]`. Without a word about the host's own sockets they are left alone: the test's
+    /// thread has all of the machine's control groups.
     pub fn config_with(&self, daemon: &str, text: &str) -> Config {
         let path = self.files.path().join("config.toml");
-        let daemon = format!("[daemon]\nbpf_root = {:?}\n{daemon}", self.root);
+        let host = match text.contains("[host]") {
+            true => "",
+            false => "[host]\nservices = false\n",
+        };
+        let daemon = format!("[daemon]\nbpf_root = {:?}\n{daemon}{host}", self.root);
         fs::write(&path, format!("{daemon}{text}")).expect("write the configuration");
         let loaded = dpd::config::load(&path)
             .unwrap_or_else(|problems| panic!("the test's configuration is wrong:\n{problems}"));
