@@ -301,14 +301,49 @@ static __always_inline int socket_flow_is_usable(const struct socket_call *call,
 	       socket_peer_is_backend(flow, &backend->address, backend->port);
 }
 
+/* Whose replies those of the peer's backend are now; null: nobody's but its own. */
+static __always_inline const struct socket_peer *socket_reply_find(__u64 cookie,
+								   const struct socket_peer *peer)
+{
+	struct socket_flow_key key = socket_reply_key(cookie, peer);
+
+	return bpf_map_lookup_elem(&dpd_socket_flows, &key);
+}
+
+static __always_inline int socket_peer_has_frontend(const struct socket_peer *a, const struct socket_peer *b)
+{
+	return a->frontend_port == b->frontend_port && address_equals(&a->frontend, &b->frontend);
+}
+
 /* Whether replies of the peer's backend are those of another frontend, that the socket has sent to before. */
 static __always_inline int socket_reply_is_taken(__u64 cookie, const struct socket_peer *peer)
 {
-	struct socket_flow_key key = socket_reply_key(cookie, peer);
-	const struct socket_peer *other = bpf_map_lookup_elem(&dpd_socket_flows, &key);
+	const struct socket_peer *other = socket_reply_find(cookie, peer);
 
-	return other && (other->frontend_port != peer->frontend_port ||
-			 !address_equals(&other->frontend, &peer->frontend));
+	return other && !socket_peer_has_frontend(other, peer);
+}
+
+/* The same, or they are what the socket has asked the backend itself. */
+static __always_inline int socket_reply_is_lost(__u64 cookie, const struct socket_peer *peer)
+{
+	const struct socket_peer *other = socket_reply_find(cookie, peer);
+
+	return !other || !socket_peer_has_frontend(other, peer);
+}
+
+/* A socket with flows sends to no frontend: what comes from there is the reply to that. */
+static __always_inline void socket_forget_reply(struct bpf_sock_addr *ctx, const struct socket_call *call)
+{
+	struct socket_flow_key key = {
+		.address = call->tuple.destination,
+		.port = call->tuple.destination_port,
+		.side = SOCKET_SIDE_BACKEND,
+	};
+
+	if (!bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0))
+		return;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	bpf_map_delete_elem(&dpd_socket_flows, &key);
 }
 
 /*
@@ -346,13 +381,18 @@ static __always_inline int socket_store_flow(struct bpf_sock_addr *ctx, struct s
 	return !bpf_map_update_elem(&dpd_socket_flows, key, peer, BPF_ANY);
 }
 
-/* A socket sends to the call's destination; as socket_connect(). Each message is asked for: the backend stays while it is usable. */
+/*
+ * A socket sends to the call's destination; as socket_connect(). Each message is asked for: the backend stays while it is usable. Of
+ * frontends that have one backend, the one that was asked last gets its replies.
+ */
 static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_call *call)
 {
 	const struct service *service = socket_service(ctx, call);
 
-	if (!service)
+	if (!service) {
+		socket_forget_reply(ctx, call);
 		return SOCKET_PROCEED;
+	}
 
 	const struct settings *settings = settings_find(call->epoch);
 	struct socket_flow_key key = {
@@ -363,22 +403,24 @@ static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_
 	};
 	const struct socket_peer *flow = bpf_map_lookup_elem(&dpd_socket_flows, &key);
 	struct socket_peer peer = {};
-	int result = 0, is_kept = flow && socket_flow_is_usable(call, service, flow);
+	int result = 0, is_stored = 0;
 
 	socket_set_source(ctx, &call->tuple);
 	call->now_ns = bpf_ktime_get_ns();
-	if (is_kept)
+	if (flow && socket_flow_is_usable(call, service, flow)) {
 		peer = *flow;
-	else
+		is_stored = !socket_reply_is_lost(key.cookie, &peer);
+	} else {
 		result = socket_pick_apart(call, service, key.cookie, &peer);
+	}
 	if (result)
 		return socket_refuse(call, service->id, -result);
 	if (settings && call->now_ns >= peer.report_ns) {
 		socket_report(call, &peer, settings);
 		peer.report_ns = event_next_report_ns(settings, call->now_ns);
-		is_kept = 0;
+		is_stored = 0;
 	}
-	if (!is_kept && !socket_store_flow(ctx, &key, &peer)) {
+	if (!is_stored && !socket_store_flow(ctx, &key, &peer)) {
 		bpf_set_retval(-ENOMEM);
 		return SOCKET_REFUSE;
 	}
