@@ -42,6 +42,19 @@ impl OwnCgroup {
             .expect("mount the control group over the whole");
     }
 
+    /// Moves this process into it, until the member is dropped: what it opens meanwhile is the group's, and so are its children.
+    pub fn join(self) -> Member {
+        self.enter(&format!("{}/cgroup.procs", self.name));
+        Member(self)
+    }
+
+    /// By the open folder a group is reached whatever is mounted.
+    fn enter(&self, members: &str) {
+        let path = format!("/proc/self/fd/{}/{members}", self.folder.as_raw_fd());
+        fs::write(path, std::process::id().to_string())
+            .expect("move this process to a control group");
+    }
+
     /// A command whose sockets are in it. Those of the test's own threads are not: they are in the group of their process.
     pub fn command(&self, program: &str) -> Command {
         // By the open folder it is reached whatever is mounted.
@@ -52,6 +65,15 @@ impl OwnCgroup {
             .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
             .args([&members, program]);
         command
+    }
+}
+
+/// This process in a group of its own.
+pub struct Member(OwnCgroup);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.enter("cgroup.procs");
     }
 }
 

@@ -31,6 +31,7 @@ mod ping;
 mod plan;
 mod rejected;
 mod runtime_drop_ins;
+mod sockets;
 mod stream;
 mod takeover;
 mod tools;

@@ -1,0 +1,323 @@
+//! The host's own programs at services.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::lab::{NetnsLab, eventually};
+use crate::web;
+
+/// The flows at `from-host` to a frontend.
+fn from_host(lab: &NetnsLab, frontend: &str) -> Vec<Value> {
+    let mut flows = lab.flows();
+    flows.retain(|flow| {
+        let asked = match flow["orig_dst_ip"].as_str() {
+            Some(ip) => ip,
+            None => flow["dst_ip"].as_str().unwrap_or_default(),
+        };
+        flow["point"] == "from-host" && asked == frontend
+    });
+    flows
+}
+
+/// The connections of the host, as `frontend backend service`.
+fn connections(lab: &NetnsLab) -> Vec<String> {
+    let list = lab.connections();
+    let own = list.iter().filter(|row| row["src_name"] == "host");
+    let word = |row: &Value, key: &str| row[key].as_str().unwrap_or("-").to_owned();
+    let mut rows: Vec<String> = own
+        .map(|row| {
+            let [to, at, by] = ["dst_ip", "dnat_ip", "service"].map(|key| word(row, key));
+            format!("{to} {at} {by}")
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+/// A Python program on the node that says `up` and waits for what is done to it.
+struct Waiting(Child);
+
+impl Waiting {
+    fn start(lab: &NetnsLab, script: &str) -> Waiting {
+        let mut command = lab.command(lab.node(), "python3");
+        command.args(["-u", "-c", script]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("run python3");
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("its first line");
+        assert_eq!(line, "up\n", "the program is connected");
+        child.stdout = Some(output.into_inner());
+        Waiting(child)
+    }
+
+    /// What it prints until it ends.
+    fn finish(mut self) -> String {
+        let mut rest = String::new();
+        let output = self.0.stdout.as_mut().expect("its output");
+        output.read_to_string(&mut rest).expect("its output");
+        self.0.wait().expect("wait for it");
+        rest
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pool of connections that stay idle, over TCP and UDP, and one that has no service; then what became of each.
+const POOL: &str = r#"
+import socket, sys, time
+tcp = socket.create_connection(("10.32.0.80", 80))
+six = socket.create_connection(("fd00:32::80", 80))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.connect(("10.32.0.10", 53))
+direct = socket.create_connection(("10.200.0.44", 8080))
+for s in (tcp, six, udp, direct): s.settimeout(20)
+print("up")
+def state(name, s):
+    try: print(name, "closed" if s.recv(1) == b"" else "data")
+    except OSError as error: print(name, "error", error.errno)
+state("tcp", tcp); state("six", six); state("udp", udp)
+direct.sendall(b"GET /hello HTTP/1.0\r\n\r\n")
+print("direct", direct.recv(12).decode())
+"#;
+
+#[test]
+fn the_hosts_programs_reach_services() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    for (url, peer) in [
+        ("http://10.32.0.80/hello", "10.200.0.1"),
+        ("http://[fd00:32::80]/hello", "fd00:200::1"),
+    ] {
+        let printed = lab.ok("node", &format!("curl -sS -m 10 '{url}'"));
+        assert_eq!(printed, format!("hello {peer}\n"), "{url}");
+    }
+    for server in ["10.32.0.10", "fd00:32::10"] {
+        lab.dig("node", server).expect("over UDP");
+        let name = "kubernetes.default.svc.cluster.local";
+        lab.ok(
+            "node",
+            &format!("dig +tcp +short +tries=1 +time=2 @{server} {name} | grep ."),
+        );
+    }
+    let mapped = "import socket; s = socket.socket(socket.AF_INET6); \
+                  s.connect(('::ffff:10.32.0.80', 80)); print(s.getpeername()[:2])";
+    let printed = lab.ok("node", &format!("python3 -c \"{mapped}\""));
+    assert_eq!(
+        printed, "('::ffff:10.32.0.80', 80)\n",
+        "IPv4 by an IPv6 socket"
+    );
+
+    let flows = from_host(&lab, "10.32.0.80");
+    let flow = flows.first().expect("a flow of each connection");
+    let words = [
+        "verdict",
+        "service",
+        "src_name",
+        "dst_ip",
+        "dst_name",
+        "orig_dst_ip",
+    ];
+    assert_eq!(
+        words.map(|key| flow[key].as_str().unwrap_or_default()),
+        [
+            "forwarded",
+            "web",
+            "host",
+            "10.200.0.44",
+            "kube-dns",
+            "10.32.0.80"
+        ]
+    );
+    assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
+}
+
+#[test]
+fn udp_sockets_without_a_peer_get_answers_from_whom_they_asked() {
+    let lab = NetnsLab::started();
+    // As musl's resolver: one socket for several servers, whose answers it knows by their sender.
+    let script = r#"
+import socket, struct
+def query(number):
+    name = b"".join(bytes([len(part)]) + part for part in b"kubernetes.default.svc.cluster.local".split(b"."))
+    return struct.pack(">6H", number, 0x100, 1, 0, 0, 0) + name + b"\0\0\1\0\1"
+for family, servers in (
+    (socket.AF_INET, ["10.32.0.10", "10.32.0.11", "10.200.0.44"]),
+    (socket.AF_INET6, ["fd00:32::10", "fd00:32::11"]),
+    (socket.AF_INET6, ["::ffff:10.32.0.10"]),
+):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(5)
+    for turn in range(2):
+        for number, server in enumerate(servers):
+            s.sendto(query(number), (server, 53))
+            answer, sender = s.recvfrom(2000)
+            print(server == sender[0] and sender[1] == 53 and answer[1] == number, server, sender[0])
+"#;
+    // A second service with another name server.
+    lab.apply(
+        "second",
+        "[services.second]\nfrontends = [\"10.32.0.11:53/udp\", \"[fd00:32::11]:53/udp\"]\n\
+         backends = [\"10.200.0.44:5353\", \"[fd00:200::44]:5353\"]\n\
+         [policies.second]\nsubject = \"kube-dns\"\ningress = [{ from = [\"client\"], ports = [\"5353/udp\"] }]\n",
+    );
+    let echo = "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 5353))\n\
+                while True: data, sender = s.recvfrom(2000); s.sendto(data, sender)";
+    let mut server = lab.command("coredns", "python3");
+    let _server = Waiting(server.args(["-c", echo]).spawn().expect("run python3"));
+    eventually("the second server listens", || {
+        let listening = lab.ok("coredns", "ss -Hlun 'sport = :5353'");
+        (listening.lines().count() >= 1)
+            .then_some(())
+            .ok_or(listening)
+    });
+    let printed = lab.command("node", "python3").args(["-c", script]).output();
+    let printed = printed.expect("run python3");
+    let text = crate::lab::text(&printed);
+    assert!(printed.status.success(), "{text}");
+    let answers = text.lines().filter(|line| line.starts_with("True")).count();
+    assert_eq!(
+        answers, 12,
+        "each answer is from the server that was asked:\n{text}"
+    );
+}
+
+#[test]
+fn what_nobody_answers_is_refused_at_once() {
+    let lab = NetnsLab::started();
+    let rows = [
+        ("no backend", "10.32.0.99:80", "no backend"),
+        ("no backend, IPv6", "[fd00:32::99]:80", "no backend"),
+        (
+            "no such port",
+            "10.32.0.10:80",
+            "no service on this address",
+        ),
+    ];
+    for (what, to, reason) in rows {
+        let before = lab.dropped(reason);
+        let output = lab.run("node", &format!("curl -sS -m 10 http://{to}/"));
+        let text = crate::lab::text(&output);
+        assert_eq!(output.status.code(), Some(7), "{what}: {text}");
+        assert!(lab.dropped(reason) > before, "{what}: the drop is counted");
+    }
+    let udp = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+               try: s.sendto(b'x', ('10.32.0.99', 53))\nexcept OSError as e: print(e.errno)";
+    let output = lab.command("node", "python3").args(["-c", udp]).output();
+    let output = output.expect("run python3");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "111\n",
+        "ECONNREFUSED"
+    );
+    let flows = from_host(&lab, "10.32.0.99");
+    assert!(
+        flows
+            .iter()
+            .any(|flow| flow["verdict"] == "dropped" && flow["service"] == "empty"),
+        "{flows:?}"
+    );
+    // What is no frontend's is the host's.
+    let output = lab.run("node", "curl -sS -m 10 http://10.200.0.1:81/");
+    assert_eq!(output.status.code(), Some(7), "by the kernel, as always");
+    assert_eq!(from_host(&lab, "10.200.0.1"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_backend_that_leaves_ends_its_sockets() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    let pool = Waiting::start(&lab, POOL);
+    assert_eq!(
+        connections(&lab),
+        [
+            "10.200.0.44 - -",
+            "10.32.0.10 10.200.0.44 kube-dns",
+            "10.32.0.80 10.200.0.44 web",
+            "fd00:32::80 fd00:200::44 web",
+        ],
+        "a connected UDP socket that has sent nothing is listed, too"
+    );
+    // Another port, and no name server.
+    let moved = "[services.web]\nfrontends = [\"10.32.0.80:80/tcp\", \"[fd00:32::80]:80/tcp\"]\n\
+                 backends = [\"10.200.0.44:8081\", \"[fd00:200::44]:8081\"]\n";
+    lab.edit("10.200.0.44:53", "10.200.0.44:54");
+    lab.apply("servers", moved);
+    assert_eq!(
+        pool.finish(),
+        "tcp error 103\nsix error 103\nudp error 103\ndirect HTTP/1.1 200\n",
+        "ECONNABORTED at once; a connection without a service continues"
+    );
+    let log = lab.log();
+    assert!(log.contains("3 sockets of the host ended"), "{log}");
+}
+
+#[test]
+fn connections_outlive_restarts_and_the_switch() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    let links = |lab: &NetnsLab| {
+        let root = lab.bpf_root();
+        let line = format!("ls {}/abi-*/links | grep -c cgroup || true", root.display());
+        lab.ok("node", &line).trim().to_owned()
+    };
+    assert_eq!(links(&lab), "8");
+    let script = r#"
+import socket, sys
+s = socket.create_connection(("10.32.0.80", 80)); s.settimeout(20)
+print("up")
+sys.stdin.readline()
+s.sendall(b"GET /hello HTTP/1.0\r\n\r\n")
+print(s.getpeername()[0], s.recv(12).decode())
+"#;
+    let ask = |lab: &NetnsLab| {
+        let mut command = lab.command("node", "python3");
+        command.args(["-u", "-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("run python3");
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("its first line");
+        assert_eq!(line, "up\n");
+        (child, output)
+    };
+    let answer = |(mut child, mut output): (Child, BufReader<std::process::ChildStdout>)| {
+        drop(child.stdin.take());
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).expect("its output");
+        child.wait().expect("wait for it");
+        rest
+    };
+    let (first, second) = (ask(&lab), ask(&lab));
+    lab.kill();
+    lab.ok("node", "curl -fsS -m 10 http://10.32.0.80/hello");
+    lab.start();
+    assert_eq!(links(&lab), "8", "they are adopted");
+    lab.stop();
+    lab.start();
+    assert_eq!(answer(first), "10.32.0.80 HTTP/1.1 200\n");
+
+    lab.apply("host", "[host]\nservices = false\n");
+    assert_eq!(links(&lab), "0", "none is left");
+    let output = lab.run("node", "curl -sS -m 2 http://10.32.0.80/hello");
+    assert!(
+        !output.status.success(),
+        "the host does not reach services any more"
+    );
+    assert_eq!(
+        answer(second),
+        "10.200.0.44 HTTP/1.1 200\n",
+        "its connections continue"
+    );
+    lab.apply("host", "[host]\nservices = true\n");
+    assert_eq!(links(&lab), "8");
+    lab.ok("node", "curl -fsS -m 10 http://10.32.0.80/hello");
+    lab.stop();
+    lab.dpd("cleanup");
+    let output = lab.run("node", "curl -sS -m 2 http://10.32.0.80/hello");
+    assert!(!output.status.success(), "nothing is left of dpd");
+}
