@@ -4,6 +4,8 @@
 //! differ by more than a quarter is marked as noisy. Client and server share a core where one waits for the other: then the path
 //! of the packets is measured, not the wakeup of a core.
 
+#![allow(dead_code, reason = "every bench compiles all of it and uses some")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};

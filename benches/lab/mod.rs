@@ -29,7 +29,7 @@ use crate::common::namespace::Namespace;
 pub const CLIENT: &str = "10.200.0.64";
 pub const SERVER: &str = "10.200.0.44";
 /// The service's address, where there is one.
-const FRONTEND: &str = "10.32.0.10";
+pub const FRONTEND: &str = "10.32.0.10";
 
 /// Ports of the servers.
 pub mod port {

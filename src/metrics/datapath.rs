@@ -102,7 +102,7 @@ fn write_counters(page: &mut Page, catalog: &Catalog, counters: &[Metric]) -> Re
         let name = names.get(&metric.ifindex).copied();
         match (name, metric.ifindex) {
             (Some(name), _) => name.to_owned(),
-            (None, 0) => "host".to_owned(), // its own sockets
+            (None, 0) => "host".to_owned(),         // its own sockets
             (None, ifindex) => ifindex.to_string(), // it has left the file
         }
     };
