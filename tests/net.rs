@@ -8,6 +8,8 @@ mod cgroup;
 mod netns;
 #[path = "net/netns_cookie.rs"]
 mod netns_cookie;
+#[path = "common/cgroup.rs"]
+mod own_cgroup;
 #[path = "net/sock_diag.rs"]
 mod sock_diag;
 #[path = "net/stack.rs"]

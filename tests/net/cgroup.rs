@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use dpd::config::{Config, Service};
 use dpd::net::{self, find_cgroup, snapshot};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use super::own_cgroup::OwnCgroup;
 use super::{Netns, config};
 
 /// The machine's own: at its root, or, in a container, at a part of it.
@@ -33,27 +32,35 @@ fn the_control_group_of_the_machine_is_found() {
     assert_eq!(fs::read_link(open).expect("its open folder"), *path);
 }
 
-/// A folder of a control group that is mounted over the hierarchy, as in a container, is what a thread finds.
+/// A group that is mounted over the hierarchy, as in a container, is what a thread finds, wherever its processes are.
 #[test]
 fn a_part_of_the_hierarchy_is_none_of_its_root() {
-    let Ok(whole) = find_cgroup() else { return };
-    let part = whole.path.join(format!("dpd-t-{}", std::process::id()));
-    fs::create_dir(&part).expect("make a control group: this test needs root");
-    let found = std::thread::scope(|scope| scope.spawn(|| find_below(&part, &whole.path)).join());
-    fs::remove_dir(&part).expect("remove the control group");
-    let (path, is_root, has_it) = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    assert_eq!(path, whole.path);
-    assert!(!is_root && has_it);
-}
-
-fn find_below(part: &Path, over: &Path) -> (PathBuf, bool, bool) {
-    own_mounts();
-    rustix::mount::mount_bind(part, over).expect("mount the part over the whole");
-    let found = find_cgroup().expect("the part is found");
-    let number = |path: &Path| fs::metadata(path).expect("a folder's number").ino();
-    let open = format!("/proc/thread-self/fd/{}", found.folder.as_raw_fd());
-    let has_it = number(Path::new(&open)) == number(over);
-    (found.path, found.is_root, has_it)
+    let Some(own) = OwnCgroup::new() else { return };
+    let whole = find_cgroup().expect("the machine's");
+    let own_groups = || {
+        let groups = fs::read_dir(&whole.path).expect("the groups").flatten();
+        let of_this = format!("dpd-t-{}-", std::process::id());
+        groups
+            .filter(|group| group.file_name().to_string_lossy().starts_with(&of_this))
+            .count()
+    };
+    assert_eq!(own_groups(), 1);
+    let look = || {
+        own_mounts();
+        own.mount();
+        let found = find_cgroup().expect("the part is found");
+        assert_eq!(found.path, whole.path);
+        assert!(!found.is_root);
+        let processes = found.path.join("cgroup.procs");
+        let mut command = own.command("cat");
+        let output = command.arg(processes).output().expect("run cat");
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    let processes = std::thread::scope(|scope| scope.spawn(look).join());
+    let processes = processes.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    assert_eq!(processes, 1, "the command alone");
+    drop(own);
+    assert_eq!(own_groups(), 0, "it is removed");
 }
 
 /// From here on what this thread mounts is its own.
