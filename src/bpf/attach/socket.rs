@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use libbpf_rs::query::{CgroupLinkInfo, LinkInfo, LinkTypeInfo};
 use libbpf_rs::{Link, ProgramType, libbpf_sys};
 use rustix::fs::fstat;
@@ -174,10 +174,11 @@ fn explain(error: io::Error, cgroup: BorrowedFd<'_>, hook: &SocketHook) -> anyho
         None => error.into(),
         Some(id) => {
             let (name, hook) = (program::name(id), hook.name);
-            anyhow::Error::from(error).context(format!(
+            // Without the kernel's error, which would be taken for a missing capability.
+            anyhow!(
                 "another tool's program {name} is attached at {hook} and admits no other: find it with `bpftool cgroup \
                  show`, and detach it or attach it with BPF_F_ALLOW_MULTI"
-            ))
+            )
         }
     }
 }
