@@ -451,7 +451,7 @@ impl NetnsLab {
         format!("{}-{place}", self.laid.name)
     }
 
-    fn netns(&self, place: &str) -> PathBuf {
+    pub fn netns(&self, place: &str) -> PathBuf {
         Path::new("/run/netns").join(self.netns_name(place))
     }
 

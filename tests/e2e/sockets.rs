@@ -321,3 +321,78 @@ print(s.getpeername()[0], s.recv(12).decode())
     let output = lab.run("node", "curl -sS -m 2 http://10.32.0.80/hello");
     assert!(!output.status.success(), "nothing is left of dpd");
 }
+
+/// The lines of a script, on the node, where `$cgroup` is its group of cgroup2 and `$pins` its pins.
+fn bpftool(lab: &NetnsLab, lines: &str) -> String {
+    let pins = lab.bpf_root().display().to_string();
+    lab.ok(
+        "node",
+        &format!(
+            "set -e; cgroup=$(awk '$3 == \"cgroup2\" {{ print $2; exit }}' /proc/self/mounts)\n\
+             pins=$(echo {pins}/abi-*)\n{lines}"
+        ),
+    )
+}
+
+fn reaches(lab: &NetnsLab) -> bool {
+    let output = lab.run("node", "curl -fsS -m 2 http://10.32.0.80/hello");
+    output.status.success()
+}
+
+#[test]
+fn other_tools_programs_on_the_group_stay() {
+    let lab = NetnsLab::laid();
+    lab.drop_in("host", "[host]\nservices = false\n");
+    lab.start();
+    web::serve(&lab);
+    // A program that does nothing without the others: dpd's own.
+    const PROGRAM: &str = "$cgroup getpeername4 pinned $pins/load/1/dpd_sock_getpeername4";
+    let shown = "bpftool cgroup show $cgroup | grep -c dpd_sock_getpeername4 || true";
+
+    bpftool(&lab, &format!("bpftool cgroup attach {PROGRAM}"));
+    lab.apply("host", "[host]\nservices = true\n");
+    let warnings = lab.json("status")["warnings"].to_string();
+    assert!(
+        warnings.contains(
+            "another tool's program dpd_sock_getpee is attached at getpeername4 and admits no other"
+        ),
+        "{warnings}"
+    );
+    assert!(!reaches(&lab), "all or none of the programs are attached");
+    lab.dig("client", "10.32.0.10").expect("all else works");
+    assert_eq!(bpftool(&lab, shown), "1\n");
+
+    bpftool(&lab, &format!("bpftool cgroup detach {PROGRAM}"));
+    bpftool(&lab, &format!("bpftool cgroup attach {PROGRAM} multi"));
+    lab.dpd("reload");
+    assert!(reaches(&lab), "beside a program that admits others");
+    assert_eq!(bpftool(&lab, shown), "2\n");
+    let warnings = lab.json("status")["warnings"].to_string();
+    assert!(!warnings.contains("another tool"), "{warnings}");
+    lab.stop();
+    lab.dpd("cleanup");
+    assert_eq!(bpftool(&lab, shown), "1\n", "the other one stays");
+}
+
+#[test]
+fn lost_programs_are_attached_again() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    bpftool(
+        &lab,
+        "bpftool link detach pinned $pins/links/cgroup-connect4; rm $pins/links/cgroup-sendmsg4",
+    );
+    eventually("the drift is repaired", || {
+        let drift = lab.json("status")["drift"].clone();
+        let is_counted = drift["attachments"] == 1 && drift["pins"] == 1;
+        is_counted.then_some(()).ok_or(drift)
+    });
+    assert!(reaches(&lab));
+    let listed = lab.json("status")["sockets"].as_array().map(Vec::len);
+    assert_eq!(listed, Some(8));
+    let text = lab.dpd("status");
+    assert!(
+        text.contains("sockets:    services answer the host's own, by 8 programs at /"),
+        "{text}"
+    );
+}

@@ -31,7 +31,7 @@ external = true
 "#;
 
 /// Two hosts, with the services on node-a and routes to their addresses.
-fn published(mtu: u16) -> (NetnsLab, NetnsLab) {
+pub(super) fn published(mtu: u16) -> (NetnsLab, NetnsLab) {
     let (a, b) = NetnsLab::hosts_laid(mtu);
     a.drop_in("services", SERVICES);
     a.start();
@@ -45,13 +45,13 @@ fn published(mtu: u16) -> (NetnsLab, NetnsLab) {
     (a, b)
 }
 
-fn serve(lab: &NetnsLab) {
+pub(super) fn serve(lab: &NetnsLab) {
     web::serve_in(lab, "intruder", "10.200.0.65", "fd00:200::65", "near");
     web::serve_in(lab, "client-b", "10.200.1.64", "fd00:201::64", "far");
 }
 
 /// The page of a web server, which names the client's address.
-fn asked(lab: &NetnsLab, place: &str, server: &str) -> String {
+pub(super) fn asked(lab: &NetnsLab, place: &str, server: &str) -> String {
     lab.ok(place, &format!("curl -sS -m 10 'http://{server}/hello'"))
 }
 

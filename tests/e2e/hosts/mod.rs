@@ -15,6 +15,7 @@ mod policy;
 mod prefilter;
 mod routes;
 mod service;
+mod sockets;
 mod stack;
 mod uplinks;
 mod world;
