@@ -676,6 +676,48 @@ END
 }
 
 /// The example of docs/service.md: a workload that systemd starts after dpd, and whose link is set up once it is served.
+/// A web server in a network namespace of its own, as a workload behind `lxc-client`.
+const WORKLOAD: &str = "\
+    ip link set lo up && ip netns add web && ip link add lxc-client type veth peer name eth0 netns web && \
+    ip link set lxc-client up && ip address add 10.200.0.1/32 dev lxc-client && ip route add 10.200.0.64 dev lxc-client && \
+    ip -n web link set lo up && ip -n web link set eth0 up && ip -n web address add 10.200.0.64/32 dev eth0 && \
+    ip -n web route add 10.200.0.1 dev eth0 && ip -n web route add default via 10.200.0.1 && \
+    mkdir -p /run/page && echo hello >/run/page/index.html && \
+    systemd-run --quiet --unit page -p NetworkNamespacePath=/run/netns/web python3 -m http.server --directory /run/page 80";
+
+#[test]
+fn programs_in_every_group_of_the_host_reach_services() {
+    let service =
+        "[services.web]\nfrontends = [\"10.32.0.80:80/tcp\"]\nbackends = [\"10.200.0.64:80\"]\n";
+    let machine = Machine::boot(&format!("{FIRST}{service}"));
+    machine.ok(WORKLOAD);
+    machine.ok("systemctl start dpd");
+    machine.eventually("the server answers", "curl -sS -m 5 http://10.200.0.64/");
+    let ask = |words: &str| {
+        let line = "curl -sS -m 5 http://10.32.0.80/";
+        // A unit that is done when its program has ended: it needs no message bus.
+        let unit = "--collect -p Type=oneshot -p StandardOutput=truncate:/run/answer";
+        machine.ok(&format!("systemd-run --quiet {unit} {words} {line} && cat /run/answer"))
+    };
+    assert_eq!(ask(""), "hello\n", "a unit of the system");
+    assert_eq!(ask("--slice user"), "hello\n", "of a user's slice");
+    assert_eq!(
+        ask("-p DynamicUser=yes -p ProtectSystem=strict"),
+        "hello\n",
+        "sandboxed"
+    );
+    let status = machine.ok("dpd status");
+    assert!(
+        status.contains("by 8 programs at /sys/fs/cgroup"),
+        "{status}"
+    );
+    // The unit's own group of cgroup2 is read-only for it, and it has no more capabilities than before.
+    machine.ok("systemctl restart dpd");
+    assert_eq!(ask(""), "hello\n", "after a restart");
+    machine.ok("systemctl stop dpd");
+    assert_eq!(ask(""), "hello\n", "without the daemon");
+}
+
 #[test]
 fn a_workload_of_systemd_waits_for_the_datapath() {
     const PAGE: &str = include_str!("../docs/service.md");

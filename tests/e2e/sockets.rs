@@ -1,5 +1,6 @@
 //! The host's own programs at services.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 
@@ -134,6 +135,32 @@ fn the_hosts_programs_reach_services() {
             "10.32.0.80"
         ]
     );
+    assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
+}
+
+#[test]
+fn resolvers_and_streams_of_the_host_reach_services() {
+    let lab = NetnsLab::started();
+    let name = "kubernetes.default.svc.cluster.local";
+    for server in ["10.32.0.10", "fd00:32::10"] {
+        // The mounts of a command on the node are its own.
+        let resolver = lab.folder().join("resolv.host");
+        fs::write(&resolver, format!("nameserver {server}\n")).expect("write it");
+        let line = format!(
+            "mount --bind {} /etc/resolv.conf && getent hosts {name}",
+            resolver.display()
+        );
+        assert!(lab.ok("node", &line).contains(name), "{server}");
+    }
+    lab.serve("coredns", "iperf3 -s -p 5201", 5201);
+    for words in [
+        "10.32.0.52",
+        "fd00:32::52",
+        "10.32.0.52 -u -b 20M",
+        "fd00:32::52 -u -b 20M",
+    ] {
+        lab.ok("node", &format!("iperf3 -p 52 -t 1 -c {words}"));
+    }
     assert_eq!(lab.drops(), Vec::<String>::new(), "nothing was dropped");
 }
 
