@@ -136,6 +136,7 @@ fn steps(node: &Namespace, size: &Size) {
                 config: &config,
                 host: &world,
                 previous: &Catalog::default(),
+                previous_maglev: &Default::default(),
             }))
         });
         let mut reconciler = timed("load the programs", || {

@@ -15,7 +15,7 @@
 #pragma clang diagnostic error "-Wpadded"
 
 /* Of the layout below; it stands in the pin path, so that another version never mistakes these maps for its own. */
-enum abi { DPD_ABI_VERSION = 8 };
+enum abi { DPD_ABI_VERSION = 9 };
 
 /* 128 bit as they stand in a packet; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). */
 struct address {
@@ -225,6 +225,8 @@ struct service {
 	__u32 lut_first; /* its rows of the backend table */
 	__u32 lut_count; /* 0: no usable backend */
 	__u32 flags; /* enum service_flags */
+	__u32 maglev_first; /* its first row of the Maglev tables */
+	__u32 maglev_size; /* the columns of its Maglev table, a prime; 0: it has none */
 };
 
 /* Who of the network may reach a service: prefixes of the service's own. prefix_length counts the service, too. */
@@ -247,6 +249,13 @@ struct backend_lut_entry {
 	__u32 backend; /* if a random number is at most the threshold */
 	__u32 alias; /* else */
 	__u32 threshold;
+};
+
+enum maglev_row_size { MAGLEV_ROW_SIZE = 256 };
+
+/* Columns of a Maglev table. Each table starts a row of its own; what the last row has beyond it is zero. */
+struct maglev_row {
+	__u16 column[MAGLEV_ROW_SIZE]; /* a column of the service's backend table: its `backend` is the one */
 };
 
 enum backend_state {

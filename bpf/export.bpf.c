@@ -10,6 +10,7 @@ struct abi_records {
 	struct service_key service_key;
 	struct service service;
 	struct backend_lut_entry backend_lut_entry;
+	struct maglev_row maglev_row;
 	struct backend backend;
 	struct endpoint endpoint;
 	struct uplink uplink;
@@ -51,6 +52,7 @@ struct abi_numbers {
 	enum ct_table ct_table;
 	enum aggregation aggregation;
 	enum lifetime lifetime;
+	enum maglev_row_size maglev_row_size;
 	enum backend_state backend_state;
 	enum delivery delivery;
 	enum enforcement enforcement;

@@ -16,9 +16,9 @@ static __always_inline int answers(const struct packet *packet, const struct ser
 /* Picks a backend for a new connection, if its client may have one; an error is for the next step. */
 static __always_inline void pick_backend(struct packet *packet, const struct service *service)
 {
-	const __u32 random[2] = { bpf_get_prandom_u32(), bpf_get_prandom_u32() };
 	const struct address *client = &packet->headers.tuple.source;
 	struct backend_pick pick = {};
+	__u32 numbers[2];
 
 	packet->lb.service = *service;
 	if (packet->hook.sender == PARTY_UPLINK &&
@@ -26,7 +26,8 @@ static __always_inline void pick_backend(struct packet *packet, const struct ser
 		packet->lb.error = -REASON_SOURCE_RANGE;
 		return;
 	}
-	packet->lb.error = service_pick_backend(packet->generation_slot, service, random, &pick);
+	service_draw(service, &packet->headers.tuple, numbers);
+	packet->lb.error = service_pick_backend(packet->generation_slot, service, numbers, &pick);
 	packet->lb.column = pick.column;
 	packet->lb.backend = pick.backend;
 }

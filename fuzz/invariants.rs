@@ -116,21 +116,22 @@ fn check_text(problems: &Problems) {
 fn check_config(config: &Config) {
     let nothing = State::default();
     for host in [HostState::default(), plan::assumed_host(config)] {
-        let compile = |previous: &Catalog| {
+        let compile = |previous: &State| {
             plan::compile(Inputs {
                 config,
                 host: &host,
-                previous,
+                previous: &previous.catalog,
+                previous_maglev: &previous.maglev,
             })
         };
-        let Ok(state) = compile(&nothing.catalog) else {
+        let Ok(state) = compile(&nothing) else {
             return; // too many rows of the policy table
         };
         assert!(
             plan::diff(&state, &state).is_empty(),
             "a state differs from itself"
         );
-        let again = compile(&state.catalog);
+        let again = compile(&state);
         assert!(
             again.as_ref() == Ok(&state),
             "the same file applied twice gives another state"

@@ -44,6 +44,7 @@ plain!(
     service_key,
     service,
     backend_lut_entry,
+    maglev_row,
     backend,
     endpoint,
     uplink,

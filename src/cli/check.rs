@@ -152,6 +152,7 @@ fn compile(config: &Config) -> Result<State> {
         config,
         host: &plan::assumed_host(config),
         previous: &Catalog::default(),
+        previous_maglev: &Default::default(),
     });
     Ok(state?)
 }

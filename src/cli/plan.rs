@@ -63,19 +63,20 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
             refused.help
         );
     }
-    let compile = |previous| {
+    let compile = |previous: &State| {
         plan::compile(Inputs {
             config,
             host: &host,
-            previous,
+            previous: &previous.catalog,
+            previous_maglev: &previous.maglev,
         })
     };
     let (Some(reader), Some(live)) = (reader, live.flatten()) else {
         let nothing = State::default();
-        let wanted = compile(&nothing.catalog)?;
+        let wanted = compile(&nothing)?;
         return Ok(plan::diff(&nothing, &wanted));
     };
-    let wanted = compile(&live.catalog)?;
+    let wanted = compile(&live)?;
     let mut changes = plan::diff(&live, &wanted);
     let size = reader.conntrack_sizes()?.connections;
     let sizes = Sizes {

@@ -226,6 +226,8 @@ fn state() -> State {
         lut_count,
         is_external: false,
         has_sources: false,
+        maglev_first: 0,
+        maglev_size: 0,
     };
     let backend = |address, state, weight| Backend {
         service: 1,

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use crate::model::catalog::InEffect;
 use crate::model::families::Families;
 use crate::model::forwarding::ForwardingMode;
+use crate::model::maglev::table_size;
 use crate::model::policy::{Action, Peer, Ports};
-use crate::model::service::{BackendState, Frontend, Locality, NodePort};
+use crate::model::service::{Algorithm, BackendState, Frontend, Locality, NodePort};
 use crate::model::state::Aggregation;
 use crate::model::xdp::XdpMode;
 
@@ -131,10 +132,31 @@ pub struct Service {
     /// Who of the network may; empty: everybody.
     pub sources: Vec<IpNet>,
     pub locality: Locality,
+    pub algorithm: Algorithm,
+    /// The size of the Maglev tables, one of `TABLE_SIZES`; `None`: by the number of backends.
+    pub table_size: Option<u32>,
     pub backends: Vec<Backend>,
 }
 
 impl Service {
+    /// Its backends of an address family.
+    pub fn backends_of(&self, is_ipv4: bool) -> impl Iterator<Item = &Backend> {
+        let backends = self.backends.iter();
+        backends.filter(move |backend| backend.address.is_ipv4() == is_ipv4)
+    }
+
+    /// The size of its Maglev tables in a family; `None`: it has none. All backends count, so that one that drains or is under
+    /// maintenance changes no size.
+    pub fn maglev_size(&self, is_ipv4: bool) -> Option<u32> {
+        match self.algorithm {
+            Algorithm::Random => None,
+            Algorithm::Maglev => {
+                let size = || table_size(self.backends_of(is_ipv4).count());
+                Some(self.table_size.unwrap_or_else(size))
+            }
+        }
+    }
+
     /// The frontends that its node ports are at these addresses: in the families of its backends.
     pub fn frontends_at(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<Frontend> {
         if self.node_ports.is_empty() {

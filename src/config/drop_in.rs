@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::problem::Problem;
 use super::source::Source;
 use crate::model::catalog::InEffect;
+use crate::model::digest::fnv1a;
 
 /// The folder of a node that moves neither its pins nor this folder.
 const DEFAULT_FOLDER: &str = "/run/dpd/config.d";
@@ -70,12 +71,9 @@ pub(super) fn name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// FNV-1a, 64 bits: the same in each version of dpd, since the catalog holds it. No defence against forgery is needed: the
-/// files are root's.
+/// The same in each version of dpd, since the catalog holds it. No defence against forgery is needed: the files are root's.
 pub(super) fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    fnv1a(text.bytes())
 }
 
 /// Whether a file of the folder is a drop-in, by its name. Hidden files belong to editors and package managers.

@@ -13,7 +13,7 @@ use super::families::Families;
 use super::forwarding::Forwarding;
 use super::host::LinkAddress;
 use super::policy::{Action, Direction};
-use super::service::{Frontend, Locality, NodePort};
+use super::service::{Algorithm, Frontend, Locality, NodePort};
 use super::xdp::XdpMode;
 
 /// The most endpoints of a host: each has its own row in `dpd_endpoint_counters`.
@@ -160,6 +160,11 @@ pub struct ServiceInfo {
     pub sources: BTreeSet<IpNet>,
     #[serde(default)]
     pub locality: Locality,
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// The sizes of its Maglev tables: one, or two if it has more backends in one family.
+    #[serde(default)]
+    pub table_sizes: BTreeSet<u32>,
 }
 
 /// A backend is identified by its service and address.

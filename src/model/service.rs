@@ -46,6 +46,29 @@ impl fmt::Display for NodePort {
     }
 }
 
+/// How a new connection's backend is picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// At random, by weight.
+    #[default]
+    Random,
+    /// By a hash of the connection: on all hosts the same.
+    Maglev,
+}
+
+impl Algorithm {
+    pub const ALL: [Algorithm; 2] = [Algorithm::Random, Algorithm::Maglev];
+
+    /// The file's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Random => "random",
+            Algorithm::Maglev => "maglev",
+        }
+    }
+}
+
 /// Which backends get new connections, by where they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

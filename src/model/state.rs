@@ -11,6 +11,7 @@ use super::conntrack::TableRooms;
 use super::families::Families;
 use super::forwarding::Forwarding;
 use super::host::{LinkAddress, Mac, ReversePath};
+use super::maglev::MaglevTables;
 use super::policy::{Action, Direction};
 use super::protocol::Protocol;
 use super::service::{BackendState, Frontend};
@@ -25,6 +26,8 @@ pub struct State {
     pub service_sources: BTreeSet<(u32, IpNet)>,
     /// The services' backend tables, one after the other.
     pub backend_lut: Vec<LutEntry>,
+    /// The tables of the services that pick by a hash.
+    pub maglev: MaglevTables,
     /// The backends by number.
     pub backends: BTreeMap<u32, Backend>,
     /// The local workloads by the ifindex of the host's side.
@@ -101,10 +104,15 @@ pub struct ServiceEntry {
     pub is_external: bool,
     /// Of the network, only those of `State::service_sources` do.
     pub has_sources: bool,
+    /// The first row of its Maglev table.
+    pub maglev_first: u32,
+    /// The columns of its Maglev table; 0: backends are picked at random.
+    pub maglev_size: u32,
 }
 
 /// One column of the alias table (Vose 1991) by which a backend is picked: a random column, then
-/// `backend` if a random 32-bit number is below `threshold` or the same as it, else `alias`.
+/// `backend` if a random 32-bit number is below `threshold` or the same as it, else `alias`. With a Maglev table, which names
+/// the column, it is always `backend`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LutEntry {
     pub backend: u32,

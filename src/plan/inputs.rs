@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::model::catalog::Catalog;
 use crate::model::host::HostState;
+use crate::model::maglev::MaglevTables;
 
 /// All that a state is computed from.
 #[derive(Clone, Copy)]
@@ -12,4 +13,7 @@ pub struct Inputs<'a> {
     pub host: &'a HostState,
     /// The catalog of the live generation; empty before the first. Objects that are in it keep their numbers.
     pub previous: &'a Catalog,
+    /// The Maglev tables of the live generation: those whose backends have not changed are not computed again. The state is the
+    /// same without them.
+    pub previous_maglev: &'a MaglevTables,
 }

@@ -38,6 +38,7 @@ impl Reconciler {
             config,
             host,
             previous: &live.catalog,
+            previous_maglev: &live.maglev,
         };
         let (state, _) = both(|| plan::compile(inputs), wait);
         let state = state?;

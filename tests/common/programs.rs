@@ -409,6 +409,7 @@ impl Machine {
             config: &config,
             host: &host,
             previous: &self.state.catalog,
+            previous_maglev: &self.state.maglev,
         });
         let state = state.expect("compile the configuration");
         let prepared = self.generations.stage(&state, Some(&self.state));

@@ -21,10 +21,11 @@ const MECHANISM: [&str; 15] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 33] = [
+const FEATURE: [&str; 34] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
+    "maglev.h",
     "service.h",
     "socket_peer.h",
     "socket_lb.h",

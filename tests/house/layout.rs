@@ -108,6 +108,7 @@ fn every_struct_is_without_holes_in_the_daemons_eyes_too() {
         service,
         service_key,
         backend_lut_entry,
+        maglev_row,
         settings,
         flow_tuple,
         conn_usage,

@@ -11,6 +11,7 @@ use dpd::bpf::sys::pins::Pins;
 use dpd::bpf::tables::generation::Generations;
 use dpd::model::forwarding::Forwarding;
 use dpd::model::host::LinkAddress;
+use dpd::model::maglev::{MaglevKey, MaglevTable};
 use dpd::model::policy::{Action, Direction};
 use dpd::model::protocol::Protocol;
 use dpd::model::service::{BackendState, Frontend};
@@ -68,6 +69,8 @@ fn state(rows: u32) -> State {
                         lut_count: n % 2,
                         is_external: n % 3 == 0,
                         has_sources: n % 2 == 0,
+                        maglev_first: if n % 4 == 1 { n / 4 * 2 } else { 0 },
+                        maglev_size: if n % 4 == 1 { 509 } else { 0 },
                     },
                 )
             })
@@ -81,6 +84,22 @@ fn state(rows: u32) -> State {
                 backend: n,
                 alias: n + 1,
                 threshold: u32::MAX - n,
+            })
+            .collect(),
+        maglev: numbers()
+            .filter(|n| n % 4 == 1)
+            .map(|n| {
+                let key = MaglevKey {
+                    service: n,
+                    is_ipv4: ip(n).is_ipv4(),
+                    protocol: frontend(n).protocol,
+                };
+                let table = MaglevTable {
+                    first_row: n / 4 * 2,
+                    columns: (n as u16..).take(509).collect(),
+                    backends: None,
+                };
+                (key, table)
             })
             .collect(),
         backends: numbers()
@@ -241,6 +260,7 @@ fn counts(state: &State) -> BTreeMap<&'static str, usize> {
         ("services", state.services.len()),
         ("service_sources", state.service_sources.len()),
         ("backend_lut", state.backend_lut.len()),
+        ("maglev", state.maglev.len()),
         ("backends", state.backends.len()),
         ("endpoints", state.endpoints.len()),
         ("uplinks", state.uplinks.len()),

@@ -77,6 +77,7 @@ fn the_budget_is_what_the_kernel_counts() {
             config: &config,
             host: &plan::assumed_host(&config),
             previous: &Default::default(),
+            previous_maglev: &Default::default(),
         });
         let file = file.expect("compile the file");
         assert_eq!(file.endpoints.len(), SIZE.endpoints);

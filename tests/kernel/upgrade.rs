@@ -550,13 +550,13 @@ fn remains_of_an_upgrade_that_failed_are_removed() {
         let epoch = host.reader().epoch().unwrap();
         // As left by a newer version that was killed during its first start, and names that are not ours.
         let next = format!("{}-next/load/1", host.pins().name());
-        for left in ["abi-998", "abi-999/maps", &next, "abi-7/links"] {
+        for left in ["abi-998", "abi-999/maps", &next, "abi-9/links"] {
             fs::create_dir_all(host.root().join(left)).unwrap();
         }
         for strange in ["abi-x", "abi-07", "abi--next", "theirs"] {
             fs::create_dir_all(host.root().join(strange)).unwrap();
         }
-        let no_link = host.root().join("abi-7/links/9-ingress");
+        let no_link = host.root().join("abi-9/links/9-ingress");
         let mut counters = MapHandle::from_pinned_path(host.pins().map("dpd_counters")).unwrap();
         counters.pin(&no_link).unwrap();
         let second = host.start(Mechanism::Tcx);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Services: which one a frontend belongs to, and a pure choice of its backend: by the backend table and random numbers alone,
- * so that any hook can make it.
+ * Services: which one a frontend belongs to, and a pure choice of its backend: by the service's tables and two numbers alone,
+ * random or of the flow, so that any hook can make it.
  */
 #ifndef DPD_SERVICE_H
 #define DPD_SERVICE_H
 
 #include "../mechanism/address.h"
 #include "../mechanism/generation.h"
+#include "maglev.h"
 
 struct services_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -153,20 +154,43 @@ struct backend_pick {
 	__u32 backend;
 };
 
-/* Picks a backend by the alias table: a random column, then one of its two backends. 0, or minus a reason. */
-static __always_inline __must_check int service_pick_backend(__u32 slot, const struct service *service,
-							     const __u32 random[2], struct backend_pick *pick)
+/* What a new connection's backend is picked by: the hash of its flow if the service has a Maglev table, else random numbers. */
+static __always_inline void service_draw(const struct service *service, const struct flow_tuple *tuple,
+					 __u32 numbers[2])
 {
-	if (!service->lut_count)
-		return -REASON_NO_BACKEND;
+	if (service->maglev_size) {
+		numbers[0] = maglev_hash(tuple);
+		numbers[1] = 0;
+		return;
+	}
+	numbers[0] = bpf_get_prandom_u32();
+	numbers[1] = bpf_get_prandom_u32();
+}
 
-	__u32 column = random_below(random[0], service->lut_count);
+/* The column of the backend table that a number gives; the Maglev table names one, if the service has it. */
+static __always_inline __u32 service_pick_column(__u32 slot, const struct service *service, __u32 number)
+{
+	if (service->maglev_size)
+		return maglev_find(slot, service->maglev_first, random_below(number, service->maglev_size));
+	return random_below(number, service->lut_count);
+}
+
+/* Picks a backend: the first number gives a column, the second one of its two backends. 0, or minus a reason. */
+static __always_inline __must_check int service_pick_backend(__u32 slot, const struct service *service,
+							     const __u32 numbers[2],
+							     struct backend_pick *pick)
+{
+	__u32 column = service_pick_column(slot, service, numbers[0]);
+
+	if (column >= service->lut_count)
+		return -REASON_NO_BACKEND; /* there is none, or the table is missing */
+
 	const struct backend_lut_entry *entry = backend_lut_find(slot, service->lut_first + column);
 
 	if (!entry)
 		return -REASON_NO_BACKEND;
 	pick->column = column;
-	pick->backend = random[1] <= entry->threshold ? entry->backend : entry->alias;
+	pick->backend = numbers[1] <= entry->threshold ? entry->backend : entry->alias;
 	return 0;
 }
 

@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 43] = [
+pub const DATAPATH: [MapPolicy; 44] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -30,6 +30,7 @@ pub const DATAPATH: [MapPolicy; 43] = [
     shared("dpd_services", OnTakeover::Create),
     shared("dpd_service_sources", OnTakeover::Create),
     shared("dpd_backend_lut", OnTakeover::Create),
+    shared("dpd_maglev", OnTakeover::Create),
     shared("dpd_backends", OnTakeover::Create),
     shared("dpd_endpoints", OnTakeover::Create),
     shared("dpd_uplinks", OnTakeover::Create),

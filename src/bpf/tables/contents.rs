@@ -12,7 +12,8 @@ use crate::bpf::abi;
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
 use crate::model::host::{LinkAddress, Mac};
-use crate::model::state::{Endpoint, LutEntry, PrefilterEntry, Settings, State};
+use crate::model::service::Frontend;
+use crate::model::state::{Endpoint, LutEntry, PrefilterEntry, ServiceEntry, Settings, State};
 
 /// The settings of a generation.
 pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
@@ -28,7 +29,7 @@ pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
 pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
-    let services: Vec<(abi::service_key, abi::service)> = map::read(&open("services")?)?;
+    let services = read_services(&open("services")?)?;
     let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
     let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
     let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
@@ -37,12 +38,8 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
     let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
     Ok(State {
         settings: settings(pins, epoch)?,
-        services: services
-            .iter()
-            .filter_map(|(key, row)| {
-                Some((encode::decode_frontend(key)?, encode::decode_service(row)))
-            })
-            .collect(),
+        maglev: encode::decode_maglev(&services, &map::read(&open("maglev")?)?),
+        services,
         service_sources: read_service_sources(&open("service_sources")?)?,
         backend_lut: read_backend_lut(&open("backend_lut")?)?,
         backends: backends
@@ -81,6 +78,14 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
             })
             .collect(),
     })
+}
+
+fn read_services(map: &MapHandle) -> Result<BTreeMap<Frontend, ServiceEntry>> {
+    let rows: Vec<(abi::service_key, abi::service)> = map::read(map)?;
+    let services = rows.iter();
+    Ok(services
+        .filter_map(|(key, row)| Some((encode::decode_frontend(key)?, encode::decode_service(row))))
+        .collect())
 }
 
 fn read_announced(map: &MapHandle) -> Result<BTreeMap<LinkAddress, Mac>> {

@@ -34,7 +34,7 @@ const fn kind(
     }
 }
 
-pub const TABLES: [Table; 12] = [
+pub const TABLES: [Table; 13] = [
     Table {
         kind: kind("settings", MapType::Array, 4, size_of::<abi::settings>(), 0),
         outer: "dpd_settings",
@@ -94,6 +94,24 @@ pub const TABLES: [Table; 12] = [
             rows
         },
         same: |a, b| a.backend_lut == b.backend_lut,
+    },
+    Table {
+        kind: kind(
+            "maglev",
+            MapType::Array,
+            4,
+            size_of::<abi::maglev_row>(),
+            BPF_F_INNER_MAP,
+        ),
+        outer: "dpd_maglev",
+        rows: |state| {
+            let mut rows = Rows::default();
+            for (index, row) in state.maglev.values().flat_map(encode::maglev_rows) {
+                rows.push(&index, &row);
+            }
+            rows
+        },
+        same: |a, b| a.maglev == b.maglev,
     },
     Table {
         kind: kind("backends", MapType::Hash, 4, size_of::<abi::backend>(), 0),

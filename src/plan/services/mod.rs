@@ -1,7 +1,9 @@
 //! Services: the frontends, their backend tables and the backends.
 
 mod alias_table;
+mod backend_tables;
 mod locality;
+mod maglev;
 mod node_ports;
 mod usable;
 
@@ -11,14 +13,15 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::config;
-use crate::model::catalog::{BackendInfo, ServiceInfo};
+use crate::model::catalog::{BackendInfo, Catalog, ServiceInfo};
+use crate::model::maglev::MaglevTables;
 use crate::model::service::Frontend;
 use crate::model::state::{Backend, LutEntry, ServiceEntry, State};
 
 use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::ipcache::Owners;
-use alias_table::alias_table;
+use backend_tables::{BackendTables, Family};
 pub use locality::warnings;
 pub use node_ports::own_addresses;
 use usable::usable;
@@ -29,6 +32,7 @@ pub struct Services {
     frontends: BTreeMap<Frontend, ServiceEntry>,
     sources: BTreeSet<(u32, IpNet)>,
     backend_lut: Vec<LutEntry>,
+    maglev: MaglevTables,
     backends: BTreeMap<u32, Backend>,
     service_infos: BTreeMap<u32, ServiceInfo>,
     backend_infos: BTreeMap<u32, BackendInfo>,
@@ -45,25 +49,15 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     } = inputs;
     let own = own_addresses(inputs.host, owners);
     let mut node_frontends = BTreeMap::new();
-    let mut numbers: IdAllocator<&str> = IdAllocator::new(
-        previous
-            .services
-            .iter()
-            .map(|(n, info)| (info.name.as_str(), *n)),
-        previous.next.service,
-    );
-    let mut backends: IdAllocator<(u32, SocketAddr)> = IdAllocator::new(
-        previous
-            .backends
-            .iter()
-            .map(|(n, info)| ((info.service, info.address), *n)),
-        previous.next.backend,
-    );
+    let mut numbers = service_numbers(previous);
+    let mut backends = backend_numbers(previous);
     let mut services = Services::default();
+    let mut tables = BackendTables::default();
     for (name, service) in &config.services {
         let number = numbers.number(name);
         let rows = number_backends(service, number, &mut backends);
         let at_node = service.frontends_at(own.iter().copied());
+        let mut info = info(name, service);
         for is_ipv4 in [true, false] {
             let is_of_family = |frontend: &&Frontend| frontend.address.is_ipv4() == is_ipv4;
             let mut named = service.frontends.iter().filter(is_of_family).peekable();
@@ -72,14 +66,18 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
                 continue;
             }
             let usable = usable(&rows, is_ipv4, service.locality, owners);
-            let entry = services.add_backend_table(service, number, &usable);
-            let row = |frontend: &Frontend| (*frontend, entry.clone());
-            services.frontends.extend(named.map(row));
+            let mut family = Family::new((number, service), is_ipv4, &rows, usable);
+            info.table_sizes.extend(family.maglev_size());
+            let mut row = |frontend: &Frontend| {
+                let entry = family.entry(frontend.protocol, &mut tables);
+                (*frontend, entry)
+            };
+            services.frontends.extend(named.map(&mut row));
             node_frontends.extend(at_node.map(row));
         }
         let sources = service.sources.iter().map(|source| (number, *source));
         services.sources.extend(sources);
-        services.service_infos.insert(number, info(name, service));
+        services.service_infos.insert(number, info);
         services
             .backend_infos
             .extend(rows.iter().map(|(backend, row)| {
@@ -94,9 +92,22 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     for (frontend, entry) in node_frontends {
         services.frontends.entry(frontend).or_insert(entry);
     }
+    (services.backend_lut, services.maglev) = tables.finish(inputs.previous_maglev);
     services.next_service = numbers.next();
     services.next_backend = backends.next();
     services
+}
+
+fn service_numbers(previous: &Catalog) -> IdAllocator<&str> {
+    let known = previous.services.iter();
+    let known = known.map(|(number, info)| (info.name.as_str(), *number));
+    IdAllocator::new(known, previous.next.service)
+}
+
+fn backend_numbers(previous: &Catalog) -> IdAllocator<(u32, SocketAddr)> {
+    let known = previous.backends.iter();
+    let known = known.map(|(number, info)| ((info.service, info.address), *number));
+    IdAllocator::new(known, previous.next.backend)
 }
 
 impl Services {
@@ -110,30 +121,8 @@ impl Services {
         state.services = self.frontends;
         state.service_sources = self.sources;
         state.backend_lut = self.backend_lut;
+        state.maglev = self.maglev;
         state.backends = self.backends;
-    }
-
-    /// Adds a backend table, which the frontends of a service share in a family.
-    fn add_backend_table(
-        &mut self,
-        service: &config::Service,
-        number: u32,
-        usable: &[(u32, u16)],
-    ) -> ServiceEntry {
-        let columns = alias_table(usable);
-        let lut_first = match columns.is_empty() {
-            true => 0,
-            false => self.backend_lut.len() as u32,
-        };
-        let lut_count = columns.len() as u32;
-        self.backend_lut.extend(columns);
-        ServiceEntry {
-            service: number,
-            lut_first,
-            lut_count,
-            is_external: service.external,
-            has_sources: !service.sources.is_empty(),
-        }
     }
 }
 
@@ -157,6 +146,8 @@ fn info(name: &str, service: &config::Service) -> ServiceInfo {
         external: service.external,
         sources: service.sources.iter().copied().collect(),
         locality: service.locality,
+        algorithm: service.algorithm,
+        table_sizes: BTreeSet::new(),
     }
 }
 

@@ -97,6 +97,7 @@ impl TestConfig {
             config: &self.config,
             host: &self.host,
             previous: &before.catalog,
+            previous_maglev: &before.maglev,
         };
         super::compile(inputs).unwrap()
     }
@@ -106,6 +107,7 @@ impl TestConfig {
             config: &self.config,
             host: &self.host,
             previous: &State::default().catalog,
+            previous_maglev: &Default::default(),
         })
     }
 

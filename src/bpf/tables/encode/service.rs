@@ -67,6 +67,8 @@ pub fn service(entry: &ServiceEntry) -> abi::service {
         lut_first: entry.lut_first,
         lut_count: entry.lut_count,
         flags: flags(entry),
+        maglev_first: entry.maglev_first,
+        maglev_size: entry.maglev_size,
     }
 }
 
@@ -86,6 +88,8 @@ pub fn decode_service(service: &abi::service) -> ServiceEntry {
         lut_count: service.lut_count,
         is_external: service.flags & abi::service_flags::SERVICE_EXTERNAL.0 != 0,
         has_sources: service.flags & abi::service_flags::SERVICE_HAS_SOURCES.0 != 0,
+        maglev_first: service.maglev_first,
+        maglev_size: service.maglev_size,
     }
 }
 
@@ -146,6 +150,8 @@ mod tests {
             lut_count: n.u32(),
             is_external: n.of(&[false, true]),
             has_sources: n.of(&[false, true]),
+            maglev_first: n.u32(),
+            maglev_size: n.u32(),
         };
         assert_round_trip(entry, service, decode_service);
         let column = |n: &mut Rng| LutEntry {

@@ -110,6 +110,7 @@ fn state(audit: bool) -> State {
         config: &config,
         host: &host,
         previous: &Catalog::default(),
+        previous_maglev: &Default::default(),
     });
     state.unwrap()
 }

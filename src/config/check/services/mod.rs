@@ -15,6 +15,7 @@ use crate::config::report::Report;
 use crate::config::source::Located;
 use crate::config::tree::{NamedTable, Table};
 use crate::config::{name, shape, value};
+use crate::model;
 use crate::model::service::Locality;
 use frontends::{Claims, Frontends};
 
@@ -63,6 +64,8 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
         external,
         sources,
         locality,
+        algorithm: model::service::Algorithm::Random,
+        table_size: None,
         backends: values(backends),
     };
     (frontends, service)
