@@ -11,7 +11,7 @@ use dpd::config::{
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
-use dpd::model::service::{BackendState, Frontend, Locality, NodePort};
+use dpd::model::service::{Algorithm, BackendState, Frontend, Locality, NodePort};
 use dpd::model::state::Aggregation;
 use ipnet::IpNet;
 
@@ -676,4 +676,52 @@ remote = "snat"
     let sources = ["198.51.100.0/24", "192.0.2.7/32"].map(|text| text.parse().unwrap());
     assert_eq!(web.sources, sources);
     assert_eq!(web.locality, Locality::Prefer);
+}
+
+#[test]
+fn how_backends_are_picked() {
+    let backends = r#"frontends = ["10.32.0.1:80/tcp"]
+backends = ["10.1.0.1:80", "10.1.0.2:80", { address = "10.1.0.3:80", state = "maintenance" }, "[fd00::1]:80"]"#;
+    // (keys, algorithm, key of the size, sizes of IPv4 and IPv6)
+    let rows = [
+        ("", Algorithm::Random, None, [None; 2]),
+        (
+            "algorithm = \"random\"\ntable_size = 0",
+            Algorithm::Random,
+            None,
+            [None; 2],
+        ),
+        (
+            "algorithm = \"maglev\"",
+            Algorithm::Maglev,
+            None,
+            [Some(509), Some(251)],
+        ),
+        (
+            "algorithm = \"maglev\"\ntable_size = 0",
+            Algorithm::Maglev,
+            None,
+            [Some(509), Some(251)],
+        ),
+        (
+            "algorithm = \"maglev\"\ntable_size = 251",
+            Algorithm::Maglev,
+            Some(251),
+            [Some(251); 2],
+        ),
+        (
+            "algorithm = \"maglev\"\ntable_size = 65521",
+            Algorithm::Maglev,
+            Some(65521),
+            [Some(65521); 2],
+        ),
+    ];
+    for (keys, algorithm, table_size, sizes) in rows {
+        let config = config_of(&format!("[services.s]\n{keys}\n{backends}\n"));
+        let service = &config.services["s"];
+        assert_eq!(service.algorithm, algorithm, "{keys}");
+        assert_eq!(service.table_size, table_size, "{keys}");
+        let found = [true, false].map(|is_ipv4| service.maglev_size(is_ipv4));
+        assert_eq!(found, sizes, "{keys}");
+    }
 }

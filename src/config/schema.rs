@@ -113,6 +113,7 @@ const SERVICE: &[Key] = &[
     required("backends", List(&TextOr(BACKEND))),
     optional("algorithm", Text),
     optional("affinity", Text),
+    optional("table_size", Number),
     optional("external", Switch),
     optional("sources", TEXTS),
     optional("locality", Text),

@@ -183,18 +183,6 @@ frontends = []
 fn keys_that_are_not_supported_yet() {
     check(&[
         (
-            "maglev",
-            r#"
-[services.s]
-frontends = ["10.0.0.1:1/tcp"]
-backends = ["10.0.0.2:1"]
-algorithm = "maglev"
-"#,
-            &[
-                r#"4:13..21 `algorithm = "maglev"` is not supported by this version of dpd (use "random", or omit the key)"#,
-            ],
-        ),
-        (
             "affinity",
             r#"
 [services.s]

@@ -1,6 +1,6 @@
 //! `[services.*]`
 
-use super::check;
+use super::{brief, check, problems_of};
 
 #[test]
 fn services() {
@@ -295,6 +295,78 @@ algorithm = "round-robin"
             &[r#"4:13..26 "round-robin" is not one of random, maglev"#],
         ),
         (
+            "a size that no table has",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "maglev"
+table_size = 1000
+"#,
+            &[
+                "5:14..18 `services.s.table_size` must be 0 or one of 251, 509, 1021, 2039, 4093, 8191, 16381, 65521, not \
+                 1000 (omit the key for a size by the number of backends)",
+            ],
+        ),
+        (
+            "a negative size",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "maglev"
+table_size = -251
+"#,
+            &[
+                "5:14..18 `services.s.table_size` must be 0 or one of 251, 509, 1021, 2039, 4093, 8191, 16381, 65521, not \
+                 -251 (omit the key for a size by the number of backends)",
+            ],
+        ),
+        (
+            "a size that is no number",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "maglev"
+table_size = "large"
+"#,
+            &["5:14..21 `services.s.table_size` is a string here, but takes a whole number"],
+        ),
+        (
+            "a size of a service that picks at random",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+table_size = 1021
+[services.t]
+frontends = ["10.0.0.2:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "random"
+table_size = 1021
+[services.u]
+frontends = ["10.0.0.3:80/tcp"]
+backends = ["10.0.0.9:80"]
+table_size = 0
+"#,
+            &[
+                r#"4:14..18 `services.s.table_size` needs `algorithm = "maglev"` (add the key, or remove this one: a random pick needs no such table)"#,
+                r#"9:14..18 `services.t.table_size` needs `algorithm = "maglev"` (add the key, or remove this one: a random pick needs no such table)"#,
+            ],
+        ),
+        (
+            "an unknown algorithm with a size",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/tcp"]
+backends = ["10.0.0.9:80"]
+algorithm = "maglov"
+table_size = 1021
+"#,
+            &[r#"4:13..21 "maglov" is not one of random, maglev (did you mean `maglev`?)"#],
+        ),
+        (
             "a name with a quote",
             r#"
 [services.'a"b']
@@ -554,4 +626,34 @@ role = "uplink"
             ],
         ),
     ]);
+}
+
+#[test]
+fn a_maglev_table_has_room_for_all_backends() {
+    let problems = |addresses: &[String], key: &str| {
+        let addresses = addresses.join("\", \"");
+        let text = format!(
+            "[services.s]\nalgorithm = \"maglev\"\nfrontends = [\"10.0.0.1:80/tcp\", \"[fd00::1]:80/tcp\"]\n{key}\n\
+             backends = [\"{addresses}\"]\n"
+        );
+        problems_of(&text).0.iter().map(brief).collect::<Vec<_>>()
+    };
+    let v4 = |count: u32| (1..=count).map(|n| format!("10.1.{}.{}:80", n / 256, n % 256));
+    let v6 = |count: u32| (1..=count).map(|n| format!("[fd00:1::{n:x}]:80"));
+    let mixed: Vec<String> = v4(251).chain(v6(510)).collect();
+    assert_eq!(
+        problems(&mixed, "table_size = 509"),
+        [
+            "4:14..17 `services.s` has 510 IPv6 backends, more than a Maglev table of 509 columns has room for (use 1021 or \
+             more, or omit the key)"
+        ]
+    );
+    let many: Vec<String> = v4(65_522).chain(v6(1)).collect();
+    for (key, place) in [("", "1:11..12"), ("table_size = 65521", "4:14..19")] {
+        let expected = format!(
+            "{place} `services.s` has 65522 IPv4 backends, more than a Maglev table of 65521 columns has room for (use \
+             `algorithm = \"random\"`, or several services)"
+        );
+        assert_eq!(problems(&many, key), [expected], "{key}");
+    }
 }

@@ -25,6 +25,7 @@ mod icmp;
 mod impact;
 mod link;
 mod link_local;
+mod maglev;
 mod masquerade;
 mod multicast;
 mod neighbour;

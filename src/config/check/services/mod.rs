@@ -1,29 +1,21 @@
 //! `[services.*]`: frontends and backends.
 
+mod algorithm;
 mod backends;
 mod external;
 mod frontends;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::addresses::own_addresses;
 use super::fields::{Fields, values};
 use crate::config::checked::Service;
+use crate::config::name;
 use crate::config::path::Path;
 use crate::config::report::Report;
-use crate::config::source::Located;
 use crate::config::tree::{NamedTable, Table};
-use crate::config::{name, shape, value};
-use crate::model;
 use crate::model::service::Locality;
 use frontends::{Claims, Frontends};
-
-#[derive(Clone, Copy)]
-enum Algorithm {
-    Random,
-    Maglev,
-}
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Service> {
     let mut services = BTreeMap::new();
@@ -46,7 +38,7 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
     let backends = backends::read(path, table.table, report);
     let mut fields = Fields::new(path, table.table, report);
     let frontends = Frontends::read(&mut fields);
-    check_algorithm(&mut fields);
+    let (algorithm, table_size) = algorithm::read(table, &backends, &mut fields);
     let external = external::read(table, &frontends, &mut fields);
     let sources = external::sources(table, (&frontends, &backends), &mut fields);
     let locality = Locality::ALL.map(|locality| (locality.name(), locality));
@@ -64,35 +56,9 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
         external,
         sources,
         locality,
-        algorithm: model::service::Algorithm::Random,
-        table_size: None,
+        algorithm,
+        table_size,
         backends: values(backends),
     };
     (frontends, service)
-}
-
-/// Checks how a backend is picked. Only a random pick for each connection is supported.
-fn check_algorithm(fields: &mut Fields) {
-    let words = [("random", Algorithm::Random), ("maglev", Algorithm::Maglev)];
-    let algorithm = fields.parsed("algorithm", |text| value::word(text, &words));
-    if let Some(Located {
-        value: Algorithm::Maglev,
-        span,
-    }) = algorithm
-    {
-        let message = shape::not_supported("algorithm = \"maglev\"");
-        fields
-            .report
-            .error(span, message)
-            .help("use \"random\", or omit the key");
-    }
-    if let Some(affinity) = fields.parsed("affinity", value::duration)
-        && affinity.value != Duration::ZERO
-    {
-        let message = shape::not_supported("affinity");
-        fields
-            .report
-            .error(affinity.span, message)
-            .help("use \"0s\", or omit the key");
-    }
 }
