@@ -7,6 +7,7 @@ use dpd::config::{Source, keys, load, parse};
 
 const PAGE: &str = include_str!("../docs/config.md");
 const BESIDE: &str = include_str!("../docs/beside-other-tools.md");
+const BALANCING: &str = include_str!("../docs/load-balancing.md");
 const PUBLISH: &str = include_str!("../docs/publish-a-service.md");
 const INTERNET: &str = include_str!("../docs/out-to-the-internet.md");
 
@@ -39,6 +40,7 @@ fn every_example_of_a_page_is_valid() {
     for (path, page, least) in [
         ("docs/config.md", PAGE, 6),
         ("docs/beside-other-tools.md", BESIDE, 6),
+        ("docs/load-balancing.md", BALANCING, 1),
         ("docs/publish-a-service.md", PUBLISH, 4),
         ("docs/out-to-the-internet.md", INTERNET, 2),
     ] {

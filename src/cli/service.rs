@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::node::Node;
 use super::output::{self, Listing, Row};
 use crate::model::prefix;
-use crate::model::service::{Frontend, Locality, NodePort};
+use crate::model::service::{Algorithm, Frontend, Locality, NodePort};
 use crate::model::state::{AddressScope, ServiceEntry, State};
 use crate::plan::ipcache;
 
@@ -49,6 +49,9 @@ pub struct ServiceRow {
     /// Who of the network; empty: everybody, or nobody if it is not external.
     sources: Vec<String>,
     locality: Locality,
+    algorithm: Algorithm,
+    /// The columns of its Maglev table.
+    table_size: Option<u32>,
     backends: Vec<BackendRow>,
 }
 
@@ -128,6 +131,15 @@ impl ServiceRow {
             (true, sources) => format!("network ({}), workloads", sources.join(" ")),
         }
     }
+
+    /// How a backend is picked: `random`, `maglev 1021`
+    fn picks(&self) -> String {
+        let algorithm = self.algorithm.name();
+        match self.table_size {
+            Some(size) => format!("{algorithm} {size}"),
+            None => algorithm.to_owned(),
+        }
+    }
 }
 
 impl Row for ServiceRow {
@@ -141,6 +153,7 @@ impl Row for ServiceRow {
         "LOCATION",
         "ANSWERS",
         "LOCALITY",
+        "ALGORITHM",
         "BACKENDS",
     ];
 
@@ -155,6 +168,7 @@ impl Row for ServiceRow {
             let tail = [
                 self.answers(),
                 self.locality.name().to_owned(),
+                self.picks(),
                 self.backends.len().to_string(),
             ];
             [&head[..], &of_backend, &tail].concat()
@@ -196,6 +210,7 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
         // There is no NAT between the families.
         backend.service == entry.service && backend.address.is_ipv4() == frontend.address.is_ipv4()
     });
+    let table_size = (entry.maglev_size > 0).then_some(entry.maglev_size);
     ServiceRow {
         service: info.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
         id: entry.service,
@@ -204,6 +219,11 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
         external: entry.is_external,
         sources: sources.map(|(_, source)| prefix::text(*source)).collect(),
         locality: info.map(|info| info.locality).unwrap_or_default(),
+        algorithm: match table_size {
+            Some(_) => Algorithm::Maglev,
+            None => Algorithm::Random,
+        },
+        table_size,
         backends: backends
             .map(|(id, backend)| {
                 let location = Location::of(state, backend.address.ip());

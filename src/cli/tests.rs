@@ -378,10 +378,10 @@ fn services() {
     assert_eq!(
         as_table(&rows),
         "\
-SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION  ANSWERS    LOCALITY  BACKENDS
-kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       remote    workloads  any       2
-kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote    workloads  any       2
-kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -         workloads  any       0
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION  ANSWERS    LOCALITY  ALGORITHM  BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       remote    workloads  any       random     2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote    workloads  any       random     2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -         workloads  any       random     0
 "
     );
     assert_eq!(
@@ -389,6 +389,7 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
             "node_port": null, "external": false, "sources": [], "locality": "any",
+            "algorithm": "random", "table_size": null,
             "backends": [
                 {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
                  "location": "remote", "network_path": null},
@@ -422,6 +423,7 @@ fn services_for_the_network() {
     info.locality = Locality::Prefer;
     for entry in state.services.values_mut() {
         (entry.is_external, entry.has_sources) = (true, true);
+        entry.maglev_size = 1021;
     }
     let sources = ["192.0.2.7/32", "198.51.100.0/24"];
     state.service_sources = sources.map(|source| (1, source.parse().unwrap())).into();
@@ -429,10 +431,10 @@ fn services_for_the_network() {
     assert_eq!(
         as_table(&rows),
         "\
-SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION       ANSWERS                                         LOCALITY  BACKENDS
-kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       here           network (192.0.2.7 198.51.100.0/24), workloads  prefer    2
-kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote (snat)  network (192.0.2.7 198.51.100.0/24), workloads  prefer    2
-kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -              network (192.0.2.7 198.51.100.0/24), workloads  prefer    0
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION       ANSWERS                                         LOCALITY  ALGORITHM    BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       here           network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote (snat)  network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -              network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  0
 "
     );
     assert_eq!(
@@ -440,6 +442,7 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
             "node_port": "node:53/udp", "external": true, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
+            "algorithm": "maglev", "table_size": 1021,
             "backends": [
                 {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
                  "location": "here", "network_path": "direct"},
