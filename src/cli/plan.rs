@@ -109,6 +109,9 @@ struct ChangeRow<'a> {
     moved: u64,
     released: u64,
     forgotten: u64,
+    /// Of a hundred new connections of the service, those that go to another backend; `None`: none, or there is no hash that
+    /// picks them.
+    new_moved_percent: Option<f64>,
 }
 
 fn row(change: &Change) -> ChangeRow<'_> {
@@ -128,6 +131,9 @@ fn row(change: &Change) -> ChangeRow<'_> {
         moved: effect.moved,
         released: effect.released,
         forgotten: effect.forgotten,
+        new_moved_percent: effect
+            .moved_share
+            .map(|share| f64::from(share.per_million) / 10_000.0),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::effect::Effect;
 use super::line::Change;
+use super::moved_share::add_moved_shares;
 use super::object::{Object, join_words};
 use super::objects::{Properties, objects};
 use crate::model::state::State;
@@ -13,12 +14,14 @@ use crate::parallel::both;
 ///
 /// A rule that only moves within its list is no change. An `old` of `State::default()` is an empty host.
 pub fn diff(old: &State, new: &State) -> Vec<Change> {
-    let (old, new) = both(|| objects(old, new), || objects(new, old));
-    let names: BTreeSet<&Object> = old.keys().chain(new.keys()).collect();
-    names
+    let (before, after) = both(|| objects(old, new), || objects(new, old));
+    let names: BTreeSet<&Object> = before.keys().chain(after.keys()).collect();
+    let mut changes = names
         .into_iter()
-        .filter_map(|object| compare(object, old.get(object), new.get(object)))
-        .collect()
+        .filter_map(|object| compare(object, before.get(object), after.get(object)))
+        .collect();
+    add_moved_shares(old, new, &mut changes);
+    changes
 }
 
 /// The change of `conntrack.size`, which is no part of a generation. At least `excess` connections find no room in the new
@@ -121,7 +124,7 @@ mod tests {
                 },
                 &[
                     "+ backend 10.200.0.44:443 of service web weight 1, state active",
-                    "+ service web external true, sources everybody, locality any",
+                    "+ service web external true, sources everybody, locality any, algorithm random",
                     "+ service web 203.0.113.9:443/tcp",
                     "+ service web node:8443/tcp",
                     "+ source ports of SNAT 1024-8442 8444-32767 61000-65535",

@@ -1,4 +1,4 @@
-//! What a change does to open connections, in numbers.
+//! What a change does to connections, in numbers.
 
 use std::fmt;
 
@@ -10,7 +10,32 @@ pub enum Outcome {
     Released,
 }
 
-/// How many open connections a change affects, and how.
+/// Which share of a service's new connections a change moves to another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovedShare {
+    /// Of a million connections, rounded up.
+    pub per_million: u32,
+    /// The service loses no backend by the change, so it moves no open connection.
+    pub keeps_backends: bool,
+}
+
+impl fmt::Display for MovedShare {
+    /// `10.3 % of new connections go to another backend, no open one does`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = ((self.per_million + 500) / 1000).max(1); // it is not nothing
+        let (whole, tenth) = (tenths / 10, tenths % 10);
+        write!(
+            f,
+            "{whole}.{tenth} % of new connections go to another backend"
+        )?;
+        match self.keeps_backends {
+            true => write!(f, ", no open one does"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// How many open connections a change affects, and how; and which share of new ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     /// Their next packet is dropped or rejected.
@@ -23,14 +48,16 @@ pub struct Effect {
     pub forgotten: u64,
     /// The counts are a lower bound.
     pub is_least: bool,
+    /// Of a service that picks by a hash.
+    pub moved_share: Option<MovedShare>,
 }
 
 impl Effect {
     pub fn is_empty(&self) -> bool {
-        self.connections() == 0
+        self.connections() == 0 && self.moved_share.is_none()
     }
 
-    /// All that the change affects.
+    /// All open ones that the change affects.
     pub fn connections(&self) -> u64 {
         self.ended + self.moved + self.released + self.forgotten
     }
@@ -71,7 +98,11 @@ impl fmt::Display for Effect {
             };
             write!(f, "{before}{n}{noun} {}", words[number])?;
         }
-        Ok(())
+        match self.moved_share {
+            Some(share) if self.connections() > 0 => write!(f, "; {share}"),
+            Some(share) => write!(f, "{share}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -92,8 +123,27 @@ mod tests {
             forgotten: 9,
             ..effect(2, 0, 0, true)
         };
+        let share = |per_million, keeps_backends, before| Effect {
+            moved_share: Some(MovedShare {
+                per_million,
+                keeps_backends,
+            }),
+            ..before
+        };
         let rows = [
             (effect(0, 0, 0, true), ""),
+            (
+                share(102_840, true, effect(0, 0, 0, false)),
+                "10.3 % of new connections go to another backend, no open one does",
+            ),
+            (
+                share(1, false, effect(0, 0, 0, false)),
+                "0.1 % of new connections go to another backend",
+            ),
+            (
+                share(1_000_000, false, effect(3, 0, 0, false)),
+                "3 connections end; 100.0 % of new connections go to another backend",
+            ),
             (effect(1, 0, 0, false), "1 connection ends"),
             (
                 effect(2, 1, 0, false),

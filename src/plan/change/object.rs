@@ -52,7 +52,7 @@ impl Object {
         Object::new("masquerade", format!("except {}", prefix::text(*prefix)))
     }
 
-    /// Who reaches a service, and which of its backends.
+    /// Who reaches a service, and which of its backends, picked how.
     pub fn service(name: &str) -> Object {
         Object::new("service", name)
     }

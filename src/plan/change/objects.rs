@@ -13,7 +13,7 @@ use crate::model::families::Families;
 use crate::model::host::mac_text;
 use crate::model::policy::reserved;
 use crate::model::prefix;
-use crate::model::service::Locality;
+use crate::model::service::{Algorithm, Locality};
 use crate::model::socket_ports::ranges;
 use crate::model::state::{
     Aggregation, Backend, Delivery, Endpoint, Enforcement, HostAddresses, Settings, State,
@@ -97,9 +97,9 @@ fn name_services(state: &State, other: &State, objects: &mut Objects) {
     }
 }
 
-/// Whether anything but the workloads of a host and all backends is concerned.
+/// Whether anything but the workloads of a host and all backends is concerned, or a backend is not picked at random.
 fn is_special(info: &ServiceInfo) -> bool {
-    info.external || info.locality != Locality::default()
+    info.external || info.locality != Locality::default() || info.algorithm != Algorithm::default()
 }
 
 fn service_properties(info: &ServiceInfo) -> Properties {
@@ -107,10 +107,13 @@ fn service_properties(info: &ServiceInfo) -> Properties {
         true => "everybody".to_owned(),
         false => addresses(&info.sources),
     };
+    let table_sizes: Vec<String> = info.table_sizes.iter().map(u32::to_string).collect();
     vec![
         ("external", info.external.to_string()),
         ("sources", sources),
         ("locality", info.locality.name().to_owned()),
+        ("algorithm", info.algorithm.name().to_owned()),
+        ("table size", table_sizes.join(" ")),
     ]
 }
 
