@@ -54,13 +54,19 @@ const IDLE: Duration = Duration::from_secs(60);
 fn main() {
     lab::need_root();
     let _cgroup = lab::own_bpffs();
-    for (name, size) in [("small", SMALL), ("large", LARGE)] {
+    let files: [(&str, Size, fn(&Size) -> Texts); 3] = [
+        ("small", SMALL, random),
+        ("large", LARGE, random),
+        ("large, every service with Maglev", LARGE, maglev),
+    ];
+    for (name, size, make) in files {
         println!("{name}: {size:?}");
         let node = Namespace::new();
         let workloads = Namespace::new();
         lay_endpoints(&node, &workloads, size.endpoints);
-        steps(&node, &size);
-        daemon(&node, &size);
+        let texts = make(&size);
+        steps(&node, &texts);
+        daemon(&node, &texts);
     }
 }
 
@@ -100,30 +106,42 @@ fn load(path: &Path) -> Arc<Config> {
     loaded.config
 }
 
-/// A file of this size, and the same with one line changed.
-fn texts(size: &Size, root: &Path, socket: &Path) -> [String; 2] {
+/// A file, and the same with one line changed.
+type Texts = [String; 2];
+
+/// The change is one more service.
+fn random(size: &Size) -> Texts {
+    let text = generate::config(size);
+    let service = "\n[services.one-more]\nfrontends = [\"10.99.0.1:80/tcp\"]\nbackends = []\n";
+    [text.clone(), text + service]
+}
+
+/// The change is the weight of one backend, and so one of the Maglev tables.
+fn maglev(size: &Size) -> Texts {
+    let text = generate::config(size);
+    let text = text.replace("\nbackends = [", "\nalgorithm = \"maglev\"\nbackends = [");
+    let backend = r#""10.128.0.13:8080""#;
+    let heavier = format!("{{ address = {backend}, weight = 2 }}");
+    let changed = text.replacen(backend, &heavier, 1);
+    assert_ne!(changed, text, "the file has the backend");
+    [text, changed]
+}
+
+/// The same with the settings of a daemon.
+fn with_daemon(texts: &Texts, root: &Path, socket: &Path) -> Texts {
     let daemon = format!(
         "\n[daemon]\nbpf_root = \"{}\"\nsocket = \"{}\"\nlog = \"stderr\"\nexpedite_rcu = true\n",
         root.display(),
         socket.display()
     );
-    let text = generate::config(size) + &daemon;
-    let changed = text.replacen("weight = 1", "weight = 2", 1);
-    let changed = match changed == text {
-        true => {
-            text.clone()
-                + "\n[services.one-more]\nfrontends = [\"10.99.0.1:80/tcp\"]\nbackends = []\n"
-        }
-        false => changed,
-    };
-    [text, changed]
+    texts.each_ref().map(|text| text.clone() + &daemon)
 }
 
 /// The steps of a change, in this process.
-fn steps(node: &Namespace, size: &Size) {
+fn steps(node: &Namespace, texts: &Texts) {
     let folder = tempfile::tempdir().expect("make a folder");
     let root = Path::new("/sys/fs/bpf").join(format!("steps-{}", node.pid()));
-    let texts = texts(size, &root, &folder.path().join("dpd.sock"));
+    let texts = with_daemon(texts, &root, &folder.path().join("dpd.sock"));
     let path = folder.path().join("config.toml");
     fs::write(&path, &texts[0]).expect("write the configuration");
     let config = timed("read and check the file", || load(&path));
@@ -153,7 +171,11 @@ fn steps(node: &Namespace, size: &Size) {
             let world = dpd::net::snapshot().expect("look");
             let read = begun.elapsed();
             let applied = reconciler.apply(&config, &world, |_, _| {}).expect("apply");
-            assert_eq!(applied.changes.len(), 1, "{:?}", applied.changes);
+            assert!(
+                (1..=2).contains(&applied.changes.len()),
+                "{:?}",
+                applied.changes
+            );
             times.push((read, begun.elapsed() - read));
         }
         times.sort();
@@ -165,11 +187,11 @@ fn steps(node: &Namespace, size: &Size) {
 }
 
 /// A daemon: until it is ready, from save to commit, and its memory.
-fn daemon(node: &Namespace, size: &Size) {
+fn daemon(node: &Namespace, files: &Texts) {
     let mut texts = [String::new(), String::new()];
     let begun = Instant::now();
     let daemon = Daemon::start(node, |root, socket| {
-        texts = self::texts(size, root, socket);
+        texts = with_daemon(files, root, socket);
         texts[0].clone()
     });
     line("the daemon: until it is ready", begun.elapsed());

@@ -20,7 +20,7 @@ identity = "client"
 
 [interfaces.lxc-server]
 role = "endpoint"
-addresses = ["10.200.0.44", "fd00:200::44"]
+addresses = ["10.200.0.44", "fd00:200::44", "10.200.4.0/24"]
 identity = "server"
 
 [identities]
@@ -30,6 +30,21 @@ server = { id = 20002 }
 [services.echo]
 frontends = ["10.32.0.10:7/udp", "10.32.0.10:7/tcp", "[fd00:32::10]:7/udp"]
 backends = ["10.200.0.44:7000", "[fd00:200::44]:7000"]
+
+[services.random-of-ten]
+frontends = ["10.32.0.11:7/udp"]
+backends = [
+    "10.200.4.1:7000", "10.200.4.2:7000", "10.200.4.3:7000", "10.200.4.4:7000", "10.200.4.5:7000",
+    "10.200.4.6:7000", "10.200.4.7:7000", "10.200.4.8:7000", "10.200.4.9:7000", "10.200.4.10:7000",
+]
+
+[services.maglev-of-ten]
+frontends = ["10.32.0.12:7/udp"]
+backends = [
+    "10.200.4.1:7000", "10.200.4.2:7000", "10.200.4.3:7000", "10.200.4.4:7000", "10.200.4.5:7000",
+    "10.200.4.6:7000", "10.200.4.7:7000", "10.200.4.8:7000", "10.200.4.9:7000", "10.200.4.10:7000",
+]
+algorithm = "maglev"
 
 [policies.clients]
 subject = "server"
@@ -196,6 +211,12 @@ pub fn rows() -> Vec<Row> {
         ),
         row("UDP, a new connection", CLIENT, vec![], request),
         row("TCP, a new connection", CLIENT, vec![], syn),
+        row("UDP, new, one of ten at random", CLIENT, vec![], |port| {
+            request(port).dst("10.32.0.11:7")
+        }),
+        row("UDP, new, one of ten by Maglev", CLIENT, vec![], |port| {
+            request(port).dst("10.32.0.12:7")
+        }),
         dropped("UDP that no rule allows", |port| {
             udp(client(port).as_str(), "10.200.0.44:53").payload(&[0; 36])
         }),

@@ -30,7 +30,9 @@ fn is_off(computed: u64, counted: u64) -> bool {
 #[test]
 fn the_budget_is_what_the_kernel_counts() {
     on_host(|host| {
-        let config = host.config(&generate::config(&SIZE));
+        // Some of them with Maglev tables.
+        let (from, to) = ("\nbackends = [", "\nalgorithm = \"maglev\"\nbackends = [");
+        let config = host.config(&generate::config(&SIZE).replacen(from, to, 50));
         let mut reconciler = host.take_over(&config, Mechanism::Tcx);
         host.apply(&mut reconciler, &config);
         let state = reconciler.live().expect("what is live");
@@ -81,7 +83,7 @@ fn the_budget_is_what_the_kernel_counts() {
         });
         let file = file.expect("compile the file");
         assert_eq!(file.endpoints.len(), SIZE.endpoints);
-        for table in ["services", "backend_lut", "backends", "policy"] {
+        for table in ["services", "backend_lut", "maglev", "backends", "policy"] {
             let of_file = dpd::bpf::load::budget::budget(Sizes { connections }, &file);
             let of_file = of_file.expect("compute the budget").maps;
             let of_file = of_file.iter().find(|map| map.name == table);

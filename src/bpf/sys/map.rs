@@ -39,6 +39,15 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// None yet, with room for so many: a large table is not copied as it grows.
+    pub fn with_room<K: Plain, V: Plain>(rows: usize) -> Rows {
+        Rows {
+            keys: Vec::with_capacity(rows * size_of::<K>()),
+            values: Vec::with_capacity(rows * size_of::<V>()),
+            count: 0,
+        }
+    }
+
     pub fn push(&mut self, key: &impl Plain, value: &impl Plain) {
         self.keys.extend_from_slice(key.as_bytes());
         self.values.extend_from_slice(value.as_bytes());

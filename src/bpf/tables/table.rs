@@ -105,7 +105,8 @@ pub const TABLES: [Table; 13] = [
         ),
         outer: "dpd_maglev",
         rows: |state| {
-            let mut rows = Rows::default();
+            let sizes = state.maglev.values().map(encode::maglev_row_count);
+            let mut rows = Rows::with_room::<u32, abi::maglev_row>(sizes.sum());
             for (index, row) in state.maglev.values().flat_map(encode::maglev_rows) {
                 rows.push(&index, &row);
             }

@@ -9,6 +9,11 @@ use crate::model::state::ServiceEntry;
 
 const _: () = assert!(abi::maglev_row_size::MAGLEV_ROW_SIZE.0 as usize == ROW_COLUMNS);
 
+/// The rows that a table has.
+pub fn maglev_row_count(table: &MaglevTable) -> usize {
+    table.columns.len().div_ceil(ROW_COLUMNS)
+}
+
 /// The rows of a table, with their indices.
 pub fn maglev_rows(table: &MaglevTable) -> impl Iterator<Item = (u32, abi::maglev_row)> {
     let chunks = table.columns.chunks(ROW_COLUMNS);
@@ -19,7 +24,7 @@ pub fn maglev_rows(table: &MaglevTable) -> impl Iterator<Item = (u32, abi::magle
     })
 }
 
-/// The tables that services have, of all rows. One with rows that are missing is left out.
+/// The tables that services have, of all rows. A table whose rows are missing is skipped.
 pub fn decode_maglev(
     services: &BTreeMap<Frontend, ServiceEntry>,
     rows: &[(u32, abi::maglev_row)],

@@ -16,7 +16,7 @@ pub use address::{address, decode_prefix, flow_socket, ip, prefix, socket};
 pub use announce::{announced, decode_link_address, link_address};
 pub use endpoint::{decode_endpoint, endpoint};
 pub use ipcache::{decode_ipcache_entry, ipcache_entry};
-pub use maglev::{decode_maglev, maglev_rows};
+pub use maglev::{decode_maglev, maglev_row_count, maglev_rows};
 pub use policy::{decode_direction, decode_policy, decode_policy_key, policy, policy_key};
 pub use service::{
     backend, decode_backend, decode_frontend, decode_lut_entry, decode_service,
