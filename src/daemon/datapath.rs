@@ -367,7 +367,7 @@ impl Datapath {
         warnings.extend(plan::warnings(&self.config, host));
         warnings.extend(self.announcer.warnings());
         warnings.extend(self.reconciler.foreign());
-        warnings.extend(self.reconciler.socket_warnings());
+        warnings.extend(self.reconciler.socket_warning());
         warnings.extend(write_access::warning(&self.config.daemon.bpf_root));
         // A skipped interface is pending for the datapath, though it is there.
         let missing = pending

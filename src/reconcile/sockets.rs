@@ -2,7 +2,6 @@
 //! has left. Nothing here holds up a change: a host without such hooks has all else.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -15,26 +14,19 @@ use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend};
 use crate::model::state::State;
 use crate::net::sock_diag::SockDiag;
-use crate::net::{self, Cgroup};
+use crate::net::{self, Cgroup, CgroupError};
 
 /// The programs for sockets, as they are attached.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     /// This process may attach them to the cgroup of all processes that it sees.
     may_attach: bool,
-    /// With the programs of this load.
-    attached: Option<Attached>,
+    /// The number of the cgroup that has the programs of this load.
+    attached: Option<u64>,
     /// Why they are not attached though they are wanted.
     error: Option<String>,
     /// Sockets can't be ended; it was logged.
     has_logged_ending: bool,
-}
-
-#[derive(Debug)]
-struct Attached {
-    path: PathBuf,
-    cgroup: u64,
-    is_root: bool,
 }
 
 impl Reconciler {
@@ -43,24 +35,10 @@ impl Reconciler {
         self.sockets.may_attach = true;
     }
 
-    /// What the host's own sockets lack, a sentence each.
-    pub fn socket_warnings(&self) -> Vec<String> {
-        let error = self.sockets.error.iter();
-        let error =
-            error.map(|error| format!("the host's own sockets do not reach services: {error}"));
-        let part = self
-            .sockets
-            .attached
-            .iter()
-            .filter(|attached| !attached.is_root);
-        let part = part.map(|attached| {
-            format!(
-                "services answer the sockets of processes in the cgroup {} and below it alone: it is not the root of the \
-                 host's cgroups",
-                attached.path.display()
-            )
-        });
-        error.chain(part).collect()
+    /// Why the programs are not attached though they are wanted, in a sentence. What the host lacks of cgroup2 is checked elsewhere.
+    pub fn socket_warning(&self) -> Option<String> {
+        let error = self.sockets.error.as_ref()?;
+        Some(format!("the host's own sockets do not reach services: {error}"))
     }
 
     /// Attaches the programs where they are wanted and lacking, and detaches them where they are not wanted. Returns whether
@@ -81,25 +59,22 @@ impl Reconciler {
             return true;
         }
         match self.attach_sockets(&pins) {
-            Ok(attached) => {
-                self.sockets.attached = Some(attached);
+            Ok(cgroup) => {
+                self.sockets.attached = Some(cgroup);
                 self.sockets.error = None;
             }
+            Err(error) if error.is::<CgroupError>() => self.sockets.error = None,
             Err(error) => self.sockets.error = Some(format!("{error:#}")),
         }
         true
     }
 
-    fn attach_sockets(&self, pins: &Pins) -> Result<Attached> {
+    fn attach_sockets(&self, pins: &Pins) -> Result<u64> {
         anyhow::ensure!(
             socket::is_supported(),
             "this kernel is built without CONFIG_CGROUP_BPF"
         );
-        let Cgroup {
-            path,
-            folder,
-            is_root,
-        } = net::find_cgroup()?;
+        let Cgroup { path, folder, .. } = net::find_cgroup()?;
         let cgroup = folder.as_fd();
         for hook in &SOCKET_HOOKS {
             let program = self.programs.socket_program(hook)?;
@@ -115,22 +90,18 @@ impl Reconciler {
                 return Err(error);
             }
         }
-        Ok(Attached {
-            path,
-            cgroup: socket::cgroup_id(cgroup)?,
-            is_root,
-        })
+        socket::cgroup_id(cgroup)
     }
 
     /// Whether something else detached or replaced one of the programs.
     pub(super) fn has_lost_socket_programs(&self) -> bool {
-        let Some(attached) = &self.sockets.attached else {
+        let Some(cgroup) = self.sockets.attached else {
             return false;
         };
         let pins = self.programs.pins();
         SOCKET_HOOKS.iter().any(|hook| {
             let wanted = self.programs.socket_program_id(hook);
-            let wanted = wanted.map(|program| (attached.cgroup, program));
+            let wanted = wanted.map(|program| (cgroup, program));
             socket::attached(pins, hook) != wanted
         })
     }
