@@ -697,7 +697,9 @@ fn programs_in_every_group_of_the_host_reach_services() {
         let line = "curl -sS -m 5 http://10.32.0.80/";
         // A unit that is done when its program has ended: it needs no message bus.
         let unit = "--collect -p Type=oneshot -p StandardOutput=truncate:/run/answer";
-        machine.ok(&format!("systemd-run --quiet {unit} {words} {line} && cat /run/answer"))
+        machine.ok(&format!(
+            "systemd-run --quiet {unit} {words} {line} && cat /run/answer"
+        ))
     };
     assert_eq!(ask(""), "hello\n", "a unit of the system");
     assert_eq!(ask("--slice user"), "hello\n", "of a user's slice");
