@@ -19,6 +19,7 @@ struct Replaced {
     programs: LoadedPrograms,
     generations: Generations,
     attached: BTreeMap<u32, Role>,
+    socket_cgroup: Option<u64>,
 }
 
 impl Reconciler {
@@ -58,6 +59,7 @@ impl Reconciler {
             programs: std::mem::replace(&mut self.programs, programs),
             generations: std::mem::replace(&mut self.generations, generations),
             attached: std::mem::take(&mut self.attached),
+            socket_cgroup: self.sockets.attached.take(),
         }))
     }
 
@@ -70,5 +72,6 @@ impl Reconciler {
         std::mem::replace(&mut self.programs, old.programs).discard();
         self.generations = old.generations;
         self.attached = old.attached;
+        self.sockets.attached = old.socket_cgroup;
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Sockets {
     /// This process may attach them to the cgroup of all processes that it sees.
     may_attach: bool,
     /// The number of the cgroup that has the programs of this load.
-    attached: Option<u64>,
+    pub(super) attached: Option<u64>,
     /// Why they are not attached though they are wanted.
     error: Option<String>,
     /// Sockets can't be ended; it was logged.
