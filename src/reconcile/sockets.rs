@@ -125,7 +125,7 @@ impl Reconciler {
         match end_stale(self.programs.pins(), live) {
             Ok(0) => {}
             Ok(ended) => log::info!(
-                "{ended} sockets of the host ended: what they were connected to has left its service"
+                "ended {ended} of the host's sockets: what they were connected to has left its service"
             ),
             Err(error) if !self.sockets.has_logged_ending => {
                 self.sockets.has_logged_ending = true;
