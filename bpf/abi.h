@@ -531,7 +531,7 @@ struct asked {
 	__u8 pad[2];
 };
 
-/* The translation of a socket of the host: what it asked for, and what it got. */
+/* The translation of a socket of the host: the frontend that it has called, and the backend that it got. */
 struct socket_peer {
 	struct address frontend;
 	struct address backend;
@@ -549,7 +549,7 @@ enum socket_side {
 	SOCKET_SIDE_BACKEND = 1,
 };
 
-/* An unconnected UDP socket, and whom it sends to. */
+/* A UDP socket, and whom it sends to. */
 struct socket_flow_key {
 	__u64 cookie; /* the kernel's number of the socket (bpf_get_socket_cookie) */
 	struct address address;

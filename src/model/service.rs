@@ -119,7 +119,7 @@ impl fmt::Display for BackendState {
 /// The translation of a socket of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketPeer {
-    /// What it has asked for.
+    /// What it has called.
     pub frontend: SocketAddr,
     /// What it is connected to.
     pub backend: SocketAddr,

@@ -4,7 +4,7 @@
  * packet, and back in what they receive. So no packet of theirs is rewritten.
  *
  * The programs run for all sockets of the cgroup. Those of other network namespaces are left alone: their packets meet the hooks
- * of their own interfaces. They may be preempted, and use no record of a CPU.
+ * of their own interfaces. They may be preempted, and use no packet record; a counter of the CPU may miss one of theirs.
  */
 #ifndef DPD_SOCKET_LB_H
 #define DPD_SOCKET_LB_H
@@ -19,7 +19,7 @@ enum {
 	SOCKET_PROCEED = 1,
 };
 
-/* A backend whose reply the socket could not tell from that of another service: the next of so many is tried. */
+/* So many backends are tried for one whose replies the socket can tell from those of another service. */
 enum { SOCKET_BACKEND_TRIES = 8 };
 
 /* A call of a socket, to whatever address. */
@@ -123,7 +123,7 @@ static __always_inline struct event_subject socket_event_subject(const struct so
 	};
 }
 
-/* Reports a translation: a connection begins, or a socket without one sends. */
+/* Reports a translation: a socket connects, or an unconnected one sends. */
 static __noinline void socket_report(const struct socket_call *call, const struct socket_peer *peer,
 				     const struct settings *settings)
 {
@@ -147,7 +147,14 @@ static __noinline void socket_report(const struct socket_call *call, const struc
 }
 
 /* Refuses a call as a closed port would: the host sends no packet to a frontend that nobody answers. */
-static __noinline int socket_refuse(const struct socket_call *call, __u32 service, __u8 reason)
+static __always_inline int socket_refuse(void)
+{
+	bpf_set_retval(-ECONNREFUSED);
+	return SOCKET_REFUSE;
+}
+
+/* The same, as a drop. */
+static __noinline int socket_drop(const struct socket_call *call, __u32 service, __u8 reason)
 {
 	struct event_subject subject = socket_event_subject(call, service);
 	struct drop_key key = { .tuple = call->tuple, .reason = reason };
@@ -160,8 +167,7 @@ static __noinline int socket_refuse(const struct socket_call *call, __u32 servic
 
 	drop_count_add(0, reason, DIRECTION_EGRESS, 0);
 	drop_report(&subject, &key, &report);
-	bpf_set_retval(-ECONNREFUSED);
-	return SOCKET_REFUSE;
+	return socket_refuse();
 }
 
 /* -- Backends ------------------------------------------------------------------------------------------------------- */
@@ -253,8 +259,27 @@ static __always_inline int socket_store(struct bpf_sock_addr *ctx, const struct 
 }
 
 /*
- * A socket connects to the call's destination, which is its backend's then. Not zero: it is refused. What the socket had of an
- * earlier connection is forgotten.
+ * A socket with rows of flows connects or sends to no frontend: what comes from there is the reply to that. Zero if the socket
+ * has nothing of a translation.
+ */
+static __always_inline int socket_forget_reply(struct bpf_sock_addr *ctx, const struct socket_call *call)
+{
+	struct socket_flow_key key = {
+		.address = call->tuple.destination,
+		.port = call->tuple.destination_port,
+		.side = SOCKET_SIDE_BACKEND,
+	};
+
+	if (!bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0))
+		return 0;
+	key.cookie = bpf_get_socket_cookie(ctx);
+	bpf_map_delete_elem(&dpd_socket_flows, &key);
+	return 1;
+}
+
+/*
+ * A socket connects to the call's destination, which is its backend's then. SOCKET_REFUSE, or SOCKET_PROCEED: then what the
+ * socket had of an earlier connection is gone.
  */
 static __always_inline int socket_connect(struct bpf_sock_addr *ctx, struct socket_call *call)
 {
@@ -263,7 +288,7 @@ static __always_inline int socket_connect(struct bpf_sock_addr *ctx, struct sock
 	struct backend_pick pick;
 
 	if (!service) {
-		if (bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0))
+		if (socket_forget_reply(ctx, call))
 			bpf_sk_storage_delete(&dpd_socket_peers, ctx->sk);
 		return SOCKET_PROCEED;
 	}
@@ -272,8 +297,11 @@ static __always_inline int socket_connect(struct bpf_sock_addr *ctx, struct sock
 
 	int result = socket_pick(call, service, &pick, &peer);
 
+	/* UDP that connects sends nothing: resolvers do so, to whatever port, to sort the addresses of a name. */
+	if (result == -REASON_NO_SERVICE && call->tuple.protocol == IPPROTO_UDP)
+		return socket_refuse();
 	if (result)
-		return socket_refuse(call, service->id, -result);
+		return socket_drop(call, service->id, -result);
 	if (!socket_store(ctx, call, &peer)) {
 		bpf_set_retval(-ENOMEM);
 		return SOCKET_REFUSE;
@@ -323,27 +351,12 @@ static __always_inline int socket_reply_is_taken(__u64 cookie, const struct sock
 	return other && !socket_peer_has_frontend(other, peer);
 }
 
-/* The same, or they are what the socket has asked the backend itself. */
+/* The same, or replies are the backend's own: the socket has sent to that itself since. */
 static __always_inline int socket_reply_is_lost(__u64 cookie, const struct socket_peer *peer)
 {
 	const struct socket_peer *other = socket_reply_find(cookie, peer);
 
 	return !other || !socket_peer_has_frontend(other, peer);
-}
-
-/* A socket with flows sends to no frontend: what comes from there is the reply to that. */
-static __always_inline void socket_forget_reply(struct bpf_sock_addr *ctx, const struct socket_call *call)
-{
-	struct socket_flow_key key = {
-		.address = call->tuple.destination,
-		.port = call->tuple.destination_port,
-		.side = SOCKET_SIDE_BACKEND,
-	};
-
-	if (!bpf_sk_storage_get(&dpd_socket_peers, ctx->sk, 0, 0))
-		return;
-	key.cookie = bpf_get_socket_cookie(ctx);
-	bpf_map_delete_elem(&dpd_socket_flows, &key);
 }
 
 /*
@@ -382,8 +395,8 @@ static __always_inline int socket_store_flow(struct bpf_sock_addr *ctx, struct s
 }
 
 /*
- * A socket sends to the call's destination; as socket_connect(). Each message is asked for: the backend stays while it is usable. Of
- * frontends that have one backend, the one that was asked last gets its replies.
+ * A socket sends to the call's destination; as socket_connect(). Each message is looked up: the backend stays while it is usable.
+ * Of frontends that have one backend, replies are those of the one that was sent to last.
  */
 static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_call *call)
 {
@@ -414,7 +427,7 @@ static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_
 		result = socket_pick_apart(call, service, key.cookie, &peer);
 	}
 	if (result)
-		return socket_refuse(call, service->id, -result);
+		return socket_drop(call, service->id, -result);
 	if (settings && call->now_ns >= peer.report_ns) {
 		socket_report(call, &peer, settings);
 		peer.report_ns = event_next_report_ns(settings, call->now_ns);
@@ -437,7 +450,7 @@ static __always_inline int socket_restore(struct bpf_sock_addr *ctx, struct addr
 
 	if (!peer)
 		return 0;
-	peer = socket_peer_find(peer, bpf_get_socket_cookie(ctx), address, *port);
+	peer = socket_peer_find(ctx->sk, peer, bpf_get_socket_cookie(ctx), address, *port);
 	if (!peer)
 		return 0;
 	*address = peer->frontend;

@@ -26,7 +26,7 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
 	__type(key, struct socket_flow_key);
 	__type(value, struct socket_peer);
 } dpd_socket_flows __weak SEC(".maps");
@@ -37,9 +37,17 @@ static __always_inline int socket_peer_is_backend(const struct socket_peer *peer
 	return peer->backend_port == port && address_equals(&peer->backend, address);
 }
 
+/* Whether a socket still has the peer that it has connected to. No program sees a UDP socket disconnect. */
+static __always_inline int socket_is_connected(const struct bpf_sock *socket)
+{
+	return socket->protocol != IPPROTO_UDP || socket->state == BPF_TCP_ESTABLISHED;
+}
+
 /* The peer of a socket that has this backend; null: it was not translated to it. */
-static __always_inline const struct socket_peer *
-socket_peer_find(const struct socket_peer *stored, __u64 cookie, const struct address *backend, __be16 port)
+static __always_inline const struct socket_peer *socket_peer_find(const struct bpf_sock *socket,
+								  const struct socket_peer *stored,
+								  __u64 cookie, const struct address *backend,
+								  __be16 port)
 {
 	struct socket_flow_key key = {
 		.cookie = cookie,
@@ -48,7 +56,7 @@ socket_peer_find(const struct socket_peer *stored, __u64 cookie, const struct ad
 		.side = SOCKET_SIDE_BACKEND,
 	};
 
-	if (socket_peer_is_backend(stored, backend, port))
+	if (socket_is_connected(socket) && socket_peer_is_backend(stored, backend, port))
 		return stored;
 	return bpf_map_lookup_elem(&dpd_socket_flows, &key);
 }
@@ -68,7 +76,7 @@ __weak __noinline int socket_note_service(struct __sk_buff *skb)
 
 	const struct flow_tuple *tuple = &packet->headers.tuple;
 
-	peer = socket_peer_find(peer, bpf_get_socket_cookie(skb), &tuple->destination,
+	peer = socket_peer_find(socket, peer, bpf_get_socket_cookie(skb), &tuple->destination,
 				tuple->destination_port);
 	if (!peer)
 		return 0;
