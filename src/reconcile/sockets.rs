@@ -38,7 +38,9 @@ impl Reconciler {
     /// Why the programs are not attached though they are wanted, in a sentence. What the host lacks of cgroup2 is checked elsewhere.
     pub fn socket_warning(&self) -> Option<String> {
         let error = self.sockets.error.as_ref()?;
-        Some(format!("the host's own sockets do not reach services: {error}"))
+        Some(format!(
+            "the host's own sockets do not reach services: {error}"
+        ))
     }
 
     /// Attaches the programs where they are wanted and lacking, and detaches them where they are not wanted. Returns whether
