@@ -6,6 +6,9 @@ use crate::model::status::{DriftCounts, MapStatus};
 /// In percent: a map that is at least this full is a problem, and is listed before larger ones.
 const NEARLY_FULL: u64 = 80;
 
+/// Maps in which rows that are not used any more stay until their room is needed: in the long run they are full.
+const CACHES: [&str; 2] = ["dpd_fragments", "dpd_socket_flows"];
+
 /// The problems, the worst first; empty: all is well.
 pub(super) fn problems(status: &Status) -> Vec<String> {
     let mut problems = Vec::new();
@@ -121,5 +124,5 @@ pub(super) fn fill(map: &MapStatus) -> Option<u64> {
 }
 
 pub(super) fn is_nearly_full(map: &MapStatus) -> bool {
-    fill(map).is_some_and(|percent| percent >= NEARLY_FULL)
+    !CACHES.contains(&map.name.as_str()) && fill(map).is_some_and(|percent| percent >= NEARLY_FULL)
 }

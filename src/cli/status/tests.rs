@@ -325,7 +325,7 @@ fn healthy() -> Status {
 #[test]
 fn what_counts_as_a_problem() {
     type Change = fn(&mut Status);
-    let rows: [(&str, Change, &[&str]); 21] = [
+    let rows: [(&str, Change, &[&str]); 22] = [
         (
             "drops, suppressed drops and a slow observer are none",
             |_| {},
@@ -395,6 +395,14 @@ fn what_counts_as_a_problem() {
             "a map that is nearly full",
             |status| status.maps[0].entries = Some(131_072 / 5 * 4),
             &["dpd_ct_tcp is 80% full"],
+        ),
+        (
+            "a map that keeps what is not used any more",
+            |status| {
+                status.maps[0].name = "dpd_socket_flows".to_owned();
+                status.maps[0].entries = Some(131_072);
+            },
+            &[],
         ),
         (
             "a map with room",
