@@ -341,7 +341,7 @@ mod tests {
                 let after = &others[key];
                 let backend = |of: &Picks<'_>, hash: u64| {
                     let columns = of.columns.unwrap();
-                    let column = columns[(hash * columns.len() as u64 >> 32) as usize];
+                    let column = columns[((hash * columns.len() as u64) >> 32) as usize];
                     of.address(of.lut.get(usize::from(column)))
                 };
                 let step = 1 << 16;
