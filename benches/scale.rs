@@ -54,7 +54,7 @@ const IDLE: Duration = Duration::from_secs(60);
 fn main() {
     lab::need_root();
     let _cgroup = lab::own_bpffs();
-    let files: [(&str, Size, fn(&Size) -> Texts); 3] = [
+    let files: [(&str, Size, MakeTexts); 3] = [
         ("small", SMALL, random),
         ("large", LARGE, random),
         ("large, every service with Maglev", LARGE, maglev),
@@ -108,6 +108,8 @@ fn load(path: &Path) -> Arc<Config> {
 
 /// A file, and the same with one line changed.
 type Texts = [String; 2];
+
+type MakeTexts = fn(&Size) -> Texts;
 
 /// The change is one more service.
 fn random(size: &Size) -> Texts {
