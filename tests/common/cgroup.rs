@@ -1,5 +1,6 @@
 //! A control group of a test's own, which stands for the root of cgroup2: what is attached there concerns no other process of
 //! the machine.
+#![allow(dead_code, reason = "each test program uses some of it")]
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
