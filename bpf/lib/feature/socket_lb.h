@@ -211,7 +211,10 @@ static __always_inline int socket_peer_make(const struct socket_call *call, cons
 	return 1;
 }
 
-/* A backend for a new connection. 0, or minus a reason. */
+/*
+ * A backend for a new connection. 0, or minus a reason. Mostly the socket has no source yet that could be hashed, and no other host
+ * gets its packets: a Maglev table gives the shares, and chance the column.
+ */
 static __noinline __must_check int socket_pick(const struct socket_call *call, const struct service *service,
 					       struct backend_pick *pick, struct socket_peer *peer)
 {
