@@ -117,6 +117,48 @@ fn what_is_planned_is_what_happens() {
     greet(&mut straight).expect("the other connection works");
 }
 
+/// A hash picks the backends: a change of them moves a share of the new connections, and no open one.
+#[test]
+fn the_share_of_new_connections_that_move_is_planned() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    let drop_in = lab.folder().join("config.d/servers.toml");
+    let text = fs::read_to_string(drop_in).expect("read the drop-in");
+    let by_hash = text.replace(
+        "[services.web]\n",
+        "[services.web]\nalgorithm = \"maglev\"\n",
+    );
+    lab.apply("servers", &by_hash);
+    eventually("the service has a table", || {
+        let rows = lab.json("service get web");
+        let is_listed = rows[0]["algorithm"] == "maglev" && rows[0]["table_size"] == 251;
+        is_listed.then_some(()).ok_or(rows)
+    });
+    assert!(lab.dpd("service list").contains("  maglev 251  "));
+    for url in ["http://10.32.0.80/hello", "http://[fd00:32::80]/hello"] {
+        for place in ["client", "node"] {
+            let reply = lab.ok(place, &format!("curl -sS -m 5 {url}"));
+            assert!(reply.starts_with("hello "), "{place} {url}: {reply}");
+        }
+    }
+    let mut open = lab.connect("client", "10.32.0.80:80").expect("connect");
+    greet(&mut open).expect("it replies");
+    let comes = "+ backend 10.200.0.44:8081 of service web weight 1, state active";
+    let moves = "~ service web: 49.8 % of new connections go to another backend, no open one does";
+    let (from, to) = (
+        "\"10.200.0.44:8080\"",
+        "\"10.200.0.44:8080\", \"10.200.0.44:8081\"",
+    );
+    let more = candidate(&lab, from, to);
+    assert_eq!(plan(&lab, &more, 3), format!("{comes}\n{moves}\n"));
+    lab.apply("servers", &by_hash.replace(from, to));
+    eventually("the daemon logs the plan's line", || {
+        let log = lab.log();
+        log.contains(moves).then_some(()).ok_or(log)
+    });
+    greet(&mut open).expect("an open connection stays");
+}
+
 #[test]
 fn the_impact_of_smaller_conntrack_maps_is_planned() {
     let lab = NetnsLab::laid();
