@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dpd::config::{
-    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity, Interface,
-    JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service, Source,
-    SourceLocation, XdpMode, load, parse,
+    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity,
+    IdentityBackends, Interface, JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode,
+    Rule, Service, Source, SourceLocation, XdpMode, load, parse,
 };
 use dpd::model::policy::{Action, Peer, Ports};
 use dpd::model::protocol::Protocol;
@@ -523,6 +523,7 @@ deny = []
         nets(&["10.200.1.44/32", "10.200.0.0/16", "fd00:200::/48"])
     );
     let node = |addresses: &[&str], cidrs: &[&str]| RemoteNode {
+        endpoints: Default::default(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         cidrs: nets(cidrs),
     };
@@ -546,6 +547,8 @@ deny = []
 fn warnings_do_not_invalidate_the_file() {
     let policy = "[identities.a]\nid = 300\n[policies.p]\nsubject = \"a\"\n";
     let service = "[services.s]\nfrontends = [\"10.0.0.1:53/udp\"]\n";
+    let web = format!("[identities.web]\nid = 300\n{service}");
+    let web6 = web.replace("53/udp\"", "53/udp\", \"[fd00:32::1]:53/udp\"");
     let hosts = "[node]\naddresses = [\"192.0.2.1\"]\n[nodes.node-b]\naddresses = [\"203.0.113.2\"]\n[interfaces.up]\nrole = \"uplink\"\n[prefilter.p]\n";
     let masquerade = |families, except| {
         format!(
@@ -568,6 +571,32 @@ fn warnings_do_not_invalidate_the_file() {
             "a service whose backends are out of use",
             format!(
                 "{service}backends = [{{ address = \"10.0.0.2:53\", weight = 0 }}, {{ address = \"10.0.0.3:53\", state = \"maintenance\" }}]\n"
+            ),
+            "`services.s` has no backend for new connections",
+        ),
+        (
+            "a backend by an identity of nobody",
+            format!("{web}backends = [{{ identity = \"web\", port = 1 }}, \"10.0.0.2:53\"]\n"),
+            "no workload has the identity `web` by a single address: it is no backend",
+        ),
+        (
+            "a backend by an identity of prefixes alone",
+            format!(
+                "{web}backends = [{{ identity = \"web\", port = 1 }}]\n[interfaces.e]\nrole = \"endpoint\"\naddresses = [\"10.1.0.0/24\"]\nidentity = \"web\"\n"
+            ),
+            "no workload has the identity `web` by a single address: it is no backend",
+        ),
+        (
+            "a frontend whose family no workload has",
+            format!(
+                "{web6}backends = [{{ identity = \"web\", port = 1 }}]\n[interfaces.e]\nrole = \"endpoint\"\naddresses = [\"10.1.0.1\", \"fe80::7\"]\nidentity = \"web\"\n"
+            ),
+            "this frontend has no backend: no workload of the service's identities has an IPv6 address",
+        ),
+        (
+            "backends by identity that are out of use",
+            format!(
+                "{web}backends = [{{ identity = \"web\", port = 1, weight = 0 }}]\n[interfaces.e]\nrole = \"endpoint\"\naddresses = [\"10.1.0.1\"]\nidentity = \"web\"\n"
             ),
             "`services.s` has no backend for new connections",
         ),
@@ -721,7 +750,58 @@ backends = ["10.1.0.1:80", "10.1.0.2:80", { address = "10.1.0.3:80", state = "ma
         let service = &config.services["s"];
         assert_eq!(service.algorithm, algorithm, "{keys}");
         assert_eq!(service.table_size, table_size, "{keys}");
-        let found = [true, false].map(|is_ipv4| service.maglev_size(is_ipv4));
+        let count = |is_ipv4: bool| {
+            let backends = service.backends.iter();
+            let of_family = backends.filter(|backend| backend.address.is_ipv4() == is_ipv4);
+            of_family.count()
+        };
+        let found = [true, false].map(|is_ipv4| service.maglev_size(count(is_ipv4)));
         assert_eq!(found, sizes, "{keys}");
     }
+}
+
+#[test]
+fn backends_by_identity_and_the_endpoints_of_nodes() {
+    let text = r#"
+[identities.web]
+id = 300
+[interfaces.e]
+role = "endpoint"
+addresses = ["10.1.0.1"]
+identity = "web"
+[services.s]
+frontends = ["10.32.0.1:80/tcp"]
+backends = [
+    { identity = "web", port = 8443, weight = 2, state = "draining" },
+    "10.1.0.1:8443",
+    { identity = "web", port = 65535 },
+]
+[interfaces.ens5]
+role = "uplink"
+[nodes.node-b]
+addresses = ["192.0.2.2"]
+cidrs = ["10.2.0.0/16", "fd00:2::/64"]
+[nodes.node-b.endpoints]
+"10.2.0.1" = "web"
+"fd00:2::1" = "web"
+"#;
+    let config = config_of(text);
+    let by_identity = |port, weight, state| IdentityBackends {
+        identity: "web".to_owned(),
+        port,
+        weight,
+        state,
+    };
+    let service = &config.services["s"];
+    assert_eq!(
+        service.identity_backends,
+        [
+            by_identity(8443, 2, BackendState::Draining),
+            by_identity(65535, 1, BackendState::Active),
+        ]
+    );
+    assert_eq!(service.backends.len(), 1);
+    let endpoints =
+        ["10.2.0.1", "fd00:2::1"].map(|address| (address.parse().unwrap(), "web".to_owned()));
+    assert_eq!(config.nodes["node-b"].endpoints, endpoints.into());
 }

@@ -924,6 +924,7 @@ fn config_between_hosts(uplinks: &[&str]) -> Config {
         config.interfaces.insert((*name).to_owned(), uplink);
     }
     let node = |addresses: &[&str], cidrs: &[&str]| RemoteNode {
+        endpoints: Default::default(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
     };

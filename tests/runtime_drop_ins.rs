@@ -116,6 +116,21 @@ fn a_wrong_one_is_skipped_as_a_whole_with_its_place() {
             "x.toml:2:11",
         ),
         (
+            "a backend by an identity of nothing",
+            "[services.x]\nfrontends = [\"10.32.0.20:1/tcp\"]\nbackends = [{ identity = \"nobody\", port = 1 }]\n",
+            "x.toml:3:26",
+        ),
+        (
+            "an endpoint of a node with an identity of nothing",
+            "[nodes.x]\naddresses = [\"192.0.2.2\"]\nendpoints = { \"10.9.0.1\" = \"nobody\" }\n",
+            "x.toml:3:28",
+        ),
+        (
+            "an endpoint of the operator's behind another node",
+            "[nodes.x]\naddresses = [\"192.0.2.2\"]\nendpoints = { \"10.1.0.1\" = \"base\" }\n",
+            "10.1.0.1 of the node `x` belongs to the endpoint `lxc-base`",
+        ),
+        (
             "a label of nothing",
             "[policies.x]\nsubject = \"base\"\ningress = [{ from = [\"label:a=b\"] }]\n",
             "no identity carries the label \"a=b\"",
@@ -320,6 +335,23 @@ fn what_lost_against_a_skipped_one_is_in_effect() {
         "[identities.same]\nid = 402\n[identities.x]\nid = 403\n",
     );
     assert_eq!(in_effect(&node.loaded()), "a c");
+}
+
+#[test]
+fn a_service_is_in_effect_with_the_identity_of_its_backends() {
+    let node = Node::new();
+    node.drop_in(
+        "a.toml",
+        "[services.x]\nfrontends = [\"10.32.0.20:1/tcp\"]\nbackends = [{ identity = \"job\", port = 1 }]\n",
+    );
+    assert_eq!(in_effect(&node.loaded()), "");
+    node.drop_in("b.toml", &workload("job", 1));
+    assert_eq!(in_effect(&node.loaded()), "a b");
+    node.drop_in("b.toml", &format!("{}colour = 1\n", workload("job", 1)));
+    let loaded = node.loaded();
+    assert_eq!(in_effect(&loaded), "");
+    let why = reason(&loaded, "a.toml");
+    assert!(why.contains("b.toml defines it, and is skipped"), "{why}");
 }
 
 #[test]

@@ -110,6 +110,8 @@ pub struct RemoteNode {
     pub addresses: Vec<IpAddr>,
     /// The addresses of its workloads.
     pub cidrs: Vec<IpNet>,
+    /// The identities of single workloads, as names of `identities`.
+    pub endpoints: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,26 +137,31 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// The size of the Maglev tables, one of `TABLE_SIZES`; `None`: by the number of backends.
     pub table_size: Option<u32>,
+    /// Those by address.
     pub backends: Vec<Backend>,
+    /// Those by identity: `Members` has their addresses.
+    pub identity_backends: Vec<IdentityBackends>,
 }
 
 impl Service {
-    /// Its backends of an address family.
-    pub fn backends_of(&self, is_ipv4: bool) -> impl Iterator<Item = &Backend> {
-        let backends = self.backends.iter();
-        backends.filter(move |backend| backend.address.is_ipv4() == is_ipv4)
-    }
-
-    /// The size of its Maglev tables in a family; `None`: it has none. All backends count, so that one that drains or is under
-    /// maintenance changes no size.
-    pub fn maglev_size(&self, is_ipv4: bool) -> Option<u32> {
+    /// The size of its Maglev tables in a family with so many backends; `None`: it has none. All backends count, so that one that
+    /// drains or is under maintenance changes no size.
+    pub fn maglev_size(&self, backends: usize) -> Option<u32> {
         match self.algorithm {
             Algorithm::Random => None,
-            Algorithm::Maglev => {
-                let size = || table_size(self.backends_of(is_ipv4).count());
-                Some(self.table_size.unwrap_or_else(size))
-            }
+            Algorithm::Maglev => Some(self.table_size.unwrap_or_else(|| table_size(backends))),
         }
+    }
+
+    /// The families in which it may have backends: both with one by identity, whose workloads come and go.
+    pub fn families(&self) -> Families {
+        if !self.identity_backends.is_empty() {
+            return Families::BOTH;
+        }
+        let backends = self.backends.iter();
+        backends.fold(Families::NONE, |families, backend| {
+            families.union(Families::of(backend.address.ip()))
+        })
     }
 
     /// The frontends that its node ports are at these addresses: in the families of its backends.
@@ -162,11 +169,8 @@ impl Service {
         if self.node_ports.is_empty() {
             return Vec::new();
         }
-        let has_backend = |address: &IpAddr| {
-            let mut backends = self.backends.iter();
-            backends.any(|backend| backend.address.is_ipv4() == address.is_ipv4())
-        };
-        let served = addresses.filter(has_backend);
+        let families = self.families();
+        let served = addresses.filter(|address| families.covers(*address));
         served
             .flat_map(|address| self.node_ports.iter().map(move |port| port.at(address)))
             .collect()
@@ -177,6 +181,17 @@ impl Service {
 pub struct Backend {
     pub address: SocketAddr,
     /// 0 to 65535; 0: gets no new connections.
+    pub weight: u16,
+    pub state: BackendState,
+}
+
+/// The backends that an identity stands for: each single address of its workloads, at this port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdentityBackends {
+    /// A name of `identities`.
+    pub identity: String,
+    pub port: u16,
+    /// Of each backend; as of [`Backend`].
     pub weight: u16,
     pub state: BackendState,
 }

@@ -12,6 +12,7 @@ mod file_problem;
 mod host_name;
 mod load;
 mod locate;
+mod members;
 mod name;
 mod parallel_toml;
 mod parse;
@@ -35,9 +36,9 @@ pub use crate::model::catalog::InEffect;
 pub use crate::model::forwarding::ForwardingMode;
 pub use crate::model::xdp::XdpMode;
 pub use checked::{
-    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity, Interface,
-    JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode, Rule, Service,
-    SourceLocation,
+    Backend, Config, Conntrack, Daemon, EnforcementMode, Events, HostSettings, Identity,
+    IdentityBackends, Interface, JournalFlows, LogTarget, Node, Policy, PolicySettings, RemoteNode,
+    Rule, Service, SourceLocation,
 };
 pub use daemon_keys::{Scalar, daemon_keys};
 pub use drop_in::{DEFAULT_BPF_ROOT, DropIn, Refusal, Runtime, is_drop_in, runtime_folder};
@@ -45,6 +46,7 @@ pub use load::{
     Loaded, SIZE_MAX, drop_in_folder, drop_ins, load, load_again, load_once, read_lossy,
 };
 pub use locate::locate;
+pub use members::{Members, ServiceBackend};
 pub use parse::parse;
 pub use problem::{Excerpt, Note, Problem, Problems, Severity};
 pub use schema::keys;

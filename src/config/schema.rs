@@ -1,6 +1,6 @@
 //! Every key of the file: the kind of its value, and whether it is required.
 
-use Shape::{List, Named, Number, Switch, Table, Text, TextOr};
+use Shape::{List, Named, Number, Switch, Table, Text, TextOr, Texts};
 
 /// The kind of value that a key takes.
 pub(super) enum Shape {
@@ -13,6 +13,8 @@ pub(super) enum Shape {
     TextOr(&'static [Key]),
     /// Tables with names that the user chooses.
     Named(&'static [Key]),
+    /// Strings with keys that the user chooses.
+    Texts,
 }
 
 pub(super) struct Key {
@@ -104,7 +106,11 @@ const IDENTITY: &[Key] = &[
     optional("cidrs", TEXTS),
 ];
 
-const REMOTE_NODE: &[Key] = &[required("addresses", TEXTS), optional("cidrs", TEXTS)];
+const REMOTE_NODE: &[Key] = &[
+    required("addresses", TEXTS),
+    optional("cidrs", TEXTS),
+    optional("endpoints", Texts),
+];
 
 const PREFILTER: &[Key] = &[required("deny", TEXTS)];
 
@@ -120,8 +126,11 @@ const SERVICE: &[Key] = &[
     optional("remote", Text),
 ];
 
+/// One of `address` and `identity`, which is checked with their values.
 const BACKEND: &[Key] = &[
-    required("address", Text),
+    optional("address", Text),
+    optional("identity", Text),
+    optional("port", Number),
     optional("weight", Number),
     optional("state", Text),
 ];
@@ -185,6 +194,7 @@ fn collect(keys: &[Key], prefix: &str, paths: &mut Vec<String>) {
         match &key.shape {
             Table(inner) => collect(inner, &format!("{path}."), paths),
             Named(inner) => collect(inner, &format!("{path}.*."), paths),
+            Texts => paths.push(format!("{path}.*")),
             List(Table(inner)) => collect(inner, &format!("{path}[]."), paths),
             List(TextOr(inner)) => {
                 paths.push(path.clone());

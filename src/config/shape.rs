@@ -69,6 +69,11 @@ fn value(shape: &Shape, path: &Path<'_>, value: &Value, report: &mut Report) {
                 named(keys, path, name, entry, report);
             }
         }
+        (Shape::Texts, Data::Table(texts)) => {
+            for (name, entry) in &texts.0 {
+                text(path, name, entry, report);
+            }
+        }
         (_, data) => {
             let message = format!(
                 "`{path}` is {} here, but takes {}",
@@ -85,6 +90,26 @@ fn value(shape: &Shape, path: &Path<'_>, value: &Value, report: &mut Report) {
             };
         }
     }
+}
+
+/// One string with a key that the user chooses. An unquoted key with a dot is a nested table in TOML.
+fn text(path: &Path<'_>, name: &str, entry: &Entry, report: &mut Report) {
+    if !matches!(entry.value.data, Data::Table(_)) {
+        return value(&Shape::Text, &path.key(name), &entry.value, report);
+    }
+    let (mut whole, mut inner) = (name.escape_debug().to_string(), &entry.value.data);
+    while let Data::Table(table) = inner
+        && let Some((next, deeper)) = table.0.first()
+    {
+        whole = join(&whole, next);
+        inner = &deeper.value.data;
+    }
+    report
+        .error(
+            entry.key,
+            format!("`{path}` has no table inside of it: the dot separates two names"),
+        )
+        .help(format!("quote a key that has a dot: {whole:?} = \"…\""));
 }
 
 /// One table with a name that the user chooses.
@@ -171,7 +196,7 @@ fn kind(shape: &Shape) -> &'static str {
         Shape::Number => "a whole number",
         Shape::Switch => "true or false",
         Shape::List(_) => "a list",
-        Shape::Table(_) | Shape::Named(_) => "a table",
+        Shape::Table(_) | Shape::Named(_) | Shape::Texts => "a table",
         Shape::TextOr(_) => "a string or a table",
     }
 }
@@ -182,6 +207,6 @@ fn example(shape: &Shape) -> &'static str {
         Shape::Number => "…",
         Shape::Switch => "true",
         Shape::List(_) => "[ … ]",
-        Shape::Table(_) | Shape::Named(_) => "{ … }",
+        Shape::Table(_) | Shape::Named(_) | Shape::Texts => "{ … }",
     }
 }

@@ -46,6 +46,22 @@ pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     usable(address)
 }
 
+/// An address of a workload on another host.
+pub(super) fn remote_endpoint(text: &str) -> Parsed<IpAddr> {
+    if text.parse::<IpNet>().is_ok() {
+        return Err(Wrong::new(format!(
+            "{text:?} is a prefix, and a workload here is one address"
+        ))
+        .help("a prefix has an identity by `cidrs` of the identity"));
+    }
+    let address = address(text)?;
+    if link_local::is_link_local(address) {
+        let wrong = Wrong::new(format!("{address} is a link-local address"));
+        return Err(wrong.help("it means nothing beyond its link"));
+    }
+    Ok(address)
+}
+
 /// A source address of an endpoint, or a prefix that is routed to it.
 pub(super) fn endpoint_prefix(text: &str) -> Parsed<IpNet> {
     let prefix = match text.contains('/') {

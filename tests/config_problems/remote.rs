@@ -244,7 +244,7 @@ id = 301
 cidrs = ["10.1.2.0/24"]
 "#,
             &[
-                "14:10..23 10.1.2.0/24 of the identity `b` belongs to the endpoint `e0` [8:26 the endpoint's] (an endpoint has the identity of its interface: remove the prefix)",
+                "14:10..23 10.1.2.0/24 of the identity `b` belongs to the endpoint `e0` [8:26 the endpoint's] (an endpoint has the identity of its interface: remove it)",
             ],
         ),
         (
@@ -255,7 +255,7 @@ id = 301
 cidrs = ["fd00::7"]
 "#,
             &[
-                "14:10..19 fd00::7 of the identity `b` belongs to the endpoint `e0` [8:41 the endpoint's] (an endpoint has the identity of its interface: remove the prefix)",
+                "14:10..19 fd00::7 of the identity `b` belongs to the endpoint `e0` [8:41 the endpoint's] (an endpoint has the identity of its interface: remove it)",
             ],
         ),
         (
@@ -277,7 +277,7 @@ id = 301
 cidrs = ["192.0.2.1"]
 "#,
             &[
-                "14:10..21 192.0.2.1 of the identity `b` belongs to this node [2:14 this node's] (the identity of this node is `host`: remove the prefix)",
+                "14:10..21 192.0.2.1 of the identity `b` belongs to this node [2:14 this node's] (the identity of this node is `host`: remove it)",
             ],
         ),
         (
@@ -290,7 +290,7 @@ id = 301
 cidrs = ["192.0.2.2/32"]
 "#,
             &[
-                "16:10..24 192.0.2.2 of the identity `b` belongs to the node `b` [13:14 the node's] (the identity of other nodes is `remote-node`: remove the prefix)",
+                "16:10..24 192.0.2.2 of the identity `b` belongs to the node `b` [13:14 the node's] (the identity of other nodes is `remote-node`: remove it)",
             ],
         ),
         (
@@ -316,6 +316,104 @@ cidrs = ["10.2.0.4", "10.2.0.4/32"]
 "#,
             &[
                 "14:22..35 10.2.0.4 already belongs to the identity `b` [14:10 first given here] (an address has one identity: remove one of the two)",
+            ],
+        ),
+        (
+            "a node's endpoints that are no addresses of workloads",
+            r#"
+[nodes.b]
+addresses = ["192.0.2.2"]
+[nodes.b.endpoints]
+"web" = "a"
+"10.2.0.0/24" = "a"
+"fe80::2" = "a"
+"::ffff:10.2.0.1" = "a"
+"10.2.0.1" = 300
+10.2.0.2 = "a"
+"#,
+            &[
+                r#"15:1..6 "web" is no IP address (write it as 192.0.2.1 or 2001:db8::1)"#,
+                r#"16:1..14 "10.2.0.0/24" is a prefix, and a workload here is one address (a prefix has an identity by `cidrs` of the identity)"#,
+                "17:1..10 fe80::2 is a link-local address (it means nothing beyond its link)",
+                "18:1..18 ::ffff:10.2.0.1 is an IPv4 address written as IPv6 (write 10.2.0.1)",
+                "19:14..17 `nodes.b.endpoints.10.2.0.1` is a whole number here, but takes a string",
+                r#"20:1..3 `nodes.b.endpoints` has no table inside of it: the dot separates two names (quote a key that has a dot: "10.2.0.2" = "…")"#,
+            ],
+        ),
+        (
+            "a node's endpoints of identities that do not exist",
+            r#"
+[nodes.b]
+addresses = ["192.0.2.2"]
+endpoints = { "10.2.0.1" = "aa", "10.2.0.2" = "host" }
+"#,
+            &[
+                r#"14:28..32 there is no identity "aa" (did you mean `a`?)"#,
+                "14:47..53 `host` can only be a peer of a rule (name one of the file's own identities here)",
+            ],
+        ),
+        (
+            "an address twice, in two spellings and at two nodes",
+            r#"
+[nodes.b]
+addresses = ["192.0.2.2"]
+endpoints = { "10.2.0.1" = "a", "fd00:2::1" = "a", "fd00:2:0::1" = "a" }
+[nodes.c]
+addresses = ["192.0.2.3"]
+endpoints = { "10.2.0.1" = "a" }
+"#,
+            &[
+                "14:33..44 fd00:2::1 is given twice [14:52 first given here]",
+                "17:15..25 10.2.0.1 already belongs to the node `b` [14:15 first given here]",
+            ],
+        ),
+        (
+            "an address with two identities",
+            r#"
+[identities.b]
+id = 301
+cidrs = ["10.2.0.1", "10.2.0.0/24", "10.2.0.2"]
+[nodes.b]
+addresses = ["192.0.2.2"]
+endpoints = { "10.2.0.1" = "a", "10.2.0.2" = "b", "10.2.0.3" = "a" }
+"#,
+            &[
+                "17:15..25 10.2.0.1 has the identity `a` here, and `b` by its `cidrs` [14:10 the identity's] (an address has one identity: remove one of the two)",
+            ],
+        ),
+        (
+            "endpoints outside of the node's prefixes, and inside of another's",
+            r#"
+[nodes.b]
+addresses = ["192.0.2.2"]
+cidrs = ["10.2.0.0/24"]
+endpoints = { "10.2.0.1" = "a", "10.2.1.1" = "a", "10.3.0.1" = "a" }
+[nodes.c]
+addresses = ["192.0.2.3"]
+cidrs = ["10.3.0.0/24"]
+[nodes.d]
+addresses = ["192.0.2.4"]
+endpoints = { "10.3.0.2" = "a", "10.4.0.1" = "a" }
+"#,
+            &[
+                "15:33..43 10.2.1.1 is outside of the `cidrs` of the node `b` [14:1 the node's] (add a prefix that contains it there, or remove it)",
+                "15:51..61 10.3.0.1 of the node `b` is inside of the `cidrs` of the node `c` [18:10 the other node's] (a workload is behind one node: give it to that one, or remove the prefix there)",
+                "21:15..25 10.3.0.2 of the node `d` is inside of the `cidrs` of the node `c` [18:10 the other node's] (a workload is behind one node: give it to that one, or remove the prefix there)",
+            ],
+        ),
+        (
+            "endpoints of others that are here, a service's, or a host's",
+            r#"
+[nodes.b]
+addresses = ["192.0.2.2"]
+endpoints = { "10.0.0.7" = "a", "10.1.0.1" = "a", "10.32.0.10" = "a", "192.0.2.1" = "a", "192.0.2.2" = "a" }
+"#,
+            &[
+                "14:15..25 10.0.0.7 of the node `b` belongs to the endpoint `e0` [8:14 the endpoint's] (an endpoint has the identity of its interface: remove it)",
+                "14:33..43 10.1.0.1 of the node `b` belongs to the endpoint `e0` [8:26 the endpoint's] (an endpoint has the identity of its interface: remove it)",
+                "14:51..63 10.32.0.10 of the node `b` belongs to the service `s` [10:14 the service's] (rules see the backend, not the service: remove it)",
+                "14:71..82 192.0.2.1 of the node `b` belongs to this node [2:14 this node's] (the identity of this node is `host`: remove it)",
+                "14:90..101 192.0.2.2 of the node `b` belongs to the node `b` [13:14 the node's] (the identity of other nodes is `remote-node`: remove it)",
             ],
         ),
         (

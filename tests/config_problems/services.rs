@@ -187,7 +187,9 @@ backends = ["10.0.0.2:53", { address = "10.0.0.2:53", weight = 2 }]
 frontends = ["10.0.0.1:53/udp"]
 backends = [{ weight = 2 }]
 "#,
-            &[r#"3:13..27 `services.s.backends[0]` lacks the key `address` (add `address = "…"`)"#],
+            &[
+                r#"3:13..27 `services.s.backends[0]` lacks the key `address` or `identity` (add `address = "ADDRESS:PORT"`, or `identity = "NAME"` and `port = …`)"#,
+            ],
         ),
         (
             "a weight that is too large",
@@ -375,6 +377,91 @@ backends = ["10.0.0.2:80"]
 "#,
             &[
                 r#"1:11..16 the name "a\"b" has '"' in it (spaces, quotes, backslashes and control characters are not allowed here)"#,
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn backends_by_identity() {
+    check(&[
+        (
+            "a name that is nearly right, a reserved one, and one of nobody",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ identity = "wbe", port = 1 }, { identity = "world", port = 1 }, { identity = "other", port = 1 }]
+[identities.web]
+id = 300
+"#,
+            &[
+                r#"3:26..31 there is no identity "wbe" (did you mean `web`?)"#,
+                "3:58..65 `world` can only be a peer of a rule (name one of the file's own identities here)",
+                r#"3:92..99 there is no identity "other" (add a table [identities.other])"#,
+            ],
+        ),
+        (
+            "keys that do not fit together",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ identity = "web" }, { port = 1 }, { address = "10.0.0.2:1", port = 1 }, { address = "10.0.0.2:1", identity = "web" }, { identity = "web", port = 0 }]
+[identities.web]
+id = 300
+"#,
+            &[
+                "3:13..33 `services.s.backends[0]` lacks the key `port` (add `port = …`: the workloads' port)",
+                r#"3:35..47 `services.s.backends[1]` lacks the key `address` or `identity` (add `address = "ADDRESS:PORT"`, or `identity = "NAME"` and `port = …`)"#,
+                "3:75..79 `services.s.backends[2]` has an address, which has its port, and can't have the key `port` (remove it: `port` is for backends by `identity`)",
+                "3:113..121 `services.s.backends[3]` has an address and an identity (an address is one backend, an identity stands for all its workloads: remove one of the two)",
+                "3:160..161 `services.s.backends[4].port` must be 1 to 65535, not 0",
+            ],
+        ),
+        (
+            "an identity twice with one port",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:53/udp"]
+backends = [{ identity = "web", port = 1 }, { identity = "web", port = 2 }, { identity = "web", port = 1, weight = 3 }]
+[identities.web]
+id = 300
+"#,
+            &[
+                "3:90..95 the identity `web` with port 1 is given twice [3:26 first given here] (to give a backend more connections, raise its `weight`)",
+            ],
+        ),
+        (
+            "sctp keeps its ports",
+            r#"
+[services.s]
+frontends = ["10.0.0.1:80/sctp"]
+backends = [{ identity = "web", port = 8080 }, { identity = "web", port = 80 }]
+[identities.web]
+id = 300
+"#,
+            &[
+                "3:26..31 the backend of an sctp frontend must have the frontend's port, 80 [2:14 the frontend] (dpd does not translate ports of sctp)",
+            ],
+        ),
+        (
+            "a node port at an address of this node: it answers in both families",
+            r#"
+[services.s]
+frontends = ["node:8443/tcp"]
+backends = [{ identity = "web", port = 1 }]
+external = true
+[services.t]
+frontends = ["[2001:db8::1]:8443/tcp"]
+backends = ["[fd00::2]:1"]
+[node]
+addresses = ["2001:db8::1"]
+[identities.web]
+id = 300
+[interfaces.e]
+role = "uplink"
+"#,
+            &[
+                "6:14..38 the frontend [2001:db8::1]:8443/tcp already belongs to `s`: it is node:8443/tcp at an address of this node [2:14 the node port] (a frontend belongs to one service: remove one of the two)",
             ],
         ),
     ]);
@@ -645,6 +732,21 @@ fn a_maglev_table_has_room_for_all_backends() {
         problems(&mixed, "table_size = 509"),
         [
             "4:14..17 `services.s` has 510 IPv6 backends, more than a Maglev table of 509 columns has room for (use 1021 or \
+             more, or omit the key)"
+        ]
+    );
+    let of_workload: Vec<String> = (1..=252).map(|n| format!("10.1.0.{n}")).collect();
+    let of_workload = of_workload.join("\", \"");
+    let text = format!(
+        "[services.s]\nalgorithm = \"maglev\"\nfrontends = [\"10.0.0.1:80/tcp\"]\ntable_size = 251\n\
+         backends = [{{ identity = \"web\", port = 80 }}]\n[identities.web]\nid = 300\n\
+         [interfaces.e]\nrole = \"endpoint\"\nidentity = \"web\"\naddresses = [\"{of_workload}\"]\n"
+    );
+    let by_identity: Vec<_> = problems_of(&text).0.iter().map(brief).collect();
+    assert_eq!(
+        by_identity,
+        [
+            "4:14..17 `services.s` has 252 IPv4 backends, more than a Maglev table of 251 columns has room for (use 509 or \
              more, or omit the key)"
         ]
     );

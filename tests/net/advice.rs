@@ -184,6 +184,7 @@ fn a_healthy_host_lacks_nothing() {
         config.interfaces.insert(name.to_owned(), uplink());
     }
     let remote = dpd::config::RemoteNode {
+        endpoints: Default::default(),
         addresses: ["192.0.2.2".parse().unwrap()].into(),
         cidrs: ["10.200.1.0/24", "2001:db8:99::/64"]
             .map(|cidr| cidr.parse().unwrap())
@@ -481,6 +482,7 @@ fn an_uplink_that_is_a_port_of_a_bridge_is_named() {
     );
     let mut config = config(&[]);
     let remote = dpd::config::RemoteNode {
+        endpoints: Default::default(),
         addresses: ["192.0.2.2".parse().unwrap()].into(),
         cidrs: vec![],
     };

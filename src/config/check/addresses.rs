@@ -1,4 +1,5 @@
-//! Conflicts of addresses: each belongs to one endpoint, one service, this node, another node, or one identity's `cidrs`.
+//! Conflicts of addresses: each belongs to one endpoint, one service, this node, another node or a workload of it, or one
+//! identity's `cidrs`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::prefixes::{Owned, Prefixes, check_overlaps, located, owned, whole};
+use super::remote_endpoints::RemoteEndpoints;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{Data, Table};
@@ -40,6 +42,14 @@ pub(super) fn check(root: &Table, report: &mut Report) {
     let identities = owned(root, "identities", "cidrs", value::prefix);
     let nodes = Prefixes::new(nodes);
     local.check_identities(&identities, &frontends, &nodes, report);
+    let remote = RemoteEndpoints::of(root);
+    remote.check_identities(&identities, report);
+    remote.check_nodes(&Prefixes::new(node_cidrs), report);
+    for endpoint in remote.owned() {
+        let conflict = local.conflict(endpoint.prefix, &frontends, &nodes);
+        report_conflict("node", endpoint, conflict, report);
+    }
+    remote.check_repeats(report);
 }
 
 /// The addresses of this host.
@@ -114,11 +124,7 @@ impl Local<'_> {
     ) {
         for cidr in cidrs {
             let conflict = self.conflict(cidr.prefix, frontends, nodes);
-            if let Some((what, (span, note), help)) = conflict {
-                let text = prefix::text(cidr.prefix);
-                let message = format!("{text} of the identity `{}` {what}", cidr.owner);
-                report.error(cidr.span, message).note(span, note).help(help);
-            }
+            report_conflict("identity", cidr, conflict, report);
         }
     }
 
@@ -128,7 +134,7 @@ impl Local<'_> {
             return Some((
                 format!("belongs to the endpoint `{}`", endpoint.owner),
                 (endpoint.span, "the endpoint's"),
-                "an endpoint has the identity of its interface: remove the prefix",
+                "an endpoint has the identity of its interface: remove it",
             ));
         }
         if let Some(endpoint) = self.endpoints.inside(prefix) {
@@ -141,30 +147,48 @@ impl Local<'_> {
         }
         if let Some(frontend) = frontends.inside(prefix) {
             let (address, service) = (frontend.prefix.addr(), frontend.owner);
-            return Some((
-                format!("contains {address} of the service `{service}`"),
-                (frontend.span, "the service's"),
-                "rules see the backend, not the service: name prefixes without it",
-            ));
+            let (what, help) = match prefix == frontend.prefix {
+                true => (
+                    format!("belongs to the service `{service}`"),
+                    "rules see the backend, not the service: remove it",
+                ),
+                false => (
+                    format!("contains {address} of the service `{service}`"),
+                    "rules see the backend, not the service: name prefixes without it",
+                ),
+            };
+            return Some((what, (frontend.span, "the service's"), help));
         }
         if let Some(span) = self.node.get(&prefix) {
             return Some((
                 "belongs to this node".to_owned(),
                 (*span, "this node's"),
-                "the identity of this node is `host`: remove the prefix",
+                "the identity of this node is `host`: remove it",
             ));
         }
         let node = nodes.around(prefix)?;
         Some((
             format!("belongs to the node `{}`", node.owner),
             (node.span, "the node's"),
-            "the identity of other nodes is `remote-node`: remove the prefix",
+            "the identity of other nodes is `remote-node`: remove it",
         ))
     }
 }
 
 /// What a prefix does, the location of the other owner with its label, and the help.
 type Conflict = (String, (Span, &'static str), &'static str);
+
+/// Reports a remote prefix of an owner of that kind.
+fn report_conflict(kind: &str, owned: &Owned, conflict: Option<Conflict>, report: &mut Report) {
+    if let Some((what, (span, note), help)) = conflict {
+        let text = prefix::text(owned.prefix);
+        let message = format!("{text} of the {kind} `{}` {what}", owned.owner);
+        report
+            .error(owned.span, message)
+            .note(span, note)
+            .help(help);
+    }
+}
 
 /// A packet is translated once: a service as the backend of a service would never be reached.
 fn check_backends(root: &Table, frontends: &[Owned], report: &mut Report) {

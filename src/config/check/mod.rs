@@ -9,6 +9,7 @@ mod nodes;
 mod policies;
 mod prefilter;
 mod prefixes;
+mod remote_endpoints;
 mod services;
 mod settings;
 
@@ -51,5 +52,8 @@ pub(super) fn config(root: &Table, files: &Files, host_name: &str, report: &mut 
     report.append(of_rest);
     interfaces::check_count(root, report);
     interfaces::check_uplinks(root, report);
+    if !report.has_errors() {
+        services::check_members(root, &config, report);
+    }
     Config { policies, ..config }
 }

@@ -34,6 +34,21 @@ pub fn referred(root: &Table) -> Vec<(Thing, Span)> {
     let mut things: Vec<_> = interfaces
         .filter_map(|interface| interface.table.text("identity").map(identity))
         .collect();
+    for node in root.named("nodes") {
+        let endpoints = node.table.table("endpoints");
+        let endpoints = endpoints.map_or(&[][..], |table| &table.0);
+        let named = endpoints.iter().filter_map(|(_, entry)| text(&entry.value));
+        things.extend(named.map(identity));
+    }
+    for service in root.named("services") {
+        let backends = service.table.list("backends");
+        let backends = backends.map_or(&[][..], |list| list.value);
+        let named = backends.iter().filter_map(|backend| match &backend.data {
+            Data::Table(backend) => backend.text("identity"),
+            _ => None,
+        });
+        things.extend(named.map(identity));
+    }
     for policy in root.named("policies") {
         things.extend(policy.table.text("subject").map(identity));
         for (list, peers) in [("ingress", "from"), ("egress", "to")] {
@@ -59,11 +74,15 @@ fn of_rule<'t>(rule: &'t Value<'t>, peers: &str) -> Vec<(Thing, Span)> {
 
 fn texts<'t>(table: &'t Table, key: &str) -> impl Iterator<Item = Located<&'t str>> {
     let list = table.list(key).map_or(&[][..], |list| list.value);
-    list.iter().filter_map(|item| match &item.data {
+    list.iter().filter_map(text)
+}
+
+fn text<'t>(value: &'t Value) -> Option<Located<&'t str>> {
+    match &value.data {
         Data::Text(text) => Some(Located {
             value: &**text,
-            span: item.span,
+            span: value.span,
         }),
         _ => None,
-    })
+    }
 }

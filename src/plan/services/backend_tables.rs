@@ -41,6 +41,8 @@ pub struct Family<'a> {
     number: u32,
     service: &'a Service,
     is_ipv4: bool,
+    /// The size of its Maglev tables; `None`: it has none.
+    size: Option<u32>,
     /// Number and weight.
     usable: Vec<(u32, u16)>,
     /// The same by address, with Maglev.
@@ -56,8 +58,10 @@ impl<'a> Family<'a> {
         rows: &BTreeMap<u32, Backend>,
         mut usable: Vec<(u32, u16)>,
     ) -> Family<'a> {
+        let of_family = |row: &&Backend| row.address.is_ipv4() == is_ipv4;
+        let size = service.maglev_size(rows.values().filter(of_family).count());
         let mut maglev = Vec::new();
-        if service.maglev_size(is_ipv4).is_some() {
+        if size.is_some() {
             // By address: numbers differ from host to host.
             usable.sort_by_key(|(number, _)| rows.get(number).map(|backend| backend.address));
             let backend = |(number, weight): &(u32, u16)| {
@@ -71,6 +75,7 @@ impl<'a> Family<'a> {
             number,
             service,
             is_ipv4,
+            size,
             usable,
             maglev: maglev.into(),
             entries: BTreeMap::new(),
@@ -79,7 +84,7 @@ impl<'a> Family<'a> {
 
     /// The size of its Maglev tables; `None`: it has none.
     pub fn maglev_size(&self) -> Option<u32> {
-        self.service.maglev_size(self.is_ipv4)
+        self.size
     }
 
     /// The entry of its frontends of a protocol. The tables are added with the first one.

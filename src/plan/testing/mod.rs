@@ -140,8 +140,20 @@ impl TestConfig {
         let node = RemoteNode {
             addresses: addresses.split_whitespace().map(ip).collect(),
             cidrs: nets(cidrs),
+            endpoints: Default::default(),
         };
         self.config.nodes.insert(name.to_owned(), node);
+        self
+    }
+
+    /// Workloads of a node that exists, separated by spaces: `10.200.1.44=kube-dns`.
+    pub fn node_endpoints(mut self, node: &str, endpoints: &str) -> TestConfig {
+        let endpoints = endpoints.split_whitespace().map(|endpoint| {
+            let (address, identity) = endpoint.split_once('=').unwrap();
+            (ip(address), identity.to_owned())
+        });
+        let node = self.config.nodes.get_mut(node).unwrap();
+        node.endpoints = endpoints.collect();
         self
     }
 
@@ -204,12 +216,16 @@ impl TestConfig {
         self
     }
 
-    /// `frontends` and `backends` separated by spaces: `10.32.0.10:53/udp`, `10.200.0.44:53` with `*WEIGHT` and
-    /// `!STATE` after it.
+    /// `frontends` and `backends` separated by spaces: `10.32.0.10:53/udp`, `10.200.0.44:53` or `@IDENTITY:53` with `*WEIGHT`
+    /// and `!STATE` after it.
     pub fn service(mut self, name: &str, frontends: &str, backends: &str) -> TestConfig {
+        let (identities, addresses): (Vec<&str>, Vec<&str>) = backends
+            .split_whitespace()
+            .partition(|backend| backend.starts_with('@'));
         let service = Service {
             frontends: frontends.split_whitespace().map(frontend).collect(),
-            backends: backends.split_whitespace().map(backend).collect(),
+            backends: addresses.into_iter().map(backend).collect(),
+            identity_backends: identities.into_iter().map(identity_backends).collect(),
             ..Service::default()
         };
         self.config.services.insert(name.to_owned(), service);
@@ -341,6 +357,21 @@ fn backend(text: &str) -> Backend {
             "maintenance" => BackendState::Maintenance,
             other => panic!("{other:?} is no state"),
         },
+    }
+}
+
+fn identity_backends(text: &str) -> IdentityBackends {
+    let (identity, rest) = text[1..].split_once(':').unwrap();
+    let Backend {
+        address,
+        weight,
+        state,
+    } = backend(&format!("0.0.0.0:{rest}"));
+    IdentityBackends {
+        identity: identity.to_owned(),
+        port: address.port(),
+        weight,
+        state,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::backends::Backends;
 use super::frontends::family;
 use crate::config::check::fields::Fields;
-use crate::config::checked::Backend;
+use crate::config::report::Report;
 use crate::config::source::Located;
 use crate::config::tree::NamedTable;
 use crate::config::{shape, value};
@@ -14,15 +15,20 @@ use crate::model::service::Algorithm;
 /// The algorithm, and the size of its tables if the file has one.
 pub fn read(
     service: &NamedTable,
-    backends: &[Located<Backend>],
+    backends: &Backends,
     fields: &mut Fields,
 ) -> (Algorithm, Option<u32>) {
     check_affinity(fields);
     let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = fields.word("algorithm", &words, Algorithm::default());
     let size = pinned_size(service, fields);
+    let pinned = size.as_ref().map(|size| size.value);
     if algorithm == Algorithm::Maglev {
-        refuse_too_many(service, backends, size.as_ref(), fields);
+        // Of those by identity nothing is known here.
+        if backends.identities.is_empty() {
+            let count = |is_ipv6| backends.count(is_ipv6);
+            refuse_too_many(service, pinned, count, fields.report);
+        }
     } else if let Some(size) = size.filter(|_| is_random(service)) {
         let message = format!(
             "`services.{}.table_size` needs `algorithm = \"maglev\"`",
@@ -31,7 +37,7 @@ pub fn read(
         let help = "add the key, or remove this one: a random pick needs no such table";
         fields.report.error(size.span, message).help(help);
     }
-    (algorithm, size.map(|size| size.value))
+    (algorithm, pinned)
 }
 
 /// Whether the file says so; not if its value is wrong, which has been reported.
@@ -65,17 +71,16 @@ fn pinned_size(service: &NamedTable, fields: &mut Fields) -> Option<Located<u32>
     found.map(|value| Located { value, span })
 }
 
-/// Each backend has a column at least, in the table of its family.
-fn refuse_too_many(
+/// Each backend has a column at least, in the table of its family. `count` is how many there are, of IPv6 or not.
+pub fn refuse_too_many(
     service: &NamedTable,
-    backends: &[Located<Backend>],
-    pinned: Option<&Located<u32>>,
-    fields: &mut Fields,
+    pinned: Option<u32>,
+    count: impl Fn(bool) -> usize,
+    report: &mut Report,
 ) {
     for is_ipv6 in [false, true] {
-        let of_family = |backend: &&Located<Backend>| backend.value.address.is_ipv6() == is_ipv6;
-        let count = backends.iter().filter(of_family).count();
-        let size = pinned.map_or_else(|| table_size(count), |size| size.value);
+        let count = count(is_ipv6);
+        let size = pinned.unwrap_or_else(|| table_size(count));
         if count <= size as usize {
             continue;
         }
@@ -89,8 +94,12 @@ fn refuse_too_many(
             service.name,
             family(is_ipv6)
         );
-        let span = pinned.map_or(service.key, |size| size.span);
-        fields.report.error(span, message).help(help);
+        let size = service
+            .table
+            .number("table_size")
+            .filter(|_| pinned.is_some());
+        let span = size.map_or(service.key, |size| size.span);
+        report.error(span, message).help(help);
     }
 }
 

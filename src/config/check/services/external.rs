@@ -2,9 +2,9 @@
 
 use ipnet::IpNet;
 
+use super::backends::Backends;
 use super::frontends::{Frontends, family};
 use crate::config::check::fields::{Fields, refuse_repeats, values};
-use crate::config::checked::Backend;
 use crate::config::source::Located;
 use crate::config::tree::NamedTable;
 use crate::config::{shape, value};
@@ -58,7 +58,7 @@ fn check_remote(fields: &mut Fields) {
 /// Who of the network may reach an external service.
 pub fn sources(
     service: &NamedTable,
-    (frontends, backends): (&Frontends, &[Located<Backend>]),
+    (frontends, backends): (&Frontends, &Backends),
     fields: &mut Fields,
 ) -> Vec<IpNet> {
     let sources = fields.parsed_list("sources", value::prefix);

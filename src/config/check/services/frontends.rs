@@ -5,8 +5,9 @@ use std::fmt::Display;
 
 use ipnet::IpNet;
 
+use super::backends::Backends;
 use crate::config::check::fields::Fields;
-use crate::config::checked::{Backend, Service};
+use crate::config::checked::Service;
 use crate::config::report::Report;
 use crate::config::source::{Located, Span};
 use crate::config::tree::{NamedTable, Value};
@@ -46,18 +47,18 @@ impl Frontends {
     }
 
     /// Whether they answer in a family. Node ports do in those of the backends, which without any are not known.
-    pub fn have(&self, is_ipv6: bool, backends: &[Located<Backend>]) -> bool {
+    pub fn have(&self, is_ipv6: bool, backends: &Backends) -> bool {
         let mut addresses = self.addresses.iter();
-        let is_served = backends.is_empty() || has_family(backends, is_ipv6);
+        let is_served = backends.is_empty() || backends.may_have(is_ipv6);
         (is_served && !self.node_ports.is_empty())
             || addresses.any(|frontend| frontend.value.address.is_ipv6() == is_ipv6)
     }
 
     /// A frontend needs backends of its own family, and a backend a frontend.
-    pub fn check_families(&self, backends: &[Located<Backend>], report: &mut Report) {
+    pub fn check_families(&self, backends: &Backends, report: &mut Report) {
         for frontend in &self.addresses {
             let is_ipv6 = frontend.value.address.is_ipv6();
-            if !backends.is_empty() && !has_family(backends, is_ipv6) {
+            if !backends.is_empty() && !backends.may_have(is_ipv6) {
                 let family = family(is_ipv6);
                 report
                     .error(
@@ -67,7 +68,7 @@ impl Frontends {
                     .help(format!("add an {family} backend, or remove the frontend"));
             }
         }
-        for backend in backends.iter().filter(|_| !self.is_empty()) {
+        for backend in backends.addresses.iter().filter(|_| !self.is_empty()) {
             let is_ipv6 = backend.value.address.is_ipv6();
             if !self.have(is_ipv6, backends) {
                 let family = family(is_ipv6);
@@ -98,30 +99,28 @@ impl Frontends {
     }
 
     /// SCTP's CRC32c covers the ports, and a program can't update it: ports are not translated.
-    pub fn check_sctp_ports(&self, backends: &[Located<Backend>], report: &mut Report) {
+    pub fn check_sctp_ports(&self, backends: &Backends, report: &mut Report) {
         let addresses = self.addresses.iter().map(|frontend| {
             let Frontend { address, port, .. } = frontend.value;
             (
                 frontend.value.protocol,
-                Some(address.is_ipv6()),
+                Families::of(address),
                 port,
                 frontend.span,
             )
         });
         let node_ports = self.node_ports.iter().map(|frontend| {
             let NodePort { port, protocol } = frontend.value;
-            (protocol, None, port, frontend.span)
+            (protocol, Families::BOTH, port, frontend.span)
         });
-        for (protocol, is_ipv6, port, span) in addresses.chain(node_ports) {
+        for (protocol, families, port, span) in addresses.chain(node_ports) {
             if report.is_full() {
                 return; // there are as many errors as frontends times backends
             }
-            let is_served = |backend: &&Located<Backend>| {
-                let address = backend.value.address;
-                is_ipv6.is_none_or(|is_ipv6| is_ipv6 == address.is_ipv6()) && address.port() != port
-            };
-            let other_ports = backends.iter().filter(is_served);
-            for backend in other_ports.filter(|_| protocol == Protocol::Sctp) {
+            let other_ports = backends.ports().filter(|(of_backend, backend)| {
+                !families.intersection(*of_backend).is_empty() && backend.value != port
+            });
+            for (_, backend) in other_ports.filter(|_| protocol == Protocol::Sctp) {
                 report
                     .error(
                         backend.span,
@@ -134,11 +133,6 @@ impl Frontends {
             }
         }
     }
-}
-
-fn has_family(backends: &[Located<Backend>], is_ipv6: bool) -> bool {
-    let mut backends = backends.iter();
-    backends.any(|backend| backend.value.address.is_ipv6() == is_ipv6)
 }
 
 pub fn family(is_ipv6: bool) -> &'static str {
@@ -167,10 +161,7 @@ impl<'t> Claims<'t> {
         (name, service): (&'t str, &Service),
         report: &mut Report,
     ) {
-        let backends = service.backends.iter();
-        let families = backends.fold(Families::NONE, |families, backend| {
-            families.union(Families::of(backend.address.ip()))
-        });
+        let families = service.families();
         for frontend in &frontends.addresses {
             claim(&mut self.addresses, frontend, (name, families), report);
         }

@@ -4,6 +4,7 @@ mod algorithm;
 mod backends;
 mod external;
 mod frontends;
+mod members;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,9 @@ use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
 use crate::model::service::Locality;
+use backends::Backends;
 use frontends::{Claims, Frontends};
+pub(super) use members::check as check_members;
 
 pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Service> {
     let mut services = BTreeMap::new();
@@ -24,7 +27,7 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
         if let Err(wrong) = name::name(table.name) {
             report.wrong(table.key, wrong);
         }
-        let (frontends, service) = service(&table, report);
+        let (frontends, service) = service(root, &table, report);
         claims.add(&frontends, (table.name, &service), report);
         services.insert(table.name.to_owned(), service);
     }
@@ -32,10 +35,10 @@ pub(super) fn read(root: &Table, report: &mut Report) -> BTreeMap<String, Servic
     services
 }
 
-fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
+fn service(root: &Table, table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
     let section = Path::ROOT.key("services");
     let path = section.key(table.name);
-    let backends = backends::read(path, table.table, report);
+    let backends = Backends::read(root, path, table.table, report);
     let mut fields = Fields::new(path, table.table, report);
     let frontends = Frontends::read(&mut fields);
     let (algorithm, table_size) = algorithm::read(table, &backends, &mut fields);
@@ -46,7 +49,7 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
     frontends.check_families(&backends, report);
     frontends.check_sctp_ports(&backends, report);
     if !frontends.refuse_no_backend(table, report) {
-        backends::warn_of_none(table, &backends, report);
+        backends.warn_of_none(table, report);
     }
     let addresses = frontends.addresses.iter().map(|frontend| frontend.value);
     let node_ports = frontends.node_ports.iter().map(|node_port| node_port.value);
@@ -58,7 +61,8 @@ fn service(table: &NamedTable, report: &mut Report) -> (Frontends, Service) {
         locality,
         algorithm,
         table_size,
-        backends: values(backends),
+        backends: values(backends.addresses),
+        identity_backends: values(backends.identities),
     };
     (frontends, service)
 }
