@@ -59,6 +59,8 @@ pub struct ServiceRow {
 struct BackendRow {
     id: u32,
     address: String,
+    /// The identity that it came by; `None`: the file names its address.
+    identity: Option<String>,
     state: String,
     weight: u16,
     location: Location,
@@ -110,6 +112,14 @@ impl Location {
 }
 
 impl BackendRow {
+    /// `10.200.0.80:8443 (identity web)`
+    fn origin_text(&self) -> String {
+        match &self.identity {
+            Some(identity) => format!("{} (identity {identity})", self.address),
+            None => self.address.clone(),
+        }
+    }
+
     /// `remote (snat)`
     fn location_text(&self) -> &'static str {
         match (self.location, self.network_path) {
@@ -179,7 +189,7 @@ impl Row for ServiceRow {
         let of_backend = |backend: &BackendRow| {
             let (id, weight) = (backend.id.to_string(), backend.weight.to_string());
             let words = [&id, &backend.state, &weight, backend.location_text()];
-            line(&backend.address, words)
+            line(&backend.origin_text(), words)
         };
         self.backends.iter().map(of_backend).collect()
     }
@@ -227,9 +237,11 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
         backends: backends
             .map(|(id, backend)| {
                 let location = Location::of(state, backend.address.ip());
+                let info = state.catalog.backends.get(id);
                 BackendRow {
                     id: *id,
                     address: backend.address.to_string(),
+                    identity: info.and_then(|info| info.identity.clone()),
                     state: backend.state.to_string(),
                     weight: backend.weight,
                     location,

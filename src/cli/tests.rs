@@ -184,6 +184,7 @@ fn catalog() -> Catalog {
         backends: BTreeMap::from([(
             6,
             BackendInfo {
+                identity: None,
                 service: 1,
                 address: socket("10.200.0.44:53"),
             },
@@ -391,9 +392,9 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
             "node_port": null, "external": false, "sources": [], "locality": "any",
             "algorithm": "random", "table_size": null,
             "backends": [
-                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
+                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
                  "location": "remote", "network_path": null},
-                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10,
+                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "weight": 10,
                  "location": "remote", "network_path": null},
             ],
         })
@@ -444,13 +445,23 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
             "node_port": "node:53/udp", "external": true, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
             "algorithm": "maglev", "table_size": 1021,
             "backends": [
-                {"id": 6, "address": "10.200.0.44:53", "state": "active", "weight": 1,
+                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
                  "location": "here", "network_path": "direct"},
-                {"id": 7, "address": "10.200.1.44:5353", "state": "draining", "weight": 10,
+                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "weight": 10,
                  "location": "remote", "network_path": "snat"},
             ],
         })
     );
+    let info = state.catalog_mut().backends.get_mut(&6).unwrap();
+    info.identity = Some("kube-dns".to_owned());
+    let rows = service::rows(&state);
+    let table = as_table(&rows);
+    assert!(
+        table.contains("10.32.0.10:53/udp → 10.200.0.44:53 (identity kube-dns)  6  "),
+        "{table}"
+    );
+    let backend = &as_json(&rows)[0]["backends"][0];
+    assert_eq!(backend["identity"], json!("kube-dns"));
     state.service_sources.clear();
     let open = as_table(&service::rows(&state));
     assert!(open.contains("  network, workloads  "), "{open}");

@@ -172,6 +172,9 @@ pub struct ServiceInfo {
 pub struct BackendInfo {
     pub service: u32,
     pub address: SocketAddr,
+    /// The identity that it came by; `None`: the file names its address.
+    #[serde(default)]
+    pub identity: Option<String>,
 }
 
 /// A rule is identified by its policy, direction and `text`, not by its index.

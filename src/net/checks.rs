@@ -25,7 +25,7 @@ use self::endpoint::Endpoint;
 use self::uplink::Uplink;
 use super::netlink::Netlink;
 use super::sysctl::{is_known, is_on, set};
-use crate::config::{Config, Interface};
+use crate::config::{Config, Interface, Members};
 use crate::model::host::HostState;
 
 /// What the host lacks for the file: sentences, in the order in which their commands are to be run.
@@ -141,9 +141,10 @@ impl Family {
 
 /// Whether the network's clients may be sent to backends of a family.
 fn relays(config: &Config, family: &Family) -> bool {
+    let members = Members::new(config, |_| true);
     let external = config.services.values().filter(|service| service.external);
-    let mut backends = external.flat_map(|service| &service.backends);
-    backends.any(|backend| (family.has)(&IpNet::from(backend.address.ip())))
+    let mut backends = external.flat_map(|service| members.backends(service));
+    backends.any(|found| (family.has)(&IpNet::from(found.backend.address.ip())))
 }
 
 /// Whether the host forwards what the endpoints of a family send to the host, and what external services relay.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Config, Service};
+use crate::config::{Config, ServiceBackend};
 use crate::model::host::HostState;
 use crate::model::service::Frontend;
 use crate::model::socket_ports::{SocketPorts, ranges};
@@ -10,7 +10,7 @@ use crate::model::state::AddressScope;
 
 use super::endpoints;
 use super::ipcache::Owners;
-use super::services::own_addresses;
+use super::services::{own_addresses, ready_members};
 
 pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
     let services = config.services.iter();
@@ -20,6 +20,7 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
     }
     let owners = Owners::new(config, host, &endpoints::declared(config, host));
     let own = own_addresses(host, &owners);
+    let members = ready_members(config, host);
     let mut warnings = Vec::new();
     let mut taken = BTreeSet::new();
     for (name, service) in external {
@@ -31,7 +32,7 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
             ));
         }
         warnings.extend(named_by_others(config, name, &at_node));
-        warnings.extend(own_backends(name, service, &owners));
+        warnings.extend(own_backends(name, members.backends(service), &owners));
         let named = service.frontends.iter().copied();
         taken.extend(named.filter(|frontend| own.contains(&frontend.address)));
         taken.extend(at_node);
@@ -59,8 +60,8 @@ fn named_by_others(config: &Config, name: &str, at_node: &[Frontend]) -> Vec<Str
 }
 
 /// SNAT and DNAT are for packets that leave the host, or for workloads.
-fn own_backends(name: &str, service: &Service, owners: &Owners) -> Vec<String> {
-    let backends = service.backends.iter().map(|backend| backend.address);
+fn own_backends(name: &str, backends: Vec<ServiceBackend<'_>>, owners: &Owners) -> Vec<String> {
+    let backends = backends.iter().map(|found| found.backend.address);
     let of_host = backends.filter(|backend| owners.scope(backend.ip()) == AddressScope::Host);
     of_host
         .map(|backend| {

@@ -25,8 +25,12 @@ pub fn exempt(config: &Config) -> BTreeSet<IpNet> {
         return BTreeSet::new();
     }
     let nodes = config.nodes.values();
-    let cidrs = nodes.flat_map(|node| &node.cidrs).map(IpNet::trunc);
-    cidrs
+    let workloads = nodes.flat_map(|node| {
+        let endpoints = node.endpoints.keys();
+        let endpoints = endpoints.map(|address| IpNet::from(*address));
+        node.cidrs.iter().map(IpNet::trunc).chain(endpoints)
+    });
+    workloads
         .chain(config.masquerade.except.iter().copied())
         .collect()
 }
@@ -46,7 +50,9 @@ mod tests {
             .identity("far", 301, "")
             .endpoint("web", "web", "10.1.1.1")
             .cidrs("far", "203.0.113.0/24 10.2.1.0/24")
-            .node("node-b", "192.0.2.2", "10.2.0.0/16");
+            .node("node-b", "192.0.2.2", "10.2.0.0/16")
+            .node("node-c", "192.0.2.3", "")
+            .node_endpoints("node-c", "10.3.0.1=far");
         test.host.links.get_mut("ens5").unwrap().unsteady = [ip("192.0.2.9")].into();
         test.host.addresses.insert(ip("192.0.2.9"));
         test.host.local_prefixes = [net("127.0.0.0/8"), net("192.0.2.255/32")].into();
@@ -76,6 +82,8 @@ mod tests {
             ("another node", "192.0.2.2", SnatRole::None),
             ("a workload behind it", "10.2.0.9", SnatRole::None),
             ("one that an identity names", "10.2.1.9", SnatRole::None),
+            ("one of a node's endpoints", "10.3.0.1", SnatRole::None),
+            ("next to it", "10.3.0.2", SnatRole::Masqueraded),
             ("a workload", "10.1.1.1", SnatRole::None),
             ("the host", "192.0.2.1", SnatRole::Source),
             ("an address that does not last", "192.0.2.9", SnatRole::Host),

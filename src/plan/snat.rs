@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{Config, Interface, Service};
+use crate::config::{Config, Interface, Members, Service, ServiceBackend};
 use crate::model::families::Families;
 use crate::model::host::{HostState, Link, is_routable};
 use crate::model::service::Locality;
@@ -52,9 +52,10 @@ pub fn families(config: &Config, owners: &Owners) -> Families {
 /// The families of external services' backends on other hosts.
 fn relayed(config: &Config, owners: &Owners, concerns: impl Fn(&Service) -> bool) -> Families {
     let mut found = Families::default();
+    let members = Members::new(config, |_| true);
     let services = config.services.values();
     for service in services.filter(|service| service.external && concerns(service)) {
-        for backend in &service.backends {
+        for ServiceBackend { backend, .. } in members.backends(service) {
             let address = backend.address.ip();
             if !found.covers(address) && owners.scope(address) == AddressScope::Remote {
                 found = found.union(Families::of(address));

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn changes_in_the_words_of_the_file() {
         type Step = fn(TestConfig) -> TestConfig;
-        let rows: [(&str, Step, &[&str]); 36] = [
+        let rows: [(&str, Step, &[&str]); 38] = [
             ("nothing", |test| test, &[]),
             (
                 "a service for the network",
@@ -193,6 +193,25 @@ mod tests {
                 &[
                     "~ backend 10.200.0.44:53 of service kube-dns weight 1 → 5, state active → draining",
                 ],
+            ),
+            (
+                "backends by identity",
+                |test| {
+                    test.endpoint("dns", "kube-dns", "10.200.0.44 10.200.0.46")
+                        .service("kube-dns", "10.32.0.10:53/udp", "@kube-dns:53")
+                },
+                &[
+                    "~ backend 10.200.0.44:53 of service kube-dns identity none → kube-dns",
+                    "- backend 10.200.0.45:53 of service kube-dns",
+                    "+ backend 10.200.0.46:53 of service kube-dns weight 1, state active, identity kube-dns",
+                    "+ endpoint lxc-dns identity kube-dns, addresses 10.200.0.44 10.200.0.46, ifindex 12, delivery peer, host MAC 02:00:00:00:00:0c, MAC 02:00:00:00:01:0c, MTU 1500, neighbours at ifindex 12, errors from 192.0.2.1 2001:db8::1, multicast false, ingress on, egress off",
+                    "~ setting conntrack.per_endpoint 0 → half of each table",
+                ],
+            ),
+            (
+                "a node's endpoints",
+                |test| test.node_endpoints("node-b", "10.200.1.44=kube-dns"),
+                &["~ identity kube-dns cidrs none → 10.200.1.44"],
             ),
             (
                 "a service of another name",

@@ -111,6 +111,11 @@ impl<'a> ImpactAnalysis<'a> {
                     removed = Some(interface);
                 }
                 (Some(interface), _) | (None, Some(interface)) => {
+                    // A backend by identity that is pending is none: its service decides, as below.
+                    let is_backend = nth == 1 && !is_client;
+                    if let Some(impact) = self.impact_of_service(group).filter(|_| is_backend) {
+                        return Some(impact);
+                    }
                     return Some(Impact::new(Outcome::Ended, Object::endpoint(interface)));
                 }
             }
@@ -339,13 +344,24 @@ mod tests {
     fn connections_are_attributed_to_the_change_that_ends_them() {
         type Step = fn(TestConfig) -> TestConfig;
         const FRONTENDS: &str = "10.32.0.10:53/udp 10.32.0.10:53/tcp";
-        let rows: [(&str, Step, &[&str]); 20] = [
+        let rows: [(&str, Step, &[&str]); 21] = [
             ("nothing", |test| test, &[]),
             (
                 "a backend less: TCP is reset, UDP moves",
                 |test| test.service("kube-dns", FRONTENDS, "10.200.1.45:53"),
                 &[
                     "- backend 10.200.0.44:53 of service kube-dns: 14 connections end, 3 move to another backend",
+                ],
+            ),
+            (
+                "a backend by identity leaves with its endpoint",
+                |mut test| {
+                    test.host.links.remove("lxc-dns");
+                    test.service("kube-dns", FRONTENDS, "@kube-dns:53 10.200.1.45:53")
+                },
+                &[
+                    "- backend 10.200.0.44:53 of service kube-dns: 14 connections end, 3 move to another backend",
+                    "~ endpoint lxc-dns ifindex 11 → pending: 12 connections end",
                 ],
             ),
             (

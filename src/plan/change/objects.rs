@@ -86,15 +86,25 @@ fn name_services(state: &State, other: &State, objects: &mut Objects) {
         .map(|(number, _)| *number)
         .collect();
     let differs = |(number, backend): &(&u32, &Backend)| {
-        renamed.contains(&backend.service) || other.backends.get(number) != Some(backend)
+        renamed.contains(&backend.service)
+            || other.backends.get(number) != Some(backend)
+            || by_identity(state, **number) != by_identity(other, **number)
     };
-    for (_, backend) in state.backends.iter().filter(differs) {
+    for (number, backend) in state.backends.iter().filter(differs) {
+        let identity = by_identity(state, *number).unwrap_or_default();
         let properties = vec![
             ("weight", backend.weight.to_string()),
             ("state", backend.state.to_string()),
+            ("identity", identity.to_owned()),
         ];
         objects.insert(Object::backend(backend, &state.catalog), properties);
     }
+}
+
+/// The identity that a backend came by.
+fn by_identity(state: &State, backend: u32) -> Option<&str> {
+    let info = state.catalog.backends.get(&backend)?;
+    info.identity.as_deref()
 }
 
 /// Whether anything but the workloads of a host and all backends is concerned, or a backend is not picked at random.

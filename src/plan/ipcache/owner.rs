@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::lookup::covering;
-use crate::config::Config;
+use crate::config::{Config, Identity};
 use crate::model::host::HostState;
 use crate::model::link_local::is_of_a_link;
 use crate::model::policy::reserved;
@@ -37,7 +37,7 @@ pub const HOST: Owner = Owner {
 };
 
 /// The prefixes that have an owner, but for those of a link. The same prefix goes to an endpoint first, then to the host, to
-/// another node, and to an identity's `cidrs`. The host has the prefixes that its stack receives, besides its addresses.
+/// another node, and to an identity by `cidrs` or `nodes.*.endpoints`. The host has the prefixes that its stack receives, besides its addresses.
 pub struct Owners(BTreeMap<IpNet, Owner>);
 
 impl Owners {
@@ -88,13 +88,19 @@ fn owners(
     for address in config.nodes.values().flat_map(|node| &node.addresses) {
         owners.entry(IpNet::from(*address)).or_insert(remote_node);
     }
+    let named = |identity: &Identity| Owner {
+        identity: identity.id,
+        ..WORLD
+    };
     for identity in config.identities.values() {
-        let named = Owner {
-            identity: identity.id,
-            ..WORLD
-        };
         for prefix in &identity.cidrs {
-            owners.entry(prefix.trunc()).or_insert(named);
+            owners.entry(prefix.trunc()).or_insert(named(identity));
+        }
+    }
+    for (address, identity) in config.nodes.values().flat_map(|node| &node.endpoints) {
+        if let Some(identity) = config.identities.get(identity) {
+            let prefix = IpNet::from(*address);
+            owners.entry(prefix).or_insert(named(identity));
         }
     }
     owners

@@ -42,8 +42,12 @@ impl<'a> Oracle<'a> {
     fn who(&self, address: IpAddr) -> Who<'a> {
         let cidrs = self.config.identities.iter().flat_map(|(name, identity)| {
             let cidrs = identity.cidrs.iter();
-            cidrs.map(move |cidr| (cidr, name.as_str()))
+            cidrs.map(move |cidr| (*cidr, name.as_str()))
         });
+        let nodes = self.config.nodes.values();
+        let endpoints = nodes.flat_map(|node| &node.endpoints);
+        let endpoints = endpoints.map(|(address, name)| (IpNet::from(*address), name.as_str()));
+        let cidrs = cidrs.chain(endpoints);
         let around = cidrs.filter(|(cidr, _)| cidr.contains(&address));
         let named = around.max_by_key(|(cidr, _)| cidr.prefix_len());
         let mut best = (0, Who::World(named.map(|(_, name)| name)));

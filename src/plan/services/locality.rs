@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Backend, Config, Service};
+use crate::config::{Backend, Config, Members, ServiceBackend};
 use crate::model::families::Families;
 use crate::model::host::HostState;
 use crate::model::service::{BackendState, Locality};
@@ -23,12 +23,15 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
         let scope = owners.scope(address);
         matches!(scope, AddressScope::Endpoint { .. } | AddressScope::Pending)
     };
+    // A pending endpoint counts: it is here as soon as its interface is.
+    let members = Members::new(config, |_| true);
     let families = [(Families::IPV4, "IPv4"), (Families::IPV6, "IPv6")];
     let mut warnings = Vec::new();
     for (name, service) in only {
+        let backends = members.backends(service);
         let lacking = families
             .iter()
-            .filter(|(family, _)| has_none_here(service, *family, is_here));
+            .filter(|(family, _)| has_none_here(&backends, *family, is_here));
         warnings.extend(lacking.map(|(_, family)| {
             format!(
                 "service {name} has locality = \"only\", and no {family} backend that takes connections is an endpoint of this \
@@ -40,12 +43,16 @@ pub fn warnings(config: &Config, host: &HostState) -> Vec<String> {
 }
 
 /// Not true of a service without any backend for new connections: the file alone says that.
-fn has_none_here(service: &Service, family: Families, is_here: impl Fn(IpAddr) -> bool) -> bool {
+fn has_none_here(
+    backends: &[ServiceBackend<'_>],
+    family: Families,
+    is_here: impl Fn(IpAddr) -> bool,
+) -> bool {
     let is_usable = |backend: &Backend| {
         let takes_new = backend.weight > 0 && backend.state != BackendState::Maintenance;
         takes_new && family.covers(backend.address.ip())
     };
-    let backends = service.backends.iter();
+    let backends = backends.iter().map(|found| &found.backend);
     let mut usable = backends
         .filter(|backend| is_usable(backend))
         .map(|backend| backend.address.ip())

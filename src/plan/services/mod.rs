@@ -4,6 +4,7 @@ mod alias_table;
 mod backend_tables;
 mod locality;
 mod maglev;
+mod members;
 mod node_ports;
 mod usable;
 
@@ -12,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config;
+use crate::config::{self, ServiceBackend};
 use crate::model::catalog::{BackendInfo, Catalog, ServiceInfo};
 use crate::model::maglev::MaglevTables;
 use crate::model::service::Frontend;
@@ -23,6 +24,7 @@ use super::inputs::Inputs;
 use super::ipcache::Owners;
 use backend_tables::{BackendTables, Family};
 pub use locality::warnings;
+pub use members::ready_members;
 pub use node_ports::own_addresses;
 use usable::usable;
 
@@ -48,6 +50,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
         config, previous, ..
     } = inputs;
     let own = own_addresses(inputs.host, owners);
+    let members = ready_members(config, inputs.host);
     let mut node_frontends = BTreeMap::new();
     let mut numbers = service_numbers(previous);
     let mut backends = backend_numbers(previous);
@@ -55,7 +58,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     let mut tables = BackendTables::default();
     for (name, service) in &config.services {
         let number = numbers.number(name);
-        let rows = number_backends(service, number, &mut backends);
+        let (rows, infos) = number_backends(members.backends(service), number, &mut backends);
         let at_node = service.frontends_at(own.iter().copied());
         let mut info = info(name, service);
         for is_ipv4 in [true, false] {
@@ -78,15 +81,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
         let sources = service.sources.iter().map(|source| (number, *source));
         services.sources.extend(sources);
         services.service_infos.insert(number, info);
-        services
-            .backend_infos
-            .extend(rows.iter().map(|(backend, row)| {
-                let info = BackendInfo {
-                    service: number,
-                    address: row.address,
-                };
-                (*backend, info)
-            }));
+        services.backend_infos.extend(infos);
         services.backends.extend(rows);
     }
     for (frontend, entry) in node_frontends {
@@ -152,22 +147,27 @@ fn info(name: &str, service: &config::Service) -> ServiceInfo {
 }
 
 fn number_backends(
-    service: &config::Service,
-    number: u32,
+    backends: Vec<ServiceBackend<'_>>,
+    service: u32,
     numbers: &mut IdAllocator<(u32, SocketAddr)>,
-) -> BTreeMap<u32, Backend> {
-    let mut own = BTreeMap::new();
-    for backend in &service.backends {
-        let row = Backend {
-            service: number,
-            address: backend.address,
+) -> (BTreeMap<u32, Backend>, BTreeMap<u32, BackendInfo>) {
+    let (mut rows, mut infos) = (BTreeMap::new(), BTreeMap::new());
+    for ServiceBackend { backend, identity } in backends {
+        let address = backend.address;
+        let number = numbers.number((service, address));
+        rows.entry(number).or_insert(Backend {
+            service,
+            address,
             state: backend.state,
             weight: backend.weight,
-        };
-        own.entry(numbers.number((number, backend.address)))
-            .or_insert(row);
+        });
+        infos.entry(number).or_insert(BackendInfo {
+            service,
+            address,
+            identity: identity.map(str::to_owned),
+        });
     }
-    own
+    (rows, infos)
 }
 
 #[cfg(test)]

@@ -99,6 +99,13 @@ pub fn random_config(rng: &mut Rng) -> TestConfig {
     for name in ["node-b", "node-c"] {
         let address = random_address(rng).to_string();
         test = test.node(name, &address, &random_prefix(rng).to_string());
+        let endpoint = random_address(rng);
+        let prefix = IpNet::from(endpoint);
+        if !named.contains(&prefix) {
+            let identity = rng.pick(&IDENTITIES);
+            test = test.node_endpoints(name, &format!("{endpoint}={identity}"));
+            named.push(prefix);
+        }
     }
     for name in ["p", "q", "r", "s"] {
         let ingress = Some(random_rules(rng)).filter(|_| rng.below(4) > 0);
