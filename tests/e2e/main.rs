@@ -19,6 +19,7 @@ mod flap;
 mod flows;
 mod follow;
 mod hosts;
+mod identity_backends;
 mod interfaces;
 mod lab;
 mod link;
