@@ -208,8 +208,8 @@ fn a_remote_workload_without_an_identity_is_of_the_world() {
     let (a, b) = NetnsLab::hosts_laid(1500);
     // node-a's file no longer names the client behind node-b, whose prefix `nodes` still holds it.
     a.edit(
-        "cidrs  = [\"10.200.1.64\", \"fd00:201::64\"]",
-        "cidrs  = []",
+        "\"10.200.1.64\"  = \"client\"\n\"fd00:201::64\" = \"client\"\n",
+        "",
     );
     a.start();
     b.start();

@@ -1,7 +1,5 @@
 //! Services with a backend on the other host.
 
-use std::fs;
-
 use serde_json::Value;
 
 use crate::lab::{NetnsLab, eventually};
@@ -197,11 +195,11 @@ fn web_and_bulk_traffic_cross_the_hosts() {
 #[test]
 fn weights_hold_across_hosts() {
     let (a, _b) = NetnsLab::hosts_laid(1500);
-    let text = fs::read_to_string(a.config()).expect("read the configuration");
-    a.save(&text.replace(
-        "    \"10.200.0.44:53\", # on node-a",
-        "    { address = \"10.200.0.44:53\", weight = 3 },",
-    ));
+    // The address takes precedence over the same one by identity.
+    a.edit(
+        "backends = [{ identity = \"kube-dns\", port = 53 }]",
+        "backends = [{ identity = \"kube-dns\", port = 53 }, { address = \"10.200.0.44:53\", weight = 3 }]",
+    );
     a.start();
     let (queries, weight) = (400.0, [3.0, 1.0]);
     let line = "for i in $(seq 400); do echo '@10.32.0.11 id.server CH TXT'; done \
