@@ -3,11 +3,14 @@
 //!
 //! A test run has warm caches and no other program; the kernel's work before and after is not included. It is timed in steps of
 //! the machine's clock, which are coarser than the differences of interest: hence a mean and not the median.
+//!
+//! `cargo bench --bench path -- turn SNAT` runs the short connections alone whose way has this word in its name.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod external;
 mod local;
+mod turn;
 
 use common::packet::{Mac, Packet};
 use common::runner::{Node, Verdict};
@@ -35,6 +38,29 @@ struct Row {
 }
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.iter().position(|word| *word == "turn") {
+        Some(at) => turns(words.get(at + 1).copied().unwrap_or_default()),
+        None => {
+            paths();
+            turns("");
+        }
+    }
+}
+
+/// Short connections, by the ways whose name has this word.
+fn turns(word: &str) {
+    println!("\nthe packets of a short TCP connection, one after the other");
+    let word = if word == "--bench" { "" } else { word };
+    for way in turn::ways() {
+        if way.what.contains(word) {
+            turn::measure(&Node::new(&external::config()), &way);
+        }
+    }
+}
+
+fn paths() {
     println!("nanoseconds a packet: mean of the middle half (lowest tenth) of {PACKETS} test runs");
     for row in local::rows() {
         measure(&Node::new(local::CONFIG), &row);

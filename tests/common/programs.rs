@@ -315,6 +315,18 @@ impl Bench {
         (verdict(returned), packet)
     }
 
+    /// The same, with the time that it took.
+    pub fn run_timed(
+        &self,
+        hook: Hook,
+        interface: &str,
+        frame: &[u8],
+    ) -> (Verdict, Vec<u8>, Duration) {
+        let context = context(self.interfaces[interface], Merged::default());
+        let run = test_run(&self.programs[&hook], &context, frame);
+        (verdict(run.returned), run.packet, run.time)
+    }
+
     pub fn run_xdp(&self, frame: &[u8]) -> Verdict {
         xdp_verdict(test_run(&self.xdp, &[], frame).returned)
     }
