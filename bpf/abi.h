@@ -450,7 +450,7 @@ enum ct_flags {
 	CT_TRANSLATE = 2, /* addresses or ports change */
 	CT_FIN_OWN = 4, /* a FIN was seen in this direction */
 	CT_FIN_REVERSE = 8, /* and in the other */
-	CT_SLOW = 16, /* its packets take the slow path: they may change the connection */
+	CT_SLOW = 16, /* its packets take the slow path */
 	CT_ASSURED = 32, /* it was established once, and lies in its protocol's table */
 	CT_MIDSTREAM = 64, /* TCP taken up in the middle: who opened it is a guess */
 	CT_TCP_NUMBERS = 128, /* tcp_start, tcp_end and tcp_ack are known */

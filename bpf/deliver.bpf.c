@@ -44,7 +44,6 @@ static __always_inline __must_check int insert(struct packet *packet, const stru
 	if (packet->headers.tuple.protocol == IPPROTO_TCP) {
 		__u8 tcp_flags = packet->headers.tcp.flags;
 
-		entry->flags |= CT_SLOW;
 		if (!(tcp_flags & TCP_SYN))
 			entry->flags |= CT_MIDSTREAM;
 		else if (tcp_flags & TCP_ACK)
@@ -96,6 +95,10 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 		return 1; /* the same */
 
 	int update = ct_update_pair(entry, &packet->headers.tuple, &packet->headers.tcp, packet->now_ns);
+
+	if (update & CT_UPDATE_EXPIRED)
+		return 1; /* its reverse was, and another connection has the key */
+
 	int is_due = event_is_due(entry, settings, packet->now_ns,
 				  update & CT_UPDATE_FRESH || packet->policy.audit_reason);
 
@@ -104,7 +107,7 @@ static __always_inline int renew(struct packet *packet, const struct settings *s
 	entry->link_ifindex = packet->ct.entry.link_ifindex;
 	__sync_fetch_and_add(&entry->packets, 1);
 	__sync_fetch_and_add(&entry->bytes, packet->headers.length);
-	if (packet->ct.unreplied && (update & CT_UPDATE_ASSURED || entry->flags & CT_ASSURED))
+	if (packet->ct.unreplied)
 		ct_promote(packet, entry, settings);
 	return is_due;
 }

@@ -59,6 +59,28 @@ fn streams() -> impl Iterator<Item = (Walk, Stream)> {
 }
 
 #[test]
+fn only_the_first_packet_of_a_connection_needs_the_chain() {
+    for (mut walk, stream) in streams() {
+        stream.send(&mut walk, "SYN", stream.out().syn());
+        for parse in [0, 1] {
+            walk.node().break_chain(parse);
+        }
+        stream.hear(&mut walk, "SYN, ACK", stream.back().syn().ack());
+        stream.send(&mut walk, "ACK", stream.out().ack());
+        stream.state(&mut walk, "acknowledged", ConntrackState::Established);
+        for (table, expected) in [("dpd_ct_tcp", 2), ("dpd_ct_unreplied", 0)] {
+            let rows = walk.node().conntrack_rows(table);
+            walk.check(&format!("rows of {table}"), rows == expected, rows);
+        }
+        stream.hear(&mut walk, "data", stream.back().ack().payload(b"hello"));
+        stream.send(&mut walk, "FIN", stream.out().fin().ack());
+        stream.hear(&mut walk, "FIN", stream.back().fin().ack());
+        stream.state(&mut walk, "both have ended", ConntrackState::Closing);
+        walk.end();
+    }
+}
+
+#[test]
 fn a_connection_opens_talks_and_closes() {
     for (mut walk, stream) in streams() {
         stream.send(&mut walk, "SYN", stream.out().syn());

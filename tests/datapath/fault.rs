@@ -91,6 +91,25 @@ fn a_hole_in_the_chain_drops_what_is_for_or_of_a_workload() {
     }
 }
 
+/// Replies leave by the uplink that the connection came by, as the routes have it here.
+#[test]
+fn the_first_reply_to_the_network_needs_no_chain() {
+    for family in families() {
+        let mut walk = Walk::new(family.name, &config());
+        let of_world = packet::udp(at(family.world, 1), at(family.web, 2));
+        let to_world = packet::udp(at(family.web, 2), at(family.world, 1));
+        let there = Delivered(WEB, of_world.clone());
+        walk.net("a question", UPLINK, &of_world, there);
+        walk.node().break_chain(u32::from(!family.is_v4()));
+        walk.from("the reply", WEB, &to_world, Routed(to_world.clone()));
+        for (table, expected) in [("dpd_ct_other", 2), ("dpd_ct_unreplied", 0)] {
+            let rows = walk.node().conntrack_rows(table);
+            walk.check(&format!("rows of {table}"), rows == expected, rows);
+        }
+        walk.end();
+    }
+}
+
 #[test]
 fn a_hole_beside_the_common_way_drops_what_goes_there() {
     for family in families() {

@@ -189,16 +189,14 @@ static __noinline int conn_usage_is_exhausted(const struct conn_usage_key *key, 
 }
 
 /* Whether one that works has no room in its protocol's table: then it stays among the unreplied, the first to be evicted. */
-static __noinline int conn_usage_is_full(const struct conn_usage_key *key, __u32 replied,
-					 const struct settings *settings, __u64 now_ns)
+static __always_inline int conn_usage_is_full(const struct conn_usage *usage, __u32 replied,
+					      const struct settings *settings, __u64 now_ns)
 {
-	const struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, key);
 	__s64 most = settings->connections_per_endpoint;
-
-	if (!usage || replied >= CT_TABLE_UNREPLIED || !conn_usage_is_trusted(usage, now_ns))
-		return 0;
-
 	__u32 share = settings->endpoint_share[replied];
+
+	if (!conn_usage_is_trusted(usage, now_ns))
+		return 0;
 
 	if (share && conn_usage_open_in(usage, replied) >= share)
 		return 1;
@@ -318,17 +316,26 @@ static __always_inline int ct_entry_is_expired(const struct ct_entry *entry, __u
 	return (__s64)(now_ns - entry->last_seen_ns) > (__s64)settings->lifetime_ns[lifetime];
 }
 
-/* Both entries are. One whose reverse was evicted decides alone, unless another connection's entry is at that key. */
-static __noinline int ct_pair_is_expired(const struct ct_entry *entry, const struct flow_tuple *tuple,
-					 __u64 now_ns, const struct settings *settings)
+/*
+ * Both entries are. One whose reverse was evicted decides alone, unless another connection's entry is at that key. `reverse`: what
+ * is there, or null.
+ */
+static __always_inline int ct_is_expired_with(const struct ct_entry *entry, const struct ct_entry *reverse,
+					      const struct flow_tuple *tuple, __u64 now_ns,
+					      const struct settings *settings)
 {
-	struct flow_tuple key = ct_reverse_key(entry);
-	const struct ct_entry *reverse = ct_find(&key);
-
 	if (reverse && !ct_is_reverse(reverse, tuple))
 		return 1;
 	return ct_entry_is_expired(entry, tuple->protocol, now_ns, settings) &&
 	       (!reverse || ct_entry_is_expired(reverse, tuple->protocol, now_ns, settings));
+}
+
+static __noinline int ct_pair_is_expired(const struct ct_entry *entry, const struct flow_tuple *tuple,
+					 __u64 now_ns, const struct settings *settings)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+
+	return ct_is_expired_with(entry, ct_find(&key), tuple, now_ns, settings);
 }
 
 /*
@@ -351,9 +358,16 @@ static __always_inline int ct_note_tcp_flags(struct ct_entry *entry, __u8 tcp_fl
 	return is_fresh;
 }
 
+/* Whether a packet of this direction may be the first with which the connection works: a reply, or any TCP segment. */
+static __always_inline int ct_may_assure(const struct ct_entry *entry)
+{
+	return !(entry->flags & CT_ASSURED) &&
+	       (entry->flags & CT_REPLY || entry->translated.protocol == IPPROTO_TCP);
+}
+
 /*
- * Until when packets neither renew this entry nor are reported: a second, or until the next report is due. In jiffies,
- * since those are read without a call.
+ * Until when packets neither renew this entry nor are reported: a second, or until the next report is due; 0 where any packet may
+ * change the connection. In jiffies, since those are read without a call.
  */
 static __always_inline void ct_schedule_update(struct ct_entry *entry, const struct settings *settings,
 					       __u64 now_ns, __u64 now_jiffies)
@@ -363,7 +377,7 @@ static __always_inline void ct_schedule_update(struct ct_entry *entry, const str
 	if (wait_ns > (__s64)NSEC_PER_SEC)
 		wait_ns = NSEC_PER_SEC;
 	entry->next_update_jiffies = 0;
-	if (wait_ns > 0 && settings->jiffy_ns)
+	if (wait_ns > 0 && settings->jiffy_ns && !ct_may_assure(entry))
 		entry->next_update_jiffies = now_jiffies + (__u64)wait_ns / settings->jiffy_ns;
 }
 
@@ -432,7 +446,7 @@ static __always_inline int ct_rst_is_believed(const struct ct_entry *entry, cons
 /* What a packet of one direction does to its connection; bits. */
 enum ct_update {
 	CT_UPDATE_FRESH = 1, /* it is the first with its TCP flags */
-	CT_UPDATE_ASSURED = 2, /* with it the connection works: the pair moves to its protocol's table */
+	CT_UPDATE_EXPIRED = 2, /* nothing: the connection has expired, and the packet is not its */
 };
 
 /*
@@ -444,10 +458,7 @@ static __always_inline int ct_tcp_is_opener(const struct ct_entry *entry)
 	return !(entry->flags & CT_REPLY) == !(entry->flags & CT_SYN_ACK_FIRST);
 }
 
-/*
- * A segment's effect on both entries. TCP is established when the opener acknowledges what the other side has sent (also on a
- * SYN: simultaneous open), never by a RST, and never by what only one side has sent.
- */
+/* A segment's effect on both entries. */
 static __always_inline int ct_update_tcp(struct ct_entry *entry, struct ct_entry *reverse,
 					 const struct tcp_segment *tcp)
 {
@@ -463,21 +474,33 @@ static __always_inline int ct_update_tcp(struct ct_entry *entry, struct ct_entry
 	if (!ct_tcp_is_opener(entry)) {
 		entry->state = CT_REPLIED;
 		reverse->state = CT_REPLIED;
-	} else if (tcp->flags & TCP_ACK && ct_tcp_is_acked(reverse, tcp->ack)) {
-		update |= CT_UPDATE_ASSURED;
 	}
 	return update;
 }
 
-/* The same of other protocols, which work with the first reply; UDP is established with the second question. */
-static __always_inline int ct_update_other(struct ct_entry *entry, struct ct_entry *reverse)
+/* The same of other protocols: UDP is established with the second question. */
+static __always_inline void ct_update_other(struct ct_entry *entry, struct ct_entry *reverse)
 {
 	if (entry->state == CT_REPLIED) {
 		entry->state = CT_ESTABLISHED;
 		if (reverse)
 			reverse->state = CT_ESTABLISHED;
 	}
-	return entry->flags & CT_REPLY && !(entry->flags & CT_ASSURED) ? CT_UPDATE_ASSURED : 0;
+}
+
+/*
+ * Whether a connection works with this packet, which has updated its entries: TCP when the opener acknowledges what the other side
+ * has sent (also on a SYN: simultaneous open), never by a RST, and never by what only one side has sent; other protocols with the
+ * first reply.
+ */
+static __always_inline int ct_works_with(const struct ct_entry *entry, const struct ct_entry *reverse,
+					 const struct tcp_segment *tcp)
+{
+	if (entry->translated.protocol != IPPROTO_TCP)
+		return entry->flags & CT_REPLY;
+	if (entry->state == CT_CLOSING || (tcp->flags & (TCP_ACK | TCP_RST)) != TCP_ACK)
+		return 0;
+	return ct_tcp_is_opener(entry) && ct_tcp_is_acked(reverse, tcp->ack);
 }
 
 /* The other direction's entry: it translates to this direction's tuple, reversed. */
@@ -503,8 +526,6 @@ static __always_inline void ct_make_reverse(struct ct_entry *reverse, const stru
 	if (entry->flags & CT_FIN_REVERSE)
 		reverse->flags |= CT_FIN_OWN;
 	reverse->flags &= ~CT_TCP_NUMBERS;
-	if (!(entry->flags & CT_ASSURED))
-		reverse->flags |= CT_SLOW; /* its first packet is the first reply */
 	reverse->tcp_flags = 0;
 	reverse->translated = flow_tuple_reverse(tuple);
 	reverse->address_csum_delta = ~entry->address_csum_delta; /* minus, in one's complement */
@@ -527,21 +548,22 @@ static __noinline void ct_recreate_reverse(const struct ct_entry *entry, const s
 }
 
 /*
- * Renews both entries with a packet of this direction; the result is enum ct_update. A RST that is not believed changes
- * nothing. Global: it is verified once, not once for each way to it.
+ * Renews both entries with a packet of this direction, unless the connection has expired; the result is enum ct_update. A RST that
+ * is not believed changes nothing. Global: it is verified once, not once for each way to it.
  */
 __weak __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_tuple *tuple,
 				     const struct tcp_segment *tcp, __u64 now_ns)
 {
 	if (!entry || !tuple || !tcp)
-		return 0; /* never: the verifier can't know */
+		return CT_UPDATE_EXPIRED; /* never: the verifier can't know */
 
+	const struct settings *settings = settings_find(entry->epoch);
 	struct flow_tuple key = ct_reverse_key(entry);
 	struct ct_entry *reverse = ct_find(&key);
-	int update;
+	int update = 0;
 
-	if (reverse && !ct_is_reverse(reverse, tuple))
-		reverse = 0;
+	if (!settings || ct_is_expired_with(entry, reverse, tuple, now_ns, settings))
+		return CT_UPDATE_EXPIRED;
 	if (tcp->flags & TCP_RST && !ct_rst_is_believed(entry, reverse, tcp))
 		return 0;
 	entry->last_seen_ns = now_ns;
@@ -550,7 +572,7 @@ __weak __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_t
 	if (tuple->protocol == IPPROTO_TCP)
 		update = ct_update_tcp(entry, reverse, tcp);
 	else
-		update = ct_update_other(entry, reverse);
+		ct_update_other(entry, reverse);
 	if (unlikely(!reverse))
 		ct_recreate_reverse(entry, tuple, &key);
 	return update;

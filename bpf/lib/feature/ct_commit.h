@@ -5,6 +5,7 @@
 
 #include "conntrack.h"
 #include "endpoint.h"
+#include "uplink.h"
 
 /* The party of one side of a connection. An opener whose packets the host forwards is behind the host's stack, a workload too. */
 static __always_inline __u8 ct_party(const struct ct_entry *entry, const struct peer *peer, int is_opener)
@@ -57,6 +58,9 @@ static __always_inline void ct_fill_reverse(struct packet *packet)
 	reverse->epoch = packet->epoch;
 	ct_set_origin(reverse, &packet->policy.destination);
 	ct_set_egress(reverse, &packet->policy.source);
+	/* Most replies leave by the uplink that the connection came by; the fast path leaves others to the slow path. */
+	if (packet->hook.sender == PARTY_UPLINK && uplink_find(packet->generation_slot, packet->ifindex))
+		reverse->link_ifindex = packet->ifindex;
 }
 
 enum { ENTRY_EXISTS = -17 }; /* -EEXIST */
@@ -159,14 +163,11 @@ static __always_inline void ct_assure(struct ct_entry *to, const struct ct_entry
 	*to = *from;
 	to->state = state;
 	to->flags = from->flags | CT_ASSURED;
-	/* A packet whose sender has set the bytes of the link finds the entry in the fast path: the slow path drops it. */
-	if (!ct_is_always_slow(from))
-		to->flags &= ~CT_SLOW;
 }
 
 /*
- * The connection works: the pair moves to its protocol's table, the packet's entry first, unless its workload has as many there
- * as it may have. `entry` is in the old table.
+ * If the connection works with this packet, the pair moves to its protocol's table, the packet's entry first, unless its workload
+ * has as many there as it may have. `entry` is in the old table, and the packet has updated it.
  */
 static __noinline void ct_promote(struct packet *packet, const struct ct_entry *entry,
 				  const struct settings *settings)
@@ -177,10 +178,13 @@ static __noinline void ct_promote(struct packet *packet, const struct ct_entry *
 	struct flow_tuple key = ct_reverse_key(entry);
 	const struct ct_entry *reverse = bpf_map_lookup_elem(&dpd_ct_unreplied, &key);
 	void *table = ct_replied_table(tuple->protocol);
+	struct conn_usage *usage = bpf_map_lookup_elem(&dpd_endpoint_conns, &counted);
 
 	if (!reverse)
 		return; /* evicted; its renewal has inserted it again, or will */
-	if (conn_usage_is_full(&counted, replied, settings, packet->now_ns))
+	if (!(entry->flags & CT_ASSURED) && !ct_works_with(entry, reverse, &packet->headers.tcp))
+		return;
+	if (usage && conn_usage_is_full(usage, replied, settings, packet->now_ns))
 		return;
 
 	__u64 questions = entry->flags & CT_REPLY ? reverse->packets : entry->packets;
@@ -188,6 +192,8 @@ static __noinline void ct_promote(struct packet *packet, const struct ct_entry *
 
 	ct_assure(&packet->ct.reverse, reverse, state);
 	ct_assure(&packet->ct.entry, entry, state);
+	ct_schedule_update(&packet->ct.reverse, settings, packet->now_ns, packet->now_jiffies);
+	ct_schedule_update(&packet->ct.entry, settings, packet->now_ns, packet->now_jiffies);
 	if (bpf_map_update_elem(table, tuple, &packet->ct.entry, BPF_NOEXIST))
 		return; /* no room now: the next packet tries again */
 	if (bpf_map_update_elem(table, &key, &packet->ct.reverse, BPF_NOEXIST)) {
@@ -197,8 +203,10 @@ static __noinline void ct_promote(struct packet *packet, const struct ct_entry *
 	/* Two in, two out: the counters of entries stay as they are. */
 	bpf_map_delete_elem(&dpd_ct_unreplied, tuple);
 	bpf_map_delete_elem(&dpd_ct_unreplied, &key);
-	conn_usage_close(&counted, CT_TABLE_UNREPLIED);
-	conn_usage_open(&counted, replied, packet->now_ns);
+	if (usage) {
+		__sync_fetch_and_add(&usage->closed[CT_TABLE_UNREPLIED], 1);
+		__sync_fetch_and_add(&usage->opened[replied], 1);
+	}
 }
 
 /* Puts a refused entry where it evicts nothing that works. */
@@ -250,7 +258,9 @@ static __noinline void ct_refuse(struct packet *packet, __u8 reason)
 static __always_inline void ct_revive(struct ct_entry *entry)
 {
 	entry->state = entry->flags & CT_ASSURED ? CT_ESTABLISHED : CT_UNREPLIED;
-	entry->flags &= ~CT_REFUSED_EGRESS;
+	entry->flags &= ~(CT_REFUSED_EGRESS | CT_SLOW);
+	if (ct_is_always_slow(entry))
+		entry->flags |= CT_SLOW;
 	entry->refused_reason = 0;
 }
 

@@ -4,14 +4,15 @@
  * endpoint lookup: the entry holds their results for as long as its epoch is the live one and its packets arrive where it
  * says, which is the source check.
  *
- * What needs more (options, extension headers, fragments, ICMP errors, a SYN, an expiring TTL, headers outside the linear
- * part) takes the slow path: the chain.
+ * What needs more (options, extension headers, fragments, ICMP errors, a SYN that opens a connection, an expiring TTL, headers
+ * outside the linear part) takes the slow path: the chain.
  */
 #ifndef DPD_FASTPATH_H
 #define DPD_FASTPATH_H
 
 #include "../mechanism/parse.h"
 #include "conntrack.h"
+#include "ct_commit.h"
 #include "delivery.h"
 #include "nat.h"
 #include "snat.h"
@@ -90,9 +91,9 @@ __weak __noinline int fastpath_report(const struct linear_headers *headers, cons
 }
 
 /*
- * A packet that renews its entry or is reported: the first in a second, one with a TCP flag that changes the connection, one
- * whose report is due. Zero if the connection has expired, or has lost its port: then the packet is not its. Global: it is
- * verified once, not once for each table that the entry may be from.
+ * A packet that renews its entry or is reported: the first in a second, one that changes the connection, one whose report is
+ * due. Zero if the connection has expired, or has lost its port: then the packet is not its. Global: it is verified once, not
+ * once for each table that the entry may be from.
  */
 __weak __noinline int fastpath_update(struct __sk_buff *skb, const struct linear_headers *headers,
 				      struct ct_entry *entry, const struct hook_row *hook,
@@ -106,10 +107,14 @@ __weak __noinline int fastpath_update(struct __sk_buff *skb, const struct linear
 	const struct settings *settings = settings_find(entry->epoch);
 	__u64 now_ns = bpf_ktime_get_coarse_ns();
 
-	if (!settings || ct_pair_is_expired(entry, &headers->tuple, now_ns, settings))
+	if (!settings)
 		return 0;
 
 	int update = ct_update_pair(entry, &headers->tuple, &headers->tcp, now_ns);
+
+	if (update & CT_UPDATE_EXPIRED)
+		return 0;
+
 	int is_due = event_is_due(entry, settings, now_ns, update & CT_UPDATE_FRESH);
 
 	ct_schedule_update(entry, settings, now_ns, bpf_jiffies64());
@@ -124,6 +129,29 @@ __weak __noinline int fastpath_update(struct __sk_buff *skb, const struct linear
 
 	fastpath_report(headers, entry, hook, &delivered);
 	return 1;
+}
+
+/*
+ * The last act of the hook for a packet whose connection did not work before: if it does now, the connection moves to its protocol's
+ * table, and `entry` is deleted. Global: it is verified once.
+ */
+__weak __noinline int fastpath_promote(const struct linear_headers *headers, const struct ct_entry *entry)
+{
+	struct packet *packet = packet_record(); /* for its room: the stack has none */
+
+	if (!headers || !entry || !packet)
+		return 0; /* never: the verifier can't know */
+
+	const struct settings *settings = settings_find(entry->epoch);
+
+	if (!settings || entry->flags & CT_ASSURED)
+		return 0;
+	packet->headers.tuple = headers->tuple;
+	packet->headers.tcp = headers->tcp;
+	packet->now_ns = bpf_ktime_get_coarse_ns();
+	packet->now_jiffies = bpf_jiffies64();
+	ct_promote(packet, entry, settings);
+	return 0;
 }
 
 /* The route of a connection with SNAT. Global: it is verified once, and the hook has no room for another tuple. */
@@ -216,6 +244,7 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 		return ACTION_CONTINUE;
 
 	struct ct_entry *entry = ct_find_replied(&headers.tuple);
+	int result;
 
 	if (!entry)
 		entry = bpf_map_lookup_elem(&dpd_ct_unreplied, &headers.tuple);
@@ -224,11 +253,14 @@ static __always_inline __must_check int fastpath(struct __sk_buff *skb, __u8 hoo
 		return ACTION_CONTINUE;
 	*seen = ct_is_at_host(entry) ? SEEN_TRANSLATED : SEEN_ENTRY;
 	if (!epoch || entry->epoch != epoch || !ct_arrives_as_expected(entry, &HOOKS[hook], skb->ifindex) ||
-	    entry->flags & CT_SLOW || headers.tcp.flags & TCP_SYN)
+	    entry->flags & CT_SLOW || (headers.tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return ACTION_CONTINUE;
 	if (HOOKS[hook].sender == PARTY_UPLINK && entry->flags & CT_VIA_STACK)
 		return ACTION_PASS; /* dpd_to_container sees it, once the stack has */
-	return fastpath_send(skb, &headers, entry, hook);
+	result = fastpath_send(skb, &headers, entry, hook);
+	if (result && !entry->next_update_jiffies)
+		fastpath_promote(&headers, entry);
+	return result;
 }
 
 #endif
