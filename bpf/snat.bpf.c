@@ -16,7 +16,7 @@ int tail_snat(struct __sk_buff *skb)
 	if (!packet)
 		return TC_ACT_SHOT;
 
-	snat_choose_source(skb);
+	snat_choose_source(packet);
 
 	int result = snat_choose(skb, packet);
 

@@ -131,6 +131,19 @@ static __always_inline __must_check int delivery_refuse(struct packet *packet, i
 	return -REASON_NO_ROUTE;
 }
 
+/* The route of a packet of this length. tail_ct has looked up that of a new connection with SNAT, by the same tuple. */
+static __noinline int delivery_find_route(struct __sk_buff *skb, const struct packet *packet,
+					  const struct flow_tuple *routed, __u32 length, struct route *route)
+{
+	const struct route *known = &packet->way_out.route;
+
+	if (packet->ct.found || !(packet->ct.entry.flags & CT_SNAT) || !known->is_resolved ||
+	    length > known->mtu)
+		return route_find(skb, routed, length, route);
+	*route = *known;
+	return ROUTE_FORWARD;
+}
+
 /*
  * How this packet leaves: as its entry says, except for what the kernel's routes and neighbours decide packet by packet. Not
  * const: a receiver among several gets the MAC of its next hop here. Global: it is verified once.
@@ -158,7 +171,7 @@ __weak __noinline __must_check int delivery_select(struct __sk_buff *skb, struct
 
 	struct flow_tuple routed = ct_routed_tuple(entry, &packet->headers.tuple);
 
-	found = route_find(skb, &routed, length, route);
+	found = delivery_find_route(skb, packet, &routed, length, route);
 	if (found == ROUTE_TOO_BIG)
 		return delivery_too_long(packet, route, route->mtu, delivery);
 	if (*delivery == DELIVERY_NEIGHBOUR) {

@@ -21,18 +21,18 @@ __weak __noinline int external_relay(struct __sk_buff *skb)
 
 	struct flow_tuple tuple = packet->ct.entry.translated;
 	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &tuple.destination);
-	struct route route = {};
+	struct route *route = &packet->way_out.route;
 
 	if (owner && (owner->scope == SCOPE_ENDPOINT || owner->scope == SCOPE_PENDING))
 		return 0;
 	/* What would leave by no uplink, or for the host itself, would not come back through here. */
 	if (!owner || owner->scope == SCOPE_HOST ||
-	    route_find(skb, &tuple, ROUTE_ANY_LENGTH, &route) != ROUTE_FORWARD)
+	    route_find_with_source(skb, &tuple, route, &packet->way_out.source) != ROUTE_FORWARD)
 		return -REASON_NO_ROUTE;
 
-	if (!uplink_find(packet->generation_slot, route.ifindex))
+	if (!uplink_find(packet->generation_slot, route->ifindex))
 		return -REASON_NO_ROUTE;
-	packet->ct.entry.snat_ifindex = route.ifindex;
+	packet->ct.entry.snat_ifindex = route->ifindex;
 	packet->ct.entry.flags |= CT_SNAT;
 	return 1;
 }

@@ -42,20 +42,20 @@ __weak __noinline int masquerade(struct __sk_buff *skb)
 	__u32 slot = packet->generation_slot;
 	struct flow_tuple tuple = packet->ct.entry.translated;
 	const struct ipcache_entry *owner = ipcache_find(slot, &tuple.destination);
-	struct route route = {};
+	struct route *route = &packet->way_out.route;
 
 	if (!owner || owner->snat != SNAT_MASQUERADED)
 		return 0;
 	/* What has no route past the stack, or leads to no uplink, is not ours to translate. */
-	if (route_find(skb, &tuple, ROUTE_ANY_LENGTH, &route) != ROUTE_FORWARD)
+	if (route_find_with_source(skb, &tuple, route, &packet->way_out.source) != ROUTE_FORWARD)
 		return 0;
 
-	const struct uplink *uplink = uplink_masquerades(slot, route.ifindex, &tuple.destination);
+	const struct uplink *uplink = uplink_masquerades(slot, route->ifindex, &tuple.destination);
 
 	if (!uplink || packet_opens_nothing(packet))
 		return 0;
 
-	packet->ct.entry.snat_ifindex = route.ifindex;
+	packet->ct.entry.snat_ifindex = route->ifindex;
 	packet->ct.entry.flags |= CT_SNAT;
 	return 1;
 }

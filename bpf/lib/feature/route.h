@@ -6,12 +6,12 @@
 #ifndef DPD_ROUTE_H
 #define DPD_ROUTE_H
 
-#include "../mechanism/address.h"
+#include "../mechanism/packet.h"
 
 /* The length of no packet in particular: it is too big for no route. The kernel would take the packet's own for 0. */
 enum { ROUTE_ANY_LENGTH = 1 };
 
-/* What the kernel's routes say of a packet. */
+/* What the kernel's routes say of a packet: struct route, and one of these. */
 enum route_result {
 	ROUTE_FORWARD = 0, /* to route.ifindex and its next hop */
 	ROUTE_STACK = 1, /* for the host itself, or the kernel must do what we can't */
@@ -19,16 +19,6 @@ enum route_result {
 	ROUTE_UNREACHABLE = 3, /* an `unreachable` route */
 	ROUTE_PROHIBITED = 4, /* `prohibit` */
 	ROUTE_BLACKHOLE = 5,
-};
-
-struct route {
-	struct bpf_redir_neigh next;
-	__u32 ifindex;
-	__u32 mtu;
-	__u32 mark; /* of a packet that waits for the MAC */
-	__u8 mac[ETH_ALEN]; /* of the next hop, if is_resolved */
-	__u8 is_resolved; /* the neighbour table knows the next hop's MAC */
-	__u8 asks_kernel; /* if it does not: bpf_redirect_neigh() finds the same next hop by itself */
 };
 
 enum {
@@ -106,25 +96,19 @@ static __noinline int route_is_kernels(struct __sk_buff *skb, const struct flow_
 	       fib.ifindex == route->ifindex && next_hop_equals(&next, &route->next);
 }
 
-/* Looks up the route from this interface; `length` as route_length() says. */
-static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple *tuple, __u32 length,
-				 struct route *route)
+/* What a lookup has found. */
+static __always_inline int route_take(struct route *route, const struct bpf_fib_lookup *fib, long result)
 {
-	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, length);
-	long result;
-
-	if (address_is_link_local(&tuple->destination))
-		return ROUTE_STACK; /* of this link; the routes would name any */
-	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	switch (result) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		__builtin_memcpy(route->mac, fib.dmac, ETH_ALEN);
+		__builtin_memcpy(route->mac, fib->dmac, ETH_ALEN);
 		route->is_resolved = 1;
+		route->mtu = fib->mtu_result;
 		break;
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* bpf_redirect_neigh resolves it */
 		break;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
-		route->mtu = fib.mtu_result;
+		route->mtu = fib->mtu_result;
 		return ROUTE_TOO_BIG;
 	case BPF_FIB_LKUP_RET_BLACKHOLE:
 		return ROUTE_BLACKHOLE;
@@ -135,9 +119,41 @@ static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple 
 	default:
 		return ROUTE_STACK; /* the host's own address, no forwarding, a tunnel */
 	}
-	route->ifindex = fib.ifindex;
-	route->next = route_next_hop(&fib);
+	route->ifindex = fib->ifindex;
+	route->next = route_next_hop(fib);
 	return ROUTE_FORWARD;
+}
+
+/* Looks up the route from this interface; `length` as route_length() says. */
+static __noinline int route_find(struct __sk_buff *skb, const struct flow_tuple *tuple, __u32 length,
+				 struct route *route)
+{
+	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, length);
+
+	if (address_is_link_local(&tuple->destination))
+		return ROUTE_STACK; /* of this link; the routes would name any */
+	return route_take(route, &fib, bpf_fib_lookup(skb, &fib, sizeof(fib), 0));
+}
+
+/*
+ * The same of a packet of any length, and the source that the kernel takes for this route; unspecified where it names none, as before
+ * Linux 6.7.
+ */
+static __noinline int route_find_with_source(struct __sk_buff *skb, const struct flow_tuple *tuple,
+					     struct route *route, struct address *source)
+{
+	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, ROUTE_ANY_LENGTH);
+	long result;
+
+	if (address_is_link_local(&tuple->destination))
+		return ROUTE_STACK;
+	result = bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_LOOKUP_SRC);
+	if (result < 0)
+		result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0); /* a refused flag has changed nothing */
+	else if (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH)
+		*source = address_is_mapped(&tuple->destination) ? address_from_ipv4(fib.ipv4_src)
+								 : address_from_ipv6(fib.ipv6_src);
+	return route_take(route, &fib, result);
 }
 
 #endif

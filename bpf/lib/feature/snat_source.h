@@ -12,39 +12,27 @@
 #include "route.h"
 #include "uplink.h"
 
-/* The source that the kernel would take for the route of `tuple`. Not zero if it names one that new connections may take. */
-static __noinline int kernel_source(struct __sk_buff *skb, __u32 slot, const struct flow_tuple *tuple,
-				    struct address *source)
+/* Whether the kernel names a source for the connection's route that new connections may take. */
+static __always_inline int kernel_source_is_usable(const struct packet *packet)
 {
-	struct bpf_fib_lookup fib = route_question(tuple, skb->ifindex, ROUTE_ANY_LENGTH);
-	long result = bpf_fib_lookup(skb, &fib, sizeof(fib), FIB_LOOKUP_SRC);
-
-	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return 0; /* before Linux 6.7: EINVAL */
-	*source = address_is_mapped(&tuple->destination) ? address_from_ipv4(fib.ipv4_src)
-							 : address_from_ipv6(fib.ipv6_src);
-
-	const struct ipcache_entry *owner = ipcache_find(slot, source);
+	const struct ipcache_entry *owner = ipcache_find(packet->generation_slot, &packet->way_out.source);
 
 	return owner && owner->snat == SNAT_SOURCE;
 }
 
-/* Chooses for the packet's connection, which leaves by entry.snat_ifindex. Global: it is verified once. */
-__weak __noinline int snat_choose_source(struct __sk_buff *skb)
+/* Chooses for the packet's connection, which leaves by entry.snat_ifindex. */
+static __noinline void snat_choose_source(struct packet *packet)
 {
-	struct packet *packet = packet_record();
-
-	if (!packet)
-		return 0;
-
-	struct flow_tuple tuple = packet->ct.entry.translated;
 	const struct uplink *uplink = uplink_find(packet->generation_slot, packet->ct.entry.snat_ifindex);
-	struct address source = {};
+	struct flow_tuple *translated = &packet->ct.entry.translated;
 
-	if (!kernel_source(skb, packet->generation_slot, &tuple, &source) && uplink)
-		source = address_is_mapped(&tuple.destination) ? uplink->snat_ipv4 : uplink->snat_ipv6;
-	packet->ct.entry.translated.source = source;
-	return 0;
+	if (kernel_source_is_usable(packet))
+		translated->source = packet->way_out.source;
+	else if (!uplink)
+		translated->source = (struct address){};
+	else
+		translated->source =
+			address_is_mapped(&translated->destination) ? uplink->snat_ipv4 : uplink->snat_ipv6;
 }
 
 /*

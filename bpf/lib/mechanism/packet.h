@@ -92,6 +92,23 @@ struct peer {
 	struct endpoint endpoint; /* if address.scope is SCOPE_ENDPOINT */
 };
 
+/* Where the kernel's routes lead. */
+struct route {
+	struct bpf_redir_neigh next;
+	__u32 ifindex;
+	__u32 mtu; /* 0: not known */
+	__u32 mark; /* of a packet that waits for the MAC */
+	__u8 mac[ETH_ALEN]; /* of the next hop, if is_resolved */
+	__u8 is_resolved; /* the neighbour table knows the next hop's MAC */
+	__u8 asks_kernel; /* if it does not: bpf_redirect_neigh() finds the same next hop by itself */
+};
+
+/* The way of a new connection with SNAT. Written by tail_ct; read by tail_snat and tail_deliver, which look up nothing again. */
+struct packet_way_out {
+	struct route route;
+	struct address source; /* that the kernel takes for the route; unspecified: not known */
+};
+
 /* Who the connection's sides are. Written by policy_verdict (tail_policy, tail_icmp_error); read by tail_deliver. */
 struct packet_policy {
 	struct peer source; /* of ct.original */
@@ -150,6 +167,7 @@ struct packet {
 	struct packet_headers headers;
 	struct packet_lb lb;
 	struct packet_ct ct;
+	struct packet_way_out way_out;
 	struct packet_policy policy;
 };
 
