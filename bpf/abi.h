@@ -227,6 +227,7 @@ struct service {
 	__u32 flags; /* enum service_flags */
 	__u32 maglev_first; /* its first row of the Maglev tables */
 	__u32 maglev_size; /* the columns of its Maglev table, a prime; 0: it has none */
+	__u64 affinity_ns; /* how long a client keeps its backend after its last packet; 0: it does not */
 };
 
 /* Who of the network may reach a service: prefixes of the service's own. prefix_length counts the service, too. */
@@ -270,7 +271,8 @@ struct backend {
 	__be16 port;
 	__u16 weight;
 	__u8 state;
-	__u8 pad[7];
+	__u8 is_picked; /* it has a column of its service's backend table */
+	__u8 pad[6];
 };
 
 enum delivery {
@@ -464,6 +466,7 @@ enum ct_flags {
 		2048, /* its first segment was a SYN-ACK: the other side has opened the connection */
 	CT_SNAT =
 		4096, /* its client has an address of the host beyond snat_ifindex: what the network sends comes to that */
+	CT_AFFINITY = 16384, /* its packets prolong its client's affinity */
 	CT_SOCKET = 8192, /* the host's own socket was translated to its backend: no packet of it is */
 };
 
@@ -529,6 +532,21 @@ struct asked {
 	__u8 audit_reason; /* why policy would have dropped it; 0: it would not */
 	__u8 audit_direction;
 	__u8 pad[2];
+};
+
+/* A client of a service. */
+struct affinity_key {
+	struct address client; /* unspecified: the host's own sockets */
+	__u32 service;
+	__u32 pad;
+};
+
+/* The backend that a client keeps. */
+struct affinity {
+	__u64 last_seen_ns; /* its last packet, renewed at most once a second; CLOCK_MONOTONIC */
+	__u64 lifetime_ns; /* of the service when it was written: for the sweep */
+	__u32 backend;
+	__u32 pad;
 };
 
 /* The translation of a socket of the host: the frontend that it has called, and the backend that it got. */
@@ -611,7 +629,9 @@ enum counter {
 	COUNTER_EVENTS_THROTTLE_FULL = 7, /* drops not reported: dpd_drop_throttle had no room */
 	COUNTER_EVENTS_NO_SETTINGS = 8, /* drops not reported: there was no settings table */
 	COUNTER_RESPONSES_LIMITED = 9, /* errors and resets that were not sent: too many a second */
-	COUNTER_COUNT = 10,
+	COUNTER_AFFINITY_INSERTED = 10, /* rows of dpd_affinity */
+	COUNTER_AFFINITY_SWEPT = 11, /* deleted by the daemon, its only writer */
+	COUNTER_COUNT = 12,
 };
 
 /* Who opened the connections that are counted for an endpoint. */

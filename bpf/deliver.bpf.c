@@ -50,6 +50,10 @@ static __always_inline __must_check int insert(struct packet *packet, const stru
 			entry->flags |= CT_SYN_ACK_FIRST;
 		(void)ct_update_tcp(entry, 0, &packet->headers.tcp);
 	}
+	if (!packet->lb.service.affinity_ns)
+		return ct_insert_pair(packet);
+	entry->flags |= CT_AFFINITY;
+	affinity_note(&packet->lb.service, &packet->headers.tuple.source, entry->backend, packet->now_ns);
 	return ct_insert_pair(packet);
 }
 

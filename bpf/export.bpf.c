@@ -33,6 +33,8 @@ struct abi_records {
 	struct link_address link_address;
 	struct link_local link_local;
 	struct rate_window rate_window;
+	struct affinity_key affinity_key;
+	struct affinity affinity;
 	struct socket_peer socket_peer;
 	struct socket_flow_key socket_flow_key;
 	struct event event;

@@ -3,6 +3,7 @@
  * The service step: is the packet sent to a service's frontend? For a new connection a backend is picked here. Whether the
  * packet belongs to an existing connection, whose backend stays, is the next step's to say: an error is only noted here.
  */
+#include "lib/feature/affinity.h"
 #include "lib/feature/host_socket.h"
 #include "lib/feature/service.h"
 #include "lib/mechanism/chain.h"
@@ -30,6 +31,13 @@ static __always_inline void pick_backend(struct packet *packet, const struct ser
 	packet->lb.error = service_pick_backend(packet->generation_slot, service, numbers, &pick);
 	packet->lb.column = pick.column;
 	packet->lb.backend = pick.backend;
+	if (!service->affinity_ns || packet->lb.error)
+		return;
+
+	__u32 kept = affinity_find(packet->generation_slot, service, client, packet->now_ns);
+
+	if (kept)
+		packet->lb.backend = kept;
 }
 
 static __always_inline __must_check int find_service(struct __sk_buff *skb, struct packet *packet)

@@ -64,6 +64,8 @@ plain!(
     endpoint_counters,
     conn_usage_key,
     conn_usage,
+    affinity_key,
+    affinity,
     socket_peer,
     socket_flow_key,
     event,

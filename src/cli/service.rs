@@ -1,6 +1,7 @@
 //! `dpd service`: frontends and their backends, as the kernel holds them.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -46,12 +47,16 @@ pub struct ServiceRow {
     node_port: Option<String>,
     /// The network reaches it by the uplinks.
     external: bool,
+    /// The host's own sockets reach it.
+    host: bool,
     /// Who of the network; empty: everybody, or nobody if it is not external.
     sources: Vec<String>,
     locality: Locality,
     algorithm: Algorithm,
     /// The columns of its Maglev table.
     table_size: Option<u32>,
+    /// How long a client keeps its backend after its last packet; `None`: it does not.
+    affinity_seconds: Option<f64>,
     backends: Vec<BackendRow>,
 }
 
@@ -133,22 +138,28 @@ impl BackendRow {
 }
 
 impl ServiceRow {
-    /// Whom the frontend answers: `network (198.51.100.0/24), workloads`
+    /// Whom the frontend answers: `network (198.51.100.0/24), workloads, host`
     fn answers(&self) -> String {
-        match (self.external, self.sources.as_slice()) {
-            (false, _) => "workloads".to_owned(),
-            (true, []) => "network, workloads".to_owned(),
-            (true, sources) => format!("network ({}), workloads", sources.join(" ")),
-        }
+        let network = match (self.external, self.sources.as_slice()) {
+            (false, _) => String::new(),
+            (true, []) => "network, ".to_owned(),
+            (true, sources) => format!("network ({}), ", sources.join(" ")),
+        };
+        let host = if self.host { ", host" } else { "" };
+        format!("{network}workloads{host}")
     }
 
-    /// How a backend is picked: `random`, `maglev 1021`
+    /// How a backend is picked: `random`, `maglev 1021`, `random, affinity 10m`
     fn picks(&self) -> String {
-        let algorithm = self.algorithm.name();
-        match self.table_size {
-            Some(size) => format!("{algorithm} {size}"),
-            None => algorithm.to_owned(),
+        let mut picks = self.algorithm.name().to_owned();
+        if let Some(size) = self.table_size {
+            picks += &format!(" {size}");
         }
+        if let Some(affinity) = self.affinity_seconds {
+            let affinity = output::span(Duration::from_secs_f64(affinity));
+            picks += &format!(", affinity {affinity}");
+        }
+        picks
     }
 }
 
@@ -227,6 +238,7 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
         frontend: frontend.to_string(),
         node_port: is_at_node.then(|| node_port.to_string()),
         external: entry.is_external,
+        host: state.settings.netns_cookie != 0,
         sources: sources.map(|(_, source)| prefix::text(*source)).collect(),
         locality: info.map(|info| info.locality).unwrap_or_default(),
         algorithm: match table_size {
@@ -234,6 +246,8 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
             None => Algorithm::Random,
         },
         table_size,
+        affinity_seconds: (entry.affinity_ns > 0)
+            .then(|| Duration::from_nanos(entry.affinity_ns).as_secs_f64()),
         backends: backends
             .map(|(id, backend)| {
                 let location = Location::of(state, backend.address.ip());

@@ -229,12 +229,14 @@ fn state() -> State {
         has_sources: false,
         maglev_first: 0,
         maglev_size: 0,
+        affinity_ns: 0,
     };
     let backend = |address, state, weight| Backend {
         service: 1,
         address: socket(address),
         state,
         weight,
+        is_picked: true,
     };
     let endpoint = |identity, ingress| Endpoint {
         identity,
@@ -389,8 +391,8 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         as_json(&rows)[0],
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
-            "node_port": null, "external": false, "sources": [], "locality": "any",
-            "algorithm": "random", "table_size": null,
+            "node_port": null, "external": false, "host": false, "sources": [], "locality": "any",
+            "algorithm": "random", "table_size": null, "affinity_seconds": null,
             "backends": [
                 {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
                  "location": "remote", "network_path": null},
@@ -442,8 +444,8 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         as_json(&rows)[0],
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
-            "node_port": "node:53/udp", "external": true, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
-            "algorithm": "maglev", "table_size": 1021,
+            "node_port": "node:53/udp", "external": true, "host": false, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
+            "algorithm": "maglev", "table_size": 1021, "affinity_seconds": null,
             "backends": [
                 {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
                  "location": "here", "network_path": "direct"},
@@ -452,6 +454,14 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
             ],
         })
     );
+    state.settings.netns_cookie = 1;
+    for entry in state.services.values_mut() {
+        entry.affinity_ns = 600_000_000_000;
+    }
+    let kept = service::rows(&state);
+    assert!(as_table(&kept).contains("workloads, host  prefer    maglev 1021, affinity 10m"));
+    assert_eq!(as_json(&kept)[0]["affinity_seconds"], json!(600.0));
+    state.settings.netns_cookie = 0;
     let info = state.catalog_mut().backends.get_mut(&6).unwrap();
     info.identity = Some("kube-dns".to_owned());
     let rows = service::rows(&state);

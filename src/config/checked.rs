@@ -137,6 +137,8 @@ pub struct Service {
     pub algorithm: Algorithm,
     /// The size of the Maglev tables, one of `TABLE_SIZES`; `None`: by the number of backends.
     pub table_size: Option<u32>,
+    /// How long a client keeps its backend after its last packet; zero: it does not.
+    pub affinity: Duration,
     /// Those by address.
     pub backends: Vec<Backend>,
     /// Those by identity: `Members` has their addresses.

@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::on_change::OnChange;
 use super::state::DaemonState;
 use crate::bpf::attach::socket;
+use crate::bpf::state::affinity::Affinity;
 use crate::bpf::state::conntrack::{Tables, now_ns};
 use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::state::sweep::Swept;
@@ -93,6 +94,10 @@ fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept
             let mut reported = swept.clone();
             if let Err(error) = add_host_sockets(root, &mut reported.tally) {
                 log::debug!("sockets of the host are not counted: {error:#}");
+            }
+            match Affinity::open(&datapath_dir::readable(root)).and_then(|it| it.sweep(now_ns())) {
+                Ok(counts) => reported.tally.affinity = counts,
+                Err(error) => log::debug!("clients with affinity are not counted: {error:#}"),
             }
             state.swept(took, reported);
             (Some(swept), None)

@@ -55,6 +55,16 @@ const SOURCE_PORTS_FREE: Family = gauge(
     &[],
     "Free source ports towards the destination that has fewest, as counted by the last sweep.",
 );
+const AFFINITY_CLIENTS: Family = gauge(
+    "dpd_affinity_clients",
+    &[],
+    "Clients that keep a backend by affinity, as counted by the last sweep.",
+);
+const AFFINITY_EVICTED: Family = counter(
+    "dpd_affinity_evicted_clients_total",
+    &[],
+    "Clients that lost their backend before their time was over, since the map of affinity was full.",
+);
 const SERVICES: Family = gauge("dpd_services", &[], "Services of the file.");
 const BACKENDS: Family = gauge("dpd_backends", &["state"], "Backends of all services.");
 const SERVICE_CONNECTIONS: Family = gauge(
@@ -83,6 +93,8 @@ pub(super) const FAMILIES: &[Family] = &[
     SWEPT,
     SOURCE_PORTS,
     SOURCE_PORTS_FREE,
+    AFFINITY_CLIENTS,
+    AFFINITY_EVICTED,
     SERVICES,
     BACKENDS,
     SERVICE_CONNECTIONS,
@@ -120,6 +132,9 @@ fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> 
     page.write_one(&SWEPT, sweep.at_seconds)?;
     page.write_one(&SOURCE_PORTS, f64::from(sweep.tally.source_ports))?;
     page.write_one(&SOURCE_PORTS_FREE, sweep.tally.free_source_ports() as f64)?;
+    let affinity = &sweep.tally.affinity;
+    page.write_one(&AFFINITY_CLIENTS, affinity.present as f64)?;
+    page.write_one(&AFFINITY_EVICTED, affinity.evicted as f64)?;
     write_services(page, catalog, &sweep.tally)
 }
 

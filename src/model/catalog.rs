@@ -165,6 +165,9 @@ pub struct ServiceInfo {
     /// The sizes of its Maglev tables: one, or two if it has more backends in one family.
     #[serde(default)]
     pub table_sizes: BTreeSet<u32>,
+    /// How long a client keeps its backend after its last packet, in nanoseconds; 0: it does not.
+    #[serde(default)]
+    pub affinity_ns: u64,
 }
 
 /// A backend is identified by its service and address.

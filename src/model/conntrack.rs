@@ -158,6 +158,15 @@ pub struct Tally {
     pub source_ports: u32,
     /// Those in use, by address and destination; once the tally is complete, only where most are.
     pub by_snat: HashMap<SnatPeer, u64>,
+    pub affinity: AffinityCounts,
+}
+
+/// The clients that keep a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AffinityCounts {
+    pub present: u64,
+    /// Removed by the kernel before their time was over, since their table was full.
+    pub evicted: u64,
 }
 
 /// An address of the host and a destination, between which each connection with SNAT has a source port of its own.

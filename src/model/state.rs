@@ -108,6 +108,8 @@ pub struct ServiceEntry {
     pub maglev_first: u32,
     /// The columns of its Maglev table; 0: backends are picked at random.
     pub maglev_size: u32,
+    /// How long a client keeps its backend after its last packet, in nanoseconds; 0: it does not.
+    pub affinity_ns: u64,
 }
 
 /// One column of the alias table (Vose 1991) by which a backend is picked: a random column, then
@@ -128,6 +130,8 @@ pub struct Backend {
     pub address: SocketAddr,
     pub state: BackendState,
     pub weight: u16,
+    /// It has a column of the service's backend table: new connections may get it.
+    pub is_picked: bool,
 }
 
 /// A local workload behind one interface.

@@ -47,7 +47,7 @@ fn endpoint_share(config: &Config) -> TableRooms {
 }
 
 /// Saturates at 584 years, the range of the kernel's clock: no connection outlives it.
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

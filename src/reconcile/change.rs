@@ -28,9 +28,6 @@ use crate::model::host::HostState;
 use crate::model::state::State;
 use crate::plan::{self, Change};
 
-/// Drops of the host's own sockets are counted for no interface.
-const OF_SOCKETS: u32 = 0;
-
 /// A change whose tables are written.
 struct StagedChange {
     state: State,
@@ -225,7 +222,7 @@ impl Reconciler {
             self.programs.pins(),
             |rule| live.catalog.rules.contains_key(&rule),
             |prefix| live.catalog.prefilter.contains_key(&prefix),
-            |ifindex| ifindex == OF_SOCKETS || self.attached.contains_key(&ifindex),
+            |ifindex| self.attached.contains_key(&ifindex),
         );
         self.has_old_counters = done.is_err();
         if let Err(error) = done {

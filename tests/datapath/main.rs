@@ -9,6 +9,7 @@ mod lab;
 mod random;
 mod walk;
 
+mod affinity;
 mod announce;
 mod atomic;
 mod conntrack;

@@ -21,12 +21,13 @@ const MECHANISM: [&str; 15] = [
     "event.h",
     "chain.h",
 ];
-const FEATURE: [&str; 34] = [
+const FEATURE: [&str; 35] = [
     "unmanaged.h",
     "uplink.h",
     "prefilter.h",
     "maglev.h",
     "service.h",
+    "affinity.h",
     "socket_peer.h",
     "socket_lb.h",
     "policy.h",

@@ -71,6 +71,7 @@ fn state(rows: u32) -> State {
                         has_sources: n % 2 == 0,
                         maglev_first: if n % 4 == 1 { n / 4 * 2 } else { 0 },
                         maglev_size: if n % 4 == 1 { 509 } else { 0 },
+                        affinity_ns: 1000 * u64::from(n),
                     },
                 )
             })
@@ -113,6 +114,7 @@ fn state(rows: u32) -> State {
                         address,
                         state,
                         weight: n as u16,
+                        is_picked: n % 2 == 0,
                     },
                 )
             })

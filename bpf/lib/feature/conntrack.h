@@ -20,6 +20,7 @@
 #include "../mechanism/hook.h"
 #include "../mechanism/packet.h"
 #include "../mechanism/settings.h"
+#include "affinity.h"
 
 /* The daemon sizes all three from conntrack.size before it loads them. */
 struct {
@@ -573,6 +574,10 @@ __weak __noinline int ct_update_pair(struct ct_entry *entry, const struct flow_t
 		update = ct_update_tcp(entry, reverse, tcp);
 	else
 		ct_update_other(entry, reverse);
+	if (entry->flags & CT_AFFINITY)
+		affinity_refresh(entry->service,
+				 entry->flags & CT_REPLY ? &entry->translated.destination : &tuple->source,
+				 entry->backend, now_ns);
 	if (unlikely(!reverse))
 		ct_recreate_reverse(entry, tuple, &key);
 	return update;

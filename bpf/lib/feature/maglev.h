@@ -55,6 +55,14 @@ static __always_inline __u32 maglev_hash(const struct flow_tuple *tuple)
 	return maglev_finish(hash) >> 32;
 }
 
+/* Of a client alone, where all its connections are to go to one backend. */
+static __always_inline __u32 maglev_hash_client(const struct address *client)
+{
+	__u64 hash = maglev_mix(0, bpf_be64_to_cpu(client->word[0]));
+
+	return maglev_finish(maglev_mix(hash, bpf_be64_to_cpu(client->word[1]))) >> 32;
+}
+
 /* What a column of the table that starts at this row holds; minus one if the table is missing. */
 static __always_inline __s32 maglev_find(__u32 slot, __u32 first, __u32 column)
 {

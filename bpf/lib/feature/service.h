@@ -159,7 +159,7 @@ static __always_inline void service_draw(const struct service *service, const st
 					 __u32 numbers[2])
 {
 	if (service->maglev_size) {
-		numbers[0] = maglev_hash(tuple);
+		numbers[0] = service->affinity_ns ? maglev_hash_client(&tuple->source) : maglev_hash(tuple);
 		numbers[1] = 0;
 		return;
 	}

@@ -10,7 +10,7 @@
 #define DPD_SOCKET_LB_H
 
 #include "../mechanism/event.h"
-#include "service.h"
+#include "affinity.h"
 #include "socket_peer.h"
 
 /* What a program of these hooks returns. */
@@ -211,6 +211,12 @@ static __always_inline int socket_peer_make(const struct socket_call *call, cons
 	return 1;
 }
 
+/* The host's own sockets are one client, of either family. */
+static __always_inline struct address socket_client(const struct socket_call *call)
+{
+	return address_is_mapped(&call->tuple.destination) ? address_from_ipv4(0) : (struct address){};
+}
+
 /*
  * A backend for a new connection. 0, or minus a reason. Mostly the socket has no source yet that could be hashed, and no other host
  * gets its packets: a Maglev table gives the shares, and chance the column.
@@ -222,9 +228,25 @@ static __noinline __must_check int socket_pick(const struct socket_call *call, c
 	int result =
 		service->id ? service_pick_backend(call->slot, service, random, pick) : -REASON_NO_SERVICE;
 
-	if (!result && !socket_peer_make(call, service, pick->backend, peer))
-		result = -REASON_NO_BACKEND;
-	return result;
+	if (result)
+		return result;
+	if (service->affinity_ns) {
+		struct address client = socket_client(call);
+		__u32 kept = affinity_find(call->slot, service, &client, call->now_ns);
+
+		pick->backend = kept ? kept : pick->backend;
+	}
+	return socket_peer_make(call, service, pick->backend, peer) ? 0 : -REASON_NO_BACKEND;
+}
+
+/* With affinity the backend is that of later connections, too. */
+static __always_inline void socket_note_affinity(const struct socket_call *call,
+						 const struct service *service, __u32 backend)
+{
+	struct address client = socket_client(call);
+
+	if (service->affinity_ns)
+		affinity_note(service, &client, backend, call->now_ns);
 }
 
 /* -- connect() ------------------------------------------------------------------------------------------------------ */
@@ -309,6 +331,7 @@ static __always_inline int socket_connect(struct bpf_sock_addr *ctx, struct sock
 		bpf_set_retval(-ENOMEM);
 		return SOCKET_REFUSE;
 	}
+	socket_note_affinity(call, service, peer.backend_number);
 
 	const struct settings *settings = settings_find(call->epoch);
 
@@ -431,6 +454,7 @@ static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_
 	}
 	if (result)
 		return socket_drop(call, service->id, -result);
+	socket_note_affinity(call, service, peer.backend_number);
 	if (settings && call->now_ns >= peer.report_ns) {
 		socket_report(call, &peer, settings);
 		peer.report_ns = event_next_report_ns(settings, call->now_ns);

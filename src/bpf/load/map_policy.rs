@@ -20,7 +20,7 @@ pub enum MapScope {
 }
 
 /// The maps of the datapath.
-pub const DATAPATH: [MapPolicy; 44] = [
+pub const DATAPATH: [MapPolicy; 45] = [
     private("dpd_calls"),
     private("dpd_scratch"),
     private("dpd_prev_progs"),
@@ -61,6 +61,7 @@ pub const DATAPATH: [MapPolicy; 44] = [
     shared("dpd_snat_searched", OnTakeover::Migrate),
     shared("dpd_socket_peers", OnTakeover::Adopt),
     shared("dpd_socket_flows", OnTakeover::Migrate),
+    shared("dpd_affinity", OnTakeover::Migrate),
     shared("dpd_asked", OnTakeover::Adopt),
     shared("dpd_drop_throttle_init", OnTakeover::Adopt),
     shared("dpd_reader", OnTakeover::Adopt),

@@ -58,6 +58,25 @@ pub fn read(counters: &impl MapCore, counter: abi::counter) -> Result<u64> {
     Ok(values.iter().sum())
 }
 
+/// Adds to a counter of `dpd_counters` whose only writer is the daemon.
+pub fn add(counters: &impl MapCore, counter: abi::counter, amount: u64) -> Result<()> {
+    if amount == 0 {
+        return Ok(());
+    }
+    let key = counter.0.to_ne_bytes();
+    let Some(mut values) = counters.lookup_percpu(&key, MapFlags::ANY)? else {
+        return Ok(());
+    };
+    if let Some(first) = values.first_mut()
+        && let Some(count) = u64::from_bytes(first)
+    {
+        *first = (count + amount).to_ne_bytes().to_vec();
+    }
+    counters
+        .update_percpu(&key, &values, MapFlags::ANY)
+        .context("write a counter")
+}
+
 /// Hits by id, over all CPUs.
 pub fn read_hits(hits: &impl MapCore) -> Result<BTreeMap<u32, u64>> {
     let rows: Vec<(u32, Vec<u64>)> = map::read_percpu(hits)?;

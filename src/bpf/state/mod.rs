@@ -1,5 +1,6 @@
 //! What programs write: connections, counters and events. The daemon reads it, and deletes expired connections.
 
+pub mod affinity;
 pub mod conntrack;
 pub mod counters;
 pub mod ct_table;

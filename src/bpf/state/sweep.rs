@@ -160,21 +160,7 @@ impl Tables {
 
     /// Adds to the daemon's own counter of deletions; programs count theirs.
     pub(in crate::bpf) fn count_deleted(&self, deleted: u64) -> Result<()> {
-        if deleted == 0 {
-            return Ok(());
-        }
-        let key = abi::counter::COUNTER_CT_SWEPT.0.to_ne_bytes();
-        let Some(mut values) = self.counters.lookup_percpu(&key, MapFlags::ANY)? else {
-            return Ok(());
-        };
-        if let Some(first) = values.first_mut()
-            && let Some(count) = u64::from_bytes(first)
-        {
-            *first = (count + deleted).to_ne_bytes().to_vec();
-        }
-        self.counters
-            .update_percpu(&key, &values, MapFlags::ANY)
-            .context("count the swept connections")
+        counters::add(&self.counters, abi::counter::COUNTER_CT_SWEPT, deleted)
     }
 }
 

@@ -109,7 +109,10 @@ fn by_identity(state: &State, backend: u32) -> Option<&str> {
 
 /// Whether anything but the workloads of a host and all backends is concerned, or a backend is not picked at random.
 fn is_special(info: &ServiceInfo) -> bool {
-    info.external || info.locality != Locality::default() || info.algorithm != Algorithm::default()
+    info.external
+        || info.locality != Locality::default()
+        || info.algorithm != Algorithm::default()
+        || info.affinity_ns != 0
 }
 
 fn service_properties(info: &ServiceInfo) -> Properties {
@@ -124,6 +127,13 @@ fn service_properties(info: &ServiceInfo) -> Properties {
         ("locality", info.locality.name().to_owned()),
         ("algorithm", info.algorithm.name().to_owned()),
         ("table size", table_sizes.join(" ")),
+        (
+            "affinity",
+            match info.affinity_ns {
+                0 => String::new(),
+                affinity => lifetime(affinity),
+            },
+        ),
     ]
 }
 
@@ -275,8 +285,11 @@ fn name_rules(catalog: &Catalog, other: &Catalog, objects: &mut Objects) {
     }
 }
 
+fn lifetime(ns: u64) -> String {
+    format!("{:?}", Duration::from_nanos(ns))
+}
+
 fn name_settings(settings: &Settings, objects: &mut Objects) {
-    let lifetime = |ns: u64| format!("{:?}", Duration::from_nanos(ns));
     let aggregation = match settings.aggregation {
         Aggregation::None => "none",
         Aggregation::Low => "low",

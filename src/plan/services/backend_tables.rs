@@ -9,6 +9,7 @@ use crate::config::Service;
 use crate::model::maglev::{MaglevBackend, MaglevKey, MaglevTables};
 use crate::model::protocol::Protocol;
 use crate::model::state::{Backend, LutEntry, ServiceEntry};
+use crate::plan::settings::nanoseconds;
 
 /// The tables of all services.
 #[derive(Debug, Default)]
@@ -129,6 +130,7 @@ impl<'a> Family<'a> {
             has_sources: !self.service.sources.is_empty(),
             maglev_first: 0,
             maglev_size: 0,
+            affinity_ns: nanoseconds(self.service.affinity),
         }
     }
 }

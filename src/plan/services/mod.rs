@@ -22,6 +22,7 @@ use crate::model::state::{Backend, LutEntry, ServiceEntry, State};
 use super::ids::IdAllocator;
 use super::inputs::Inputs;
 use super::ipcache::Owners;
+use super::settings::nanoseconds;
 use backend_tables::{BackendTables, Family};
 pub use locality::warnings;
 pub use members::ready_members;
@@ -58,7 +59,7 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     let mut tables = BackendTables::default();
     for (name, service) in &config.services {
         let number = numbers.number(name);
-        let (rows, infos) = number_backends(members.backends(service), number, &mut backends);
+        let (mut rows, infos) = number_backends(members.backends(service), number, &mut backends);
         let at_node = service.frontends_at(own.iter().copied());
         let mut info = info(name, service);
         for is_ipv4 in [true, false] {
@@ -69,6 +70,9 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
                 continue;
             }
             let usable = usable(&rows, is_ipv4, service.locality, owners);
+            for (backend, _) in &usable {
+                rows.entry(*backend).and_modify(|row| row.is_picked = true);
+            }
             let mut family = Family::new((number, service), is_ipv4, &rows, usable);
             info.table_sizes.extend(family.maglev_size());
             let mut row = |frontend: &Frontend| {
@@ -142,6 +146,7 @@ fn info(name: &str, service: &config::Service) -> ServiceInfo {
         sources: service.sources.iter().copied().collect(),
         locality: service.locality,
         algorithm: service.algorithm,
+        affinity_ns: nanoseconds(service.affinity),
         table_sizes: BTreeSet::new(),
     }
 }
@@ -160,6 +165,7 @@ fn number_backends(
             address,
             state: backend.state,
             weight: backend.weight,
+            is_picked: false, // until it has a column
         });
         infos.entry(number).or_insert(BackendInfo {
             service,

@@ -69,6 +69,7 @@ pub fn service(entry: &ServiceEntry) -> abi::service {
         flags: flags(entry),
         maglev_first: entry.maglev_first,
         maglev_size: entry.maglev_size,
+        affinity_ns: entry.affinity_ns,
     }
 }
 
@@ -90,6 +91,7 @@ pub fn decode_service(service: &abi::service) -> ServiceEntry {
         has_sources: service.flags & abi::service_flags::SERVICE_HAS_SOURCES.0 != 0,
         maglev_first: service.maglev_first,
         maglev_size: service.maglev_size,
+        affinity_ns: service.affinity_ns,
     }
 }
 
@@ -120,6 +122,7 @@ pub fn backend(backend: &Backend) -> abi::backend {
             BackendState::Draining => abi::backend_state::BACKEND_DRAINING.0,
             BackendState::Maintenance => abi::backend_state::BACKEND_MAINTENANCE.0,
         } as u8,
+        is_picked: backend.is_picked.into(),
         ..Default::default()
     }
 }
@@ -134,6 +137,7 @@ pub fn decode_backend(backend: &abi::backend) -> Backend {
             _ => BackendState::Active,
         },
         weight: backend.weight,
+        is_picked: backend.is_picked != 0,
     }
 }
 
@@ -152,6 +156,7 @@ mod tests {
             has_sources: n.of(&[false, true]),
             maglev_first: n.u32(),
             maglev_size: n.u32(),
+            affinity_ns: n.next(),
         };
         assert_round_trip(entry, service, decode_service);
         let column = |n: &mut Rng| LutEntry {
@@ -169,6 +174,7 @@ mod tests {
                 BackendState::Maintenance,
             ]),
             weight: n.u16(),
+            is_picked: n.of(&[false, true]),
         };
         assert_round_trip(of_service, backend, decode_backend);
         let front = |n: &mut Rng| {

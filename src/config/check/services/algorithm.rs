@@ -1,14 +1,11 @@
 //! How a backend is picked for a new connection.
 
-use std::time::Duration;
-
 use super::backends::Backends;
 use super::frontends::family;
 use crate::config::check::fields::Fields;
 use crate::config::report::Report;
 use crate::config::source::Located;
 use crate::config::tree::NamedTable;
-use crate::config::{shape, value};
 use crate::model::maglev::{TABLE_SIZES, table_size};
 use crate::model::service::Algorithm;
 
@@ -18,7 +15,6 @@ pub fn read(
     backends: &Backends,
     fields: &mut Fields,
 ) -> (Algorithm, Option<u32>) {
-    check_affinity(fields);
     let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = fields.word("algorithm", &words, Algorithm::default());
     let size = pinned_size(service, fields);
@@ -100,17 +96,5 @@ pub fn refuse_too_many(
             .filter(|_| pinned.is_some());
         let span = size.map_or(service.key, |size| size.span);
         report.error(span, message).help(help);
-    }
-}
-
-fn check_affinity(fields: &mut Fields) {
-    if let Some(affinity) = fields.parsed("affinity", value::duration)
-        && affinity.value != Duration::ZERO
-    {
-        let message = shape::not_supported("affinity");
-        fields
-            .report
-            .error(affinity.span, message)
-            .help("use \"0s\", or omit the key");
     }
 }

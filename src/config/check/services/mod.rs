@@ -7,6 +7,7 @@ mod frontends;
 mod members;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::addresses::own_addresses;
 use super::fields::{Fields, values};
@@ -15,6 +16,7 @@ use crate::config::name;
 use crate::config::path::Path;
 use crate::config::report::Report;
 use crate::config::tree::{NamedTable, Table};
+use crate::config::value;
 use crate::model::service::Locality;
 use backends::Backends;
 use frontends::{Claims, Frontends};
@@ -42,6 +44,7 @@ fn service(root: &Table, table: &NamedTable, report: &mut Report) -> (Frontends,
     let mut fields = Fields::new(path, table.table, report);
     let frontends = Frontends::read(&mut fields);
     let (algorithm, table_size) = algorithm::read(table, &backends, &mut fields);
+    let affinity = fields.parsed("affinity", value::duration);
     let external = external::read(table, &frontends, &mut fields);
     let sources = external::sources(table, (&frontends, &backends), &mut fields);
     let locality = Locality::ALL.map(|locality| (locality.name(), locality));
@@ -61,6 +64,7 @@ fn service(root: &Table, table: &NamedTable, report: &mut Report) -> (Frontends,
         locality,
         algorithm,
         table_size,
+        affinity: affinity.map_or(Duration::ZERO, |affinity| affinity.value),
         backends: values(backends.addresses),
         identity_backends: values(backends.identities),
     };
