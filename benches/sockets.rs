@@ -12,7 +12,7 @@ mod load;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use compare::{CORE, Chosen, Compared, Figures, ROUNDS, Side, TIME, turns};
+use compare::{CORE, Chosen, Compared, Figures, ROUNDS, Side, TIME, turns_after};
 use lab::{BenchLab, FRONTEND, SERVER, Setup, port};
 use load::Servers;
 
@@ -25,8 +25,13 @@ const CALLS: u32 = 1000;
 fn main() {
     lab::need_root();
     lab::need_programs(&["nft"]);
-    // The load comes from this process: it is in the group that dpd serves.
-    let _member = lab::own_bpffs().map(common::cgroup::OwnCgroup::join);
+    let cgroup = lab::own_bpffs();
+    // The load comes from this process: it is in the group that dpd serves while dpd is measured, and only then.
+    let join = |setup| match (&cgroup, setup) {
+        (Some(cgroup), Setup::Dpd) => cgroup.enter(),
+        (Some(cgroup), _) => cgroup.leave(),
+        (None, _) => {}
+    };
     lab::warn_if_busy();
     let chosen = Chosen::new();
     let names = SETUPS.map(Setup::name);
@@ -46,12 +51,18 @@ fn main() {
             continue;
         }
         match job {
-            "call" => calls(&sides),
-            "udp" => turns(&sides, "UDP round trips", load::udp_ping_pong),
-            "tcp" => turns(&sides, "TCP round trips", load::tcp_ping_pong),
-            _ => turns(&sides, "TCP connect, request, close", load::tcp_connect),
+            "call" => calls(join, &sides),
+            "udp" => turns_after(join, &sides, "UDP round trips", load::udp_ping_pong),
+            "tcp" => turns_after(join, &sides, "TCP round trips", load::tcp_ping_pong),
+            _ => turns_after(
+                join,
+                &sides,
+                "TCP connect, request, close",
+                load::tcp_connect,
+            ),
         }
     }
+    join(Setup::Plain);
 }
 
 impl Compared for Setup {
@@ -94,11 +105,12 @@ fn translate_output(lab: &BenchLab) {
 }
 
 /// What a call of connect() costs, of a UDP socket: no packet follows. With nftables it is translated later, with its first packet.
-fn calls(sides: &[Side<Setup>]) {
+fn calls(join: impl Fn(Setup), sides: &[Side<Setup>]) {
     let (mut to_service, mut elsewhere) = (Figures::default(), Figures::default());
     for _ in 0..ROUNDS {
         for side in sides {
             let (service, server) = (side.at(port::ECHO), lab::server(port::ECHO));
+            join(side.setup);
             let [called, other] = side.client.run(|| {
                 load::pin(CORE);
                 [service, server].map(call)

@@ -116,11 +116,22 @@ impl Chosen {
 
 /// Rates and times of one kind of turn.
 pub fn turns<S: Compared>(sides: &[Side<S>], what: &str, load: fn(SocketAddr, Duration) -> Turns) {
+    turns_after(|_| (), sides, what, load);
+}
+
+/// The same, each after `prepare`.
+pub fn turns_after<S: Compared>(
+    prepare: impl Fn(S),
+    sides: &[Side<S>],
+    what: &str,
+    load: fn(SocketAddr, Duration) -> Turns,
+) {
     let (mut rates, mut p50, mut p99) =
         (Figures::default(), Figures::default(), Figures::default());
     for _ in 0..ROUNDS {
         for side in sides {
             let to = side.at(port::ECHO);
+            prepare(side.setup);
             let turns = side.client.run(|| {
                 load::pin(CORE);
                 load(to, TIME)

@@ -43,14 +43,18 @@ impl OwnCgroup {
             .expect("mount the control group over the whole");
     }
 
-    /// Moves this process into it, until the member is dropped: what it opens meanwhile is the group's, and so are its children.
-    pub fn join(self) -> Member {
-        self.enter(&format!("{}/cgroup.procs", self.name));
-        Member(self)
+    /// Moves this process into it, until it leaves: what it opens meanwhile is the group's, and so are its children.
+    pub fn enter(&self) {
+        self.move_to(&format!("{}/cgroup.procs", self.name));
+    }
+
+    /// Moves this process to the group that this one was made in.
+    pub fn leave(&self) {
+        self.move_to("cgroup.procs");
     }
 
     /// By the open folder a group is reached whatever is mounted.
-    fn enter(&self, members: &str) {
+    fn move_to(&self, members: &str) {
         let path = format!("/proc/self/fd/{}/{members}", self.folder.as_raw_fd());
         fs::write(path, std::process::id().to_string())
             .expect("move this process to a control group");
@@ -66,15 +70,6 @@ impl OwnCgroup {
             .args(["-c", "echo $$ >\"$1\" && shift && exec \"$@\"", "sh"])
             .args([&members, program]);
         command
-    }
-}
-
-/// This process in a group of its own.
-pub struct Member(OwnCgroup);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.0.enter("cgroup.procs");
     }
 }
 

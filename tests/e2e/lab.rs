@@ -374,6 +374,12 @@ impl NetnsLab {
         rows
     }
 
+    /// The number of programs at the hooks of the node's own sockets.
+    pub fn sockets(&self) -> usize {
+        let status = self.json("status");
+        status["sockets"].as_array().expect("sockets").len()
+    }
+
     /// The ids of the node's programs.
     pub fn programs(&self) -> Vec<u64> {
         let status = self.json("status");

@@ -105,11 +105,8 @@ fn queries_survive_the_daemon() {
         after.1 > before.1,
         "it is the same entry: {before:?}, {after:?}"
     );
-    assert_eq!(
-        lab.hooked(&lab.programs()),
-        ATTACHED.len(),
-        "bpftool agrees"
-    );
+    let all = ATTACHED.len() + lab.sockets();
+    assert_eq!(lab.hooked(&lab.programs()), all, "bpftool agrees");
     let mut names: Vec<Value> = lab.json("status")["programs"]
         .as_array()
         .expect("programs")
@@ -146,7 +143,7 @@ fn cleanup_removes_everything() {
 
     lab.stop();
     let programs = lab.programs();
-    assert_eq!(lab.hooked(&programs), ATTACHED.len());
+    assert_eq!(lab.hooked(&programs), ATTACHED.len() + lab.sockets());
     let printed = lab.dpd("cleanup");
     assert!(
         printed.lines().count() >= 4,

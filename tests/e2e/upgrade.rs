@@ -23,6 +23,7 @@ fn previous_daemon(lab: &NetnsLab, release: ProgramImage<'static>) {
         .config;
     lab.within_host(|| {
         let mut previous = Reconciler::start_as(&config, attach::probe(), release).expect("start");
+        previous.serve_host_sockets();
         let world = dpd::net::snapshot().expect("look at the interfaces");
         previous
             .apply(&config, &world, |_, _| {})
@@ -58,7 +59,7 @@ fn assert_tidy(lab: &NetnsLab) {
         (1, 1),
         "{loads:?}, {generations:?}"
     );
-    let attached = lab.attached().len();
+    let attached = lab.attached().len() + lab.sockets();
     assert_eq!(
         lab.hooked(&lab.programs()),
         attached,
