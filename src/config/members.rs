@@ -62,7 +62,8 @@ impl<'c> Members<'c> {
         self.0.get(identity).into_iter().flatten().copied()
     }
 
-    /// All backends of a service. One that the file names by its address has the weight and state given there, whoever it is.
+    /// All backends of a service. One that the file names by its address has the weight and state given there, also where it has the
+    /// identity.
     pub fn backends(&self, service: &'c Service) -> Vec<ServiceBackend<'c>> {
         let mut backends: Vec<ServiceBackend> = service
             .backends

@@ -444,7 +444,7 @@ fn other_tools_programs_on_the_group_stay() {
     bpftool(&lab, &format!("bpftool cgroup detach {PROGRAM}"));
     bpftool(&lab, &format!("bpftool cgroup attach {PROGRAM} multi"));
     lab.dpd("reload");
-    assert!(reaches(&lab), "beside a program that admits others");
+    assert!(reaches(&lab), "with a program that admits others");
     assert_eq!(bpftool(&lab, shown), "2\n");
     let warnings = lab.json("status")["warnings"].to_string();
     assert!(!warnings.contains("another tool"), "{warnings}");

@@ -24,7 +24,7 @@ pub(super) fn of_host(reader: &Reader) -> Result<Vec<HostSocket>> {
     host_sockets::list(&mut SockDiag::open()?, &reader.socket_peers()?)
 }
 
-/// Adds the sockets to the connections, each with what it has asked for. One whose packets pass a hook, as those to a workload of
+/// Adds the sockets to the connections, each with its frontend. One whose packets pass a hook, as those to a workload of
 /// the host do, is there already; all that is known of another is its socket.
 pub(super) fn join(connections: &mut Vec<Connection>, sockets: &[HostSocket], state: &State) {
     if sockets.is_empty() {

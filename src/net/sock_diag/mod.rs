@@ -104,7 +104,7 @@ impl SockDiag {
         Ok(())
     }
 
-    /// Ends a socket: whoever waits for it gets ECONNABORTED, and a TCP peer a reset. Returns whether it was there. Another
+    /// Ends a socket: a program that waits for it gets ECONNABORTED, and a TCP peer a reset. Returns whether it was there. Another
     /// socket that has its addresses meanwhile is left alone.
     ///
     /// # Errors

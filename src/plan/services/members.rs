@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn node_ports_answer_in_both_families_whoever_is_there() {
+    fn node_ports_answer_in_both_families_with_any_members() {
         for (by, expected) in [("@nobody:80", 2), ("@db:80", 2), ("10.9.0.1:80", 1)] {
             let test = test()
                 .uplink("ens5", XdpMode::Auto)
