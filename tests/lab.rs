@@ -527,7 +527,11 @@ fn up_repairs_two_broken_hosts() {
 fn up_repairs_broken_web_servers() {
     let lab = ScriptedLab::of("north-south");
     for (what, damage) in [
-        ("a workload is gone", "ip netns del $LAB-web-a"),
+        (
+            // With its processes, which would keep a namespace without a name.
+            "a workload is gone",
+            "ip netns pids $LAB-web-a | xargs kill -KILL; ip netns del $LAB-web-a",
+        ),
         (
             "the world's web server has died",
             "kill -KILL $(cat $DIR/nginx-world.pid)",
