@@ -121,7 +121,8 @@ impl Reconciler {
     pub(super) fn end_sockets(&mut self, previous: &State) {
         let Some(live) = &self.live else { return };
         let is_same = previous.services == live.services && previous.backends == live.backends;
-        if is_same || self.sockets.attached.is_none() {
+        // With the last service the programs are gone already, not what they have translated.
+        if is_same || !self.sockets.may_attach || !serves_sockets(previous) {
             return;
         }
         match end_stale(self.programs.pins(), live) {

@@ -92,6 +92,10 @@ moved.setblocking(False)
 print("moved", moved.getpeername()[0], moved.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 "#;
 
+/// What the pool prints if what it is connected to leaves: ECONNABORTED at once, but what has no service continues.
+const ENDED: &str =
+    "tcp error 103\nsix error 103\nudp error 103\ndirect HTTP/1.1 200\nmoved 10.200.0.44 0\n";
+
 #[test]
 fn the_hosts_programs_reach_services() {
     let lab = NetnsLab::started();
@@ -313,11 +317,7 @@ fn a_backend_that_leaves_ends_its_sockets() {
                  backends = [\"10.200.0.44:8081\", \"[fd00:200::44]:8081\"]\n";
     lab.edit("10.200.0.44:53", "10.200.0.44:54");
     lab.apply("servers", moved);
-    assert_eq!(
-        pool.finish(),
-        "tcp error 103\nsix error 103\nudp error 103\ndirect HTTP/1.1 200\nmoved 10.200.0.44 0\n",
-        "ECONNABORTED at once; a connection without a service continues"
-    );
+    assert_eq!(pool.finish(), ENDED);
     // In one change or two: the daemon may have followed the file before the reload.
     let log = lab.log();
     let counts = log.split("ended ").skip(1).filter_map(|rest| {
@@ -326,6 +326,21 @@ fn a_backend_that_leaves_ends_its_sockets() {
         is_of_sockets.then(|| count.parse::<u32>().ok())?
     });
     assert_eq!(counts.sum::<u32>(), 3, "{log}");
+}
+
+#[test]
+fn the_last_services_that_leave_end_their_sockets() {
+    let lab = NetnsLab::started();
+    web::serve(&lab);
+    let pool = Waiting::start(&lab, POOL);
+    let config = fs::read_to_string(lab.config()).expect("read the configuration");
+    let before = config.find("[services.kube-dns]").expect("its service");
+    let after = config.find("# ---- Policies").expect("its policies");
+    lab.save(&(config[..before].to_owned() + &config[after..]));
+    lab.apply("servers", "# none\n");
+    let services = lab.dpd("service list");
+    assert!(!services.contains("10.32.0."), "{services}");
+    assert_eq!(pool.finish(), ENDED);
 }
 
 #[test]
