@@ -1,8 +1,10 @@
 //! The host's own programs at services.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -220,6 +222,90 @@ for family, servers in (
         answers, 12,
         "each answer is from the server that was asked:\n{text}"
     );
+}
+
+/// Servers that reply with their port; the TCP port shows that they are up.
+const PORTS: &str = r#"
+import selectors, socket
+ready = selectors.DefaultSelector()
+for port in range(7001, 7009):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("10.200.0.44", port))
+    ready.register(s, selectors.EVENT_READ)
+up = socket.create_server(("10.200.0.44", 7000))
+while True:
+    for key, _ in ready.select():
+        data, sender = key.fileobj.recvfrom(100)
+        key.fileobj.sendto(str(key.fileobj.getsockname()[1]).encode(), sender)
+"#;
+
+/// Which servers connections of the host get, one after the other.
+fn ports_of_connections(lab: &NetnsLab, count: usize) -> BTreeSet<String> {
+    let script = format!(
+        "import socket\nfor turn in range({count}):\n    \
+         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)\n    \
+         s.connect((\"10.32.0.70\", 70)); s.send(b\"?\"); print(s.recv(100).decode())"
+    );
+    let printed = lab
+        .command("node", "python3")
+        .args(["-c", &script])
+        .output();
+    let text = crate::lab::text(&printed.expect("run python3"));
+    let ports: BTreeSet<String> = text.lines().map(str::to_owned).collect();
+    assert!(ports.iter().all(|port| port.starts_with("700")), "{text}");
+    ports
+}
+
+/// An old socket that sends all the time, without connect(), and ends if another server than PORT replies.
+const SENDS: &str = r#"
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
+for turn in range(10000):
+    s.sendto(b"?", ("10.32.0.70", 70))
+    assert s.recvfrom(100)[0] == b"PORT"
+    if turn == 0: print("up")
+    time.sleep(0.01)
+"#;
+
+#[test]
+fn the_hosts_connections_keep_their_backend_by_affinity() {
+    let lab = NetnsLab::started();
+    let script = lab.folder().join("ports.py");
+    fs::write(&script, PORTS).expect("write the servers");
+    lab.serve("coredns", &format!("python3 {}", script.display()), 7000);
+    let service = |affinity: &str, draining: &str| {
+        let row = |port: u32| {
+            let state = match draining.ends_with(&port.to_string()) {
+                true => ", state = \"draining\"",
+                false => "",
+            };
+            format!("{{ address = \"10.200.0.44:{port}\"{state} }}")
+        };
+        let backends: Vec<String> = (7001..7009).map(row).collect();
+        format!(
+            "[services.ports]\nfrontends = [\"10.32.0.70:70/udp\"]\nbackends = [{}]\n{affinity}\n",
+            backends.join(", ")
+        )
+    };
+    let kept = "affinity = \"1h\"";
+    lab.apply("ports", &service("", ""));
+    let ports = ports_of_connections(&lab, 40);
+    assert!(ports.len() > 1, "without affinity: {ports:?}");
+
+    lab.apply("ports", &service(kept, ""));
+    let expected = ports_of_connections(&lab, 20);
+    assert_eq!(expected.len(), 1, "{expected:?}");
+    let first: String = expected.iter().cloned().collect();
+    let mut old = Waiting::start(&lab, &SENDS.replace("PORT", &first));
+
+    // Others get another one while that drains, and keep it, though the old socket continues to send to the first.
+    lab.apply("ports", &service(kept, &first));
+    let others = ports_of_connections(&lab, 20);
+    assert_eq!(others.len(), 1, "{others:?}");
+    assert_ne!(others, expected);
+    std::thread::sleep(Duration::from_millis(200));
+    lab.apply("ports", &service(kept, ""));
+    assert_eq!(ports_of_connections(&lab, 20), others);
+    assert!(old.0.try_wait().expect("look at it").is_none());
 }
 
 /// Connects by UDP to a TCP service, and to a port that is none.

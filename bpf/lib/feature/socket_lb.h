@@ -249,6 +249,16 @@ static __always_inline void socket_note_affinity(const struct socket_call *call,
 		affinity_note(service, &client, backend, call->now_ns);
 }
 
+/* The same of a flow that keeps its backend, which need not be the one that later ones get. */
+static __always_inline void socket_prolong_affinity(const struct socket_call *call,
+						    const struct service *service, __u32 backend)
+{
+	struct address client = socket_client(call);
+
+	if (service->affinity_ns)
+		affinity_refresh(service->id, &client, backend, call->now_ns);
+}
+
 /* -- connect() ------------------------------------------------------------------------------------------------------ */
 
 /* The key of the row by which the frontend of a reply is found. */
@@ -449,12 +459,14 @@ static __always_inline int socket_send(struct bpf_sock_addr *ctx, struct socket_
 	if (flow && socket_flow_is_usable(call, service, flow)) {
 		peer = *flow;
 		is_stored = !socket_reply_is_lost(key.cookie, &peer);
+		socket_prolong_affinity(call, service, peer.backend_number);
 	} else {
 		result = socket_pick_apart(call, service, key.cookie, &peer);
+		if (!result)
+			socket_note_affinity(call, service, peer.backend_number);
 	}
 	if (result)
 		return socket_drop(call, service->id, -result);
-	socket_note_affinity(call, service, peer.backend_number);
 	if (settings && call->now_ns >= peer.report_ns) {
 		socket_report(call, &peer, settings);
 		peer.report_ns = event_next_report_ns(settings, call->now_ns);
