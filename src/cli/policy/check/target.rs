@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::traffic::Traffic;
 use crate::cli::policy::peer::Peer;
+use crate::model::protocol::Protocol;
 use crate::model::state::{AddressScope, ExternalFrontend, ServiceEntry, State};
 use crate::plan::ipcache;
 
@@ -56,7 +57,7 @@ pub fn sources(state: &State, receivers: &[Peer], traffic: Traffic) -> BTreeSet<
     sources.map(|(_, source)| *source).collect()
 }
 
-/// The destinations of a new connection. Workloads reach every service, the network the external ones, the host none.
+/// The destinations of a new connection. Workloads and the host's sockets reach every service, the network the external ones.
 pub fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Result<Vec<Target>> {
     let of_address = |refusal, service| Target {
         to: SocketAddr::new(to, traffic.port),
@@ -65,11 +66,11 @@ pub fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Resu
         is_snat: false,
     };
     let is_of_network = from.entry.scope == AddressScope::Remote;
-    let is_answered =
-        |entry: &&ServiceEntry| from.is_workload() || (is_of_network && entry.is_external);
+    let is_served = from.is_workload() || is_served_host(state, from, traffic);
+    let is_answered = |entry: &&ServiceEntry| is_served || (is_of_network && entry.is_external);
     let found = state.services.get(&traffic.at(to)).filter(is_answered);
     let Some(entry) = found else {
-        if is_rejected(state, from, to) {
+        if is_rejected(state, from, to, traffic) {
             bail!(
                 "the service at {to} has no frontend {traffic}: rejected before policy is applied"
             );
@@ -101,14 +102,26 @@ pub fn targets(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> Resu
     Ok(targets)
 }
 
+/// Whether the sender is the host and its sockets are translated: those of other protocols are not.
+fn is_served_host(state: &State, from: &Peer, traffic: Traffic) -> bool {
+    from.entry.scope == AddressScope::Host
+        && state.settings.netns_cookie != 0
+        && matches!(traffic.protocol, Protocol::Tcp | Protocol::Udp)
+}
+
 /// Whether what no frontend answers is a service's nevertheless.
-fn is_rejected(state: &State, from: &Peer, to: IpAddr) -> bool {
+fn is_rejected(state: &State, from: &Peer, to: IpAddr, traffic: Traffic) -> bool {
     let row = ipcache::find(state, to);
     let is_routed = row.is_some_and(|row| row.external_frontend == ExternalFrontend::Routed);
     match from.entry.scope {
         AddressScope::Endpoint { .. } => state.is_service_address(to),
         AddressScope::Remote => is_routed,
-        AddressScope::Pending | AddressScope::Host => false,
+        AddressScope::Host => {
+            is_served_host(state, from, traffic)
+                && state.is_service_address(to)
+                && scope(state, to) != AddressScope::Host
+        }
+        AddressScope::Pending => false,
     }
 }
 

@@ -104,6 +104,7 @@ fn state(audit: bool) -> State {
     let host = HostState {
         links: links.collect(),
         addresses: ["192.0.2.1".parse().unwrap()].into(),
+        netns_cookie: 1,
         ..HostState::default()
     };
     let state = crate::plan::compile(Inputs {
@@ -263,6 +264,32 @@ fn reports() {
              \x20 ingress of kube-dns: policy.allow_host allows the host|",
         ),
         (
+            "the host through a service",
+            ("host", "10.32.0.10", "53/udp"),
+            "allowed: 192.0.2.1 (host) -> kube-dns 10.200.0.44 (kube-dns) 5353/udp|\
+             \x20 ingress of kube-dns: policy.allow_host allows the host|",
+        ),
+        (
+            "the host through its own node port, whatever the sources",
+            ("host", "192.0.2.1", "8443/tcp"),
+            "allowed: 192.0.2.1 (host) -> web 10.200.0.45 (web) 8443/tcp|\
+             \x20 ingress of web: not enforced|\
+             allowed: 192.0.2.1 (host) -> web 10.201.0.1 (world) 8443/tcp|\
+             \x20 no policy applies on this host|",
+        ),
+        (
+            "another port of its own",
+            ("host", "192.0.2.1", "22/tcp"),
+            "allowed: 192.0.2.1 (host) -> 192.0.2.1 (host) 22/tcp|\
+             \x20 no policy applies on this host|",
+        ),
+        (
+            "no socket of this protocol is served",
+            ("host", "10.32.0.10", "icmp"),
+            "allowed: 192.0.2.1 (host) -> 10.32.0.10 (world) icmp|\
+             \x20 no policy applies on this host|",
+        ),
+        (
             "a workload and itself",
             ("lxc-coredns", "kube-dns", "1/tcp"),
             "allowed: 10.200.0.44 (kube-dns) -> 10.200.0.44 (kube-dns) 1/tcp|\
@@ -353,6 +380,14 @@ fn what_never_reaches_policy_is_an_error() {
             "the service at 10.32.0.10 has no frontend 53/tcp",
         ),
         (
+            ("host", "10.32.0.10", "53/tcp"),
+            "the service at 10.32.0.10 has no frontend 53/tcp",
+        ),
+        (
+            ("host", "10.32.0.30", "80/tcp"),
+            "the service at 10.32.0.30 has no backend",
+        ),
+        (
             ("198.51.100.130", "203.0.113.10", "80/tcp"),
             "the service at 203.0.113.10 has no frontend 80/tcp",
         ),
@@ -372,6 +407,20 @@ fn what_never_reaches_policy_is_an_error() {
     for ((from, to, traffic), expected) in rows {
         let error = report(&state, from, to, traffic).unwrap_err().to_string();
         assert!(error.contains(expected), "{from} {to} {traffic}: {error}");
+    }
+}
+
+#[test]
+fn a_host_whose_sockets_are_not_served_reaches_no_service() {
+    let mut state = state(false);
+    state.settings.netns_cookie = 0;
+    for port in ["53/udp", "53/tcp"] {
+        let expected = format!(
+            "allowed: 192.0.2.1 (host) -> 10.32.0.10 (world) {port}|\
+             \x20 no policy applies on this host|"
+        );
+        let text = report_text(&state, "host", "10.32.0.10", port);
+        assert_eq!(text, expected);
     }
 }
 
