@@ -17,6 +17,8 @@ pub struct MovedShare {
     pub per_million: u32,
     /// The service loses no backend by the change, so it moves no open connection.
     pub keeps_backends: bool,
+    /// Clients keep their backends by affinity, so it is the share of those that have none.
+    pub keeps_clients: bool,
 }
 
 impl fmt::Display for MovedShare {
@@ -24,10 +26,11 @@ impl fmt::Display for MovedShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenths = ((self.per_million + 500) / 1000).max(1); // it is not nothing
         let (whole, tenth) = (tenths / 10, tenths % 10);
-        write!(
-            f,
-            "{whole}.{tenth} % of new connections go to another backend"
-        )?;
+        let of = match self.keeps_clients {
+            true => "new clients' connections",
+            false => "new connections",
+        };
+        write!(f, "{whole}.{tenth} % of {of} go to another backend")?;
         match self.keeps_backends {
             true => write!(f, ", no open one does"),
             false => Ok(()),
@@ -127,14 +130,23 @@ mod tests {
             moved_share: Some(MovedShare {
                 per_million,
                 keeps_backends,
+                keeps_clients: false,
             }),
             ..before
         };
+        let mut of_clients = share(102_840, true, effect(0, 0, 0, false));
+        if let Some(share) = &mut of_clients.moved_share {
+            share.keeps_clients = true;
+        }
         let rows = [
             (effect(0, 0, 0, true), ""),
             (
                 share(102_840, true, effect(0, 0, 0, false)),
                 "10.3 % of new connections go to another backend, no open one does",
+            ),
+            (
+                of_clients,
+                "10.3 % of new clients' connections go to another backend, no open one does",
             ),
             (
                 share(1, false, effect(0, 0, 0, false)),

@@ -39,6 +39,7 @@ pub fn add_moved_shares(old: &State, new: &State, changes: &mut Vec<Change>) {
         let share = MovedShare {
             per_million,
             keeps_backends: keeps_backends(old, new, service),
+            keeps_clients: [old, new].iter().all(|state| has_affinity(state, service)),
         };
         line_of(Object::service(&info.name), changes)
             .effect
@@ -70,6 +71,11 @@ fn keeps_backends(old: &State, new: &State, service: u32) -> bool {
         let after = new.backends.get(number);
         after.is_some_and(|after| is_down(before.state) || !is_down(after.state))
     })
+}
+
+fn has_affinity(state: &State, service: u32) -> bool {
+    let info = state.catalog.services.get(&service);
+    info.is_some_and(|info| info.affinity_ns != 0)
 }
 
 /// How the frontends of a key pick.
@@ -218,6 +224,12 @@ mod tests {
         test
     }
 
+    fn affine(mut test: TestConfig) -> TestConfig {
+        let service = test.config.services.get_mut("s").unwrap();
+        service.affinity = std::time::Duration::from_secs(1);
+        test
+    }
+
     fn sized(mut test: TestConfig, size: u32) -> TestConfig {
         let service = test.config.services.get_mut("s").unwrap();
         service.table_size = Some(size);
@@ -233,7 +245,7 @@ mod tests {
     #[test]
     fn the_line_of_the_service_has_the_share() {
         let two = "10.0.0.1:1 10.0.0.2:1";
-        let rows: [(&str, TestConfig, TestConfig, &[&str]); 11] = [
+        let rows: [(&str, TestConfig, TestConfig, &[&str]); 13] = [
             ("nothing", with(two), with(two), &[]),
             (
                 "all go to the other one",
@@ -246,6 +258,22 @@ mod tests {
                 with(two),
                 with("10.0.0.1:1 10.0.0.2:1!draining"),
                 &["~ service s: 49.8 % of new connections go to another backend, no open one does"],
+            ),
+            (
+                "clients keep what they have",
+                affine(with(two)),
+                affine(with("10.0.0.1:1 10.0.0.2:1!draining")),
+                &[
+                    "~ service s: 49.8 % of new clients' connections go to another backend, no open one does",
+                ],
+            ),
+            (
+                "they have none yet",
+                with(two),
+                affine(with("10.0.0.1:1 10.0.0.2:1!draining")),
+                &[
+                    "~ service s affinity none → 1s: 49.8 % of new connections go to another backend, no open one does",
+                ],
             ),
             (
                 "maintenance moves open ones too",
