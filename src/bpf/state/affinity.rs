@@ -32,6 +32,9 @@ impl Affinity {
     pub fn sweep(&self, now: u64) -> Result<AffinityCounts> {
         let counter = |counter| counters::read(&self.counters, counter);
         let inserted = counter(abi::counter::COUNTER_AFFINITY_INSERTED)?;
+        if inserted == 0 {
+            return Ok(AffinityCounts::default()); // nothing to walk for on a host without affinity
+        }
         let (mut present, mut over) = (0, Vec::new());
         map::for_each(
             &self.table,
