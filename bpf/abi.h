@@ -466,8 +466,8 @@ enum ct_flags {
 		2048, /* its first segment was a SYN-ACK: the other side has opened the connection */
 	CT_SNAT =
 		4096, /* its client has an address of the host beyond snat_ifindex: what the network sends comes to that */
-	CT_AFFINITY = 16384, /* its packets prolong its client's affinity */
 	CT_SOCKET = 8192, /* the host's own socket was translated to its backend: no packet of it is */
+	CT_AFFINITY = 16384, /* its packets prolong its client's affinity */
 };
 
 /*
