@@ -12,7 +12,7 @@ mod load;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
-use compare::{CORE, Chosen, Compared, Figures, ROUNDS, Side, TIME, turns_after};
+use compare::{CORE, Chosen, Figures, ROUNDS, Side, TIME, serve, turns_after};
 use lab::{BenchLab, FRONTEND, SERVER, Setup, port};
 use load::Servers;
 
@@ -44,7 +44,11 @@ fn main() {
     labs.iter()
         .filter(|lab| lab.setup == Setup::Nftables)
         .for_each(translate_output);
-    let sides: Vec<Side<Setup>> = labs.iter().map(side).collect();
+    // The client is the host.
+    let sides: Vec<Side<Setup>> = labs
+        .iter()
+        .map(|lab| Side::of_lab(lab, &lab.node))
+        .collect();
     compare::print_head(labs.iter().map(|lab| lab.setup));
     for job in JOBS {
         if !chosen.has(job, &JOBS) {
@@ -63,27 +67,6 @@ fn main() {
         }
     }
     join(Setup::Plain);
-}
-
-impl Compared for Setup {
-    fn name(self) -> &'static str {
-        Setup::name(self)
-    }
-}
-
-/// The client is the host.
-fn side(lab: &BenchLab) -> Side<'_, Setup> {
-    Side {
-        setup: lab.setup,
-        client: &lab.node,
-        server: &lab.server,
-        to: lab.service(port::ECHO).ip(),
-    }
-}
-
-fn serve(lab: &BenchLab) -> Servers {
-    let start = || Servers::start(lab::server(port::ECHO), CORE);
-    lab.server.run(start)
 }
 
 fn translate_output(lab: &BenchLab) {

@@ -12,7 +12,7 @@ mod load;
 
 use std::time::{Duration, Instant};
 
-use compare::{CORE, Chosen, Compared, Figures, Process, ROUNDS, Side, TIME, bulk, turns};
+use compare::{CORE, Chosen, Figures, Process, ROUNDS, Side, TIME, bulk, serve, turns};
 use lab::{BenchLab, Setup, port, runs};
 use load::Servers;
 
@@ -32,7 +32,10 @@ fn main() {
         .map(|setup| BenchLab::new(setup, ""))
         .collect();
     let _servers: Vec<Servers> = labs.iter().map(serve).collect();
-    let sides: Vec<Side<Setup>> = labs.iter().map(side).collect();
+    let sides: Vec<Side<Setup>> = labs
+        .iter()
+        .map(|lab| Side::of_lab(lab, &lab.client))
+        .collect();
     compare::print_head(labs.iter().map(|lab| lab.setup));
     for job in JOBS {
         if !chosen.has(job, &JOBS) {
@@ -50,26 +53,6 @@ fn main() {
                 .for_each(per_packet),
         }
     }
-}
-
-impl Compared for Setup {
-    fn name(self) -> &'static str {
-        Setup::name(self)
-    }
-}
-
-fn side(lab: &BenchLab) -> Side<'_, Setup> {
-    Side {
-        setup: lab.setup,
-        client: &lab.client,
-        server: &lab.server,
-        to: lab.service(port::ECHO).ip(),
-    }
-}
-
-fn serve(lab: &BenchLab) -> Servers {
-    let start = || Servers::start(lab::server(port::ECHO), CORE);
-    lab.server.run(start)
 }
 
 /// Queries to a real server, as fast as it replies.

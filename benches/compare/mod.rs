@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::namespace::Namespace;
-use crate::lab::{self, port};
-use crate::load::{self, Turns};
+use crate::lab::{self, BenchLab, Setup, port};
+use crate::load::{self, Servers, Turns};
 
 pub const ROUNDS: usize = 5;
 pub const TIME: Duration = Duration::from_secs(2);
@@ -29,6 +29,12 @@ pub trait Compared: Copy + Ord + Default {
     fn name(self) -> &'static str;
 }
 
+impl Compared for Setup {
+    fn name(self) -> &'static str {
+        Setup::name(self)
+    }
+}
+
 /// A client and a server in one of the set-ups.
 pub struct Side<'a, S> {
     pub setup: S,
@@ -38,10 +44,28 @@ pub struct Side<'a, S> {
     pub to: IpAddr,
 }
 
+impl<'a> Side<'a, Setup> {
+    /// From this client to the service of a lab.
+    pub fn of_lab(lab: &'a BenchLab, client: &'a Namespace) -> Side<'a, Setup> {
+        Side {
+            setup: lab.setup,
+            client,
+            server: &lab.server,
+            to: lab.service(port::ECHO).ip(),
+        }
+    }
+}
+
 impl<S> Side<'_, S> {
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.to, port)
     }
+}
+
+/// Servers of a lab, on the core of its client.
+pub fn serve(lab: &BenchLab) -> Servers {
+    let start = || Servers::start(lab::server(port::ECHO), CORE);
+    lab.server.run(start)
 }
 
 /// Figures of one kind, by set-up, one for each round.
