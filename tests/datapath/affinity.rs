@@ -9,16 +9,17 @@ use dpd::bpf::abi::{self, Plain};
 use dpd::bpf::tables::encode;
 use libbpf_rs::{MapCore, MapFlags};
 
-use crate::common::packet::{self, parse};
+use crate::balanced::{self, FRONTENDS, config_of, destination, frontend, number};
+use crate::common::packet;
 use crate::common::runner::{Node, Verdict, host_mac, workload_mac};
 use crate::lab::*;
-use crate::uplink::{UPLINK, config as uplink_config};
+use crate::uplink::UPLINK;
 
-const COUNT: usize = 8;
+const COUNT: u8 = 8;
 
 /// Backends of each family, behind `lxc-web`, with the keys of some in TOML.
-fn service(affinity: &str, keys: &[(usize, &str)], more: &str) -> String {
-    let row = |n: usize| {
+fn service(affinity: &str, keys: &[(u8, &str)], more: &str) -> String {
+    let row = |n: u8| {
         let key = keys
             .iter()
             .find(|(of, _)| *of == n)
@@ -34,7 +35,7 @@ fn service(affinity: &str, keys: &[(usize, &str)], more: &str) -> String {
     let services = format!(
         r#"
 [services.kept]
-frontends = ["10.32.0.50:80/udp", "10.32.0.50:80/tcp", "[fd00:32::50]:80/udp", "[fd00:32::50]:80/tcp"]
+frontends = {FRONTENDS}
 backends = [{}]
 affinity = "{affinity}"
 external = true
@@ -42,58 +43,30 @@ external = true
 "#,
         backends.join(", ")
     );
-    let own = r#"addresses = ["10.200.0.45", "fd00:200::45"]"#;
-    let wide = r#"addresses = ["10.200.0.45", "fd00:200::45", "10.200.5.0/24", "fd00:200:5::/64"]"#;
-    let config = changed(&uplink_config(), own, wide);
-    changed(
-        &config,
-        "\n[conntrack]",
-        &format!("{services}\n[conntrack]\nper_endpoint = 0"),
-    )
-}
-
-fn frontend(family: &Family) -> SocketAddr {
-    at(
-        ip(if family.is_v4() {
-            "10.32.0.50"
-        } else {
-            "fd00:32::50"
-        }),
-        80,
-    )
-}
-
-fn destination(frame: &[u8]) -> usize {
-    match parse(frame).ip.expect("an IP packet").dst {
-        IpAddr::V4(v4) => usize::from(v4.octets()[3]),
-        IpAddr::V6(v6) => usize::from(v6.octets()[15]),
-    }
+    config_of(&services)
 }
 
 /// The backend of a new connection of the workload.
-fn pick(node: &Node, family: &Family, port: u16, is_tcp: bool) -> usize {
+fn pick(node: &Node, family: &Family, port: u16, is_tcp: bool) -> u8 {
     let (client, to) = (at(family.client, port), frontend(family));
     let packet = match is_tcp {
         true => packet::tcp(client, to).syn(),
         false => packet::udp(client, to).payload(b"?"),
     };
-    let frame = packet.macs(workload_mac(CLIENT), host_mac(CLIENT)).build();
-    let answer = node.from_container(CLIENT, &frame);
-    assert_eq!(answer.verdict, Verdict::Redirect, "{:?}", answer.drops);
-    destination(&answer.packet)
+    number(balanced::pick(node, &packet))
 }
 
 /// The same of a client of the network.
-fn pick_for(node: &Node, family: &Family, client: SocketAddr) -> usize {
+fn pick_for(node: &Node, family: &Family, client: SocketAddr) -> u8 {
     let packet = packet::tcp(client, frontend(family)).syn();
     let frame = packet.macs(workload_mac(UPLINK), host_mac(UPLINK)).build();
     let answer = node.from_netdev(UPLINK, &frame);
     assert_eq!(answer.verdict, Verdict::Redirect, "{:?}", answer.drops);
-    destination(&answer.packet)
+    number(destination(&answer.packet))
 }
 
 /// Those of connections from ports of their own.
-fn picks(node: &Node, family: &Family, ports: std::ops::Range<u16>) -> BTreeSet<usize> {
+fn picks(node: &Node, family: &Family, ports: std::ops::Range<u16>) -> BTreeSet<u8> {
     let both = |port| {
         [
             pick(node, family, port, true),
@@ -109,7 +82,7 @@ fn a_client_keeps_its_backend() {
     for family in families() {
         let kept = picks(&node, &family, 20_000..20_020);
         assert_eq!(kept.len(), 1, "{}: {kept:?}", family.name);
-        let others: BTreeSet<usize> = (1..=40u16)
+        let others: BTreeSet<u8> = (1..=40u16)
             .map(|n| {
                 let client = match family.world {
                     IpAddr::V4(v4) => IpAddr::from([v4.octets()[0], v4.octets()[1], 7, n as u8]),
@@ -237,7 +210,7 @@ fn affinity_lasts_from_the_last_packet_on() {
             sleep(Duration::from_millis(3));
             pick(&node, &family, port, true)
         });
-        let picked: BTreeSet<usize> = picked.collect();
+        let picked: BTreeSet<u8> = picked.collect();
         assert!(picked.len() > 1, "{}: {picked:?}", family.name);
     }
 }

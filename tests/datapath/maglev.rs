@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::common::packet::{self, Packet, parse};
+use crate::balanced::{FRONTENDS, config_of, destination, frontend, number, pick};
+use crate::common::packet::{self, Packet};
 use crate::common::runner::{Node, Verdict, host_mac, workload_mac};
 use crate::lab::*;
-use crate::uplink::{UPLINK, config as uplink_config};
+use crate::uplink::UPLINK;
 
 const UDP: u8 = 17;
 const TCP: u8 = 6;
@@ -26,7 +27,7 @@ fn service(name: &str, backends: &[String], keys: &str) -> String {
     format!(
         r#"
 [services.{name}]
-frontends = ["10.32.0.50:80/udp", "10.32.0.50:80/tcp", "[fd00:32::50]:80/udp", "[fd00:32::50]:80/tcp"]
+frontends = {FRONTENDS}
 backends = [{}]
 algorithm = "maglev"
 {keys}
@@ -40,16 +41,6 @@ fn quoted(backends: &[String]) -> Vec<String> {
         .iter()
         .map(|backend| format!("\"{backend}\""))
         .collect()
-}
-
-/// The lab with the service, and an uplink.
-fn config_of(services: &str) -> String {
-    let own = r#"addresses = ["10.200.0.45", "fd00:200::45"]"#;
-    let more = r#"addresses = ["10.200.0.45", "fd00:200::45", "10.200.5.0/24", "fd00:200:5::/64"]"#;
-    let config = changed(&uplink_config(), own, more);
-    // A test opens more connections than a workload may have in tables of this size.
-    let end = format!("{services}\n[conntrack]\nper_endpoint = 0");
-    changed(&config, "\n[conntrack]", &end)
 }
 
 fn config() -> String {
@@ -85,31 +76,6 @@ fn flows(family: &Family, protocol: u8) -> impl Iterator<Item = (u16, Packet)> {
     })
 }
 
-fn frontend(family: &Family) -> SocketAddr {
-    at(
-        ip(if family.is_v4() {
-            "10.32.0.50"
-        } else {
-            "fd00:32::50"
-        }),
-        80,
-    )
-}
-
-/// The backend that a workload's packet is sent to.
-fn pick(node: &Node, packet: &Packet) -> SocketAddr {
-    let macs = (workload_mac(CLIENT), host_mac(CLIENT));
-    let frame = packet.clone().macs(macs.0, macs.1).build();
-    let answer = node.from_container(CLIENT, &frame);
-    assert_eq!(answer.verdict, Verdict::Redirect, "{:?}", answer.drops);
-    destination(&answer.packet)
-}
-
-fn destination(frame: &[u8]) -> SocketAddr {
-    let parsed = parse(frame);
-    at(parsed.ip.expect("an IP packet").dst, parsed.dst_port)
-}
-
 /// The backend of each flow, by the flow's port.
 fn picks(node: &Node, family: &Family, protocol: u8) -> BTreeMap<u16, SocketAddr> {
     let flows = flows(family, protocol);
@@ -129,11 +95,7 @@ fn evict(node: &Node, family: &Family, protocol: u8, flows: &BTreeMap<u16, Socke
 
 /// The last numbers of the backends' addresses.
 fn numbers(picks: &BTreeMap<u16, SocketAddr>) -> Vec<u8> {
-    let last = |backend: &SocketAddr| match backend.ip() {
-        std::net::IpAddr::V4(v4) => v4.octets()[3],
-        std::net::IpAddr::V6(v6) => v6.octets()[15],
-    };
-    picks.values().map(last).collect()
+    picks.values().copied().map(number).collect()
 }
 
 /// The first ones are from an implementation in another language. They must not change: hosts with different versions of dpd

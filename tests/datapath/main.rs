@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod balanced;
 mod l3;
 mod lab;
 mod random;
