@@ -23,13 +23,11 @@ impl Generations {
     /// If the kernel refuses a step; then nothing of it is left.
     pub fn stage(&self, state: &State, live: Option<&State>) -> Result<Staged> {
         let epoch = self.next_epoch();
-        let dir = self.pins.generation(epoch);
-        Pins::remove(&dir)?;
         match self.write(state, live, epoch) {
             Ok(inner) => Ok(Staged {
                 epoch,
                 inner,
-                pins: pinned(&dir),
+                pins: pinned(&self.pins.generation(epoch)),
             }),
             Err(error) => {
                 self.discard(epoch);
@@ -65,6 +63,8 @@ impl Generations {
 
     fn write(&self, state: &State, live: Option<&State>, epoch: u64) -> Result<Vec<MapHandle>> {
         let dir = self.pins.generation(epoch);
+        // There may be one that was staged ahead for another change.
+        Pins::remove(&dir)?;
         Pins::make_dir(&dir)?;
         self.wait_for_readers()?;
         // A write to an outer slot waits for a grace period: in threads, the tables wait for the same one.
