@@ -155,6 +155,7 @@ fn steps(node: &Namespace, texts: &Texts) {
             drop(plan::compile(plan::Inputs {
                 config: &config,
                 host: &world,
+                now_ns: 0,
                 previous: &Catalog::default(),
                 previous_maglev: &Default::default(),
             }))

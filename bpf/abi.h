@@ -262,7 +262,9 @@ struct maglev_row {
 enum backend_state {
 	BACKEND_ACTIVE = 0,
 	BACKEND_DRAINING = 1,
-	BACKEND_MAINTENANCE = 2,
+	BACKEND_MAINTENANCE = 2, /* keeps its TCP connections */
+	BACKEND_DRAINED = 3, /* keeps no connection */
+	BACKEND_LEFT = 4, /* keeps its connections */
 };
 
 struct backend {

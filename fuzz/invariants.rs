@@ -120,6 +120,7 @@ fn check_config(config: &Config) {
             plan::compile(Inputs {
                 config,
                 host: &host,
+                now_ns: 0,
                 previous: &previous.catalog,
                 previous_maglev: &previous.maglev,
             })

@@ -1,7 +1,10 @@
 //! The connected sockets of the host that services have translated: those that the kernel lists, with their translations.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
+use crate::bpf::state::conntrack::Tables;
 use crate::bpf::state::socket_peers::SocketPeers;
 use crate::model::protocol::Protocol;
 use crate::model::service::SocketPeer;
@@ -12,6 +15,25 @@ use crate::net::sock_diag::{SockDiag, Socket};
 pub struct HostSocket {
     pub socket: Socket,
     pub translated: SocketPeer,
+}
+
+/// Adds the sockets whose packets pass no hook, as those to backends on other hosts, to the open connections by the service's and
+/// the backend's number.
+///
+/// # Errors
+/// As `list`, or if the conntrack tables can't be read.
+pub fn count_untracked(
+    tables: &Tables,
+    peers: &SocketPeers,
+    by_backend: &mut BTreeMap<(u32, u32), u64>,
+) -> Result<()> {
+    for HostSocket { socket, translated } in list(&mut SockDiag::open()?, peers)? {
+        if !socket.is_closing() && !tables.is_tracked(socket.protocol, socket.local, socket.peer)? {
+            let backend = (translated.service, translated.backend_number);
+            *by_backend.entry(backend).or_default() += 1;
+        }
+    }
+    Ok(())
 }
 
 /// The translated sockets of the calling thread's network namespace. One that connects or closes meanwhile may be missing.

@@ -449,7 +449,7 @@ fn files_that_look_wrong_but_are_valid() {
         ),
         (
             "what is the default anyway",
-            "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\"]\nbackends = [\"10.0.0.2:1\"]\nalgorithm = \"random\"\naffinity = \"0ms\"\n",
+            "[services.s]\nfrontends = [\"10.0.0.1:1/tcp\"]\nbackends = [\"10.0.0.2:1\"]\nalgorithm = \"random\"\naffinity = \"0ms\"\ndrain_timeout = \"0s\"\n",
         ),
         (
             "a service and an identity of one name",

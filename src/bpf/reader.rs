@@ -133,6 +133,11 @@ impl Reader {
         Ok(Tables::open(&self.pins)?.sizes())
     }
 
+    /// The conntrack tables.
+    pub fn conntrack_tables(&self) -> Result<Tables> {
+        Tables::open(&self.pins)
+    }
+
     /// Deletes every connection; returns how many.
     pub fn flush_connections(&self) -> Result<u64> {
         Tables::open(&self.pins)?.flush()

@@ -153,6 +153,7 @@ fn compile(config: &Config) -> Result<State> {
         host: &plan::assumed_host(config),
         previous: &Catalog::default(),
         previous_maglev: &Default::default(),
+        now_ns: 0,
     });
     Ok(state?)
 }

@@ -10,6 +10,7 @@ use super::check;
 use super::node::Node;
 use super::output::{self, Format, Listing};
 use crate::bpf::reader::Reader;
+use crate::bpf::state::conntrack::now_ns;
 use crate::bpf::state::ct_table::Sizes;
 use crate::config::Config;
 use crate::model::host::HostState;
@@ -63,12 +64,14 @@ fn changes(node: &Node, config: &Config) -> Result<Vec<Change>> {
             refused.help
         );
     }
+    let now_ns = now_ns();
     let compile = |previous: &State| {
         plan::compile(Inputs {
             config,
             host: &host,
             previous: &previous.catalog,
             previous_maglev: &previous.maglev,
+            now_ns,
         })
     };
     let (Some(reader), Some(live)) = (reader, live.flatten()) else {

@@ -1,5 +1,9 @@
 //! `dpd service`: frontends and their backends, as the kernel holds them.
 
+mod connections;
+mod wait;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,10 +13,12 @@ use serde::Serialize;
 
 use super::node::Node;
 use super::output::{self, Listing, Row};
+use crate::bpf::state::conntrack::now_ns;
 use crate::model::prefix;
 use crate::model::service::{Algorithm, Frontend, Locality, NodePort};
-use crate::model::state::{AddressScope, ServiceEntry, State};
+use crate::model::state::{AddressScope, Backend, ServiceEntry, State};
 use crate::plan::ipcache;
+pub use connections::OpenByBackend;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -25,14 +31,24 @@ pub enum Command {
         #[command(flatten)]
         listing: Listing,
     },
+    /// Wait until a backend has no connection left, for taking it away without a loss.
+    ///
+    /// Set its state to draining first, or remove it from a service with a drain_timeout: an active backend gets new connections
+    /// all the time.
+    Wait(wait::Arguments),
 }
 
 pub fn run(node: &Node, command: &Command) -> Result<()> {
-    let rows = rows(&node.reader()?.state()?);
-    let (rows, listing) = match command {
-        Command::List(listing) => (rows, listing),
-        Command::Get { name, listing } => (get(rows, name)?, listing),
+    let listing = match command {
+        Command::List(listing) | Command::Get { listing, .. } => listing,
+        Command::Wait(arguments) => return wait::run(node, arguments),
     };
+    let reader = node.reader()?;
+    let open = connections::open(&reader)?;
+    let mut rows = rows(&reader.state()?, &open, now_ns());
+    if let Command::Get { name, .. } = command {
+        rows = get(rows, name)?;
+    }
     output::print(&output::render(listing.output, &rows)?)
 }
 
@@ -57,6 +73,9 @@ pub struct ServiceRow {
     table_size: Option<u32>,
     /// How long a client keeps its backend after its last packet; `None`: it does not.
     affinity_seconds: Option<f64>,
+    /// How long connections of a backend that drains or has left the file may continue; `None`: without a limit those of the
+    /// former, not at all the latter's.
+    drain_timeout_seconds: Option<f64>,
     backends: Vec<BackendRow>,
 }
 
@@ -66,8 +85,13 @@ struct BackendRow {
     address: String,
     /// The identity that it came by; `None`: the file names its address.
     identity: Option<String>,
+    /// `active`, `draining`, `maintenance`, `drained` or `left`.
     state: String,
+    /// Until it loses its connections; `None`: there is no limit, or it has lost them.
+    drain_seconds_left: Option<f64>,
     weight: u16,
+    /// Open ones, by all frontends of the service.
+    connections: u64,
     location: Location,
     /// How the network's clients reach it; `None`: they do not.
     network_path: Option<NetworkPath>,
@@ -125,6 +149,17 @@ impl BackendRow {
         }
     }
 
+    /// `draining (4m12s)`
+    fn state_text(&self) -> String {
+        match self.drain_seconds_left {
+            Some(left) => {
+                let left = output::span(Duration::from_secs_f64(left.ceil()));
+                format!("{} ({left})", self.state)
+            }
+            None => self.state.clone(),
+        }
+    }
+
     /// `remote (snat)`
     fn location_text(&self) -> &'static str {
         match (self.location, self.network_path) {
@@ -171,6 +206,7 @@ impl Row for ServiceRow {
         "BACKEND-ID",
         "STATE",
         "WEIGHT",
+        "CONNECTIONS",
         "LOCATION",
         "ANSWERS",
         "LOCALITY",
@@ -179,13 +215,12 @@ impl Row for ServiceRow {
     ];
 
     fn lines(&self) -> Vec<Vec<String>> {
-        let line = |to: &str, [id, state, weight, location]: [&str; 4]| {
+        let line = |to: &str, of_backend: [String; 5]| {
             let head = [
                 self.service.clone(),
                 self.id.to_string(),
                 format!("{} → {to}", self.frontend),
             ];
-            let of_backend = [id, state, weight, location].map(str::to_owned);
             let tail = [
                 self.answers(),
                 self.locality.name().to_owned(),
@@ -195,28 +230,57 @@ impl Row for ServiceRow {
             [&head[..], &of_backend, &tail].concat()
         };
         if self.backends.is_empty() {
-            return vec![line("none", [""; 4])];
+            return vec![line("none", Default::default())];
         }
         let of_backend = |backend: &BackendRow| {
-            let (id, weight) = (backend.id.to_string(), backend.weight.to_string());
-            let words = [&id, &backend.state, &weight, backend.location_text()];
+            let words = [
+                backend.id.to_string(),
+                backend.state_text(),
+                backend.weight.to_string(),
+                backend.connections.to_string(),
+                backend.location_text().to_owned(),
+            ];
             line(&backend.origin_text(), words)
         };
         self.backends.iter().map(of_backend).collect()
     }
 }
 
-/// All frontends, by service.
-pub fn rows(state: &State) -> Vec<ServiceRow> {
+/// All frontends, by service. `open`: the connections of each backend; `now_ns`: CLOCK_MONOTONIC.
+pub fn rows(state: &State, open: &OpenByBackend, now_ns: u64) -> Vec<ServiceRow> {
+    let mut backends: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (number, backend) in &state.backends {
+        backends.entry(backend.service).or_default().push(*number);
+    }
     let rows = state.services.iter();
     let mut rows: Vec<ServiceRow> = rows
-        .map(|(frontend, entry)| row(state, frontend, entry))
+        .map(|(frontend, entry)| {
+            let backends = backends.get(&entry.service).into_iter().flatten();
+            let backends = backends.filter_map(|number| {
+                // There is no NAT between the families.
+                let backend = state.backends.get(number)?;
+                let is_of_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
+                let connections = match backend.state.keeps(frontend.protocol) {
+                    true => *open.get(&(entry.service, *number)).unwrap_or(&0),
+                    false => 0, // what is in the table ends with its next packet
+                };
+                is_of_family.then(|| BackendRow {
+                    connections,
+                    ..backend_row(state, (*number, backend), entry, now_ns)
+                })
+            });
+            row(state, (frontend, entry), backends.collect())
+        })
         .collect();
     rows.sort_by(|a, b| a.service.cmp(&b.service));
     rows
 }
 
-fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
+fn row(
+    state: &State,
+    (frontend, entry): (&Frontend, &ServiceEntry),
+    backends: Vec<BackendRow>,
+) -> ServiceRow {
     let info = state.catalog.services.get(&entry.service);
     let node_port = NodePort {
         port: frontend.port,
@@ -227,11 +291,8 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
     });
     let sources = state.service_sources.iter();
     let sources = sources.filter(|(service, _)| *service == entry.service);
-    let backends = state.backends.iter().filter(|(_, backend)| {
-        // There is no NAT between the families.
-        backend.service == entry.service && backend.address.is_ipv4() == frontend.address.is_ipv4()
-    });
     let table_size = (entry.maglev_size > 0).then_some(entry.maglev_size);
+    let seconds = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).as_secs_f64());
     ServiceRow {
         service: info.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
         id: entry.service,
@@ -246,23 +307,32 @@ fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
             None => Algorithm::Random,
         },
         table_size,
-        affinity_seconds: (entry.affinity_ns > 0)
-            .then(|| Duration::from_nanos(entry.affinity_ns).as_secs_f64()),
-        backends: backends
-            .map(|(id, backend)| {
-                let location = Location::of(state, backend.address.ip());
-                let info = state.catalog.backends.get(id);
-                BackendRow {
-                    id: *id,
-                    address: backend.address.to_string(),
-                    identity: info.and_then(|info| info.identity.clone()),
-                    state: backend.state.to_string(),
-                    weight: backend.weight,
-                    location,
-                    network_path: location.network_path().filter(|_| entry.is_external),
-                }
-            })
-            .collect(),
+        affinity_seconds: seconds(entry.affinity_ns),
+        drain_timeout_seconds: seconds(info.map_or(0, |info| info.drain_timeout_ns)),
+        backends,
+    }
+}
+
+fn backend_row(
+    state: &State,
+    (id, backend): (u32, &Backend),
+    entry: &ServiceEntry,
+    now_ns: u64,
+) -> BackendRow {
+    let location = Location::of(state, backend.address.ip());
+    let info = state.catalog.backends.get(&id);
+    let end = state.drain_end_ns(id);
+    BackendRow {
+        id,
+        address: backend.address.to_string(),
+        identity: info.and_then(|info| info.identity.clone()),
+        state: backend.state.to_string(),
+        drain_seconds_left: end
+            .map(|end| Duration::from_nanos(end.saturating_sub(now_ns)).as_secs_f64()),
+        weight: backend.weight,
+        connections: 0,
+        location,
+        network_path: location.network_path().filter(|_| entry.is_external),
     }
 }
 

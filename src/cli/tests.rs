@@ -40,6 +40,8 @@ fn arguments() {
         ("service list", true),
         ("service get kube-dns -o json", true),
         ("service get", false),
+        ("service wait kube-dns 10.200.0.44:53 --timeout 5m", true),
+        ("service wait kube-dns", false),
         ("service", false),
         ("endpoint list", true),
         ("endpoint wait lxc-client", true),
@@ -184,6 +186,7 @@ fn catalog() -> Catalog {
         backends: BTreeMap::from([(
             6,
             BackendInfo {
+                drains_since_ns: None,
                 identity: None,
                 service: 1,
                 address: socket("10.200.0.44:53"),
@@ -375,16 +378,21 @@ fn as_json<R: Row>(rows: &[R]) -> Value {
     serde_json::from_str(&render(Format::Json, rows).unwrap()).unwrap()
 }
 
+/// With three connections to the backend 6, an hour after the host's start.
+fn service_rows(state: &State) -> Vec<service::ServiceRow> {
+    service::rows(state, &[((1, 6), 3)].into(), 3_600_000_000_000)
+}
+
 #[test]
 fn services() {
-    let rows = service::rows(&state());
+    let rows = service_rows(&state());
     assert_eq!(
         as_table(&rows),
         "\
-SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION  ANSWERS    LOCALITY  ALGORITHM  BACKENDS
-kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       remote    workloads  any       random     2
-kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote    workloads  any       random     2
-kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -         workloads  any       random     0
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  CONNECTIONS  LOCATION  ANSWERS    LOCALITY  ALGORITHM  BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       3            remote    workloads  any       random     2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      0            remote    workloads  any       random     2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -            -         workloads  any       random     0
 "
     );
     assert_eq!(
@@ -392,11 +400,13 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
             "node_port": null, "external": false, "host": false, "sources": [], "locality": "any",
-            "algorithm": "random", "table_size": null, "affinity_seconds": null,
+            "algorithm": "random", "table_size": null, "affinity_seconds": null, "drain_timeout_seconds": null,
             "backends": [
-                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
+                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "drain_seconds_left": null, "weight": 1,
+                 "connections": 3,
                  "location": "remote", "network_path": null},
-                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "weight": 10,
+                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "drain_seconds_left": null, "weight": 10,
+                 "connections": 0,
                  "location": "remote", "network_path": null},
             ],
         })
@@ -430,14 +440,14 @@ fn services_for_the_network() {
     }
     let sources = ["192.0.2.7/32", "198.51.100.0/24"];
     state.service_sources = sources.map(|source| (1, source.parse().unwrap())).into();
-    let rows = service::rows(&state);
+    let rows = service_rows(&state);
     assert_eq!(
         as_table(&rows),
         "\
-SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  LOCATION       ANSWERS                                         LOCALITY  ALGORITHM    BACKENDS
-kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       here           network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
-kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      remote (snat)  network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
-kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -              network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  0
+SERVICE   ID  FRONTEND → BACKEND                    BACKEND-ID  STATE     WEIGHT  CONNECTIONS  LOCATION       ANSWERS                                         LOCALITY  ALGORITHM    BACKENDS
+kube-dns  1   10.32.0.10:53/udp → 10.200.0.44:53    6           active    1       3            here           network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
+kube-dns  1   10.32.0.10:53/udp → 10.200.1.44:5353  7           draining  10      0            remote (snat)  network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  2
+kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -       -            -              network (192.0.2.7 198.51.100.0/24), workloads  prefer    maglev 1021  0
 "
     );
     assert_eq!(
@@ -445,11 +455,13 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
         json!({
             "service": "kube-dns", "id": 1, "frontend": "10.32.0.10:53/udp",
             "node_port": "node:53/udp", "external": true, "host": false, "sources": ["192.0.2.7", "198.51.100.0/24"], "locality": "prefer",
-            "algorithm": "maglev", "table_size": 1021, "affinity_seconds": null,
+            "algorithm": "maglev", "table_size": 1021, "affinity_seconds": null, "drain_timeout_seconds": null,
             "backends": [
-                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "weight": 1,
+                {"id": 6, "address": "10.200.0.44:53", "identity": null, "state": "active", "drain_seconds_left": null, "weight": 1,
+                 "connections": 3,
                  "location": "here", "network_path": "direct"},
-                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "weight": 10,
+                {"id": 7, "address": "10.200.1.44:5353", "identity": null, "state": "draining", "drain_seconds_left": null, "weight": 10,
+                 "connections": 0,
                  "location": "remote", "network_path": "snat"},
             ],
         })
@@ -458,13 +470,13 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
     for entry in state.services.values_mut() {
         entry.affinity_ns = 600_000_000_000;
     }
-    let kept = service::rows(&state);
+    let kept = service_rows(&state);
     assert!(as_table(&kept).contains("workloads, host  prefer    maglev 1021, affinity 10m"));
     assert_eq!(as_json(&kept)[0]["affinity_seconds"], json!(600.0));
     state.settings.netns_cookie = 0;
     let info = state.catalog_mut().backends.get_mut(&6).unwrap();
     info.identity = Some("kube-dns".to_owned());
-    let rows = service::rows(&state);
+    let rows = service_rows(&state);
     let table = as_table(&rows);
     assert!(
         table.contains("10.32.0.10:53/udp → 10.200.0.44:53 (identity kube-dns)  6  "),
@@ -473,14 +485,43 @@ kube-dns  1   [fd00:32::10]:53/tcp → none           -           -         -   
     let backend = &as_json(&rows)[0]["backends"][0];
     assert_eq!(backend["identity"], json!("kube-dns"));
     state.service_sources.clear();
-    let open = as_table(&service::rows(&state));
+    let open = as_table(&service_rows(&state));
     assert!(open.contains("  network, workloads  "), "{open}");
+}
+
+#[test]
+fn backends_that_lose_their_connections() {
+    let mut state = state();
+    let hour = 3_600_000_000_000;
+    let catalog = state.catalog_mut();
+    catalog.services.get_mut(&1).unwrap().drain_timeout_ns = 300_000_000_000;
+    let info = catalog.backends.get_mut(&6).unwrap();
+    info.drains_since_ns = Some(hour - 48_500_000_000);
+    let rows = [
+        (BackendState::Draining, "draining (4m12s)", Some(251.5), 3),
+        (BackendState::Left, "left (4m12s)", Some(251.5), 3),
+        (BackendState::Drained, "drained", None, 0),
+        (BackendState::Active, "active", None, 3),
+        (BackendState::Maintenance, "maintenance", None, 0),
+    ];
+    for (backend_state, text, left, connections) in rows {
+        state.backends.get_mut(&6).unwrap().state = backend_state;
+        let rows = service_rows(&state);
+        let table = as_table(&rows);
+        assert!(table.contains(&format!("  {text}  ")), "{table}");
+        let row = &as_json(&rows)[0];
+        assert_eq!(row["drain_timeout_seconds"], json!(300.0));
+        let backend = &row["backends"][0];
+        assert_eq!(backend["state"], json!(backend_state.to_string()));
+        assert_eq!(backend["drain_seconds_left"], json!(left), "{text}");
+        assert_eq!(backend["connections"], json!(connections), "{text}");
+    }
 }
 
 #[test]
 fn one_service() {
     for (name, found) in [("kube-dns", 2), ("1", 2), ("kube", 0), ("", 0)] {
-        match service::get(service::rows(&state()), name) {
+        match service::get(service_rows(&state()), name) {
             Ok(rows) => assert_eq!(rows.len(), found, "{name}"),
             Err(error) => {
                 assert_eq!(found, 0, "{name}");
@@ -608,7 +649,7 @@ fn an_empty_listing() {
 fn every_key_is_documented() {
     let state = state();
     let first = |rows: Value| rows[0].clone();
-    documented::check("service list", &first(as_json(&service::rows(&state))));
+    documented::check("service list", &first(as_json(&service_rows(&state))));
     let endpoints = endpoint::rows(&state, &endpoint_counts(), &attachments());
     documented::check("endpoint list", &first(as_json(&endpoints)));
     let identities = identity::rows(&state.catalog);

@@ -119,6 +119,7 @@ const SERVICE: &[Key] = &[
     required("backends", List(&TextOr(BACKEND))),
     optional("algorithm", Text),
     optional("affinity", Text),
+    optional("drain_timeout", Text),
     optional("table_size", Number),
     optional("external", Switch),
     optional("sources", TEXTS),

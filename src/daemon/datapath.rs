@@ -23,6 +23,7 @@ use super::interface_names::InterfaceNames;
 use super::on_change::OnChange;
 use super::skipped::SkippedInterfaces;
 use super::state::DaemonState;
+use crate::bpf::sys::clock::now_ns;
 use crate::bpf::sys::write_access;
 use crate::config::Config;
 use crate::model::forwarding::HostStack;
@@ -55,6 +56,8 @@ pub struct Datapath {
     skipped: SkippedInterfaces,
     /// A host on which not everything is done, and the earliest time of the next attempt on it.
     retry: Option<(HostState, Instant)>,
+    /// When a drain timeout is over next.
+    drain_end: Option<Instant>,
     host_error: OnChange,
     host: HeldHost,
     stack: HeldStack,
@@ -90,6 +93,7 @@ impl Datapath {
             followed: None,
             skipped: SkippedInterfaces::default(),
             retry: None,
+            drain_end: None,
             host_error: OnChange::default(),
             host: HeldHost::default(),
             stack: HeldStack::new(HostStack::default(), Instant::now()),
@@ -201,9 +205,13 @@ impl Datapath {
         }
     }
 
-    /// When to call `follow_host` for a change that is held back; `None`: none is.
+    /// When to call `follow_host` for a change that is held back or the end of a drain timeout; `None`: there is neither.
     pub fn next_look_at_host(&self) -> Option<Instant> {
-        self.host.next_look()
+        self.host
+            .next_look()
+            .into_iter()
+            .chain(self.drain_end)
+            .min()
     }
 
     /// The host's stack may have changed.
@@ -260,7 +268,8 @@ impl Datapath {
             .retry
             .as_ref()
             .is_some_and(|(tried, from)| *tried == host && Instant::now() < *from);
-        if (is_followed || is_too_early) && !self.reconciler.has_drifted() {
+        let is_due = self.drain_end.is_some_and(|end| end <= Instant::now());
+        if (is_followed || is_too_early) && !is_due && !self.reconciler.has_drifted() {
             if is_followed {
                 self.report_host(&host);
             }
@@ -269,6 +278,9 @@ impl Datapath {
         let done = self.apply_skipping_refused(host.clone(), |_| true);
         let is_complete = done.is_ok() && self.is_complete();
         self.retry = (!is_complete).then(|| (host, Instant::now() + RETRY_INTERVAL));
+        if is_due && done.is_err() {
+            self.drain_end = Some(Instant::now() + RETRY_INTERVAL);
+        }
         done.map(|()| true)
     }
 
@@ -327,6 +339,7 @@ impl Datapath {
         self.state.repaired(&repaired);
         log_drift(&repaired);
         let applied = applied?;
+        self.drain_end = self.reconciler.live().and_then(drain_end);
         self.state
             .compared(started.elapsed(), self.reconciler.live());
         if !applied.changes.is_empty() {
@@ -402,6 +415,12 @@ impl Datapath {
             }
         }
     }
+}
+
+/// When a drain timeout of this state is over next.
+fn drain_end(live: &State) -> Option<Instant> {
+    let left = live.next_drain_end_ns()?.saturating_sub(now_ns());
+    Some(Instant::now() + Duration::from_nanos(left))
 }
 
 /// # Errors

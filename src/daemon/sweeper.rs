@@ -15,10 +15,9 @@ use crate::bpf::state::conntrack::{Tables, now_ns};
 use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::state::sweep::Swept;
 use crate::bpf::takeover::datapath_dir;
-use crate::host_sockets::{self, HostSocket};
+use crate::host_sockets;
 use crate::model::conntrack::Tally;
 use crate::model::state::Settings;
-use crate::net::sock_diag::SockDiag;
 use crate::worker::Task;
 
 /// The rest after a sweep, in durations of that sweep.
@@ -120,15 +119,8 @@ fn add_host_sockets(root: &Path, tally: &mut Tally) -> Result<()> {
     if !socket::is_held(&pins) {
         return Ok(());
     }
-    let tables = Tables::open(&pins)?;
-    let sockets = host_sockets::list(&mut SockDiag::open()?, &SocketPeers::open(&pins)?)?;
-    for HostSocket { socket, translated } in sockets {
-        if !tables.is_tracked(socket.protocol, socket.local, socket.peer)? {
-            let backend = (translated.service, translated.backend_number);
-            *tally.by_backend.entry(backend).or_default() += 1;
-        }
-    }
-    Ok(())
+    let (tables, peers) = (Tables::open(&pins)?, SocketPeers::open(&pins)?);
+    host_sockets::count_untracked(&tables, &peers, &mut tally.by_backend)
 }
 
 /// One walk over all entries; none if the last one found no entry and none was inserted since.

@@ -70,7 +70,7 @@ const BACKENDS: Family = gauge("dpd_backends", &["state"], "Backends of all serv
 const SERVICE_CONNECTIONS: Family = gauge(
     "dpd_service_connections",
     &["service"],
-    "Connections through a service, as counted by the last sweep.",
+    "Open connections through a service, as counted by the last sweep.",
 );
 const EXTERNAL_CONNECTIONS: Family = gauge(
     "dpd_service_external_connections",
@@ -80,7 +80,7 @@ const EXTERNAL_CONNECTIONS: Family = gauge(
 const BACKEND_CONNECTIONS: Family = gauge(
     "dpd_backend_connections",
     &["service", "backend"],
-    "Connections to a backend of a service, as counted by the last sweep.",
+    "Open connections to a backend of a service, as counted by the last sweep.",
 );
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -110,14 +110,9 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     page.write_times(&SWEEPS, work.sweeps)?;
     page.write_one(&SWEEPS_FAILED, work.sweeps_failed as f64)?;
     page.write_one(&SERVICES, facts.catalog.services.len() as f64)?;
-    let states = [
-        BackendState::Active,
-        BackendState::Draining,
-        BackendState::Maintenance,
-    ];
     page.write(
         &BACKENDS,
-        states.map(|state| {
+        BackendState::ALL.map(|state| {
             let count = work.backends.get(&state).copied().unwrap_or_default();
             (vec![state.to_string()], count as f64)
         }),

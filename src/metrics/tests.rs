@@ -43,6 +43,7 @@ fn catalog(backends: u32) -> Catalog {
         ..ServiceInfo::default()
     };
     let backend = |number: u32| BackendInfo {
+        drains_since_ns: None,
         identity: None,
         service: 1,
         address: (std::net::Ipv4Addr::from(0x0a00_0000 + number), 53).into(),

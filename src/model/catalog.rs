@@ -168,6 +168,10 @@ pub struct ServiceInfo {
     /// How long a client keeps its backend after its last packet, in nanoseconds; 0: it does not.
     #[serde(default)]
     pub affinity_ns: u64,
+    /// How long connections of a backend that drains or has left the file may continue, in nanoseconds; 0: no limit for the
+    /// former, and the latter's end at once.
+    #[serde(default)]
+    pub drain_timeout_ns: u64,
 }
 
 /// A backend is identified by its service and address.
@@ -178,6 +182,10 @@ pub struct BackendInfo {
     /// The identity that it came by; `None`: the file names its address.
     #[serde(default)]
     pub identity: Option<String>,
+    /// Since when it drains, or has left the file (CLOCK_MONOTONIC, in nanoseconds); `None`: it does neither, or it gets new
+    /// connections all the same, as no other backend does.
+    #[serde(default)]
+    pub drains_since_ns: Option<u64>,
 }
 
 /// A rule is identified by its policy, direction and `text`, not by its index.

@@ -26,6 +26,11 @@ impl ConntrackState {
         ConntrackState::Refused,
     ];
 
+    /// Whether packets of both sides may follow: neither closed nor refused.
+    pub fn is_open(self) -> bool {
+        !matches!(self, ConntrackState::Closing | ConntrackState::Refused)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             ConntrackState::Unreplied => "unreplied",
@@ -150,7 +155,7 @@ pub struct Tally {
     pub entries: BTreeMap<&'static str, u64>,
     /// Connections that are not expired, by IP protocol number and state.
     pub by_state: BTreeMap<(u8, ConntrackState), u64>,
-    /// Connections through services that are not expired, by the service's and the backend's number.
+    /// Open connections through services, by the service's and the backend's number.
     pub by_backend: BTreeMap<(u32, u32), u64>,
     /// Of these, those that the network opened, by the service's number.
     pub by_external_service: BTreeMap<u32, u64>,

@@ -94,7 +94,7 @@ impl Locality {
     }
 }
 
-/// The administrative state of a backend.
+/// The state of a backend: what the file says of it, or what that has led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
@@ -104,6 +104,29 @@ pub enum BackendState {
     Draining,
     /// Gets no new connections and loses UDP at once; TCP connections continue to their end.
     Maintenance,
+    /// Drains, and its time for that is over: it keeps no connection. No state of the file.
+    Drained,
+    /// Has left the file, and keeps its connections until its time is over. No state of the file.
+    Left,
+}
+
+impl BackendState {
+    pub const ALL: [BackendState; 5] = [
+        BackendState::Active,
+        BackendState::Draining,
+        BackendState::Maintenance,
+        BackendState::Drained,
+        BackendState::Left,
+    ];
+
+    /// Whether a backend of this state keeps the connections that it has.
+    pub fn keeps(self, protocol: Protocol) -> bool {
+        match self {
+            BackendState::Active | BackendState::Draining | BackendState::Left => true,
+            BackendState::Maintenance => protocol == Protocol::Tcp,
+            BackendState::Drained => false,
+        }
+    }
 }
 
 impl fmt::Display for BackendState {
@@ -112,6 +135,8 @@ impl fmt::Display for BackendState {
             BackendState::Active => "active",
             BackendState::Draining => "draining",
             BackendState::Maintenance => "maintenance",
+            BackendState::Drained => "drained",
+            BackendState::Left => "left",
         })
     }
 }

@@ -288,6 +288,26 @@ impl State {
         Arc::make_mut(&mut self.catalog)
     }
 
+    /// When a backend that drains or has left the file has to lose its connections next (CLOCK_MONOTONIC, in nanoseconds).
+    pub fn next_drain_end_ns(&self) -> Option<u64> {
+        let ends = self
+            .backends
+            .keys()
+            .filter_map(|number| self.drain_end_ns(*number));
+        ends.min()
+    }
+
+    /// The same of one backend; `None`: it keeps them without a limit, or has none any more.
+    pub fn drain_end_ns(&self, backend: u32) -> Option<u64> {
+        let row = self.backends.get(&backend)?;
+        if !matches!(row.state, BackendState::Draining | BackendState::Left) {
+            return None;
+        }
+        let since = self.catalog.backends.get(&backend)?.drains_since_ns?;
+        let timeout = self.catalog.services.get(&row.service)?.drain_timeout_ns;
+        (timeout != 0).then(|| since.saturating_add(timeout))
+    }
+
     /// Whether the address is a service's in all of its ports.
     pub fn is_service_address(&self, address: IpAddr) -> bool {
         let first = Frontend {

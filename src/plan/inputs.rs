@@ -16,4 +16,6 @@ pub struct Inputs<'a> {
     /// The Maglev tables of the live generation: those whose backends have not changed are not computed again. The state is the
     /// same without them.
     pub previous_maglev: &'a MaglevTables,
+    /// CLOCK_MONOTONIC, in nanoseconds: drain timeouts run by it.
+    pub now_ns: u64,
 }

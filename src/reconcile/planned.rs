@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::Reconciler;
+use crate::bpf::state::conntrack::now_ns;
 use crate::bpf::tables::staged::Staged;
 use crate::config::Config;
 use crate::model::host::HostState;
@@ -39,6 +40,7 @@ impl Reconciler {
             host,
             previous: &live.catalog,
             previous_maglev: &live.maglev,
+            now_ns: now_ns(),
         };
         let (state, _) = both(|| plan::compile(inputs), wait);
         let state = state?;

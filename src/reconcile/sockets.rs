@@ -10,8 +10,7 @@ use crate::bpf::attach::socket::{self, SOCKET_HOOKS};
 use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::sys::pins::Pins;
 use crate::host_sockets::{self, HostSocket};
-use crate::model::protocol::Protocol;
-use crate::model::service::{BackendState, Frontend};
+use crate::model::service::Frontend;
 use crate::model::state::State;
 use crate::net::sock_diag::SockDiag;
 use crate::net::{self, Cgroup, CgroupError};
@@ -185,7 +184,6 @@ fn is_valid(live: &State, found: &HostSocket) -> bool {
     let row = live.backends.get(&peer.backend_number);
     service == Some(peer.service)
         && row.is_some_and(|row| {
-            (row.service, row.address) == (peer.service, peer.backend)
-                && (row.state != BackendState::Maintenance || protocol == Protocol::Tcp)
+            (row.service, row.address) == (peer.service, peer.backend) && row.state.keeps(protocol)
         })
 }

@@ -422,6 +422,7 @@ impl Machine {
             host: &host,
             previous: &self.state.catalog,
             previous_maglev: &self.state.maglev,
+            now_ns: dpd::bpf::state::conntrack::now_ns(),
         });
         let state = state.expect("compile the configuration");
         let prepared = self.generations.stage(&state, Some(&self.state));

@@ -78,6 +78,7 @@ fn the_budget_is_what_the_kernel_counts() {
         let file = plan::compile(plan::Inputs {
             config: &config,
             host: &plan::assumed_host(&config),
+            now_ns: 0,
             previous: &Default::default(),
             previous_maglev: &Default::default(),
         });

@@ -142,6 +142,14 @@ static __always_inline const struct backend *backend_find(__u32 slot, __u32 id)
 	return table ? bpf_map_lookup_elem(table, &id) : 0;
 }
 
+/* Whether a backend keeps the connections that it has. */
+static __always_inline int backend_keeps(const struct backend *backend, __u8 protocol)
+{
+	if (backend->state == BACKEND_DRAINED)
+		return 0;
+	return backend->state != BACKEND_MAINTENANCE || protocol == IPPROTO_TCP;
+}
+
 /* A number below n, from 32 random bits (Lemire 2019, without the rejection: n is small compared to 2^32). */
 static __always_inline __u32 random_below(__u32 random, __u32 n)
 {

@@ -361,7 +361,7 @@ static __always_inline int socket_flow_is_usable(const struct socket_call *call,
 	const struct backend *backend = backend_find(call->slot, flow->backend_number);
 
 	return backend && flow->service == service->id && backend->service == service->id &&
-	       backend->state != BACKEND_MAINTENANCE &&
+	       backend_keeps(backend, IPPROTO_UDP) &&
 	       socket_peer_is_backend(flow, &backend->address, backend->port);
 }
 

@@ -184,7 +184,7 @@ fn count(
     }
     let state = connection_state(entry.state);
     *tally.by_state.entry((key.protocol, state)).or_default() += 1;
-    if entry.service != 0 {
+    if entry.service != 0 && state.is_open() {
         let backend = (entry.service, entry.backend);
         *tally.by_backend.entry(backend).or_default() += 1;
         if u32::from(entry.origin) == abi::party::PARTY_UPLINK.0 {

@@ -27,6 +27,15 @@ pub struct Socket {
     pub(super) id: SocketId,
 }
 
+impl Socket {
+    /// Whether both sides have ended their half of the connection.
+    pub fn is_closing(&self) -> bool {
+        /// `TCP_LAST_ACK`, `TCP_CLOSING` (`net/tcp_states.h`).
+        const ENDED: [u8; 2] = [9, 11];
+        ENDED.contains(&self.state)
+    }
+}
+
 /// What the kernel finds a socket by: family, addresses, ports, interface and cookie, as it has sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketId {

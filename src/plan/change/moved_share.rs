@@ -10,6 +10,7 @@ use super::effect::{Effect, MovedShare};
 use super::line::Change;
 use super::object::Object;
 use crate::model::maglev::MaglevKey;
+use crate::model::protocol::Protocol;
 use crate::model::service::BackendState;
 use crate::model::state::{LutEntry, ServiceEntry, State};
 
@@ -63,9 +64,9 @@ fn line_of(object: Object, changes: &mut Vec<Change>) -> &mut Change {
     &mut changes[line]
 }
 
-/// Whether no backend is gone or goes under maintenance, which moves UDP.
+/// Whether no backend is gone or loses connections by its state.
 fn keeps_backends(old: &State, new: &State, service: u32) -> bool {
-    let is_down = |state| state == BackendState::Maintenance;
+    let is_down = |state: BackendState| !state.keeps(Protocol::Udp);
     let mut backends = old.backends.iter().filter(|(_, of)| of.service == service);
     backends.all(|(number, before)| {
         let after = new.backends.get(number);

@@ -113,6 +113,7 @@ fn is_special(info: &ServiceInfo) -> bool {
         || info.locality != Locality::default()
         || info.algorithm != Algorithm::default()
         || info.affinity_ns != 0
+        || info.drain_timeout_ns != 0
 }
 
 fn service_properties(info: &ServiceInfo) -> Properties {
@@ -127,14 +128,17 @@ fn service_properties(info: &ServiceInfo) -> Properties {
         ("locality", info.locality.name().to_owned()),
         ("algorithm", info.algorithm.name().to_owned()),
         ("table size", table_sizes.join(" ")),
-        (
-            "affinity",
-            match info.affinity_ns {
-                0 => String::new(),
-                affinity => lifetime(affinity),
-            },
-        ),
+        ("affinity", duration(info.affinity_ns)),
+        ("drain_timeout", duration(info.drain_timeout_ns)),
     ]
+}
+
+/// Empty: none.
+fn duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        0 => String::new(),
+        some => lifetime(some),
+    }
 }
 
 fn name_endpoints(state: &State, objects: &mut Objects) {

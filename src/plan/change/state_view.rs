@@ -8,7 +8,7 @@ use super::rules::rules;
 use crate::model::conntrack::FlowGroup;
 use crate::model::policy::Action;
 use crate::model::protocol::Protocol;
-use crate::model::service::{BackendState, Frontend, NodePort};
+use crate::model::service::{Frontend, NodePort};
 use crate::model::state::{AddressScope, IpcacheEntry, ServiceEntry, SnatRole, State};
 use crate::model::xdp::XdpMode;
 use crate::plan::ipcache;
@@ -222,9 +222,9 @@ impl<'a> StateView<'a> {
         let Some(backend) = self.state.backends.get(&group.backend_id) else {
             return false;
         };
+        let protocol = Protocol::from_number(group.protocol);
         (backend.service, backend.address) == (group.service, group.backend)
-            && (backend.state != BackendState::Maintenance
-                || group.protocol == Protocol::Tcp.number())
+            && protocol.is_some_and(|protocol| backend.state.keeps(protocol))
     }
 
     pub fn verdict(&mut self, group: &FlowGroup) -> Verdict {

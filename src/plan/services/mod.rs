@@ -2,6 +2,7 @@
 
 mod alias_table;
 mod backend_tables;
+mod draining;
 mod locality;
 mod maglev;
 mod members;
@@ -24,6 +25,7 @@ use super::inputs::Inputs;
 use super::ipcache::Owners;
 use super::settings::nanoseconds;
 use backend_tables::{BackendTables, Family};
+use draining::{Backends, Draining};
 pub use locality::warnings;
 pub use members::ready_members;
 pub use node_ports::own_addresses;
@@ -52,6 +54,11 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     } = inputs;
     let own = own_addresses(inputs.host, owners);
     let members = ready_members(config, inputs.host);
+    let draining = Draining {
+        previous,
+        owners,
+        now_ns: inputs.now_ns,
+    };
     let mut node_frontends = BTreeMap::new();
     let mut numbers = service_numbers(previous);
     let mut backends = backend_numbers(previous);
@@ -59,7 +66,8 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     let mut tables = BackendTables::default();
     for (name, service) in &config.services {
         let number = numbers.number(name);
-        let (mut rows, infos) = number_backends(members.backends(service), number, &mut backends);
+        let (mut rows, mut infos) =
+            number_backends(members.backends(service), number, &mut backends);
         let at_node = service.frontends_at(own.iter().copied());
         let mut info = info(name, service);
         for is_ipv4 in [true, false] {
@@ -82,11 +90,13 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
             services.frontends.extend(named.map(&mut row));
             node_frontends.extend(at_node.map(row));
         }
-        let sources = service.sources.iter().map(|source| (number, *source));
-        services.sources.extend(sources);
-        services.service_infos.insert(number, info);
-        services.backend_infos.extend(infos);
-        services.backends.extend(rows);
+        let mut of_service = Backends {
+            rows: &mut rows,
+            infos: &mut infos,
+        };
+        draining.mark_draining(service.drain_timeout, &mut of_service);
+        draining.keep_left(number, service.drain_timeout, &mut of_service);
+        services.add((number, service), info, (rows, infos));
     }
     for (frontend, entry) in node_frontends {
         services.frontends.entry(frontend).or_insert(entry);
@@ -110,6 +120,19 @@ fn backend_numbers(previous: &Catalog) -> IdAllocator<(u32, SocketAddr)> {
 }
 
 impl Services {
+    fn add(
+        &mut self,
+        (number, service): (u32, &config::Service),
+        info: ServiceInfo,
+        (rows, infos): (BTreeMap<u32, Backend>, BTreeMap<u32, BackendInfo>),
+    ) {
+        let sources = service.sources.iter().map(|source| (number, *source));
+        self.sources.extend(sources);
+        self.service_infos.insert(number, info);
+        self.backend_infos.extend(infos);
+        self.backends.extend(rows);
+    }
+
     /// Moves the tables into a state.
     pub fn put(self, state: &mut State) {
         let catalog = state.catalog_mut();
@@ -147,6 +170,7 @@ fn info(name: &str, service: &config::Service) -> ServiceInfo {
         locality: service.locality,
         algorithm: service.algorithm,
         affinity_ns: nanoseconds(service.affinity),
+        drain_timeout_ns: nanoseconds(service.drain_timeout),
         table_sizes: BTreeSet::new(),
     }
 }
@@ -171,6 +195,7 @@ fn number_backends(
             service,
             address,
             identity: identity.map(str::to_owned),
+            drains_since_ns: None,
         });
     }
     (rows, infos)

@@ -23,6 +23,7 @@ use crate::plan::Inputs;
 pub struct TestConfig {
     pub config: Config,
     pub host: HostState,
+    pub now_ns: u64,
 }
 
 impl TestConfig {
@@ -83,7 +84,11 @@ impl TestConfig {
             local_prefixes: Default::default(),
             stack: Default::default(),
         };
-        TestConfig { config, host }
+        TestConfig {
+            config,
+            host,
+            now_ns: 1,
+        }
     }
 
     /// The first state on a host.
@@ -98,6 +103,7 @@ impl TestConfig {
             host: &self.host,
             previous: &before.catalog,
             previous_maglev: &before.maglev,
+            now_ns: self.now_ns,
         };
         super::compile(inputs).unwrap()
     }
@@ -108,6 +114,7 @@ impl TestConfig {
             host: &self.host,
             previous: &State::default().catalog,
             previous_maglev: &Default::default(),
+            now_ns: self.now_ns,
         })
     }
 

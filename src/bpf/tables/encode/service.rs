@@ -121,6 +121,8 @@ pub fn backend(backend: &Backend) -> abi::backend {
             BackendState::Active => abi::backend_state::BACKEND_ACTIVE.0,
             BackendState::Draining => abi::backend_state::BACKEND_DRAINING.0,
             BackendState::Maintenance => abi::backend_state::BACKEND_MAINTENANCE.0,
+            BackendState::Drained => abi::backend_state::BACKEND_DRAINED.0,
+            BackendState::Left => abi::backend_state::BACKEND_LEFT.0,
         } as u8,
         is_picked: backend.is_picked.into(),
         ..Default::default()
@@ -134,6 +136,8 @@ pub fn decode_backend(backend: &abi::backend) -> Backend {
         state: match abi::backend_state(backend.state.into()) {
             abi::backend_state::BACKEND_DRAINING => BackendState::Draining,
             abi::backend_state::BACKEND_MAINTENANCE => BackendState::Maintenance,
+            abi::backend_state::BACKEND_DRAINED => BackendState::Drained,
+            abi::backend_state::BACKEND_LEFT => BackendState::Left,
             _ => BackendState::Active,
         },
         weight: backend.weight,
@@ -168,11 +172,7 @@ mod tests {
         let of_service = |n: &mut Rng| Backend {
             service: n.u32(),
             address: n.socket(),
-            state: n.of(&[
-                BackendState::Active,
-                BackendState::Draining,
-                BackendState::Maintenance,
-            ]),
+            state: n.of(&BackendState::ALL),
             weight: n.u16(),
             is_picked: n.of(&[false, true]),
         };

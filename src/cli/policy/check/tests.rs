@@ -112,6 +112,7 @@ fn state(audit: bool) -> State {
         host: &host,
         previous: &Catalog::default(),
         previous_maglev: &Default::default(),
+        now_ns: 0,
     });
     state.unwrap()
 }

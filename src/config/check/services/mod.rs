@@ -45,6 +45,7 @@ fn service(root: &Table, table: &NamedTable, report: &mut Report) -> (Frontends,
     let frontends = Frontends::read(&mut fields);
     let (algorithm, table_size) = algorithm::read(table, &backends, &mut fields);
     let affinity = fields.parsed("affinity", value::duration);
+    let drain_timeout = fields.parsed("drain_timeout", value::duration);
     let external = external::read(table, &frontends, &mut fields);
     let sources = external::sources(table, (&frontends, &backends), &mut fields);
     let locality = Locality::ALL.map(|locality| (locality.name(), locality));
@@ -65,6 +66,7 @@ fn service(root: &Table, table: &NamedTable, report: &mut Report) -> (Frontends,
         algorithm,
         table_size,
         affinity: affinity.map_or(Duration::ZERO, |affinity| affinity.value),
+        drain_timeout: drain_timeout.map_or(Duration::ZERO, |timeout| timeout.value),
         backends: values(backends.addresses),
         identity_backends: values(backends.identities),
     };

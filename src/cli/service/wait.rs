@@ -1,0 +1,216 @@
+//! `dpd service wait`: until a backend has no connection left.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::connections;
+use crate::bpf::reader::Reader;
+use crate::cli::node::Node;
+use crate::cli::output::{self, span};
+use crate::config::parse_duration;
+use crate::model::catalog::{BackendInfo, Catalog};
+use crate::model::protocol::Protocol;
+
+/// The least time between two counts.
+const TICK: Duration = Duration::from_millis(100);
+/// The rest after a count, in durations of that count: a million connections take a second to read.
+const REST: u32 = 4;
+/// An error of so many looks is one: a takeover may remove what a single look is reading.
+const FAILURES_MAX: u32 = 20;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The service's name or number.
+    name: String,
+    /// The backend: its address and port, or its number.
+    backend: String,
+    /// Fail if it has connections then: 250ms, 5s, 10m, 3h. Default: wait without end.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// # Errors
+/// If the service has no such backend, the time is over, or the datapath can't be read.
+pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
+    let started = Instant::now();
+    let state = node.reader()?.state()?;
+    let (number, info) = find(&state.catalog, &arguments.name, &arguments.backend)?;
+    let (name, address) = (&arguments.name, info.address);
+    if state.backends.get(&number).is_some_and(|row| row.is_picked) {
+        eprintln!(
+            "note: backend {address} gets new connections meanwhile: set its state to \"draining\" in the file"
+        );
+    }
+    let mut backend = Waited {
+        service: info.service,
+        number,
+        kept: None,
+    };
+    let mut failures = 0;
+    loop {
+        let look = Instant::now();
+        match backend.connections(node) {
+            Ok(0) => {
+                let text = format!("backend {address} of service {name} has no connection left\n");
+                return output::print(&text);
+            }
+            Ok(left)
+                if arguments
+                    .timeout
+                    .is_some_and(|most| started.elapsed() >= most) =>
+            {
+                let plural = if left == 1 { "" } else { "s" };
+                let timeout = span(arguments.timeout.unwrap_or_default());
+                bail!(
+                    "backend {address} of service {name} has {left} connection{plural} left after {timeout}: \
+                     `dpd ct list` shows them"
+                );
+            }
+            Ok(_) => failures = 0,
+            Err(error) if failures == FAILURES_MAX => return Err(error),
+            Err(_) => failures += 1,
+        }
+        let rest = TICK.max(look.elapsed() * REST);
+        let most = arguments
+            .timeout
+            .map(|most| most.saturating_sub(started.elapsed()));
+        std::thread::sleep(most.map_or(rest, |most| most.min(rest)));
+    }
+}
+
+struct Waited {
+    service: u32,
+    number: u32,
+    /// Whether the backend keeps its connections, in the generation of this epoch: reading one takes long with a large file.
+    kept: Option<(u64, bool)>,
+}
+
+impl Waited {
+    /// The open connections. Those of a backend that keeps none end with their next packet, and are none.
+    fn connections(&mut self, node: &Node) -> Result<u64> {
+        // The datapath may have been replaced since the last look.
+        let Some(reader) = Reader::find(&node.bpf_root)? else {
+            return Ok(0);
+        };
+        let epoch = reader.epoch()?;
+        let keeps = match self.kept {
+            Some((known, keeps)) if known == epoch => keeps,
+            _ => self.keeps(&reader)?,
+        };
+        self.kept = Some((epoch, keeps));
+        if !keeps {
+            return Ok(0);
+        }
+        let open = connections::open(&reader)?;
+        let open = open.get(&(self.service, self.number)).copied();
+        Ok(open.unwrap_or_default())
+    }
+
+    fn keeps(&self, reader: &Reader) -> Result<bool> {
+        let state = reader.find_state()?;
+        let row = state.as_ref().and_then(|it| it.backends.get(&self.number));
+        Ok(row.is_some_and(|row| row.state.keeps(Protocol::Tcp)))
+    }
+}
+
+/// The backend by its address, or its number.
+///
+/// # Errors
+/// If there is no such service or backend, with those that there are.
+fn find<'a>(catalog: &'a Catalog, service: &str, backend: &str) -> Result<(u32, &'a BackendInfo)> {
+    let services = catalog.services.iter();
+    let mut services =
+        services.filter(|(number, info)| info.name == service || number.to_string() == service);
+    let Some((service_number, _)) = services.next() else {
+        bail!("the datapath has no service {service:?}: see `dpd service list`");
+    };
+    let of_service: BTreeMap<SocketAddr, (u32, &BackendInfo)> = catalog
+        .backends
+        .iter()
+        .filter(|(_, info)| info.service == *service_number)
+        .map(|(number, info)| (info.address, (*number, info)))
+        .collect();
+    let address: Option<SocketAddr> = backend.parse().ok();
+    let found = of_service
+        .values()
+        .find(|(number, info)| address == Some(info.address) || number.to_string() == backend);
+    let Some(found) = found else {
+        let all: Vec<String> = of_service.keys().map(SocketAddr::to_string).collect();
+        match all.is_empty() {
+            true => bail!("service {service} has no backend"),
+            false => bail!(
+                "service {service} has no backend {backend:?}: it has {}",
+                all.join(", ")
+            ),
+        }
+    };
+    Ok(*found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::catalog::ServiceInfo;
+
+    #[test]
+    fn a_backend_is_found_by_its_address_or_number() {
+        let service = |name: &str| ServiceInfo {
+            name: name.to_owned(),
+            ..ServiceInfo::default()
+        };
+        let backend = |service, address: &str| BackendInfo {
+            service,
+            address: address.parse().unwrap(),
+            identity: None,
+            drains_since_ns: None,
+        };
+        let catalog = Catalog {
+            services: [
+                (1, service("web")),
+                (2, service("dns")),
+                (3, service("none")),
+            ]
+            .into(),
+            backends: [
+                (4, backend(1, "10.0.0.1:80")),
+                (5, backend(1, "[fd00::1]:80")),
+                (6, backend(2, "10.0.0.1:80")),
+            ]
+            .into(),
+            ..Catalog::default()
+        };
+        let rows = [
+            ("web", "10.0.0.1:80", Ok(4)),
+            ("dns", "10.0.0.1:80", Ok(6)),
+            ("1", "[fd00::1]:80", Ok(5)),
+            ("web", "5", Ok(5)),
+            (
+                "web",
+                "10.0.0.1:81",
+                Err("service web has no backend \"10.0.0.1:81\": it has 10.0.0.1:80, [fd00::1]:80"),
+            ),
+            (
+                "web",
+                "6",
+                Err("service web has no backend \"6\": it has 10.0.0.1:80, [fd00::1]:80"),
+            ),
+            ("none", "10.0.0.1:80", Err("service none has no backend")),
+            (
+                "wep",
+                "10.0.0.1:80",
+                Err("the datapath has no service \"wep\": see `dpd service list`"),
+            ),
+        ];
+        for (service, text, expected) in rows {
+            let found = find(&catalog, service, text);
+            let found = found
+                .map(|(number, _)| number)
+                .map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{service} {text}");
+        }
+    }
+}
