@@ -157,7 +157,7 @@ static __always_inline int ct_backend_is_valid(struct packet *packet)
 	if (!backend || backend->service != entry->service || backend->port != port ||
 	    !address_equals(&backend->address, address))
 		return 0;
-	return backend->state != BACKEND_MAINTENANCE || tuple->protocol == IPPROTO_TCP;
+	return backend_keeps(backend, tuple->protocol);
 }
 
 /* Whether the entry is not this packet's: it has expired, a SYN opens a connection in its place, or a socket has its port. */
@@ -173,8 +173,9 @@ static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet
 
 /*
  * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get
- * another one, any other TCP segment gets a reset at once; a UDP answer that was under way arrives if policy allows it.
- * `is_stray`: where there is no service any more, what comes next is the host's.
+ * another one, any other TCP segment gets a reset at once; a UDP answer that was under way arrives if policy allows it. A TCP
+ * reply becomes a reset for the client, which may wait for it and send nothing; the pair stays, refused, until the backend has
+ * got one too, with its next segment. `is_stray`: where there is no service any more, what comes next is the host's.
  */
 static __noinline __must_check int translation_gone(struct __sk_buff *skb, struct packet *packet,
 						    const struct settings *settings, __u8 reason,
@@ -187,6 +188,11 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 		set_original(packet);
 		return 0;
 	}
+	if (reply && packet->ct.entry.state != CT_CLOSING) {
+		packet->ct.entry.refused_reason = reason;
+		packet->response.kind = RESPONSE_RESET_RECEIVER;
+		return -(int)reason;
+	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
 	if (is_tcp && (reply || !packet_opens_tcp(packet))) {
 		packet->response.kind = RESPONSE_RESET;
@@ -197,18 +203,27 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 	return ct_new(skb, packet, settings);
 }
 
-/* A packet of a refused connection: it keeps both entries for their lifetime. */
+/*
+ * A packet of a refused connection: it keeps both entries for their lifetime, unless its translation is gone: then the reset
+ * ends what is left of it.
+ */
 static __noinline __must_check int drop_refused(struct packet *packet, struct ct_entry *entry)
 {
 	struct flow_tuple key = ct_reverse_key(entry);
 	struct ct_entry *reverse = ct_find(&key);
+	__u8 reason = entry->refused_reason;
 
+	if (reason == REASON_NO_BACKEND || reason == REASON_SNAT_GONE) {
+		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+		packet->response.kind = RESPONSE_RESET;
+		return -(int)reason;
+	}
 	entry->last_seen_ns = packet->now_ns;
 	if (reverse && ct_is_reverse(reverse, &packet->headers.tuple))
 		reverse->last_seen_ns = packet->now_ns;
 	packet->direction = entry->flags & CT_REFUSED_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
 	policy_count_denied(packet);
-	return -(int)entry->refused_reason;
+	return -(int)reason;
 }
 
 static __always_inline __must_check int ct_lookup(struct __sk_buff *skb, struct packet *packet,

@@ -3,6 +3,7 @@
  * What dpd itself sends to the sender of a packet that goes nowhere: port unreachable, time exceeded, packet too big, a TCP
  * reset; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
  */
+#include "lib/feature/ct_commit.h"
 #include "lib/feature/respond.h"
 #include "lib/feature/uplink.h"
 #include "lib/mechanism/chain.h"
@@ -133,39 +134,122 @@ static __always_inline struct tcphdr reset_header(const struct packet *packet, c
 	return reset;
 }
 
+/* The packet becomes these headers; not zero: it can't. */
+static __noinline __must_check int reset_write(struct __sk_buff *skb, const struct packet *packet,
+					       struct tcphdr *tcp, const struct address *source,
+					       const struct address *destination)
+{
+	__u32 header = packet->headers.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	__u32 sum = csum_pseudo_header(source, destination, sizeof(*tcp), IPPROTO_TCP);
+
+	if (csum_state(skb) == CHECKSUM_PARTIAL)
+		tcp->check = csum_fold(sum); /* what follows is the hardware's */
+	else
+		tcp->check = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)tcp, sizeof(*tcp), sum));
+	if (bpf_skb_change_tail(skb, ETH_HLEN + header + sizeof(*tcp), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + header, tcp, sizeof(*tcp), 0))
+		return -1;
+	if (packet->headers.family == 4) {
+		struct iphdr ip = response_ipv4(source, destination, header + sizeof(*tcp), IPPROTO_TCP, 0);
+
+		return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+	}
+
+	struct ipv6hdr ip = response_ipv6(source, destination, sizeof(*tcp), IPPROTO_TCP, RESPONSE_TTL);
+
+	return bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0);
+}
+
 static __always_inline __must_check int respond_reset(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct flow_tuple *tuple = &packet->headers.tuple;
-	__u32 header = packet->headers.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	struct ethhdr eth;
 	struct tcphdr tcp;
 
 	if (response_ethernet(skb, &eth) ||
-	    bpf_skb_load_bytes(skb, packet->headers.transport, &tcp, sizeof(tcp)) ||
-	    bpf_skb_change_tail(skb, ETH_HLEN + header + sizeof(tcp), 0))
+	    bpf_skb_load_bytes(skb, packet->headers.transport, &tcp, sizeof(tcp)))
 		return ACTION_DROP;
 	tcp = reset_header(packet, &tcp);
-
-	__u32 sum = csum_pseudo_header(&tuple->destination, &tuple->source, sizeof(tcp), IPPROTO_TCP);
-
-	tcp.check = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)&tcp, sizeof(tcp), sum));
-	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
-	    bpf_skb_store_bytes(skb, ETH_HLEN + header, &tcp, sizeof(tcp), 0))
+	if (reset_write(skb, packet, &tcp, &tuple->destination, &tuple->source) ||
+	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
 		return ACTION_DROP;
-	if (packet->headers.family == 4) {
-		struct iphdr ip = response_ipv4(&tuple->destination, &tuple->source, header + sizeof(tcp),
-						IPPROTO_TCP, 0);
-
-		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
-			return ACTION_DROP;
-	} else {
-		struct ipv6hdr ip = response_ipv6(&tuple->destination, &tuple->source, sizeof(tcp),
-						  IPPROTO_TCP, RESPONSE_TTL);
-
-		if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0))
-			return ACTION_DROP;
-	}
 	return response_send(skb, packet);
+}
+
+/*
+ * The reset of a reply, for its receiver: at the next byte that that waits for, which is the segment's first, or what it has
+ * acknowledged since.
+ */
+static __always_inline struct tcphdr receiver_reset_header(const struct ct_entry *entry,
+							   const struct tcphdr *tcp)
+{
+	struct flow_tuple key = ct_reverse_key(entry);
+	const struct ct_entry *receiver = ct_find(&key);
+	struct tcphdr reset = {
+		.source = entry->translated.source_port,
+		.dest = entry->translated.destination_port,
+		.seq = tcp->seq,
+		.ack_seq = tcp->ack_seq,
+		.doff = sizeof(reset) / 4,
+		.rst = 1,
+		.ack = tcp->ack,
+	};
+
+	if (receiver && receiver->flags & CT_TCP_NUMBERS &&
+	    (__s32)(receiver->tcp_ack - bpf_ntohl(tcp->seq)) > 0)
+		reset.seq = bpf_htonl(receiver->tcp_ack);
+	return reset;
+}
+
+/* Sends what has become of a reply where replies of the connection go. The result is an action. */
+static __always_inline int receiver_send(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct ct_entry *entry = &packet->ct.entry;
+	const struct ipcache_entry *owner =
+		ipcache_find(packet->generation_slot, &entry->translated.destination);
+
+	if (skb->pkt_type)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	if (!owner || owner->scope != SCOPE_ENDPOINT) {
+		if (entry->delivery != DELIVERY_ROUTE)
+			return ACTION_PASS;
+		bpf_redirect_neigh(entry->link_ifindex, 0, 0, 0);
+		return ACTION_REDIRECT;
+	}
+
+	const struct endpoint *endpoint = endpoint_find(packet->generation_slot, owner->ifindex);
+
+	if (!endpoint)
+		return ACTION_DROP;
+	if (endpoint->delivery == DELIVERY_NEIGHBOUR) {
+		bpf_redirect_neigh(endpoint->link_ifindex, 0, 0, 0);
+		return ACTION_REDIRECT;
+	}
+	if (bpf_skb_store_bytes(skb, 0, endpoint->dst_mac, ETH_ALEN, 0) ||
+	    bpf_skb_store_bytes(skb, ETH_ALEN, endpoint->src_mac, ETH_ALEN, 0))
+		return ACTION_DROP;
+	if (endpoint->delivery == DELIVERY_PEER) {
+		bpf_redirect_peer(owner->ifindex, 0);
+	} else {
+		skb->mark = generation_mark();
+		bpf_redirect(owner->ifindex, 0);
+	}
+	return ACTION_REDIRECT;
+}
+
+/* The connection is refused from now on: whichever side sends next gets a reset. */
+static __always_inline __must_check int respond_reset_receiver(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct flow_tuple *translated = &packet->ct.entry.translated;
+	struct tcphdr tcp;
+
+	if (bpf_skb_load_bytes(skb, packet->headers.transport, &tcp, sizeof(tcp)))
+		return ACTION_DROP;
+	tcp = receiver_reset_header(&packet->ct.entry, &tcp);
+	if (reset_write(skb, packet, &tcp, &translated->source, &translated->destination))
+		return ACTION_DROP;
+	ct_refuse(packet, packet->ct.entry.refused_reason);
+	return receiver_send(skb, packet);
 }
 
 /* The echo with its type and addresses changed; sums over swapped addresses stay. */
@@ -235,6 +319,8 @@ int tail_respond(struct __sk_buff *skb)
 		result = finish_echo(packet, respond_echo(skb, packet));
 	else if (packet->response.kind == RESPONSE_RESET)
 		result = respond_reset(skb, packet);
+	else if (packet->response.kind == RESPONSE_RESET_RECEIVER)
+		result = respond_reset_receiver(skb, packet);
 	else if (settings)
 		result = respond_error(skb, packet, settings);
 	return step_finish(skb, packet, result, STEP_COUNT);

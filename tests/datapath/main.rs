@@ -15,6 +15,7 @@ mod announce;
 mod atomic;
 mod conntrack;
 mod delivery;
+mod draining;
 mod event;
 mod external;
 mod fault;

@@ -26,6 +26,8 @@ pub enum Expect {
     Dropped(u8),
     /// Dropped and counted, and the sender gets this instead.
     Refused(u8, Packet),
+    /// Dropped and counted, and its receiver gets this instead: a workload, or who is behind the kernel's own routes.
+    Ended(u8, Option<&'static str>, Packet),
     /// The sender gets this.
     Answered(Packet),
     /// The sender gets this frame.
@@ -234,7 +236,7 @@ impl Walk {
         answer: Answer,
     ) -> Answer {
         let reply = match expect {
-            Expect::Dropped(reason) | Expect::Refused(reason, _) => {
+            Expect::Dropped(reason) | Expect::Refused(reason, _) | Expect::Ended(reason, ..) => {
                 is_told(*reason, hook, interface, &answer)
             }
             _ => Ok(()),
@@ -326,6 +328,14 @@ fn compare(
         Expect::Dropped(reason) => (Verdict::Drop, None, vec![*reason]),
         Expect::Refused(reason, packet) => {
             let packet = packet.clone().macs(mine, its);
+            (Verdict::Redirect, Some(packet.build()), vec![*reason])
+        }
+        Expect::Ended(reason, Some(to), packet) => {
+            let packet = packet.clone().macs(host_mac(to), workload_mac(to));
+            (Verdict::Redirect, Some(packet.build()), vec![*reason])
+        }
+        Expect::Ended(reason, None, packet) => {
+            let packet = packet.clone().macs(its, mine);
             (Verdict::Redirect, Some(packet.build()), vec![*reason])
         }
         Expect::Answered(packet) => {

@@ -34,6 +34,7 @@ enum response_kind {
 	RESPONSE_TOO_BIG = 5,
 	RESPONSE_NO_ROUTE = 6,
 	RESPONSE_PROHIBITED = 7,
+	RESPONSE_RESET_RECEIVER = 8, /* to the packet's receiver, whose connection ends with it */
 };
 
 /* What conntrack needs of a TCP header; numbers in host byte order. */

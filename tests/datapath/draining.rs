@@ -1,0 +1,227 @@
+//! Backends that drain or have left the file: which connections they keep, and how these end.
+
+use std::net::SocketAddr;
+
+use crate::common::packet::{self, Packet};
+use crate::lab::*;
+use crate::uplink::{UPLINK, config as uplink_config};
+use crate::walk::{Expect::*, Walk};
+
+const NO_BACKEND: u8 = 158;
+
+const WEB_BACKENDS: &str = r#"backends = ["10.200.0.45:8080", "[fd00:200::45]:8080"]
+
+[services.diameter]"#;
+
+/// `lxc-web-2` is a backend of the web service; `lxc-web` in this state, unless it is not in the file.
+fn config(of_web: Option<&str>, timeout: &str) -> String {
+    let web = of_web.map_or_else(String::new, |state| {
+        let row = |address: &str| format!("{{ address = \"{address}\", state = \"{state}\" }}, ");
+        row("10.200.0.45:8080") + &row("[fd00:200::45]:8080")
+    });
+    let backends = format!(
+        "backends = [{web}\"10.200.0.46:8080\", \"[fd00:200::46]:8080\"]\ndrain_timeout = \"{timeout}\"\n\n\
+         [services.diameter]"
+    );
+    changed(CONFIG, WEB_BACKENDS, &backends)
+}
+
+/// TCP between a client and the backend that it has by a frontend.
+#[derive(Clone, Copy)]
+struct Stream {
+    client: SocketAddr,
+    frontend: SocketAddr,
+    backend: SocketAddr,
+}
+
+impl Stream {
+    fn out(&self) -> Packet {
+        packet::tcp(self.client, self.frontend)
+            .ack()
+            .seq(1001)
+            .ack_number(51)
+    }
+
+    fn back(&self) -> Packet {
+        packet::tcp(self.backend, self.client)
+            .ack()
+            .seq(51)
+            .ack_number(1001)
+    }
+
+    fn is_at_client(&self, packet: &Packet) -> Packet {
+        packet.clone().src(self.frontend)
+    }
+
+    fn is_at_backend(&self, packet: &Packet) -> Packet {
+        packet.clone().dst(self.backend)
+    }
+
+    /// What the client gets in the place of data.
+    fn reset(&self, seq: u32) -> Packet {
+        packet::tcp(self.frontend, self.client)
+            .rst()
+            .ack()
+            .seq(seq)
+            .ack_number(1001)
+            .window(0)
+            .dont_fragment()
+    }
+
+    fn open(&self, walk: &mut Walk) {
+        let syn = packet::tcp(self.client, self.frontend).syn().seq(1000);
+        let there = Delivered(WEB, self.is_at_backend(&syn));
+        walk.from("SYN", CLIENT, &syn, there);
+        let syn_ack = self.back().syn().seq(50);
+        let heard = Delivered(CLIENT, self.is_at_client(&syn_ack));
+        walk.from("SYN, ACK", WEB, &syn_ack, heard);
+        let there = Delivered(WEB, self.is_at_backend(&self.out()));
+        walk.from("ACK", CLIENT, &self.out(), there);
+    }
+}
+
+/// A walk with three streams and a UDP flow to `lxc-web`.
+fn opened(family: &Family) -> (Walk, [Stream; 3], Packet) {
+    let mut walk = Walk::new(family.name, &config(Some("active"), "1h"));
+    walk.reload(&changed(CONFIG, "name = \"node-a\"", "name = \"node-b\""));
+    let frontend = at(family.web_service, 80);
+    let backend = at(family.web, 8080);
+    let streams = [6001, 6002, 6003].map(|port| Stream {
+        client: at(family.client, port),
+        frontend,
+        backend,
+    });
+    streams.iter().for_each(|stream| stream.open(&mut walk));
+    let asked = packet::udp(at(family.client, 6000), frontend).payload(b"again");
+    let there = Delivered(WEB, asked.clone().dst(backend));
+    walk.from("UDP", CLIENT, &asked, there);
+    (walk, streams, asked)
+}
+
+#[test]
+fn connections_continue_until_the_time_to_drain_is_over() {
+    for state in [Some("draining"), None] {
+        for family in families() {
+            let (mut walk, [idle, busy, answered], asked) = opened(&family);
+            let (web, web_2) = (at(family.web, 8080), at(family.web_2, 8080));
+            walk.reload(&config(state, "1h"));
+            for stream in [busy, answered] {
+                let (out, back) = (
+                    stream.out().payload(b"GET /"),
+                    stream.back().payload(b"200"),
+                );
+                let there = Delivered(WEB, stream.is_at_backend(&out));
+                walk.from("it keeps TCP", CLIENT, &out, there);
+                let heard = Delivered(CLIENT, stream.is_at_client(&back));
+                walk.from("and the replies", WEB, &back, heard);
+            }
+            let there = Delivered(WEB, asked.clone().dst(web));
+            walk.from("it keeps UDP", CLIENT, &asked, there);
+            let syn = family.syn(6009, busy.frontend);
+            let there = Delivered(WEB_2, syn.clone().dst(web_2));
+            walk.from("it gets nothing new", CLIENT, &syn, there);
+
+            walk.reload(&config(state, "1ms"));
+            let data = busy.out().seq(1006).ack_number(54).payload(b"GET /");
+            let refused = Refused(NO_BACKEND, reset(&data));
+            walk.from("the client speaks first", CLIENT, &data, refused);
+            let data = answered.back().seq(54).payload(b"more");
+            let ended = Ended(NO_BACKEND, Some(CLIENT), answered.reset(54));
+            walk.from("the backend speaks first", WEB, &data, ended);
+            let refused = Refused(NO_BACKEND, reset(&data));
+            walk.from("and learns it with its next", WEB, &data, refused);
+            let there = Delivered(WEB_2, asked.clone().dst(web_2));
+            walk.from("UDP gets another backend", CLIENT, &asked, there);
+            let syn = family.syn(6003, answered.frontend);
+            let there = Delivered(WEB_2, syn.clone().dst(web_2));
+            walk.from("a SYN opens another connection", CLIENT, &syn, there);
+            let fin = idle.out().fin();
+            let refused = Refused(NO_BACKEND, reset(&fin));
+            walk.from(
+                "an idle one ends with its next packet",
+                CLIENT,
+                &fin,
+                refused,
+            );
+            walk.end();
+        }
+    }
+}
+
+/// A client that waits for data sends nothing, and would wait for hours.
+#[test]
+fn a_waiting_client_gets_a_reset_in_the_place_of_data() {
+    for family in families() {
+        let (mut walk, [repeated, both, closing], _) = opened(&family);
+        let out = repeated.out().seq(1001).ack_number(151);
+        let back = repeated.back().payload(&[7; 100]);
+        let heard = Delivered(CLIENT, repeated.is_at_client(&back));
+        walk.from("data", WEB, &back, heard);
+        let there = Delivered(WEB, repeated.is_at_backend(&out));
+        walk.from("its ACK", CLIENT, &out, there);
+        for (fin, from) in [(closing.out().fin(), CLIENT), (closing.back().fin(), WEB)] {
+            let (to, there) = match from {
+                CLIENT => (WEB, closing.is_at_backend(&fin)),
+                _ => (CLIENT, closing.is_at_client(&fin)),
+            };
+            walk.from("FIN", from, &fin, Delivered(to, there));
+        }
+        walk.reload(&config(None, "0s"));
+
+        let ended = Ended(NO_BACKEND, Some(CLIENT), repeated.reset(151));
+        walk.from("data that has come is sent again", WEB, &back, ended);
+        let out = repeated.out().ack_number(151);
+        let refused = Refused(NO_BACKEND, reset(&out));
+        walk.from("a client that did not believe it", CLIENT, &out, refused);
+
+        let long = both.back().payload(&[9; 1000]);
+        let ended = Ended(NO_BACKEND, Some(CLIENT), both.reset(51));
+        walk.from("long data", WEB, &long, ended);
+        let rst = both.back().rst().seq(1051);
+        walk.from("the backend ends it too", WEB, &rst, Dropped(NO_BACKEND));
+
+        let fin = closing.back().fin();
+        let refused = Refused(NO_BACKEND, reset(&fin));
+        walk.from("a connection that is closed", WEB, &fin, refused);
+        walk.end();
+    }
+}
+
+#[test]
+fn a_client_of_the_network_gets_it_too() {
+    for family in families() {
+        let external = |config: &str| {
+            let services = uplink_config();
+            let web = config.split_once("[services.web]").expect("the service").1;
+            let web = web.split_once("\n\n").expect("its end").0;
+            let own = services
+                .split_once("[services.web]")
+                .expect("the service")
+                .1;
+            let own = own.split_once("\n\n").expect("its end").0;
+            changed(&services, own, &format!("{web}\nexternal = true"))
+        };
+        let mut walk = Walk::new(family.name, &external(&config(Some("active"), "1h")));
+        walk.reload(&external(CONFIG));
+        let stream = Stream {
+            client: at(family.world, 7001),
+            frontend: at(family.web_service, 80),
+            backend: at(family.web, 8080),
+        };
+        let syn = packet::tcp(stream.client, stream.frontend).syn().seq(1000);
+        let there = Delivered(WEB, stream.is_at_backend(&syn));
+        walk.net("SYN", UPLINK, &syn, there);
+        let syn_ack = stream.back().syn().seq(50);
+        let heard = Routed(stream.is_at_client(&syn_ack));
+        walk.from("SYN, ACK", WEB, &syn_ack, heard);
+        let there = Delivered(WEB, stream.is_at_backend(&stream.out()));
+        walk.net("ACK", UPLINK, &stream.out(), there);
+        walk.reload(&external(&config(None, "0s")));
+        let data = stream.back().payload(b"news");
+        let ended = Ended(NO_BACKEND, None, stream.reset(51));
+        walk.from("data", WEB, &data, ended);
+        let refused = Refused(NO_BACKEND, reset(&data));
+        walk.from("the next", WEB, &data, refused);
+        walk.end();
+    }
+}
