@@ -14,6 +14,7 @@ mod bad_input;
 mod bulk;
 mod clock;
 mod dns;
+mod draining;
 mod drift;
 mod flap;
 mod flows;

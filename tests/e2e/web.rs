@@ -27,6 +27,8 @@ pub fn serve_in(lab: &NetnsLab, workload: &str, address4: &str, address6: &str, 
                 root {place};
                 dav_methods PUT;
                 location = /hello {{ return 200 \"hello $remote_addr\\n\"; }}
+                location = /who {{ return 200 \"{address4}\\n\"; }}
+                location ~ ^/(slow|endless)$ {{ limit_rate 20k; }}
             }}
         }}"
     );
