@@ -48,6 +48,18 @@ const CHANGES: usize = 9;
 /// Between two changes: the cleanup after a commit must not count for the next one.
 const BETWEEN: Duration = Duration::from_secs(1);
 
+/// What operators look at, and how often it is run.
+const LISTINGS: [&str; 7] = [
+    "service list",
+    "service get svc0",
+    "endpoint list",
+    "identity list",
+    "policy list",
+    "ct list",
+    "status",
+];
+const LISTED: usize = 5;
+
 /// Longer than every periodic task of the daemon.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -238,6 +250,7 @@ fn daemon(node: &Namespace, files: &Texts) {
         resident(daemon.pid())
     );
     println!("  {:44} {worst:8.1} MiB", "the same at the last change");
+    listings(node, &daemon);
     let ticks = || lab::ticks(daemon.pid());
     let before = ticks();
     std::thread::sleep(IDLE);
@@ -246,6 +259,24 @@ fn daemon(node: &Namespace, files: &Texts) {
         "when idle",
         (ticks() - before) as f64 / IDLE.as_secs_f64()
     );
+}
+
+/// How long each listing takes: the median of some runs.
+fn listings(node: &Namespace, daemon: &Daemon) {
+    for words in LISTINGS {
+        let run = |_| {
+            let mut command = lab::inside(node, env!("CARGO_BIN_EXE_dpd"));
+            command.arg("--config").arg(daemon.config());
+            let command = command.args(words.split(' ')).stdout(Stdio::null());
+            let begun = Instant::now();
+            let status = command.status().expect("run dpd");
+            assert!(status.success(), "dpd {words}: {status}");
+            begun.elapsed()
+        };
+        let mut times: Vec<Duration> = (0..LISTED).map(run).collect();
+        times.sort();
+        line(&format!("dpd {words}"), times[LISTED / 2]);
+    }
 }
 
 /// Resident memory of a process in MiB.

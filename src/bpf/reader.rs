@@ -22,6 +22,7 @@ use crate::bpf::sys::map;
 use crate::bpf::sys::pins::{self, Pins};
 use crate::bpf::sys::program;
 use crate::bpf::sys::write_access;
+pub use crate::bpf::tables::contents::Part;
 use crate::bpf::tables::live_epoch::{self, EpochView};
 use crate::bpf::tables::{catalog, contents};
 use crate::bpf::takeover::datapath_dir;
@@ -84,6 +85,11 @@ impl Reader {
     /// The live generation.
     pub fn state(&self) -> Result<State> {
         self.of_generation(contents::read)
+    }
+
+    /// These parts of the live generation; the others are empty.
+    pub fn parts(&self, parts: &[Part]) -> Result<State> {
+        self.of_generation(|pins, epoch| contents::read_parts(pins, epoch, parts))
     }
 
     /// The live generation; `None` before the first.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::identity::name_of;
 use super::node::Node;
 use super::output::{self, Listing, Row, span};
+use crate::bpf::reader::Part;
 use crate::model::catalog::Catalog;
 use crate::model::conntrack::Connection;
 use crate::model::protocol::Protocol;
@@ -39,7 +40,7 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
         }
     };
     let reader = node.reader()?;
-    let state = reader.state()?;
+    let state = reader.parts(&[Part::Ipcache])?;
     let mut connections = reader.connections()?;
     match sockets::of_host(&reader) {
         Ok(sockets) => sockets::join(&mut connections, &sockets, &state),

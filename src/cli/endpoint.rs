@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::identity::{name_of, prefix_text};
 use super::node::Node;
 use super::output::{self, Listing, Row};
+use crate::bpf::reader::Part;
 use crate::model::state::{Enforcement, State};
 use crate::model::status::{Attachment, EndpointCounts};
 
@@ -35,7 +36,7 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
 fn list(node: &Node, listing: Listing) -> Result<()> {
     let reader = node.reader()?;
     let rows = rows(
-        &reader.state()?,
+        &reader.parts(&[Part::Endpoints])?,
         &reader.endpoint_counts()?,
         &reader.attachments()?,
     );

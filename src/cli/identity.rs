@@ -24,7 +24,7 @@ pub enum Command {
 }
 
 pub fn run(node: &Node, command: &Command) -> Result<()> {
-    let catalog = node.reader()?.state()?.catalog;
+    let catalog = node.reader()?.catalog()?;
     let (rows, listing) = match command {
         Command::List(listing) => (rows(&catalog), listing),
         Command::Get { name, listing } => {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::identity::{find, name_of};
 use super::node::Node;
 use super::output::{self, Listing, Row};
+use crate::bpf::reader::Part;
 use crate::model::state::State;
 
 #[derive(Debug, Subcommand)]
@@ -42,7 +43,7 @@ pub fn run(node: &Node, command: &Command) -> Result<ExitCode> {
         } => (identity, *unused, listing),
     };
     let reader = node.reader()?;
-    let state = reader.state()?;
+    let state = reader.parts(&[Part::Policy])?;
     let mut rows = rows(&state, &reader.rule_hits()?);
     if let Some(name) = identity {
         let subject = find(&state.catalog, name)?;

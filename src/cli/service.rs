@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::node::Node;
 use super::output::{self, Listing, Row};
+use crate::bpf::reader::Part;
 use crate::bpf::state::conntrack::now_ns;
 use crate::model::prefix;
 use crate::model::service::{Algorithm, Frontend, Locality, NodePort};
@@ -44,8 +45,12 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
         Command::Wait(arguments) => return wait::run(node, arguments),
     };
     let reader = node.reader()?;
-    let open = connections::open(&reader)?;
-    let mut rows = rows(&reader.state()?, &open, now_ns());
+    let mut open = connections::tracked(&reader)?;
+    if let Err(error) = connections::add_host_sockets(&reader, &mut open) {
+        log::warn!("sockets of the host are not counted: {error:#}");
+    }
+    let state = reader.parts(&[Part::Services, Part::Ipcache])?;
+    let mut rows = rows(&state, &open, now_ns());
     if let Command::Get { name, .. } = command {
         rows = get(rows, name)?;
     }
@@ -252,6 +257,11 @@ pub fn rows(state: &State, open: &OpenByBackend, now_ns: u64) -> Vec<ServiceRow>
     for (number, backend) in &state.backends {
         backends.entry(backend.service).or_default().push(*number);
     }
+    let mut sources: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for (service, source) in &state.service_sources {
+        let source = prefix::text(*source);
+        sources.entry(*service).or_default().push(source);
+    }
     let rows = state.services.iter();
     let mut rows: Vec<ServiceRow> = rows
         .map(|(frontend, entry)| {
@@ -269,18 +279,19 @@ pub fn rows(state: &State, open: &OpenByBackend, now_ns: u64) -> Vec<ServiceRow>
                     ..backend_row(state, (*number, backend), entry, now_ns)
                 })
             });
-            row(state, (frontend, entry), backends.collect())
+            ServiceRow {
+                sources: sources.get(&entry.service).cloned().unwrap_or_default(),
+                backends: backends.collect(),
+                ..row(state, frontend, entry)
+            }
         })
         .collect();
     rows.sort_by(|a, b| a.service.cmp(&b.service));
     rows
 }
 
-fn row(
-    state: &State,
-    (frontend, entry): (&Frontend, &ServiceEntry),
-    backends: Vec<BackendRow>,
-) -> ServiceRow {
+/// Without sources and backends.
+fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
     let info = state.catalog.services.get(&entry.service);
     let node_port = NodePort {
         port: frontend.port,
@@ -289,8 +300,6 @@ fn row(
     let is_at_node = info.is_some_and(|info| {
         info.node_ports.contains(&node_port) && !info.frontends.contains(frontend)
     });
-    let sources = state.service_sources.iter();
-    let sources = sources.filter(|(service, _)| *service == entry.service);
     let table_size = (entry.maglev_size > 0).then_some(entry.maglev_size);
     let seconds = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).as_secs_f64());
     ServiceRow {
@@ -300,7 +309,7 @@ fn row(
         node_port: is_at_node.then(|| node_port.to_string()),
         external: entry.is_external,
         host: state.settings.netns_cookie != 0,
-        sources: sources.map(|(_, source)| prefix::text(*source)).collect(),
+        sources: Vec::new(),
         locality: info.map(|info| info.locality).unwrap_or_default(),
         algorithm: match table_size {
             Some(_) => Algorithm::Maglev,
@@ -309,7 +318,7 @@ fn row(
         table_size,
         affinity_seconds: seconds(entry.affinity_ns),
         drain_timeout_seconds: seconds(info.map_or(0, |info| info.drain_timeout_ns)),
-        backends,
+        backends: Vec::new(),
     }
 }
 

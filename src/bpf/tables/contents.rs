@@ -8,12 +8,15 @@ use ipnet::IpNet;
 use libbpf_rs::MapHandle;
 
 use super::{catalog, encode};
-use crate::bpf::abi;
+use crate::bpf::abi::{self, Plain};
 use crate::bpf::sys::map;
 use crate::bpf::sys::pins::Pins;
 use crate::model::host::{LinkAddress, Mac};
 use crate::model::service::Frontend;
-use crate::model::state::{Endpoint, LutEntry, PrefilterEntry, ServiceEntry, Settings, State};
+use crate::model::state::{
+    Endpoint, IpcacheEntry, LutEntry, PolicyEntry, PolicyKey, PrefilterEntry, ServiceEntry,
+    Settings, State,
+};
 
 /// The settings of a generation.
 pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
@@ -27,57 +30,103 @@ pub fn settings(pins: &Pins, epoch: u64) -> Result<Settings> {
 
 /// The contents of a generation's tables.
 pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
+    read_parts(pins, epoch, &Part::ALL)
+}
+
+/// What a listing may need of a state, besides its settings and its catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Frontends, their sources, and backends.
+    Services,
+    /// The tables by which backends are picked.
+    BackendTables,
+    Endpoints,
+    Uplinks,
+    Ipcache,
+    Policy,
+    Prefilter,
+}
+
+impl Part {
+    pub const ALL: [Part; 7] = [
+        Part::Services,
+        Part::BackendTables,
+        Part::Endpoints,
+        Part::Uplinks,
+        Part::Ipcache,
+        Part::Policy,
+        Part::Prefilter,
+    ];
+}
+
+/// The same of these parts; others are empty. A large table takes a second to read.
+pub fn read_parts(pins: &Pins, epoch: u64, parts: &[Part]) -> Result<State> {
     let folder = pins.generation(epoch);
     let open = |name: &str| map::open(&folder.join(name));
-    let services = read_services(&open("services")?)?;
-    let backends: Vec<(u32, abi::backend)> = map::read(&open("backends")?)?;
-    let endpoints: Vec<(u32, abi::endpoint)> = map::read(&open("endpoints")?)?;
-    let uplinks: Vec<(u32, abi::uplink)> = map::read(&open("uplinks")?)?;
-    let ipcache: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(&open("ipcache")?)?;
-    let policy: Vec<(abi::policy_key, abi::policy)> = map::read(&open("policy")?)?;
-    let prefilter: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(&open("prefilter")?)?;
-    Ok(State {
+    let mut state = State {
         settings: settings(pins, epoch)?,
-        maglev: encode::decode_maglev(&services, &map::read(&open("maglev")?)?),
-        services,
-        service_sources: read_service_sources(&open("service_sources")?)?,
-        backend_lut: read_backend_lut(&open("backend_lut")?)?,
-        backends: backends
-            .iter()
-            .map(|(id, row)| (*id, encode::decode_backend(row)))
-            .collect(),
-        endpoints: endpoints
-            .iter()
-            .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
-            .collect(),
-        uplinks: uplinks
-            .iter()
-            .map(|(ifindex, row)| (*ifindex, encode::decode_uplink(row)))
-            .collect(),
-        snat_ports: read_snat_ports(&open("snat_ports")?)?,
-        announced: read_announced(&open("announced")?)?,
-        ipcache: ipcache
-            .iter()
-            .filter_map(|(key, row)| {
-                Some((
-                    encode::decode_prefix(key)?,
-                    encode::decode_ipcache_entry(row),
-                ))
-            })
-            .collect(),
-        policy: policy
-            .iter()
-            .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
-            .collect(),
         catalog: Arc::new(catalog::read(pins, epoch)?),
-        prefilter: prefilter
-            .iter()
-            .filter_map(|(key, row)| {
-                let number = row.number;
-                Some((encode::decode_prefix(key)?, PrefilterEntry { number }))
-            })
-            .collect(),
-    })
+        ..State::default()
+    };
+    for part in parts {
+        match part {
+            Part::Services => {
+                state.services = read_services(&open("services")?)?;
+                state.service_sources = read_service_sources(&open("service_sources")?)?;
+                state.backends = rows(&open("backends")?, encode::decode_backend)?;
+            }
+            Part::BackendTables => {
+                let services = read_services(&open("services")?)?;
+                state.backend_lut = read_backend_lut(&open("backend_lut")?)?;
+                state.maglev = encode::decode_maglev(&services, &map::read(&open("maglev")?)?);
+            }
+            Part::Endpoints => {
+                state.endpoints = rows(&open("endpoints")?, encode::decode_endpoint)?;
+            }
+            Part::Uplinks => {
+                state.uplinks = rows(&open("uplinks")?, encode::decode_uplink)?;
+                state.snat_ports = read_snat_ports(&open("snat_ports")?)?;
+                state.announced = read_announced(&open("announced")?)?;
+            }
+            Part::Ipcache => state.ipcache = read_ipcache(&open("ipcache")?)?,
+            Part::Policy => state.policy = read_policy(&open("policy")?)?,
+            Part::Prefilter => state.prefilter = read_prefilter(&open("prefilter")?)?,
+        }
+    }
+    Ok(state)
+}
+
+/// The rows of a table with a number as its key.
+fn rows<V: Plain, T>(map: &MapHandle, decode: fn(&V) -> T) -> Result<BTreeMap<u32, T>> {
+    let rows: Vec<(u32, V)> = map::read(map)?;
+    let rows = rows.iter();
+    Ok(rows.map(|(number, row)| (*number, decode(row))).collect())
+}
+
+fn read_ipcache(map: &MapHandle) -> Result<BTreeMap<IpNet, IpcacheEntry>> {
+    let rows: Vec<(abi::address_prefix_key, abi::ipcache_entry)> = map::read(map)?;
+    let rows = rows.iter().filter_map(|(key, row)| {
+        let prefix = encode::decode_prefix(key)?;
+        Some((prefix, encode::decode_ipcache_entry(row)))
+    });
+    Ok(rows.collect())
+}
+
+fn read_policy(map: &MapHandle) -> Result<BTreeMap<PolicyKey, PolicyEntry>> {
+    let rows: Vec<(abi::policy_key, abi::policy)> = map::read(map)?;
+    let rows = rows.iter();
+    Ok(rows
+        .map(|(key, row)| (encode::decode_policy_key(key), encode::decode_policy(row)))
+        .collect())
+}
+
+fn read_prefilter(map: &MapHandle) -> Result<BTreeMap<IpNet, PrefilterEntry>> {
+    let rows: Vec<(abi::address_prefix_key, abi::prefilter)> = map::read(map)?;
+    let rows = rows.iter().filter_map(|(key, row)| {
+        let number = row.number;
+        Some((encode::decode_prefix(key)?, PrefilterEntry { number }))
+    });
+    Ok(rows.collect())
 }
 
 fn read_services(map: &MapHandle) -> Result<BTreeMap<Frontend, ServiceEntry>> {
@@ -131,9 +180,5 @@ pub fn read_previous(previous: &Pins, epoch: u64, version: u32) -> Result<State>
 /// The endpoints of a generation by ifindex.
 pub fn read_endpoints(pins: &Pins, epoch: u64) -> Result<BTreeMap<u32, Endpoint>> {
     let map = map::open(&pins.generation(epoch).join("endpoints"))?;
-    let rows: Vec<(u32, abi::endpoint)> = map::read(&map)?;
-    let rows = rows.iter();
-    Ok(rows
-        .map(|(ifindex, row)| (*ifindex, encode::decode_endpoint(row)))
-        .collect())
+    rows(&map, encode::decode_endpoint)
 }

@@ -10,16 +10,23 @@ use crate::host_sockets;
 /// Connections by the service's and the backend's number.
 pub type OpenByBackend = BTreeMap<(u32, u32), u64>;
 
-/// Counts them in the conntrack tables, and among the host's own sockets.
+/// Those in the conntrack tables.
 ///
 /// # Errors
-/// If the tables or the sockets can't be read.
-pub fn open(reader: &Reader) -> Result<OpenByBackend> {
+/// If the tables can't be read.
+pub fn tracked(reader: &Reader) -> Result<OpenByBackend> {
     let (tally, _) = reader.conntrack()?;
-    let mut open = tally.by_backend;
-    if !reader.socket_attachments().is_empty() {
-        let (tables, peers) = (reader.conntrack_tables()?, reader.socket_peers()?);
-        host_sockets::count_untracked(&tables, &peers, &mut open)?;
+    Ok(tally.by_backend)
+}
+
+/// Adds those of the host's own sockets that are in no table.
+///
+/// # Errors
+/// If the kernel does not list sockets, or the tables can't be read.
+pub fn add_host_sockets(reader: &Reader, open: &mut OpenByBackend) -> Result<()> {
+    if reader.socket_attachments().is_empty() {
+        return Ok(());
     }
-    Ok(open)
+    let (tables, peers) = (reader.conntrack_tables()?, reader.socket_peers()?);
+    host_sockets::count_untracked(&tables, &peers, open)
 }

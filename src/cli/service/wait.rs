@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use super::connections;
-use crate::bpf::reader::Reader;
+use crate::bpf::reader::{Part, Reader};
 use crate::cli::node::Node;
 use crate::cli::output::{self, span};
 use crate::config::parse_duration;
@@ -37,7 +37,7 @@ pub struct Arguments {
 /// If the service has no such backend, the time is over, or the datapath can't be read.
 pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
-    let state = node.reader()?.state()?;
+    let state = node.reader()?.parts(&[Part::Services])?;
     let (number, info) = find(&state.catalog, &arguments.name, &arguments.backend)?;
     let (name, address) = (&arguments.name, info.address);
     if state.backends.get(&number).is_some_and(|row| row.is_picked) {
@@ -105,14 +105,18 @@ impl Waited {
         if !keeps {
             return Ok(0);
         }
-        let open = connections::open(&reader)?;
+        let mut open = connections::tracked(&reader)?;
+        connections::add_host_sockets(&reader, &mut open)?;
         let open = open.get(&(self.service, self.number)).copied();
         Ok(open.unwrap_or_default())
     }
 
     fn keeps(&self, reader: &Reader) -> Result<bool> {
-        let state = reader.find_state()?;
-        let row = state.as_ref().and_then(|it| it.backends.get(&self.number));
+        if reader.epoch()? == 0 {
+            return Ok(false);
+        }
+        let state = reader.parts(&[Part::Services])?;
+        let row = state.backends.get(&self.number);
         Ok(row.is_some_and(|row| row.state.keeps(Protocol::Tcp)))
     }
 }
