@@ -1,12 +1,13 @@
 //! Tables and JSON on stdout.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use comfy_table::Table;
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::observe::line::printable;
 
@@ -41,21 +42,36 @@ pub fn render<R: Row>(format: Format, rows: &[R]) -> Result<String> {
     }
 }
 
-/// Aligned columns, separated by two spaces, without trailing spaces.
+/// Aligned columns, separated by two spaces, without trailing spaces. A hundred thousand lines take a moment.
 pub fn table(header: &[&str], lines: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(header.iter().copied());
-    for cells in lines {
-        table.add_row(cells.iter().map(|cell| match cell.as_str() {
-            "" => "-".into(),
-            cell => printable(cell).into_owned(),
-        }));
+    let header = header.iter().map(|word| (*word).to_owned()).collect();
+    let cell = |cell: String| match cell.as_str() {
+        "" => "-".to_owned(),
+        text => match printable(text) {
+            Cow::Borrowed(_) => cell,
+            Cow::Owned(escaped) => escaped,
+        },
+    };
+    let lines = lines.into_iter();
+    let lines = lines.map(|cells| cells.into_iter().map(cell).collect());
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(lines).collect();
+    let mut widths = vec![0; lines[0].len()];
+    for cells in &lines {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.width().max(*width);
+        }
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    let mut table = String::new();
+    for cells in &lines {
+        for (width, cell) in widths.iter().zip(cells) {
+            table.push_str(cell);
+            let space = width + 2 - cell.width();
+            table.extend(std::iter::repeat_n(' ', space));
+        }
+        table.truncate(table.trim_end().len());
+        table.push('\n');
     }
-    format!("{}\n", table.trim_fmt())
+    table
 }
 
 /// Indented, for reading.
