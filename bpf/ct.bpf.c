@@ -6,6 +6,7 @@
  *	its verdict is of an older configuration -> tail_policy again, if its backend still exists
  *	none -> a backend, a free reply tuple, and tail_policy
  */
+#include "lib/feature/ct_commit.h"
 #include "lib/feature/ct_create.h"
 #include "lib/feature/policy_verdict.h"
 #include "lib/feature/reverse_path.h"
@@ -173,9 +174,10 @@ static __always_inline int ct_is_over(struct __sk_buff *skb, const struct packet
 
 /*
  * The connection's backend is gone, or the address that it was masqueraded with. A UDP client's next question and a SYN get
- * another one, any other TCP segment gets a reset at once; a UDP answer that was under way arrives if policy allows it. A TCP
- * reply becomes a reset for the client, which may wait for it and send nothing; the pair stays, refused, until the backend has
- * got one too, with its next segment. `is_stray`: where there is no service any more, what comes next is the host's.
+ * another one; a UDP answer that was under way arrives if policy allows it. Any other TCP segment of the client gets a reset at
+ * once, and one of the backend becomes a reset for the client, which may wait for it and send nothing. The pair stays, refused:
+ * every further segment of either side gets a reset. `is_stray`: where there is no service any more, what comes next is the
+ * host's.
  */
 static __noinline __must_check int translation_gone(struct __sk_buff *skb, struct packet *packet,
 						    const struct settings *settings, __u8 reason,
@@ -188,13 +190,19 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 		set_original(packet);
 		return 0;
 	}
-	if (reply && packet->ct.entry.state != CT_CLOSING) {
-		packet->ct.entry.refused_reason = reason;
+	/* Whose connection is closed waits for nothing, and a client that opens one sends its SYN again. */
+	if (reply && packet->ct.entry.state != CT_CLOSING && !(packet->headers.tcp.flags & TCP_SYN)) {
 		packet->response.kind = RESPONSE_RESET_RECEIVER;
+		packet->response.reason = reason;
+		return -(int)reason;
+	}
+	if (is_tcp && !reply && !packet_opens_tcp(packet)) {
+		packet->response.kind = RESPONSE_RESET;
+		ct_end(packet, reason);
 		return -(int)reason;
 	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
-	if (is_tcp && (reply || !packet_opens_tcp(packet))) {
+	if (reply) {
 		packet->response.kind = RESPONSE_RESET;
 		return -(int)reason;
 	}
@@ -203,24 +211,20 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 	return ct_new(skb, packet, settings);
 }
 
-/*
- * A packet of a refused connection: it keeps both entries for their lifetime, unless its translation is gone: then the reset
- * ends what is left of it.
- */
+/* A packet of a refused connection: it keeps both entries for their lifetime. One that was ended gets a reset each time. */
 static __noinline __must_check int drop_refused(struct packet *packet, struct ct_entry *entry)
 {
 	struct flow_tuple key = ct_reverse_key(entry);
 	struct ct_entry *reverse = ct_find(&key);
 	__u8 reason = entry->refused_reason;
 
-	if (reason == REASON_NO_BACKEND || reason == REASON_SNAT_GONE) {
-		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
-		packet->response.kind = RESPONSE_RESET;
-		return -(int)reason;
-	}
 	entry->last_seen_ns = packet->now_ns;
 	if (reverse && ct_is_reverse(reverse, &packet->headers.tuple))
 		reverse->last_seen_ns = packet->now_ns;
+	if (reason == REASON_NO_BACKEND || reason == REASON_SNAT_GONE) {
+		packet->response.kind = RESPONSE_RESET;
+		return -(int)reason;
+	}
 	packet->direction = entry->flags & CT_REFUSED_EGRESS ? DIRECTION_EGRESS : DIRECTION_INGRESS;
 	policy_count_denied(packet);
 	return -(int)reason;

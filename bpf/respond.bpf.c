@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What dpd itself sends to the sender of a packet that goes nowhere: port unreachable, time exceeded, packet too big, a TCP
- * reset; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
+ * reset; the reset that its receiver gets instead; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
  */
 #include "lib/feature/ct_commit.h"
 #include "lib/feature/respond.h"
@@ -142,7 +142,7 @@ static __noinline __must_check int reset_write(struct __sk_buff *skb, const stru
 	__u32 header = packet->headers.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	__u32 sum = csum_pseudo_header(source, destination, sizeof(*tcp), IPPROTO_TCP);
 
-	if (csum_state(skb) == CHECKSUM_PARTIAL)
+	if (csum_is_partial(skb, packet->headers.transport + offsetof(struct tcphdr, check)))
 		tcp->check = csum_fold(sum); /* what follows is the hardware's */
 	else
 		tcp->check = ~csum_fold(bpf_csum_diff(0, 0, (__be32 *)tcp, sizeof(*tcp), sum));
@@ -177,8 +177,8 @@ static __always_inline __must_check int respond_reset(struct __sk_buff *skb, str
 }
 
 /*
- * The reset of a reply, for its receiver: at the next byte that that waits for, which is the segment's first, or what it has
- * acknowledged since.
+ * What a reply becomes, for its receiver: a reset at the next byte that the receiver expects, which is the segment's first, or what
+ * it has acknowledged since.
  */
 static __always_inline struct tcphdr receiver_reset_header(const struct ct_entry *entry,
 							   const struct tcphdr *tcp)
@@ -208,6 +208,8 @@ static __always_inline int receiver_send(struct __sk_buff *skb, struct packet *p
 	const struct ipcache_entry *owner =
 		ipcache_find(packet->generation_slot, &entry->translated.destination);
 
+	if (packet->hook.flags & HOOK_PASSES_ON)
+		return ACTION_PASS; /* it is on its way already */
 	if (skb->pkt_type)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	if (!owner || owner->scope != SCOPE_ENDPOINT) {
@@ -222,6 +224,7 @@ static __always_inline int receiver_send(struct __sk_buff *skb, struct packet *p
 	if (!endpoint)
 		return ACTION_DROP;
 	if (endpoint->delivery == DELIVERY_NEIGHBOUR) {
+		skb->mark = generation_mark();
 		bpf_redirect_neigh(endpoint->link_ifindex, 0, 0, 0);
 		return ACTION_REDIRECT;
 	}
@@ -237,7 +240,7 @@ static __always_inline int receiver_send(struct __sk_buff *skb, struct packet *p
 	return ACTION_REDIRECT;
 }
 
-/* The connection is refused from now on: whichever side sends next gets a reset. */
+/* The connection ends: whichever side sends next gets a reset. */
 static __always_inline __must_check int respond_reset_receiver(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct flow_tuple *translated = &packet->ct.entry.translated;
@@ -248,7 +251,7 @@ static __always_inline __must_check int respond_reset_receiver(struct __sk_buff 
 	tcp = receiver_reset_header(&packet->ct.entry, &tcp);
 	if (reset_write(skb, packet, &tcp, &translated->source, &translated->destination))
 		return ACTION_DROP;
-	ct_refuse(packet, packet->ct.entry.refused_reason);
+	ct_end(packet, packet->response.reason);
 	return receiver_send(skb, packet);
 }
 

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use crate::common::packet::{self, Packet};
 use crate::lab::*;
-use crate::uplink::{UPLINK, config as uplink_config};
-use crate::walk::{Expect::*, Walk};
+use crate::uplink::{UPLINK, config as uplink_config, far};
+use crate::walk::Expect::{self, *};
+use crate::walk::Walk;
 
 const NO_BACKEND: u8 = 158;
 
@@ -73,8 +74,8 @@ impl Stream {
         let there = Delivered(WEB, self.is_at_backend(&syn));
         walk.from("SYN", CLIENT, &syn, there);
         let syn_ack = self.back().syn().seq(50);
-        let heard = Delivered(CLIENT, self.is_at_client(&syn_ack));
-        walk.from("SYN, ACK", WEB, &syn_ack, heard);
+        let there = Delivered(CLIENT, self.is_at_client(&syn_ack));
+        walk.from("SYN, ACK", WEB, &syn_ack, there);
         let there = Delivered(WEB, self.is_at_backend(&self.out()));
         walk.from("ACK", CLIENT, &self.out(), there);
     }
@@ -112,8 +113,8 @@ fn connections_continue_until_the_time_to_drain_is_over() {
                 );
                 let there = Delivered(WEB, stream.is_at_backend(&out));
                 walk.from("it keeps TCP", CLIENT, &out, there);
-                let heard = Delivered(CLIENT, stream.is_at_client(&back));
-                walk.from("and the replies", WEB, &back, heard);
+                let there = Delivered(CLIENT, stream.is_at_client(&back));
+                walk.from("and the replies", WEB, &back, there);
             }
             let there = Delivered(WEB, asked.clone().dst(web));
             walk.from("it keeps UDP", CLIENT, &asked, there);
@@ -124,12 +125,23 @@ fn connections_continue_until_the_time_to_drain_is_over() {
             walk.reload(&config(state, "1ms"));
             let data = busy.out().seq(1006).ack_number(54).payload(b"GET /");
             let refused = Refused(NO_BACKEND, reset(&data));
-            walk.from("the client speaks first", CLIENT, &data, refused);
+            walk.from("the client sends first", CLIENT, &data, refused);
+            for ahead in 0..2 {
+                let late = busy.back().seq(54 + ahead).payload(b"1");
+                let refused = Refused(NO_BACKEND, reset(&late));
+                walk.from("what was under way", WEB, &late, refused);
+            }
             let data = answered.back().seq(54).payload(b"more");
             let ended = Ended(NO_BACKEND, Some(CLIENT), answered.reset(54));
-            walk.from("the backend speaks first", WEB, &data, ended);
-            let refused = Refused(NO_BACKEND, reset(&data));
-            walk.from("and learns it with its next", WEB, &data, refused);
+            walk.from("the backend sends first", WEB, &data, ended);
+            for ahead in 0..2 {
+                let next = answered.back().seq(58 + ahead).payload(b"1");
+                let refused = Refused(NO_BACKEND, reset(&next));
+                walk.from("and learns it with its next", WEB, &next, refused);
+            }
+            let late = answered.out().ack_number(58);
+            let refused = Refused(NO_BACKEND, reset(&late));
+            walk.from("a client that sends again", CLIENT, &late, refused);
             let there = Delivered(WEB_2, asked.clone().dst(web_2));
             walk.from("UDP gets another backend", CLIENT, &asked, there);
             let syn = family.syn(6003, answered.frontend);
@@ -155,8 +167,8 @@ fn a_waiting_client_gets_a_reset_in_the_place_of_data() {
         let (mut walk, [repeated, both, closing], _) = opened(&family);
         let out = repeated.out().seq(1001).ack_number(151);
         let back = repeated.back().payload(&[7; 100]);
-        let heard = Delivered(CLIENT, repeated.is_at_client(&back));
-        walk.from("data", WEB, &back, heard);
+        let there = Delivered(CLIENT, repeated.is_at_client(&back));
+        walk.from("data", WEB, &back, there);
         let there = Delivered(WEB, repeated.is_at_backend(&out));
         walk.from("its ACK", CLIENT, &out, there);
         for (fin, from) in [(closing.out().fin(), CLIENT), (closing.back().fin(), WEB)] {
@@ -173,11 +185,11 @@ fn a_waiting_client_gets_a_reset_in_the_place_of_data() {
         let out = repeated.out().ack_number(151);
         let refused = Refused(NO_BACKEND, reset(&out));
         walk.from("a client that did not believe it", CLIENT, &out, refused);
-
-        let long = both.back().payload(&[9; 1000]);
+        let probe = both.back().seq(50);
         let ended = Ended(NO_BACKEND, Some(CLIENT), both.reset(51));
-        walk.from("long data", WEB, &long, ended);
-        let rst = both.back().rst().seq(1051);
+        walk.from("a keepalive probe", WEB, &probe, ended);
+
+        let rst = both.back().rst().seq(51);
         walk.from("the backend ends it too", WEB, &rst, Dropped(NO_BACKEND));
 
         let fin = closing.back().fin();
@@ -212,8 +224,8 @@ fn a_client_of_the_network_gets_it_too() {
         let there = Delivered(WEB, stream.is_at_backend(&syn));
         walk.net("SYN", UPLINK, &syn, there);
         let syn_ack = stream.back().syn().seq(50);
-        let heard = Routed(stream.is_at_client(&syn_ack));
-        walk.from("SYN, ACK", WEB, &syn_ack, heard);
+        let there = Routed(stream.is_at_client(&syn_ack));
+        walk.from("SYN, ACK", WEB, &syn_ack, there);
         let there = Delivered(WEB, stream.is_at_backend(&stream.out()));
         walk.net("ACK", UPLINK, &stream.out(), there);
         walk.reload(&external(&config(None, "0s")));
@@ -223,5 +235,108 @@ fn a_client_of_the_network_gets_it_too() {
         let refused = Refused(NO_BACKEND, reset(&data));
         walk.from("the next", WEB, &data, refused);
         walk.end();
+    }
+}
+
+/// The client's first SYN is with a backend that leaves: it sends it again.
+#[test]
+fn a_client_that_connects_gets_another_backend() {
+    for family in families() {
+        let (mut walk, [stream, ..], _) = opened(&family);
+        let client = at(family.client, 6010);
+        let syn = packet::tcp(client, stream.frontend).syn().seq(1000);
+        let there = Delivered(WEB, stream.is_at_backend(&syn));
+        walk.from("SYN", CLIENT, &syn, there);
+        walk.reload(&config(None, "0s"));
+        let syn_ack = packet::tcp(stream.backend, client)
+            .syn()
+            .ack()
+            .seq(50)
+            .ack_number(1001);
+        let refused = Refused(NO_BACKEND, reset(&syn_ack));
+        walk.from("the reply of the one that left", WEB, &syn_ack, refused);
+        let there = Delivered(WEB_2, syn.clone().dst(at(family.web_2, 8080)));
+        walk.from("the same SYN again", CLIENT, &syn, there);
+        walk.end();
+    }
+}
+
+/// The reset of a server that is killed ends both sides: nothing is left of the connection.
+#[test]
+fn a_reset_of_the_backend_is_the_clients_and_leaves_nothing() {
+    for family in families() {
+        let (mut walk, [stream, ..], _) = opened(&family);
+        walk.reload(&config(None, "0s"));
+        let rst = stream.back().rst().seq(51);
+        let ended = Ended(NO_BACKEND, Some(CLIENT), stream.reset(51));
+        walk.from("RST", WEB, &rst, ended);
+        let connections = walk.node().connections();
+        let ports = connections.iter().map(|open| open.src.port());
+        let ports: Vec<u16> = ports.collect();
+        walk.check("it is gone", !ports.contains(&6001), &ports);
+        walk.check("the others stay", ports.contains(&6002), &ports);
+        walk.end();
+    }
+}
+
+/// The backend is on another host: its replies come by the uplink, or by the host's stack.
+#[test]
+fn the_client_of_a_backend_on_another_host_gets_it() {
+    for family in families() {
+        for stack in [false, true] {
+            let mut config = uplink_config();
+            if stack {
+                let uplink = "role = \"uplink\"";
+                config = changed(
+                    &config,
+                    uplink,
+                    &format!("{uplink}\nforwarding = \"stack\""),
+                );
+            }
+            let gone = changed(
+                &config,
+                "[\"10.200.1.45:8080\", \"[fd00:201::45]:8080\"]",
+                "[]",
+            );
+            let far = far(&family);
+            let mut walk = Walk::new(format!("{}, stack {stack}", family.name), &config);
+            let stream = Stream {
+                client: at(family.client, 7002),
+                frontend: at(far.service, 80),
+                backend: at(far.backend, 8080),
+            };
+            let out = |walk: &mut Walk, says: &str, packet: &Packet| {
+                let there = stream.is_at_backend(packet);
+                let expect = if stack {
+                    PassedAs(there)
+                } else {
+                    Routed(there)
+                };
+                walk.from(says, CLIENT, packet, expect);
+            };
+            let back = |walk: &mut Walk, says: &str, packet: &Packet, expect: Expect| {
+                if !stack {
+                    walk.net(says, UPLINK, packet, expect);
+                    return;
+                }
+                walk.net(says, UPLINK, packet, Passed);
+                walk.forwarded(says, UPLINK, CLIENT, packet, expect);
+            };
+            let heard = |packet: &Packet| match stack {
+                true => PassedAs(stream.is_at_client(packet)),
+                false => Delivered(CLIENT, stream.is_at_client(packet)),
+            };
+            let syn = packet::tcp(stream.client, stream.frontend).syn().seq(1000);
+            out(&mut walk, "SYN", &syn);
+            let syn_ack = stream.back().syn().seq(50);
+            back(&mut walk, "SYN, ACK", &syn_ack, heard(&syn_ack));
+            out(&mut walk, "ACK", &stream.out());
+            walk.reload(&gone);
+            let data = stream.back().payload(b"news");
+            let to = (!stack).then_some(CLIENT);
+            let ended = Ended(NO_BACKEND, to, stream.reset(51));
+            back(&mut walk, "data", &data, ended);
+            walk.end();
+        }
     }
 }

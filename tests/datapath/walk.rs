@@ -26,7 +26,8 @@ pub enum Expect {
     Dropped(u8),
     /// Dropped and counted, and the sender gets this instead.
     Refused(u8, Packet),
-    /// Dropped and counted, and its receiver gets this instead: a workload, or who is behind the kernel's own routes.
+    /// Dropped and counted, and its receiver gets this instead: a workload, or who is behind the kernel's own routes. At the
+    /// receiver's own hook it goes on.
     Ended(u8, Option<&'static str>, Packet),
     /// The sender gets this.
     Answered(Packet),
@@ -172,6 +173,20 @@ impl Walk {
     /// A frame meets the XDP program.
     pub fn wire(&mut self, says: &str, frame: &[u8], expect: Expect) -> Answer {
         self.step(says, Hook::Xdp, "lo", frame, &expect)
+    }
+
+    /// The host's stack sends a packet to a workload, which it got at another interface.
+    pub fn forwarded(
+        &mut self,
+        says: &str,
+        arrived_at: &str,
+        to: &str,
+        packet: &Packet,
+        expect: Expect,
+    ) -> Answer {
+        let frame = packet.clone().macs(host_mac(to), workload_mac(to)).build();
+        let answer = self.node.to_container_from(arrived_at, to, &frame, 0);
+        self.check_packet(says, Hook::ToContainer, to, &frame, &expect, answer)
     }
 
     pub fn reload(&self, config_toml: &str) {
@@ -335,8 +350,11 @@ fn compare(
             (Verdict::Redirect, Some(packet.build()), vec![*reason])
         }
         Expect::Ended(reason, None, packet) => {
-            let packet = packet.clone().macs(its, mine);
-            (Verdict::Redirect, Some(packet.build()), vec![*reason])
+            let (verdict, packet) = match hook {
+                Hook::ToContainer => (Verdict::Pass, packet.clone().macs(mine, its)),
+                _ => (Verdict::Redirect, packet.clone().macs(its, mine)),
+            };
+            (verdict, Some(packet.build()), vec![*reason])
         }
         Expect::Answered(packet) => {
             let packet = packet.clone().macs(mine, its);

@@ -217,7 +217,7 @@ static __always_inline void ct_insert_refused(const struct flow_tuple *tuple, co
 }
 
 /*
- * A connection that policy allows no more: the pair stays for its lifetime, and its packets drop either way. Were it deleted,
+ * A connection that is allowed no more: the pair stays for its lifetime, and its packets drop either way. Were it deleted,
  * the other side's next packet would open a new flow, in its own direction, which policy may well allow.
  */
 static __noinline void ct_refuse(struct packet *packet, __u8 reason)
@@ -252,6 +252,20 @@ static __noinline void ct_refuse(struct packet *packet, __u8 reason)
 		ct_insert_refused(&key, reverse);
 	ct_insert_refused(tuple, entry);
 	conn_usage_open(&counted, CT_TABLE_UNREPLIED, packet->now_ns);
+}
+
+/*
+ * A TCP connection whose backend or address is gone, unless a reset of its own has ended it. Its pair stays for as long as that of one
+ * that nobody has replied to, so that what is under way gets a reset, too, and opens no new flow.
+ */
+static __noinline void ct_end(struct packet *packet, __u8 reason)
+{
+	if (packet->headers.tcp.flags & TCP_RST) {
+		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+		return;
+	}
+	packet->ct.entry.flags &= ~CT_ASSURED;
+	ct_refuse(packet, reason);
 }
 
 /* A refused connection that policy allows again. */

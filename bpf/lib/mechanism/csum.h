@@ -73,6 +73,24 @@ static __always_inline int csum_is_in_place(int state, int family)
 	return state >= 0 && (state != CHECKSUM_COMPLETE || family == 6);
 }
 
+/*
+ * Whether the checksum at this offset is partial. Where the kernel does not reveal that, the helper does: it changes a complete one
+ * alone, which the caller overwrites.
+ */
+static __always_inline int csum_is_partial(struct __sk_buff *skb, __u32 offset)
+{
+	int state = csum_state(skb);
+	__be16 before = 0;
+	__be16 after = 0;
+
+	if (state >= 0)
+		return state == CHECKSUM_PARTIAL;
+	bpf_skb_load_bytes(skb, offset, &before, sizeof(before));
+	bpf_l4_csum_replace(skb, offset, 0, 1, sizeof(__be32));
+	bpf_skb_load_bytes(skb, offset, &after, sizeof(after));
+	return before == after;
+}
+
 /* A transport checksum after translation, as the helper would leave it. A partial one does not cover the ports yet. */
 static __always_inline __u16 csum_translated(__u16 checksum, const struct ct_entry *entry, int state)
 {

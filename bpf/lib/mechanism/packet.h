@@ -121,7 +121,7 @@ struct packet_policy {
 /* What the sender gets instead. Written by the step that drops the packet, or answers an echo; read by tail_respond. */
 struct packet_response {
 	__u8 kind; /* enum response_kind */
-	__u8 pad;
+	__u8 reason; /* of RESPONSE_RESET_RECEIVER: why the connection ends */
 	__u16 mtu; /* of the route that the packet is too big for */
 };
 
