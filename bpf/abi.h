@@ -264,7 +264,7 @@ enum backend_state {
 	BACKEND_DRAINING = 1,
 	BACKEND_MAINTENANCE = 2, /* keeps its TCP connections */
 	BACKEND_DRAINED = 3, /* keeps no connection */
-	BACKEND_LEFT = 4, /* keeps its connections */
+	BACKEND_REMOVED = 4, /* keeps its connections */
 };
 
 struct backend {

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::bpf::state::conntrack::Tables;
 use crate::bpf::state::socket_peers::SocketPeers;
+use crate::model::conntrack::BackendConnections;
 use crate::model::protocol::Protocol;
 use crate::model::service::SocketPeer;
 use crate::net::sock_diag::{SockDiag, Socket};
@@ -25,12 +26,13 @@ pub struct HostSocket {
 pub fn count_untracked(
     tables: &Tables,
     peers: &SocketPeers,
-    by_backend: &mut BTreeMap<(u32, u32), u64>,
+    by_backend: &mut BTreeMap<(u32, u32), BackendConnections>,
 ) -> Result<()> {
     for HostSocket { socket, translated } in list(&mut SockDiag::open()?, peers)? {
         if !socket.is_closing() && !tables.is_tracked(socket.protocol, socket.local, socket.peer)? {
             let backend = (translated.service, translated.backend_number);
-            *by_backend.entry(backend).or_default() += 1;
+            let by_backend = by_backend.entry(backend).or_default();
+            by_backend.add(socket.protocol.number());
         }
     }
     Ok(())

@@ -270,10 +270,8 @@ pub fn rows(state: &State, open: &OpenByBackend, now_ns: u64) -> Vec<ServiceRow>
                 // There is no NAT between the families.
                 let backend = state.backends.get(number)?;
                 let is_of_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
-                let connections = match backend.state.keeps(frontend.protocol) {
-                    true => *open.get(&(entry.service, *number)).unwrap_or(&0),
-                    false => 0, // what is in the table ends with its next packet
-                };
+                let open = open.get(&(entry.service, *number)).copied();
+                let connections = open.unwrap_or_default().kept(backend.state);
                 is_of_family.then(|| BackendRow {
                     connections,
                     ..backend_row(state, (*number, backend), entry, now_ns)

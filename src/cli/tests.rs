@@ -11,7 +11,7 @@ use super::*;
 use crate::model::catalog::{
     BackendInfo, Catalog, EndpointInfo, IdentityInfo, RuleInfo, ServiceInfo,
 };
-use crate::model::conntrack::{Connection, ConntrackState};
+use crate::model::conntrack::{BackendConnections, Connection, ConntrackState};
 use crate::model::policy::{Action, Direction};
 use crate::model::protocol::Protocol;
 use crate::model::service::{BackendState, Frontend, Locality, NodePort};
@@ -380,7 +380,8 @@ fn as_json<R: Row>(rows: &[R]) -> Value {
 
 /// With three connections to the backend 6, an hour after the host's start.
 fn service_rows(state: &State) -> Vec<service::ServiceRow> {
-    service::rows(state, &[((1, 6), 3)].into(), 3_600_000_000_000)
+    let open = BackendConnections { tcp: 1, other: 2 };
+    service::rows(state, &[((1, 6), open)].into(), 3_600_000_000_000)
 }
 
 #[test]
@@ -499,10 +500,10 @@ fn backends_that_lose_their_connections() {
     info.drains_since_ns = Some(hour - 48_500_000_000);
     let rows = [
         (BackendState::Draining, "draining (4m12s)", Some(251.5), 3),
-        (BackendState::Left, "left (4m12s)", Some(251.5), 3),
+        (BackendState::Removed, "removed (4m12s)", Some(251.5), 3),
         (BackendState::Drained, "drained", None, 0),
         (BackendState::Active, "active", None, 3),
-        (BackendState::Maintenance, "maintenance", None, 0),
+        (BackendState::Maintenance, "maintenance", None, 1),
     ];
     for (backend_state, text, left, connections) in rows {
         state.backends.get_mut(&6).unwrap().state = backend_state;

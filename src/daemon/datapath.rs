@@ -58,6 +58,8 @@ pub struct Datapath {
     retry: Option<(HostState, Instant)>,
     /// When a drain timeout is over next.
     drain_end: Option<Instant>,
+    /// What is due waits until then, after a failure.
+    next_try: Instant,
     host_error: OnChange,
     host: HeldHost,
     stack: HeldStack,
@@ -94,6 +96,7 @@ impl Datapath {
             skipped: SkippedInterfaces::default(),
             retry: None,
             drain_end: None,
+            next_try: Instant::now(),
             host_error: OnChange::default(),
             host: HeldHost::default(),
             stack: HeldStack::new(HostStack::default(), Instant::now()),
@@ -200,6 +203,7 @@ impl Datapath {
             Ok(true) => self.report_skipped(),
             Ok(false) => {}
             Err(error) => {
+                self.next_try = Instant::now() + RETRY_INTERVAL;
                 self.report_host_error(Some(format!("follow the host's interfaces: {error:#}")));
             }
         }
@@ -207,11 +211,8 @@ impl Datapath {
 
     /// When to call `follow_host` for a change that is held back or the end of a drain timeout; `None`: there is neither.
     pub fn next_look_at_host(&self) -> Option<Instant> {
-        self.host
-            .next_look()
-            .into_iter()
-            .chain(self.drain_end)
-            .min()
+        let times = self.host.next_look().into_iter().chain(self.drain_end);
+        times.min().map(|next| next.max(self.next_try))
     }
 
     /// The host's stack may have changed.
@@ -278,9 +279,6 @@ impl Datapath {
         let done = self.apply_skipping_refused(host.clone(), |_| true);
         let is_complete = done.is_ok() && self.is_complete();
         self.retry = (!is_complete).then(|| (host, Instant::now() + RETRY_INTERVAL));
-        if is_due && done.is_err() {
-            self.drain_end = Some(Instant::now() + RETRY_INTERVAL);
-        }
         done.map(|()| true)
     }
 

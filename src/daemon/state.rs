@@ -14,6 +14,7 @@ use crate::bpf::state::sweep::Swept;
 use crate::config::{Config, JournalFlows};
 use crate::metrics::{Sweep, Work};
 use crate::model::announce::Announcement;
+use crate::model::protocol::Protocol;
 use crate::model::state::State;
 use crate::model::status::{DaemonStatus, Drift, DriftCounts, DropInStatus, Metric, RecentDrops};
 use crate::observe::journal::FlowLog;
@@ -147,8 +148,12 @@ impl DaemonState {
         let work = &mut self.facts().work;
         work.applies.add(took);
         work.backends.clear();
-        for backend in live.into_iter().flat_map(|live| live.backends.values()) {
+        work.ending.clear();
+        for (number, backend) in live.into_iter().flat_map(|live| &live.backends) {
             *work.backends.entry(backend.state).or_default() += 1;
+            if !backend.state.keeps(Protocol::Udp) {
+                work.ending.insert(*number, backend.state);
+            }
         }
     }
 

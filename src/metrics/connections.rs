@@ -6,8 +6,7 @@ use anyhow::Result;
 
 use super::facts::{Facts, Sweep};
 use super::family::{Family, Page, Series, counter, gauge, summary};
-use crate::model::catalog::Catalog;
-use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::conntrack::{BackendConnections, ConntrackState, Tally};
 use crate::model::protocol::Protocol;
 use crate::model::service::BackendState;
 
@@ -105,7 +104,7 @@ pub(super) const FAMILIES: &[Family] = &[
 pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     let work = &facts.work;
     if let Some(sweep) = &work.sweep {
-        write_sweep(page, &facts.catalog, sweep)?;
+        write_sweep(page, facts, sweep)?;
     }
     page.write_times(&SWEEPS, work.sweeps)?;
     page.write_one(&SWEEPS_FAILED, work.sweeps_failed as f64)?;
@@ -119,7 +118,7 @@ pub(super) fn write(page: &mut Page, facts: &Facts) -> Result<()> {
     )
 }
 
-fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> {
+fn write_sweep(page: &mut Page, facts: &Facts, sweep: &Sweep) -> Result<()> {
     page.write(&CONNECTIONS, by_protocol(&sweep.tally))?;
     page.write_one(&INSERTED, sweep.counts.inserted as f64)?;
     page.write_one(&DELETED, sweep.counts.deleted as f64)?;
@@ -130,7 +129,7 @@ fn write_sweep(page: &mut Page, catalog: &Catalog, sweep: &Sweep) -> Result<()> 
     let affinity = &sweep.tally.affinity;
     page.write_one(&AFFINITY_CLIENTS, affinity.present as f64)?;
     page.write_one(&AFFINITY_EVICTED, affinity.evicted as f64)?;
-    write_services(page, catalog, &sweep.tally)
+    write_services(page, facts, &sweep.tally)
 }
 
 /// Every protocol and state has its series, so that one without connections shows as 0.
@@ -152,31 +151,38 @@ fn by_protocol(tally: &Tally) -> Vec<Series> {
         .collect()
 }
 
-fn write_services(page: &mut Page, catalog: &Catalog, tally: &Tally) -> Result<()> {
-    let mut by_service: BTreeMap<u32, u64> = BTreeMap::new();
-    for ((service, _), connections) in &tally.by_backend {
-        *by_service.entry(*service).or_default() += connections;
+fn write_services(page: &mut Page, facts: &Facts, tally: &Tally) -> Result<()> {
+    let catalog = &facts.catalog;
+    // What belongs to a backend that is gone ends with its next packet, and is not open.
+    let open = |of: &BTreeMap<(u32, u32), BackendConnections>, number: u32, service: u32| {
+        let connections = of.get(&(service, number)).copied().unwrap_or_default();
+        let state = facts.work.ending.get(&number).copied();
+        connections.kept(state.unwrap_or(BackendState::Active))
+    };
+    let mut by_service: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
+    for (number, info) in &catalog.backends {
+        let [all, external] = by_service.entry(info.service).or_default();
+        *all += open(&tally.by_backend, *number, info.service);
+        *external += open(&tally.by_external_backend, *number, info.service);
     }
+    let of_service = |number: &u32| by_service.get(number).copied().unwrap_or_default();
     let services = catalog.services.iter().map(|(number, info)| {
-        let connections = by_service.get(number).copied().unwrap_or_default();
-        (vec![info.name.clone()], connections as f64)
+        let [all, _] = of_service(number);
+        (vec![info.name.clone()], all as f64)
     });
     page.write_bounded(&SERVICE_CONNECTIONS, services)?;
     let external = catalog.services.iter().filter(|(_, info)| info.external);
     let external = external.map(|(number, info)| {
-        let connections = tally.by_external_service.get(number).copied();
-        (
-            vec![info.name.clone()],
-            connections.unwrap_or_default() as f64,
-        )
+        let [_, external] = of_service(number);
+        (vec![info.name.clone()], external as f64)
     });
     page.write_bounded(&EXTERNAL_CONNECTIONS, Vec::from_iter(external).into_iter())?;
     let backends = catalog.backends.iter().map(|(number, info)| {
-        let connections = tally.by_backend.get(&(info.service, *number));
         let service = catalog.services.get(&info.service);
         let service = service.map_or_else(|| info.service.to_string(), |info| info.name.clone());
         let labels = vec![service, info.address.to_string()];
-        (labels, connections.copied().unwrap_or_default() as f64)
+        let connections = open(&tally.by_backend, *number, info.service);
+        (labels, connections as f64)
     });
     page.write_bounded(&BACKEND_CONNECTIONS, backends)
 }

@@ -64,6 +64,8 @@ pub struct Work {
     /// The last sweep.
     pub sweep: Option<Sweep>,
     pub backends: BTreeMap<BackendState, u64>,
+    /// Backends that do not keep all of their connections, by number.
+    pub ending: BTreeMap<u32, BackendState>,
     /// Drift that was repaired.
     pub drift: DriftCounts,
     /// Events that were read.

@@ -10,7 +10,7 @@ use super::*;
 use crate::model::catalog::{
     BackendInfo, Catalog, EndpointInfo, PrefilterInfo, RuleInfo, ServiceInfo, UplinkInfo,
 };
-use crate::model::conntrack::{ConntrackState, Tally};
+use crate::model::conntrack::{BackendConnections, ConntrackState, Tally};
 use crate::model::drop_reason;
 use crate::model::forwarding::Forwarding;
 use crate::model::policy::{Action, Direction};
@@ -97,6 +97,7 @@ fn counters() -> Vec<Metric> {
 }
 
 fn work() -> Work {
+    let tcp = |tcp| BackendConnections { tcp, other: 5 };
     let tally = Tally {
         entries: [("dpd_ct_tcp", 6)].into(),
         by_state: [
@@ -105,8 +106,8 @@ fn work() -> Work {
             ((51, ConntrackState::Established), 1),
         ]
         .into(),
-        by_backend: [((1, 1), 2), ((1, 2), 1), ((9, 9), 1)].into(),
-        by_external_service: [(1, 2), (9, 1)].into(),
+        by_backend: [((1, 1), tcp(2)), ((1, 2), tcp(1)), ((9, 9), tcp(1))].into(),
+        by_external_backend: [((1, 1), tcp(2)), ((9, 9), tcp(1))].into(),
         ..Tally::default()
     };
     let mut sweeps = Times::default();
@@ -130,6 +131,9 @@ fn work() -> Work {
             },
         }),
         backends: [(BackendState::Active, 2)].into(),
+        ending: [1, 2, 9]
+            .map(|number| (number, BackendState::Maintenance))
+            .into(),
         drift: DriftCounts {
             pins: 6,
             ..DriftCounts::default()

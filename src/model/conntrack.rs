@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
+use super::protocol::Protocol;
+use super::service::BackendState;
+
 /// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConntrackState {
@@ -155,15 +158,42 @@ pub struct Tally {
     pub entries: BTreeMap<&'static str, u64>,
     /// Connections that are not expired, by IP protocol number and state.
     pub by_state: BTreeMap<(u8, ConntrackState), u64>,
-    /// Open connections through services, by the service's and the backend's number.
-    pub by_backend: BTreeMap<(u32, u32), u64>,
-    /// Of these, those that the network opened, by the service's number.
-    pub by_external_service: BTreeMap<u32, u64>,
+    /// Connections through services that are open, by the service's and the backend's number.
+    pub by_backend: BTreeMap<(u32, u32), BackendConnections>,
+    /// Of these, those that the network opened.
+    pub by_external_backend: BTreeMap<(u32, u32), BackendConnections>,
     /// The source ports that SNAT has.
     pub source_ports: u32,
     /// Those in use, by address and destination; once the tally is complete, only where most are.
     pub by_snat: HashMap<SnatPeer, u64>,
     pub affinity: AffinityCounts,
+}
+
+/// Open entries of a backend's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackendConnections {
+    pub tcp: u64,
+    /// Of other protocols.
+    pub other: u64,
+}
+
+impl BackendConnections {
+    /// Adds one of this IP protocol number.
+    pub fn add(&mut self, protocol: u8) {
+        match protocol == Protocol::Tcp.number() {
+            true => self.tcp += 1,
+            false => self.other += 1,
+        }
+    }
+
+    /// Those that a backend of this state keeps. The others end with their next packet, and are not open any more.
+    pub fn kept(self, state: BackendState) -> u64 {
+        let count = |protocol, count| match state.keeps(protocol) {
+            true => count,
+            false => 0,
+        };
+        count(Protocol::Tcp, self.tcp) + count(Protocol::Udp, self.other)
+    }
 }
 
 /// The clients that keep a backend.

@@ -107,7 +107,7 @@ pub enum BackendState {
     /// Drains, and its time for that is over: it keeps no connection. No state of the file.
     Drained,
     /// Has left the file, and keeps its connections until its time is over. No state of the file.
-    Left,
+    Removed,
 }
 
 impl BackendState {
@@ -116,13 +116,13 @@ impl BackendState {
         BackendState::Draining,
         BackendState::Maintenance,
         BackendState::Drained,
-        BackendState::Left,
+        BackendState::Removed,
     ];
 
     /// Whether a backend of this state keeps the connections that it has.
     pub fn keeps(self, protocol: Protocol) -> bool {
         match self {
-            BackendState::Active | BackendState::Draining | BackendState::Left => true,
+            BackendState::Active | BackendState::Draining | BackendState::Removed => true,
             BackendState::Maintenance => protocol == Protocol::Tcp,
             BackendState::Drained => false,
         }
@@ -136,7 +136,7 @@ impl fmt::Display for BackendState {
             BackendState::Draining => "draining",
             BackendState::Maintenance => "maintenance",
             BackendState::Drained => "drained",
-            BackendState::Left => "left",
+            BackendState::Removed => "removed",
         })
     }
 }

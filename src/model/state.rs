@@ -300,7 +300,7 @@ impl State {
     /// The same of one backend; `None`: it keeps them without a limit, or has none any more.
     pub fn drain_end_ns(&self, backend: u32) -> Option<u64> {
         let row = self.backends.get(&backend)?;
-        if !matches!(row.state, BackendState::Draining | BackendState::Left) {
+        if !matches!(row.state, BackendState::Draining | BackendState::Removed) {
             return None;
         }
         let since = self.catalog.backends.get(&backend)?.drains_since_ns?;

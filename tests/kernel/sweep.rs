@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use dpd::bpf::attach::Mechanism;
 use dpd::bpf::state::conntrack::{Tables, now_ns};
-use dpd::model::conntrack::ConntrackState;
+use dpd::model::conntrack::{BackendConnections, ConntrackState};
 use dpd::model::protocol::Protocol;
 
 use crate::host::on_host;
@@ -38,7 +38,11 @@ fn connections_are_counted_and_the_expired_swept() {
         let service = catalog.services.keys().next().expect("a service");
         assert_eq!(
             tally.by_backend,
-            [((*service, *backend), 1)].into(),
+            [(
+                (*service, *backend),
+                BackendConnections { tcp: 0, other: 1 }
+            )]
+            .into(),
             "only the question went through a service"
         );
         let entries: u64 = tally.entries.values().sum();

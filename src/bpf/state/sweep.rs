@@ -186,10 +186,11 @@ fn count(
     *tally.by_state.entry((key.protocol, state)).or_default() += 1;
     if entry.service != 0 && state.is_open() {
         let backend = (entry.service, entry.backend);
-        *tally.by_backend.entry(backend).or_default() += 1;
+        let by_backend = tally.by_backend.entry(backend).or_default();
+        by_backend.add(key.protocol);
         if u32::from(entry.origin) == abi::party::PARTY_UPLINK.0 {
-            let by_service = &mut tally.by_external_service;
-            *by_service.entry(entry.service).or_default() += 1;
+            let by_backend = tally.by_external_backend.entry(backend).or_default();
+            by_backend.add(key.protocol);
         }
     }
     // SCTP keeps its ports: it takes none.

@@ -38,7 +38,7 @@ pub fn read(pins: &Pins, epoch: u64) -> Result<State> {
 pub enum Part {
     /// Frontends, their sources, and backends.
     Services,
-    /// The tables by which backends are picked.
+    /// The tables by which backends are picked, after `Services`.
     BackendTables,
     Endpoints,
     Uplinks,
@@ -76,9 +76,9 @@ pub fn read_parts(pins: &Pins, epoch: u64, parts: &[Part]) -> Result<State> {
                 state.backends = rows(&open("backends")?, encode::decode_backend)?;
             }
             Part::BackendTables => {
-                let services = read_services(&open("services")?)?;
                 state.backend_lut = read_backend_lut(&open("backend_lut")?)?;
-                state.maglev = encode::decode_maglev(&services, &map::read(&open("maglev")?)?);
+                state.maglev =
+                    encode::decode_maglev(&state.services, &map::read(&open("maglev")?)?);
             }
             Part::Endpoints => {
                 state.endpoints = rows(&open("endpoints")?, encode::decode_endpoint)?;

@@ -12,8 +12,7 @@ use crate::model::state::State;
 use crate::net::sock_diag::SockDiag;
 use crate::plan::ipcache;
 
-/// `TCP_ESTABLISHED`, `TCP_SYN_SENT` (`net/tcp_states.h`).
-const ESTABLISHED: u8 = 1;
+/// `TCP_SYN_SENT` (`net/tcp_states.h`).
 const SYN_SENT: u8 = 2;
 
 /// The translated sockets of this host; none where no programs are for them.
@@ -45,9 +44,9 @@ pub(super) fn join(connections: &mut Vec<Connection>, sockets: &[HostSocket], st
         connections.push(Connection {
             protocol: socket.protocol.number(),
             state: match socket.state {
-                ESTABLISHED => ConntrackState::Established,
                 SYN_SENT => ConntrackState::Unreplied,
-                _ => ConntrackState::Closing,
+                _ if socket.is_closing() => ConntrackState::Closing,
+                _ => ConntrackState::Established,
             },
             src: socket.local,
             dst: translated.frontend,

@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use crate::bpf::reader::Reader;
 use crate::host_sockets;
+use crate::model::conntrack::BackendConnections;
 
 /// Connections by the service's and the backend's number.
-pub type OpenByBackend = BTreeMap<(u32, u32), u64>;
+pub type OpenByBackend = BTreeMap<(u32, u32), BackendConnections>;
 
 /// Those in the conntrack tables.
 ///

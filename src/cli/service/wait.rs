@@ -13,12 +13,12 @@ use crate::cli::node::Node;
 use crate::cli::output::{self, span};
 use crate::config::parse_duration;
 use crate::model::catalog::{BackendInfo, Catalog};
-use crate::model::protocol::Protocol;
+use crate::model::service::BackendState;
 
 /// The least time between two counts.
-const TICK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The rest after a count, in durations of that count: a million connections take a second to read.
-const REST: u32 = 4;
+const POLL_REST_FACTOR: u32 = 4;
 /// An error of so many looks is one: a takeover may remove what a single look is reading.
 const FAILURES_MAX: u32 = 20;
 
@@ -40,15 +40,17 @@ pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
     let state = node.reader()?.parts(&[Part::Services])?;
     let (number, info) = find(&state.catalog, &arguments.name, &arguments.backend)?;
     let (name, address) = (&arguments.name, info.address);
-    if state.backends.get(&number).is_some_and(|row| row.is_picked) {
-        eprintln!(
-            "note: backend {address} gets new connections meanwhile: set its state to \"draining\" in the file"
-        );
+    if let Some(row) = state.backends.get(&number).filter(|row| row.is_picked) {
+        let why = match row.state {
+            BackendState::Draining => "no other backend is active",
+            _ => "set its state to \"draining\" in the file",
+        };
+        eprintln!("note: backend {address} gets new connections meanwhile: {why}");
     }
-    let mut backend = Waited {
+    let mut backend = WaitedBackend {
         service: info.service,
         number,
-        kept: None,
+        state: None,
     };
     let mut failures = 0;
     loop {
@@ -74,7 +76,7 @@ pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
             Err(error) if failures == FAILURES_MAX => return Err(error),
             Err(_) => failures += 1,
         }
-        let rest = TICK.max(look.elapsed() * REST);
+        let rest = POLL_INTERVAL_MIN.max(look.elapsed() * POLL_REST_FACTOR);
         let most = arguments
             .timeout
             .map(|most| most.saturating_sub(started.elapsed()));
@@ -82,42 +84,41 @@ pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
     }
 }
 
-struct Waited {
+struct WaitedBackend {
     service: u32,
     number: u32,
-    /// Whether the backend keeps its connections, in the generation of this epoch: reading one takes long with a large file.
-    kept: Option<(u64, bool)>,
+    /// Its state in the generation of this epoch, if it is in it: reading one takes long with a large file.
+    state: Option<(u64, Option<BackendState>)>,
 }
 
-impl Waited {
-    /// The open connections. Those of a backend that keeps none end with their next packet, and are none.
+impl WaitedBackend {
+    /// The open connections.
     fn connections(&mut self, node: &Node) -> Result<u64> {
         // The datapath may have been replaced since the last look.
         let Some(reader) = Reader::find(&node.bpf_root)? else {
             return Ok(0);
         };
         let epoch = reader.epoch()?;
-        let keeps = match self.kept {
-            Some((known, keeps)) if known == epoch => keeps,
-            _ => self.keeps(&reader)?,
+        let state = match self.state {
+            Some((known, state)) if known == epoch => state,
+            _ => self.state_in(&reader, epoch)?,
         };
-        self.kept = Some((epoch, keeps));
-        if !keeps {
+        self.state = Some((epoch, state));
+        let Some(state) = state else {
             return Ok(0);
-        }
+        };
         let mut open = connections::tracked(&reader)?;
         connections::add_host_sockets(&reader, &mut open)?;
         let open = open.get(&(self.service, self.number)).copied();
-        Ok(open.unwrap_or_default())
+        Ok(open.unwrap_or_default().kept(state))
     }
 
-    fn keeps(&self, reader: &Reader) -> Result<bool> {
-        if reader.epoch()? == 0 {
-            return Ok(false);
+    fn state_in(&self, reader: &Reader, epoch: u64) -> Result<Option<BackendState>> {
+        if epoch == 0 {
+            return Ok(None);
         }
         let state = reader.parts(&[Part::Services])?;
-        let row = state.backends.get(&self.number);
-        Ok(row.is_some_and(|row| row.state.keeps(Protocol::Tcp)))
+        Ok(state.backends.get(&self.number).map(|row| row.state))
     }
 }
 

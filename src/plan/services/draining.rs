@@ -14,7 +14,7 @@ use crate::plan::ipcache::Owners;
 
 /// What the plan knows of earlier generations, and the time.
 #[derive(Clone, Copy)]
-pub struct Draining<'a> {
+pub struct DrainClock<'a> {
     pub previous: &'a Catalog,
     pub owners: &'a Owners,
     /// CLOCK_MONOTONIC, in nanoseconds.
@@ -27,7 +27,7 @@ pub struct Backends<'a> {
     pub infos: &'a mut BTreeMap<u32, BackendInfo>,
 }
 
-impl Draining<'_> {
+impl DrainClock<'_> {
     /// Notes since when the backends of the file drain; `timeout`: how long they may, zero: without end.
     pub fn mark_draining(&self, timeout: Duration, backends: &mut Backends<'_>) {
         let draining = |row: &Backend| row.state == BackendState::Draining && !row.is_picked;
@@ -42,29 +42,36 @@ impl Draining<'_> {
         }
     }
 
-    /// Adds those that the live generation has and the file does not, for as long as their connections may continue.
-    pub fn keep_left(&self, service: u32, timeout: Duration, backends: &mut Backends<'_>) {
+    /// Adds those that the live generation has and the file does not, for as long as their connections may continue. `known` are
+    /// those of the service in the live generation.
+    pub fn keep_removed(
+        &self,
+        known: &[(u32, &BackendInfo)],
+        timeout: Duration,
+        backends: &mut Backends<'_>,
+    ) {
         if timeout.is_zero() {
             return;
         }
-        let known = self.previous.backends.iter();
-        for (number, info) in known.filter(|(_, info)| info.service == service) {
+        for (number, info) in known {
+            if backends.rows.contains_key(number) {
+                continue;
+            }
             let since = self.since(*number);
-            let is_kept = !self.is_over(since, timeout) && !self.is_gone(info.address.ip());
-            if backends.rows.contains_key(number) || !is_kept {
+            if self.is_over(since, timeout) || self.is_gone(info.address.ip()) {
                 continue;
             }
             let row = Backend {
-                service,
+                service: info.service,
                 address: info.address,
-                state: BackendState::Left,
+                state: BackendState::Removed,
                 weight: 0,
                 is_picked: false,
             };
             backends.rows.insert(*number, row);
             let info = BackendInfo {
                 drains_since_ns: Some(since),
-                ..info.clone()
+                ..(*info).clone()
             };
             backends.infos.insert(*number, info);
         }
@@ -149,8 +156,8 @@ mod tests {
                 "one leaves",
                 &[
                     (1, BOTH, "10.9.0.1:1 active, 10.9.0.2:1 active"),
-                    (2, ALONE, "10.9.0.1:1 left 12, 10.9.0.2:1 active"),
-                    (11, ALONE, "10.9.0.1:1 left 12, 10.9.0.2:1 active"),
+                    (2, ALONE, "10.9.0.1:1 removed 12, 10.9.0.2:1 active"),
+                    (11, ALONE, "10.9.0.1:1 removed 12, 10.9.0.2:1 active"),
                     (12, ALONE, "10.9.0.2:1 active"),
                     (13, ALONE, "10.9.0.2:1 active"),
                 ],
@@ -159,16 +166,16 @@ mod tests {
                 "one that has left is back",
                 &[
                     (1, BOTH, "10.9.0.1:1 active, 10.9.0.2:1 active"),
-                    (2, ALONE, "10.9.0.1:1 left 12, 10.9.0.2:1 active"),
+                    (2, ALONE, "10.9.0.1:1 removed 12, 10.9.0.2:1 active"),
                     (3, BOTH, "10.9.0.1:1 active, 10.9.0.2:1 active"),
-                    (4, ALONE, "10.9.0.1:1 left 14, 10.9.0.2:1 active"),
+                    (4, ALONE, "10.9.0.1:1 removed 14, 10.9.0.2:1 active"),
                 ],
             ),
             (
                 "one that drains leaves: one time for both",
                 &[
                     (1, DRAINING, "10.9.0.1:1 draining 11, 10.9.0.2:1 active"),
-                    (5, ALONE, "10.9.0.1:1 left 11, 10.9.0.2:1 active"),
+                    (5, ALONE, "10.9.0.1:1 removed 11, 10.9.0.2:1 active"),
                 ],
             ),
             (
@@ -195,7 +202,7 @@ mod tests {
                     (
                         12,
                         "10.9.0.1:1!draining",
-                        "10.9.0.1:1 draining, 10.9.0.2:1 left 22",
+                        "10.9.0.1:1 draining, 10.9.0.2:1 removed 22",
                     ),
                     (13, DRAINING, "10.9.0.1:1 draining 23, 10.9.0.2:1 active"),
                 ],
@@ -216,7 +223,7 @@ mod tests {
                         "10.1.1.1:1 10.9.0.2:1",
                         "10.1.1.1:1 active, 10.9.0.2:1 active",
                     ),
-                    (2, ALONE, "10.1.1.1:1 left 12, 10.9.0.2:1 active"),
+                    (2, ALONE, "10.1.1.1:1 removed 12, 10.9.0.2:1 active"),
                     (3, "no interface: 10.9.0.2:1", "10.9.0.2:1 active"),
                 ],
             ),

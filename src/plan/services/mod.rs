@@ -25,7 +25,7 @@ use super::inputs::Inputs;
 use super::ipcache::Owners;
 use super::settings::nanoseconds;
 use backend_tables::{BackendTables, Family};
-use draining::{Backends, Draining};
+use draining::{Backends, DrainClock};
 pub use locality::warnings;
 pub use members::ready_members;
 pub use node_ports::own_addresses;
@@ -54,11 +54,12 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     } = inputs;
     let own = own_addresses(inputs.host, owners);
     let members = ready_members(config, inputs.host);
-    let draining = Draining {
+    let clock = DrainClock {
         previous,
         owners,
         now_ns: inputs.now_ns,
     };
+    let known = backends_by_service(previous);
     let mut node_frontends = BTreeMap::new();
     let mut numbers = service_numbers(previous);
     let mut backends = backend_numbers(previous);
@@ -94,8 +95,9 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
             rows: &mut rows,
             infos: &mut infos,
         };
-        draining.mark_draining(service.drain_timeout, &mut of_service);
-        draining.keep_left(number, service.drain_timeout, &mut of_service);
+        clock.mark_draining(service.drain_timeout, &mut of_service);
+        let known = known.get(&number).map_or(&[][..], Vec::as_slice);
+        clock.keep_removed(known, service.drain_timeout, &mut of_service);
         services.add((number, service), info, (rows, infos));
     }
     for (frontend, entry) in node_frontends {
@@ -105,6 +107,15 @@ pub fn compile(inputs: Inputs<'_>, owners: &Owners) -> Services {
     services.next_service = numbers.next();
     services.next_backend = backends.next();
     services
+}
+
+/// The backends of the live generation.
+fn backends_by_service(previous: &Catalog) -> BTreeMap<u32, Vec<(u32, &BackendInfo)>> {
+    let mut known: BTreeMap<u32, Vec<(u32, &BackendInfo)>> = BTreeMap::new();
+    for (number, info) in &previous.backends {
+        known.entry(info.service).or_default().push((*number, info));
+    }
+    known
 }
 
 fn service_numbers(previous: &Catalog) -> IdAllocator<&str> {

@@ -122,7 +122,7 @@ pub fn backend(backend: &Backend) -> abi::backend {
             BackendState::Draining => abi::backend_state::BACKEND_DRAINING.0,
             BackendState::Maintenance => abi::backend_state::BACKEND_MAINTENANCE.0,
             BackendState::Drained => abi::backend_state::BACKEND_DRAINED.0,
-            BackendState::Left => abi::backend_state::BACKEND_LEFT.0,
+            BackendState::Removed => abi::backend_state::BACKEND_REMOVED.0,
         } as u8,
         is_picked: backend.is_picked.into(),
         ..Default::default()
@@ -137,7 +137,7 @@ pub fn decode_backend(backend: &abi::backend) -> Backend {
             abi::backend_state::BACKEND_DRAINING => BackendState::Draining,
             abi::backend_state::BACKEND_MAINTENANCE => BackendState::Maintenance,
             abi::backend_state::BACKEND_DRAINED => BackendState::Drained,
-            abi::backend_state::BACKEND_LEFT => BackendState::Left,
+            abi::backend_state::BACKEND_REMOVED => BackendState::Removed,
             _ => BackendState::Active,
         },
         weight: backend.weight,
