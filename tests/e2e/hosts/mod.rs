@@ -8,6 +8,7 @@ mod external;
 mod host_traffic;
 mod jumbo;
 mod l3_uplink;
+mod maglev;
 mod masquerade;
 mod mtu;
 mod pages;
