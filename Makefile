@@ -43,7 +43,7 @@ test: test-packages cargo
 bench: bench-packages cargo
 	@[ "$$(id -u)" = 0 ] || { echo "make: the benches create network namespaces: run 'make bench' as root" >&2; exit 1; }
 	cargo build --benches --profile bench --locked
-	for bench in path traffic external sockets size flood events scale; do \
+	for bench in path traffic external sockets size backends flood events scale; do \
 		echo "== $$bench" && cargo bench --quiet --locked --bench $$bench || exit 1; \
 	done
 
