@@ -7,6 +7,7 @@ use dpd::cli::Cli;
 use dpd::model::drop_reason;
 
 use super::parity::constants;
+use super::source::all;
 
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 const DATAPATH: &str = include_str!("../../docs/datapath.md");
@@ -155,5 +156,34 @@ fn reasons_are_called_by_their_words() {
             .iter()
             .any(|(_, known)| *known == words);
         assert!(is_known, "docs/datapath.md: {words:?} is no reason");
+    }
+}
+
+/// In the picture of a packet's path.
+#[test]
+fn the_picture_has_programs_that_are_there() {
+    let picture = DATAPATH
+        .split("```")
+        .find(|part| part.starts_with("mermaid"));
+    let picture = picture.expect("docs/datapath.md has a picture");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names: BTreeSet<&str> = picture
+        .split(|c| !is_name(c) && c != '*')
+        .filter(|word| word.starts_with("dpd_") || word.starts_with("tail_"))
+        .collect();
+    let sources: Vec<&str> = all()
+        .iter()
+        .filter_map(|text| text.path.strip_prefix("bpf/")?.strip_suffix(".bpf.c"))
+        .collect();
+    for name in &names {
+        let own = name.trim_start_matches("dpd_").trim_start_matches("tail_");
+        let is_there = match own.strip_suffix('*') {
+            Some(start) => sources.iter().any(|source| source.starts_with(start)),
+            None => sources.contains(&own),
+        };
+        assert!(is_there, "{name}");
+    }
+    for step in ["tail_lb", "tail_ct", "tail_policy", "tail_deliver"] {
+        assert!(names.contains(step), "{step}: {names:?}");
     }
 }
