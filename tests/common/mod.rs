@@ -11,6 +11,7 @@ pub mod image;
 pub mod namespace;
 pub mod netns;
 pub mod packet;
+pub mod page;
 pub mod programs;
 pub mod runner;
 pub mod tun;

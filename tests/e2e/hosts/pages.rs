@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::common::page::{Shown, blocks, commands};
 use crate::lab::{NetnsLab, eventually, text};
 
 const PUBLISH: &str = include_str!("../../../docs/publish-a-service.md");
@@ -15,78 +16,14 @@ const PROMPTS: [(&str, &str); 4] = [
     ("world$ ", "world"),
 ];
 
-/// A command of a page, with the output that it shows; `…` stands for any text.
-struct Shown<'a> {
-    place: &'static str,
-    line: &'a str,
-    output: Vec<&'a str>,
-}
-
-/// The language and the text of each fenced block, with the name of the lab's uplink.
-fn blocks(page: &str) -> Vec<(String, String)> {
-    let parts = page.split("\n```").skip(1).step_by(2);
-    let blocks = parts.map(|part| part.split_once('\n').expect("a block"));
-    let named = |(language, text): (&str, &str)| (language.into(), text.replace("ens5", "uplink0"));
-    blocks.map(named).collect()
-}
-
-fn commands(block: &str) -> Vec<Shown<'_>> {
-    let mut found: Vec<Shown> = Vec::new();
-    for line in block.lines() {
-        let mut prompts = PROMPTS.iter();
-        let command = prompts.find_map(|(prompt, place)| Some((place, line.strip_prefix(prompt)?)));
-        match (command, found.last_mut()) {
-            (Some((place, line)), _) => found.push(Shown {
-                place,
-                line,
-                output: Vec::new(),
-            }),
-            (None, Some(last)) => last.output.push(line),
-            (None, None) => panic!("{line}: output of no command"),
-        }
-    }
-    found
-}
-
-/// Whether the line has these parts in their order.
-fn matches(line: &str, shown: &str) -> bool {
-    let mut rest = line;
-    let mut parts = shown.split('…').enumerate();
-    let is_found = parts.all(|(number, part)| match rest.find(part) {
-        Some(at) if number > 0 || at == 0 => {
-            rest = &rest[at + part.len()..];
-            true
-        }
-        _ => false,
-    });
-    is_found && (rest.is_empty() || shown.ends_with('…'))
-}
-
-#[test]
-fn output_matches_what_is_shown() {
-    for (line, shown, expected) in [
-        ("web-a answers", "web-a answers", true),
-        ("web-a answers you", "web-a answers", false),
-        ("a web-a answers", "web-a answers", false),
-        ("from a:1 (x) to b", "…a:… (x)…", true),
-        ("from a:1 (y) to b", "…a:… (x)…", false),
-        ("b a", "…a…b", false),
-    ] {
-        assert_eq!(matches(line, shown), expected, "{line:?} and {shown:?}");
-    }
-}
-
 /// Runs a command until it shows what the page does: a backend is picked at random, and flows arrive with a delay.
-fn run(lab: &NetnsLab, shown: &Shown) {
+pub fn run(lab: &NetnsLab, place: &str, shown: &Shown) {
     let folder = env!("CARGO_BIN_EXE_dpd").trim_end_matches("/dpd");
     let line = format!("PATH={folder}:$PATH; {}", shown.line);
-    let is_failure = |line: &&str| line.starts_with("curl: (") || line.starts_with("denied: ");
-    let fails = shown.output.iter().any(is_failure);
     eventually(shown.line, || {
-        let output = lab.run(shown.place, &line);
+        let output = lab.run(place, &line);
         let printed = text(&output);
-        let has = |wanted: &&str| printed.lines().any(|line| matches(line, wanted));
-        let is_shown = shown.output.iter().all(has) && output.status.success() != fails;
+        let is_shown = shown.is_in(&printed) && output.status.success() != shown.fails();
         is_shown.then_some(()).ok_or(printed)
     });
 }
@@ -109,26 +46,32 @@ fn with_tables(file: &str, tables: &str) -> String {
 fn follow(page: &str) -> (NetnsLab, NetnsLab) {
     let (a, b) = NetnsLab::north_south_laid();
     let (mut has_file, mut commands_run) = ([false, false], 0);
-    for (language, text) in blocks(page) {
+    let prompts = PROMPTS.map(|(prompt, _)| prompt);
+    // The name of the lab's uplink.
+    let page = page.replace("ens5", "uplink0");
+    for block in blocks(&page) {
+        let text = block.text;
         let is_b = text.starts_with("# node-b\n");
         let (lab, has_file) = if is_b {
             (&b, &mut has_file[1])
         } else {
             (&a, &mut has_file[0])
         };
-        match language.as_str() {
+        match block.language {
             "toml" if *has_file => {
                 let file = fs::read_to_string(lab.config()).expect("read the file");
-                lab.save(&with_tables(&file, &text));
+                lab.save(&with_tables(&file, text));
             }
             "toml" => {
-                lab.save(&text);
+                lab.save(text);
                 lab.start();
                 *has_file = true;
             }
             "console" => {
-                for shown in commands(&text) {
-                    run(if shown.place == "node-b" { &b } else { &a }, &shown);
+                for shown in commands(text, &prompts) {
+                    let place = PROMPTS.iter().find(|(prompt, _)| *prompt == shown.prompt);
+                    let (_, place) = place.expect("a prompt of these pages");
+                    run(if *place == "node-b" { &b } else { &a }, place, &shown);
                     commands_run += 1;
                 }
             }
