@@ -90,7 +90,7 @@ install-files:
 	$(BINARY) manual $(SHARE)
 	install -m 644 README.md CHANGELOG.md ARCHITECTURE.md LICENSE $(DOC)
 	install -m 644 docs/* $(DOC)/docs
-	cp -r --no-preserve=ownership examples/*.toml examples/two-hosts examples/north-south $(DOC)/examples
+	cp -r --no-preserve=ownership examples/*.toml examples/two-hosts $(DOC)/examples
 	test -e $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml || \
 		{ install -D -m 644 packaging/config.toml $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml && \
 		sed -i 's,/usr/share,$(PREFIX)/share,' $(DESTDIR)$(SYSCONFDIR)/dpd/config.toml; }

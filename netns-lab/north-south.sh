@@ -18,7 +18,7 @@
 
 workloads=(client web-a web-b)
 namespaces=("${nodes[@]}" router world "${workloads[@]}")
-example=([node-a]=north-south/node-a.toml [node-b]=north-south/node-b.toml)
+example=([node-a]=netns-lab/north-south/node-a.toml [node-b]=netns-lab/north-south/node-b.toml)
 address4+=([web-a]=10.200.0.80 [web-b]=10.200.1.80)
 address6+=([web-a]=fd00:200::80 [web-b]=fd00:201::80)
 

@@ -12,7 +12,7 @@
 nodes=(node)
 workloads=(client coredns intruder)
 namespaces=("${nodes[@]}" "${workloads[@]}")
-declare -A example=([node]=config.toml)
+declare -A example=([node]=examples/config.toml)
 
 declare -A address4=([node]=10.200.0.1 [client]=10.200.0.64 [intruder]=10.200.0.65 [coredns]=10.200.0.44)
 declare -A address6=([node]=fd00:200::1 [client]=fd00:200::64 [intruder]=fd00:200::65 [coredns]=fd00:200::44)

@@ -21,7 +21,7 @@
 nodes=(node-a node-b)
 workloads=(client intruder coredns-a client-b coredns)
 namespaces=("${nodes[@]}" router world "${workloads[@]}")
-declare -A example=([node-a]=two-hosts/node-a.toml [node-b]=two-hosts/node-b.toml)
+declare -A example=([node-a]=examples/two-hosts/node-a.toml [node-b]=examples/two-hosts/node-b.toml)
 
 declare -A address4=(
 	[node-a]=192.0.2.1 [node-b]=198.51.100.2 [world]=203.0.113.9

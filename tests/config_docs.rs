@@ -78,7 +78,7 @@ fn every_example_file_is_valid() {
     for wanted in [
         "config.toml",
         "two-hosts/node-a.toml",
-        "north-south/node-a.toml",
+        "edge.toml",
     ] {
         assert!(examples.contains(&folder.join(wanted)), "{examples:?}");
     }
