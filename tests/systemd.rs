@@ -2,6 +2,10 @@
 
 #[path = "common/machine.rs"]
 mod machine;
+#[path = "common/page.rs"]
+mod page;
+#[path = "systemd/pages.rs"]
+mod pages;
 
 use std::fs;
 use std::path::Path;

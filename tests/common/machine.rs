@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::page::Shown;
+
 /// How long anything may take.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -84,6 +86,25 @@ impl Machine {
                 start.elapsed() < DEADLINE,
                 "{what}: not within {DEADLINE:?}: {command}: {}\n{}",
                 text(&output),
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs a command of a page until it shows what the page does.
+    pub fn shows(&self, shown: &Shown) {
+        let start = Instant::now();
+        loop {
+            let output = self.run(shown.line);
+            let printed = text(&output);
+            if shown.is_in(&printed) && output.status.success() != shown.fails() {
+                return;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{}: {printed}\n{}",
+                shown.line,
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(50));

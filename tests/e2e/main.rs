@@ -37,6 +37,7 @@ mod sockets;
 mod stream;
 mod takeover;
 mod tools;
+mod troubleshooting;
 mod two_labs;
 mod upgrade;
 mod web;

@@ -5,10 +5,12 @@ mod common;
 
 mod source;
 
+mod blocks;
 mod c;
 mod circles;
 mod layout;
 mod length;
+mod limits;
 mod metrics;
 mod pages;
 mod papers;

@@ -11,6 +11,7 @@ use super::source::all;
 
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 const DATAPATH: &str = include_str!("../../docs/datapath.md");
+const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 
 /// The text below each second-level heading.
 fn sections(page: &str) -> BTreeMap<String, &str> {
@@ -124,14 +125,18 @@ fn options_of_every_command_are_those_of_the_program() {
 
 #[test]
 fn every_drop_reason_has_its_row() {
-    let section = sections(DATAPATH)["Drop reasons"];
+    let section = sections(TROUBLESHOOTING)["Drop reasons"];
     let mut documented = BTreeMap::new();
     for line in section.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         if let [_, number, words, meaning, advice, _] = cells[..]
             && let Ok(number) = number.parse::<i64>()
         {
-            assert!(!meaning.is_empty() && !advice.is_empty(), "{number}");
+            let is_said = |cell: &str| !cell.is_empty() && cell != "–";
+            assert!(
+                is_said(meaning) && is_said(advice),
+                "{number}: cause and remedy"
+            );
             assert!(
                 documented.insert(number, words.to_owned()).is_none(),
                 "{number} stands once"
@@ -147,15 +152,20 @@ fn every_drop_reason_has_its_row() {
 
 #[test]
 fn reasons_are_called_by_their_words() {
-    // What the page puts in backticks behind "dropped:" is what a flow line says.
-    for (place, _) in DATAPATH.match_indices("dropped: `") {
-        let rest = &DATAPATH[place + "dropped: `".len()..];
-        let words = rest.split('`').next().unwrap_or_default();
-        let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-        let is_known = drop_reason::REASONS
-            .iter()
-            .any(|(_, known)| *known == words);
-        assert!(is_known, "docs/datapath.md: {words:?} is no reason");
+    // What the pages put in backticks behind "dropped:" is what a flow line says.
+    for (path, page) in [
+        ("docs/datapath.md", DATAPATH),
+        ("docs/limits.md", include_str!("../../docs/limits.md")),
+    ] {
+        for (place, _) in page.match_indices("dropped: `") {
+            let rest = &page[place + "dropped: `".len()..];
+            let words = rest.split('`').next().unwrap_or_default();
+            let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+            let is_known = drop_reason::REASONS
+                .iter()
+                .any(|(_, known)| *known == words);
+            assert!(is_known, "{path}: {words:?} is no reason");
+        }
     }
 }
 

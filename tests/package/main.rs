@@ -3,6 +3,8 @@
 
 #[path = "../common/machine.rs"]
 mod machine;
+#[path = "../common/page.rs"]
+mod page;
 
 mod deb;
 mod roots;
@@ -17,17 +19,12 @@ use deb::Packages;
 use machine::{DEADLINE, Machine};
 use roots::SUITES;
 
-const PAGE: &str = include_str!("../../docs/install.md");
+/// `docs/install.md` and `docs/first-service.md`, whose commands are run as they are.
+const INSTALL: &str = include_str!("../../docs/install.md");
+const FIRST: &str = include_str!("../../docs/first-service.md");
 
-/// The commands of a section of the page, which are run as they are.
 fn commands(heading: &str) -> String {
-    let section = PAGE.split(&format!("\n### {heading}\n")).nth(1);
-    let section = section.and_then(|rest| rest.split("\n##").next());
-    let blocks = section.expect("the section").split("```console\n").skip(1);
-    let lines = blocks.flat_map(|block| block.lines().take_while(|line| *line != "```"));
-    let lines: Vec<&str> = lines.filter_map(|line| line.strip_prefix("# ")).collect();
-    assert!(!lines.is_empty(), "{heading} has commands");
-    format!("set -e\n{}", lines.join("\n"))
+    page::script(FIRST, heading)
 }
 
 /// A query through the service's address.
@@ -83,6 +80,15 @@ impl Host {
         self.machine.ok(&commands("Workloads"));
         self.machine.ok(&commands("Configuration"));
         self.machine.eventually("a query is answered", QUERY);
+    }
+
+    /// Runs the commands of a section until they show what the page does: flows arrive with a delay.
+    fn follow(&self, heading: &str) {
+        let blocks = page::blocks(FIRST);
+        let section = blocks.iter().filter(|block| block.heading == heading);
+        for shown in section.flat_map(|block| page::commands(block.text, &["# "])) {
+            self.machine.shows(&shown);
+        }
     }
 
     fn status(&self) -> Value {
@@ -159,7 +165,6 @@ fn the_first_steps() {
         assert_eq!(machine.fails("systemctl is-active dpd").trim(), "inactive");
         machine
             .ok("id dpd && test -x /usr/sbin/dpd && test -e /usr/share/man/man8/dpd-status.8.gz");
-        machine.ok("dpd check");
         let exposure = machine.exposure();
         assert!(exposure <= 2.0, "{exposure}");
         let remarks = machine.ok("systemd-analyze verify --man=no dpd.service 2>&1");
@@ -171,7 +176,10 @@ fn the_first_steps() {
 
         // As it is installed the file has no effect on the host.
         machine.ok(&commands("Workloads"));
-        machine.ok("systemctl enable --now dpd");
+        let installed = page::script(INSTALL, "The package").replace("editor ", "test -w ");
+        let printed = machine.ok(&installed);
+        assert!(printed.contains("health:"), "{printed}");
+        assert_eq!(machine.ok("systemctl is-enabled dpd").trim(), "enabled");
         assert_eq!(host.status()["interfaces"], json!([]));
 
         machine.ok(
@@ -180,13 +188,9 @@ fn the_first_steps() {
         );
         machine.eventually("a query is answered", QUERY);
         assert_eq!(host.reloads(), 1, "one reload is one: {}", machine.log());
-        let query = commands("Query");
-        let answer = machine.run(&query);
-        let answer = machine::text(&answer);
-        assert!(
-            answer.contains("kube-dns") && answer.contains("192.0.2.1"),
-            "{answer}"
-        );
+        for heading in ["Query", "Refusal"] {
+            host.follow(heading);
+        }
         let status = host.status();
         assert_eq!(status["daemon"]["state"], "up", "{status}");
         let version = machine.ok("dpd --version");

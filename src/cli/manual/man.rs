@@ -30,7 +30,8 @@ pub fn from_markdown(text: &str) -> String {
     let mut paragraph = "";
     let mut lines = text.lines().peekable();
     while let Some(first) = lines.next() {
-        if first.trim().is_empty() {
+        // A comment says which test runs the commands below it.
+        if first.trim().is_empty() || first.starts_with("<!--") {
             continue;
         }
         if first.starts_with("```") {
@@ -59,7 +60,7 @@ pub fn from_markdown(text: &str) -> String {
 /// A paragraph's or an item's lines as one.
 fn joined(first: &str, lines: &mut Peekable<Lines<'_>>) -> String {
     let is_inside = |line: &&str| {
-        let starts_another = ["- ", "|", "```", "#"]
+        let starts_another = ["- ", "|", "```", "#", "<!--"]
             .iter()
             .any(|mark| line.starts_with(mark));
         !line.trim().is_empty() && !starts_another

@@ -2,6 +2,7 @@
 
 use super::private::Private;
 use super::{ingress, published_masqueraded_and_under_policy, serve, way_becomes};
+use crate::common::page::blocks;
 use crate::lab::NetnsLab;
 
 const PODMAN: &str = "podman --storage-driver vfs --cgroup-manager cgroupfs --events-backend none \
@@ -12,11 +13,11 @@ const RUN: &str =
     "run -d --name web --cgroups disabled --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
 
 /// The page's own: the kernel has chosen the name on the host.
-fn lines_that_find_the_name() -> &'static str {
-    let page = include_str!("../../../docs/beside-other-tools.md");
-    let from = page.find("pid=$(podman inspect").expect("the script");
-    let lines = page[from..].split("\n\n").next();
-    lines.expect("its first lines")
+fn script_that_finds_the_name() -> &'static str {
+    let page = include_str!("../../../docs/first-service.md");
+    let mut blocks = blocks(page).into_iter();
+    let block = blocks.find(|block| block.heading == "Names that change" && block.language == "sh");
+    block.expect("the page has the script").text
 }
 
 #[test]
@@ -32,8 +33,8 @@ fn a_container_of_podman_is_published_masqueraded_and_under_policy() {
         "{RUN} --network app:ip=192.168.77.10 -p 8088:80 local/box httpd -f -p 80 -h /www"
     ));
     let port = host.ok(&format!(
-        "podman() {{ command {PODMAN} \"$@\"; }}\n{}\necho \"$veth\"",
-        lines_that_find_the_name()
+        "podman() {{ command {PODMAN} \"$@\"; }}\n{}",
+        script_that_finds_the_name()
     ));
     a.drop_in(
         "podman",
