@@ -8,7 +8,8 @@ pub struct Block<'a> {
     pub text: &'a str,
     /// The nearest heading above.
     pub heading: &'a str,
-    /// The comment in the line before it, else the last one above that stands by itself: which test runs it, or why none does.
+    /// The comment in the line before it, else the last one above that stands by itself: which test runs it, or why
+    /// none does.
     pub mark: Option<&'a str>,
 }
 

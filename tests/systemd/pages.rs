@@ -1,5 +1,5 @@
-//! Commands of the documents on a host with a systemd: a first service with workloads of several tools, changes of the file,
-//! restarts.
+//! Commands of the documents on a host with a systemd: a first service with workloads of several tools, changes of
+//! the file, restarts.
 
 use crate::Machine;
 use crate::page::{blocks, commands, script};
@@ -9,7 +9,8 @@ const UPGRADE: &str = include_str!("../../docs/upgrade.md");
 const CONFIG: &str = include_str!("../../docs/config.md");
 const COMMANDS: &str = include_str!("../../docs/commands.md");
 
-/// A root file system of nothing but busybox, whose first process does what systemd and networkd of the page's container do.
+/// A root file system of nothing but busybox, whose first process does what systemd and networkd of the page's
+/// container do.
 const ROOT: &str = "set -e
 mkdir -p /var/lib/machines/web && cd /var/lib/machines/web
 mkdir bin sbin etc usr proc sys dev tmp run www
@@ -26,8 +27,8 @@ exec httpd -f -p 80 -h /www
 END
 chmod +x sbin/init";
 
-/// The page's image, from the same files. The machine has a file system that nothing can be stacked on, no message bus, and
-/// others' settings of the kernel are read-only: all but those of its own network.
+/// The page's image, from the same files. The machine has no file system for overlays and no message bus, and of the
+/// kernel's settings it may write those of its own network alone.
 const IMAGE: &str = "set -e
 mkdir -p /etc/containers /run/proc
 echo '{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}' >/etc/containers/policy.json

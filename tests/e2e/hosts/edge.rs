@@ -1,4 +1,4 @@
-//! An edge that balances for the network, with the file that people start from; its servers are other hosts, without dpd.
+//! An edge that balances for the network, with the file that people start from; its servers are hosts without dpd.
 
 use std::collections::BTreeSet;
 
