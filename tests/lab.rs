@@ -1,5 +1,10 @@
 //! The lab itself: up and down, repeated and concurrent, leave nothing behind. Needs root.
 
+#[path = "common/page.rs"]
+mod page;
+#[path = "lab/readme.rs"]
+mod readme;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,7 +2,13 @@
 
 use crate::common::page::{blocks, comment};
 
-use super::source::{all, below, keep};
+use super::source::{Text, all, below, keep};
+
+/// README.md, and the pages of docs/.
+fn pages() -> impl Iterator<Item = &'static Text> {
+    let readme = all().iter().filter(|text| text.path == "README.md");
+    readme.chain(below("docs/", ".md"))
+}
 
 /// The languages of blocks with commands.
 const SHELLS: [&str; 2] = ["console", "sh"];
@@ -10,7 +16,7 @@ const SHELLS: [&str; 2] = ["console", "sh"];
 #[test]
 fn every_block_of_commands_is_run_or_says_why_not() {
     let mut breaches = Vec::new();
-    for page in below("docs/", ".md") {
+    for page in pages() {
         for block in blocks(&page.text) {
             if !SHELLS.contains(&block.language) {
                 continue;
@@ -63,7 +69,7 @@ fn a_mark_needs_its_test_or_a_reason() {
 #[test]
 fn a_comment_of_a_page_is_such_a_mark() {
     let mut breaches = Vec::new();
-    for page in below("docs/", ".md") {
+    for page in pages() {
         for line in page.text.lines().filter(|line| line.contains("<!--")) {
             let mark = comment(line).unwrap_or_default();
             if !mark.starts_with("run: ") && !mark.starts_with("not run: ") {
