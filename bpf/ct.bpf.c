@@ -198,7 +198,7 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 	}
 	if (is_tcp && !reply && !packet_opens_tcp(packet)) {
 		packet->response.kind = RESPONSE_RESET;
-		ct_end(packet, reason);
+		ct_end(reason);
 		return -(int)reason;
 	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);

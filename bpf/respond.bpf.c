@@ -251,7 +251,7 @@ static __always_inline __must_check int respond_reset_receiver(struct __sk_buff 
 	tcp = receiver_reset_header(&packet->ct.entry, &tcp);
 	if (reset_write(skb, packet, &tcp, &translated->source, &translated->destination))
 		return ACTION_DROP;
-	ct_end(packet, packet->response.reason);
+	ct_end(packet->response.reason);
 	return receiver_send(skb, packet);
 }
 

@@ -322,14 +322,14 @@ fn the_client_of_a_backend_on_another_host_gets_it() {
                 walk.net(says, UPLINK, packet, Passed);
                 walk.forwarded(says, UPLINK, CLIENT, packet, expect);
             };
-            let heard = |packet: &Packet| match stack {
+            let at_client = |packet: &Packet| match stack {
                 true => PassedAs(stream.is_at_client(packet)),
                 false => Delivered(CLIENT, stream.is_at_client(packet)),
             };
             let syn = packet::tcp(stream.client, stream.frontend).syn().seq(1000);
             out(&mut walk, "SYN", &syn);
             let syn_ack = stream.back().syn().seq(50);
-            back(&mut walk, "SYN, ACK", &syn_ack, heard(&syn_ack));
+            back(&mut walk, "SYN, ACK", &syn_ack, at_client(&syn_ack));
             out(&mut walk, "ACK", &stream.out());
             walk.reload(&gone);
             let data = stream.back().payload(b"news");

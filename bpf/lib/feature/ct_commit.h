@@ -255,17 +255,23 @@ static __noinline void ct_refuse(struct packet *packet, __u8 reason)
 }
 
 /*
- * A TCP connection whose backend or address is gone, unless a reset of its own has ended it. Its pair stays for as long as that of one
- * that nobody has replied to, so that what is under way gets a reset, too, and opens no new flow.
+ * The packet's TCP connection, whose backend or address is gone, ends, unless a reset of its own has ended it. Its pair stays for as
+ * long as that of one that nobody has replied to, so that what is under way gets a reset, too, and opens no new flow. Global: it is
+ * verified once, not once for each way to it.
  */
-static __noinline void ct_end(struct packet *packet, __u8 reason)
+__weak __noinline int ct_end(__u8 reason)
 {
+	struct packet *packet = packet_record();
+
+	if (!packet)
+		return 0; /* never: the verifier can't know */
 	if (packet->headers.tcp.flags & TCP_RST) {
 		ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
-		return;
+		return 0;
 	}
 	packet->ct.entry.flags &= ~CT_ASSURED;
 	ct_refuse(packet, reason);
+	return 0;
 }
 
 /* A refused connection that policy allows again. */

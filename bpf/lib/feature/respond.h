@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Responses: packets that dpd builds itself and sends back by the interface that their cause arrived at. */
+/* Responses: packets that dpd builds itself, most of which go back by the interface that their cause arrived at. */
 #ifndef DPD_RESPOND_H
 #define DPD_RESPOND_H
 

@@ -253,7 +253,7 @@ mod tests {
         let expected = "10.9.0.2:1 draining, 10.9.0.3:1 active";
         assert_eq!(backends(&state), expected);
         assert_eq!(state.next_drain_end_ns(), None);
-        // A timeout that is set later counts from when it has begun to drain.
+        // A timeout that is set later counts from the start of draining.
         let later = test(5, "10.9.0.2:1!draining 10.9.0.3:1").compile_after(&state);
         assert_eq!(later.next_drain_end_ns(), Some(12 * SECOND));
         let late = test(20, "10.9.0.2:1!draining 10.9.0.3:1").compile_after(&state);
