@@ -250,8 +250,12 @@ static __noinline void event_report_single(const struct packet *packet, __u8 poi
 
 /* -- Drops ---------------------------------------------------------------------------------------------------------- */
 
-/* The throttle of a drop, made if there is none. Null if the table has no room for it. */
-static __noinline struct drop_throttle *drop_throttle_find(const struct drop_key *key)
+/*
+ * The throttle of a drop, made if there is none. Null if the table has no room for it. Inlined: the verifier of 7.x tells calls
+ * apart by the caller and the depth alone. A function that two callers of its caller give a key of their own stack gets the
+ * stack use of one of them, and reads what counts as dead for the other.
+ */
+static __always_inline struct drop_throttle *drop_throttle_find(const struct drop_key *key)
 {
 	struct drop_throttle *throttle = bpf_map_lookup_elem(&dpd_drop_throttle, key);
 	__u32 zero = 0;
