@@ -10,7 +10,7 @@ use super::node::Node;
 use super::output::{self, Format};
 use crate::bpf::load::budget;
 use crate::bpf::state::ct_table::Sizes;
-use crate::bpf::sys::write_access;
+use crate::bpf::sys::{requirements, write_access};
 use crate::config::{self, Config, InEffect, Interface, Loaded, Problem, Problems, Severity};
 use crate::model::budget::Budget;
 use crate::model::catalog::Catalog;
@@ -47,6 +47,9 @@ pub fn run(config: &Path, arguments: &Arguments) -> Result<ExitCode> {
 
 fn print_host(file: &Path, loaded: &Loaded) -> Result<ExitCode> {
     let config = &loaded.config;
+    if let Some(lacks) = requirements::lacks() {
+        eprintln!("warning: dpd does not start: {lacks}");
+    }
     print_write_access(&config.daemon.bpf_root);
     match net::snapshot() {
         Ok(host) => {

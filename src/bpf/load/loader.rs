@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use libbpf_rs::{MapCore, MapHandle, Object, ObjectBuilder, OpenObject, ProgramType};
 use rustix::io::Errno;
 
@@ -19,7 +19,7 @@ use crate::bpf::state::ct_table::{CT_TABLES, Sizes};
 use crate::bpf::sys::call::{call, errno};
 use crate::bpf::sys::op::Op;
 use crate::bpf::sys::pins::Pins;
-use crate::bpf::sys::{libbpf_log, map};
+use crate::bpf::sys::{libbpf_log, map, requirements};
 use crate::bpf::takeover::adopt::{self, Adoption};
 use crate::bpf::takeover::datapath_dir::DatapathDir;
 use crate::bpf::takeover::layouts::{self, SharedMaps};
@@ -113,6 +113,16 @@ fn load_once(
     Ok(programs)
 }
 
+/// On a kernel that is too old, what it lacks says more than the verifier's messages.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    match requirements::lacks() {
+        Some(lacks) if errno(&error) != Some(Errno::AGAIN) => {
+            anyhow!("load the eBPF programs: {lacks}")
+        }
+        _ => error,
+    }
+}
+
 /// A kernel without hooks for sockets does all else.
 fn skip_socket_programs(open: &mut OpenObject) {
     for mut program in open.progs_mut() {
@@ -169,7 +179,8 @@ struct Loader<'a> {
 impl Loader<'_> {
     fn load(mut self, mut open: OpenObject) -> Result<()> {
         self.reuse_maps(&mut open)?;
-        let object = libbpf_log::quote(|| call(Op::LoadPrograms, || open.load()))?;
+        let object = libbpf_log::quote(|| call(Op::LoadPrograms, || open.load()));
+        let object = object.map_err(explain)?;
         let dir = self.programs.pins.load(self.programs.number);
         Pins::make_dir(&dir)?;
         self.pin_maps(&object)?;

@@ -15,6 +15,7 @@ pub mod pin_guard;
 pub mod pins;
 pub mod program;
 pub mod record_layout;
+pub mod requirements;
 pub mod text_map;
 pub mod write_access;
 
