@@ -1,6 +1,7 @@
 # make           build dpd; installs from Debian what is missing
 # make demo      see it work: services for workloads and for the network, in labs of network namespaces
 # make test      every check and test
+# make test-kernels   run the tests of tests/kernels on other kernels, in virtual machines; writes docs/kernels.md
 # make bench     print what packets, events and changes cost, compared with plain routing and nftables
 # make fuzz      feed generated configurations, packets and ring records to dpd, each for FUZZ_SECONDS (60)
 # make deb       make a Debian package
@@ -19,7 +20,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
 # In the kernel's own style: .clang-format
 C_SOURCES = $(shell find bpf tests -name "*.[ch]")
 
-.PHONY: build demo test bench fuzz lab-up lab-down install install-files uninstall stage \
+.PHONY: build demo test test-kernels bench fuzz lab-up lab-down install install-files uninstall stage \
 	deb deb-only rpm rpm-only clean packages test-packages bench-packages cargo
 
 build: packages cargo
@@ -38,6 +39,11 @@ test: test-packages cargo
 	$(if $(C_SOURCES),clang-format-19 --dry-run -Werror $(C_SOURCES))
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
+
+# Linux 6.1, 6.12, the newest that Debian has, and one that is too old. Downloads them once, to target/kernels.
+test-kernels: test-packages cargo
+	@[ "$$(id -u)" = 0 ] || { echo "make: the machines' files are this machine's: run 'make test-kernels' as root" >&2; exit 1; }
+	tests/kernels/run
 
 # One after the other, on an otherwise idle machine.
 bench: bench-packages cargo

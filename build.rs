@@ -17,17 +17,18 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
 
-    make_object(Path::new("bpf"), &out, &object)?;
+    make_object(Path::new("bpf"), &out, &object, &host_headers())?;
     SkeletonBuilder::new()
         .obj(&object)
         .generate(out.join("skeleton.rs"))
         .context("make the skeleton of the eBPF object")
 }
 
-/// Compiles the programs of a folder into one object; `out` is where the parts may lie.
-pub fn make_object(folder: &Path, out: &Path, object: &Path) -> Result<()> {
+/// Compiles the programs of a folder into one object; `out` is where the parts may lie, and `headers` the folder that holds
+/// `asm/types.h`, which clang does not look for when it compiles for bpf.
+pub fn make_object(folder: &Path, out: &Path, object: &Path, headers: &Path) -> Result<()> {
     let compiler = find_compiler()?;
-    let arguments = compiler_arguments();
+    let arguments = compiler_arguments(headers);
     let mut linker = Linker::new(object).context("start the link of the eBPF objects")?;
     for source in sources(folder)? {
         let part = compile(&source, out, &compiler, &arguments)?;
@@ -80,13 +81,16 @@ fn find_compiler() -> Result<String> {
 /// The instruction set: LLVM 20 has another default, with which the verifier of some kernels refuses what it accepts so.
 const CPU: &str = "-mcpu=v1";
 
-/// The multiarch folder holds `asm/types.h`, which clang does not look for when it compiles for bpf.
-fn compiler_arguments() -> Vec<String> {
-    let arch = env::var("CARGO_CFG_TARGET_ARCH");
-    let arch = arch.unwrap_or_else(|_| env::consts::ARCH.to_owned());
+fn compiler_arguments(headers: &Path) -> Vec<String> {
     ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", CPU]
         .map(str::to_owned)
         .into_iter()
-        .chain([format!("-I/usr/include/{arch}-linux-gnu")])
+        .chain([format!("-I{}", headers.display())])
         .collect()
+}
+
+/// Those of the machine that compiles. The programs are for the eBPF machine, whatever the target: with the headers of another
+/// architecture the object has the same bytes (`tests/house/architecture.rs`).
+pub fn host_headers() -> PathBuf {
+    PathBuf::from(format!("/usr/include/{}-linux-gnu", env::consts::ARCH))
 }

@@ -61,7 +61,7 @@ fn compile(edits: &[(&str, &str)]) -> Vec<u8> {
     }
     fs::write(copy.join("abi.h"), text).expect("write abi.h");
     let object = folder.path().join("dpd.o");
-    build::make_object(&copy, folder.path(), &object)
+    build::make_object(&copy, folder.path(), &object, &build::host_headers())
         .unwrap_or_else(|error| panic!("compile the other programs: {error:#}"));
     fs::read(&object).expect("read the object")
 }

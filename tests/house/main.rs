@@ -5,6 +5,7 @@ mod common;
 
 mod source;
 
+mod architecture;
 mod blocks;
 mod c;
 mod circles;
