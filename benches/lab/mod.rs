@@ -7,14 +7,19 @@
 //! ```
 //!
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
-//! policy; and dpd to a server beyond an uplink, past the host's stack and through it. Everything lives in namespaces without
+//! policy; dpd to a server beyond an uplink, past the host's stack and through it; and the floor, programs that do nothing but redirect
+//! each packet to the other side. Everything lives in namespaces without
 //! names: nothing is left behind by a killed bench, except an empty control group, which the next one removes.
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
 
+#[path = "../../tests/kernel/foreign.rs"]
+mod foreign;
+
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -55,15 +60,19 @@ pub enum Setup {
     Direct,
     /// And through the host's stack.
     Stack,
+    /// A program that redirects everything to the other side, with the MACs that are right there: the least that a datapath in a
+    /// tc hook may cost.
+    Floor,
 }
 
 impl Setup {
-    pub const ALL: [Setup; 5] = [
+    pub const ALL: [Setup; 6] = [
         Setup::Plain,
         Setup::Nftables,
         Setup::Dpd,
         Setup::Direct,
         Setup::Stack,
+        Setup::Floor,
     ];
 
     pub fn name(self) -> &'static str {
@@ -73,6 +82,7 @@ impl Setup {
             Setup::Dpd => "dpd",
             Setup::Direct => "direct",
             Setup::Stack => "stack",
+            Setup::Floor => "floor",
         }
     }
 }
@@ -84,6 +94,8 @@ pub struct BenchLab {
     pub server: Namespace,
     pub node: Namespace,
     daemon: Option<Daemon>,
+    /// Links of programs, which stay attached for as long as these are open.
+    links: Vec<OwnedFd>,
 }
 
 /// A running dpd, ended when dropped.
@@ -99,6 +111,10 @@ impl BenchLab {
         let lab = BenchLab::lay(setup);
         match setup {
             Setup::Plain => lab,
+            Setup::Floor => BenchLab {
+                links: floor(&lab),
+                ..lab
+            },
             Setup::Nftables => {
                 nftables(&lab.node);
                 lab
@@ -125,13 +141,14 @@ impl BenchLab {
             server,
             node,
             daemon: None,
+            links: Vec::new(),
         }
     }
 
     /// The address that the client uses.
     pub fn service(&self, port: u16) -> SocketAddr {
         let address = match self.setup {
-            Setup::Plain => SERVER,
+            Setup::Plain | Setup::Floor => SERVER,
             _ => FRONTEND,
         };
         at(address, port)
@@ -169,6 +186,36 @@ pub fn lay_uplink(node: &Namespace, name: &str, own: &str, peer: &Namespace, add
     peer.ip("link set eth0 up");
     peer.ip(&format!("address add {address}/24 dev eth0"));
     peer.ip(&format!("route add default via {own}"));
+}
+
+/// Each side's gateway has the other side's MAC, so that the programs need not write any.
+fn floor(lab: &BenchLab) -> Vec<OwnedFd> {
+    const CLIENT_MAC: &str = "02:00:00:00:00:01";
+    const SERVER_MAC: &str = "02:00:00:00:00:02";
+    let sides = [
+        (
+            &lab.client,
+            CLIENT_MAC,
+            SERVER_MAC,
+            ["lxc-client", "lxc-server"],
+        ),
+        (
+            &lab.server,
+            SERVER_MAC,
+            CLIENT_MAC,
+            ["lxc-server", "lxc-client"],
+        ),
+    ];
+    sides
+        .map(|(workload, own, other, links)| {
+            workload.ip(&format!("link set eth0 address {own}"));
+            workload.ip(&format!("neigh replace 10.200.0.1 lladdr {other} dev eth0"));
+            lab.node.run(|| {
+                let [from, to] = links.map(|link| dpd::net::ifindex(link).expect("a link"));
+                foreign::attach_first(from, &foreign::redirect(c"floor", to))
+            })
+        })
+        .into()
 }
 
 /// The server itself.

@@ -21,14 +21,44 @@ pub fn program(name: &std::ffi::CStr, does: Does) -> OwnedFd {
 
 /// Loads `r0 = result; exit` as a program of a type (`BPF_PROG_TYPE_*`).
 pub fn load(kind: u32, name: &std::ffi::CStr, result: i32) -> OwnedFd {
-    const MOVE_TO_R0: u8 = 0xb7; // BPF_ALU64 | BPF_MOV | BPF_K
-    const EXIT: u8 = 0x95; // BPF_JMP | BPF_EXIT
-    let instruction = |code, imm| libbpf_sys::bpf_insn {
-        code,
-        imm,
+    load_instructions(kind, name, &[move_to(0, result), exit()])
+}
+
+/// Loads `return bpf_redirect_peer(ifindex, 0)`: nothing else happens to a packet.
+pub fn redirect(name: &std::ffi::CStr, ifindex: u32) -> OwnedFd {
+    const CALL: u8 = 0x85; // BPF_JMP | BPF_CALL
+    let call = libbpf_sys::bpf_insn {
+        code: CALL,
+        imm: libbpf_sys::BPF_FUNC_redirect_peer as i32,
         ..Default::default()
     };
-    let instructions = [instruction(MOVE_TO_R0, result), instruction(EXIT, 0)];
+    let instructions = [move_to(1, ifindex as i32), move_to(2, 0), call, exit()];
+    load_instructions(libbpf_sys::BPF_PROG_TYPE_SCHED_CLS, name, &instructions)
+}
+
+/// `rN = value`
+fn move_to(register: u8, value: i32) -> libbpf_sys::bpf_insn {
+    let mut instruction = libbpf_sys::bpf_insn {
+        code: 0xb7, // BPF_ALU64 | BPF_MOV | BPF_K
+        imm: value,
+        ..Default::default()
+    };
+    instruction.set_dst_reg(register);
+    instruction
+}
+
+fn exit() -> libbpf_sys::bpf_insn {
+    libbpf_sys::bpf_insn {
+        code: 0x95, // BPF_JMP | BPF_EXIT
+        ..Default::default()
+    }
+}
+
+fn load_instructions(
+    kind: u32,
+    name: &std::ffi::CStr,
+    instructions: &[libbpf_sys::bpf_insn],
+) -> OwnedFd {
     // SAFETY: the names end in a zero byte, and the number of instructions is right; all live for the whole call.
     let fd = unsafe {
         libbpf_sys::bpf_prog_load(
