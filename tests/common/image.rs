@@ -8,7 +8,7 @@ use dpd::bpf::image::ProgramImage;
 
 /// How the tree compiles its own.
 #[path = "../../build.rs"]
-mod build;
+pub mod build;
 
 /// In another order, which changes their offsets in connections and in counters.
 const COUNTS: &str = "\t__u64 packets;\n\t__u64 bytes;\n";

@@ -6,10 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-/// How the tree compiles its own.
-#[path = "../../build.rs"]
-#[allow(dead_code, reason = "its main is the build script's")]
-mod build;
+use crate::common::image::build;
 
 /// Where Debian's package `linux-libc-dev-ARCH-cross` has the headers of another architecture.
 fn other_headers() -> String {
