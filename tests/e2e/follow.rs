@@ -219,7 +219,7 @@ fn a_saved_file_is_applied() {
 fn an_invalid_file_changes_nothing() {
     let lab = NetnsLab::started();
     let good = fs::read_to_string(lab.config()).expect("read the configuration");
-    let services = lab.dpd("service list");
+    let services = lab.services();
     let revision = lab.revision();
     let rows = [
         (
@@ -258,11 +258,7 @@ fn an_invalid_file_changes_nothing() {
             "{sentence} is logged: {}",
             lab.log()
         );
-        assert_eq!(
-            lab.dpd("service list"),
-            services,
-            "{sentence} changes nothing"
-        );
+        assert_eq!(lab.services(), services, "{sentence} changes nothing");
         assert_eq!(lab.revision(), revision, "{sentence} changes nothing");
         lab.dig("client", "10.32.0.10").expect(sentence);
     }

@@ -320,6 +320,20 @@ impl NetnsLab {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("dpd {words}: {error}: {text}"))
     }
 
+    /// The services as they are listed, without what clients do meanwhile: their connections.
+    pub fn services(&self) -> Value {
+        let mut rows = self.json("service list");
+        let frontends = rows.as_array_mut().expect("a list").iter_mut();
+        let backends = frontends.flat_map(|row| row["backends"].as_array_mut().expect("a list"));
+        for backend in backends {
+            backend
+                .as_object_mut()
+                .expect("an object")
+                .remove("connections");
+        }
+        rows
+    }
+
     /// The live revision.
     pub fn revision(&self) -> u64 {
         let status = self.json("status");

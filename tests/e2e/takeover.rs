@@ -42,7 +42,7 @@ fn queries_survive_the_daemon() {
         .expect("a connection over TCP");
     let port = stream.local_addr().expect("its address").port();
     let before = connection(&lab, port);
-    let services = lab.dpd("service list");
+    let services = lab.services();
 
     let (queries, end) = (AtomicU32::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -72,7 +72,7 @@ fn queries_survive_the_daemon() {
             more("ten queries after SIGKILL");
             assert_eq!(lab.attached(), ATTACHED, "SIGKILL detaches nothing");
             assert_eq!(
-                lab.dpd("service list"),
+                lab.services(),
                 services,
                 "listings are read from the kernel"
             );
@@ -94,11 +94,7 @@ fn queries_survive_the_daemon() {
         assert_eq!(lost, Vec::<String>::new(), "of {queries:?} queries");
     });
     assert_eq!(lab.attached(), ATTACHED, "attached once, not twice");
-    assert_eq!(
-        lab.dpd("service list"),
-        services,
-        "numbers keep their meaning"
-    );
+    assert_eq!(lab.services(), services, "numbers keep their meaning");
     let after = connection(&lab, port);
     assert_eq!(before.0, after.0, "the connection has the same backend");
     assert!(
