@@ -198,7 +198,11 @@ static __noinline __must_check int translation_gone(struct __sk_buff *skb, struc
 	}
 	if (is_tcp && !reply && !packet_opens_tcp(packet)) {
 		packet->response.kind = RESPONSE_RESET;
-		ct_end(reason);
+		/* Nothing comes back to an address that is gone. */
+		if (reason == REASON_SNAT_GONE)
+			ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
+		else
+			ct_end(reason);
 		return -(int)reason;
 	}
 	ct_delete_pair(&packet->headers.tuple, &packet->ct.entry);
