@@ -21,7 +21,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin
 C_SOURCES = $(shell find bpf tests -name "*.[ch]")
 
 .PHONY: build demo test test-kernels bench fuzz lab-up lab-down install install-files uninstall stage \
-	deb deb-only rpm rpm-only clean packages test-packages bench-packages cargo
+	deb deb-only rpm rpm-only clean packages test-packages kernel-packages bench-packages cargo
 
 build: packages cargo
 	cargo build --release --locked
@@ -41,7 +41,7 @@ test: test-packages cargo
 	cargo test --locked
 
 # Linux 6.1, 6.12, the newest that Debian has, and one that is too old. Downloads them once, to target/kernels.
-test-kernels: test-packages cargo
+test-kernels: kernel-packages cargo
 	@[ "$$(id -u)" = 0 ] || { echo "make: the machines' files are this machine's: run 'make test-kernels' as root" >&2; exit 1; }
 	tests/kernels/run
 
@@ -151,6 +151,9 @@ packages:
 
 bench-packages:
 	@tools/install-packages bench
+
+kernel-packages:
+	@tools/install-packages kernels
 
 test-packages:
 	@tools/install-packages test

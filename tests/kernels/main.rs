@@ -1,4 +1,4 @@
-//! Other kernels, in virtual machines of QEMU: `tests/kernels/run` boots them, docs/kernels.md has what was found there.
+//! Other kernels, in virtual machines of QEMU: `make test-kernels` boots them, docs/kernels.md has what was found there, and is
+//! checked here.
 
-mod boots;
 mod document;
