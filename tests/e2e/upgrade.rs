@@ -98,7 +98,7 @@ fn traffic_is_not_affected_by_an_upgrade_a_crash_or_a_restart() {
             packets(&first) > 5,
             "what the previous one counted is kept: {first}"
         );
-        let services = lab.dpd("service list");
+        let services = lab.services();
 
         lab.kill();
         load.goes_on("after SIGKILL");
@@ -119,11 +119,7 @@ fn traffic_is_not_affected_by_an_upgrade_a_crash_or_a_restart() {
         assert!(lab.dpd("identity list").contains("later"));
         assert_eq!(links(&lab), before, "the links are the same");
         assert_tidy(&lab);
-        assert_eq!(
-            lab.dpd("service list"),
-            services,
-            "numbers keep their meaning"
-        );
+        assert_eq!(lab.services(), services, "numbers keep their meaning");
         let last = connection(&lab, load.stream);
         assert_eq!(last["dnat_ip"], first["dnat_ip"], "it has the same backend");
         assert!(
