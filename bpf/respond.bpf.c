@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What dpd itself sends to the sender of a packet that goes nowhere: port unreachable, time exceeded, packet too big, a TCP
- * reset; the reset that its receiver gets instead; and the echo reply of a service's address. The drop behind an error has been counted and reported already.
+ * reset; the reset that its receiver gets instead; and the echo reply of a service's address. The drop behind an error has been
+ * counted and reported already.
  */
 #include "lib/feature/ct_commit.h"
 #include "lib/feature/respond.h"

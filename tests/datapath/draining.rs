@@ -238,6 +238,24 @@ fn a_client_of_the_network_gets_it_too() {
     }
 }
 
+/// It has no TCP header that a reset could be made of.
+#[test]
+fn a_later_fragment_gets_nothing_sent() {
+    for family in families() {
+        let (mut walk, [stream, ..], _) = opened(&family);
+        let long = stream.back().id(9).payload(&[9; 200]);
+        let first = stream.is_at_client(&long).fragment(0, 64);
+        let there = Delivered(CLIENT, first);
+        walk.from("the first", WEB, &long.clone().fragment(0, 64), there);
+        walk.reload(&config(None, "0s"));
+        let later = long.clone().fragment(64, 220);
+        walk.from("a later one", WEB, &later, Dropped(NO_BACKEND));
+        let ended = Ended(NO_BACKEND, Some(CLIENT), stream.reset(51));
+        walk.from("the whole", WEB, &stream.back().payload(b"1"), ended);
+        walk.end();
+    }
+}
+
 /// The client's first SYN is with a backend that leaves: it sends it again.
 #[test]
 fn a_client_that_connects_gets_another_backend() {

@@ -44,9 +44,11 @@ static __noinline int response_is_limited(__u32 ifindex, __u64 now_ns)
 /* No error in response to an error, a later fragment or a reset (RFC 1122, 3.2.2; RFC 4443, 2.4; RFC 9293, 3.5.2). */
 static __always_inline int packet_may_get_response(const struct packet *packet)
 {
+	if (packet->headers.fragment == FRAGMENT_LATER)
+		return 0;
 	if (packet->response.kind == RESPONSE_RESET_RECEIVER)
-		return 1;
-	if (packet->hook.flags & HOOK_PASSES_ON || packet->headers.fragment == FRAGMENT_LATER)
+		return 1; /* a reset or not, and at the receiver's own hook too: it is on its way there */
+	if (packet->hook.flags & HOOK_PASSES_ON)
 		return 0;
 	if (packet->response.kind == RESPONSE_RESET && packet->headers.tcp.flags & TCP_RST)
 		return 0;

@@ -118,7 +118,7 @@ struct packet_policy {
 	__u8 pad[7];
 };
 
-/* What the sender gets instead. Written by the step that drops the packet, or answers an echo; read by tail_respond. */
+/* What is sent instead. Written by the step that drops the packet, or answers an echo; read by tail_respond. */
 struct packet_response {
 	__u8 kind; /* enum response_kind */
 	__u8 reason; /* of RESPONSE_RESET_RECEIVER: why the connection ends */
