@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use crate::bpf::attach::socket;
 use crate::bpf::state::conntrack::Tables;
 use crate::bpf::state::socket_peers::SocketPeers;
+use crate::bpf::sys::pins::Pins;
 use crate::model::conntrack::BackendConnections;
 use crate::model::protocol::Protocol;
 use crate::model::service::SocketPeer;
@@ -24,11 +26,15 @@ pub struct HostSocket {
 /// # Errors
 /// As `list`, or if the conntrack tables can't be read.
 pub fn count_untracked(
-    tables: &Tables,
-    peers: &SocketPeers,
+    pins: &Pins,
     by_backend: &mut BTreeMap<(u32, u32), BackendConnections>,
 ) -> Result<()> {
-    for HostSocket { socket, translated } in list(&mut SockDiag::open()?, peers)? {
+    if !socket::is_held(pins) {
+        return Ok(());
+    }
+    let tables = Tables::open(pins)?;
+    let sockets = list(&mut SockDiag::open()?, &SocketPeers::open(pins)?)?;
+    for HostSocket { socket, translated } in sockets {
         if !socket.is_closing() && !tables.is_tracked(socket.protocol, socket.local, socket.peer)? {
             let backend = (translated.service, translated.backend_number);
             let by_backend = by_backend.entry(backend).or_default();

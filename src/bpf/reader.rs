@@ -77,6 +77,11 @@ impl Reader {
         Ok(Some(Reader { pins, live }))
     }
 
+    /// What is pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// The live epoch, which is the configuration's revision.
     pub fn epoch(&self) -> Result<u64> {
         self.live.load()
@@ -137,11 +142,6 @@ impl Reader {
     /// The sizes with which the conntrack tables were created.
     pub fn conntrack_sizes(&self) -> Result<Sizes> {
         Ok(Tables::open(&self.pins)?.sizes())
-    }
-
-    /// The conntrack tables.
-    pub fn conntrack_tables(&self) -> Result<Tables> {
-        Tables::open(&self.pins)
     }
 
     /// Deletes every connection; returns how many.

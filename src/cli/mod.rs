@@ -10,6 +10,7 @@ mod observe;
 mod output;
 mod plan;
 mod policy;
+mod poll;
 mod reload;
 mod service;
 mod status;

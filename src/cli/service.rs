@@ -1,6 +1,5 @@
 //! `dpd service`: frontends and their backends, as the kernel holds them.
 
-mod connections;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -15,11 +14,12 @@ use super::node::Node;
 use super::output::{self, Listing, Row};
 use crate::bpf::reader::Part;
 use crate::bpf::state::conntrack::now_ns;
+use crate::host_sockets;
+use crate::model::conntrack::BackendConnections;
 use crate::model::prefix;
 use crate::model::service::{Algorithm, Frontend, Locality, NodePort};
 use crate::model::state::{AddressScope, Backend, ServiceEntry, State};
 use crate::plan::ipcache;
-pub use connections::OpenByBackend;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -45,15 +45,16 @@ pub fn run(node: &Node, command: &Command) -> Result<()> {
         Command::Wait(arguments) => return wait::run(node, arguments),
     };
     let reader = node.reader()?;
-    let mut open = connections::tracked(&reader)?;
-    if let Err(error) = connections::add_host_sockets(&reader, &mut open) {
+    let (mut open, _) = reader.conntrack()?;
+    if let Err(error) = host_sockets::count_untracked(reader.pins(), &mut open.by_backend) {
         log::warn!("sockets of the host are not counted: {error:#}");
     }
     let state = reader.parts(&[Part::Services, Part::Ipcache])?;
-    let mut rows = rows(&state, &open, now_ns());
-    if let Command::Get { name, .. } = command {
-        rows = get(rows, name)?;
-    }
+    let services = Services::new(&state, &open.by_backend, now_ns());
+    let rows = match command {
+        Command::Get { name, .. } => services.get(name)?,
+        _ => services.rows(),
+    };
     output::print(&output::render(listing.output, &rows)?)
 }
 
@@ -78,8 +79,8 @@ pub struct ServiceRow {
     table_size: Option<u32>,
     /// How long a client keeps its backend after its last packet; `None`: it does not.
     affinity_seconds: Option<f64>,
-    /// How long connections of a backend that drains or has left the file may continue; `None`: without a limit those of the
-    /// former, not at all the latter's.
+    /// How long connections of a backend that drains or has left the file may continue; `None`: those of a draining one have no
+    /// limit, those of one that has left end at once.
     drain_timeout_seconds: Option<f64>,
     backends: Vec<BackendRow>,
 }
@@ -90,7 +91,7 @@ struct BackendRow {
     address: String,
     /// The identity that it came by; `None`: the file names its address.
     identity: Option<String>,
-    /// `active`, `draining`, `maintenance`, `drained` or `left`.
+    /// `active`, `draining`, `maintenance`, `drained` or `removed`.
     state: String,
     /// Until it loses its connections; `None`: there is no limit, or it has lost them.
     drain_seconds_left: Option<f64>,
@@ -251,102 +252,128 @@ impl Row for ServiceRow {
     }
 }
 
-/// All frontends, by service. `open`: the connections of each backend; `now_ns`: CLOCK_MONOTONIC.
-pub fn rows(state: &State, open: &OpenByBackend, now_ns: u64) -> Vec<ServiceRow> {
-    let mut backends: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (number, backend) in &state.backends {
-        backends.entry(backend.service).or_default().push(*number);
-    }
-    let mut sources: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-    for (service, source) in &state.service_sources {
-        let source = prefix::text(*source);
-        sources.entry(*service).or_default().push(source);
-    }
-    let rows = state.services.iter();
-    let mut rows: Vec<ServiceRow> = rows
-        .map(|(frontend, entry)| {
-            let backends = backends.get(&entry.service).into_iter().flatten();
-            let backends = backends.filter_map(|number| {
-                // There is no NAT between the families.
-                let backend = state.backends.get(number)?;
-                let is_of_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
-                let open = open.get(&(entry.service, *number)).copied();
-                let connections = open.unwrap_or_default().kept(backend.state);
-                is_of_family.then(|| BackendRow {
-                    connections,
-                    ..backend_row(state, (*number, backend), entry, now_ns)
-                })
-            });
-            ServiceRow {
-                sources: sources.get(&entry.service).cloned().unwrap_or_default(),
-                backends: backends.collect(),
-                ..row(state, frontend, entry)
-            }
-        })
-        .collect();
-    rows.sort_by(|a, b| a.service.cmp(&b.service));
-    rows
-}
-
-/// Without sources and backends.
-fn row(state: &State, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
-    let info = state.catalog.services.get(&entry.service);
-    let node_port = NodePort {
-        port: frontend.port,
-        protocol: frontend.protocol,
-    };
-    let is_at_node = info.is_some_and(|info| {
-        info.node_ports.contains(&node_port) && !info.frontends.contains(frontend)
-    });
-    let table_size = (entry.maglev_size > 0).then_some(entry.maglev_size);
-    let seconds = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).as_secs_f64());
-    ServiceRow {
-        service: info.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
-        id: entry.service,
-        frontend: frontend.to_string(),
-        node_port: is_at_node.then(|| node_port.to_string()),
-        external: entry.is_external,
-        host: state.settings.netns_cookie != 0,
-        sources: Vec::new(),
-        locality: info.map(|info| info.locality).unwrap_or_default(),
-        algorithm: match table_size {
-            Some(_) => Algorithm::Maglev,
-            None => Algorithm::Random,
-        },
-        table_size,
-        affinity_seconds: seconds(entry.affinity_ns),
-        drain_timeout_seconds: seconds(info.map_or(0, |info| info.drain_timeout_ns)),
-        backends: Vec::new(),
-    }
-}
-
-fn backend_row(
-    state: &State,
-    (id, backend): (u32, &Backend),
-    entry: &ServiceEntry,
+/// The services of a state, for their rows.
+pub struct Services<'a> {
+    state: &'a State,
+    /// The connections by the service's and the backend's number.
+    open: &'a BTreeMap<(u32, u32), BackendConnections>,
+    /// CLOCK_MONOTONIC, in nanoseconds.
     now_ns: u64,
-) -> BackendRow {
-    let location = Location::of(state, backend.address.ip());
-    let info = state.catalog.backends.get(&id);
-    let end = state.drain_end_ns(id);
-    BackendRow {
-        id,
-        address: backend.address.to_string(),
-        identity: info.and_then(|info| info.identity.clone()),
-        state: backend.state.to_string(),
-        drain_seconds_left: end
-            .map(|end| Duration::from_nanos(end.saturating_sub(now_ns)).as_secs_f64()),
-        weight: backend.weight,
-        connections: 0,
-        location,
-        network_path: location.network_path().filter(|_| entry.is_external),
-    }
+    /// The numbers of each service's backends.
+    backends: BTreeMap<u32, Vec<u32>>,
+    sources: BTreeMap<u32, Vec<String>>,
 }
 
-pub fn get(mut rows: Vec<ServiceRow>, name: &str) -> Result<Vec<ServiceRow>> {
-    rows.retain(|row| row.service == name || row.id.to_string() == name);
-    if rows.is_empty() {
-        bail!("the datapath has no service {name:?}: see `dpd service list`");
+impl<'a> Services<'a> {
+    pub fn new(
+        state: &'a State,
+        open: &'a BTreeMap<(u32, u32), BackendConnections>,
+        now_ns: u64,
+    ) -> Services<'a> {
+        let mut backends: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (number, backend) in &state.backends {
+            backends.entry(backend.service).or_default().push(*number);
+        }
+        let mut sources: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for (service, source) in &state.service_sources {
+            let source = prefix::text(*source);
+            sources.entry(*service).or_default().push(source);
+        }
+        Services {
+            state,
+            open,
+            now_ns,
+            backends,
+            sources,
+        }
     }
-    Ok(rows)
+
+    /// All frontends, by service.
+    pub fn rows(&self) -> Vec<ServiceRow> {
+        self.rows_of(|_| true)
+    }
+
+    /// The frontends of one service, by its name or number.
+    ///
+    /// # Errors
+    /// If there is no such service.
+    pub fn get(&self, name: &str) -> Result<Vec<ServiceRow>> {
+        let rows = self.rows_of(|number| {
+            let info = self.state.catalog.services.get(&number);
+            info.is_some_and(|info| info.name == name) || number.to_string() == name
+        });
+        if rows.is_empty() {
+            bail!("the datapath has no service {name:?}: see `dpd service list`");
+        }
+        Ok(rows)
+    }
+
+    fn rows_of(&self, is_wanted: impl Fn(u32) -> bool) -> Vec<ServiceRow> {
+        let services = self.state.services.iter();
+        let wanted = services.filter(|(_, entry)| is_wanted(entry.service));
+        let mut rows: Vec<ServiceRow> = wanted
+            .map(|(frontend, entry)| self.row(frontend, entry))
+            .collect();
+        rows.sort_by(|a, b| a.service.cmp(&b.service));
+        rows
+    }
+
+    fn row(&self, frontend: &Frontend, entry: &ServiceEntry) -> ServiceRow {
+        let state = self.state;
+        let info = state.catalog.services.get(&entry.service);
+        let node_port = NodePort {
+            port: frontend.port,
+            protocol: frontend.protocol,
+        };
+        let is_at_node = info.is_some_and(|info| {
+            info.node_ports.contains(&node_port) && !info.frontends.contains(frontend)
+        });
+        let sources = self.sources.get(&entry.service).cloned();
+        let backends = self.backends.get(&entry.service).into_iter().flatten();
+        let backends = backends.filter_map(|number| {
+            let backend = state.backends.get(number)?;
+            // There is no NAT between the families.
+            let is_of_family = backend.address.is_ipv4() == frontend.address.is_ipv4();
+            is_of_family.then(|| self.backend(*number, backend, entry))
+        });
+        let table_size = (entry.maglev_size > 0).then_some(entry.maglev_size);
+        let seconds = |ns: u64| (ns > 0).then(|| Duration::from_nanos(ns).as_secs_f64());
+        ServiceRow {
+            service: info.map_or_else(|| entry.service.to_string(), |info| info.name.clone()),
+            id: entry.service,
+            frontend: frontend.to_string(),
+            node_port: is_at_node.then(|| node_port.to_string()),
+            external: entry.is_external,
+            host: state.settings.netns_cookie != 0,
+            sources: sources.unwrap_or_default(),
+            locality: info.map(|info| info.locality).unwrap_or_default(),
+            algorithm: match table_size {
+                Some(_) => Algorithm::Maglev,
+                None => Algorithm::Random,
+            },
+            table_size,
+            affinity_seconds: seconds(entry.affinity_ns),
+            drain_timeout_seconds: seconds(info.map_or(0, |info| info.drain_timeout_ns)),
+            backends: backends.collect(),
+        }
+    }
+
+    fn backend(&self, number: u32, backend: &Backend, entry: &ServiceEntry) -> BackendRow {
+        let location = Location::of(self.state, backend.address.ip());
+        let info = self.state.catalog.backends.get(&number);
+        let open = self.open.get(&(entry.service, number)).copied();
+        let left = |end: u64| Duration::from_nanos(end.saturating_sub(self.now_ns));
+        let end = self.state.drain_end_ns(number);
+        BackendRow {
+            id: number,
+            address: backend.address.to_string(),
+            identity: info.and_then(|info| info.identity.clone()),
+            state: backend.state.to_string(),
+            drain_seconds_left: end.map(|end| left(end).as_secs_f64()),
+            weight: backend.weight,
+            connections: open.unwrap_or_default().kept(backend.state),
+            location,
+            network_path: location.network_path().filter(|_| entry.is_external),
+        }
+    }
 }

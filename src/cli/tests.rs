@@ -381,7 +381,7 @@ fn as_json<R: Row>(rows: &[R]) -> Value {
 /// With three connections to the backend 6, an hour after the host's start.
 fn service_rows(state: &State) -> Vec<service::ServiceRow> {
     let open = BackendConnections { tcp: 1, other: 2 };
-    service::rows(state, &[((1, 6), open)].into(), 3_600_000_000_000)
+    service::Services::new(state, &[((1, 6), open)].into(), 3_600_000_000_000).rows()
 }
 
 #[test]
@@ -522,7 +522,8 @@ fn backends_that_lose_their_connections() {
 #[test]
 fn one_service() {
     for (name, found) in [("kube-dns", 2), ("1", 2), ("kube", 0), ("", 0)] {
-        match service::get(service_rows(&state()), name) {
+        let state = state();
+        match service::Services::new(&state, &Default::default(), 0).get(name) {
             Ok(rows) => assert_eq!(rows.len(), found, "{name}"),
             Err(error) => {
                 assert_eq!(found, 0, "{name}");

@@ -9,14 +9,11 @@ use anyhow::Result;
 
 use super::on_change::OnChange;
 use super::state::DaemonState;
-use crate::bpf::attach::socket;
 use crate::bpf::state::affinity::Affinity;
 use crate::bpf::state::conntrack::{Tables, now_ns};
-use crate::bpf::state::socket_peers::SocketPeers;
 use crate::bpf::state::sweep::Swept;
 use crate::bpf::takeover::datapath_dir;
 use crate::host_sockets;
-use crate::model::conntrack::Tally;
 use crate::model::state::Settings;
 use crate::worker::Task;
 
@@ -91,10 +88,12 @@ fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept
             let (present, deleted) = (swept.counts.present, swept.deleted);
             log::debug!("swept {present} entries in {took:?}: {deleted} deleted");
             let mut reported = swept.clone();
-            if let Err(error) = add_host_sockets(root, &mut reported.tally) {
+            let pins = datapath_dir::readable(root);
+            if let Err(error) = host_sockets::count_untracked(&pins, &mut reported.tally.by_backend)
+            {
                 log::debug!("sockets of the host are not counted: {error:#}");
             }
-            match Affinity::open(&datapath_dir::readable(root)).and_then(|it| it.sweep(now_ns())) {
+            match Affinity::open(&pins).and_then(|it| it.sweep(now_ns())) {
                 Ok(counts) => reported.tally.affinity = counts,
                 Err(error) => log::debug!("clients with affinity are not counted: {error:#}"),
             }
@@ -111,16 +110,6 @@ fn run(root: &Path, settings: &Settings, state: &DaemonState, last: Option<Swept
         error,
         took: started.elapsed(), // a host of many sockets takes longer to list than to sweep
     }
-}
-
-/// Counts the connections of the host's own sockets whose packets pass no hook, as those to backends on other hosts.
-fn add_host_sockets(root: &Path, tally: &mut Tally) -> Result<()> {
-    let pins = datapath_dir::readable(root);
-    if !socket::is_held(&pins) {
-        return Ok(());
-    }
-    let (tables, peers) = (Tables::open(&pins)?, SocketPeers::open(&pins)?);
-    host_sockets::count_untracked(&tables, &peers, &mut tally.by_backend)
 }
 
 /// One walk over all entries; none if the last one found no entry and none was inserted since.

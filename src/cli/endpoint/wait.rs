@@ -2,7 +2,7 @@
 //!
 //! It reads the kernel, like the listings, so it needs the daemon only for the reason why something is missing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -10,15 +10,11 @@ use clap::Args;
 use crate::bpf::reader::Reader;
 use crate::cli::node::Node;
 use crate::cli::output::{self, span};
+use crate::cli::poll::poll;
 use crate::config::parse_duration;
 use crate::model::catalog::Catalog;
 use crate::net;
 use crate::observe::client;
-
-/// Time between two looks.
-const TICK: Duration = Duration::from_millis(50);
-/// An error of so many looks is one: a takeover may remove what a single look is reading.
-const FAILURES_MAX: u32 = 20;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -49,33 +45,15 @@ enum Missing {
 /// # Errors
 /// If the time is over, or the datapath can't be read.
 pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
-    let started = Instant::now();
-    let mut endpoint = Waited {
-        name: &arguments.name,
-        live: None,
-    };
-    let mut failures = 0;
-    loop {
-        let left = arguments
-            .timeout
-            .map(|timeout| timeout.saturating_sub(started.elapsed()));
-        let is_over = left.is_some_and(|left| left.is_zero());
-        match endpoint.look(node) {
-            Ok(Ok(revision)) => {
-                let name = &arguments.name;
-                return output::print(&format!("endpoint {name} is served, revision {revision}\n"));
-            }
-            Ok(Err(missing)) if is_over => bail!(
-                "endpoint {} is not served after {}: {}",
-                arguments.name,
-                span(arguments.timeout.unwrap_or_default()),
-                explain(missing, node, &arguments.name)
-            ),
-            Ok(Err(_)) => failures = 0,
-            Err(error) if is_over || failures == FAILURES_MAX => return Err(error),
-            Err(_) => failures += 1,
-        }
-        std::thread::sleep(left.map_or(TICK, |left| left.min(TICK)));
+    let name = &arguments.name;
+    let mut endpoint = Waited { name, live: None };
+    match poll(arguments.timeout, || endpoint.look(node))? {
+        Ok(revision) => output::print(&format!("endpoint {name} is served, revision {revision}\n")),
+        Err(missing) => bail!(
+            "endpoint {name} is not served after {}: {}",
+            span(arguments.timeout.unwrap_or_default()),
+            explain(missing, node, name)
+        ),
     }
 }
 

@@ -2,25 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::connections;
 use crate::bpf::reader::{Part, Reader};
 use crate::cli::node::Node;
 use crate::cli::output::{self, span};
+use crate::cli::poll::poll;
 use crate::config::parse_duration;
+use crate::host_sockets;
 use crate::model::catalog::{BackendInfo, Catalog};
 use crate::model::service::BackendState;
-
-/// The least time between two counts.
-const POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// The rest after a count, in durations of that count: a million connections take a second to read.
-const POLL_REST_FACTOR: u32 = 4;
-/// An error of so many looks is one: a takeover may remove what a single look is reading.
-const FAILURES_MAX: u32 = 20;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -36,7 +30,6 @@ pub struct Arguments {
 /// # Errors
 /// If the service has no such backend, the time is over, or the datapath can't be read.
 pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
-    let started = Instant::now();
     let state = node.reader()?.parts(&[Part::Services])?;
     let (number, info) = find(&state.catalog, &arguments.name, &arguments.backend)?;
     let (name, address) = (&arguments.name, info.address);
@@ -52,35 +45,18 @@ pub fn run(node: &Node, arguments: &Arguments) -> Result<()> {
         number,
         state: None,
     };
-    let mut failures = 0;
-    loop {
-        let look = Instant::now();
-        match backend.connections(node) {
-            Ok(0) => {
-                let text = format!("backend {address} of service {name} has no connection left\n");
-                return output::print(&text);
-            }
-            Ok(left)
-                if arguments
-                    .timeout
-                    .is_some_and(|most| started.elapsed() >= most) =>
-            {
-                let plural = if left == 1 { "" } else { "s" };
-                let timeout = span(arguments.timeout.unwrap_or_default());
-                bail!(
-                    "backend {address} of service {name} has {left} connection{plural} left after {timeout}: \
-                     `dpd ct list` shows them"
-                );
-            }
-            Ok(_) => failures = 0,
-            Err(error) if failures == FAILURES_MAX => return Err(error),
-            Err(_) => failures += 1,
+    match poll(arguments.timeout, || backend.look(node))? {
+        Ok(()) => output::print(&format!(
+            "backend {address} of service {name} has no connection left\n"
+        )),
+        Err(left) => {
+            let plural = if left == 1 { "" } else { "s" };
+            let timeout = span(arguments.timeout.unwrap_or_default());
+            bail!(
+                "backend {address} of service {name} has {left} connection{plural} left after {timeout}: \
+                 `dpd ct list` shows them"
+            );
         }
-        let rest = POLL_INTERVAL_MIN.max(look.elapsed() * POLL_REST_FACTOR);
-        let most = arguments
-            .timeout
-            .map(|most| most.saturating_sub(started.elapsed()));
-        std::thread::sleep(most.map_or(rest, |most| most.min(rest)));
     }
 }
 
@@ -92,11 +68,11 @@ struct WaitedBackend {
 }
 
 impl WaitedBackend {
-    /// The open connections.
-    fn connections(&mut self, node: &Node) -> Result<u64> {
+    /// How many open connections are left.
+    fn look(&mut self, node: &Node) -> Result<Result<(), u64>> {
         // The datapath may have been replaced since the last look.
         let Some(reader) = Reader::find(&node.bpf_root)? else {
-            return Ok(0);
+            return Ok(Ok(()));
         };
         let epoch = reader.epoch()?;
         let state = match self.state {
@@ -105,12 +81,15 @@ impl WaitedBackend {
         };
         self.state = Some((epoch, state));
         let Some(state) = state else {
-            return Ok(0);
+            return Ok(Ok(()));
         };
-        let mut open = connections::tracked(&reader)?;
-        connections::add_host_sockets(&reader, &mut open)?;
-        let open = open.get(&(self.service, self.number)).copied();
-        Ok(open.unwrap_or_default().kept(state))
+        let (mut open, _) = reader.conntrack()?;
+        host_sockets::count_untracked(reader.pins(), &mut open.by_backend)?;
+        let open = open.by_backend.get(&(self.service, self.number));
+        Ok(match open.copied().unwrap_or_default().kept(state) {
+            0 => Ok(()),
+            left => Err(left),
+        })
     }
 
     fn state_in(&self, reader: &Reader, epoch: u64) -> Result<Option<BackendState>> {
