@@ -139,8 +139,8 @@ pub struct Service {
     pub table_size: Option<u32>,
     /// How long a client keeps its backend after its last packet; zero: it does not.
     pub affinity: Duration,
-    /// How long connections of a backend that drains or has left the file may continue; zero: no limit for the former, and the
-    /// latter's end at once.
+    /// How long connections of a backend that drains or has left the file may continue; zero: those of a draining one
+    /// have no limit, those of one that has left end at once.
     pub drain_timeout: Duration,
     /// Those by address.
     pub backends: Vec<Backend>,

@@ -168,8 +168,8 @@ pub struct ServiceInfo {
     /// How long a client keeps its backend after its last packet, in nanoseconds; 0: it does not.
     #[serde(default)]
     pub affinity_ns: u64,
-    /// How long connections of a backend that drains or has left the file may continue, in nanoseconds; 0: no limit for the
-    /// former, and the latter's end at once.
+    /// How long connections of a backend that drains or has left the file may continue, in nanoseconds; 0: those of a draining one
+    /// have no limit, those of one that has left end at once.
     #[serde(default)]
     pub drain_timeout_ns: u64,
 }

@@ -1,6 +1,6 @@
 //! What the programs need of the kernel and kernels before 6.1 lack, to explain a refused load.
 //!
-//! Helpers are probed, since distributions take them into older kernels. What can't be probed is told from the kernel's version.
+//! Helpers are probed, since distributions take them into older kernels. What can't be probed is taken from the kernel's version.
 
 use std::fmt::{self, Display};
 use std::path::Path;

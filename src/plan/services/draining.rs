@@ -11,6 +11,7 @@ use crate::model::catalog::{BackendInfo, Catalog};
 use crate::model::service::BackendState;
 use crate::model::state::{AddressScope, Backend};
 use crate::plan::ipcache::Owners;
+use crate::plan::settings::nanoseconds;
 
 /// What the plan knows of earlier generations, and the time.
 #[derive(Clone, Copy)]
@@ -32,7 +33,7 @@ impl DrainClock<'_> {
     pub fn mark_draining(&self, timeout: Duration, backends: &mut Backends<'_>) {
         let draining = |row: &Backend| row.state == BackendState::Draining && !row.is_picked;
         for (number, row) in backends.rows.iter_mut().filter(|(_, row)| draining(row)) {
-            let since = self.since(*number);
+            let since = self.since(self.previous.backends.get(number));
             if !timeout.is_zero() && self.is_over(since, timeout) {
                 row.state = BackendState::Drained;
             }
@@ -57,7 +58,7 @@ impl DrainClock<'_> {
             if backends.rows.contains_key(number) {
                 continue;
             }
-            let since = self.since(*number);
+            let since = self.since(Some(info));
             if self.is_over(since, timeout) || self.is_gone(info.address.ip()) {
                 continue;
             }
@@ -77,15 +78,14 @@ impl DrainClock<'_> {
         }
     }
 
-    /// Since when the backend gets no new connections.
-    fn since(&self, number: u32) -> u64 {
-        let known = self.previous.backends.get(&number);
+    /// Since when a backend, as the live generation has it, gets no new connections.
+    fn since(&self, known: Option<&BackendInfo>) -> u64 {
         let since = known.and_then(|info| info.drains_since_ns);
         since.unwrap_or(self.now_ns)
     }
 
     fn is_over(&self, since: u64, timeout: Duration) -> bool {
-        u128::from(self.now_ns) >= u128::from(since) + timeout.as_nanos()
+        self.now_ns >= since.saturating_add(nanoseconds(timeout))
     }
 
     /// Whether the address was a workload's of this host and is nobody's now: who is not there can't end its connections.
