@@ -8,13 +8,10 @@
 //!
 //! plain routing, without a service or a policy; nftables with DNAT and a stateful filter; dpd with a service and a
 //! policy; dpd to a server beyond an uplink, past the host's stack and through it; and the floor, programs that do nothing but redirect
-//! each packet to the other side. Everything lives in namespaces without
-//! names: nothing is left behind by a killed bench, except an empty control group, which the next one removes.
+//! each packet to the other side. Everything lives in namespaces without names: nothing is left behind by a killed bench, except an
+//! empty control group, which the next one removes.
 
 #![allow(dead_code, reason = "every bench compiles all of it and uses some")]
-
-#[path = "../../tests/kernel/foreign.rs"]
-mod foreign;
 
 use std::fs;
 use std::io::Write;
@@ -29,6 +26,7 @@ use libbpf_rs::query::ProgInfoIter;
 use tempfile::TempDir;
 
 use crate::common::cgroup::OwnCgroup;
+use crate::common::foreign;
 use crate::common::namespace::Namespace;
 
 pub const CLIENT: &str = "10.200.0.64";

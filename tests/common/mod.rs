@@ -6,6 +6,7 @@
 )]
 
 pub mod cgroup;
+pub mod foreign;
 pub mod frames;
 pub mod image;
 pub mod namespace;

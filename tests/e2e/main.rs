@@ -4,10 +4,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-#[path = "../kernel/foreign.rs"]
-#[allow(dead_code, reason = "shared with other test programs")]
-mod foreign;
-
 mod atomic;
 mod attacks;
 mod bad_input;

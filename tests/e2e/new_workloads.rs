@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dpd::bpf::sys::pins::Pins;
 
-use crate::foreign;
+use crate::common::foreign;
 use crate::lab::{NetnsLab, eventually, text};
 
 const DATAPATH: &str = include_str!("../../docs/datapath.md");

@@ -3,7 +3,7 @@
 use dpd::bpf::attach::hook::Role;
 use dpd::bpf::attach::{self, Mechanism};
 
-use crate::foreign::{self, Does};
+use crate::common::foreign::{self, Does};
 use crate::host::{CONFIG, Host, all_programs, on_host, wait_until_gone};
 
 /// What `tc` shows on both hooks of an interface.

@@ -13,7 +13,7 @@ use dpd::model::status::DriftKind::{self, Attachment, Epoch, Pin, Table};
 use dpd::reconcile::Reconciler;
 use libbpf_rs::{ErrorKind, Link, MapCore, MapFlags, MapHandle, Program};
 
-use crate::foreign::{self, Does};
+use crate::common::foreign::{self, Does};
 use crate::host::{CONFIG, Host, on_host};
 
 /// Expects that a change of a running datapath is found and repaired; returns what was reported.

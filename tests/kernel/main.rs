@@ -7,8 +7,6 @@ mod common;
 #[path = "../../benches/generate/mod.rs"]
 mod generate;
 
-#[allow(dead_code, reason = "shared with other test programs and benches")]
-mod foreign;
 mod host;
 mod slow_reader;
 

@@ -8,7 +8,7 @@ use dpd::reconcile::Reconciler;
 use libbpf_rs::libbpf_sys::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 use libbpf_rs::{Link, MapCore, MapHandle};
 
-use crate::foreign::{self, Does};
+use crate::common::foreign::{self, Does};
 use crate::host::{CONFIG, Host, all_links, all_maps, all_programs, on_host, wait_until_gone};
 
 const INTERFACES: [&str; 2] = ["lxc-client", "lxc-server"];

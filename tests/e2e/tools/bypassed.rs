@@ -206,5 +206,5 @@ fn native_xdp_inside_a_workload_is_passed_by() {
 
 /// `XDP_DROP` for every packet.
 fn drop_program() -> OwnedFd {
-    crate::foreign::load(libbpf_sys::BPF_PROG_TYPE_XDP, c"drop_all", 1)
+    crate::common::foreign::load(libbpf_sys::BPF_PROG_TYPE_XDP, c"drop_all", 1)
 }
